@@ -1,0 +1,1 @@
+"""One validated YAML per deep-RL experiment: the schema, its rules and its errors, without torch."""

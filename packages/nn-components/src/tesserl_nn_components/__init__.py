@@ -1,0 +1,1 @@
+"""Plain PyTorch network blocks for deep RL: encoders, fusion, heads, noisy layers."""
