@@ -1,0 +1,250 @@
+"""Every chore of this repository is a session of this file; CI calls nothing else.
+
+    nox -s tests                                  every package's tests, each against built wheels
+    nox -s "tests(iqn)" -- -k munchausen          one package; what follows -- goes to pytest
+    nox -s train -- configs/iqn/cartpole.yaml     install the trainer and run one experiment
+    nox -l                                        all sessions
+
+A package is a folder of ``packages/`` whose ``pyproject.toml`` says which siblings it requires, so a new package needs
+no line here. Environments are virtualenvs filled by pip, so a machine's own pip settings hold; they are used again, but
+the built wheels in them are replaced on every run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+nox.options.sessions = ["tests", "lint", "typecheck", "imports", "docs", "install"]
+
+ROOT = Path(__file__).parent
+DIST = ROOT / "dist"
+CONSTRAINTS = ROOT / "constraints.txt"
+PREFIX = "tesserl-"
+PROJECTS = {path.parent.name: nox.project.load_toml(path) for path in sorted(ROOT.glob("packages/*/pyproject.toml"))}
+SETTINGS = nox.project.load_toml(ROOT / "pyproject.toml")
+TOOLS = SETTINGS["dependency-groups"]
+EACH_PACKAGE = nox.parametrize("package", [nox.param(name, id=name) for name in PROJECTS])
+TEST_ENVIRONMENT = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "RL_WARNINGS": "False"}
+# A change of one of these may change the result of every package.
+SHARED_PATHS = (".ci/", ".github/", "configs/", "constraints.txt", "noxfile.py", "pyproject.toml")
+CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s
+
+
+def siblings(package: str) -> set[str]:
+    """Packages of this repository that ``package`` requires directly."""
+    required = (Requirement(line).name for line in PROJECTS[package]["project"]["dependencies"])
+    return {name.removeprefix(PREFIX) for name in required if name.startswith(PREFIX)}
+
+
+def closure(package: str) -> list[str]:
+    """``package`` and every sibling it needs, directly or not, sorted."""
+    found = {package}
+    for name in siblings(package):
+        found.update(closure(name))
+    return sorted(found)
+
+
+def dependents(packages: Iterable[str]) -> list[str]:
+    """``packages`` and every package that needs one of them, sorted."""
+    changed = set(packages)
+    return [name for name in PROJECTS if changed.intersection(closure(name))]
+
+
+def import_name(package: str) -> str:
+    """The module that the package installs."""
+    return f"tesserl_{package.replace('-', '_')}"
+
+
+def forbidden_modules(package: str) -> list[str]:
+    """Libraries that the package must do without, after the import contracts of pyproject.toml."""
+    contracts = SETTINGS["tool"]["importlinter"]["contracts"]
+    own = [contract for contract in contracts if contract.get("source_modules") == [import_name(package)]]
+    return sorted({module for contract in own for module in contract["forbidden_modules"]})
+
+
+def version(package: str) -> str:
+    """The version in the package's ``__about__.py``, the only place where it stands."""
+    about = ROOT / "packages" / package / "src" / import_name(package) / "__about__.py"
+    found = re.search(r'^__version__ = "(.+)"$', about.read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:
+        raise ValueError(f'{about} must have a line __version__ = "...", got none')
+    return found.group(1)
+
+
+def wheel(package: str) -> Path:
+    """Where ``nox -s build`` leaves the wheel of ``package``."""
+    return DIST / f"{import_name(package)}-{version(package)}-py3-none-any.whl"
+
+
+def test_requirements(package: str) -> list[str]:
+    """The package's own dependency group ``test``."""
+    return list(nox.project.dependency_groups(PROJECTS[package], "test"))
+
+
+def pip_install(session: nox.Session, *arguments: str, constraints: Path = CONSTRAINTS) -> None:
+    """Install under ``constraints``.
+
+    Python compiles what is imported, on first use: compiling all of torch takes 15 s an environment.
+    """
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
+    session.install("--no-compile", "--constraint", str(constraints), *arguments)
+
+
+def install_wheels(
+    session: nox.Session, package: str, *requirements: str, extras: str = "", constraints: Path = CONSTRAINTS
+) -> None:
+    """Install the built wheels of ``package`` and its siblings, with ``requirements``; never anything editable.
+
+    The second step puts today's wheels in place of those of an earlier run, which have the same version.
+    """
+    wheels = [str(wheel(name)) for name in closure(package) if name != package]
+    own = str(wheel(package))
+    pip_install(session, *wheels, own + extras, *requirements, constraints=constraints)
+    session.install("--no-compile", "--quiet", "--no-deps", "--force-reinstall", *wheels, own)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel of every package into dist/, in place of older ones."""
+    pip_install(session, *TOOLS["build"])
+    staging = Path(session.create_tmp()) / "wheels"
+    shutil.rmtree(staging, ignore_errors=True)
+    sources = [str(ROOT / "packages" / name) for name in PROJECTS]
+    session.run("pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(staging), *sources)
+    DIST.mkdir(exist_ok=True)
+    for stale in set(DIST.glob("tesserl_*.whl")) - {wheel(name) for name in PROJECTS}:
+        stale.unlink()
+    for built in staging.glob("*.whl"):
+        built.replace(DIST / built.name)
+
+
+@nox.session(requires=["build"])
+@EACH_PACKAGE
+def tests(session: nox.Session, package: str) -> None:
+    """Test one package against built wheels of itself and the siblings it needs."""
+    install_wheels(session, package, *test_requirements(package))
+    session.run("pytest", "-m", "not soak", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
+
+
+@nox.session(requires=["build"])
+@EACH_PACKAGE
+def minimums(session: nox.Session, package: str) -> None:
+    """Test one package against the oldest releases that its own requirements admit."""
+    session.install(*TOOLS["minimums"])
+    oldest = Path(session.create_tmp()) / "oldest.txt"
+    source = f"packages/{package}/pyproject.toml"
+    session.run(
+        "uv", "pip", "compile", "--quiet", "--resolution=lowest-direct", "--find-links", str(DIST), source,
+        "--group", f"{source}:test", "--no-annotate", "--no-header", *no_emit(), "--output-file", str(oldest),
+    )  # fmt: skip
+    session.log("oldest admitted:\n" + oldest.read_text(encoding="utf-8"))
+    install_wheels(session, package, *test_requirements(package), constraints=oldest)
+    session.run("pytest", "-m", "not soak", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
+
+
+@nox.session(requires=["build"], reuse_venv=False)
+@EACH_PACKAGE
+def install(session: nox.Session, package: str) -> None:
+    """Install one package from dist/ into an empty environment, look at what came, run its README's example."""
+    pip_install(session, "--find-links", str(DIST), PREFIX + package)
+    ours = [PREFIX + name for name in closure(package)]
+    without = forbidden_modules(package)
+    session.run("python", ".ci/check_install.py", import_name(package), "--ours", *ours, "--without", *without)
+    session.run("python", ".ci/run_examples.py", f"packages/{package}/README.md", env=TEST_ENVIRONMENT)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting, changelogs and every YAML of configs/."""
+    pip_install(session, *TOOLS["lint"], *PROJECTS["configs"]["project"]["dependencies"])
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    for name in PROJECTS:
+        changelog = ROOT / "packages" / name / "CHANGELOG.md"
+        if f"\n## {version(name)} " not in changelog.read_text(encoding="utf-8"):
+            session.error(f"{changelog.relative_to(ROOT)} must have a section '## {version(name)} (date)', got none")
+    files = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("configs/**/*.yaml"))]
+    session.run("python", ".ci/check_configs.py", *files, env={"PYTHONPATH": "packages/configs/src"})
+
+
+@nox.session(requires=["build"])
+def typecheck(session: nox.Session) -> None:
+    """Run mypy, strict, over the sources of all packages."""
+    install_wheels(session, "trainer", *TOOLS["typecheck"])
+    session.run("mypy", "noxfile.py", *(f"packages/{name}/src" for name in PROJECTS))
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check who imports whom against the contracts in pyproject.toml."""
+    pip_install(session, *TOOLS["imports"])
+    sources = os.pathsep.join(str(ROOT / "packages" / name / "src") for name in PROJECTS)
+    session.run("lint-imports", env={"PYTHONPATH": sources})
+
+
+@nox.session(requires=["build"])
+def docs(session: nox.Session) -> None:
+    """Build the documentation, warnings being errors, and run its examples."""
+    install_wheels(session, "trainer", *TOOLS["docs"])
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
+    pages = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/*.md"))]
+    session.run("python", ".ci/run_examples.py", *pages, env=TEST_ENVIRONMENT)
+
+
+@nox.session(requires=["build"])
+def train(session: nox.Session) -> None:
+    """Install the trainer with its light extras and run ``tesserl train`` with what follows --."""
+    install_wheels(session, "trainer", extras="[box2d,minatar]")
+    session.run("tesserl", "train", *session.posargs, interrupt_timeout=CTRL_C_SECONDS)
+
+
+@nox.session(requires=["build"])
+def soak(session: nox.Session) -> None:
+    """Run the tests that take minutes, of all packages."""
+    needed = sorted({line for name in PROJECTS for line in test_requirements(name)})
+    install_wheels(session, "trainer", *needed)
+    session.run("pytest", "-m", "soak", "packages", *session.posargs, env=TEST_ENVIRONMENT)
+
+
+@nox.session(venv_backend="none", default=False)
+def affected(session: nox.Session) -> None:
+    """Print, as JSON, the packages that differ from a git base (default origin/main) and their dependents."""
+    base = session.posargs[0] if session.posargs else "origin/main"
+    listing = session.run("git", "diff", "--name-only", f"{base}...HEAD", external=True, silent=True, log=False)
+    paths = str(listing).splitlines()
+    if any(path.startswith(SHARED_PATHS) for path in paths):
+        changed = set(PROJECTS)
+    else:
+        changed = {path.split("/")[1] for path in paths if path.startswith("packages/")} & set(PROJECTS)
+    print(json.dumps(dependents(changed)))
+
+
+def no_emit() -> list[str]:
+    """Options that keep this repository's own packages out of a compiled list of pins."""
+    return [option for name in PROJECTS for option in ("--no-emit-package", PREFIX + name)]
+
+
+@nox.session(requires=["build"], default=False)
+def pins(session: nox.Session) -> None:
+    """Write constraints.txt anew: the newest releases that all packages, extras and tools admit together."""
+    session.install(*TOOLS["minimums"])
+    sources = [f"packages/{name}/pyproject.toml" for name in PROJECTS]
+    groups = [option for source in sources for option in ("--group", f"{source}:test")]
+    groups += [option for name in TOOLS for option in ("--group", f"pyproject.toml:{name}")]
+    session.run(
+        "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.10", "--upgrade", "--all-extras",
+        "--find-links", str(DIST), *sources, *groups, *no_emit(), "--no-annotate",
+        "--custom-compile-command", "nox -s pins", "--output-file", str(CONSTRAINTS), *session.posargs,
+    )  # fmt: skip
