@@ -1,0 +1,219 @@
+"""Convolution stacks and their output sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tesserl_nn_components.mlp import MLP, Activation, as_sizes
+from tesserl_nn_components.pixels import (
+    PixelRange,
+    as_image_batch,
+    check_image_shape,
+    check_pixel_range,
+    scale_pixels,
+)
+
+Size = int | tuple[int, int]
+
+
+def conv2d_output_shape(
+    h: int, w: int, kernel_size: Size = 1, stride: Size = 1, padding: Size = 0, dilation: Size = 1
+) -> tuple[int, int]:
+    """Return height and width after a convolution or pooling layer.
+
+    ``floor((n + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1`` for each axis, as in ``torch.nn.Conv2d``.
+
+    Args:
+        h: input height in pixels.
+        w: input width in pixels.
+        kernel_size: int, or (height, width); so are the others.
+        stride: step of the window.
+        padding: zeros added on both sides.
+        dilation: distance between the kernel's elements.
+
+    Returns:
+        (height, width) of the output.
+
+    Raises:
+        ValueError: if an output size is below 1.
+    """
+    sizes = tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(
+            (h, w), _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), strict=True
+        )
+    )
+    if min(sizes) < 1:
+        raise ValueError(
+            f"output size must be at least 1 x 1, got {sizes[0]} x {sizes[1]} from input {h} x {w} with "
+            f"kernel_size={kernel_size}, stride={stride}, padding={padding}, dilation={dilation}; "
+            "use a larger image, a smaller kernel or more padding"
+        )
+    return sizes[0], sizes[1]
+
+
+class Conv2dStack(nn.Module):
+    """Convolutions with an activation after each one.
+
+    The semantics are rlpyt's ``Conv2dModel``: with ``use_maxpool`` the convolutions have stride 1 and a max-pool of
+    kernel and stride ``stride`` follows the activation wherever that stride is above 1.
+
+    Args:
+        in_channels: channels of the input.
+        channels: output channels of each convolution.
+        kernel_sizes: one for each convolution; int or (height, width).
+        strides: one for each convolution; int or (height, width).
+        paddings: one for each convolution; None for no padding.
+        activation: makes the activation module.
+        use_maxpool: downsample by max-pooling instead of strides.
+        dilations: one for each convolution; None for 1.
+        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1] or ``"symmetric"`` for [-1, 1].
+
+    Raises:
+        ValueError: if the sequences differ in length or are empty.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int],
+        kernel_sizes: Sequence[Size],
+        strides: Sequence[Size],
+        paddings: Sequence[Size] | None = None,
+        *,
+        activation: Activation = nn.ReLU,
+        use_maxpool: bool = False,
+        dilations: Sequence[Size] | None = None,
+        pixel_range: PixelRange = "unit",
+    ) -> None:
+        super().__init__()
+        check_pixel_range(pixel_range)
+        paddings = [0] * len(channels) if paddings is None else paddings
+        dilations = [1] * len(channels) if dilations is None else dilations
+        lengths = [len(channels), len(kernel_sizes), len(strides), len(paddings), len(dilations)]
+        if len(set(lengths)) != 1 or not channels:
+            raise ValueError(
+                "channels, kernel_sizes, strides, paddings and dilations must have one entry per convolution, "
+                f"at least one, got lengths {lengths}"
+            )
+        layers: list[nn.Module] = []
+        fan_in = in_channels
+        for width, kernel, stride, padding, dilation in zip(
+            channels, kernel_sizes, strides, paddings, dilations, strict=True
+        ):
+            layers.append(nn.Conv2d(fan_in, width, kernel, 1 if use_maxpool else stride, padding, dilation))
+            layers.append(activation())
+            if use_maxpool and max(_pair(stride)) > 1:
+                layers.append(nn.MaxPool2d(stride))
+            fan_in = width
+        self.in_channels = in_channels
+        self.out_channels = fan_in
+        self.pixel_range = pixel_range
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map images ``[B, C, H, W]``, or one ``[C, H, W]``, to feature maps of ``out_channels`` channels."""
+        return self.layers(scale_pixels(pixels, next(self.parameters()).dtype, self.pixel_range))
+
+    def out_shape(self, h: int, w: int) -> tuple[int, int, int]:
+        """Return (channels, height, width) of the output for images of ``h`` x ``w`` pixels.
+
+        Raises:
+            ValueError: if the image vanishes in a layer; the message names it.
+        """
+        for index, layer in enumerate(self.layers):
+            if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+                continue
+            window: Any = layer  # torch types these attributes more widely than the constructor sets them
+            try:
+                h, w = conv2d_output_shape(h, w, window.kernel_size, window.stride, window.padding, window.dilation)
+            except ValueError as error:
+                raise ValueError(f"layer {index} of the stack, {layer}: {error}") from None
+        return self.out_channels, h, w
+
+    def conv_out_size(self, h: int, w: int, c: int | None = None) -> int:
+        """Return the number of features after flattening, without a forward pass.
+
+        Args:
+            h: image height in pixels.
+            w: image width in pixels.
+            c: image channels; known to the stack, checked where given.
+
+        Raises:
+            ValueError: if the image vanishes in a layer, or ``c`` is not ``in_channels``.
+        """
+        if c is not None and c != self.in_channels:
+            raise ValueError(f"c must be the stack's in_channels {self.in_channels} or None, got {c}")
+        return math.prod(self.out_shape(h, w))
+
+
+class Conv2dHead(nn.Module):
+    """Convolutions, flattening, and an MLP: an image encoder.
+
+    The semantics are rlpyt's ``Conv2dHeadModel``. Without ``hidden_sizes`` and ``out_features`` the flattened feature
+    map is the output. It can be pickled and takes ``channels_last`` images; features are always in C, H, W order.
+
+    Args:
+        image_shape: (channels, height, width).
+        channels: see :class:`Conv2dStack`; so are ``kernel_sizes``, ``strides``, ``paddings``, ``use_maxpool`` and
+            ``pixel_range``.
+        kernel_sizes: one for each convolution.
+        strides: one for each convolution.
+        hidden_sizes: hidden widths of the MLP, see :class:`MLP`.
+        out_features: width of the MLP's linear output layer; None for no such layer.
+        paddings: one for each convolution; None for no padding.
+        activation: makes the activation module, here and in the MLP.
+        use_maxpool: downsample by max-pooling instead of strides.
+        pixel_range: what uint8 input is scaled to.
+
+    Raises:
+        ValueError: if the image vanishes in a layer, or the sequences do not fit.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        channels: Sequence[int],
+        kernel_sizes: Sequence[Size],
+        strides: Sequence[Size],
+        hidden_sizes: int | Sequence[int] | None,
+        out_features: int | None = None,
+        *,
+        paddings: Sequence[Size] | None = None,
+        activation: Activation = nn.ReLU,
+        use_maxpool: bool = False,
+        pixel_range: PixelRange = "unit",
+    ) -> None:
+        super().__init__()
+        self.in_keys = ["pixels"]
+        self.image_shape = check_image_shape(image_shape)
+        self.conv = Conv2dStack(
+            self.image_shape[0],
+            channels,
+            kernel_sizes,
+            strides,
+            paddings,
+            activation=activation,
+            use_maxpool=use_maxpool,
+            pixel_range=pixel_range,
+        )
+        flat_features = self.conv.conv_out_size(*self.image_shape[1:])
+        self.head: nn.Module = nn.Identity()
+        self.out_features = flat_features
+        if as_sizes(hidden_sizes) or out_features is not None:
+            self.head = MLP(flat_features, hidden_sizes, out_features, activation=activation)
+            self.out_features = self.head.out_features
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map images ``[*B, C, H, W]``, uint8 or floating point, to features ``[*B, out_features]``."""
+        features = self.head(self.conv(as_image_batch(pixels, self.image_shape)).flatten(1))
+        return features if pixels.dim() == 4 else features.reshape(*pixels.shape[:-3], self.out_features)
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    """Return (height, width); an int stands for both."""
+    return (size, size) if isinstance(size, int) else size

@@ -1,0 +1,72 @@
+"""Multilayer perceptron."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from tesserl_nn_components.noisy import NoisyLinear
+
+Activation = Callable[[], nn.Module]
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation after each hidden one.
+
+    The semantics are rlpyt's ``MlpModel`` (Stooke & Abbeel 2019, arXiv:1909.01500): with ``out_features`` the last
+    layer is linear, without it the activated last hidden layer is the output.
+
+    Args:
+        in_features: width of the input.
+        hidden_sizes: widths of the hidden layers; an int is one layer, an empty sequence or None is none.
+        out_features: width of the linear output layer; None for no such layer. ``MLP(n, [], m)`` is a linear model.
+        activation: makes the activation module, e.g. ``nn.ReLU``.
+        layer_norm: puts a LayerNorm between each hidden linear layer and its activation.
+        noisy: makes every linear layer a :class:`NoisyLinear`.
+
+    Raises:
+        ValueError: if a width is below 1, or there is neither a hidden nor an output layer.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_sizes: int | Sequence[int] | None,
+        out_features: int | None = None,
+        *,
+        activation: Activation = nn.ReLU,
+        layer_norm: bool = False,
+        noisy: bool = False,
+    ) -> None:
+        super().__init__()
+        hidden = as_sizes(hidden_sizes)
+        widths = [in_features, *hidden, *([] if out_features is None else [out_features])]
+        if len(widths) == 1:
+            raise ValueError(
+                "MLP needs hidden_sizes or out_features, got hidden_sizes=[] and out_features=None; "
+                "use nn.Identity for a network without layers"
+            )
+        if min(widths) < 1:
+            raise ValueError(f"MLP widths must be at least 1, got {widths} (input, hidden, output)")
+        linear = NoisyLinear if noisy else nn.Linear
+        layers: list[nn.Module] = []
+        for index, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+            layers.append(linear(fan_in, fan_out))
+            if index < len(hidden):
+                layers += [nn.LayerNorm(fan_out), activation()] if layer_norm else [activation()]
+        self.in_features = in_features
+        self.out_features = widths[-1]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``[*B, in_features]`` to ``[*B, out_features]``."""
+        return self.layers(features)
+
+
+def as_sizes(sizes: int | Sequence[int] | None) -> list[int]:
+    """Return layer widths as a list: an int is one layer, None is no layer."""
+    if sizes is None:
+        return []
+    return [sizes] if isinstance(sizes, int) else list(sizes)

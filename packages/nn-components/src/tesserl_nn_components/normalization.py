@@ -1,0 +1,105 @@
+"""Normalisation of vector observations, by fixed or by running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class FixedNormalizer(nn.Module):
+    """``(x - mean) / std`` with statistics that never change; they are buffers and part of the state dict.
+
+    Args:
+        mean: per feature, in the feature's unit, ``[F]``.
+        std: per feature, in the feature's unit, ``[F]``; positive.
+
+    Raises:
+        ValueError: if the shapes differ, or an entry is not finite, or a ``std`` is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> None:
+        super().__init__()
+        mean = torch.as_tensor(mean, dtype=torch.get_default_dtype()).detach().clone()
+        std = torch.as_tensor(std, dtype=torch.get_default_dtype()).detach().clone()
+        if mean.dim() != 1 or mean.shape != std.shape:
+            raise ValueError(
+                f"mean and std must be one number per feature, [F], got {tuple(mean.shape)} and {tuple(std.shape)}"
+            )
+        if not mean.is_meta:
+            bad = (~mean.isfinite() | ~std.isfinite() | (std <= 0)).nonzero().flatten().tolist()
+            if bad:
+                raise ValueError(
+                    f"mean must be finite and std positive and finite, not so at features {bad}; "
+                    "use mean 0 and std 1 for a feature that needs no normalisation"
+                )
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise ``[*B, F]``."""
+        return (features - self.mean) / self.std
+
+
+class RunningNormalizer(nn.Module):
+    """Normalise by mean and population variance of everything shown to :meth:`update`.
+
+    Batches are merged by Chan, Golub & LeVeque 1979 (parallel variance), so the order and size of batches do not
+    matter. The statistics are buffers (``mean``, ``variance``, ``count``) and part of the state dict; only
+    :meth:`update` changes them, never a forward pass. In evaluation mode they are frozen.
+
+    Args:
+        num_features: number of features ``F``.
+        eps: added to the variance before the square root.
+        clip: normalised features are clipped to ``[-clip, clip]``; None for no clipping.
+
+    Raises:
+        ValueError: if ``num_features`` is below 1 or ``clip`` is not positive.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, num_features: int, *, eps: float = 1e-8, clip: float | None = 10.0) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features must be at least 1, got {num_features}")
+        if clip is not None and clip <= 0:
+            raise ValueError(f"clip must be positive or None, got {clip}")
+        self.eps = eps
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("variance", torch.ones(num_features))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, features: Tensor) -> None:
+        """Merge a batch into the statistics; does nothing in evaluation mode.
+
+        Args:
+            features: ``[*B, F]``; every leading dimension counts as samples.
+
+        Raises:
+            ValueError: if the last size is not ``num_features``.
+        """
+        if features.shape[-1:] != self.mean.shape:
+            raise ValueError(f"features must end in {self.mean.shape[0]} features, got shape {tuple(features.shape)}")
+        if not self.training or features.numel() == 0:
+            return
+        batch = features.reshape(-1, features.shape[-1]).to(self.mean.dtype)
+        variance, mean = torch.var_mean(batch, dim=0, correction=0)
+        self.count += batch.shape[0]
+        weight = batch.shape[0] / self.count  # share of the new samples; 1 for the first batch
+        delta = mean - self.mean
+        self.variance.lerp_(variance, weight).add_(delta.square() * weight * (1 - weight))
+        self.mean.lerp_(mean, weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise ``[*B, F]``."""
+        normalized = (features - self.mean) * torch.rsqrt(self.variance + self.eps)
+        return normalized if self.clip is None else normalized.clamp(-self.clip, self.clip)

@@ -1,0 +1,65 @@
+"""Encoder of vector observations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tesserl_nn_components.mlp import MLP, Activation, as_sizes
+from tesserl_nn_components.normalization import FixedNormalizer, RunningNormalizer
+
+
+class VectorEncoder(nn.Module):
+    """Normalisation and an MLP.
+
+    Args:
+        in_features: number of features of the observation.
+        hidden_sizes: widths of the MLP, the last one is ``out_features``; empty for normalisation only.
+        mean: fixed mean per feature, ``[F]``; zeros where only ``std`` is given.
+        std: fixed standard deviation per feature, ``[F]``, positive; ones where only ``mean`` is given.
+        running: normalise by running statistics instead; feed them with ``encoder.normalizer.update(observation)``.
+        activation: makes the activation module.
+        layer_norm: puts a LayerNorm before each activation.
+
+    Raises:
+        ValueError: if the statistics do not fit ``in_features``, are not positive, or are given beside ``running``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        hidden_sizes: int | Sequence[int],
+        mean: Tensor | Sequence[float] | None = None,
+        std: Tensor | Sequence[float] | None = None,
+        running: bool = False,
+        activation: Activation = nn.ReLU,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_keys = ["observation"]
+        self.in_features = in_features
+        self.out_features = in_features
+        self.normalizer: FixedNormalizer | RunningNormalizer | None = None
+        if mean is not None or std is not None:
+            if running:
+                raise ValueError("running=True estimates mean and std, got them too; give one or the other")
+            self.normalizer = FixedNormalizer(
+                torch.zeros(in_features) if mean is None else mean, torch.ones(in_features) if std is None else std
+            )
+            if self.normalizer.mean.shape != (in_features,):
+                raise ValueError(f"mean and std must have in_features={in_features} entries, got {mean} and {std}")
+        elif running:
+            self.normalizer = RunningNormalizer(in_features)
+        self.mlp: MLP | None = None
+        if as_sizes(hidden_sizes):
+            self.mlp = MLP(in_features, hidden_sizes, activation=activation, layer_norm=layer_norm)
+            self.out_features = self.mlp.out_features
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Map observations ``[*B, in_features]`` to features ``[*B, out_features]``."""
+        if self.normalizer is not None:
+            observation = self.normalizer(observation)
+        return observation if self.mlp is None else self.mlp(observation)
