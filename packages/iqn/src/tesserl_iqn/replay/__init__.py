@@ -1,0 +1,8 @@
+"""Replay for value-based agents: multi-step windows, a sum tree and a prioritised sampler for torchrl's buffers.
+
+Imports nothing of its siblings, so that it can leave as a package of its own.
+"""
+
+from tesserl_iqn.replay.n_step import NStepWindow, n_step_returns
+
+__all__ = ["NStepWindow", "n_step_returns"]
