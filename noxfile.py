@@ -115,6 +115,13 @@ def install_wheels(
     session.install("--no-compile", "--quiet", "--no-deps", "--force-reinstall", *wheels, own)
 
 
+def run_marked(session: nox.Session, marker: str) -> None:
+    """Run the tests of all packages that are marked ``marker``, one process, all wheels installed."""
+    needed = sorted({line for name in PROJECTS for line in test_requirements(name)})
+    install_wheels(session, "trainer", *needed)
+    session.run("pytest", "-m", marker, "packages", *session.posargs, env=TEST_ENVIRONMENT)
+
+
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel of every package into dist/, in place of older ones."""
@@ -135,7 +142,7 @@ def build(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """Test one package against built wheels of itself and the siblings it needs."""
     install_wheels(session, package, *test_requirements(package))
-    session.run("pytest", "-m", "not soak", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
+    session.run("pytest", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session(requires=["build"])
@@ -151,7 +158,7 @@ def minimums(session: nox.Session, package: str) -> None:
     )  # fmt: skip
     session.log("oldest admitted:\n" + oldest.read_text(encoding="utf-8"))
     install_wheels(session, package, *test_requirements(package), constraints=oldest)
-    session.run("pytest", "-m", "not soak", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
+    session.run("pytest", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session(requires=["build"], reuse_venv=False)
@@ -183,7 +190,7 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Run mypy, strict, over the sources of all packages."""
     install_wheels(session, "trainer", *TOOLS["typecheck"])
-    session.run("mypy", "noxfile.py", *(f"packages/{name}/src" for name in PROJECTS))
+    session.run("mypy", "noxfile.py", ".ci", *(f"packages/{name}/src" for name in PROJECTS))
 
 
 @nox.session
@@ -211,11 +218,41 @@ def train(session: nox.Session) -> None:
 
 
 @nox.session(requires=["build"])
+def learn(session: nox.Session) -> None:
+    """Train to the learning bars: the tests marked ``learn``, of all packages."""
+    run_marked(session, "learn")
+
+
+@nox.session(requires=["build"])
 def soak(session: nox.Session) -> None:
-    """Run the tests that take minutes, of all packages."""
-    needed = sorted({line for name in PROJECTS for line in test_requirements(name)})
-    install_wheels(session, "trainer", *needed)
-    session.run("pytest", "-m", "soak", "packages", *session.posargs, env=TEST_ENVIRONMENT)
+    """Run the tests marked ``soak``, of all packages: kills, hung workers, memory."""
+    run_marked(session, "soak")
+
+
+@nox.session(requires=["build"])
+def bench(session: nox.Session) -> None:
+    """Measure speed against peers: every script of benchmarks/, or those named after --, without .py."""
+    install_wheels(session, "trainer", *TOOLS["bench"])
+    # Without what they require: their bounds (on pandas, virtualenv) contradict constraints.txt. What they import is in "bench".
+    session.install("--no-compile", "--no-deps", *TOOLS["bench-peers"])
+    scripts = session.posargs or [path.stem for path in sorted(ROOT.glob("benchmarks/*.py"))]
+    for script in scripts:
+        session.run("python", f"benchmarks/{script}.py", env=TEST_ENVIRONMENT)
+
+
+@nox.session(default=False)
+@EACH_PACKAGE
+def release(session: nox.Session, package: str) -> None:
+    """Build one package for upload into dist/release/; a tag given after -- must be that of its version."""
+    tag = f"{package}-v{version(package)}"
+    if any(given != tag for given in session.posargs):
+        session.error(f"the tag of {PREFIX}{package} {version(package)} must be {tag}, got {' '.join(session.posargs)}")
+    pip_install(session, *TOOLS["release"])
+    target = DIST / "release" / package
+    shutil.rmtree(target, ignore_errors=True)
+    with session.chdir(ROOT / "packages" / package):
+        session.run("hatch", "build", str(target))
+    session.run("twine", "check", "--strict", *(str(path) for path in sorted(target.iterdir())))
 
 
 @nox.session(venv_backend="none", default=False)
@@ -242,7 +279,7 @@ def pins(session: nox.Session) -> None:
     session.install(*TOOLS["minimums"])
     sources = [f"packages/{name}/pyproject.toml" for name in PROJECTS]
     groups = [option for source in sources for option in ("--group", f"{source}:test")]
-    groups += [option for name in TOOLS for option in ("--group", f"pyproject.toml:{name}")]
+    groups += [option for name in TOOLS if name != "bench-peers" for option in ("--group", f"pyproject.toml:{name}")]
     session.run(
         "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.10", "--upgrade", "--all-extras",
         "--find-links", str(DIST), *sources, *groups, *no_emit(), "--no-annotate",
