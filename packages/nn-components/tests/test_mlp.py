@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import nn
+
+from tesserl_nn_components import MLP, NoisyLinear
+
+
+def kinds(mlp):
+    return [type(layer) for layer in mlp.layers]
+
+
+def test_last_layer_is_linear_when_out_features_is_given():
+    mlp = MLP(5, [7, 9], 11)
+    assert kinds(mlp) == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+    assert mlp.out_features == 11
+    assert mlp(torch.ones(3, 5)).shape == (3, 11)
+
+
+def test_last_hidden_layer_is_activated_when_there_is_no_output_layer():
+    mlp = MLP(5, [7, 9])
+    assert kinds(mlp)[-1] is nn.ReLU
+    assert mlp.out_features == 9
+
+
+def test_an_int_is_one_hidden_layer():
+    assert kinds(MLP(5, 7)) == kinds(MLP(5, [7])) == kinds(MLP(5, (7,)))
+
+
+@pytest.mark.parametrize("hidden_sizes", [[], None, ()])
+def test_without_hidden_layers_it_is_a_linear_model(hidden_sizes):
+    assert kinds(MLP(5, hidden_sizes, 7)) == [nn.Linear]
+
+
+def test_neither_hidden_nor_output_layer_is_refused():
+    with pytest.raises(ValueError, match=r"needs hidden_sizes or out_features.*use nn\.Identity"):
+        MLP(5, [])
+
+
+@pytest.mark.parametrize("sizes", [(0, [7], 9), (5, [0], 9), (5, [7], 0)])
+def test_width_below_one_is_refused(sizes):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        MLP(*sizes)
+
+
+def test_layer_norm_stands_before_every_activation_and_not_after_the_output():
+    assert kinds(MLP(5, [7], 9, layer_norm=True, activation=nn.Tanh)) == [nn.Linear, nn.LayerNorm, nn.Tanh, nn.Linear]
+
+
+def test_noisy_makes_every_linear_layer_noisy():
+    assert kinds(MLP(5, [7], 9, noisy=True)) == [NoisyLinear, nn.ReLU, NoisyLinear]
+
+
+def test_output_is_the_hand_written_network():
+    mlp = MLP(2, [2], 1)
+    with torch.no_grad():
+        mlp.layers[0].weight.copy_(torch.tensor([[1.0, 2.0], [-1.0, 0.5]]))
+        mlp.layers[0].bias.copy_(torch.tensor([0.0, 0.25]))
+        mlp.layers[2].weight.copy_(torch.tensor([[3.0, 4.0]]))
+        mlp.layers[2].bias.copy_(torch.tensor([-1.0]))
+    # hidden = relu([1 + 4, -1 + 1 + .25]) = [5, .25]; output = 15 + 1 - 1
+    assert mlp(torch.tensor([1.0, 2.0])).item() == pytest.approx(15.0)
+
+
+def test_any_leading_dimensions_pass_through():
+    mlp = MLP(5, [7], 9)
+    x = torch.randn(2, 3, 4, 5)
+    torch.testing.assert_close(mlp(x)[1, 2, 3], mlp(x[1, 2, 3]))
