@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -233,7 +234,7 @@ def soak(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed against peers: every script of benchmarks/, or those named after --, without .py."""
     install_wheels(session, "trainer", *TOOLS["bench"])
-    # Without what they require: their bounds (on pandas, virtualenv) contradict constraints.txt. What they import is in "bench".
+    # Without what they require: bounds on pandas and virtualenv contradict constraints.txt; "bench" has what they use.
     session.install("--no-compile", "--no-deps", *TOOLS["bench-peers"])
     scripts = session.posargs or [path.stem for path in sorted(ROOT.glob("benchmarks/*.py"))]
     for script in scripts:
@@ -257,14 +258,17 @@ def release(session: nox.Session, package: str) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def affected(session: nox.Session) -> None:
-    """Print, as JSON, the packages that differ from a git base (default origin/main) and their dependents."""
+    """Print, as JSON, the packages that differ from a git base (default origin/main) and their dependents.
+
+    All of them if a file that they share differs, or if git does not know the base (the first push of a branch).
+    """
     base = session.posargs[0] if session.posargs else "origin/main"
-    listing = session.run("git", "diff", "--name-only", f"{base}...HEAD", external=True, silent=True, log=False)
-    paths = str(listing).splitlines()
-    if any(path.startswith(SHARED_PATHS) for path in paths):
+    git_diff = ["git", "diff", "--name-only", f"{base}...HEAD"]
+    listing = subprocess.run(git_diff, cwd=ROOT, capture_output=True, text=True, check=False)
+    paths = listing.stdout.splitlines()
+    changed = {path.split("/")[1] for path in paths if path.startswith("packages/")} & set(PROJECTS)
+    if listing.returncode != 0 or any(path.startswith(SHARED_PATHS) for path in paths):
         changed = set(PROJECTS)
-    else:
-        changed = {path.split("/")[1] for path in paths if path.startswith("packages/")} & set(PROJECTS)
     print(json.dumps(dependents(changed)))
 
 
