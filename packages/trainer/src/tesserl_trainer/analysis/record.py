@@ -1,0 +1,22 @@
+"""The record of a run: ``metrics.csv``, long form, one row per step and name."""
+
+import csv
+import io
+from pathlib import Path
+
+HEADER = ("step", "name", "value", "time")
+
+Row = tuple[int, str, float, float]
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """Rows ``(step, name, value, time)`` of a ``metrics.csv``; a last line that was cut short is left out."""
+    text = path.read_text(encoding="utf-8")
+    rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))
+    next(rows, None)
+    return [(int(step), name, float(value), float(seconds)) for step, name, value, seconds in rows]
+
+
+def series(rows: list[Row], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric."""
+    return [row[0] for row in rows if row[1] == name], [row[2] for row in rows if row[1] == name]

@@ -1,0 +1,97 @@
+"""From a configuration to a loop that is ready to run."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from tesserl_trainer.wiring.algorithms import build_algorithm
+
+from tesserl_configs import RunConfig, value_at
+from tesserl_iqn.replay import NStepWindow
+from tesserl_trainer.loops.off_policy import Intervals, Learner, OffPolicyLoop
+from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
+from tesserl_trainer.run.logging import MetricsLog
+from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.environments import make_environments, worker_seeds
+from tesserl_trainer.wiring.networks import build_network, make_layout
+from tesserl_trainer.wiring.replay import build_replay
+
+
+def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack: ExitStack) -> OffPolicyLoop:
+    """Builds everything that a run needs.
+
+    Args:
+        config: what to train.
+        run_dir: directory of the run.
+        progress: where the loop shows how far it is.
+        stack: closes environments and logs when the run is over.
+
+    Returns:
+        The loop, at step 0, with its log not yet open.
+    """
+    num_envs, settings = config.environment.num_envs, config.evaluation
+    environments = make_environments(config.environment, num_envs)
+    stack.callback(environments.close)
+    spaces = environments.single_observation_space, environments.single_action_space
+    layout = make_layout(config, spaces[0])
+    algorithm = build_algorithm(config, build_network(config, *spaces))
+    evaluation_envs = make_environments(config.environment, min(settings.num_envs, settings.episodes), evaluation=True)
+    stack.callback(evaluation_envs.close)
+    seeds = range(settings.seed, settings.seed + settings.episodes)
+
+    def play() -> Evaluation:
+        return evaluate_policy(
+            algorithm.greedy,
+            evaluation_envs,
+            layout,
+            seeds,
+            max_episode_steps=settings.max_episode_steps,
+            device=config.device,
+        )
+
+    collector = Collector(
+        environments,
+        layout,
+        algorithm.explore,
+        seeds=worker_seeds(config.seed, num_envs),
+        device=config.device,
+        timeout=config.environment.worker_timeout,
+    )
+    replay = build_replay(config, run_dir)
+    schedules = list(algorithm.schedules)
+    if config.replay.kind == "prioritized":
+        schedules.append(Scheduled("beta", lambda step: value_at(config.replay.beta, step), replay.set_beta))
+    log = MetricsLog(
+        run_dir, tensorboard=config.logging.tensorboard, wandb=run_dir.name if config.logging.wandb else None
+    )
+    stack.callback(log.close)
+    return OffPolicyLoop(
+        Learner(
+            loss=algorithm.loss,
+            forward=algorithm.forward,
+            parameters=algorithm.parameters,
+            optimizer=algorithm.optimizer,
+            update_target=algorithm.update_target,
+            max_grad_norm=config.iqn.max_grad_norm,
+        ),
+        collector,
+        NStepWindow(config.iqn.num_steps, config.iqn.discount),
+        replay,
+        schedules,
+        Intervals(
+            total_steps=config.total_steps,
+            warmup_steps=config.replay.warmup_steps,
+            update_interval=config.iqn.update_interval,
+            collect_steps=config.iqn.collect_steps,
+            batch_size=config.iqn.batch_size,
+            logging=config.logging.interval,
+            evaluation=settings.interval,
+            checkpoint=config.checkpoint.interval,
+        ),
+        play,
+        Checkpoints(run_dir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best),
+        log,
+        progress,
+    )

@@ -1,0 +1,106 @@
+"""``tesserl eval``: plays a trained policy and reports its returns."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tesserl_trainer.wiring.algorithms import build_algorithm
+
+from tesserl_configs import RunConfig, load_config
+from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
+from tesserl_trainer.run.evaluate import evaluate_policy
+from tesserl_trainer.wiring.environments import make_environments
+from tesserl_trainer.wiring.networks import build_network, make_layout
+
+UNUSED_SEEDS = 1_000_000
+"""Distance from ``evaluation.seed`` to the seeds that no evaluation during training plays."""
+
+
+def evaluate(
+    run_dir: str | Path, *, episodes: int = 100, seed: int | None = None, checkpoint: str = "best"
+) -> dict[str, Any]:
+    """Plays episodes with the greedy policy of a run.
+
+    Args:
+        run_dir: directory of the run.
+        episodes: number of episodes, at least 1.
+        seed: the episodes are seeded ``seed, seed + 1, ...``; by default seeds that training never used.
+        checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
+
+    Returns:
+        ``return_mean``, ``return_std``, ``returns``, ``lengths``, ``episodes``, ``seed``, ``checkpoint``.
+
+    Raises:
+        CheckpointError: there is no such run or checkpoint, or it is damaged.
+        ValueError: ``episodes`` is not positive.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    run_dir = Path(run_dir)
+    config = run_config(run_dir)
+    path = find_checkpoint(run_dir, checkpoint)
+    torch.set_num_threads(config.num_threads)
+    first = config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
+    settings = config.evaluation
+    environments = make_environments(config.environment, min(settings.num_envs, episodes), evaluation=True)
+    try:
+        spaces = environments.single_observation_space, environments.single_action_space
+        algorithm = build_algorithm(config, build_network(config, *spaces))
+        algorithm.load_networks(load_networks(path))
+        result = evaluate_policy(
+            algorithm.greedy,
+            environments,
+            make_layout(config, spaces[0]),
+            range(first, first + episodes),
+            max_episode_steps=settings.max_episode_steps,
+            device=config.device,
+        )
+    finally:
+        environments.close()
+    return {
+        "return_mean": result.return_mean,
+        "return_std": result.return_std,
+        "returns": result.returns,
+        "lengths": result.lengths,
+        "episodes": episodes,
+        "seed": first,
+        "checkpoint": path.name,
+    }
+
+
+def run_config(run_dir: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """The configuration that a run was started with.
+
+    Raises:
+        CheckpointError: the directory holds no run.
+    """
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"{run_dir}: no run here (config.yaml is missing); name the directory of a run")
+    return load_config(path, overrides)
+
+
+def find_checkpoint(run_dir: Path, name: str) -> Path:
+    """The directory of a checkpoint by its name.
+
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    checkpoints = Checkpoints(run_dir)
+    path = {"best": checkpoints.best, "latest": checkpoints.latest}.get(name, lambda: checkpoints.directory / name)()
+    if path is None or not path.is_dir():
+        there = sorted(found.name for found in checkpoints.directory.glob("step_*"))
+        raise CheckpointError(f"{run_dir}: no checkpoint {name!r}; there are: {', '.join(there) or 'none'}")
+    return path
+
+
+@click.command(name="eval", help="Play a trained policy and print its returns as JSON.")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--episodes", default=100, show_default=True, help="Number of episodes.")
+@click.option("--seed", type=int, help="First episode's seed; the others follow. Default: seeds unused in training.")
+@click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
+def command(run_dir: Path, episodes: int, seed: int | None, checkpoint: str) -> None:
+    """Prints ``evaluate`` as JSON."""
+    click.echo(json.dumps(evaluate(run_dir, episodes=episodes, seed=seed, checkpoint=checkpoint), indent=2))

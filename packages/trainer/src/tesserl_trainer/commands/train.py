@@ -1,0 +1,167 @@
+"""``tesserl train``: from one YAML file to a run directory."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import torch
+
+from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
+from tesserl_trainer.analysis.plots import plot_curve
+from tesserl_trainer.commands.assembly import assemble
+from tesserl_trainer.commands.evaluate import evaluate, find_checkpoint, run_config
+from tesserl_trainer.loops.off_policy import OffPolicyLoop
+from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
+from tesserl_trainer.run.files import write_json, write_text
+from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.run.state import seed_generators
+
+CHANGEABLE = ("checkpoint", "evaluation", "logging", "total_steps")
+"""What may differ when a run is resumed: nothing that its state depends on."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and did
+    """A signal stopped the run; its checkpoint is written."""
+
+    def __init__(self, signum: int, run_dir: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with: tesserl train --resume {run_dir}")
+        self.exit_code = 128 + signum
+
+
+def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool | str = False) -> Path:
+    """Trains, evaluates and draws the curve.
+
+    Args:
+        config: what to train.
+        run_dir: where the run lives; by default ``runs/<name>`` below the current directory, with a number behind it
+            where that is taken.
+        resume: continue the run in ``run_dir`` from its latest checkpoint, or from the one of this name (what is newer
+            is removed).
+
+    Returns:
+        The run's directory.
+
+    Raises:
+        CheckpointError: the checkpoint to resume from is missing or damaged; nothing has been changed.
+        ConfigError: the configuration does not fit the task, or the directory is taken.
+        DivergenceError: the loss became NaN or infinite.
+        Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
+    """
+    if resume:
+        if run_dir is None:
+            raise ValueError("resume needs run_dir, the directory of the run to continue")
+        path = find_checkpoint(Path(run_dir), resume if isinstance(resume, str) else "latest")
+        return _run(config, Path(run_dir), load_checkpoint(path))
+    return _run(config, _new_directory(config, run_dir), None)
+
+
+def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None) -> Path:
+    torch.set_num_threads(config.num_threads)
+    seed_generators(config.seed)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        progress = stack.enter_context(ProgressDisplay(config.total_steps, checkpoint.step if checkpoint else 0))
+        loop = assemble(config, run_dir, progress, stack)
+        if checkpoint is not None:
+            loop.load(checkpoint)
+        write_text(run_dir / "config.yaml", dump_config(config))
+        loop.log.open(resume_step=checkpoint.step if checkpoint else None)
+        with _stopped_by_signals(loop) as received:
+            loop.run()
+        if received:
+            raise Interrupted(received[0], run_dir)
+        progress.note(f"trained {loop.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
+        result = _final_evaluation(config, run_dir)
+        plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
+        progress.note(
+            f"return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {result['episodes']} episodes "
+            f"({result['checkpoint']}; last weights {result['last_return_mean']:.1f}): {run_dir}"
+        )
+    return run_dir
+
+
+def _final_evaluation(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Evaluates the best and the last weights on unused seeds and writes ``evaluation.json``."""
+    episodes = config.evaluation.final_episodes
+    last = evaluate(run_dir, episodes=episodes, checkpoint="latest")
+    best = Checkpoints(run_dir).best()
+    result = last if best is None or best.name == last["checkpoint"] else evaluate(run_dir, episodes=episodes)
+    result = {**result, "last_return_mean": last["return_mean"]}
+    write_json(run_dir / "evaluation.json", result)
+    return result
+
+
+@contextmanager
+def _stopped_by_signals(loop: OffPolicyLoop) -> Iterator[list[int]]:
+    """Turns SIGINT and SIGTERM into an orderly stop; yields the list in which a received signal appears.
+
+    A second signal acts at once.
+    """
+    received: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+        received.append(signum)
+        loop.stop = True
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Path:
+    """The directory of a new run; never one that holds a run already."""
+    if run_dir is not None:
+        path = Path(run_dir)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(
+                f"--run-dir: {path} is not empty; continue the run there with --resume {path}, or name another directory"
+            )
+        return path
+    path = Path("runs") / str(config.name)
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{config.name}-{number}")
+    return path
+
+
+@click.command(name="train", help="Train from a YAML file, or continue a run with --resume.")
+@click.argument("config_path", metavar="[CONFIG]", type=click.Path(path_type=Path), required=False)
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the run goes. Default: runs/<name>.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN_DIR",
+    help="Continue this run (or one of its checkpoints) exactly.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+def command(config_path: Path | None, run_dir: Path | None, resume: Path | None, overrides: tuple[str, ...]) -> None:
+    """Trains; prints the run's directory."""
+    if (config_path is None) == (resume is None):
+        raise click.UsageError("name either a CONFIG to train or, with --resume, a run to continue")
+    if resume is None and config_path is not None:
+        click.echo(train(load_config(config_path, overrides), run_dir=run_dir))
+        return
+    if run_dir is not None:
+        raise click.UsageError("--run-dir: a resumed run stays where it is")
+    for override in overrides:
+        if override.split("=")[0].split(".")[0] not in CHANGEABLE:
+            raise click.UsageError(
+                f"--set {override}: a resumed run can only change {', '.join(CHANGEABLE)}; start a new run for the rest"
+            )
+    path = Path(str(resume))
+    name: bool | str = True
+    if (path / "manifest.json").exists():  # a checkpoint of a run: run/checkpoints/step_*
+        path, name = path.parent.parent, path.name
+    click.echo(train(run_config(path, overrides), run_dir=path, resume=name))

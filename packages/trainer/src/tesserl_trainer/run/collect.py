@@ -1,0 +1,280 @@
+"""Steps a Gymnasium vector environment straight into preallocated TensorDicts.
+
+The seam between making data and learning from it: a loop calls ``collect`` and ``set_weights`` and knows nothing of
+environments, so that collectors in other processes can take this one's place.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import TimeoutError as WorkerTimeout
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from tesserl_trainer.run.observations import ObservationLayout
+
+Policy = Callable[..., Tensor]
+"""From one tensor ``[N, ...]`` for each observation key to actions ``[N, ...]``."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished training episode: undiscounted sum of rewards, and number of steps."""
+
+    episode_return: float
+    length: int
+
+
+class Collector:
+    """Collects transitions from a vector environment with a policy.
+
+    Every Gymnasium autoreset mode is right: the next observation of a last step is the true final observation, and the
+    step that a NEXT_STEP environment spends on resetting is marked as no transition (``mask`` false).
+
+    Args:
+        environments: any vector environment, reset by the first ``collect``.
+        layout: how its observations become keys.
+        policy: called without gradient with one tensor ``[N, ...]`` per key of the layout.
+        seeds: one seed for each environment, used by the first reset; ``None`` leaves them unseeded.
+        device: where the policy lives; the batches stay on the CPU.
+        timeout: seconds that a worker process may take for one step.
+
+    Raises:
+        ValueError: the environment does not say its autoreset mode.
+    """
+
+    def __init__(
+        self,
+        environments: VectorEnv[Any, Any, Any],
+        layout: ObservationLayout,
+        policy: Policy,
+        *,
+        seeds: list[int] | None = None,
+        device: torch.device | str = "cpu",
+        timeout: float = 60.0,
+    ) -> None:
+        self.environments, self.layout, self.policy = environments, layout, policy
+        self.num_envs = environments.num_envs
+        self.version = 0
+        self.episodes: list[Episode] = []
+        self._mode = autoreset_mode(environments)
+        self._seeds, self._timeout = seeds, timeout
+        self._device = torch.device(device)
+        self._current: dict[str, NDArray[Any]] | None = None
+        self._resetting = np.zeros(self.num_envs, np.bool_)
+        self._returns = np.zeros(self.num_envs, np.float64)
+        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._buffers: dict[int, _Buffers] = {}
+
+    def set_weights(self, state_dict: Mapping[str, Tensor] | None, version: int) -> None:
+        """Hands new weights to the policy.
+
+        Args:
+            state_dict: the weights; ``None`` where the policy shares its tensors with the learner, as it does here.
+            version: number of updates behind these weights; the batches collected from now on carry it.
+        """
+        if state_dict is not None:
+            if not isinstance(self.policy, torch.nn.Module):
+                raise TypeError(f"weights need a policy that is an nn.Module, got {type(self.policy).__name__}")
+            self.policy.load_state_dict(dict(state_dict))
+        self.version = version
+
+    def collect(self, num_steps: int) -> TensorDictBase:
+        """Takes ``num_steps`` steps in every environment.
+
+        Args:
+            num_steps: T, steps of the vector environment.
+
+        Returns:
+            ``[N, T]``: the layout's keys, ``action``, ``mask`` (false where the step was no transition),
+            ``policy_version`` and, under ``next``, the layout's keys, ``reward``, ``terminated``, ``truncated`` and
+            ``done``. It is a view of buffers that the next call with the same T overwrites: copy what must stay.
+        """
+        buffers = self._buffers.get(num_steps)
+        if buffers is None:
+            buffers = self._buffers[num_steps] = _Buffers(self.num_envs, num_steps, self.layout)
+        if self._current is None:
+            self._current = self._reset()
+        np_buffers = buffers.arrays
+        for key, array in self._current.items():
+            np_buffers[key][0] = array
+        with torch.no_grad():
+            for t in range(num_steps):
+                inputs = buffers.inputs[t]
+                if self._device.type != "cpu":
+                    inputs = tuple(tensor.to(self._device, non_blocking=True) for tensor in inputs)
+                actions = self.policy(*inputs).cpu().numpy()
+                self._step(actions, t, buffers)
+        self._current = {key: np_buffers[key][num_steps] for key in self.layout.keys}
+        buffers.version.fill_(self.version)
+        return buffers.batch
+
+    def _reset(self) -> dict[str, NDArray[Any]]:
+        seeds: Any = self._seeds  # a list is right for every vector environment; the base class says int
+        observation, _ = self.environments.reset(seed=seeds)
+        current = self.layout.empty(self.num_envs)
+        self.layout.write(observation, current)
+        return current
+
+    def _step(self, actions: NDArray[Any], t: int, buffers: "_Buffers") -> None:
+        """One step of all environments, written to column t (and its observation to column t + 1)."""
+        arrays, following = buffers.arrays, buffers.following
+        if buffers.action is None:
+            buffers.add_action(actions)
+        observation, reward, terminated, truncated, info = step(self.environments, actions, self._timeout)
+        done = terminated | truncated
+        buffers.action[t] = actions  # type: ignore[index]
+        arrays["reward"][t, :, 0] = reward
+        arrays["terminated"][t, :, 0] = terminated
+        arrays["truncated"][t, :, 0] = truncated
+        arrays["done"][t, :, 0] = done
+        arrays["mask"][t] = ~self._resetting
+        self.layout.write(observation, arrays, t + 1)
+        for key in self.layout.shapes:
+            following[key][t] = arrays[key][t + 1]
+        self._returns += reward
+        self._lengths += ~self._resetting
+        if done.any():
+            self._finish(np.flatnonzero(done), t, buffers, info)
+        if self._mode is AutoresetMode.NEXT_STEP:
+            self._resetting = done
+
+    def _finish(self, ended: NDArray[np.int64], t: int, buffers: "_Buffers", info: dict[str, Any]) -> None:
+        """Records the episodes that ended and puts final observations where the environment has already moved on."""
+        for i in ended.tolist():
+            self.episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
+            if self._mode is AutoresetMode.SAME_STEP:
+                self.layout.write(_batch_of_one(info["final_obs"][i]), buffers.following, (t, slice(i, i + 1)))
+        self._returns[ended] = 0.0
+        self._lengths[ended] = 0
+        if self._mode is AutoresetMode.DISABLED:
+            mask = np.zeros(self.num_envs, np.bool_)
+            mask[ended] = True
+            observation, _ = self.environments.reset(options={"reset_mask": mask})
+            self.layout.write(observation, buffers.arrays, t + 1)
+
+    def pop_episodes(self) -> list[Episode]:
+        """The episodes that ended since the last call, in order."""
+        episodes, self.episodes = self.episodes, []
+        return episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything between two calls of ``collect``, the environments' own state excepted."""
+        current = self._current or {}
+        return {
+            "current": {key: torch.from_numpy(array.copy()) for key, array in current.items()},
+            "resetting": torch.from_numpy(self._resetting.copy()),
+            "returns": torch.from_numpy(self._returns.copy()),
+            "lengths": torch.from_numpy(self._lengths.copy()),
+            "episodes": [[episode.episode_return, episode.length] for episode in self.episodes],
+            "version": self.version,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, restart: bool = False) -> None:
+        """Continues where ``state_dict`` was taken.
+
+        Args:
+            state: what ``state_dict`` returned.
+            restart: the environments could not be restored: they are reset, and running episodes are forgotten.
+        """
+        self.version = state["version"]
+        self.episodes = [Episode(episode_return, length) for episode_return, length in state["episodes"]]
+        if restart or not state["current"]:
+            return
+        self._current = {key: state["current"][key].numpy().copy() for key in self.layout.keys}
+        self._resetting = state["resetting"].numpy().copy()
+        self._returns = state["returns"].numpy().copy()
+        self._lengths = state["lengths"].numpy().copy()
+
+
+class _Buffers:
+    """Arrays ``[T, N, ...]`` for one call of ``collect``, and the TensorDict ``[N, T]`` that views them."""
+
+    def __init__(self, num_envs: int, num_steps: int, layout: ObservationLayout) -> None:
+        shape = (num_steps, num_envs)
+        self.arrays = layout.empty(num_steps + 1, num_envs)
+        self.inputs = [tuple(torch.from_numpy(self.arrays[key][t]) for key in layout.keys) for t in range(num_steps)]
+        self.following = layout.empty(*shape)
+        observations = {key: _view(self.arrays[key][:num_steps]) for key in layout.keys}
+        self.arrays["reward"] = np.zeros((*shape, 1), np.float32)
+        for key in ("terminated", "truncated", "done"):
+            self.arrays[key] = np.zeros((*shape, 1), np.bool_)
+        self.arrays["mask"] = np.ones(shape, np.bool_)
+        self.version = torch.zeros(num_envs, num_steps, dtype=torch.int64)
+        self.action: NDArray[Any] | None = None
+        following = {key: _view(array) for key, array in self.following.items()}
+        following.update({key: _view(self.arrays[key]) for key in ("reward", "terminated", "truncated", "done")})
+        batch_size = [num_envs, num_steps]
+        self.batch = TensorDict(
+            {
+                **observations,
+                "mask": _view(self.arrays["mask"]),
+                "policy_version": self.version,
+                "next": TensorDict(following, batch_size),
+            },
+            batch_size,
+        )
+
+    def add_action(self, actions: NDArray[Any]) -> None:
+        """Allocates the action array once the policy has shown what an action looks like."""
+        self.action = np.zeros((self.batch.batch_size[1], *actions.shape), actions.dtype)
+        self.batch.set("action", _view(self.action))
+
+
+def _view(array: NDArray[Any]) -> Tensor:
+    """``[T, N, ...]`` as a tensor ``[N, T, ...]`` of the same memory."""
+    return torch.from_numpy(array).transpose(0, 1)
+
+
+def _batch_of_one(observation: Any) -> Any:
+    if isinstance(observation, Mapping):
+        return {key: np.asarray(value)[None] for key, value in observation.items()}
+    return np.asarray(observation)[None]
+
+
+def autoreset_mode(environments: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """What the vector environment does with an episode that ended.
+
+    Raises:
+        ValueError: the environment's metadata do not say.
+    """
+    mode = environments.metadata.get("autoreset_mode")
+    try:
+        return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)
+    except ValueError as error:
+        raise ValueError(
+            f"{type(environments).__name__}: expected metadata['autoreset_mode'] to be one of "
+            f"{[member.value for member in AutoresetMode]}, got {mode!r}; set it on the vector environment"
+        ) from error
+
+
+def step(environments: VectorEnv[Any, Any, Any], actions: NDArray[Any], timeout: float) -> tuple[Any, ...]:
+    """``environments.step(actions)`` that never waits for ever.
+
+    Raises:
+        RuntimeError: a worker process died, or took longer than ``timeout`` seconds; the message names it.
+    """
+    if not isinstance(environments, AsyncVectorEnv):
+        return environments.step(actions)
+    try:
+        environments.step_async(actions)
+        return environments.step_wait(timeout=timeout)
+    except WorkerTimeout as error:
+        late = [i for i, pipe in enumerate(environments.parent_pipes) if not pipe.poll(0)]
+        raise RuntimeError(
+            f"environment worker {_names(late)} did not answer within {timeout:g} s; raise "
+            "environment.worker_timeout if its steps take that long"
+        ) from error
+    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        dead = [i for i, process in enumerate(environments.processes) if not process.is_alive()]
+        codes = [environments.processes[i].exitcode for i in dead]
+        raise RuntimeError(f"environment worker {_names(dead)} died (exit code {codes})") from error
+
+
+def _names(workers: list[int]) -> str:
+    return ", ".join(map(str, workers)) or "(unknown)"

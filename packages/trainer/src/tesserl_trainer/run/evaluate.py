@@ -1,0 +1,88 @@
+"""Evaluation apart from training: environments, seeds and random numbers of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from tesserl_trainer.run.collect import Policy, autoreset_mode
+from tesserl_trainer.run.observations import ObservationLayout
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns and lengths (in steps), one for each seed, in the seeds' order."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    @property
+    def return_mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def return_std(self) -> float:
+        """Standard deviation of the returns over the episodes (population form)."""
+        return float(np.std(self.returns))
+
+
+def evaluate_policy(
+    policy: Policy,
+    environments: VectorEnv[Any, Any, Any],
+    layout: ObservationLayout,
+    seeds: Sequence[int],
+    *,
+    max_episode_steps: int,
+    device: torch.device | str = "cpu",
+) -> Evaluation:
+    """Plays one episode for each seed.
+
+    Args:
+        policy: from one tensor ``[N, ...]`` per key to actions ``[N, ...]``.
+        environments: in DISABLED autoreset mode. Which of them plays a seed does not change the episode.
+        layout: how their observations become keys.
+        seeds: one for each episode.
+        max_episode_steps: an episode that takes longer is cut there and counts with what it has.
+        device: where the policy lives.
+
+    Raises:
+        ValueError: the environments reset themselves.
+    """
+    if autoreset_mode(environments) is not AutoresetMode.DISABLED:
+        raise ValueError(
+            f"evaluation environments: expected autoreset mode DISABLED, got {autoreset_mode(environments).value}; "
+            "episodes start when their seed is due"
+        )
+    num_envs = environments.num_envs
+    observations = layout.empty(num_envs)
+    playing = np.full(num_envs, -1)  # position of the seed that an environment plays; -1: none any more
+    playing[: len(seeds)] = np.arange(min(num_envs, len(seeds)))
+    upcoming = num_envs
+    sums, steps = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+    returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
+    due: Any = [seeds[max(i, 0)] for i in playing.tolist()]  # one for each environment, also for one that idles
+    batch, _ = environments.reset(seed=due)
+    layout.write(batch, observations)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(seeds[0])
+        while (playing >= 0).any():
+            inputs = [torch.from_numpy(observations[key]).to(device) for key in layout.keys]
+            batch, reward, terminated, truncated, _ = environments.step(policy(*inputs).cpu().numpy())
+            sums += reward
+            steps += 1
+            ended = terminated | truncated | (steps >= max_episode_steps)
+            if ended.any():
+                for i in np.flatnonzero(ended).tolist():
+                    if playing[i] >= 0:
+                        returns[playing[i]], lengths[playing[i]] = float(sums[i]), int(steps[i])
+                        playing[i] = upcoming if upcoming < len(seeds) else -1
+                        upcoming += 1
+                sums[ended], steps[ended] = 0.0, 0
+                due = [seeds[max(i, 0)] for i in playing.tolist()]
+                batch, _ = environments.reset(seed=due, options={"reset_mask": ended})
+            layout.write(batch, observations)
+    return Evaluation(returns, lengths)

@@ -1,0 +1,45 @@
+"""Files that are either whole or not there: written beside, synced, renamed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets ``write`` fill a temporary sibling of ``path``, then renames it into place, synced at both ends."""
+    partial = path.with_name(f".{path.name}.partial")
+    write(partial)
+    sync(partial)
+    partial.replace(path)
+    sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes JSON data atomically."""
+    write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest(path: Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            sha256.update(chunk)
+        return {"bytes": file.tell(), "sha256": sha256.hexdigest()}

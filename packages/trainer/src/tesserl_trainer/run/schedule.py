@@ -1,0 +1,19 @@
+"""Hyper-parameters that change with the step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A hyper-parameter as a function of the environment step.
+
+    Args:
+        name: as it appears in the metrics, below ``schedule/``.
+        value: from the step to the value.
+        apply: puts the value where it takes effect.
+    """
+
+    name: str
+    value: Callable[[int], float]
+    apply: Callable[[float], None]

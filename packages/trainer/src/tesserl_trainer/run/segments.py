@@ -1,0 +1,101 @@
+"""Replay on disk, in segments that never change once they are full.
+
+Transitions are numbered in the order in which they entered the buffer. Segment k holds those from ``k * size`` on. A
+checkpoint refers to the segments it needs and adds only what is new since the one before: closed segments once, and
+the open one under a name of its own. Names tell the range: ``replay/000004096-000008192.safetensors``.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from tensordict import TensorDict, TensorDictBase
+
+from tesserl_trainer.run.checkpoint import CheckpointError, read_manifest, verify
+from tesserl_trainer.run.files import digest, write_atomically
+
+Entry = dict[str, Any]
+
+
+class Segments:
+    """The replay segments of one run.
+
+    Args:
+        run_dir: directory of the run.
+        size: transitions per segment.
+    """
+
+    def __init__(self, run_dir: Path, *, size: int = 1 << 14) -> None:
+        self.directory = run_dir / "replay"
+        self._size = size
+        self._known: dict[str, Entry] = {}
+
+    def write(self, read: Callable[[int, int], TensorDictBase], first: int, last: int) -> list[Entry]:
+        """Writes what is not on disk yet of the transitions ``first`` to ``last`` (exclusive).
+
+        Args:
+            read: returns the transitions of a range.
+            first: oldest transition that is still in the buffer.
+            last: number of transitions that ever entered it.
+
+        Returns:
+            One entry (file, start, stop, bytes, sha256) for every segment of the range, oldest first.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        entries = []
+        for begin in range(first // self._size * self._size, last, self._size):
+            closed = f"{begin:012d}-{begin + self._size:012d}.safetensors"
+            start, stop = max(begin, first), min(begin + self._size, last)
+            name = closed if closed in self._known else f"{start:012d}-{stop:012d}.safetensors"
+            if name not in self._known:
+                self._known[name] = self._write_one(name, read(start, stop))
+            entries.append(self._known[name])
+        return entries
+
+    def _write_one(self, name: str, transitions: TensorDictBase) -> Entry:
+        path = self.directory / name
+        tensors = {
+            "/".join(key) if isinstance(key, tuple) else key: value.cpu().contiguous()
+            for key, value in transitions.items(include_nested=True, leaves_only=True)
+        }
+        write_atomically(path, lambda partial: save_file(tensors, partial))
+        start, stop = _range(name)
+        return {"file": name, "start": start, "stop": stop, **digest(path)}
+
+    def read(self, entries: Iterable[Mapping[str, Any]]) -> list[tuple[int, TensorDictBase]]:
+        """Verifies and reads segments.
+
+        Returns:
+            For each, the number of its first transition and the transitions ``[stop - start]``.
+
+        Raises:
+            CheckpointError: one is missing or damaged.
+        """
+        segments: list[tuple[int, TensorDictBase]] = []
+        for entry in entries:
+            name = str(entry["file"])
+            if not (self.directory / name).is_file():
+                raise CheckpointError(
+                    f"{self.directory / name}: missing; a run keeps the replay of its newest checkpoints only, "
+                    "resume from one of those"
+                )
+            verify(self.directory, {name: entry})
+            self._known[name] = dict(entry)
+            leaves = {tuple(key.split("/")): value for key, value in load_file(self.directory / name).items()}
+            length = int(entry["stop"]) - int(entry["start"])
+            segments.append((int(entry["start"]), TensorDict(leaves, [length])))
+        return segments
+
+    def prune(self, checkpoints: Iterable[Path]) -> None:
+        """Removes the segments that none of the checkpoints refers to."""
+        needed = {entry["file"] for path in checkpoints for entry in read_manifest(path)["replay"]}
+        for path in self.directory.glob("*"):
+            if path.name not in needed:
+                path.unlink()
+        self._known = {name: entry for name, entry in self._known.items() if name in needed}
+
+
+def _range(name: str) -> tuple[int, int]:
+    start, stop = name.removesuffix(".safetensors").split("-")
+    return int(start), int(stop)

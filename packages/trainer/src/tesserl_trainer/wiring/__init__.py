@@ -1,0 +1,1 @@
+"""From a schema to objects: the only place where configuration becomes constructor calls."""

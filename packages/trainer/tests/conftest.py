@@ -1,0 +1,100 @@
+"""Small tasks whose every number is known, and a configuration that trains in seconds."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+class Counting(gym.Env):
+    """Observation ``[episode, t]``; reward 10 * episode + t; episode e lasts ``lengths[e]`` steps.
+
+    Even episodes terminate, odd ones are truncated.
+    """
+
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self.observation_space = spaces.Box(-100.0, 100.0, (2,), np.float32)
+        self.action_space = spaces.Discrete(3)
+        self.lengths, self.episode, self.t = lengths, -1, 0
+        self.actions: list[int] = []
+
+    def _observation(self) -> np.ndarray:
+        return np.array([self.episode, self.t], np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.episode, self.t = self.episode + 1, 0
+        return self._observation(), {}
+
+    def step(self, action: int):
+        self.actions.append(int(action))
+        self.t += 1
+        done = self.t >= self.lengths[self.episode % len(self.lengths)]
+        reward = 10.0 * self.episode + self.t
+        return self._observation(), reward, done and self.episode % 2 == 0, done and self.episode % 2 == 1, {}
+
+
+def counting_envs(mode: AutoresetMode, *lengths: tuple[int, ...]) -> SyncVectorEnv:
+    return SyncVectorEnv([lambda item=item: Counting(item) for item in lengths], autoreset_mode=mode)
+
+
+CONFIG = """
+name: tiny
+seed: 3
+total_steps: 240
+environment: {id: ENV, num_envs: 3}
+nn:
+  vision: VISION
+  vector: VECTOR
+  heads: {hidden_sizes: [11]}
+algorithm: iqn
+iqn:
+  num_taus: 4
+  num_target_taus: 6
+  num_policy_taus: 5
+  num_cosines: 7
+  num_steps: 3
+  batch_size: 9
+  update_interval: 2
+  collect_steps: 1
+  exploration: {kind: epsilon, epsilon: {kind: linear, knots: [[0, 1.0], [100, 0.1]]}}
+  target_update: {kind: soft, rate: 0.05}
+optimizer: {kind: adam, learning_rate: 1.0e-3}
+replay: {kind: uniform, capacity: 90, warmup_steps: 30}
+evaluation: {interval: 60, episodes: 2, final_episodes: 3, seed: 100, num_envs: 2, max_episode_steps: 50}
+checkpoint: {interval: 40, keep_last: 2}
+logging: {interval: 30, tensorboard: false}
+"""
+
+TASKS = {
+    "CartPole-v1": ("{kind: none}", "{kind: mlp, hidden_sizes: [5]}"),
+    "LunarLander-v3": ("{kind: none}", "{kind: mlp, hidden_sizes: [5]}"),
+    "MinAtar/Breakout-v1": ("{kind: cnn, channels: [5], kernel_sizes: [3], strides: [1]}", "{kind: none}"),
+}
+
+
+@pytest.fixture
+def write_config(tmp_path: Path):
+    """Writes a tiny configuration for one of ``TASKS`` and returns its path."""
+
+    def write(environment: str = "CartPole-v1", **replacements: str) -> Path:
+        vision, vector = TASKS[environment]
+        text = CONFIG.replace("ENV", environment).replace("VISION", vision).replace("VECTOR", vector)
+        for old, new in replacements.items():
+            assert old in text, old
+            text = text.replace(old, new)
+        path = tmp_path / "tiny.yaml"
+        path.write_text(text)
+        return path
+
+    return write

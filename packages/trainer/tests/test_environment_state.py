@@ -1,0 +1,92 @@
+"""Environments come back to where they were, or it is said that they did not."""
+
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from minatar import gym as minatar_gym
+
+from tesserl_trainer.run import resumable
+from tesserl_trainer.run.resumable import Resumable
+
+if "MinAtar/Breakout-v1" not in gym.registry:
+    minatar_gym.register_envs()
+
+
+def make(environment: str, kind=SyncVectorEnv):
+    makers = [lambda i=i: Resumable(gym.make(environment), i) for i in range(3)]
+    return kind(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def play(environments, steps: int, seed: int):
+    generator = np.random.default_rng(seed)
+    sizes = environments.single_action_space.n
+    rows = []
+    for _ in range(steps):
+        observation, reward, terminated, truncated, _ = environments.step(generator.integers(0, sizes, 3))
+        rows.append((observation.copy(), reward.copy(), terminated.copy(), truncated.copy()))
+    return rows
+
+
+@pytest.mark.parametrize("environment", ["CartPole-v1", "LunarLander-v3", "MinAtar/Breakout-v1", "MinAtar/Seaquest-v1"])
+@pytest.mark.parametrize("steps", [0, 3, 70])
+def test_a_restored_environment_goes_on_bit_for_bit(environment, steps):
+    first, second = make(environment), make(environment)
+    first.reset(seed=[11, 22, 33])
+    play(first, steps, 1)
+    snapshots = json.loads(json.dumps(resumable.snapshot(first)))
+    assert resumable.restore(second, snapshots)
+    for left, right in zip(play(first, 150, 2), play(second, 150, 2), strict=True):
+        for one, other in zip(left, right, strict=True):
+            assert np.array_equal(one, other)
+    assert resumable.snapshot(first) == resumable.snapshot(second)
+
+
+def test_workers_in_other_processes_are_restored_too():
+    first, second = make("CartPole-v1", AsyncVectorEnv), make("CartPole-v1", AsyncVectorEnv)
+    try:
+        first.reset(seed=[1, 2, 3])
+        play(first, 25, 1)
+        assert resumable.restore(second, resumable.snapshot(first))
+        assert all(np.array_equal(a[0], b[0]) for a, b in zip(play(first, 40, 2), play(second, 40, 2), strict=True))
+    finally:
+        first.close()
+        second.close()
+
+
+class Forgetful(gym.Env):
+    """Draws from a generator that nobody can see."""
+
+    observation_space = gym.spaces.Box(-9, 9, (1,))
+    action_space = gym.spaces.Discrete(2)
+    hidden = np.random.default_rng(0)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.hidden.normal(size=1).astype(np.float32), {}
+
+    def step(self, action):
+        return self.hidden.normal(size=1).astype(np.float32), 0.0, False, False, {}
+
+
+def test_an_environment_with_hidden_state_is_found_out():
+    environment = Resumable(Forgetful(), 0)
+    environment.reset(seed=1)
+    environment.step(0)
+    assert not Resumable(Forgetful(), 0).restore([environment.snapshot()])
+
+
+def test_natively_vectorised_environments_have_no_snapshot():
+    environments = gym.make_vec("CartPole-v1", 2, "vector_entry_point")
+    assert resumable.snapshot(environments) is None
+    assert not resumable.restore(environments, None)
+
+
+def test_another_kind_of_generator_is_refused():
+    environment = gym.make("CartPole-v1")
+    state = resumable.generators_state(environment)
+    state["np_random"]["bit_generator"] = "MT19937"
+    with pytest.raises(ValueError, match="expected MT19937, got PCG64; resume with the versions in the manifest"):
+        resumable.set_generators_state(environment, state)

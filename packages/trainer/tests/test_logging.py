@@ -1,0 +1,120 @@
+"""The record of metrics, and what a person sees."""
+
+import pytest
+import torch
+
+from tesserl_trainer.analysis.plots import plot_curve
+from tesserl_trainer.analysis.record import read_metrics, series
+from tesserl_trainer.run.logging import Averages, MetricsLog
+from tesserl_trainer.run.progress import ProgressDisplay
+
+
+def test_every_value_is_read_back_bit_for_bit(tmp_path):
+    log = MetricsLog(tmp_path, tensorboard=False)
+    log.open()
+    log.log(5, {"train/loss": 0.1 + 0.2, "train/return": -1e-300})
+    log.log(9, {"train/loss": float("nan")})
+    rows = read_metrics(log.path)
+    assert [row[:2] for row in rows] == [(5, "train/loss"), (5, "train/return"), (9, "train/loss")]
+    assert rows[0][2] == 0.1 + 0.2
+    assert series(rows, "train/return") == ([5], [-1e-300])
+    log.close()
+
+
+def test_resuming_cuts_what_came_after_the_checkpoint_and_half_a_line(tmp_path):
+    log = MetricsLog(tmp_path, tensorboard=False)
+    log.open()
+    for step in (10, 20, 30):
+        log.log(step, {"a": step})
+    log.close()
+    with log.path.open("a") as file:
+        file.write("40,a,4")
+    log.open(resume_step=20)
+    log.log(21, {"a": 7.0})
+    log.close()
+    assert [row[:3] for row in read_metrics(log.path)] == [(10, "a", 10.0), (20, "a", 20.0), (21, "a", 7.0)]
+
+
+def test_tensorboard_shows_the_same_values(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = MetricsLog(tmp_path)
+    log.open()
+    log.log(3, {"train/loss": 0.5})
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(3, 0.5)]
+
+
+def test_a_missing_logger_names_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r'install "tesserl-trainer\[wandb\]"'):
+        MetricsLog(tmp_path, wandb="run")
+
+
+def test_logging_before_opening_is_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match=r"not open; call open\(\) first"):
+        MetricsLog(tmp_path).log(1, {"a": 1.0})
+
+
+def test_averages_are_means_and_forget_what_was_read():
+    averages = Averages()
+    for value in (1.0, 2.0, 6.0):
+        averages.add({"loss": torch.tensor(value), "norm": torch.tensor(2 * value)})
+    assert averages.finite()
+    assert averages.pop() == {"loss": 3.0, "norm": 6.0}
+    assert averages.pop() == {}
+    averages.add({"loss": torch.tensor(float("nan"))})
+    assert not averages.finite()
+
+
+def test_averages_do_not_alias_the_tensors_that_they_are_given():
+    averages, loss = Averages(), torch.tensor(1.0, dtype=torch.float64)
+    averages.add({"loss": loss})
+    averages.add({"loss": loss})
+    assert loss == 1.0
+    assert averages.pop() == {"loss": 1.0}
+
+
+def test_averages_continue_from_a_state():
+    first, second = Averages(), Averages()
+    first.add({"loss": torch.tensor(1.0)})
+    second.load_state_dict(first.state_dict())
+    second.add({"loss": torch.tensor(2.0)})
+    assert second.pop() == {"loss": 1.5}
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(capfd):
+    with ProgressDisplay(2_000) as progress:
+        progress.advance(1)
+        progress.report(1_000, 12.34, 500.0, 125.0)
+        progress.report(1_500, None, 500.0, 125.0)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == [
+        "step 1,000/2,000  return 12.3  500 steps/s  125 updates/s  ETA 2 s",
+        "step 1,500/2,000  return -  500 steps/s  125 updates/s  ETA 1 s",
+    ]
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch, capfd):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    with ProgressDisplay(2_000, 500) as progress:
+        progress.report(1_000, 12.34, 500.0, 125.0)
+        progress.note("a note")
+    shown = capfd.readouterr().err
+    assert "a note" in shown
+    assert "1000/2000" in shown
+    assert "return 12.3" in shown
+
+
+def test_the_curve_is_drawn_from_the_record(tmp_path):
+    log = MetricsLog(tmp_path, tensorboard=False)
+    log.open()
+    for step in (10, 20, 30):
+        log.log(step, {"train/return": step, "evaluation/return": 2 * step, "evaluation/return_std": 1.0})
+    log.close()
+    path = plot_curve(tmp_path, title="a run")
+    assert path.name == "curve.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
