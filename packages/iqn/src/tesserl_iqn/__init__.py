@@ -1,1 +1,24 @@
 """Implicit Quantile Networks with Munchausen targets and prioritised replay, as PyTorch modules and a torchrl loss."""
+
+from tesserl_iqn.__about__ import __version__
+from tesserl_iqn.functional import (
+    cosine_features,
+    distort_taus,
+    munchausen_target,
+    quantile_huber_loss,
+    quantile_td_target,
+)
+from tesserl_iqn.loss import IQNLoss
+from tesserl_iqn.network import CosineEmbedding, QuantileNetwork
+
+__all__ = [
+    "CosineEmbedding",
+    "IQNLoss",
+    "QuantileNetwork",
+    "__version__",
+    "cosine_features",
+    "distort_taus",
+    "munchausen_target",
+    "quantile_huber_loss",
+    "quantile_td_target",
+]

@@ -1,0 +1,115 @@
+"""Reading what the loss needs out of a TensorDict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+
+from tesserl_iqn.network import QuantileNetwork
+
+
+@dataclass
+class Batch:
+    """What the loss needs of a batch of shape ``*B``; action, reward and discount have ``N`` last with blocks."""
+
+    batch_shape: torch.Size
+    observation: list[Tensor]
+    next_observation: list[Tensor]
+    action: Tensor  # [*B, (N,)] int64
+    reward: Tensor  # [*B, (N,)]
+    discount: Tensor  # [*B, (N,)], 0 where the transition terminated
+
+
+def read_batch(
+    tensordict: TensorDictBase,
+    keys: Any,
+    observation_keys: list[NestedKey],
+    network: QuantileNetwork,
+    *,
+    discount: float,
+    action_space: str,
+) -> Batch:
+    """Read a batch of transitions.
+
+    Args:
+        tensordict: the transitions.
+        keys: names of action, reward, terminated and steps_to_next_obs.
+        observation_keys: names of the network's observations.
+        network: tells the number of actions and blocks.
+        discount: discount of one step.
+        action_space: ``"categorical"`` or ``"one_hot"``.
+
+    Returns:
+        The batch.
+
+    Raises:
+        KeyError: a key is missing.
+        ValueError: reward, terminated or action has an unexpected shape.
+    """
+    next_tensordict = get_entry(tensordict, "next")
+    reward = get_entry(next_tensordict, keys.reward)
+    terminated = get_entry(next_tensordict, keys.terminated)
+    if reward.shape[-1:] != (1,) or terminated.shape != reward.shape:
+        raise ValueError(
+            f"reward and terminated must both have the shape [*B, 1], got {tuple(reward.shape)} and "
+            f"{tuple(terminated.shape)}; unsqueeze the last dimension"
+        )
+    reward = reward.squeeze(-1)
+    steps = tensordict.get(keys.steps_to_next_obs, None)
+    factor = discount if steps is None else discount ** steps.reshape(reward.shape)
+    bootstrap = torch.where(terminated.squeeze(-1), 0.0, factor)
+    batch_shape = reward.shape
+    action = _read_action(tensordict, keys.action, batch_shape, network, action_space)
+    if network.num_blocks is not None:
+        reward, bootstrap = reward.unsqueeze(-1).expand_as(action), bootstrap.unsqueeze(-1).expand_as(action)
+    return Batch(
+        batch_shape=batch_shape,
+        observation=[get_entry(tensordict, key) for key in observation_keys],
+        next_observation=[get_entry(next_tensordict, key) for key in observation_keys],
+        action=action,
+        reward=reward,
+        discount=bootstrap,
+    )
+
+
+def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
+    """Return an entry.
+
+    Args:
+        tensordict: where to look.
+        key: its name.
+
+    Returns:
+        The entry.
+
+    Raises:
+        KeyError: it is missing; the message lists what there is.
+    """
+    value = tensordict.get(key, None)
+    if value is None:
+        present = sorted(map(str, tensordict.keys()))
+        raise KeyError(f"expected the key {key!r}, the batch has {present}; rename keys with set_keys")
+    return value
+
+
+def _read_action(
+    tensordict: TensorDictBase, key: NestedKey, batch_shape: torch.Size, network: QuantileNetwork, action_space: str
+) -> Tensor:
+    """Return actions as categories, ``[*B, (N,)]``."""
+    action: Tensor = get_entry(tensordict, key)
+    blocks = () if network.num_blocks is None else (network.num_blocks,)
+    expected: tuple[int, ...] = (*batch_shape, *blocks)
+    if action_space == "one_hot":
+        expected = (*batch_shape, (network.num_blocks or 1) * network.num_actions)
+    if action.shape != expected:
+        raise ValueError(
+            f"action must have the shape {expected} for action_space={action_space!r}, got {tuple(action.shape)}; "
+            "say how actions are stored with action_space=, and drop singleton dimensions"
+        )
+    if action_space == "one_hot":
+        return action.reshape(*batch_shape, *blocks, network.num_actions).argmax(dim=-1)
+    return action.to(torch.int64)

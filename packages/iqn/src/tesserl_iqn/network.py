@@ -1,0 +1,183 @@
+"""The implicit quantile network: a body, a cosine embedding of the quantile fraction, and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from tensordict.nn import TensorDictModule
+from torch import Tensor, nn
+
+from tesserl_iqn.functional import cosine_features
+from tesserl_nn_components import MLP, DuelingHead, reset_noise, zero_noise
+
+
+class CosineEmbedding(nn.Module):
+    """Embedding of quantile fractions, ``relu(W cos(pi * i * tau) + b)`` (IQN, Dabney et al. 2018, arXiv:1806.06923).
+
+    Args:
+        num_cosines: number of cosine features, at least 1; 64 in every published implementation.
+        features: width of the embedding, that of the body it multiplies.
+        start: first cosine index, 0 (paper, BTR) or 1 (Dopamine's family); weights do not fit across the two.
+
+    Raises:
+        ValueError: a size is below 1 or ``start`` is negative.
+    """
+
+    def __init__(self, num_cosines: int, features: int, *, start: int = 0) -> None:
+        super().__init__()
+        if num_cosines < 1:
+            raise ValueError(f"num_cosines must be at least 1, got {num_cosines}")
+        if start < 0:
+            raise ValueError(f"start of the cosine index must be 0 (paper) or 1 (Dopamine), got {start}")
+        self.num_cosines = num_cosines
+        self.start = start
+        self.linear = nn.Linear(num_cosines, features)
+
+    def forward(self, taus: Tensor) -> Tensor:
+        """Embed fractions.
+
+        Args:
+            taus: fractions in [0, 1], ``[*B, K]``; float32 also where the network runs in a narrower type.
+
+        Returns:
+            Embedding, at least 0, ``[*B, K, features]``.
+        """
+        cosines = cosine_features(taus, self.num_cosines, start=self.start)
+        return torch.relu(self.linear(cosines.to(self.linear.weight.dtype)))
+
+
+class QuantileNetwork(nn.Module):
+    """Return quantiles of every action at given fractions, around any body (IQN, arXiv:1806.06923).
+
+    The body runs once per observation. Its features are multiplied with the embedding of each fraction and go through
+    the head, so that several sets of fractions may share one pass of the body: `features`, then `quantiles` as often as
+    wanted.
+
+    With ``dueling`` a value and an advantage stream are combined at each fraction, ``v + a - mean_a(a)``. With action
+    blocks each block holds quantiles of the whole return given this block's action, and has a value of its own: blocks
+    are averaged over (by the loss, and in ``chosen_action_value``), never added up, and no value is counted twice.
+
+    Args:
+        body: module with ``in_keys``, ``out_features`` and ``forward(*tensors) -> [*B, out_features]``.
+        num_actions: actions ``A`` (of each block), at least 1.
+        num_blocks: number ``N`` of action blocks; None for one action without a block dimension.
+        num_cosines: cosine features of a fraction.
+        cosine_start: first cosine index, see `CosineEmbedding`.
+        hidden_sizes: hidden layers of the head (of each stream); empty for a linear head.
+        dueling: whether to split value and advantages (Wang et al. 2016, arXiv:1511.06581).
+        noisy: whether the head's layers are noisy (Fortunato et al. 2018, arXiv:1706.10295); see `reset_noise`.
+
+    Raises:
+        TypeError: the body has no ``in_keys`` or no ``out_features``.
+        ValueError: a size is below 1.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        num_actions: int,
+        *,
+        num_blocks: int | None = None,
+        num_cosines: int = 64,
+        cosine_start: int = 0,
+        hidden_sizes: Sequence[int] = (512,),
+        dueling: bool = False,
+        noisy: bool = False,
+    ) -> None:
+        super().__init__()
+        for name in ("in_keys", "out_features"):
+            if not hasattr(body, name):
+                raise TypeError(
+                    f"body must have {name}, got {type(body).__name__} without it; "
+                    'set body.in_keys, such as ["observation"], and body.out_features, the width of its output'
+                )
+        if num_actions < 1 or (num_blocks is not None and num_blocks < 1):
+            raise ValueError(f"num_actions and num_blocks must be at least 1, got {num_actions} and {num_blocks}")
+        features = cast("int", body.out_features)
+        self.num_actions = num_actions
+        self.num_blocks = num_blocks
+        self.body = body
+        self.embedding = CosineEmbedding(num_cosines, features, start=cosine_start)
+        self.head: nn.Module
+        if dueling:
+            self.head = DuelingHead(
+                features, num_actions, hidden_sizes=hidden_sizes, noisy=noisy, num_blocks=num_blocks
+            )
+        else:
+            self.head = MLP(features, hidden_sizes, num_actions * (num_blocks or 1), noisy=noisy)
+
+    @property
+    def in_keys(self) -> list[str]:
+        """Keys of the inputs in order: the body's, then ``taus``."""
+        return [*cast("list[str]", self.body.in_keys), "taus"]
+
+    @property
+    def out_keys(self) -> list[str]:
+        """Key of the output."""
+        return ["quantile_values"]
+
+    def as_tensordict_module(self) -> TensorDictModule:
+        """Return this network as a TensorDictModule that reads `in_keys` and writes ``quantile_values``."""
+        return TensorDictModule(self, in_keys=self.in_keys, out_keys=self.out_keys)
+
+    def forward(self, *inputs: Tensor, taus: Tensor | None = None) -> Tensor:
+        """Return the quantiles of every action.
+
+        Args:
+            *inputs: the body's inputs in the order of its ``in_keys``, then ``taus`` unless given by name.
+            taus: fractions in [0, 1], ``[*B, K]``.
+
+        Returns:
+            Return of each action at each fraction, in reward units, ``[*B, K, A]`` or ``[*B, K, N, A]``.
+        """
+        if taus is None:
+            *inputs, taus = inputs  # type: ignore[assignment]
+        return self.quantiles(self.features(*inputs), taus)
+
+    def features(self, *inputs: Tensor) -> Tensor:
+        """Run the body.
+
+        Args:
+            *inputs: the body's inputs, in the order of its ``in_keys``.
+
+        Returns:
+            Features of the observations, ``[*B, F]``.
+        """
+        return self.body(*inputs)
+
+    def quantiles(self, features: Tensor, taus: Tensor) -> Tensor:
+        """Run the embedding and the head.
+
+        Args:
+            features: what `features` returned, ``[*B, F]``.
+            taus: fractions in [0, 1], ``[*B, K]``.
+
+        Returns:
+            Return of each action at each fraction, in reward units, ``[*B, K, A]`` or ``[*B, K, N, A]``.
+
+        Raises:
+            ValueError: the batch shapes of ``features`` and ``taus`` differ.
+        """
+        if taus.shape[:-1] != features.shape[:-1]:
+            raise ValueError(
+                f"taus must have the batch shape of the features {tuple(features.shape[:-1])} and one more dimension, "
+                f"got {tuple(taus.shape)}; draw a row of taus per observation"
+            )
+        values = self.head(features.unsqueeze(-2) * self.embedding(taus))
+        if self.num_blocks is None or isinstance(self.head, DuelingHead):
+            return values
+        return values.unflatten(-1, (self.num_blocks, self.num_actions))
+
+    def reset_noise(self, generator: torch.Generator | None = None) -> None:
+        """Draw new noise in every noisy layer, those of the body included.
+
+        Args:
+            generator: source of randomness; default: torch's global one.
+        """
+        reset_noise(self, generator)
+
+    def zero_noise(self) -> None:
+        """Make every noisy layer use its mean weights until the next `reset_noise`."""
+        zero_noise(self)
