@@ -10,11 +10,13 @@ from tesserl_iqn.functional import (
 )
 from tesserl_iqn.loss import IQNLoss
 from tesserl_iqn.network import CosineEmbedding, QuantileNetwork
+from tesserl_iqn.policy import QuantilePolicy
 
 __all__ = [
     "CosineEmbedding",
     "IQNLoss",
     "QuantileNetwork",
+    "QuantilePolicy",
     "__version__",
     "cosine_features",
     "distort_taus",

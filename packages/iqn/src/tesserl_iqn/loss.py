@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -23,7 +23,7 @@ from tesserl_iqn.functional import (
     quantile_td_target,
     sample_taus,
 )
-from tesserl_iqn.network import QuantileNetwork
+from tesserl_iqn.network import QuantileNetwork, unwrap_network
 
 
 class IQNLoss(LossModule):
@@ -105,7 +105,7 @@ class IQNLoss(LossModule):
         tau_sampling: TauSampling = "uniform",
     ) -> None:
         super().__init__()
-        quantile_network, self._observation_keys = _unwrap(network)
+        quantile_network, self._observation_keys = unwrap_network(network)
         self.discount = discount
         self.num_taus = num_taus
         self.num_target_taus = num_target_taus
@@ -304,17 +304,6 @@ class IQNLoss(LossModule):
         # network's parameters, so these are the ones to keep
         self._modules["value_network_params"] = TensorDict.from_module(self.value_network, as_module=True)
         self._tie()
-
-
-def _unwrap(network: nn.Module) -> tuple[QuantileNetwork, list[NestedKey]]:
-    """Return the quantile network and the keys of its observations."""
-    inner = network.module if isinstance(network, TensorDictModule) else network
-    if not isinstance(inner, QuantileNetwork):
-        raise TypeError(
-            f"network must be a QuantileNetwork or a TensorDictModule around one, got {type(network).__name__} around "
-            f"{type(inner).__name__}; wrap a body of your own with QuantileNetwork(body, num_actions)"
-        )
-    return inner, list(cast("QuantileNetwork | TensorDictModule", network).in_keys)[:-1]
 
 
 def _under_next(key: NestedKey) -> NestedKey:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+from tensordict import NestedKey
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 
@@ -152,7 +153,7 @@ class QuantileNetwork(nn.Module):
 
         Args:
             features: what `features` returned, ``[*B, F]``.
-            taus: fractions in [0, 1], ``[*B, K]``.
+            taus: fractions in [0, 1], ``[*B, K]``, or one row for all observations, ``[K]``.
 
         Returns:
             Return of each action at each fraction, in reward units, ``[*B, K, A]`` or ``[*B, K, N, A]``.
@@ -160,10 +161,10 @@ class QuantileNetwork(nn.Module):
         Raises:
             ValueError: the batch shapes of ``features`` and ``taus`` differ.
         """
-        if taus.shape[:-1] != features.shape[:-1]:
+        if taus.dim() > 1 and taus.shape[:-1] != features.shape[:-1]:
             raise ValueError(
                 f"taus must have the batch shape of the features {tuple(features.shape[:-1])} and one more dimension, "
-                f"got {tuple(taus.shape)}; draw a row of taus per observation"
+                f"got {tuple(taus.shape)}; draw a row of taus per observation, or one for all"
             )
         values = self.head(features.unsqueeze(-2) * self.embedding(taus))
         if self.num_blocks is None or isinstance(self.head, DuelingHead):
@@ -181,3 +182,24 @@ class QuantileNetwork(nn.Module):
     def zero_noise(self) -> None:
         """Make every noisy layer use its mean weights until the next `reset_noise`."""
         zero_noise(self)
+
+
+def unwrap_network(network: nn.Module) -> tuple[QuantileNetwork, list[NestedKey]]:
+    """Return a quantile network and the keys of its observations.
+
+    Args:
+        network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus.
+
+    Returns:
+        The quantile network, and the keys without the last.
+
+    Raises:
+        TypeError: ``network`` is neither of the two.
+    """
+    inner = network.module if isinstance(network, TensorDictModule) else network
+    if not isinstance(inner, QuantileNetwork):
+        raise TypeError(
+            f"network must be a QuantileNetwork or a TensorDictModule around one, got {type(network).__name__} around "
+            f"{type(inner).__name__}; wrap a body of your own with QuantileNetwork(body, num_actions)"
+        )
+    return inner, list(cast("list[NestedKey]", network.in_keys))[:-1]

@@ -1,0 +1,202 @@
+"""Acting on the quantiles of a network: risk, greedy choice and exploration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from torch import Tensor
+from torch.nn import functional
+from torchrl.envs.utils import ExplorationType, exploration_type
+
+from tesserl_iqn.functional import RiskKind, TauSampling, check_risk, check_tau_sampling, distort_taus, sample_taus
+from tesserl_iqn.network import QuantileNetwork, unwrap_network
+from tesserl_nn_components import NoisyLinear
+
+
+class QuantilePolicy(TensorDictModuleBase):
+    """Choose actions by the mean of a network's quantiles, with exploration that can be set at each step.
+
+    The kinds of exploration add up: noise drawn anew at each call (NoisyNets, Fortunato et al. 2018), Boltzmann
+    (``softmax(action_value / temperature)``, as M-IQN acts), and last epsilon-greedy. With action blocks each block
+    explores on its own. ``epsilon`` and ``temperature`` are attributes to be assigned at any time.
+
+    `act` takes and returns plain tensors. Called as a module it reads a TensorDict and writes ``action_value``
+    ``[*B, (N,) A]``, ``action`` and ``chosen_action_value`` ``[*B, 1]`` (the mean over blocks), for torchrl's
+    collectors; under ``set_exploration_type(ExplorationType.DETERMINISTIC)`` it acts as in `greedy`. Neither keeps a
+    graph.
+
+    Evaluate inside ``with policy.greedy():``, which leaves training as it was, or with a policy around a copy of the
+    network.
+
+    Args:
+        network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus.
+        num_taus: fractions whose mean is the action value, at least 1.
+        tau_sampling: how they are drawn, see `sample_taus`.
+        risk: distortion of the fractions and its strength, such as ``("cvar", 0.1)``, see `distort_taus`; None is
+            neutral.
+        epsilon: probability of a uniformly random action, in [0, 1]; a number or one for each observation, ``[*B]``.
+        temperature: Boltzmann temperature, in reward units, at least 0; 0 chooses the best action.
+        redraw_noise: whether each call draws new noise in noisy layers, one draw for the whole batch.
+        action_space: how actions are written into a TensorDict: ``"categorical"`` ``[*B]`` or ``[*B, N]``, or
+            ``"one_hot"`` ``[*B, A]`` or ``[*B, N * A]``. `act` returns categories.
+        generator: source of randomness of everything drawn here; default: torch's global one.
+
+    Raises:
+        TypeError: ``network`` is neither of the two.
+        ValueError: an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        network: QuantileNetwork | TensorDictModule,
+        *,
+        num_taus: int = 32,
+        tau_sampling: TauSampling = "uniform",
+        risk: tuple[RiskKind, float] | None = None,
+        epsilon: float | Tensor = 0.0,
+        temperature: float = 0.0,
+        redraw_noise: bool = True,
+        action_space: Literal["categorical", "one_hot"] = "categorical",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_tau_sampling(tau_sampling, num_taus)
+        if risk is not None:
+            check_risk(*risk)
+        if action_space not in ("categorical", "one_hot"):
+            raise ValueError(f"action_space must be categorical or one_hot, got {action_space!r}")
+        self.network, observation_keys = unwrap_network(network)
+        self.in_keys: list[NestedKey] = observation_keys
+        self.out_keys: list[NestedKey] = ["action_value", "action", "chosen_action_value"]
+        self.num_taus = num_taus
+        self.tau_sampling: TauSampling = tau_sampling
+        self.risk = risk
+        self.epsilon = epsilon
+        self.temperature = temperature
+        self.redraw_noise = redraw_noise
+        self.action_space = action_space
+        self.generator = generator
+
+    @torch.no_grad()
+    def act(self, *inputs: Tensor) -> Tensor:
+        """Choose actions, without TensorDict.
+
+        Args:
+            *inputs: the body's inputs in the order of its ``in_keys``.
+
+        Returns:
+            Categories, int64, ``[*B]`` or ``[*B, N]`` with blocks.
+
+        Raises:
+            ValueError: ``epsilon`` or ``temperature`` is out of its range.
+        """
+        return self._choose(self._redraw_and_evaluate(*inputs))
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Choose actions for a TensorDict and write them into it.
+
+        Args:
+            tensordict: holds the observations.
+
+        Returns:
+            The same TensorDict.
+
+        Raises:
+            ValueError: ``epsilon`` or ``temperature`` is out of its range.
+        """
+        explores = exploration_type() in (None, ExplorationType.RANDOM)
+        with nullcontext() if explores else self.greedy():
+            value = self._redraw_and_evaluate(*(tensordict.get(key) for key in self.in_keys))
+            action = self._choose(value)
+        chosen_value = value.gather(-1, action.unsqueeze(-1))
+        if self.network.num_blocks is not None:
+            chosen_value = chosen_value.mean(dim=-2)
+        if self.action_space == "one_hot":
+            action = functional.one_hot(action, self.network.num_actions)
+            action = action if self.network.num_blocks is None else action.flatten(-2)
+        for key, entry in zip(self.out_keys, (value, action, chosen_value), strict=True):
+            tensordict.set(key, entry)
+        return tensordict
+
+    def action_value(self, *inputs: Tensor) -> Tensor:
+        """Return the mean over (distorted) fractions, with the noise as it is.
+
+        Args:
+            *inputs: the body's inputs in the order of its ``in_keys``.
+
+        Returns:
+            Value of every action, in reward units, ``[*B, A]`` or ``[*B, N, A]`` with blocks.
+        """
+        features = self.network.features(*inputs)
+        # midpoints are the same for every observation: one row serves all
+        batch_shape = () if self.tau_sampling == "midpoints" else features.shape[:-1]
+        taus = sample_taus(
+            batch_shape,
+            self.num_taus,
+            kind=self.tau_sampling,
+            generator=self.generator,
+            device=features.device,
+            dtype=torch.float32,
+        )
+        if self.risk is not None:
+            taus = distort_taus(taus, *self.risk)
+        return self.network.quantiles(features, taus).mean(dim=features.dim() - 1)
+
+    @contextmanager
+    def greedy(self) -> Iterator[QuantilePolicy]:
+        """Act without exploration inside, and leave training as it was.
+
+        Inside, epsilon and temperature are 0, fractions are midpoints (so that actions are deterministic and no random
+        number is drawn), noise is zero and the network in evaluation mode. On exit all of it, the noise included, is
+        what it was.
+
+        Yields:
+            This policy.
+        """
+        settings = {name: getattr(self, name) for name in ("epsilon", "temperature", "redraw_noise", "tau_sampling")}
+        modes = [(module, module.training) for module in self.network.modules()]
+        layers = [module for module, _ in modes if isinstance(module, NoisyLinear)]
+        noise = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
+        self.epsilon, self.temperature, self.redraw_noise, self.tau_sampling = 0.0, 0.0, False, "midpoints"
+        self.network.zero_noise()
+        self.network.eval()
+        try:
+            yield self
+        finally:
+            for name, setting in settings.items():
+                setattr(self, name, setting)
+            for module, mode in modes:
+                module.training = mode
+            for buffer, values in noise:
+                buffer.copy_(values)
+
+    def _redraw_and_evaluate(self, *inputs: Tensor) -> Tensor:
+        if self.redraw_noise:
+            self.network.reset_noise(self.generator)
+        return self.action_value(*inputs)
+
+    def _choose(self, value: Tensor) -> Tensor:
+        """Return categories for values ``[*B, (N,) A]``."""
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}; 0 chooses the best action")
+        if self.temperature > 0:
+            # the largest of logits plus Gumbel noise is a draw from their softmax; -log of an exponential is Gumbel
+            exponential = torch.empty_like(value).exponential_(generator=self.generator)
+            value = value / self.temperature - exponential.log()
+        action = value.argmax(dim=-1)
+        epsilon = self.epsilon
+        if isinstance(epsilon, Tensor):
+            epsilon = epsilon.reshape(epsilon.shape + (1,) * (action.dim() - epsilon.dim()))
+        elif epsilon == 0:
+            return action
+        elif not 0 < epsilon <= 1:
+            raise ValueError(f"epsilon must be in [0, 1], got {epsilon}")
+        draw = torch.rand(action.shape, generator=self.generator, device=action.device)
+        uniform = torch.randint(self.network.num_actions, action.shape, generator=self.generator, device=action.device)
+        return torch.where(draw < epsilon, uniform, action)
