@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,7 +49,8 @@ class IQNLoss(LossModule):
         discount: discount of one step, in [0, 1].
         num_taus: fractions ``K`` of the predictions, at least 1.
         num_target_taus: fractions ``M`` of the targets, at least 1.
-        num_policy_taus: fractions whose mean is the action value in the target, at least 1; drawn apart from the rest.
+        num_policy_taus: fractions whose mean is the action value in the target, at least 1; drawn apart from the rest,
+            one row for the whole batch.
         double: whether the online network chooses the next action (van Hasselt et al. 2016, arXiv:1509.06461) instead
             of the target network (IQN paper). Without effect under Munchausen, which chooses none.
         kappa: threshold of the Huber loss in reward units, at least 0; 0 is the pinball loss.
@@ -146,28 +147,31 @@ class IQNLoss(LossModule):
             KeyError: a key is missing.
             ValueError: reward, terminated or action has another shape than the class describes.
         """
+        online, target = self.value_network, self.target_value_network
         batch = read_batch(
             tensordict,
             self.tensor_keys,
             self._observation_keys,
-            self.value_network,
+            online,
             discount=self.discount,
             action_space=self.action_space,
         )
-        online = self.value_network
         if self.training:
-            self.target_value_network.reset_noise()
+            target.reset_noise()
         with torch.no_grad():
-            target_value, next_value, next_quantiles = self._evaluate_target(batch)
+            next_features = target.features(*batch.next_observation)
+            taus = self._draw_taus(batch.batch_shape, self.num_target_taus, batch.reward.device)
+            next_quantiles = self._per_block(target.quantiles(next_features, taus))
+            target_values = self._target_values(batch, next_features)
         if self.training:
             online.reset_noise()
-        taus = self._draw_taus(batch, self.num_taus)
         features = online.features(*batch.observation)
+        taus = self._draw_taus(batch.batch_shape, self.num_taus, batch.reward.device)
         quantiles = self._per_block(online.quantiles(features, taus))
         index = batch.action[..., None, None].expand(*quantiles.shape[:-1], 1)
         predicted = quantiles.gather(-1, index).squeeze(-1)  # [*B, (N,) K]
         with torch.no_grad():
-            targets = self._targets(batch, features, target_value, next_value, next_quantiles)
+            targets = self._targets(batch, features, next_quantiles, *target_values)
         if online.num_blocks is not None:
             taus = taus.unsqueeze(-2).expand_as(predicted)
         loss = quantile_huber_loss(predicted, taus, targets, kappa=self.kappa)
@@ -195,37 +199,32 @@ class IQNLoss(LossModule):
             self.__dict__[name].train(mode)
         return self
 
-    def _evaluate_target(self, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Return the target network's action values now and next, where they are needed, and its quantiles next."""
-        network = self.target_value_network
-        munchausen = self.munchausen_alpha is not None
+    def _target_values(self, batch: Batch, next_features: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the target network's action values now and next, each where the target is made of it."""
+        target = self.target_value_network
         value = next_value = None
-        if munchausen and self.munchausen_log_policy == "target":
-            value = self._action_value(network, network.features(*batch.observation), batch)
-        taus = self._draw_taus(batch, self.num_target_taus)
-        if munchausen or not self.use_double:
-            taus = torch.cat([taus, self._draw_taus(batch, self.num_policy_taus)], dim=-1)
-        quantiles = self._per_block(network.quantiles(network.features(*batch.next_observation), taus))
-        if munchausen or not self.use_double:
-            next_value = quantiles[..., self.num_target_taus :, :].mean(dim=-2)
-        return value, next_value, quantiles[..., : self.num_target_taus, :]
+        if self.munchausen_alpha is not None and self.munchausen_log_policy == "target":
+            value = self._action_value(target, target.features(*batch.observation))
+        if self.munchausen_alpha is not None or not self.use_double:
+            next_value = self._action_value(target, next_features)
+        return value, next_value
 
     def _targets(
         self,
         batch: Batch,
         features: Tensor,
+        next_quantiles: Tensor,
         value: Tensor | None,
         next_value: Tensor | None,
-        next_quantiles: Tensor,
     ) -> Tensor:
-        """Return the sampled targets, ``[*B, (N,) M]``; ``features`` are the online network's."""
+        """Return the sampled targets, ``[*B, (N,) M]``, with the online network's values where the target gave none."""
         online = self.value_network
         if next_value is None:
-            next_value = self._action_value(online, online.features(*batch.next_observation), batch)
+            next_value = self._action_value(online, online.features(*batch.next_observation))
         if self.munchausen_alpha is None:
             return quantile_td_target(batch.reward, batch.discount, next_quantiles, next_value.argmax(dim=-1))
         if value is None:
-            value = self._action_value(online, features.detach(), batch)
+            value = self._action_value(online, features.detach())
         return munchausen_target(
             batch.reward,
             batch.discount,
@@ -238,9 +237,9 @@ class IQNLoss(LossModule):
             clip=self.munchausen_clip,
         )
 
-    def _action_value(self, network: QuantileNetwork, features: Tensor, batch: Batch) -> Tensor:
-        """Return the mean over fresh policy taus, ``[*B, (N,) A]``."""
-        taus = self._draw_taus(batch, self.num_policy_taus)
+    def _action_value(self, network: QuantileNetwork, features: Tensor) -> Tensor:
+        """Return the mean over one fresh row of policy taus for the whole batch, ``[*B, (N,) A]``."""
+        taus = self._draw_taus((), self.num_policy_taus, features.device)
         return self._per_block(network.quantiles(features, taus)).mean(dim=-2)
 
     def _per_block(self, quantiles: Tensor) -> Tensor:
@@ -249,10 +248,8 @@ class IQNLoss(LossModule):
             quantiles = quantiles.transpose(-3, -2)
         return quantiles.to(torch.promote_types(quantiles.dtype, torch.float32))
 
-    def _draw_taus(self, batch: Batch, num_taus: int) -> Tensor:
-        return sample_taus(
-            batch.batch_shape, num_taus, kind=self.tau_sampling, device=batch.reward.device, dtype=torch.float32
-        )
+    def _draw_taus(self, batch_shape: Sequence[int], num_taus: int, device: torch.device) -> Tensor:
+        return sample_taus(batch_shape, num_taus, kind=self.tau_sampling, device=device, dtype=torch.float32)
 
     def _check_options(self) -> None:
         for num_taus in (self.num_taus, self.num_target_taus, self.num_policy_taus):

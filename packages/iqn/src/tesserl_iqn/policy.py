@@ -35,7 +35,7 @@ class QuantilePolicy(TensorDictModuleBase):
 
     Args:
         network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus.
-        num_taus: fractions whose mean is the action value, at least 1.
+        num_taus: fractions whose mean is the action value, at least 1; one row for all observations of a call.
         tau_sampling: how they are drawn, see `sample_taus`.
         risk: distortion of the fractions and its strength, such as ``("cvar", 0.1)``, see `distort_taus`; None is
             neutral.
@@ -134,10 +134,8 @@ class QuantilePolicy(TensorDictModuleBase):
             Value of every action, in reward units, ``[*B, A]`` or ``[*B, N, A]`` with blocks.
         """
         features = self.network.features(*inputs)
-        # midpoints are the same for every observation: one row serves all
-        batch_shape = () if self.tau_sampling == "midpoints" else features.shape[:-1]
         taus = sample_taus(
-            batch_shape,
+            (),
             self.num_taus,
             kind=self.tau_sampling,
             generator=self.generator,
