@@ -86,7 +86,7 @@ def test_natively_vectorised_environments_have_no_snapshot():
 
 def test_another_kind_of_generator_is_refused():
     environment = gym.make("CartPole-v1")
-    state = resumable.generators_state(environment)
-    state["np_random"]["bit_generator"] = "MT19937"
+    generators = resumable.generators_of(environment)
+    state = {**generators.state(), "bit_generator": "MT19937"}
     with pytest.raises(ValueError, match="expected MT19937, got PCG64; resume with the versions in the manifest"):
-        resumable.set_generators_state(environment, state)
+        generators.set_state(state)

@@ -69,6 +69,7 @@ class Collector:
         self._resetting = np.zeros(self.num_envs, np.bool_)
         self._returns = np.zeros(self.num_envs, np.float64)
         self._lengths = np.zeros(self.num_envs, np.int64)
+        self._steps = 0  # taken since lengths were last brought up to date
         self._buffers: dict[int, _Buffers] = {}
 
     def set_weights(self, state_dict: Mapping[str, Tensor] | None, version: int) -> None:
@@ -100,18 +101,20 @@ class Collector:
             buffers = self._buffers[num_steps] = _Buffers(self.num_envs, num_steps, self.layout)
         if self._current is None:
             self._current = self._reset()
-        np_buffers = buffers.arrays
         for key, array in self._current.items():
-            np_buffers[key][0] = array
+            buffers.columns[0].observation[key][:] = array
         with torch.no_grad():
-            for t in range(num_steps):
-                inputs = buffers.inputs[t]
+            for column in buffers.columns:
+                inputs = column.inputs
                 if self._device.type != "cpu":
                     inputs = tuple(tensor.to(self._device, non_blocking=True) for tensor in inputs)
                 actions = self.policy(*inputs).cpu().numpy()
-                self._step(actions, t, buffers)
-        self._current = {key: np_buffers[key][num_steps] for key in self.layout.keys}
-        buffers.version.fill_(self.version)
+                buffers.write_action(column, actions)
+                self._step(actions, column)
+        self._current = buffers.columns[-1].upcoming
+        if buffers.filled_version != self.version:
+            buffers.version.fill_(self.version)
+            buffers.filled_version = self.version
         return buffers.batch
 
     def _reset(self) -> dict[str, NDArray[Any]]:
@@ -121,42 +124,43 @@ class Collector:
         self.layout.write(observation, current)
         return current
 
-    def _step(self, actions: NDArray[Any], t: int, buffers: "_Buffers") -> None:
-        """One step of all environments, written to column t (and its observation to column t + 1)."""
-        arrays, following = buffers.arrays, buffers.following
-        if buffers.action is None:
-            buffers.add_action(actions)
+    def _step(self, actions: NDArray[Any], column: "_Column") -> None:
+        """One step of all environments, written to a column."""
         observation, reward, terminated, truncated, info = step(self.environments, actions, self._timeout)
-        done = terminated | truncated
-        buffers.action[t] = actions  # type: ignore[index]
-        arrays["reward"][t, :, 0] = reward
-        arrays["terminated"][t, :, 0] = terminated
-        arrays["truncated"][t, :, 0] = truncated
-        arrays["done"][t, :, 0] = done
-        arrays["mask"][t] = ~self._resetting
-        self.layout.write(observation, arrays, t + 1)
-        for key in self.layout.shapes:
-            following[key][t] = arrays[key][t + 1]
+        done = np.logical_or(terminated, truncated, out=column.done)
+        column.reward[:] = reward
+        column.terminated[:] = terminated
+        column.truncated[:] = truncated
+        self.layout.write(observation, column.upcoming)
+        for key, array in column.following.items():
+            array[:] = column.upcoming[key]
         self._returns += reward
-        self._lengths += ~self._resetting
-        if done.any():
-            self._finish(np.flatnonzero(done), t, buffers, info)
+        self._steps += 1
         if self._mode is AutoresetMode.NEXT_STEP:
-            self._resetting = done
+            np.logical_not(self._resetting, out=column.mask)
+            self._lengths -= self._resetting
+            self._resetting = done.copy()
+        if np.count_nonzero(done):
+            self._finish(np.flatnonzero(done), column, info)
 
-    def _finish(self, ended: NDArray[np.int64], t: int, buffers: "_Buffers", info: dict[str, Any]) -> None:
+    def _finish(self, ended: NDArray[np.int64], column: "_Column", info: dict[str, Any]) -> None:
         """Records the episodes that ended and puts final observations where the environment has already moved on."""
+        self._count_steps()
         for i in ended.tolist():
             self.episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
             if self._mode is AutoresetMode.SAME_STEP:
-                self.layout.write(_batch_of_one(info["final_obs"][i]), buffers.following, (t, slice(i, i + 1)))
+                self.layout.write(_batch_of_one(info["final_obs"][i]), column.following, slice(i, i + 1))
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
         if self._mode is AutoresetMode.DISABLED:
             mask = np.zeros(self.num_envs, np.bool_)
             mask[ended] = True
             observation, _ = self.environments.reset(options={"reset_mask": mask})
-            self.layout.write(observation, buffers.arrays, t + 1)
+            self.layout.write(observation, column.upcoming)
+
+    def _count_steps(self) -> None:
+        self._lengths += self._steps
+        self._steps = 0
 
     def pop_episodes(self) -> list[Episode]:
         """The episodes that ended since the last call, in order."""
@@ -166,6 +170,7 @@ class Collector:
     def state_dict(self) -> dict[str, Any]:
         """Everything between two calls of ``collect``, the environments' own state excepted."""
         current = self._current or {}
+        self._count_steps()
         return {
             "current": {key: torch.from_numpy(array.copy()) for key, array in current.items()},
             "resetting": torch.from_numpy(self._resetting.copy()),
@@ -192,38 +197,64 @@ class Collector:
         self._lengths = state["lengths"].numpy().copy()
 
 
+@dataclass(frozen=True)
+class _Column:
+    """What one step of all environments writes: views, made once, of the arrays of a ``_Buffers``."""
+
+    inputs: tuple[Tensor, ...]
+    observation: dict[str, NDArray[Any]]
+    following: dict[str, NDArray[Any]]  # what the step led to, the end of an episode included
+    upcoming: dict[str, NDArray[Any]]  # what the policy sees next, after a reset where there was one
+    reward: NDArray[Any]
+    terminated: NDArray[Any]
+    truncated: NDArray[Any]
+    done: NDArray[Any]
+    mask: NDArray[Any]
+    index: int
+
+
 class _Buffers:
     """Arrays ``[T, N, ...]`` for one call of ``collect``, and the TensorDict ``[N, T]`` that views them."""
 
     def __init__(self, num_envs: int, num_steps: int, layout: ObservationLayout) -> None:
         shape = (num_steps, num_envs)
-        self.arrays = layout.empty(num_steps + 1, num_envs)
-        self.inputs = [tuple(torch.from_numpy(self.arrays[key][t]) for key in layout.keys) for t in range(num_steps)]
-        self.following = layout.empty(*shape)
-        observations = {key: _view(self.arrays[key][:num_steps]) for key in layout.keys}
-        self.arrays["reward"] = np.zeros((*shape, 1), np.float32)
-        for key in ("terminated", "truncated", "done"):
-            self.arrays[key] = np.zeros((*shape, 1), np.bool_)
-        self.arrays["mask"] = np.ones(shape, np.bool_)
+        seen, following = layout.empty(num_steps + 1, num_envs), layout.empty(*shape)
+        outcome = {"reward": np.zeros((*shape, 1), np.float32)}
+        outcome |= {key: np.zeros((*shape, 1), np.bool_) for key in ("terminated", "truncated", "done")}
+        mask = np.ones(shape, np.bool_)
+        self.columns = [
+            _Column(
+                inputs=tuple(torch.from_numpy(seen[key][t]) for key in layout.keys),
+                observation={key: seen[key][t] for key in layout.keys},
+                following={key: following[key][t] for key in layout.keys},
+                upcoming={key: seen[key][t + 1] for key in layout.keys},
+                mask=mask[t],
+                index=t,
+                **{key: array[t, :, 0] for key, array in outcome.items()},
+            )
+            for t in range(num_steps)
+        ]
         self.version = torch.zeros(num_envs, num_steps, dtype=torch.int64)
-        self.action: NDArray[Any] | None = None
-        following = {key: _view(array) for key, array in self.following.items()}
-        following.update({key: _view(self.arrays[key]) for key in ("reward", "terminated", "truncated", "done")})
+        self.filled_version = 0
+        self._action: NDArray[Any] | None = None
         batch_size = [num_envs, num_steps]
+        after = {key: _view(array) for key, array in (following | outcome).items()}
         self.batch = TensorDict(
             {
-                **observations,
-                "mask": _view(self.arrays["mask"]),
+                **{key: _view(seen[key][:num_steps]) for key in layout.keys},
+                "mask": _view(mask),
                 "policy_version": self.version,
-                "next": TensorDict(following, batch_size),
+                "next": TensorDict(after, batch_size),
             },
             batch_size,
         )
 
-    def add_action(self, actions: NDArray[Any]) -> None:
-        """Allocates the action array once the policy has shown what an action looks like."""
-        self.action = np.zeros((self.batch.batch_size[1], *actions.shape), actions.dtype)
-        self.batch.set("action", _view(self.action))
+    def write_action(self, column: _Column, actions: NDArray[Any]) -> None:
+        """Writes actions; the first ones show what an action looks like."""
+        if self._action is None:
+            self._action = np.zeros((len(self.columns), *actions.shape), actions.dtype)
+            self.batch.set("action", _view(self._action))
+        self._action[column.index] = actions
 
 
 def _view(array: NDArray[Any]) -> Tensor:

@@ -22,13 +22,14 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, environment: gym.Env[Any, Any], index: int) -> None:
         super().__init__(environment)
         self._index = index
+        self._generators = generators_of(environment)
         self._start: dict[str, Any] = {}
         self._actions: list[Any] = []
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets, remembering the seed or, without one, the generators as they are."""
-        self._start = {"generators": generators_state(self.env)} if seed is None else {"seed": seed}
+        self._start = {"generators": self._generators.state()} if seed is None else {"seed": seed}
         self._actions = []
         self._observation, info = self.env.reset(seed=seed, options=options)
         return self._observation, info
@@ -43,10 +44,10 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
     def snapshot(self) -> dict[str, Any]:
         """How the running episode came about, as plain JSON data."""
         return {
-            "start": self._start,
+            "start": _plain(self._start),
             "actions": [np.asarray(action).tolist() for action in self._actions],
             "observation": _plain(self._observation),
-            "generators": generators_state(self.env),
+            "generators": _plain(self._generators.state()),
         }
 
     def restore(self, snapshots: list[dict[str, Any]]) -> bool:
@@ -60,7 +61,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         if not snapshot["start"]:
             return True
         if "generators" in snapshot["start"]:
-            set_generators_state(self.env, snapshot["start"]["generators"])
+            self._generators.set_state(snapshot["start"]["generators"])
         self._observation, _ = self.env.reset(seed=snapshot["start"].get("seed"))
         self._start = snapshot["start"]
         space = self.env.action_space
@@ -70,7 +71,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         for action in self._actions:
             self._observation = self.env.step(action)[0]
         same = _plain(self._observation) == snapshot["observation"]
-        return same and generators_state(self.env) == snapshot["generators"]
+        return same and _plain(self._generators.state()) == snapshot["generators"]
 
 
 def snapshot(environments: VectorEnv[Any, Any, Any]) -> list[dict[str, Any]] | None:
@@ -87,32 +88,62 @@ def restore(environments: VectorEnv[Any, Any, Any], snapshots: list[dict[str, An
     return all(environments.call("restore", snapshots))
 
 
-def generators_state(environment: gym.Env[Any, Any]) -> dict[str, Any]:
-    """State of the environment's random generators, as plain JSON data."""
-    inner = environment.unwrapped
-    game: Any = getattr(inner, "game", None)
-    random = getattr(game, "random", None)
-    if isinstance(random, np.random.RandomState):  # MinAtar: one generator, and an action that survives a reset
-        return {"minatar": _plain(random.get_state(legacy=False)), "last_action": int(game.last_action)}
-    return {"np_random": _plain(inner.np_random.bit_generator.state)}
+class Generators:
+    """The random generator of a Gymnasium environment.
+
+    Args:
+        environment: the unwrapped environment.
+    """
+
+    def __init__(self, environment: gym.Env[Any, Any]) -> None:
+        self._environment = environment
+
+    def state(self) -> dict[str, Any]:
+        """The state of the generator."""
+        return dict(self._environment.np_random.bit_generator.state)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts the generator back to what ``state`` returned.
+
+        Raises:
+            ValueError: the state is that of another kind of generator.
+        """
+        generator = self._environment.np_random.bit_generator
+        if type(generator).__name__ != state["bit_generator"]:
+            raise ValueError(
+                f"the environment's random generator: expected {state['bit_generator']}, got "
+                f"{type(generator).__name__}; resume with the versions in the manifest"
+            )
+        generator.state = state
 
 
-def set_generators_state(environment: gym.Env[Any, Any], state: dict[str, Any]) -> None:
-    """Puts the generators back to what ``generators_state`` returned."""
-    inner = environment.unwrapped
-    if "minatar" in state:
-        game = inner.game  # type: ignore[attr-defined]
-        game.seed(0)  # makes game and rules share one generator again
-        game.random.set_state(state["minatar"])
-        game.last_action = state["last_action"]
-        return
-    saved = state["np_random"]
-    if type(inner.np_random.bit_generator).__name__ != saved["bit_generator"]:
-        raise ValueError(
-            f"the environment's random generator: expected {saved['bit_generator']}, got "
-            f"{type(inner.np_random.bit_generator).__name__}; resume with the versions in the manifest"
-        )
-    inner.np_random.bit_generator.state = saved
+class MinAtarGenerators:
+    """MinAtar's generator, and the sticky action, which survives a reset.
+
+    Args:
+        game: the MinAtar environment behind Gymnasium's.
+    """
+
+    def __init__(self, game: Any) -> None:
+        self._game = game
+
+    def state(self) -> dict[str, Any]:
+        """The state of the generator and the sticky action."""
+        return {**self._game.random.get_state(legacy=False), "last_action": int(self._game.last_action)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts both back to what ``state`` returned."""
+        self._game.seed(0)  # the game and its rules share one generator again, whatever was before
+        self._game.random.set_state({key: value for key, value in state.items() if key != "last_action"})
+        self._game.last_action = state["last_action"]
+
+
+def generators_of(environment: gym.Env[Any, Any]) -> Generators | MinAtarGenerators:
+    """Where an environment keeps its randomness."""
+    game = getattr(environment.unwrapped, "game", None)
+    if isinstance(getattr(game, "random", None), np.random.RandomState):
+        return MinAtarGenerators(game)
+    return Generators(environment.unwrapped)
 
 
 def _plain(value: Any) -> Any:
