@@ -1,0 +1,38 @@
+"""The one error that a bad configuration raises."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a configuration."""
+
+    path: str
+    """Dotted path of the key, e.g. ``iqn.num_taus``; empty for the configuration as a whole."""
+
+    message: str
+    """What is wrong with it: expected, got, remedy."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used.
+
+    Args:
+        *problems: each thing that is wrong.
+    """
+
+    def __init__(self, *problems: Problem | str) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """One line for each thing that is wrong."""
+        return tuple(map(str, self.problems))
+
+    def __str__(self) -> str:
+        return "\n".join(self.messages)

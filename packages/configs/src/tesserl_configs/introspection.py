@@ -1,0 +1,99 @@
+"""What the schema says about a key: the classes along a path, their keys, kinds and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from tesserl_configs.schema import RunConfig
+
+
+def blocks_in(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """All blocks that a value of this type may be, through unions, lists and metadata."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    return tuple(block for argument in get_args(annotation) for block in blocks_in(argument))
+
+
+def kind_of(block: type[BaseModel]) -> str | None:
+    """The tag of a block in its union; None for a block that stands alone or has several kinds itself."""
+    kinds = get_args(block.model_fields["kind"].annotation) if "kind" in block.model_fields else ()
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def candidates(path: list[str | int], data: Any) -> tuple[type[BaseModel], ...]:
+    """The blocks that may stand at a path of a file.
+
+    Args:
+        path: keys and list indices.
+        data: the data of the whole file; the kinds written there choose among the members of the unions on the way.
+
+    Returns:
+        The members of the union at that place, the chosen one first; empty where no block may stand.
+    """
+    blocks: tuple[type[BaseModel], ...] = (RunConfig,)
+    for key in path:
+        blocks = _chosen_first(blocks, data)
+        if isinstance(key, str):
+            field = blocks[0].model_fields.get(key) if blocks else None
+            blocks = () if field is None else blocks_in(field.annotation)
+        data = _entry(data, key)
+    return _chosen_first(blocks, data)
+
+
+def field_at(path: list[str | int], data: Any) -> FieldInfo | None:
+    """The field that a path of a file names, for a list entry that of the list; None if the schema has none."""
+    keys = [index for index, part in enumerate(path) if isinstance(part, str)]
+    if not keys:
+        return None
+    blocks = candidates(path[: keys[-1]], data)
+    return blocks[0].model_fields.get(str(path[keys[-1]])) if blocks else None
+
+
+def literals_in(annotation: Any) -> tuple[Any, ...]:
+    """All literal values that a type lists, through unions, lists and metadata, but not those inside of blocks."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(value for argument in get_args(annotation) for value in literals_in(argument))
+
+
+def _chosen_first(blocks: tuple[type[BaseModel], ...], data: Any) -> tuple[type[BaseModel], ...]:
+    kind = data.get("kind") if isinstance(data, dict) else None
+    return tuple(sorted(blocks, key=lambda block: kind_of(block) != kind)) if kind is not None else blocks
+
+
+def _entry(data: Any, key: str | int) -> Any:
+    if isinstance(data, dict):
+        return data.get(key)
+    if isinstance(data, list) and isinstance(key, int) and key < len(data):
+        return data[key]
+    return None
+
+
+def default_kind(path: str) -> str | None:
+    """The kind that stands at a dotted path in a run where only what is required is given; None if there is none."""
+    block: Any = RunConfig
+    for key in path.split("."):
+        fields = type(block).model_fields if isinstance(block, BaseModel) else getattr(block, "model_fields", {})
+        if key not in fields:
+            return None
+        default = fields[key].get_default(call_default_factory=True)
+        if default is PydanticUndefined:  # required: go on with the class
+            block = next(iter(blocks_in(fields[key].annotation)), None)
+        else:
+            block = default
+    return getattr(block, "kind", None) if isinstance(block, BaseModel) else None
+
+
+def all_keys() -> Iterator[tuple[str, str]]:
+    """(dotted path of the block, key) for every key of the schema; list entries have no index in it."""
+    stack: list[tuple[str, type[BaseModel]]] = [("", RunConfig)]
+    while stack:
+        path, block = stack.pop()
+        for key, field in block.model_fields.items():
+            yield path, key
+            stack.extend((f"{path}.{key}".lstrip("."), inner) for inner in blocks_in(field.annotation))

@@ -1,0 +1,183 @@
+"""``iqn:``, the algorithm of Dabney et al. 2018 (arXiv:1806.06923) with its extensions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tesserl_configs.base import Block, Count, Fraction, NonNegative, Positive, Real
+from tesserl_configs.schedules import Schedule, ScheduledFraction, ScheduledPositive
+
+
+class MunchausenConfig(Block):
+    """The Munchausen target (Vieillard et al. 2020, arXiv:2007.14430); there is no Double-Q under it."""
+
+    alpha: Fraction = Field(default=0.9, description="Weight of the log-policy bonus, in [0, 1] (paper: 0.9).")
+    temperature: Positive = Field(
+        default=0.03, description="Entropy temperature, in reward units, > 0 (paper: 0.03)."
+    )
+    clip: Annotated[Real, Field(le=0)] = Field(
+        default=-1.0, description="Lower bound of the scaled log-policy, in reward units, <= 0 (paper: -1)."
+    )
+    log_policy: Literal["target", "online"] = Field(
+        default="target", description="Network of the bonus: target (paper) or online (Beyond The Rainbow)."
+    )
+
+
+# --- target_update -----------------------------------------------------------------------------------------------
+
+
+class SoftUpdate(Block):
+    """The target moves a little towards the online network: target += rate (online - target)."""
+
+    kind: Literal["soft"]
+    rate: Annotated[Positive, Field(le=1)] = Field(
+        default=0.005, description="Polyak rate, in (0, 1] (Lillicrap et al. 2016 and later: 0.001 to 0.01)."
+    )
+    interval: Count = Field(default=1, description="Gradient updates from one move to the next, >= 1.")
+
+
+class HardUpdate(Block):
+    """The target becomes a copy of the online network."""
+
+    kind: Literal["hard"]
+    interval: Count = Field(
+        default=2_500, description="Gradient updates from one copy to the next, >= 1 (paper: 10,000 steps / 4)."
+    )
+
+
+TargetUpdate = Annotated[SoftUpdate | HardUpdate, Field(discriminator="kind")]
+
+# --- exploration -------------------------------------------------------------------------------------------------
+
+
+def _dopamine_epsilon() -> ScheduledFraction:
+    return Schedule(kind="linear", knots=((0, 1.0), (250_000, 0.01)))
+
+
+class EpsilonExploration(Block):
+    """A random action with probability epsilon, else the greedy one."""
+
+    kind: Literal["epsilon"]
+    epsilon: ScheduledFraction = Field(
+        default_factory=_dopamine_epsilon,
+        description=(
+            "Probability of a random action, in [0, 1]; a number or a schedule "
+            "(Dopamine's IQN: from 1 to 0.01 in 1,000,000 frames, 4 a step)."
+        ),
+    )
+
+
+class BoltzmannExploration(Block):
+    """An action drawn from the softmax of the action values."""
+
+    kind: Literal["boltzmann"]
+    temperature: ScheduledPositive = Field(
+        default=0.03,
+        description="Temperature, in reward units, > 0; a number or a schedule (M-IQN paper: that of its target).",
+    )
+    epsilon: ScheduledFraction = Field(
+        default=0.0, description="Probability of a random action, in [0, 1]; a number or a schedule."
+    )
+
+
+class NoisyExploration(Block):
+    """The greedy action under the noise of nn.heads.noisy."""
+
+    kind: Literal["noisy"]
+    epsilon: ScheduledFraction = Field(
+        default=0.0, description="Probability of a random action, in [0, 1]; a number or a schedule."
+    )
+
+
+Exploration = Annotated[EpsilonExploration | BoltzmannExploration | NoisyExploration, Field(discriminator="kind")]
+
+# --- risk --------------------------------------------------------------------------------------------------------
+
+
+class CVaRRisk(Block):
+    """Act on the mean of the worst outcomes."""
+
+    kind: Literal["cvar"]
+    eta: Annotated[Positive, Field(le=1)] = Field(description="Fraction of outcomes, in (0, 1]; 1 is neutral.")
+
+
+class WangRisk(Block):
+    """Act on taus shifted in the quantiles of the normal distribution."""
+
+    kind: Literal["wang"]
+    eta: Real = Field(description="Shift in standard deviations: below 0 averse, 0 neutral, above 0 seeking.")
+
+
+class PowRisk(Block):
+    """Act on powers of the taus."""
+
+    kind: Literal["pow"]
+    eta: Real = Field(description="Power: below 0 averse, 0 neutral, above 0 seeking (paper: -2).")
+
+
+class CPWRisk(Block):
+    """Act as cumulative prospect theory says that people do."""
+
+    kind: Literal["cpw"]
+    eta: Positive = Field(description="Curvature, > 0; 1 is neutral (paper: 0.71).")
+
+
+Risk = Annotated[CVaRRisk | WangRisk | PowRisk | CPWRisk, Field(discriminator="kind")]
+
+# --- the block ---------------------------------------------------------------------------------------------------
+
+
+def _soft() -> TargetUpdate:
+    return SoftUpdate(kind="soft")
+
+
+def _epsilon() -> Exploration:
+    return EpsilonExploration(kind="epsilon")
+
+
+class IQNConfig(Block):
+    """Options of implicit quantile networks."""
+
+    num_taus: Count = Field(
+        default=8, description="Fractions of each prediction, N in the paper, >= 1 (paper: 64; its figure 2: 8 is enough)."
+    )
+    num_target_taus: Count = Field(
+        default=8, description="Fractions of each target, N' in the paper, >= 1 (paper: 64; its figure 2: 8 is enough)."
+    )
+    num_policy_taus: Count = Field(
+        default=32, description="Fractions whose mean is an action's value, K in the paper, >= 1 (paper: 32)."
+    )
+    tau_sampling: Literal["uniform", "stratified", "antithetic"] = Field(
+        default="uniform", description="How fractions are drawn in training (paper: uniform)."
+    )
+    policy_tau_sampling: Literal["uniform", "midpoint"] = Field(
+        default="midpoint", description="How fractions are chosen when acting; midpoint makes it deterministic."
+    )
+    num_cosines: Count = Field(default=64, description="Cosine features of a fraction, >= 1 (paper: 64).")
+    cosine_start: Literal[0, 1] = Field(
+        default=0, description="First cosine: 0 (paper, Beyond The Rainbow) or 1 (Dopamine and its family)."
+    )
+    discount: Fraction = Field(default=0.99, description="Discount of one environment step, in [0, 1] (paper: 0.99).")
+    num_steps: Count = Field(default=1, description="Rewards summed before bootstrapping, >= 1 (paper: 1).")
+    double: bool = Field(
+        default=True,
+        description="The online network chooses the target's action (van Hasselt et al. 2016); unused by munchausen.",
+    )
+    kappa: NonNegative = Field(
+        default=1.0, description="Threshold of the Huber loss, in reward units, >= 0; 0: quantile loss (paper: 1)."
+    )
+    munchausen: MunchausenConfig | None = Field(default=None, description="The Munchausen target; null: none.")
+    target_update: TargetUpdate = Field(default_factory=_soft, description="How the target network follows.")
+    update_interval: Count = Field(default=4, description="Environment steps for each gradient update, >= 1 (paper: 4).")
+    collect_steps: Count = Field(
+        default=1, description="Steps of all environments together between two rounds of updates, >= 1."
+    )
+    batch_size: Count = Field(default=32, description="Transitions in each gradient update, >= 1 (paper: 32).")
+    max_grad_norm: Positive | None = Field(
+        default=10.0, description="Norm to which gradients are clipped, > 0; null: no clipping (Beyond The Rainbow: 10)."
+    )
+    exploration: Exploration = Field(default_factory=_epsilon, description="How actions are chosen in training.")
+    risk: Risk | None = Field(default=None, description="Distortion of the fractions when acting; null: neutral.")
+    compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")

@@ -1,0 +1,105 @@
+"""Reading and writing configurations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tesserl_configs.document import Document, DocumentError, ancestors, parse, render
+from tesserl_configs.errors import ConfigError, Problem
+from tesserl_configs.messages import problems_of
+from tesserl_configs.overrides import apply_override
+from tesserl_configs.schema import RunConfig
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Reads the configuration of a run.
+
+    Args:
+        path: a YAML file.
+        overrides: ``a.b=value`` each, applied in order before validation; the value is read as YAML, list entries are
+            named by their number.
+
+    Returns:
+        The validated configuration; ``name`` is filled in where the file has none.
+
+    Raises:
+        ConfigError: the file cannot be read, or anything in it or in the overrides is wrong; every problem has its
+            place, ``file:line`` or ``--set key``.
+    """
+    path = Path(path)
+    document = _read(path)
+    data = {} if document.data is None else document.data
+    changed: list[str] = []
+    for override in overrides:
+        changed.append(apply_override(data, override))
+    if data.get("name") is None:
+        data["name"] = name_from(path)
+    problems = [(error.line or 0, f"{path}:{error.line}: {error}") for error in document.errors]
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        problems += [_placed(problem, path, document, changed) for problem in problems_of(error, data)]
+    if problems:
+        raise ConfigError(*(text for _, text in sorted(problems, key=lambda problem: problem[0])))
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """Writes a configuration as YAML: every key, in the order of the schema; `load_config` reads back an equal one."""
+    return render(as_data(config))
+
+
+def as_data(config: RunConfig) -> dict[str, Any]:
+    """The plain data of a configuration: mappings, lists, text, numbers; ``kind`` comes first."""
+    return _kind_first(config.model_dump(mode="json"))
+
+
+def name_from(path: str | Path) -> str:
+    """The name of a run whose file has none: the path below ``configs/`` with ``/`` as ``-``, else the file's stem."""
+    path = Path(path).resolve().with_suffix("")
+    parts = path.parts
+    below = parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts[:-1] else parts[-1:]
+    return re.sub(r"[^\w.+-]+", "-", "-".join(below)).strip("-.+") or "run"
+
+
+def _read(path: Path) -> Document:
+    if path.is_dir():
+        raise ConfigError(f"{path}: expected a YAML file, got a directory; name a file in it")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x} at {error.start}; "
+                          "save the file as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        document = parse(text)
+    except DocumentError as error:
+        raise ConfigError(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}") from error
+    if document.data is None:
+        raise ConfigError(f"{path}: the file is empty; a run needs at least total_steps, environment, nn and algorithm")
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(document.data).__name__} at the top level")
+    return document
+
+
+def _placed(problem: Problem, path: Path, document: Document, changed: list[str]) -> tuple[int, str]:
+    """(line to sort by, text): the place is the line of the nearest key that the file has, or the override."""
+    for place in ancestors(problem.path):
+        if place in changed:
+            return 0, f"--set {place}: {problem}"
+        if place in document.lines:
+            return document.lines[place], f"{path}:{document.lines[place]}: {problem}"
+    return 0, f"{path}: {problem}"
+
+
+def _kind_first(data: Any) -> Any:
+    if isinstance(data, dict):
+        first = {"kind": data["kind"]} if "kind" in data else {}
+        return {key: _kind_first(value) for key, value in {**first, **data}.items()}
+    return [_kind_first(value) for value in data] if isinstance(data, list) else data

@@ -1,0 +1,149 @@
+"""From pydantic's errors to sentences that say expected, got and remedy."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from tesserl_configs.errors import ConfigError, Problem
+from tesserl_configs.introspection import all_keys, candidates, field_at, kind_of, literals_in
+from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
+
+BOUNDS = {
+    "greater_than": ("gt", ">"),
+    "greater_than_equal": ("ge", ">="),
+    "less_than": ("lt", "<"),
+    "less_than_equal": ("le", "<="),
+}
+TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+}
+
+
+def problems_of(error: ValidationError, data: Any) -> Iterator[Problem]:
+    """What is wrong with the data of a file, one problem for each of pydantic's errors.
+
+    Args:
+        error: what validating ``data`` raised.
+        data: the data of the whole file.
+    """
+    for details in error.errors(include_url=False):
+        cause = details.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):  # the rules between keys, which know their paths
+            yield from (problem for problem in cause.problems if isinstance(problem, Problem))
+            continue
+        path = _path(details["loc"], data)
+        yield Problem(".".join(map(str, path)), _message(details, path, data))
+
+
+def _path(location: Iterable[str | int], data: Any) -> list[str | int]:
+    """The keys of pydantic's location, without the tags of unions that it has between them."""
+    path: list[str | int] = []
+    fresh = True  # no tag of this place has been seen yet
+    for part in location:
+        if part in (NUMBER_TAG, SCHEDULE_TAG):
+            continue
+        if fresh and isinstance(data, dict) and data.get("kind") == part and len(candidates(path, data)) != 1:
+            fresh = False
+            continue
+        path.append(part)
+        fresh = True
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            data = None
+    return path
+
+
+def _message(details: Mapping[str, Any], path: list[str | int], data: Any) -> str:
+    kind, context, got = details["type"], details.get("ctx", {}), _shown(details["input"])
+    meaning = _meaning(path, data)
+    match kind:
+        case "extra_forbidden":
+            return _unknown_key(path, data)
+        case "missing":
+            return f"missing{meaning}"
+        case "union_tag_not_found":
+            return f"kind is missing; {_one_of(_kinds(path, data))}"
+        case "union_tag_invalid":
+            return f"{_one_of(_kinds(path, data))}, got kind {context['tag']}{_nearest(context['tag'], _kinds(path, data))}"
+        case "literal_error":
+            field = field_at(path, data)
+            legal = literals_in(field.annotation) if field else ()
+            return f"{_one_of(legal)}, got {got}{_nearest(details['input'], legal)}"
+        case "value_error":
+            return str(context["error"])
+    if kind in BOUNDS:
+        name, sign = BOUNDS[kind]
+        return f"expected a value {sign} {context[name]:g}, got {got}{meaning}"
+    if kind in TYPES:
+        return f"expected {TYPES[kind]}, got {got}{meaning}"
+    if kind in ("too_short", "too_long"):
+        bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return f"expected {bound} entries, got {got}{meaning}"
+    return f"{details['msg'][0].lower()}{details['msg'][1:]}, got {got}{meaning}"
+
+
+def _unknown_key(path: list[str | int], data: Any) -> str:
+    *above, key = path
+    name = str(key)
+    here = candidates(above, data)
+    if not here:
+        return "unknown key"
+    chosen, *others = here
+    legal = [field for field in chosen.model_fields if field != "kind"]
+    siblings = [str(kind_of(other)) for other in others if name in other.model_fields]
+    if siblings:
+        return f"unknown key for kind {kind_of(chosen)}; it belongs to kind {', '.join(siblings)}"
+    if nearest := difflib.get_close_matches(name, legal, n=1):
+        return f"unknown key; did you mean {nearest[0]}?"
+    if places := sorted({f"{block}.{field}" if block else field for block, field in all_keys() if field == name}):
+        return f"unknown key here; did you mean {', '.join(places[:3])}?"
+    return f"unknown key; legal here: {', '.join(legal) or 'kind only'}"
+
+
+def _kinds(path: list[str | int], data: Any) -> list[str]:
+    return [kind for block in candidates(path, data) if (kind := kind_of(block))]
+
+
+def _meaning(path: list[str | int], data: Any) -> str:
+    field = field_at(path, data)
+    if field is None or not field.description:
+        return ""
+    text = field.description.rstrip(".")
+    return f"; {text if text[:2].isupper() else text[0].lower() + text[1:]}"
+
+
+def _one_of(legal: Iterable[Any]) -> str:
+    return f"expected one of {', '.join(map(str, legal))}"
+
+
+def _nearest(got: Any, legal: Iterable[Any]) -> str:
+    found = difflib.get_close_matches(got, [str(value) for value in legal], n=1) if isinstance(got, str) else []
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _shown(value: Any) -> str:
+    """A value as the file would write it, cut where it is long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,67 @@
+"""``--set a.b=value``: changes to the data of a file before it is validated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tesserl_configs.document import DocumentError, join, parse
+from tesserl_configs.errors import ConfigError
+from tesserl_configs.introspection import default_kind
+
+
+def apply_override(data: Any, override: str) -> str:
+    """Changes one value.
+
+    Args:
+        data: the data of a file, changed in place.
+        override: ``a.b=value``: the path with list entries as numbers, and the value as YAML.
+
+    Returns:
+        The dotted path of what was changed.
+
+    Raises:
+        ConfigError: it is not of this form, the value is not YAML, or there is no such place.
+    """
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    parts = path.split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {override}: expected KEY=VALUE with a dotted key, such as iqn.num_taus=16")
+    try:
+        document = parse(text)
+    except DocumentError as error:
+        raise ConfigError(f"--set {override}: {error}") from error
+    if document.errors:
+        raise ConfigError(f"--set {override}: {document.errors[0]}")
+    here = ""
+    for part in parts[:-1]:
+        data, here = _descend(data, part, here, override), join(here, part)
+    if isinstance(data, list):
+        data[_index(data, parts[-1], here, override)] = document.data
+    elif isinstance(data, dict):
+        data[parts[-1]] = document.data
+    else:
+        raise _not_a_container(data, here, override)
+    return path
+
+
+def _descend(data: Any, part: str, here: str, override: str) -> Any:
+    if isinstance(data, list):
+        return data[_index(data, part, here, override)]
+    if not isinstance(data, dict):
+        raise _not_a_container(data, here, override)
+    if data.get(part) is None:
+        kind = default_kind(join(here, part))  # the file is silent here: the override changes the default
+        data[part] = {} if kind is None else {"kind": kind}
+    return data[part]
+
+
+def _index(data: list[Any], part: str, here: str, override: str) -> int:
+    if part.isdecimal() and int(part) < len(data):
+        return int(part)
+    entries = f"entries 0 to {len(data) - 1}" if data else "no entries"
+    raise ConfigError(f"--set {override}: {here} has {entries}, got {part}; set the whole list to add one")
+
+
+def _not_a_container(data: Any, here: str, override: str) -> ConfigError:
+    return ConfigError(f"--set {override}: {here} is {data!r}, which has no keys; set {here} itself")
