@@ -1,8 +1,31 @@
-"""One validated YAML per deep-RL experiment: the schema, its rules and its errors, without torch."""
+"""One validated YAML per deep-RL experiment: the schema, its rules and its errors, without torch.
+
+What needs pydantic is imported when it is first used: the name of the error alone costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from tesserl_configs.errors import ConfigError
-from tesserl_configs.loader import dump_config, load_config
-from tesserl_configs.schedules import Schedule, value_at
-from tesserl_configs.schema import RunConfig
+
+if TYPE_CHECKING:
+    from tesserl_configs.loader import dump_config, load_config
+    from tesserl_configs.schedules import Schedule, value_at
+    from tesserl_configs.schema import RunConfig
 
 __all__ = ["ConfigError", "RunConfig", "Schedule", "dump_config", "load_config", "value_at"]
+
+_HOMES = {
+    "RunConfig": "schema",
+    "Schedule": "schedules",
+    "dump_config": "loader",
+    "load_config": "loader",
+    "value_at": "schedules",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value

@@ -129,11 +129,14 @@ class _Reader:
         self._nodes += 1
         if depth > MAX_DEPTH or self._nodes > MAX_NODES:
             raise DocumentError("nested too deeply or too large; an alias that contains itself?", line)
+        tag = node.tag.removeprefix(_PREFIX)
+        if tag not in ("map", "seq", "str", *_PATTERNS):
+            raise DocumentError(f"the tag {node.tag} is not allowed; write plain values", line)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
             return self._sequence(node, path, depth)
-        return self._scalar(node.tag.removeprefix(_PREFIX), node.value, line)
+        return self._scalar(tag, node.value, line)
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -173,8 +176,7 @@ class _Reader:
                     return int(text.replace("_", ""))
                 case "float":
                     return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-                case "str":
+                case _:
                     return text
         except ValueError as error:
-            raise DocumentError(f"{text!r} is not of type {tag}", line) from error
-        raise DocumentError(f"the tag {tag} is not allowed; write plain values", line)
+            raise DocumentError(f"{text!r:.60} is not of type {tag}", line) from error

@@ -12,35 +12,35 @@ from tesserl_configs.base import Block, Count, Positive, Real
 class TimeLimit(Block):
     """Truncates episodes."""
 
-    kind: Literal["time_limit"]
+    kind: Literal["time_limit"] = "time_limit"
     max_episode_steps: Count = Field(description="Steps after which an episode is truncated, >= 1.")
 
 
 class FrameSkip(Block):
     """Repeats each action and sums the rewards."""
 
-    kind: Literal["frame_skip"]
+    kind: Literal["frame_skip"] = "frame_skip"
     num_frames: Count = Field(description="Frames per action, >= 1 (Atari: 4). Environment steps count actions.")
 
 
 class FrameStack(Block):
     """Stacks the last images along the channel axis, oldest first."""
 
-    kind: Literal["frame_stack"]
+    kind: Literal["frame_stack"] = "frame_stack"
     num_frames: Count = Field(description="Images per observation, >= 1 (Atari: 4).")
 
 
 class RewardScale(Block):
     """Multiplies the rewards that training sees; evaluation reports the task's own."""
 
-    kind: Literal["reward_scale"]
+    kind: Literal["reward_scale"] = "reward_scale"
     scale: Positive = Field(description="Factor, > 0.")
 
 
 class RewardClip(Block):
     """Clips the rewards that training sees; evaluation reports the task's own."""
 
-    kind: Literal["reward_clip"]
+    kind: Literal["reward_clip"] = "reward_clip"
     low: Real = Field(default=-1.0, description="Smallest reward, in reward units (Mnih et al. 2015: -1).")
     high: Real = Field(default=1.0, description="Largest reward, in reward units, above low (Mnih et al. 2015: 1).")
 

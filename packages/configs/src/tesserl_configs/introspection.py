@@ -74,19 +74,17 @@ def _entry(data: Any, key: str | int) -> Any:
     return None
 
 
-def default_kind(path: str) -> str | None:
-    """The kind that stands at a dotted path in a run where only what is required is given; None if there is none."""
+def default_at(path: str) -> Any:
+    """What stands at a dotted path where a file is silent: a block, a tuple, a value; None if that is unknown."""
     block: Any = RunConfig
     for key in path.split("."):
-        fields = type(block).model_fields if isinstance(block, BaseModel) else getattr(block, "model_fields", {})
+        fields = getattr(block if isinstance(block, type) else type(block), "model_fields", {})
         if key not in fields:
             return None
         default = fields[key].get_default(call_default_factory=True)
-        if default is PydanticUndefined:  # required: go on with the class
-            block = next(iter(blocks_in(fields[key].annotation)), None)
-        else:
-            block = default
-    return getattr(block, "kind", None) if isinstance(block, BaseModel) else None
+        required = default is PydanticUndefined
+        block = next(iter(blocks_in(fields[key].annotation)), None) if required else default
+    return None if isinstance(block, type) else block
 
 
 def all_keys() -> Iterator[tuple[str, str]]:

@@ -14,9 +14,7 @@ class MunchausenConfig(Block):
     """The Munchausen target (Vieillard et al. 2020, arXiv:2007.14430); there is no Double-Q under it."""
 
     alpha: Fraction = Field(default=0.9, description="Weight of the log-policy bonus, in [0, 1] (paper: 0.9).")
-    temperature: Positive = Field(
-        default=0.03, description="Entropy temperature, in reward units, > 0 (paper: 0.03)."
-    )
+    temperature: Positive = Field(default=0.03, description="Entropy temperature, in reward units, > 0 (paper: 0.03).")
     clip: Annotated[Real, Field(le=0)] = Field(
         default=-1.0, description="Lower bound of the scaled log-policy, in reward units, <= 0 (paper: -1)."
     )
@@ -31,7 +29,7 @@ class MunchausenConfig(Block):
 class SoftUpdate(Block):
     """The target moves a little towards the online network: target += rate (online - target)."""
 
-    kind: Literal["soft"]
+    kind: Literal["soft"] = "soft"
     rate: Annotated[Positive, Field(le=1)] = Field(
         default=0.005, description="Polyak rate, in (0, 1] (Lillicrap et al. 2016 and later: 0.001 to 0.01)."
     )
@@ -41,7 +39,7 @@ class SoftUpdate(Block):
 class HardUpdate(Block):
     """The target becomes a copy of the online network."""
 
-    kind: Literal["hard"]
+    kind: Literal["hard"] = "hard"
     interval: Count = Field(
         default=2_500, description="Gradient updates from one copy to the next, >= 1 (paper: 10,000 steps / 4)."
     )
@@ -59,7 +57,7 @@ def _dopamine_epsilon() -> ScheduledFraction:
 class EpsilonExploration(Block):
     """A random action with probability epsilon, else the greedy one."""
 
-    kind: Literal["epsilon"]
+    kind: Literal["epsilon"] = "epsilon"
     epsilon: ScheduledFraction = Field(
         default_factory=_dopamine_epsilon,
         description=(
@@ -72,7 +70,7 @@ class EpsilonExploration(Block):
 class BoltzmannExploration(Block):
     """An action drawn from the softmax of the action values."""
 
-    kind: Literal["boltzmann"]
+    kind: Literal["boltzmann"] = "boltzmann"
     temperature: ScheduledPositive = Field(
         default=0.03,
         description="Temperature, in reward units, > 0; a number or a schedule (M-IQN paper: that of its target).",
@@ -85,7 +83,7 @@ class BoltzmannExploration(Block):
 class NoisyExploration(Block):
     """The greedy action under the noise of nn.heads.noisy."""
 
-    kind: Literal["noisy"]
+    kind: Literal["noisy"] = "noisy"
     epsilon: ScheduledFraction = Field(
         default=0.0, description="Probability of a random action, in [0, 1]; a number or a schedule."
     )
@@ -99,28 +97,28 @@ Exploration = Annotated[EpsilonExploration | BoltzmannExploration | NoisyExplora
 class CVaRRisk(Block):
     """Act on the mean of the worst outcomes."""
 
-    kind: Literal["cvar"]
+    kind: Literal["cvar"] = "cvar"
     eta: Annotated[Positive, Field(le=1)] = Field(description="Fraction of outcomes, in (0, 1]; 1 is neutral.")
 
 
 class WangRisk(Block):
     """Act on taus shifted in the quantiles of the normal distribution."""
 
-    kind: Literal["wang"]
+    kind: Literal["wang"] = "wang"
     eta: Real = Field(description="Shift in standard deviations: below 0 averse, 0 neutral, above 0 seeking.")
 
 
 class PowRisk(Block):
     """Act on powers of the taus."""
 
-    kind: Literal["pow"]
+    kind: Literal["pow"] = "pow"
     eta: Real = Field(description="Power: below 0 averse, 0 neutral, above 0 seeking (paper: -2).")
 
 
 class CPWRisk(Block):
     """Act as cumulative prospect theory says that people do."""
 
-    kind: Literal["cpw"]
+    kind: Literal["cpw"] = "cpw"
     eta: Positive = Field(description="Curvature, > 0; 1 is neutral (paper: 0.71).")
 
 
@@ -129,22 +127,15 @@ Risk = Annotated[CVaRRisk | WangRisk | PowRisk | CPWRisk, Field(discriminator="k
 # --- the block ---------------------------------------------------------------------------------------------------
 
 
-def _soft() -> TargetUpdate:
-    return SoftUpdate(kind="soft")
-
-
-def _epsilon() -> Exploration:
-    return EpsilonExploration(kind="epsilon")
-
-
 class IQNConfig(Block):
     """Options of implicit quantile networks."""
 
     num_taus: Count = Field(
-        default=8, description="Fractions of each prediction, N in the paper, >= 1 (paper: 64; its figure 2: 8 is enough)."
+        default=8,
+        description="Fractions of each prediction, N in the paper, >= 1 (paper: 64; Tianshou, BY571, BTR: 8).",
     )
     num_target_taus: Count = Field(
-        default=8, description="Fractions of each target, N' in the paper, >= 1 (paper: 64; its figure 2: 8 is enough)."
+        default=8, description="Fractions of each target, N' in the paper, >= 1 (paper: 64; Tianshou, BY571, BTR: 8)."
     )
     num_policy_taus: Count = Field(
         default=32, description="Fractions whose mean is an action's value, K in the paper, >= 1 (paper: 32)."
@@ -169,15 +160,18 @@ class IQNConfig(Block):
         default=1.0, description="Threshold of the Huber loss, in reward units, >= 0; 0: quantile loss (paper: 1)."
     )
     munchausen: MunchausenConfig | None = Field(default=None, description="The Munchausen target; null: none.")
-    target_update: TargetUpdate = Field(default_factory=_soft, description="How the target network follows.")
-    update_interval: Count = Field(default=4, description="Environment steps for each gradient update, >= 1 (paper: 4).")
+    target_update: TargetUpdate = Field(default_factory=SoftUpdate, description="How the target network follows.")
+    update_interval: Count = Field(default=4, description="Environment steps per gradient update, >= 1 (paper: 4).")
     collect_steps: Count = Field(
         default=1, description="Steps of all environments together between two rounds of updates, >= 1."
     )
     batch_size: Count = Field(default=32, description="Transitions in each gradient update, >= 1 (paper: 32).")
     max_grad_norm: Positive | None = Field(
-        default=10.0, description="Norm to which gradients are clipped, > 0; null: no clipping (Beyond The Rainbow: 10)."
+        default=10.0,
+        description="Norm to clip gradients to, > 0; null: no clipping (Beyond The Rainbow: 10).",
     )
-    exploration: Exploration = Field(default_factory=_epsilon, description="How actions are chosen in training.")
+    exploration: Exploration = Field(
+        default_factory=EpsilonExploration, description="How actions are chosen in training."
+    )
     risk: Risk | None = Field(default=None, description="Distortion of the fractions when acting; null: neutral.")
     compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")

@@ -34,12 +34,15 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     path = Path(path)
     document = _read(path)
     data = {} if document.data is None else document.data
+    problems = [(error.line or 0, f"{path}:{error.line}: {error}") for error in document.errors]
     changed: list[str] = []
     for override in overrides:
-        changed.append(apply_override(data, override))
+        try:
+            changed.append(apply_override(data, override))
+        except ConfigError as error:
+            problems.append((0, str(error)))
     if data.get("name") is None:
         data["name"] = name_from(path)
-    problems = [(error.line or 0, f"{path}:{error.line}: {error}") for error in document.errors]
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
@@ -73,8 +76,10 @@ def _read(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x} at {error.start}; "
-                          "save the file as UTF-8") from error
+        raise ConfigError(
+            f"{path}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x} at {error.start}; "
+            "save the file as UTF-8"
+        ) from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:

@@ -83,7 +83,8 @@ def _message(details: Mapping[str, Any], path: list[str | int], data: Any) -> st
         case "union_tag_not_found":
             return f"kind is missing; {_one_of(_kinds(path, data))}"
         case "union_tag_invalid":
-            return f"{_one_of(_kinds(path, data))}, got kind {context['tag']}{_nearest(context['tag'], _kinds(path, data))}"
+            kinds = _kinds(path, data)
+            return f"{_one_of(kinds, 'one of the kinds')}, got {context['tag']}{_nearest(context['tag'], kinds)}"
         case "literal_error":
             field = field_at(path, data)
             legal = literals_in(field.annotation) if field else ()
@@ -95,6 +96,8 @@ def _message(details: Mapping[str, Any], path: list[str | int], data: Any) -> st
         return f"expected a value {sign} {context[name]:g}, got {got}{meaning}"
     if kind in TYPES:
         return f"expected {TYPES[kind]}, got {got}{meaning}"
+    if kind in ("string_pattern_mismatch", "string_too_short"):
+        return f"got {got}{meaning}"
     if kind in ("too_short", "too_long"):
         bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return f"expected {bound} entries, got {got}{meaning}"
@@ -131,8 +134,8 @@ def _meaning(path: list[str | int], data: Any) -> str:
     return f"; {text if text[:2].isupper() else text[0].lower() + text[1:]}"
 
 
-def _one_of(legal: Iterable[Any]) -> str:
-    return f"expected one of {', '.join(map(str, legal))}"
+def _one_of(legal: Iterable[Any], what: str = "") -> str:
+    return f"expected {what or 'one of'} {', '.join(map(str, legal))}"
 
 
 def _nearest(got: Any, legal: Iterable[Any]) -> str:

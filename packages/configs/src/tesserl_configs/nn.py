@@ -23,7 +23,7 @@ class NoVision(Block):
 class CNNVision(Block):
     """A stack of convolutions; the defaults are those of Mnih et al. 2015 (Nature 518) for 84 x 84 images."""
 
-    kind: Literal["cnn"]
+    kind: Literal["cnn"] = "cnn"
     channels: Widths = Field(default=(32, 64, 64), min_length=1, description="Output channels of each convolution.")
     kernel_sizes: Widths = Field(default=(8, 4, 3), description="Kernel size of each convolution, in pixels.")
     strides: Widths = Field(default=(4, 2, 1), description="Stride of each convolution, in pixels.")
@@ -51,7 +51,7 @@ class NoVector(Block):
 class MLPVector(Block):
     """Normalisation and a multilayer perceptron."""
 
-    kind: Literal["mlp"]
+    kind: Literal["mlp"] = "mlp"
     hidden_sizes: Widths = Field(default=(64, 64), description="Widths of the layers; empty: normalisation only.")
     activation: Activation = Field(default="relu", description="Activation after each layer.")
     layer_norm: bool = Field(default=False, description="LayerNorm before each activation.")
@@ -93,5 +93,3 @@ class NNConfig(Block):
     fusion: NoFusion = Field(default_factory=NoFusion, description="How the two branches are joined.")
     heads: HeadsConfig = Field(default_factory=HeadsConfig, description="From features to action values.")
     freeze: tuple[Part, ...] = Field(default=(), description="Parts that do not learn.")
-
-

@@ -6,7 +6,7 @@ from typing import Any
 
 from tesserl_configs.document import DocumentError, join, parse
 from tesserl_configs.errors import ConfigError
-from tesserl_configs.introspection import default_kind
+from tesserl_configs.introspection import default_at
 
 
 def apply_override(data: Any, override: str) -> str:
@@ -51,9 +51,16 @@ def _descend(data: Any, part: str, here: str, override: str) -> Any:
     if not isinstance(data, dict):
         raise _not_a_container(data, here, override)
     if data.get(part) is None:
-        kind = default_kind(join(here, part))  # the file is silent here: the override changes the default
-        data[part] = {} if kind is None else {"kind": kind}
+        data[part] = _starting_point(default_at(join(here, part)))
     return data[part]
+
+
+def _starting_point(default: Any) -> Any:
+    """What an override changes a part of where the file is silent."""
+    if isinstance(default, tuple):
+        return [_starting_point(entry) if isinstance(entry, tuple) else entry for entry in default]
+    kind = getattr(default, "kind", None)
+    return {} if kind is None else {"kind": kind}
 
 
 def _index(data: list[Any], part: str, here: str, override: str) -> int:

@@ -141,7 +141,8 @@ def batches_fit_the_buffer(config: RunConfig) -> Iterator[Problem]:
     """A batch is a part of the buffer."""
     if config.iqn.batch_size > config.replay.capacity:
         yield Problem(
-            "iqn.batch_size", f"expected at most replay.capacity = {config.replay.capacity}, got {config.iqn.batch_size}"
+            "iqn.batch_size",
+            f"expected at most replay.capacity = {config.replay.capacity}, got {config.iqn.batch_size}",
         )
 
 

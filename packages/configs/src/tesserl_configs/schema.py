@@ -35,25 +35,25 @@ class _AdamOptions(Block):
 class Adam(_AdamOptions):
     """Adam (Kingma & Ba 2015); weight decay is added to the gradient."""
 
-    kind: Literal["adam"]
+    kind: Literal["adam"] = "adam"
 
 
 class AdamW(_AdamOptions):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
-    kind: Literal["adamw"]
+    kind: Literal["adamw"] = "adamw"
 
 
 class RAdam(_AdamOptions):
-    """Rectified Adam (Liu et al. 2020); weight decay is added to the gradient."""
+    """Rectified Adam (Liu et al. 2020); weight decay is decoupled, as in the authors' code."""
 
-    kind: Literal["radam"]
+    kind: Literal["radam"] = "radam"
 
 
 class SGD(Block):
     """Stochastic gradient descent."""
 
-    kind: Literal["sgd"]
+    kind: Literal["sgd"] = "sgd"
     learning_rate: ScheduledRate = Field(default=1e-2, description="Step size, > 0; a number or a schedule.")
     momentum: Momentum = Field(default=0.0, description="Momentum, in [0, 1).")
     weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
@@ -77,14 +77,14 @@ class _ReplayOptions(Block):
 class UniformReplay(_ReplayOptions):
     """Transitions are drawn uniformly."""
 
-    kind: Literal["uniform"]
+    kind: Literal["uniform"] = "uniform"
 
 
 class PrioritizedReplay(_ReplayOptions):
     """Transitions are drawn by their TD error (Schaul et al. 2016, arXiv:1511.05952)."""
 
-    kind: Literal["prioritized"]
-    alpha: Fraction = Field(default=0.5, description="Exponent of the priorities, in [0, 1]; 0: uniform (Rainbow: 0.5).")
+    kind: Literal["prioritized"] = "prioritized"
+    alpha: Fraction = Field(default=0.5, description="Exponent of priorities, in [0, 1]; 0: uniform (Rainbow: 0.5).")
     beta: ScheduledFraction = Field(
         default=0.4,
         description="Exponent of the importance weights, in [0, 1]; a number or a schedule (paper: 0.4 rising to 1).",
@@ -130,21 +130,16 @@ class LoggingConfig(Block):
 # --- the whole ---------------------------------------------------------------------------------------------------
 
 
-def _adam() -> Optimizer:
-    return Adam(kind="adam")
-
-
-def _uniform() -> Replay:
-    return UniformReplay(kind="uniform")
-
-
 class RunConfig(Block):
     """One run."""
 
     name: str | None = Field(
         default=None,
         pattern=r"^\w[\w.+-]*$",
-        description="Name of the run and of its directory; null: the file's path below configs/, '/' as '-'.",
+        description=(
+            "Name of the run and of its directory: letters, digits and _ . + -; "
+            "null: the file's path below configs/, '/' as '-'."
+        ),
     )
     seed: Seed = Field(default=1, description="Seed of everything that is random, >= 0.")
     total_steps: Count = Field(
@@ -154,15 +149,15 @@ class RunConfig(Block):
     nn: NNConfig = Field(description="The network.")
     algorithm: Literal["iqn"] = Field(description="The algorithm; its options are in the block of that name.")
     iqn: IQNConfig = Field(default_factory=IQNConfig, description="Options of implicit quantile networks.")
-    optimizer: Optimizer = Field(default_factory=_adam, description="The optimiser.")
-    replay: Replay = Field(default_factory=_uniform, description="The replay buffer.")
+    optimizer: Optimizer = Field(default_factory=Adam, description="The optimiser.")
+    replay: Replay = Field(default_factory=UniformReplay, description="The replay buffer.")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Evaluation.")
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="Checkpoints.")
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="Metrics.")
-    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N.")
-    num_threads: Count = Field(
-        default=1, description="CPU threads of torch, >= 1; small networks are fastest on one."
+    device: str = Field(
+        default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the networks are: cpu, cuda or cuda:N."
     )
+    num_threads: Count = Field(default=1, description="CPU threads of torch, >= 1; small networks are fastest on one.")
 
     @model_validator(mode="after")
     def _check_rules(self) -> RunConfig:
