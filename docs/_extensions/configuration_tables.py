@@ -5,73 +5,121 @@ Writes ``reference/generated/configuration.txt``, which ``configuration.md`` inc
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import BaseModel
+
 from tesserl_configs import RunConfig
 
-BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+REFERENCE = re.compile(r"'\$ref': '#/\$defs/(\w+)'")
 
 
-def type_text(schema: dict[str, Any]) -> str:
-    """A short name of what a key may hold."""
-    if "$ref" in schema:
-        name = schema["$ref"].rsplit("/", 1)[1]
-        return f"[{name}](#{name.lower()})"
-    for choice in ("anyOf", "oneOf"):
-        if choice in schema:
-            return " or ".join(dict.fromkeys(type_text(option) for option in schema[choice]))
-    if "allOf" in schema:
-        return " and ".join(type_text(part) for part in schema["allOf"])
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    if "enum" in schema:
-        return " or ".join(f"`{value}`" for value in schema["enum"])
-    kind = {"null": "nothing", "object": "mapping"}.get(str(schema.get("type")), str(schema.get("type", "any value")))
-    if kind == "array":
-        kind = f"list of {type_text(schema.get('items', {}))}"
-    bounds = ", ".join(f"{sign} {schema[name]}" for name, sign in BOUNDS.items() if name in schema)
-    return f"{kind} {bounds}".strip()
+class Tables:
+    """The page for one schema.
+
+    Args:
+        root: the model of a whole file.
+    """
+
+    def __init__(self, root: type[BaseModel]) -> None:
+        self.root = root
+        self.schema = root.model_json_schema()
+        self.definitions: dict[str, dict[str, Any]] = self.schema["$defs"]
+        self.models = models(BaseModel)
+        self.places: dict[str, list[str]] = {}
+        self._find_places(self.schema, "")
+
+    def _find_places(self, block: dict[str, Any], path: str) -> None:
+        """Note under which keys each block may stand, in the order of the file."""
+        for key, field in block.get("properties", {}).items():
+            place = f"{path}.{key}".lstrip(".")
+            for name in dict.fromkeys(REFERENCE.findall(str(field))):
+                first = name not in self.places
+                self.places.setdefault(name, []).append(place)
+                if first:
+                    self._find_places(self.definitions[name], place)
+
+    def page(self) -> str:
+        """The top level, then every block."""
+        lines = ["## Top level", "", *self.table(self.root, self.schema), ""]
+        for name, places in self.places.items():
+            block = self.definitions[name]
+            if "properties" not in block:
+                continue
+            summary = block.get("description", "").split("\n\n", 1)[0]
+            lines += [f"(config-{name.lower()})=", f"## {self.title(name, places)}", "", " ".join(summary.split()), ""]
+            lines += [*self.table(self.models[name], block), ""]
+        return "\n".join(lines)
+
+    def title(self, name: str, places: list[str]) -> str:
+        """Where the block stands, and its kind; its own name if it stands in many places."""
+        place = f"`{places[0]}`" if len(places) == 1 else name
+        return f"{place}, {self.kind(name)}" if self.kind(name) else place
+
+    def kind(self, name: str) -> str:
+        """The tag of a member of a union, such as ``kind: cnn``; empty for other blocks."""
+        kind = self.definitions[name].get("properties", {}).get("kind", {}).get("const")
+        return f"kind `{kind}`" if kind else ""
+
+    def table(self, model: type[BaseModel], block: dict[str, Any]) -> list[str]:
+        """Lines of the table of one block."""
+        keys = {key: field for key, field in block["properties"].items() if "const" not in field or key != "kind"}
+        if not keys:
+            return ["No keys of its own."]
+        lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+        for key, field in keys.items():
+            cells = [f"`{key}`", self.value(field), default(model, key), field.get("description", "")]
+            lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
+        return lines
+
+    def value(self, schema: dict[str, Any]) -> str:
+        """A short name of what a key may hold."""
+        if "$ref" in schema:
+            name = schema["$ref"].rsplit("/", 1)[1]
+            return f"[{self.kind(name) or 'block' if len(self.places[name]) == 1 else name}](#config-{name.lower()})"
+        for choice in ("anyOf", "oneOf"):
+            if choice in schema:
+                return " or ".join(dict.fromkeys(self.value(option) for option in schema[choice]))
+        if "const" in schema or "enum" in schema:
+            return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+        if "prefixItems" in schema:
+            return f"list of {', '.join(self.value(item) for item in schema['prefixItems'])}"
+        if schema.get("type") == "array":
+            return f"list of {self.value(schema.get('items', {}))}"
+        return {"null": "null", "object": "mapping"}.get(str(schema.get("type")), str(schema.get("type", "any value")))
 
 
-def default_text(name: str, field: dict[str, Any], required: list[str]) -> str:
-    """The default as it would stand in YAML."""
-    if name in required:
+def default(model: type[BaseModel], key: str) -> str:
+    """The default of a key as it would stand in YAML."""
+    field = model.model_fields[key]
+    if field.is_required():
         return "required"
-    return f"`{json.dumps(field['default'])}`" if "default" in field else ""
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, BaseModel):
+        kind = {"kind": value.kind} if hasattr(value, "kind") else {}
+        value = {**kind, **value.model_dump(mode="json", exclude_defaults=True)}
+    elif isinstance(value, tuple):
+        value = list(value)
+    text = yaml.safe_dump(value, default_flow_style=True, width=1_000, sort_keys=False)
+    return f"`{text.removesuffix(chr(10)).removesuffix(chr(10) + '...')}`"
 
 
-def table(schema: dict[str, Any]) -> list[str]:
-    """Lines of the table of one block."""
-    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
-    for name, field in schema.get("properties", {}).items():
-        cells = [
-            f"`{name}`",
-            type_text(field),
-            default_text(name, field, schema.get("required", [])),
-            field.get("description", ""),
-        ]
-        lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
-    return lines
-
-
-def document(schema: dict[str, Any]) -> str:
-    """The whole page: the top level, then every block, in the order of the schema."""
-    lines = ["## Top level", "", *table(schema), ""]
-    for name, block in schema.get("$defs", {}).items():
-        if "properties" not in block:
-            continue
-        summary = block.get("description", "").split("\n\n", 1)[0]
-        lines += [f"## {name}", "", " ".join(summary.split()), "", *table(block), ""]
-    return "\n".join(lines)
+def models(base: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Every model by the name that it has in a JSON Schema."""
+    found = {base.__name__: base}
+    for model in base.__subclasses__():
+        found |= models(model)
+    return found
 
 
 def generate(app: Any) -> None:
     """Write the page."""
     target = Path(app.srcdir) / "reference" / "generated"
     target.mkdir(parents=True, exist_ok=True)
-    text = document(RunConfig.model_json_schema())
+    text = Tables(RunConfig).page()
     path = target / "configuration.txt"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")

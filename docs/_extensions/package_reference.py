@@ -7,6 +7,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from sphinx.util.inspect import signature, stringify_signature
+
 PAGE = """# {distribution}
 
 {summary}
@@ -36,6 +38,14 @@ def generate(app: Any) -> None:
         _write(target / f"{folder.name}.md", page)
 
 
+def constructor_signature(_app: Any, what: str, _name: str, value: Any, *_rest: Any) -> tuple[str, str] | None:
+    """Show the arguments of ``__init__`` where a metaclass hides them (torchrl's loss modules)."""
+    if what != "class" or "__call__" not in vars(type(value)) or type(value) is type:
+        return None
+    found = signature(value.__init__, bound_method=True)
+    return stringify_signature(found, show_return_annotation=False, unqualified_typehints=True), ""
+
+
 def _kind(value: Any) -> str:
     if inspect.isclass(value):
         return "exception" if issubclass(value, BaseException) else "class"
@@ -51,4 +61,5 @@ def _write(path: Path, text: str) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("builder-inited", generate)
+    app.connect("autodoc-process-signature", constructor_signature)
     return {"parallel_read_safe": True}
