@@ -29,7 +29,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
 default_role = "code"  # docstrings name functions in single backticks
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"exclude-members": "model_config", "members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from sphinx.util.inspect import signature, stringify_signature
 
 PAGE = """# {distribution}
@@ -15,8 +16,8 @@ PAGE = """# {distribution}
 
 """
 ENTRY = """```{{eval-rst}}
-.. auto{kind}:: {module}.{name}
-```
+.. {directive}:: {module}.{name}
+{options}```
 
 """
 
@@ -34,22 +35,30 @@ def generate(app: Any) -> None:
         for name in module.__all__:
             if name.startswith("__"):
                 continue
-            page += ENTRY.format(kind=_kind(getattr(module, name)), module=module_name, name=name)
+            directive, options = _directive(getattr(module, name))
+            page += ENTRY.format(directive=directive, options=options, module=module_name, name=name)
         _write(target / f"{folder.name}.md", page)
 
 
-def constructor_signature(_app: Any, what: str, _name: str, value: Any, *_rest: Any) -> tuple[str, str] | None:
-    """Show the arguments of ``__init__`` where a metaclass hides them (torchrl's loss modules)."""
-    if what != "class" or "__call__" not in vars(type(value)) or type(value) is type:
-        return None
-    found = signature(value.__init__, bound_method=True)
-    return stringify_signature(found, show_return_annotation=False, unqualified_typehints=True), ""
+def class_signature(
+    _app: Any, what: str, _name: str, value: Any, _options: Any, shown: str | None, _returns: str | None
+) -> tuple[str, str] | None:
+    """Show the arguments of ``__init__`` where ``__new__`` hides them; none for models, which have tables elsewhere."""
+    if what == "class" and issubclass(value, BaseModel):
+        return "", ""
+    if what == "class" and shown == "(*args, **kwargs)":
+        arguments = signature(value.__init__, bound_method=True)
+        return stringify_signature(arguments, show_return_annotation=False, unqualified_typehints=True), ""
+    return None
 
 
-def _kind(value: Any) -> str:
+def _directive(value: Any) -> tuple[str, str]:
+    """How to document a value: Sphinx directive and its options."""
     if inspect.isclass(value):
-        return "exception" if issubclass(value, BaseException) else "class"
-    return "function" if callable(value) else "data"
+        return ("autoexception" if issubclass(value, BaseException) else "autoclass"), ""
+    if callable(value):
+        return "autofunction", ""
+    return "py:data", f"   :value: {value!r}\n"
 
 
 def _write(path: Path, text: str) -> None:
@@ -61,5 +70,5 @@ def _write(path: Path, text: str) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("builder-inited", generate)
-    app.connect("autodoc-process-signature", constructor_signature)
+    app.connect("autodoc-process-signature", class_signature)
     return {"parallel_read_safe": True}
