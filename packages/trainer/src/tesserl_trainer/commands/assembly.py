@@ -3,17 +3,16 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from tesserl_trainer.wiring.algorithms import build_algorithm
-
 from tesserl_configs import RunConfig, value_at
 from tesserl_iqn.replay import NStepWindow
 from tesserl_trainer.loops.off_policy import Intervals, Learner, OffPolicyLoop
 from tesserl_trainer.run.checkpoint import Checkpoints
-from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.run.collect import Collector, close
 from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
 from tesserl_trainer.run.logging import MetricsLog
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import make_environments, worker_seeds
 from tesserl_trainer.wiring.networks import build_network, make_layout
 from tesserl_trainer.wiring.replay import build_replay
@@ -31,9 +30,9 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
     Returns:
         The loop, at step 0, with its log not yet open.
     """
-    num_envs, settings = config.environment.num_envs, config.evaluation
-    environments = make_environments(config.environment, num_envs)
-    stack.callback(environments.close)
+    settings = config.evaluation
+    environments = make_environments(config.environment, config.environment.num_envs)
+    stack.push(lambda kind, *_: close(environments, failed=kind is not None))
     spaces = environments.single_observation_space, environments.single_action_space
     layout = make_layout(config, spaces[0])
     algorithm = build_algorithm(config, build_network(config, *spaces))
@@ -42,27 +41,29 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
     seeds = range(settings.seed, settings.seed + settings.episodes)
 
     def play() -> Evaluation:
-        return evaluate_policy(
-            algorithm.greedy,
-            evaluation_envs,
-            layout,
-            seeds,
-            max_episode_steps=settings.max_episode_steps,
-            device=config.device,
-        )
+        with algorithm.policy.greedy() as policy:
+            return evaluate_policy(
+                policy.act,
+                evaluation_envs,
+                layout,
+                seeds,
+                max_episode_steps=settings.max_episode_steps,
+                device=config.device,
+            )
 
     collector = Collector(
         environments,
         layout,
-        algorithm.explore,
-        seeds=worker_seeds(config.seed, num_envs),
+        algorithm.policy.act,
+        seeds=worker_seeds(config.seed, environments),
         device=config.device,
         timeout=config.environment.worker_timeout,
     )
     replay = build_replay(config, run_dir)
     schedules = list(algorithm.schedules)
     if config.replay.kind == "prioritized":
-        schedules.append(Scheduled("beta", lambda step: value_at(config.replay.beta, step), replay.set_beta))
+        beta = config.replay.beta
+        schedules.append(Scheduled("beta", lambda step: value_at(beta, step), replay.set_beta))
     log = MetricsLog(
         run_dir, tensorboard=config.logging.tensorboard, wandb=run_dir.name if config.logging.wandb else None
     )

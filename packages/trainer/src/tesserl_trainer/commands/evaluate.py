@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 import torch
-from tesserl_trainer.wiring.algorithms import build_algorithm
 
 from tesserl_configs import RunConfig, load_config
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
 from tesserl_trainer.run.evaluate import evaluate_policy
+from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import make_environments
 from tesserl_trainer.wiring.networks import build_network, make_layout
 
@@ -49,14 +49,15 @@ def evaluate(
         spaces = environments.single_observation_space, environments.single_action_space
         algorithm = build_algorithm(config, build_network(config, *spaces))
         algorithm.load_networks(load_networks(path))
-        result = evaluate_policy(
-            algorithm.greedy,
-            environments,
-            make_layout(config, spaces[0]),
-            range(first, first + episodes),
-            max_episode_steps=settings.max_episode_steps,
-            device=config.device,
-        )
+        with algorithm.policy.greedy() as policy:
+            result = evaluate_policy(
+                policy.act,
+                environments,
+                make_layout(config, spaces[0]),
+                range(first, first + episodes),
+                max_episode_steps=settings.max_episode_steps,
+                device=config.device,
+            )
     finally:
         environments.close()
     return {

@@ -125,7 +125,8 @@ def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Path:
         path = Path(run_dir)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(
-                f"--run-dir: {path} is not empty; continue the run there with --resume {path}, or name another directory"
+                f"--run-dir: {path} is not empty; continue the run there with --resume {path}, "
+                "or name another directory"
             )
         return path
     path = Path("runs") / str(config.name)

@@ -7,6 +7,7 @@ environments, so that collectors in other processes can take this one's place.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import TimeoutError as WorkerTimeout
+from multiprocessing.connection import wait as wait_for_any
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ class Collector:
         environments: any vector environment, reset by the first ``collect``.
         layout: how its observations become keys.
         policy: called without gradient with one tensor ``[N, ...]`` per key of the layout.
-        seeds: one seed for each environment, used by the first reset; ``None`` leaves them unseeded.
+        seeds: one seed for each environment (one for all where they are natively vectorised), used by the first
+            reset; ``None`` leaves them unseeded.
         device: where the policy lives; the batches stay on the CPU.
         timeout: seconds that a worker process may take for one step.
 
@@ -54,7 +56,7 @@ class Collector:
         layout: ObservationLayout,
         policy: Policy,
         *,
-        seeds: list[int] | None = None,
+        seeds: list[int] | int | None = None,
         device: torch.device | str = "cpu",
         timeout: float = 60.0,
     ) -> None:
@@ -118,7 +120,7 @@ class Collector:
         return buffers.batch
 
     def _reset(self) -> dict[str, NDArray[Any]]:
-        seeds: Any = self._seeds  # a list is right for every vector environment; the base class says int
+        seeds: Any = self._seeds  # a list is right for sub-environments; the base class says int
         observation, _ = self.environments.reset(seed=seeds)
         current = self.layout.empty(self.num_envs)
         self.layout.write(observation, current)
@@ -302,9 +304,18 @@ def step(environments: VectorEnv[Any, Any, Any], actions: NDArray[Any], timeout:
             "environment.worker_timeout if its steps take that long"
         ) from error
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        wait_for_any([process.sentinel for process in environments.processes], timeout)
         dead = [i for i, process in enumerate(environments.processes) if not process.is_alive()]
         codes = [environments.processes[i].exitcode for i in dead]
         raise RuntimeError(f"environment worker {_names(dead)} died (exit code {codes})") from error
+
+
+def close(environments: VectorEnv[Any, Any, Any], *, failed: bool) -> None:
+    """Closes a vector environment; after a failure without waiting for workers, which may hang."""
+    if isinstance(environments, AsyncVectorEnv):
+        environments.close(terminate=failed)
+    else:
+        environments.close()
 
 
 def _names(workers: list[int]) -> str:

@@ -89,9 +89,11 @@ def _made(config: Any, make: Callable[[], Made]) -> Made:
         raise ConfigError(f"environment.kwargs: {config.id} does not take {config.kwargs}: {error}") from error
 
 
-def worker_seeds(seed: int, num_envs: int) -> list[int]:
-    """One independent seed for each environment of a run."""
-    return [int(child.generate_state(1)[0]) for child in np.random.SeedSequence(seed).spawn(num_envs)]
+def worker_seeds(seed: int, environments: Environments) -> list[int] | int:
+    """One independent seed for each environment of a run; a single one where they are natively vectorised."""
+    children = np.random.SeedSequence(seed).spawn(environments.num_envs)
+    seeds = [int(child.generate_state(1)[0]) for child in children]
+    return seeds if hasattr(environments, "call") else seeds[0]
 
 
 def discrete_actions(space: spaces.Space[Any]) -> tuple[int, int | None]:

@@ -80,9 +80,10 @@ def build_body(config: Any, layout: ObservationLayout) -> nn.Module:
 
 
 def _vision(config: Any, layout: ObservationLayout) -> nn.Module:
+    channels, height, width = layout.shapes["pixels"]
     try:
         return Conv2dHead(
-            layout.shapes["pixels"],
+            (channels, height, width),
             config.channels,
             config.kernel_sizes,
             config.strides,

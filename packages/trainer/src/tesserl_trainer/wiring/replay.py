@@ -1,11 +1,12 @@
 """``replay:`` -> a replay buffer."""
 
+import logging
 from pathlib import Path
 
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage, TensorDictReplayBuffer
 
 from tesserl_configs import RunConfig, value_at
-from tesserl_iqn import PrioritizedSampler
+from tesserl_iqn.replay import PrioritizedSampler
 from tesserl_trainer.run.replay import Replay
 from tesserl_trainer.run.segments import Segments
 
@@ -17,6 +18,7 @@ def build_replay(config: RunConfig, run_dir: Path) -> Replay:
         config: the whole configuration.
         run_dir: directory of the run; checkpoints keep the buffer's content there.
     """
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it reports every new storage on standard output
     settings = config.replay
     storage_type = LazyMemmapStorage if settings.storage == "memmap" else LazyTensorStorage
     prioritized = settings.kind == "prioritized"

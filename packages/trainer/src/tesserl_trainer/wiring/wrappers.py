@@ -76,7 +76,7 @@ class FrameStack(gym.ObservationWrapper[Any, Any, Any]):
         self._num_frames = num_frames
         self._frames: list[NDArray[Any]] = []
         low, high = (self._stack([bound] * num_frames) for bound in (space.low, space.high))
-        self.observation_space = spaces.Box(low, high, dtype=space.dtype.type)  # type: ignore[union-attr]
+        self.observation_space = spaces.Box(low, high, dtype=space.dtype.type)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets and forgets the old episode's images."""

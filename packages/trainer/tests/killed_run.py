@@ -1,0 +1,68 @@
+"""Runs ``tesserl train`` and ends its own process, as ``kill -9`` would, at the n-th moment of a kind.
+
+    python killed_run.py MOMENT N -- ARGUMENTS OF tesserl
+
+Moments: ``collect`` (between two steps), ``log`` (half a line of metrics is written), ``checkpoint`` (half a file of a
+checkpoint is written), ``segment`` (half a replay segment), ``manifest`` (before it is renamed), ``pointer`` (the
+checkpoint is there, ``latest.json`` does not name it yet).
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tesserl_trainer.cli import main
+
+from tesserl_trainer.run import checkpoint, collect, logging, segments
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after(number: int, owner: object, name: str, last_act) -> None:
+    """Makes the ``number``-th call of ``owner.name`` the last thing that this process does."""
+    original, calls = getattr(owner, name), 0
+
+    def counted(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            last_act(original, *args, **kwargs)
+            die()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, counted)
+
+
+def half_a_file(original, tensors, path, **kwargs) -> None:
+    original(tensors, path, **kwargs)
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[: len(content) // 2])
+
+
+def half_a_line(original, log, step, metrics) -> None:
+    original(log, step, metrics)
+    content = log.path.read_bytes()
+    log.path.write_bytes(content[:-7])
+
+
+def nothing(original, *args, **kwargs) -> None:
+    """The call itself never happens."""
+
+
+MOMENTS = {
+    "collect": (collect.Collector, "collect", nothing),
+    "log": (logging.MetricsLog, "log", half_a_line),
+    "checkpoint": (checkpoint, "save_file", half_a_file),
+    "segment": (segments, "save_file", half_a_file),
+    "manifest": (checkpoint, "digest", nothing),
+    "pointer": (checkpoint, "sync", nothing),
+}
+
+if __name__ == "__main__":
+    moment, number, _, *arguments = sys.argv[1:]
+    if int(number):
+        after(int(number), *MOMENTS[moment])
+    sys.exit(main(arguments))
