@@ -33,7 +33,8 @@ def cosine_features(taus: Tensor, num_cosines: int, *, start: int = 0) -> Tensor
     Returns:
         Features in [-1, 1], ``[*B, K, num_cosines]``, in the dtype of ``taus``.
     """
-    frequencies = math.pi * torch.arange(start, start + num_cosines, device=taus.device, dtype=taus.dtype)
+    last = start + num_cosines - 1
+    frequencies = torch.linspace(start * math.pi, last * math.pi, num_cosines, device=taus.device, dtype=taus.dtype)
     return torch.cos(taus.unsqueeze(-1) * frequencies)
 
 
@@ -211,6 +212,20 @@ def absolute_td_error(quantiles: Tensor, targets: Tensor) -> Tensor:
     return (targets.detach().unsqueeze(-2) - quantiles.detach().unsqueeze(-1)).abs().mean(dim=(-2, -1))
 
 
+def take_action(quantiles: Tensor, action: Tensor) -> Tensor:
+    """Return the quantiles of one action.
+
+    Args:
+        quantiles: return of every action at K fractions, ``[*B, K, A]``.
+        action: int64 in [0, A), ``[*B]``.
+
+    Returns:
+        Its quantiles, ``[*B, K]``.
+    """
+    index = action.unsqueeze(-1).unsqueeze(-1).expand(*quantiles.shape[:-1], 1)
+    return quantiles.gather(-1, index).squeeze(-1)
+
+
 def quantile_td_target(reward: Tensor, discount: Tensor, next_quantiles: Tensor, next_action: Tensor) -> Tensor:
     """Sampled returns ``r + discount * Z_tau(s', a')`` (IQN).
 
@@ -227,9 +242,7 @@ def quantile_td_target(reward: Tensor, discount: Tensor, next_quantiles: Tensor,
         ValueError: ``reward``, ``discount`` or ``next_action`` is not of the batch shape.
     """
     _check_batch_shape(next_quantiles, reward=reward, discount=discount, next_action=next_action)
-    index = next_action[..., None, None].expand(*next_quantiles.shape[:-1], 1)
-    next_return = next_quantiles.gather(-1, index).squeeze(-1)
-    return reward.unsqueeze(-1) + discount.unsqueeze(-1) * next_return
+    return reward.unsqueeze(-1) + discount.unsqueeze(-1) * take_action(next_quantiles, next_action)
 
 
 def scaled_log_policy(action_value: Tensor, temperature: float) -> Tensor:

@@ -22,6 +22,7 @@ from tesserl_iqn.functional import (
     quantile_huber_loss,
     quantile_td_target,
     sample_taus,
+    take_action,
 )
 from tesserl_iqn.network import QuantileNetwork, unwrap_network
 
@@ -168,8 +169,7 @@ class IQNLoss(LossModule):
         features = online.features(*batch.observation)
         taus = self._draw_taus(batch.batch_shape, self.num_taus, batch.reward.device)
         quantiles = self._per_block(online.quantiles(features, taus))
-        index = batch.action[..., None, None].expand(*quantiles.shape[:-1], 1)
-        predicted = quantiles.gather(-1, index).squeeze(-1)  # [*B, (N,) K]
+        predicted = take_action(quantiles, batch.action)  # [*B, (N,) K]
         with torch.no_grad():
             targets = self._targets(batch, features, next_quantiles, *target_values)
         if online.num_blocks is not None:
@@ -246,7 +246,7 @@ class IQNLoss(LossModule):
         """Move the taus behind the blocks, ``[*B, (N,) K, A]``, in float32 or wider."""
         if self.value_network.num_blocks is not None:
             quantiles = quantiles.transpose(-3, -2)
-        return quantiles.to(torch.promote_types(quantiles.dtype, torch.float32))
+        return quantiles.float() if quantiles.dtype in (torch.bfloat16, torch.float16) else quantiles
 
     def _draw_taus(self, batch_shape: Sequence[int], num_taus: int, device: torch.device) -> Tensor:
         return sample_taus(batch_shape, num_taus, kind=self.tau_sampling, device=device, dtype=torch.float32)
