@@ -11,16 +11,21 @@ from tesserl_iqn.functional import (
 from tesserl_iqn.loss import IQNLoss
 from tesserl_iqn.network import CosineEmbedding, QuantileNetwork
 from tesserl_iqn.policy import QuantilePolicy
+from tesserl_iqn.replay import NStepWindow, PrioritizedSampler, SumTree, n_step_returns
 
 __all__ = [
     "CosineEmbedding",
     "IQNLoss",
+    "NStepWindow",
+    "PrioritizedSampler",
     "QuantileNetwork",
     "QuantilePolicy",
+    "SumTree",
     "__version__",
     "cosine_features",
     "distort_taus",
     "munchausen_target",
+    "n_step_returns",
     "quantile_huber_loss",
     "quantile_td_target",
 ]

@@ -4,5 +4,7 @@ Imports nothing of its siblings, so that it can leave as a package of its own.
 """
 
 from tesserl_iqn.replay.n_step import NStepWindow, n_step_returns
+from tesserl_iqn.replay.prioritized import PrioritizedSampler
+from tesserl_iqn.replay.sum_tree import SumTree
 
-__all__ = ["NStepWindow", "n_step_returns"]
+__all__ = ["NStepWindow", "PrioritizedSampler", "SumTree", "n_step_returns"]
