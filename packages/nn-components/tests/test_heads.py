@@ -1,8 +1,17 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from tesserl_nn_components import DuelingHead, NoisyLinear, ValueHead
+from tesserl_nn_components import (
+    CategoricalHead,
+    DuelingHead,
+    GaussianHead,
+    MultiCategoricalHead,
+    NoisyLinear,
+    ValueHead,
+)
 
 
 def pass_through(head, advantage, value):
@@ -65,3 +74,57 @@ def test_value_head_gives_one_number():
 def test_bad_block_count_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         DuelingHead(5, 7, num_blocks=0)
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (9, 11)])
+def test_categorical_head_gives_logits_with_or_without_blocks(hidden_sizes):
+    head = CategoricalHead(5, 7, hidden_sizes=hidden_sizes)
+    blocks = CategoricalHead(5, 7, num_blocks=3, hidden_sizes=hidden_sizes)
+    x = torch.randn(2, 4, 5)
+    assert head(x).shape == (2, 4, 7)
+    assert blocks(x).shape == (2, 4, 3, 7)
+    torch.testing.assert_close(blocks(x).flatten(-2), blocks.mlp(x))
+
+
+def test_multi_categorical_head_puts_choices_side_by_side():
+    head = MultiCategoricalHead(5, [2, 7, 3])
+    logits = head(torch.randn(4, 5))
+    assert logits.shape == (4, 12)
+    assert [part.shape[-1] for part in logits.split(head.nvec, -1)] == [2, 7, 3]
+
+
+@pytest.mark.parametrize("nvec", [[], [2, 0]])
+def test_multi_categorical_head_refuses_empty_choices(nvec):
+    with pytest.raises(ValueError, match="nvec must have at least one entry, all at least 1"):
+        MultiCategoricalHead(5, nvec)
+
+
+def test_gaussian_head_starts_at_its_scale_and_both_outputs_train():
+    head = GaussianHead(5, 3, initial_scale=0.5)
+    loc, scale = head(torch.randn(2, 4, 5))
+    assert loc.shape == scale.shape == (2, 4, 3)
+    torch.testing.assert_close(scale, torch.full((2, 4, 3), 0.5))
+    (loc.square().sum() + scale.sum()).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in head.parameters())
+    assert head.log_scale.grad.tolist() == [4, 4, 4]  # 8 samples x d/dl exp(l) 0.5
+
+
+def test_gaussian_head_can_predict_its_scale():
+    head = GaussianHead(5, 3, state_dependent_scale=True, initial_scale=0.5)
+    nn.init.zeros_(head.mlp.layers[0].weight)
+    head.mlp.layers[0].bias.data = torch.tensor([1.0, 2.0, 3.0, 0.0, 1.0, -1.0])
+    loc, scale = head(torch.randn(2, 5))
+    torch.testing.assert_close(loc, torch.tensor([1.0, 2.0, 3.0]).expand(2, 3))
+    torch.testing.assert_close(scale, torch.tensor([0.5, 0.5 * math.e, 0.5 / math.e]).expand(2, 3))
+
+
+def test_gaussian_scale_stays_in_its_range():
+    head = GaussianHead(5, 2, min_scale=0.1, max_scale=2.0)
+    head.log_scale.data = torch.tensor([-50.0, 50.0])
+    torch.testing.assert_close(head(torch.zeros(5))[1], torch.tensor([0.1, 2.0]))
+
+
+@pytest.mark.parametrize("scales", [{"min_scale": 0.0}, {"initial_scale": 20.0}, {"min_scale": 2.0}])
+def test_gaussian_head_refuses_scales_out_of_order(scales):
+    with pytest.raises(ValueError, match="min_scale <= initial_scale <= max_scale"):
+        GaussianHead(5, 2, **scales)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 
@@ -54,6 +54,20 @@ def conv2d_output_shape(
             "use a larger image, a smaller kernel or more padding"
         )
     return sizes[0], sizes[1]
+
+
+class ConvSizes(TypedDict):
+    """Sizes of a stack, to be unpacked into :class:`Conv2dStack` or :class:`Conv2dHead`."""
+
+    channels: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+# Mnih et al. 2015 (doi:10.1038/nature14236); 84 x 84 pixels give 3136 features
+NATURE_CNN: ConvSizes = {"channels": (32, 64, 64), "kernel_sizes": (8, 4, 3), "strides": (4, 2, 1)}
+# Four layers for smaller images; 64 x 64 pixels give 512 features
+COMPACT_CNN: ConvSizes = {"channels": (16, 32, 64, 32), "kernel_sizes": (4, 4, 3, 3), "strides": (2, 2, 2, 1)}
 
 
 class Conv2dStack(nn.Module):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from tesserl_nn_components.gradients import scale_grad
@@ -41,7 +43,6 @@ class DuelingHead(nn.Module):
     ) -> None:
         super().__init__()
         blocks = 1 if num_blocks is None else num_blocks
-        self.num_actions = num_actions
         self.num_blocks = num_blocks
         self.gradient_scale = gradient_scale
         self.advantage, self.value = (
@@ -53,11 +54,29 @@ class DuelingHead(nn.Module):
         """Map ``[*B, in_features]`` to action values ``[*B, A]``, or ``[*B, N, A]`` with blocks."""
         if self.gradient_scale != 1:
             features = scale_grad(features, self.gradient_scale)
-        advantage, value = self.advantage(features), self.value(features)
-        if self.num_blocks is not None:
-            advantage = advantage.unflatten(-1, (self.num_blocks, self.num_actions))
-            value = value.unsqueeze(-1)
-        return value + (advantage - advantage.mean(-1, keepdim=True))
+        return combine_dueling(self.advantage(features), self.value(features), self.num_blocks)
+
+
+def combine_dueling(advantage: Tensor, value: Tensor | None, num_blocks: int | None) -> Tensor:
+    """Return ``V + A - mean_a(A)``.
+
+    Args:
+        advantage: ``[*B, A]``, or ``[*B, N * A]`` for ``N`` blocks.
+        value: ``[*B, 1]``, or ``[*B, N]`` for ``N`` blocks; None returns the advantage as it is.
+        num_blocks: number of blocks ``N``; None for no blocks.
+
+    Returns:
+        ``[*B, A]``, or ``[*B, N, A]`` with blocks.
+    """
+    if num_blocks is not None:
+        advantage = split_blocks(advantage, num_blocks)
+        value = None if value is None else value.unsqueeze(-1)
+    return advantage if value is None else value + (advantage - advantage.mean(-1, keepdim=True))
+
+
+def split_blocks(values: Tensor, num_blocks: int) -> Tensor:
+    """Return ``[*B, N * A]`` as ``[*B, N, A]`` for ``N`` blocks."""
+    return values.reshape(*values.shape[:-1], num_blocks, values.shape[-1] // num_blocks)
 
 
 class ValueHead(nn.Module):
@@ -84,3 +103,123 @@ class ValueHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, in_features]`` to ``[*B, 1]``."""
         return self.mlp(features)
+
+
+class CategoricalHead(nn.Module):
+    """Logits of a choice among ``num_actions``, or of one such choice per action block.
+
+    Args:
+        in_features: width of the features.
+        num_actions: number of actions ``A``.
+        num_blocks: number ``N`` of action blocks; None for a single action and no such dimension.
+        hidden_sizes: hidden widths; empty for one linear layer.
+        activation: makes the activation module.
+        layer_norm: puts a LayerNorm before each activation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_actions: int,
+        *,
+        num_blocks: int | None = None,
+        hidden_sizes: int | Sequence[int] = (),
+        activation: Activation = nn.ReLU,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        width = num_actions * (1 if num_blocks is None else num_blocks)
+        self.num_blocks = num_blocks
+        self.mlp = MLP(in_features, hidden_sizes, width, activation=activation, layer_norm=layer_norm)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``[*B, in_features]`` to logits ``[*B, A]``, or ``[*B, N, A]`` with blocks."""
+        logits: Tensor = self.mlp(features)
+        return logits if self.num_blocks is None else split_blocks(logits, self.num_blocks)
+
+
+class MultiCategoricalHead(nn.Module):
+    """Logits of several choices of different sizes, side by side.
+
+    Args:
+        in_features: width of the features.
+        nvec: number of options of each choice.
+        hidden_sizes: hidden widths; empty for one linear layer.
+        activation: makes the activation module.
+        layer_norm: puts a LayerNorm before each activation.
+
+    Raises:
+        ValueError: if ``nvec`` is empty or has an entry below 1.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        nvec: Sequence[int],
+        *,
+        hidden_sizes: int | Sequence[int] = (),
+        activation: Activation = nn.ReLU,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.nvec = [int(options) for options in nvec]
+        if not self.nvec or min(self.nvec) < 1:
+            raise ValueError(f"nvec must have at least one entry, all at least 1, got {self.nvec}")
+        self.mlp = MLP(in_features, hidden_sizes, sum(self.nvec), activation=activation, layer_norm=layer_norm)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``[*B, in_features]`` to logits ``[*B, sum(nvec)]``; split them with ``logits.split(head.nvec, -1)``."""
+        return self.mlp(features)
+
+
+class GaussianHead(nn.Module):
+    """Mean and standard deviation of a diagonal Gaussian over continuous actions.
+
+    Args:
+        in_features: width of the features.
+        action_features: number ``D`` of action dimensions.
+        hidden_sizes: hidden widths; empty for one linear layer.
+        activation: makes the activation module.
+        layer_norm: puts a LayerNorm before each activation.
+        state_dependent_scale: predict the scale from the features; otherwise it is a parameter per dimension.
+        initial_scale: scale at the start, in units of the action; a predicted one scatters around it.
+        min_scale: smallest scale; the gradient is zero beyond it.
+        max_scale: largest scale.
+
+    Raises:
+        ValueError: unless ``0 < min_scale <= initial_scale <= max_scale``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        action_features: int,
+        *,
+        hidden_sizes: int | Sequence[int] = (),
+        activation: Activation = nn.ReLU,
+        layer_norm: bool = False,
+        state_dependent_scale: bool = False,
+        initial_scale: float = 1.0,
+        min_scale: float = 1e-6,
+        max_scale: float = 10.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < min_scale <= initial_scale <= max_scale:
+            raise ValueError(
+                "scales must be 0 < min_scale <= initial_scale <= max_scale, "
+                f"got {min_scale}, {initial_scale}, {max_scale}"
+            )
+        self.log_range = math.log(min_scale), math.log(max_scale)
+        self.log_initial = math.log(initial_scale)
+        width = action_features * (2 if state_dependent_scale else 1)
+        self.mlp = MLP(in_features, hidden_sizes, width, activation=activation, layer_norm=layer_norm)
+        self.log_scale = None if state_dependent_scale else nn.Parameter(torch.zeros(action_features))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``[*B, in_features]`` to (loc, scale), ``[*B, D]`` each."""
+        loc: Tensor = self.mlp(features)
+        if self.log_scale is None:
+            loc, log_scale = loc.chunk(2, -1)
+        else:
+            log_scale = self.log_scale.expand_as(loc)
+        return loc, (log_scale + self.log_initial).clamp(*self.log_range).exp()

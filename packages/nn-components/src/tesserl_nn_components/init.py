@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from tesserl_nn_components.spectral import SpectralConv2d
+
 _GAINS = {"relu": math.sqrt(2), "tanh": 5 / 3, "policy": 0.01, "value": 1.0}
 
 
@@ -40,4 +42,6 @@ def orthogonal_init(module: nn.Module, gain: float | Literal["relu", "tanh", "po
         nn.init.orthogonal_(layer.weight if parametrizations is None else parametrizations.weight.original, factor)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+        if isinstance(layer, SpectralConv2d):
+            layer.power_iteration(15)  # its singular vectors were those of the old weight
     return module

@@ -1,0 +1,49 @@
+"""Convolution with spectral normalisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+
+class SpectralConv2d(nn.Conv2d):
+    """``nn.Conv2d`` whose weight is divided by its largest singular value.
+
+    Miyato et al. 2018 (arXiv:1802.05957), algorithm 1, with one power iteration in each training-mode forward pass and
+    none in evaluation mode; gradients flow through the singular value. It computes what
+    ``torch.nn.utils.parametrizations.spectral_norm`` computes, but can be pickled, and its weight is a plain parameter.
+    The singular vectors are buffers ``u`` and ``v``, part of the state dict.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: int or (height, width).
+        padding: zeros added on both sides.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
+        rows, columns = self.weight.flatten(1).shape
+        self.register_buffer("u", normalize(torch.randn(rows), dim=0))
+        self.register_buffer("v", normalize(torch.randn(columns), dim=0))
+        self.power_iteration(15)
+
+    @torch.no_grad()
+    def power_iteration(self, num_iterations: int = 1) -> None:
+        """Move ``u`` and ``v`` towards the singular vectors of the weight; a new weight needs about 15 iterations."""
+        matrix = self.weight.flatten(1)
+        for _ in range(num_iterations):
+            self.u.copy_(normalize(torch.mv(matrix, self.v), dim=0))
+            self.v.copy_(normalize(torch.mv(matrix.T, self.u), dim=0))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # nn.Conv2d's name
+        """Map ``[B, in_channels, H, W]`` to ``[B, out_channels, H', W']``."""
+        if self.training:
+            self.power_iteration()
+        # Copies: a later forward pass changes the buffers in place, perhaps before this one's backward
+        singular_value = torch.dot(self.u.clone(), torch.mv(self.weight.flatten(1), self.v.clone()))
+        return self._conv_forward(input, self.weight / singular_value, self.bias)
