@@ -34,6 +34,7 @@ class SumTree:
             width *= 2
         self._groups = torch.zeros(-(-capacity // width), width, dtype=torch.float64, device=self.device)
         self._sums = self._groups.sum(-1)
+        self._running = torch.zeros(len(self._sums) + 1, dtype=torch.float64, device=self.device)  # scratch
 
     @property
     def priorities(self) -> Tensor:
@@ -83,22 +84,19 @@ class SumTree:
         Raises:
             ValueError: all priorities are 0.
         """
-        running = self._sums.cumsum(0)
-        total = float(running[-1])
+        total = float(torch.cumsum(self._sums, 0, out=self._running[1:])[-1])
         if total == 0.0:
             raise ValueError("cannot draw from a sum tree whose priorities are all 0; update() some of them first")
-        mass = torch.rand(num, dtype=torch.float64, device=self.device, generator=generator)
-        mass += torch.arange(num, device=self.device)
-        index, priority = self._find(running, mass.mul_(total / num))
+        part = torch.rand(num, dtype=torch.float64, device=self.device, generator=generator)
+        part += torch.arange(num, device=self.device)
+        # a hair less than the total, so that no rounding leads past the last group
+        index, priority = self._find(part.mul_(total * (1 - 2**-50) / num))
         return index, priority.div_(total)
 
-    def _find(self, running: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-        """Items at which the running sum of priorities passes ``mass [num]``, and their priorities.
-
-        ``running`` is the running sum of the groups.
-        """
-        group = torch.searchsorted(running, mass, right=True).clamp_(max=len(running) - 1)
-        rest = mass - running[group] + self._sums[group]
+    def _find(self, mass: Tensor) -> tuple[Tensor, Tensor]:
+        """Items at which the running sum of priorities passes ``mass [num]``, below the total, and their priorities."""
+        group = torch.searchsorted(self._running[1:], mass, right=True)
+        rest = mass - self._running[group]
         within = self._groups.index_select(0, group).cumsum(-1)
         width = self._groups.shape[1]
         place = torch.searchsorted(within, rest.unsqueeze(-1), right=True).squeeze(-1).clamp_(max=width - 1)
