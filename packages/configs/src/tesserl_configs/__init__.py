@@ -6,6 +6,7 @@ What needs pydantic is imported when it is first used: the name of the error alo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tesserl_configs.__about__ import __version__
 from tesserl_configs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from tesserl_configs.schedules import Schedule, value_at
     from tesserl_configs.schema import RunConfig
 
-__all__ = ["ConfigError", "RunConfig", "Schedule", "dump_config", "load_config", "value_at"]
+__all__ = ["ConfigError", "RunConfig", "Schedule", "__version__", "dump_config", "load_config", "value_at"]
 
 _HOMES = {
     "RunConfig": "schema",

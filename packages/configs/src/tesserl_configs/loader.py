@@ -32,8 +32,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
             place, ``file:line`` or ``--set key``.
     """
     path = Path(path)
-    document = _read(path)
-    data = {} if document.data is None else document.data
+    document = read_document(path)
+    data = document.data
     problems = [(error.line or 0, f"{path}:{error.line}: {error}") for error in document.errors]
     changed: list[str] = []
     for override in overrides:
@@ -70,7 +70,15 @@ def name_from(path: str | Path) -> str:
     return re.sub(r"[^\w.+-]+", "-", "-".join(below)).strip("-.+") or "run"
 
 
-def _read(path: Path) -> Document:
+def read_document(path: Path) -> Document:
+    """Reads a YAML file that holds keys and values.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: it cannot be read, is not one YAML document, is empty or holds something else.
+    """
     if path.is_dir():
         raise ConfigError(f"{path}: expected a YAML file, got a directory; name a file in it")
     try:
@@ -87,7 +95,7 @@ def _read(path: Path) -> Document:
     except DocumentError as error:
         raise ConfigError(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}") from error
     if document.data is None:
-        raise ConfigError(f"{path}: the file is empty; a run needs at least total_steps, environment, nn and algorithm")
+        raise ConfigError(f"{path}: the file is empty; expected keys and values")
     if not isinstance(document.data, dict):
         raise ConfigError(f"{path}: expected keys and values, got {type(document.data).__name__} at the top level")
     return document

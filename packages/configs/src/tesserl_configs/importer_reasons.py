@@ -1,0 +1,95 @@
+"""Why a key of the seed system has no counterpart in our schema."""
+
+from __future__ import annotations
+
+GAME = "about the game that the seed system plays; in ours the environment holds it"
+LATER = "belongs to a part of the network that the schema does not have yet"
+ONE_PROCESS = "about processes that run beside each other; ours collects and learns in turns"
+OBSERVATIONS = "about the game's observations; write nn.vector.mean and nn.vector.std for those of your task"
+PLOTS = "about plots and tables of the seed system; ours writes metrics.csv and TensorBoard"
+RESET = "no periodic reset of weights; it is off in the seed system's own files"
+UNUSED = "not read by the seed system either"
+WARM_START = "no warm start from saved parts yet"
+
+REASONS = {  # the longest path that leads to a key decides
+    "btr": LATER,
+    "btr.munchausen_alpha": "btr.use_munchausen is off",
+    "btr.munchausen_entropy_tau": "btr.use_munchausen is off",
+    "btr.munchausen_lo": "btr.use_munchausen is off",
+    "btr.noisy_sigma0": "the noise of nn.heads.noisy begins at 0.5, as in the paper",
+    "environment": GAME,
+    "environment.temporal_mini_race_duration_ms": "no fixed-horizon values; iqn.discount below 1 bounds the horizon",
+    "exploration": "exploration is by epsilon, boltzmann or noisy alone",
+    "exploration.epsilon_boltzmann_schedule": "adds noise to values in a part of the steps; see kind boltzmann",
+    "exploration.epsilon_schedule": "btr.use_noisy_linear switches it off in the seed system",
+    "exploration.tau_epsilon_boltzmann": "a standard deviation of noise on values, not a temperature",
+    "inputs": OBSERVATIONS,
+    "memory.buffer_test_ratio": "no part of the replay buffer is held out; evaluation episodes measure progress",
+    "memory.prio_beta": "memory.prio_alpha is 0: replay is uniform",
+    "memory.prio_epsilon": "memory.prio_alpha is 0: replay is uniform",
+    "nn": LATER,
+    "nn.decoder.advantage.freeze": "heads are frozen together: nn.freeze [heads]",
+    "nn.decoder.shared_input": "heads see the features after the quantile embedding, as post_tau says",
+    "nn.decoder.shared_trunk_freeze": "IQN has no such trunk",
+    "nn.decoder.value.freeze": "heads are frozen together: nn.freeze [heads]",
+    "nn.float_input_dim": "the size of observations comes from the environment",
+    "nn.init_from_pretrained": WARM_START,
+    "nn.iqn.freeze": "the quantile embedding is frozen with the heads: nn.freeze [heads]",
+    "nn.training.additional_transition_after_reset": RESET,
+    "nn.training.clip_grad_value": "gradients are clipped by their norm only: iqn.max_grad_norm",
+    "nn.training.last_layer_reset_factor": RESET,
+    "nn.training.overall_reset_mul_factor": RESET,
+    "nn.training.reset_every_n_frames_generated": RESET,
+    "nn.training.single_reset_flag": RESET,
+    "nn.training.target_self_loss_clamp_ratio": "no scaling of the loss by the spread of its target",
+    "nn.vis.image_size": "the size of images comes from the environment; resize them there",
+    "normalization": OBSERVATIONS,
+    "performance": ONE_PROCESS,
+    "performance.apply_randomcrop_augmentation": "no augmentation of images",
+    "performance.frames_before_save_best_runs": "checkpoint.keep_best keeps the best one",
+    "performance.make_highest_prio_figures": PLOTS,
+    "performance.n_pixels_to_crop_on_each_side": "no augmentation of images",
+    "performance.n_transitions_to_plot_in_distribution_curves": PLOTS,
+    "performance.plot_race_time_left_curves": PLOTS,
+    "performance.threshold_to_save_all_runs_ms": "checkpoint.keep_best keeps the best one",
+    "rewards": GAME,
+    "training.discard_non_greedy_actions_in_nsteps": "n-step returns go on through random actions, as published",
+    "training.min_horizon_to_update_priority_actions": "no fixed-horizon values",
+    "training.nn_frozen_param_prefixes": UNUSED,
+    "training.oversample_long_term_steps": "no fixed-horizon values",
+    "training.oversample_maximum_term_steps": "no fixed-horizon values",
+    "training.policy_rollout_gamma": "for the policy algorithms only",
+    "training.policy_rollout_gamma_schedule": "for the policy algorithms only",
+    "training.pretrain_actions_head_path": WARM_START,
+    "training.pretrain_bc_heads_path": WARM_START,
+    "training.pretrain_encoder_path": WARM_START,
+    "training.pretrain_float_head_path": WARM_START,
+    "training.pretrain_ppo_policy_path": WARM_START,
+    "training.pretrain_ppo_policy_slice_head_to_model": WARM_START,
+    "training.tensorboard_suffix_schedule": PLOTS,
+}
+ALGORITHMS = ("dpo", "grpo", "ppo")
+
+
+def reason_for(key: str, algorithm: str) -> str:
+    """Why a key of the seed system is not carried over.
+
+    Args:
+        key: its dotted path.
+        algorithm: what the file trains.
+    """
+    block = key.partition(".")[0]
+    if block in ALGORITHMS:
+        return (
+            f"the block of {block}, while the file trains {algorithm}"
+            if block != algorithm
+            else f"the schema does not have {block} yet"
+        )
+    place = key
+    while place:
+        if place in REASONS:
+            return REASONS[place]
+        place = place.rpartition(".")[0]
+    if algorithm != "iqn" and block in ("exploration", "memory", "training"):
+        return f"not carried over for {algorithm}, which the schema does not have yet"
+    return "not a key of the seed system as catalogued; it ignores such keys"

@@ -1,0 +1,135 @@
+"""The ``tesserl`` command. Its commands are imported when they are run: ``tesserl --help`` does not wait for torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from tesserl_trainer.__about__ import __version__
+
+OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes; a run that a signal stopped has 128 + the signal's number."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows the names and the help of its commands, and imports the one that is run.
+
+    Args:
+        *args: of ``click.Group``.
+        table: name -> (``"module:attribute"`` of a ``click.Command``, line of help).
+        **kwargs: of ``click.Group``.
+    """
+
+    def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
+        """Names in the order of the table."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Imports a command; None if there is none of that name."""
+        if cmd_name not in self.table:
+            return None
+        module, _, attribute = self.table[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Writes the commands' help without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    table={
+        "train": (
+            "tesserl_trainer.commands.train:command",
+            "Train from a YAML file, or continue a run with --resume.",
+        ),
+        "eval": (
+            "tesserl_trainer.commands.evaluate:command",
+            "Play a trained policy and print its returns as JSON.",
+        ),
+        "config": (
+            "tesserl_trainer.commands.config:command",
+            "Validate, show, compare and import configurations.",
+        ),
+        "doctor": (
+            "tesserl_trainer.commands.doctor:command",
+            "Show versions, what is missing, and the command that mends it.",
+        ),
+    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    help="Train deep-RL agents from one YAML file.",
+    epilog="Exit codes: 0 fine, 1 failure, 2 wrong usage or configuration, 130 interrupted. "
+    "Results go to stdout, messages to stderr.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="tesserl", message="%(prog)s %(version)s")
+@click.pass_context
+def tesserl(context: click.Context, debug: bool) -> None:
+    """Notes the options that concern all commands."""
+    context.color = _color()
+    context.ensure_object(dict)["debug"] = debug
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: the arguments; by default those of the process.
+
+    Returns:
+        The exit code: 0 fine, 1 failure, 2 wrong usage or configuration, 130 interrupted.
+    """
+    options: dict[str, bool] = {}
+    try:
+        result = tesserl.main(
+            list(sys.argv[1:] if argv is None else argv), "tesserl", standalone_mode=False, obj=options
+        )
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes an exit code
+        return _report(error, debug=options.get("debug", False))
+    return result if isinstance(result, int) else OK
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    """Writes an error to stderr: with its traceback if it was asked for or was not foreseen. Returns the exit code."""
+    from tesserl_configs import ConfigError
+
+    foreseen = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("tesserl_")
+    if debug or not foreseen:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    else:
+        _complain(str(error) or type(error).__name__)
+        if not isinstance(error, ConfigError) and not hasattr(error, "exit_code"):
+            click.echo("(tesserl --debug ... shows where)", err=True)
+    return USAGE if isinstance(error, ConfigError) else int(getattr(error, "exit_code", FAILURE))
+
+
+def _complain(message: str) -> None:
+    click.secho("error: ", fg="red", err=True, nl=False, color=_color())
+    click.echo(message, err=True)
+
+
+def _color() -> bool | None:
+    """False where NO_COLOR forbids colour (https://no-color.org); None leaves it to the terminal."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""``tesserl config``: validate, show, compare and import configurations. Nothing here imports torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tesserl_configs import ConfigError, dump_config, load_config
+from tesserl_configs.diff import diff_configs
+from tesserl_configs.importer import import_config
+from tesserl_configs.json_schema import json_schema
+from tesserl_configs.loader import as_data
+
+FILE = click.Path(path_type=Path)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+overrides_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated."
+)
+
+
+@click.group(name="config", help="Validate, show, compare and import configurations.")
+def command() -> None:
+    """Has no options of its own."""
+
+
+@command.command(help="Check files; all their errors are listed. Exit code 2 if a file has one.")
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@overrides_option
+@as_json
+@click.pass_context
+def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Loads every file; a bad one does not keep the others from being checked."""
+    errors: dict[str, list[str]] = {}
+    for file in files:
+        errors[str(file)] = []
+        try:
+            load_config(file, overrides)
+        except ConfigError as error:
+            errors[str(file)] = list(error.messages)
+    if as_json:
+        report = [{"file": name, "valid": not found, "errors": found} for name, found in errors.items()]
+        click.echo(json.dumps(report, indent=2))
+    else:
+        for name, found in errors.items():
+            for message in found:
+                click.echo(message, err=True)
+            click.echo(f"{name}: {_count(found)}" if found else f"{name}: valid")
+    context.exit(2 if any(errors.values()) else 0)
+
+
+@command.command(help="Print a configuration with all defaults filled in.")
+@click.argument("file", type=FILE)
+@overrides_option
+@as_json
+def show(file: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Prints YAML that loads to the same configuration, or JSON."""
+    config = load_config(file, overrides)
+    click.echo(json.dumps(as_data(config), indent=2) if as_json else dump_config(config), nl=as_json)
+
+
+@command.command(help="Print the JSON Schema of configurations, for editors.")
+def schema() -> None:
+    """Prints the schema."""
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@command.command(help="Print the keys in which two files differ, defaults filled in; --set changes RIGHT.")
+@click.argument("left", type=FILE)
+@click.argument("right", type=FILE)
+@overrides_option
+@as_json
+def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Prints one line for each difference."""
+    differences = diff_configs(load_config(left), load_config(right, overrides))
+    if as_json:
+        click.echo(json.dumps([difference._asdict() for difference in differences], indent=2))
+        return
+    for path, before, after in differences:
+        click.echo(f"{path}: {_shown(before)} -> {_shown(after)}")
+
+
+@command.command(name="import", help="Turn a configuration of the seed system into one of ours.")
+@click.argument("file", type=FILE)
+@click.option("--environment", "environment_id", default="ENVIRONMENT", help="Gymnasium id of the task to write.")
+def import_(file: Path, environment_id: str) -> None:
+    """Prints YAML to stdout and to stderr what became of every key."""
+    imported = import_config(file, environment_id=environment_id)
+    click.echo(imported.text, nl=False)
+    for note in imported.notes:
+        click.echo(str(note), err=True)
+
+
+def _count(found: list[str]) -> str:
+    return f"{len(found)} error{'s' if len(found) > 1 else ''}"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,138 @@
+"""``tesserl doctor``: what is installed, what is missing, and the command that mends it."""
+
+import importlib
+import importlib.metadata
+import json
+import platform
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import click
+
+REQUIRED = {  # distribution -> (module, what mends it)
+    "torch": ("torch", 'pip install "torch>=2.13"'),
+    "tensordict": ("tensordict", 'pip install "tensordict>=0.14.3,<0.15" "torchrl>=0.14.1,<0.15"'),
+    "torchrl": ("torchrl", 'pip install "tensordict>=0.14.3,<0.15" "torchrl>=0.14.1,<0.15"'),
+    "gymnasium": ("gymnasium", 'pip install "gymnasium>=1.1,<2"'),
+    "numpy": ("numpy", 'pip install "numpy>=1.26"'),
+    "safetensors": ("safetensors", 'pip install "safetensors>=0.5"'),
+    "tensorboard": ("torch.utils.tensorboard", 'pip install "tensorboard>=2.18"'),
+    "tesserl-configs": ("tesserl_configs.schema", 'pip install "tesserl-configs>=0.1,<0.2"'),
+    "tesserl-nn-components": ("tesserl_nn_components", 'pip install "tesserl-nn-components>=0.1,<0.2"'),
+    "tesserl-iqn": ("tesserl_iqn", 'pip install "tesserl-iqn>=0.1,<0.2"'),
+    "tesserl-trainer": ("tesserl_trainer", "pip install tesserl-trainer"),
+}
+EXTRAS = {  # extra -> (distribution, module)
+    "minatar": ("minatar", "minatar"),
+    "box2d": ("box2d", "Box2D"),
+    "wandb": ("wandb", "wandb"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found of one thing."""
+
+    name: str
+    status: str
+    """``ok``, ``missing`` (the rest works without it) or ``broken`` (nothing trains before it is mended)."""
+
+    detail: str
+    remedy: str = ""
+    """The command that mends it."""
+
+
+@click.command(name="doctor", help="Show versions, what is missing, and the command that mends it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """Prints all checks; exit code 1 if one is broken."""
+    checks = examine()
+    healthy = all(check.status != "broken" for check in checks)
+    if as_json:
+        click.echo(json.dumps({"healthy": healthy, "checks": [asdict(check) for check in checks]}, indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            click.secho(f"{check.status:8}", fg={"ok": "green", "missing": "yellow"}.get(check.status, "red"), nl=False)
+            click.echo(f"{check.name:{width}}  {check.detail}")
+            if check.remedy:
+                click.echo(f"{'':8}{'':{width}}  mend it with: {check.remedy}")
+    context.exit(0 if healthy else 1)
+
+
+def examine() -> list[Check]:
+    """Checks everything; whatever an import raises becomes a line of the report."""
+    python_ok = sys.version_info >= (3, 10)
+    checks = [
+        Check("python", "ok" if python_ok else "broken", platform.python_version(), "" if python_ok else "use >= 3.10")
+    ]
+    checks += [_package(name, module, remedy) for name, (module, remedy) in REQUIRED.items()]
+    checks += [
+        _tried("prioritised replay", "broken", _sample_by_priority, 'pip install --force-reinstall "tesserl-iqn<0.2"'),
+        _tried("torchrl C++ extension", "missing", _load_extension, ""),
+        _tried("CUDA", "missing", _find_cuda, ""),
+    ]
+    for extra, (name, module) in EXTRAS.items():
+        checks.append(_package(name, module, f'pip install "tesserl-trainer[{extra}]"', status="missing"))
+    return checks
+
+
+def _package(name: str, module: str, remedy: str, *, status: str = "broken") -> Check:
+    def version() -> str:
+        found = importlib.metadata.version(name)
+        importlib.import_module(module)
+        return found
+
+    return _tried(name, status, version, remedy)
+
+
+def _tried(name: str, status: str, attempt: Callable[[], str], remedy: str) -> Check:
+    """``ok`` with what the attempt returns, or ``status`` with what it raised."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Check(name, "ok", attempt())
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, status, "not installed", remedy)
+    except Exception as error:  # noqa: BLE001 - a half-broken install raises anything; saying what is the task here
+        lines = str(error).splitlines() or [""]
+        return Check(name, status, f"{type(error).__name__}: {lines[0]:.200}".rstrip(": "), remedy)
+
+
+def _sample_by_priority() -> str:
+    import torch
+    from tensordict import TensorDict
+    from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+
+    from tesserl_iqn import PrioritizedSampler
+
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(8), sampler=PrioritizedSampler(8), priority_key="td_error", batch_size=4
+    )
+    buffer.extend(TensorDict({"value": torch.arange(8), "td_error": torch.ones(8)}, [8]))
+    batch = buffer.sample()
+    batch["td_error"] = torch.ones(4)
+    buffer.update_tensordict_priority(batch)
+    return "our own sampler works, with any torch"
+
+
+def _load_extension() -> str:
+    try:
+        importlib.import_module("torchrl._torchrl")
+    except ImportError as error:
+        raise ImportError(
+            "does not load with this torch; only torchrl's own prioritised sampler needs it, nothing here does"
+        ) from error
+    return "loads"
+
+
+def _find_cuda() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"torch {torch.__version__} sees no device; runs with device: cpu work")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(names)
