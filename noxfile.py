@@ -166,11 +166,16 @@ def minimums(session: nox.Session, package: str) -> None:
 @EACH_PACKAGE
 def install(session: nox.Session, package: str) -> None:
     """Install one package from dist/ into an empty environment, look at what came, run its README's example."""
+    readme = f"packages/{package}/README.md"
+    if not re.search(
+        f'pip install --find-links dist "?{PREFIX}{package}\\b', (ROOT / readme).read_text(encoding="utf-8")
+    ):
+        session.error(f"{readme} must show: pip install --find-links dist {PREFIX}{package}")
     pip_install(session, "--find-links", str(DIST), PREFIX + package)
     ours = [PREFIX + name for name in closure(package)]
     without = forbidden_modules(package)
     session.run("python", ".ci/check_install.py", import_name(package), "--ours", *ours, "--without", *without)
-    session.run("python", ".ci/run_examples.py", f"packages/{package}/README.md", env=TEST_ENVIRONMENT)
+    session.run("python", ".ci/run_examples.py", readme, env=TEST_ENVIRONMENT)
 
 
 @nox.session
