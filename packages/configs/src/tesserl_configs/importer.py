@@ -86,7 +86,10 @@ def import_config(path: str | Path, *, environment_id: str = "ENVIRONMENT") -> I
         ConfigError: the file cannot be read, is not YAML, or a value is not of the seed system's form.
     """
     path = Path(path)
-    source = _Source(dict(_leaves(read_document(path).data)))
+    document = read_document(path)
+    if document.errors:
+        raise ConfigError(*(f"{path}:{error.line}: {error}" for error in document.errors))
+    source = _Source(dict(_leaves(document.data)))
     try:
         data, algorithm = _converted(source, name_from(path), environment_id)
     except (ArithmeticError, IndexError, TypeError, ValueError) as error:

@@ -34,6 +34,7 @@ REASONS = {  # the longest path that leads to a key decides
     "nn.decoder.value.freeze": "heads are frozen together: nn.freeze [heads]",
     "nn.float_input_dim": "the size of observations comes from the environment",
     "nn.init_from_pretrained": WARM_START,
+    "nn.iqn": "for the algorithm iqn only",
     "nn.iqn.freeze": "the quantile embedding is frozen with the heads: nn.freeze [heads]",
     "nn.training.additional_transition_after_reset": RESET,
     "nn.training.clip_grad_value": "gradients are clipped by their norm only: iqn.max_grad_norm",
