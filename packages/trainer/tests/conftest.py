@@ -83,13 +83,17 @@ TASKS = {
 }
 
 
+def config_text(environment: str) -> str:
+    vision, vector = TASKS[environment]
+    return CONFIG.replace("ENV", environment).replace("VISION", vision).replace("VECTOR", vector)
+
+
 @pytest.fixture
 def write_config(tmp_path: Path):
     """Writes a tiny configuration for one of ``TASKS`` and returns its path."""
 
     def write(environment: str = "CartPole-v1", **replacements: str) -> Path:
-        vision, vector = TASKS[environment]
-        text = CONFIG.replace("ENV", environment).replace("VISION", vision).replace("VECTOR", vector)
+        text = config_text(environment)
         for old, new in replacements.items():
             assert old in text, old
             text = text.replace(old, new)

@@ -39,9 +39,8 @@ def test_every_vectorization_makes_the_task(make, vectorization):
 
 
 def test_evaluation_resets_only_when_told_and_sees_the_tasks_own_rewards(make):
-    wrapped = {
-        "num_envs: 3": "num_envs: 3, wrappers: [{kind: reward_scale, scale: 0.5}, {kind: time_limit, max_episode_steps: 3}]"
-    }
+    both = "[{kind: reward_scale, scale: 0.5}, {kind: time_limit, max_episode_steps: 3}]"
+    wrapped = {"num_envs: 3": f"num_envs: 3, wrappers: {both}"}
     training, evaluation = make(**wrapped), make(evaluation=True, **wrapped)
     assert evaluation.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     for environments, reward in ((training, 0.5), (evaluation, 1.0)):

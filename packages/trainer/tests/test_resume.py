@@ -17,7 +17,7 @@ from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints
 from tesserl_trainer.run.segments import Segments
 
-from .conftest import TASKS
+from .conftest import TASKS, config_text
 
 PRIORITIZED = {"{kind: uniform, capacity: 90": "{kind: prioritized, capacity: 90"}
 NOISY = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [11], noisy: true, dueling: true}"}
@@ -138,12 +138,20 @@ def killed_and_resumed(config: Path, run_dir: Path, moment: str, number: int) ->
         assert run("train", str(config), "--run-dir", str(run_dir)) == 0
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> dict:
+    """The outcome of the tiny CartPole run in a process of its own."""
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    config = config_text("CartPole-v1")
+    (directory / "tiny.yaml").write_text(config)
+    assert run("train", str(directory / "tiny.yaml"), "--run-dir", str(directory / "run")) == 0
+    return outcome(directory / "run")
+
+
 @pytest.mark.parametrize(("moment", "number"), [("collect", 55), ("checkpoint", 8), ("segment", 4)])
-def test_a_killed_run_ends_like_one_that_was_not(write_config, tmp_path, moment, number):
-    config = write_config()
-    assert run("train", str(config), "--run-dir", str(tmp_path / "whole")) == 0
-    killed_and_resumed(config, tmp_path / "killed", moment, number)
-    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+def test_a_killed_run_ends_like_one_that_was_not(write_config, tmp_path, uninterrupted, moment, number):
+    killed_and_resumed(write_config(), tmp_path / "killed", moment, number)
+    assert outcome(tmp_path / "killed") == uninterrupted
 
 
 @pytest.mark.soak

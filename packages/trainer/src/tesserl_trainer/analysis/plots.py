@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from tesserl_trainer.analysis.record import read_metrics, series
 
 
@@ -17,6 +15,8 @@ def plot_curve(run_dir: Path, *, title: str) -> Path:
     Returns:
         The picture, ``curve.png`` in the run's directory.
     """
+    from matplotlib.figure import Figure  # as slow to import as a checkpoint is to write; needed once a run
+
     rows = read_metrics(run_dir / "metrics.csv")
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
