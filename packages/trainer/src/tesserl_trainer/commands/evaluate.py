@@ -1,6 +1,7 @@
 """``tesserl eval``: plays a trained policy and reports its returns."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ UNUSED_SEEDS = 1_000_000
 
 
 def evaluate(
-    run_dir: str | Path, *, episodes: int = 100, seed: int | None = None, checkpoint: str = "best"
+    run_dir: str | Path,
+    *,
+    episodes: int = 100,
+    seed: int | None = None,
+    checkpoint: str = "best",
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Plays episodes with the greedy policy of a run.
 
@@ -28,6 +34,7 @@ def evaluate(
         episodes: number of episodes, at least 1.
         seed: the episodes are seeded ``seed, seed + 1, ...``; by default seeds that training never used.
         checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
+        overrides: ``key=value`` on top of the run's configuration, such as another task or device.
 
     Returns:
         ``return_mean``, ``return_std``, ``returns``, ``lengths``, ``episodes``, ``seed``, ``checkpoint``.
@@ -39,7 +46,7 @@ def evaluate(
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     run_dir = Path(run_dir)
-    config = run_config(run_dir)
+    config = run_config(run_dir, overrides)
     path = find_checkpoint(run_dir, checkpoint)
     torch.set_num_threads(config.num_threads)
     first = config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
@@ -71,7 +78,7 @@ def evaluate(
     }
 
 
-def run_config(run_dir: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+def run_config(run_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration that a run was started with.
 
     Raises:
@@ -102,6 +109,8 @@ def find_checkpoint(run_dir: Path, name: str) -> Path:
 @click.option("--episodes", default=100, show_default=True, help="Number of episodes.")
 @click.option("--seed", type=int, help="First episode's seed; the others follow. Default: seeds unused in training.")
 @click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
-def command(run_dir: Path, episodes: int, seed: int | None, checkpoint: str) -> None:
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+def command(run_dir: Path, episodes: int, seed: int | None, checkpoint: str, overrides: tuple[str, ...]) -> None:
     """Prints ``evaluate`` as JSON."""
-    click.echo(json.dumps(evaluate(run_dir, episodes=episodes, seed=seed, checkpoint=checkpoint), indent=2))
+    result = evaluate(run_dir, episodes=episodes, seed=seed, checkpoint=checkpoint, overrides=overrides)
+    click.echo(json.dumps(result, indent=2))
