@@ -1,0 +1,182 @@
+"""The quantile network around any body."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import nn
+
+from tesserl_iqn import CosineEmbedding, QuantileNetwork
+from tesserl_nn_components import NoisyLinear, VectorEncoder
+
+EMBEDDING = json.loads((Path(__file__).parent / "vectors" / "iqn_cosine_embedding.json").read_text())
+
+
+class CountingBody(VectorEncoder):
+    """Counts its forward passes."""
+
+    def __init__(self):
+        super().__init__(5, hidden_sizes=[7])
+        self.calls = 0
+
+    def forward(self, observation):
+        self.calls += 1
+        return super().forward(observation)
+
+
+class TwoInputs(nn.Module):
+    """A body of a picture and a vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.in_keys = ["pixels", "observation"]
+        self.out_features = 7
+        self.linear = NoisyLinear(9, 7)
+
+    def forward(self, pixels, observation):
+        return self.linear(torch.cat([pixels.flatten(-3).float() / 255, observation], dim=-1))
+
+
+def network(**options):
+    return QuantileNetwork(VectorEncoder(5, hidden_sizes=[7]), 3, **{"hidden_sizes": (11,), **options})
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_embedding_and_product_match_the_reference(start):
+    expected = EMBEDDING[f"start{start}"]
+    embedding = CosineEmbedding(EMBEDDING["n"], 3, start=start)
+    embedding.linear.load_state_dict({"weight": torch.tensor(EMBEDDING["W"]), "bias": torch.tensor(EMBEDDING["b"])})
+    taus = torch.tensor(EMBEDDING["tau"])
+    torch.testing.assert_close(embedding(taus), torch.tensor(expected["phi"]), rtol=0, atol=1e-5)
+
+    body = VectorEncoder(3, hidden_sizes=[])  # the observation is the feature
+    net = QuantileNetwork(body, 3, num_cosines=EMBEDDING["n"], cosine_start=start, hidden_sizes=())
+    net.embedding = embedding
+    net.head = nn.Identity()
+    product = net(torch.tensor(EMBEDDING["state"]), taus)
+    torch.testing.assert_close(product, torch.tensor(expected["hadamard"]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize(("num_blocks", "tail"), [(None, (3,)), (2, (2, 3))])
+@pytest.mark.parametrize("hidden_sizes", [(), (11,), (11, 13)])
+def test_quantiles_have_one_value_for_each_tau_block_and_action(dueling, num_blocks, tail, hidden_sizes):
+    net = network(dueling=dueling, num_blocks=num_blocks, hidden_sizes=hidden_sizes)
+    for batch in [(), (4,), (4, 6)]:
+        assert net(torch.randn(*batch, 5), torch.rand(*batch, 9)).shape == (*batch, 9, *tail)
+
+
+def test_leading_dimensions_are_only_batch():
+    net = network(dueling=True, num_blocks=2)
+    observation, taus = torch.randn(4, 6, 5), torch.rand(4, 6, 9)
+    flat = net(observation.flatten(0, 1), taus.flatten(0, 1))
+    torch.testing.assert_close(net(observation, taus).flatten(0, 1), flat)
+
+
+def test_dueling_subtracts_the_mean_advantage_at_each_tau_and_block():
+    net = network(dueling=True, num_blocks=2)
+    features = net.features(torch.randn(4, 5))
+    taus = torch.rand(4, 9)
+    value = net.head.value(features.unsqueeze(-2) * net.embedding(taus))  # one for each block
+    torch.testing.assert_close(net.quantiles(features, taus).mean(dim=-1), value)
+
+
+def test_one_pass_of_the_body_serves_several_sets_of_taus():
+    body = CountingBody()
+    net = QuantileNetwork(body, 3, hidden_sizes=(11,))
+    observation, first, second = torch.randn(4, 5), torch.rand(4, 9), torch.rand(4, 8)
+    features = net.features(observation)
+    together = [net.quantiles(features, first), net.quantiles(features, second)]
+    assert body.calls == 1
+    torch.testing.assert_close(together, [net(observation, first), net(observation, taus=second)])
+
+
+def test_one_row_of_taus_serves_the_whole_batch():
+    net, observation, row = network(), torch.randn(4, 6, 5), torch.rand(9)
+    torch.testing.assert_close(net(observation, row), net(observation, row.expand(4, 6, 9)))
+
+
+def test_tensordict_module_reads_the_keys_of_the_body_and_taus():
+    net = QuantileNetwork(TwoInputs(), 3, hidden_sizes=(11,))
+    assert net.in_keys == ["pixels", "observation", "taus"]
+    inputs = TensorDict(
+        {
+            "pixels": torch.randint(0, 256, (4, 1, 2, 2), dtype=torch.uint8),
+            "observation": torch.randn(4, 5),
+            "taus": torch.rand(4, 9),
+        },
+        [4],
+    )
+    output = net.as_tensordict_module()(inputs)["quantile_values"]
+    torch.testing.assert_close(output, net(inputs["pixels"], inputs["observation"], inputs["taus"]))
+
+
+def test_noise_changes_only_when_it_is_drawn_and_zero_noise_gives_the_mean_weights():
+    net = QuantileNetwork(TwoInputs(), 3, hidden_sizes=(11,), dueling=True, noisy=True)
+    pixels, observation, taus = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.randn(4, 5), torch.rand(4, 9)
+    mean = net(pixels, observation, taus)
+    net.reset_noise(torch.Generator().manual_seed(1))
+    first = net(pixels, observation, taus)
+    assert not torch.allclose(first, mean)
+    assert torch.equal(net(pixels, observation, taus), first)
+    assert net.body.linear.epsilon_in.abs().min() > 0
+    net.reset_noise()
+    assert not torch.allclose(net(pixels, observation, taus), first)
+    net.reset_noise(torch.Generator().manual_seed(1))
+    assert torch.equal(net(pixels, observation, taus), first)
+    net.zero_noise()
+    assert torch.equal(net(pixels, observation, taus), mean)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_draws_noise_of_its_own(copied):
+    net = network(noisy=True)
+    net.reset_noise()
+    observation, taus = torch.randn(4, 5), torch.rand(4, 9)
+    before = net(observation, taus)
+    twin = copied(net)
+    assert torch.equal(twin(observation, taus), before)
+    twin.reset_noise()
+    assert not torch.allclose(twin(observation, taus), before)
+    assert torch.equal(net(observation, taus), before)
+
+
+def test_every_parameter_gets_a_gradient():
+    net = network(dueling=True, noisy=True, num_blocks=2)
+    net.reset_noise()
+    net(torch.randn(40, 5), torch.rand(40, 9)).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
+
+
+def test_bfloat16_is_finite_and_close():
+    net = network(dueling=True)
+    observation, taus = torch.randn(4, 5), torch.rand(4, 9)
+    expected = net(observation, taus)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(net(observation, taus).float(), expected, rtol=0.05, atol=0.05)
+    net.to(torch.bfloat16)
+    torch.testing.assert_close(net(observation.bfloat16(), taus).float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_compiles_without_a_graph_break():
+    net = network(dueling=True, noisy=True, num_blocks=2)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    observation, taus = torch.randn(4, 5), torch.rand(4, 9)
+    torch.testing.assert_close(compiled(observation, taus), net(observation, taus))
+
+
+def test_says_what_is_wrong():
+    with pytest.raises(TypeError, match="body must have in_keys, got Linear without it; set"):
+        QuantileNetwork(nn.Linear(5, 7), 3)
+    with pytest.raises(ValueError, match="num_actions and num_blocks must be at least 1, got 0 and None"):
+        QuantileNetwork(VectorEncoder(5, hidden_sizes=[7]), 0)
+    with pytest.raises(ValueError, match="start of the cosine index must be 0"):
+        CosineEmbedding(64, 7, start=-1)
+    with pytest.raises(ValueError, match="num_cosines must be at least 1, got 0"):
+        CosineEmbedding(0, 7)
+    with pytest.raises(ValueError, match=r"taus must have the batch shape of the features \(4,\) .* got \(3, 9\)"):
+        network()(torch.randn(4, 5), torch.rand(3, 9))
