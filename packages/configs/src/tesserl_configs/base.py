@@ -32,12 +32,15 @@ def _no_text(kind: KnownError) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-Integer = Annotated[int, _no_text("int_type")]
-Real = Annotated[float, _no_text("float_type")]
-
-Count = Annotated[Integer, Field(ge=1)]
-Seed = Annotated[Integer, Field(ge=0)]
-Positive = Annotated[Real, Field(gt=0)]
-NonNegative = Annotated[Real, Field(ge=0)]
-Fraction = Annotated[Real, Field(ge=0, le=1)]
+# A bound stands before the check for text: behind it, it would be missing from the JSON Schema.
+_WHOLE, _NUMBER = _no_text("int_type"), _no_text("float_type")
+Count = Annotated[int, Field(ge=1), _WHOLE]
+NonNegativeInt = Annotated[int, Field(ge=0), _WHOLE]
+Real = Annotated[float, _NUMBER]
+Positive = Annotated[float, Field(gt=0), _NUMBER]
+NonNegative = Annotated[float, Field(ge=0), _NUMBER]
+NonPositive = Annotated[float, Field(le=0), _NUMBER]
+Fraction = Annotated[float, Field(ge=0, le=1), _NUMBER]
+FractionBelowOne = Annotated[float, Field(ge=0, lt=1), _NUMBER]
+FractionAboveZero = Annotated[float, Field(gt=0, le=1), _NUMBER]
 Widths = tuple[Count, ...]

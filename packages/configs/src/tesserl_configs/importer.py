@@ -112,6 +112,8 @@ def _converted(source: _Source, name: str, environment_id: str) -> tuple[dict[st
     }
     if algorithm == "iqn":
         batch_size = int(source.take("training.batch_size", "iqn.batch_size", 512))
+        if batch_size < 1:
+            raise ValueError("it must be at least 1")
         data |= {
             "iqn": _iqn(source, batch_size),
             "optimizer": _optimizer(source, batch_size),
@@ -141,9 +143,9 @@ def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _last_knot(source: _Source) -> int:
-    schedule = source.leaves.get("training.lr_schedule")
+    schedule = source.take("training.lr_schedule", "optimizer.learning_rate", None)
     speed = source.leaves.get("training.global_schedule_speed") or 1
-    return int(schedule[-1][0] * speed) if schedule else 15_000_000
+    return 15_000_000 if schedule is None else int(schedule[-1][0] * speed)
 
 
 def _environment(source: _Source, environment_id: str) -> dict[str, Any]:
@@ -202,18 +204,8 @@ def _heads(source: _Source) -> dict[str, Any]:
 def _iqn(source: _Source, batch_size: int) -> dict[str, Any]:
     take = source.take
     num_taus = take("nn.iqn.n", "iqn.num_taus", 8, "and iqn.num_target_taus")
-    reuse = take(
-        "memory.number_times_single_memory_is_used_before_discard",
-        "iqn.update_interval",
-        32,
-        "batch_size / it: environment steps for each update",
-    )
-    between = take(
-        "nn.training.number_memories_trained_on_between_target_network_updates",
-        "iqn.target_update.interval",
-        2048,
-        "it / batch_size: updates",
-    )
+    reuse = "memory.number_times_single_memory_is_used_before_discard"
+    update_interval = batch_size // take(reuse, "iqn.update_interval", 32, "batch_size / it: steps for each update")
     discounts = take("training.gamma_schedule", "iqn.discount", [[0, 0.999], [2_500_000, 1.0]], "its last value")
     norm = take(
         "nn.training.clip_grad_norm", "iqn.max_grad_norm", 30, f"/ {batch_size}: its loss is a sum over the batch"
@@ -229,12 +221,8 @@ def _iqn(source: _Source, batch_size: int) -> dict[str, Any]:
         "num_steps": take("training.n_steps", "iqn.num_steps", 3),
         "double": take("nn.training.use_ddqn", "iqn.double", True),
         "kappa": take("nn.iqn.kappa", "iqn.kappa", 0.005),
-        "target_update": {
-            "kind": "soft",
-            "rate": take("nn.training.soft_update_tau", "iqn.target_update.rate", 0.02),
-            "interval": max(1, between // batch_size),
-        },
-        "update_interval": max(1, batch_size // reuse),
+        "target_update": _target_update(source, batch_size),
+        "update_interval": max(1, update_interval),
         "batch_size": batch_size,
         "max_grad_norm": norm / batch_size,
         "exploration": _exploration(source),
@@ -243,6 +231,13 @@ def _iqn(source: _Source, batch_size: int) -> dict[str, Any]:
     if take("btr.use_munchausen", "iqn.munchausen", False):
         result["munchausen"] = _munchausen(source)
     return result
+
+
+def _target_update(source: _Source, batch_size: int) -> dict[str, Any]:
+    key = "nn.training.number_memories_trained_on_between_target_network_updates"
+    transitions = source.take(key, "iqn.target_update.interval", 2048, "it / batch_size: updates")
+    rate = source.take("nn.training.soft_update_tau", "iqn.target_update.rate", 0.02)
+    return {"kind": "soft", "rate": rate, "interval": max(1, transitions // batch_size)}
 
 
 def _munchausen(source: _Source) -> dict[str, Any]:

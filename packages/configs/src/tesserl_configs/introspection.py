@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from tesserl_configs.schema import RunConfig
 
@@ -81,9 +80,12 @@ def default_at(path: str) -> Any:
         fields = getattr(block if isinstance(block, type) else type(block), "model_fields", {})
         if key not in fields:
             return None
-        default = fields[key].get_default(call_default_factory=True)
-        required = default is PydanticUndefined
-        block = next(iter(blocks_in(fields[key].annotation)), None) if required else default
+        if not isinstance(block, type):
+            block = getattr(block, key)
+        elif fields[key].is_required():
+            block = next(iter(blocks_in(fields[key].annotation)), None)
+        else:
+            block = fields[key].get_default(call_default_factory=True)
     return None if isinstance(block, type) else block
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Count, Fraction, NonNegative, Positive, Real
+from tesserl_configs.base import Block, Count, Fraction, FractionAboveZero, NonNegative, NonPositive, Positive, Real
 from tesserl_configs.schedules import Schedule, ScheduledFraction, ScheduledPositive
 
 
@@ -15,7 +15,7 @@ class MunchausenConfig(Block):
 
     alpha: Fraction = Field(default=0.9, description="Weight of the log-policy bonus, in [0, 1] (paper: 0.9).")
     temperature: Positive = Field(default=0.03, description="Entropy temperature, in reward units, > 0 (paper: 0.03).")
-    clip: Annotated[Real, Field(le=0)] = Field(
+    clip: NonPositive = Field(
         default=-1.0, description="Lower bound of the scaled log-policy, in reward units, <= 0 (paper: -1)."
     )
     log_policy: Literal["target", "online"] = Field(
@@ -30,7 +30,7 @@ class SoftUpdate(Block):
     """The target moves a little towards the online network: target += rate (online - target)."""
 
     kind: Literal["soft"] = "soft"
-    rate: Annotated[Positive, Field(le=1)] = Field(
+    rate: FractionAboveZero = Field(
         default=0.005, description="Polyak rate, in (0, 1] (Lillicrap et al. 2016 and later: 0.001 to 0.01)."
     )
     interval: Count = Field(default=1, description="Gradient updates from one move to the next, >= 1.")
@@ -98,7 +98,7 @@ class CVaRRisk(Block):
     """Act on the mean of the worst outcomes."""
 
     kind: Literal["cvar"] = "cvar"
-    eta: Annotated[Positive, Field(le=1)] = Field(description="Fraction of outcomes, in (0, 1]; 1 is neutral.")
+    eta: FractionAboveZero = Field(description="Fraction of outcomes, in (0, 1]; 1 is neutral.")
 
 
 class WangRisk(Block):

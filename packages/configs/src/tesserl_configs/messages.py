@@ -115,7 +115,7 @@ def _unknown_key(path: list[str | int], data: Any) -> str:
     siblings = [str(kind_of(other)) for other in others if name in other.model_fields]
     if siblings:
         return f"unknown key for kind {kind_of(chosen)}; it belongs to kind {', '.join(siblings)}"
-    if nearest := difflib.get_close_matches(name, legal, n=1):
+    if nearest := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
         return f"unknown key; did you mean {nearest[0]}?"
     if places := sorted({f"{block}.{field}" if block else field for block, field in all_keys() if field == name}):
         return f"unknown key here; did you mean {', '.join(places[:3])}?"

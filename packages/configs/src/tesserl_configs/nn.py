@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Integer, Positive, Real, Widths
+from tesserl_configs.base import Block, NonNegativeInt, Positive, Real, Widths
 
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu", "leaky_relu"]
 Part = Literal["vision", "vector", "fusion", "heads"]
@@ -27,7 +27,7 @@ class CNNVision(Block):
     channels: Widths = Field(default=(32, 64, 64), min_length=1, description="Output channels of each convolution.")
     kernel_sizes: Widths = Field(default=(8, 4, 3), description="Kernel size of each convolution, in pixels.")
     strides: Widths = Field(default=(4, 2, 1), description="Stride of each convolution, in pixels.")
-    paddings: tuple[Annotated[Integer, Field(ge=0)], ...] | None = Field(
+    paddings: tuple[NonNegativeInt, ...] | None = Field(
         default=None, description="Zeros added on each side before each convolution, in pixels; null: none."
     )
     activation: Activation = Field(default="relu", description="Activation after each layer.")

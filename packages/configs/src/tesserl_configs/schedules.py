@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from tesserl_configs.base import Block, Fraction, Positive, Real, Seed
+from tesserl_configs.base import Block, Fraction, NonNegativeInt, Positive, Real
 
 
 class Schedule(Block):
@@ -18,7 +18,7 @@ class Schedule(Block):
     kind: Literal["linear", "exponential", "step"] = Field(
         description="Between two knots: linear in the value, linear in its logarithm, or the earlier knot's value."
     )
-    knots: tuple[tuple[Seed, Real], ...] = Field(
+    knots: tuple[tuple[NonNegativeInt, Real], ...] = Field(
         min_length=1, description="Pairs [environment step, value], steps strictly increasing."
     )
 

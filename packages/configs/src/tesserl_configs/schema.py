@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tesserl_configs import rules
-from tesserl_configs.base import Block, Count, Fraction, NonNegative, Positive, Seed
+from tesserl_configs.base import Block, Count, Fraction, FractionBelowOne, NonNegative, NonNegativeInt, Positive
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_configs.errors import ConfigError
 from tesserl_configs.iqn import IQNConfig
@@ -15,8 +15,6 @@ from tesserl_configs.nn import NNConfig
 from tesserl_configs.schedules import ScheduledFraction, ScheduledRate
 
 # --- optimizer ---------------------------------------------------------------------------------------------------
-
-Momentum = Annotated[NonNegative, Field(lt=1)]
 
 
 class _AdamOptions(Block):
@@ -26,7 +24,7 @@ class _AdamOptions(Block):
     eps: Positive = Field(
         default=3.125e-4, description="Added to the root of the second moment, > 0 (IQN paper: 0.01 / 32)."
     )
-    betas: tuple[Momentum, Momentum] = Field(
+    betas: tuple[FractionBelowOne, FractionBelowOne] = Field(
         default=(0.9, 0.999), description="Decay of the first and the second moment, in [0, 1) (torch's defaults)."
     )
     weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
@@ -55,7 +53,7 @@ class SGD(Block):
 
     kind: Literal["sgd"] = "sgd"
     learning_rate: ScheduledRate = Field(default=1e-2, description="Step size, > 0; a number or a schedule.")
-    momentum: Momentum = Field(default=0.0, description="Momentum, in [0, 1).")
+    momentum: FractionBelowOne = Field(default=0.0, description="Momentum, in [0, 1).")
     weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
 
 
@@ -103,7 +101,7 @@ class EvaluationConfig(Block):
     interval: Count = Field(default=10_000, description="Environment steps between two evaluations, >= 1.")
     episodes: Count = Field(default=20, description="Episodes of each evaluation during training, >= 1.")
     final_episodes: Count = Field(default=100, description="Episodes after training, on unused seeds, >= 1.")
-    seed: Seed = Field(default=10_000, description="Seed of the first episode, the others follow; >= 0.")
+    seed: NonNegativeInt = Field(default=10_000, description="Seed of the first episode, the others follow; >= 0.")
     num_envs: Count = Field(default=8, description="Environments that are stepped together, >= 1.")
     max_episode_steps: Count = Field(
         default=27_000,
@@ -141,7 +139,7 @@ class RunConfig(Block):
             "null: the file's path below configs/, '/' as '-'."
         ),
     )
-    seed: Seed = Field(default=1, description="Seed of everything that is random, >= 0.")
+    seed: NonNegativeInt = Field(default=1, description="Seed of everything that is random, >= 0.")
     total_steps: Count = Field(
         description="Environment steps: actions over all environments, frame skip not counted, >= 1."
     )

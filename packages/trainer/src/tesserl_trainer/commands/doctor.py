@@ -44,6 +44,10 @@ class Check:
     """The command that mends it."""
 
 
+class Absent(Exception):  # noqa: N818 - nothing is wrong: something optional is not there
+    """Something optional is not there, with what that means."""
+
+
 @click.command(name="doctor", help="Show versions, what is missing, and the command that mends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -97,6 +101,8 @@ def _tried(name: str, status: str, attempt: Callable[[], str], remedy: str) -> C
             return Check(name, "ok", attempt())
     except importlib.metadata.PackageNotFoundError:
         return Check(name, status, "not installed", remedy)
+    except Absent as absence:
+        return Check(name, status, str(absence), remedy)
     except Exception as error:  # noqa: BLE001 - a half-broken install raises anything; saying what is the task here
         lines = str(error).splitlines() or [""]
         return Check(name, status, f"{type(error).__name__}: {lines[0]:.200}".rstrip(": "), remedy)
@@ -123,7 +129,7 @@ def _load_extension() -> str:
     try:
         importlib.import_module("torchrl._torchrl")
     except ImportError as error:
-        raise ImportError(
+        raise Absent(
             "does not load with this torch; only torchrl's own prioritised sampler needs it, nothing here does"
         ) from error
     return "loads"
@@ -133,6 +139,6 @@ def _find_cuda() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise RuntimeError(f"torch {torch.__version__} sees no device; runs with device: cpu work")
+        raise Absent(f"torch {torch.__version__} sees no device; runs with device: cpu work")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join(names)

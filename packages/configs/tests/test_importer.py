@@ -1,0 +1,174 @@
+"""The seed system's configurations; expected numbers follow from its documented semantics."""
+
+import pytest
+
+from tesserl_configs import ConfigError, load_config
+from tesserl_configs.importer import import_config
+from tesserl_configs.importer_reasons import REASONS
+
+SEED = """\
+environment: {temporal_mini_race_duration_ms: 7000}
+nn:
+  fusion_mode: none
+  vis: {image_size: {width: 64}, freeze: true, cnn: {use_impala_cnn: false, impala_model_size: 2}}
+  float: {mlp: {hidden_dim: 200}}
+  iqn: {embedding_dimension: 64, n: 6, k: 30, kappa: 0.01}
+  decoder: {dense_hidden_dimension: 512, advantage: {mlp: {hidden: 300, layers: 2}}, value: {mlp: {}}}
+  training: {use_jit: false, use_ddqn: false, clip_grad_norm: 8, clip_grad_value: 9, soft_update_tau: 0.05,
+             number_memories_trained_on_between_target_network_updates: 128}
+btr: {use_munchausen: true, munchausen_lo: -2.0, munchausen_entropy_tau: 0.1, use_layer_norm: true}
+training: {run_name: run_a, algorithm: iqn, batch_size: 64, global_schedule_speed: 2, n_steps: 2, adam_epsilon: 1e-4,
+           lr_schedule: [[0, 1e-3], [1_000_000, 5e-5]], gamma_schedule: [[0, 0.9], [9, 0.997]], misspelt: 1}
+memory: {memory_size_schedule: [[0, [65_000, 20_000]], [5_000_000, [900_000, 100_000]]], prio_alpha: 0.2,
+         number_times_single_memory_is_used_before_discard: 16}
+exploration: {epsilon_schedule: [[0, 1], [50_000, 0]], tau_epsilon_boltzmann: 0.01}
+performance: {gpu_collectors_count: 3, max_rollout_queue_size: 1}
+ppo: {gamma: 0.9}
+"""
+
+
+@pytest.fixture
+def imported(write):
+    def read(text: str = SEED, **options):
+        result = import_config(write(text, "seed.yaml"), **options)
+        return result, load_config(write(result.text, "ours.yaml"))
+
+    return read
+
+
+def test_what_is_written_is_a_valid_configuration_with_the_same_meaning(imported):
+    _, config = imported(environment_id="CarRacing-v3")
+    assert (config.name, config.environment.id, config.environment.num_envs) == ("run_a", "CarRacing-v3", 3)
+    assert config.nn.vision.channels == (16, 32, 64, 32)
+    assert (config.nn.vector.hidden_sizes, config.nn.vector.layer_norm) == ((200, 200), True)
+    assert config.nn.heads.hidden_sizes == (300, 300)  # the advantage's; the value's is 512 // 2, one layer
+    assert config.nn.heads.dueling
+    assert config.nn.freeze == ("vision",)
+    iqn = config.iqn
+    assert (iqn.num_taus, iqn.num_target_taus, iqn.num_policy_taus, iqn.num_cosines) == (6, 6, 30, 64)
+    assert (iqn.cosine_start, iqn.tau_sampling, iqn.kappa) == (1, "antithetic", 0.01)
+    assert (iqn.discount, iqn.num_steps, iqn.double, iqn.compile) == (0.997, 2, False, False)
+    assert iqn.update_interval == 64 // 16
+    assert (iqn.target_update.rate, iqn.target_update.interval) == (0.05, 128 // 64)
+
+
+def test_a_sum_over_the_batch_becomes_a_mean(imported):
+    _, config = imported()
+    assert config.iqn.max_grad_norm == pytest.approx(8 / 64)
+    assert config.optimizer.eps == pytest.approx(1e-4 / 64)
+
+
+def test_the_bound_of_the_log_policy_is_scaled_by_the_temperature(imported):
+    munchausen = imported()[1].iqn.munchausen
+    assert (munchausen.temperature, munchausen.clip, munchausen.log_policy) == (0.1, pytest.approx(-0.2), "target")
+
+
+def test_written_schedules_are_stretched_and_a_knot_of_zero_makes_them_linear(imported):
+    _, config = imported()
+    assert config.optimizer.learning_rate.kind == "exponential"
+    assert config.optimizer.learning_rate.knots == ((0, 1e-3), (2_000_000, 5e-5))
+    assert config.iqn.exploration.epsilon.kind == "linear"
+    assert config.total_steps == 2_000_000
+
+
+def test_replay_takes_the_last_capacity_and_the_first_learning_start(imported):
+    replay = imported()[1].replay
+    assert (replay.kind, replay.capacity, replay.warmup_steps, replay.alpha) == ("prioritized", 900_000, 20_000, 0.2)
+    assert (replay.beta, replay.eps) == (1, 2e-3)
+
+
+def test_the_defaults_of_the_seed_system_are_written_out(imported):
+    _, config = imported("training: {algorithm: iqn}\n")
+    assert (config.iqn.kappa, config.iqn.num_cosines, config.iqn.num_steps, config.iqn.discount) == (0.005, 128, 3, 1.0)
+    assert (config.optimizer.kind, config.optimizer.weight_decay) == ("radam", 0.1)
+    assert config.iqn.batch_size == 512
+    assert config.iqn.update_interval == 512 // 32
+    assert config.nn.heads.hidden_sizes == (512,)
+    assert config.replay.kind == "uniform"
+
+
+def test_noisy_layers_replace_epsilon(imported):
+    result, config = imported("btr: {use_noisy_linear: true}\nexploration: {epsilon_schedule: [[0, 1]]}\n")
+    assert (config.iqn.exploration.kind, config.nn.heads.noisy) == ("noisy", True)
+    assert "exploration.epsilon_schedule: btr.use_noisy_linear switches it off in the seed system" in lines(result)
+
+
+def test_no_image_means_no_vision_and_nothing_to_freeze_there(imported):
+    _, config = imported("nn: {vis: {no_image: true, freeze: true}}\n")
+    assert (config.nn.vision.kind, config.nn.freeze) == ("none", ())
+
+
+def test_every_key_of_the_file_is_named_once_or_more(imported):
+    result, _ = imported()
+    keys = {note.key for note in result.notes}
+    assert {
+        "nn.iqn.n",
+        "nn.decoder.advantage.mlp.layers",
+        "training.batch_size",
+        "memory.prio_alpha",
+        "ppo.gamma",
+        "training.misspelt",
+    } <= keys
+    assert lines(result)[:2] == [
+        "environment.temporal_mini_race_duration_ms: no fixed-horizon values; iqn.discount below 1 bounds the horizon",
+        "nn.fusion_mode -> nn.fusion.kind",
+    ]
+    assert "nn.iqn.n -> iqn.num_taus (and iqn.num_target_taus)" in lines(result)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nn.vis.cnn.impala_model_size: belongs to a part of the network that the schema does not have yet",
+        "nn.vis.image_size.width: the size of images comes from the environment; resize them there",
+        "nn.training.clip_grad_value: gradients are clipped by their norm only: iqn.max_grad_norm",
+        "training.misspelt: not a key of the seed system as catalogued; it ignores such keys",
+        "ppo.gamma: the block of ppo, while the file trains iqn",
+        "exploration.tau_epsilon_boltzmann: a standard deviation of noise on values, not a temperature",
+        "performance.max_rollout_queue_size: about processes that run beside each other; "
+        "ours collects and learns in turns",
+        "to mend: environment.id: write the Gymnasium id of your task there",
+        "to mend: total_steps: the seed system runs until it is stopped; this is where its schedules end",
+    ],
+)
+def test_a_key_without_a_counterpart_is_named_with_the_reason(imported, line):
+    assert line in lines(imported()[0])
+
+
+def test_another_algorithm_says_what_keeps_the_result_from_loading(write):
+    result = import_config(write("training: {algorithm: ppo, batch_size: 5}\nppo: {gamma: 0.9}\n"))
+    assert lines(result)[:3] == [
+        "training.algorithm -> algorithm",
+        "training.batch_size: not carried over for ppo, which the schema does not have yet",
+        "ppo.gamma: the schema does not have ppo yet",
+    ]
+    assert 'to mend: algorithm: expected one of iqn, got "ppo"' in lines(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("training: {batch_size: many}\n", "training.batch_size"),
+        ("memory: {memory_size_schedule: 5}\n", "memory.memory_size_schedule"),
+        ("training: {lr_schedule: 5}\n", "training.lr_schedule"),
+        ("training: {batch_size: 0}\n", "training.batch_size"),
+    ],
+)
+def test_a_value_of_another_form_is_an_error_that_names_the_key(write, text, key):
+    with pytest.raises(ConfigError, match=rf"x\.yaml: {key}: not a value as the seed system has it there"):
+        import_config(write(text))
+
+
+def test_a_key_that_stands_twice_is_an_error(write):
+    with pytest.raises(ConfigError, match=r"x\.yaml:2: btr: the key stands twice, first in line 1; remove one"):
+        import_config(write("btr: {}\nbtr: {}\n"))
+
+
+def test_reasons_are_sentences_about_keys_that_are_not_carried_over(imported):
+    carried = {note.key for note in imported()[0].notes if note.target}
+    assert not {key for key in REASONS if key in carried} - {"btr.munchausen_lo", "btr.munchausen_entropy_tau",
+        "exploration.epsilon_schedule", "memory.prio_beta"}  # fmt: skip
+
+
+def lines(result) -> list[str]:
+    return [str(note) for note in result.notes]

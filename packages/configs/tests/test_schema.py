@@ -1,0 +1,107 @@
+"""The schema as a whole: descriptions, JSON Schema, differences, imports."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tesserl_configs import RunConfig, load_config
+from tesserl_configs.diff import Difference, diff_configs
+from tesserl_configs.introspection import blocks_in
+from tesserl_configs.json_schema import json_schema
+
+
+def all_blocks():
+    found, stack = [], [RunConfig]
+    while stack:
+        block = stack.pop()
+        if block not in found:
+            found.append(block)
+            stack += [inner for field in block.model_fields.values() for inner in blocks_in(field.annotation)]
+    return found
+
+
+def test_every_key_has_a_description_and_every_block_a_docstring():
+    blocks = all_blocks()
+    assert len(blocks) > 25
+    for block in blocks:
+        assert block.__doc__, block
+        for name, field in block.model_fields.items():
+            alone = len(getattr(field.annotation, "__args__", ())) == 1
+            assert field.description or (name == "kind" and alone), (block, name)
+
+
+def test_every_block_is_frozen_and_refuses_unknown_keys():
+    for block in all_blocks():
+        assert block.model_config["frozen"], block
+        assert block.model_config["extra"] == "forbid", block
+
+
+def test_the_json_schema_describes_every_key_and_requires_the_kind():
+    schema = json_schema()
+    assert json.loads(json.dumps(schema)) == schema
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert schema["required"] == ["total_steps", "environment", "nn", "algorithm"]
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["CNNVision"]["required"] == ["kind"]
+    assert schema["$defs"]["CVaRRisk"]["required"] == ["eta", "kind"]
+    discount = schema["$defs"]["IQNConfig"]["properties"]["discount"]
+    assert (discount["minimum"], discount["maximum"], discount["default"]) == (0, 1, 0.99)
+
+
+def test_a_difference_has_the_path_and_both_values(load):
+    left = load()
+    right = load("", "seed=2", "iqn.exploration={kind: noisy}", "nn.heads.noisy=true", "nn.heads.hidden_sizes=[5, 7]")
+    assert diff_configs(left, left) == []
+    assert diff_configs(left, right) == [
+        Difference("seed", 1, 2),
+        Difference("nn.heads.hidden_sizes", [512], [5, 7]),
+        Difference("nn.heads.noisy", False, True),
+        Difference("iqn.exploration.kind", "epsilon", "noisy"),
+        Difference("iqn.exploration.epsilon.kind", "linear", None),
+        Difference("iqn.exploration.epsilon.knots", [[0, 1.0], [250_000, 0.01]], None),
+        Difference("iqn.exploration.epsilon", None, 0.0),
+    ]
+
+
+def test_defaults_are_those_of_the_papers(load):
+    config = load()
+    assert (config.iqn.discount, config.iqn.kappa, config.iqn.num_policy_taus, config.iqn.num_cosines) == (
+        0.99,
+        1,
+        32,
+        64,
+    )
+    assert (config.optimizer.learning_rate, config.optimizer.eps) == (5e-5, 0.01 / 32)
+    munchausen = load("", "iqn.munchausen={}").iqn.munchausen
+    assert (munchausen.alpha, munchausen.temperature, munchausen.clip) == (0.9, 0.03, -1.0)
+
+
+@pytest.mark.parametrize("statement", ["import tesserl_configs", "from tesserl_configs import load_config, value_at"])
+def test_nothing_imports_torch_or_numpy(statement):
+    heavy = run(f"{statement}; import sys; print([m for m in ('torch', 'numpy', 'gymnasium') if m in sys.modules])")
+    assert heavy == "[]"
+
+
+def test_the_package_itself_does_not_wait_for_pydantic():
+    code = "import tesserl_configs, sys; print([m for m in ('pydantic', 'yaml') if m in sys.modules])"
+    assert run(code) == "[]"
+
+
+def test_every_public_name_is_there_and_no_other():
+    import tesserl_configs
+
+    assert all(getattr(tesserl_configs, name) for name in tesserl_configs.__all__)
+    assert tesserl_configs.__all__ == sorted(tesserl_configs.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        tesserl_configs.nothing  # noqa: B018
+
+
+def test_a_minimal_file_is_enough(write):
+    config = load_config(write())
+    assert (config.name, config.seed, config.environment.num_envs, config.device) == ("x", 1, 8, "cpu")
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

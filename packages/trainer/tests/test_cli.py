@@ -1,0 +1,144 @@
+"""The command line as a whole: help, exit codes, streams."""
+
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+import tesserl_trainer.cli as cli
+from tesserl_configs import ConfigError
+from tesserl_trainer import __version__
+from tesserl_trainer.cli import LazyGroup, main, tesserl
+
+HEAVY = ("torch", "torchrl", "tensordict", "gymnasium", "numpy", "matplotlib", "pydantic", "yaml")
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes ``tesserl fail`` raise an error."""
+
+    def fail_with(error: BaseException) -> None:
+        def callback():
+            raise error
+
+        monkeypatch.setattr(cli, "failing_command", click.Command("fail", callback=callback), raising=False)
+        monkeypatch.setitem(tesserl.table, "fail", ("tesserl_trainer.cli:failing_command", "Fail."))
+
+    return fail_with
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["-h"], [], ["nonsense"]])
+def test_help_imports_nothing_that_takes_long(arguments):
+    code = f"import sys; from tesserl_trainer.cli import main; main({arguments}); "
+    result = python(code + f"print('HEAVY', [name for name in {HEAVY} if name in sys.modules])")
+    assert result.stdout.splitlines()[-1] == "HEAVY []", result.stderr
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name, (_, text) in tesserl.table.items():
+        assert f"{name} " in out
+        assert text in out
+
+
+@pytest.mark.parametrize("name", list(tesserl.table))
+def test_the_table_says_of_each_command_what_the_command_says_of_itself(name):
+    command = tesserl.get_command(click.Context(tesserl), name)
+    assert (command.name, command.help) == (name, tesserl.table[name][1])
+
+
+@pytest.mark.parametrize("name", list(tesserl.table))
+def test_every_command_has_help(name, capsys):
+    assert main([name, "--help"]) == 0
+    assert f"Usage: tesserl {name}" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tesserl {__version__}\n"
+
+
+def test_the_console_script_runs_main():
+    result = python("import sys; sys.argv = ['tesserl', '--version']; from tesserl_trainer.cli import main; main()")
+    assert result.stdout == f"tesserl {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["train"], ["config", "show"]])
+def test_wrong_usage_is_exit_code_2_with_the_usage_on_stderr(arguments, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Usage: tesserl" in captured.err
+
+
+def test_a_bad_configuration_is_exit_code_2_with_its_messages_only(failing, capsys):
+    failing(ConfigError("x.yaml:1: one", "x.yaml:2: two"))
+    assert main(["fail"]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "error: x.yaml:1: one\nx.yaml:2: two\n")
+
+
+@pytest.mark.parametrize("error", [ValueError("a bad value"), OSError("a full disk")])
+def test_a_foreseen_error_is_exit_code_1_without_a_traceback(failing, capsys, error):
+    failing(error)
+    assert main(["fail"]) == 1
+    assert capsys.readouterr().err == f"error: {error}\n(tesserl --debug ... shows where)\n"
+
+
+def test_debug_shows_the_traceback_of_a_foreseen_error(failing, capsys):
+    failing(ConfigError("x.yaml:1: one"))
+    assert main(["--debug", "fail"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert "ConfigError: x.yaml:1: one" in err
+
+
+def test_an_unforeseen_error_is_exit_code_1_with_its_traceback(failing, capsys):
+    failing(KeyError("lost"))
+    assert main(["fail"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith("KeyError: 'lost'\n")
+
+
+def test_an_error_of_ours_may_bring_its_exit_code(failing, capsys):
+    class Stopped(Exception):
+        exit_code = 143
+
+    Stopped.__module__ = "tesserl_trainer.commands.train"
+    failing(Stopped("stopped by SIGTERM"))
+    assert main(["fail"]) == 143
+    assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
+
+
+def test_an_interrupt_is_exit_code_130(failing, capsys):
+    failing(KeyboardInterrupt())
+    assert main(["fail"]) == 130
+    assert capsys.readouterr().err.strip().endswith("error: interrupted")
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("1", False), ("", True)])
+def test_no_color_forbids_colour(failing, capsys, monkeypatch, no_color, coloured):
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda stream=None, color=None: color is False)  # a terminal
+    failing(ConfigError("x"))
+    main(["fail"])
+    assert ("\x1b[" in capsys.readouterr().err) is coloured
+
+
+def test_a_group_does_not_import_what_it_is_not_asked_for():
+    group = LazyGroup(name="g", table={"missing": ("no.such.module:command", "Never there.")})
+    context = click.Context(group)
+    assert group.list_commands(context) == ["missing"]
+    assert group.get_command(context, "other") is None
+    with pytest.raises(ModuleNotFoundError):
+        group.get_command(context, "missing")

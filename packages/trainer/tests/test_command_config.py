@@ -1,0 +1,118 @@
+"""``tesserl config``."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tesserl_configs import load_config
+from tesserl_trainer.cli import main
+
+GOOD = """\
+total_steps: 1_000
+environment: {id: CartPole-v1}
+nn: {vector: {kind: mlp}}
+algorithm: iqn
+replay: {kind: uniform, warmup_steps: 100}
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(GOOD)
+    bad.write_text(GOOD + "seed: -1\niqn: {num_tau: 3}\n")
+    return good, bad
+
+
+def test_validate_says_which_files_are_valid(files, capsys):
+    assert main(["config", "validate", str(files[0])]) == 0
+    assert capsys.readouterr().out == f"{files[0]}: valid\n"
+
+
+def test_validate_checks_all_files_and_lists_all_errors(files, capsys):
+    good, bad = files
+    assert main(["config", "validate", str(bad), str(good)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == f"{bad}: 2 errors\n{good}: valid\n"
+    assert captured.err.splitlines() == [
+        f"{bad}:6: seed: expected a value >= 0, got -1; seed of everything that is random, >= 0",
+        f"{bad}:7: iqn.num_tau: unknown key; did you mean num_taus?",
+    ]
+
+
+def test_validate_prints_json(files, capsys):
+    good, bad = files
+    assert main(["config", "validate", "--json", str(good), str(bad)]) == 2
+    captured = capsys.readouterr()
+    first, second = json.loads(captured.out)
+    assert first == {"file": str(good), "valid": True, "errors": []}
+    assert (second["valid"], len(second["errors"])) == (False, 2)
+    assert captured.err == ""
+
+
+def test_validate_applies_overrides(files, capsys):
+    assert main(["config", "validate", str(files[0]), "--set", "iqn.discount=2", "--set", "seed=x"]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in err] == ["--set seed", "--set iqn.discount"]
+
+
+def test_show_prints_yaml_that_loads_to_the_same_configuration(files, capsys, tmp_path):
+    assert main(["config", "show", str(files[0]), "--set", "seed=9"]) == 0
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(capsys.readouterr().out)
+    assert load_config(shown) == load_config(files[0], ["seed=9"])
+
+
+def test_show_prints_json(files, capsys):
+    assert main(["config", "show", "--json", str(files[0])]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["name"], data["total_steps"], data["replay"]["kind"]) == ("good", 1000, "uniform")
+
+
+def test_show_of_a_bad_file_prints_nothing_to_stdout(files, capsys):
+    assert main(["config", "show", str(files[1])]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: {files[1]}:6: seed: ")
+
+
+def test_schema_prints_a_json_schema(capsys):
+    assert main(["config", "schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["properties"]["total_steps"]["minimum"] == 1
+
+
+def test_diff_prints_each_difference_and_applies_overrides_to_the_second(files, capsys):
+    good = str(files[0])
+    assert main(["config", "diff", good, good]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["config", "diff", good, good, "--set", "seed=2", "--set", "nn.heads.hidden_sizes=[5]"]) == 0
+    assert capsys.readouterr().out == "seed: 1 -> 2\nnn.heads.hidden_sizes: [512] -> [5]\n"
+
+
+def test_diff_prints_json(files, capsys):
+    good = str(files[0])
+    main(["config", "diff", "--json", good, good, "--set", "seed=2"])
+    assert json.loads(capsys.readouterr().out) == [{"path": "seed", "left": 1, "right": 2}]
+
+
+def test_import_prints_the_file_to_stdout_and_the_report_to_stderr(tmp_path, capsys):
+    seed, ours = tmp_path / "seed.yaml", tmp_path / "ours.yaml"
+    seed.write_text("training: {run_name: a, batch_size: 64}\nperformance: {max_rollout_queue_size: 1}\n")
+    assert main(["config", "import", str(seed), "--environment", "CartPole-v1"]) == 0
+    captured = capsys.readouterr()
+    ours.write_text(captured.out)
+    assert load_config(ours).iqn.batch_size == 64
+    report = captured.err.splitlines()
+    assert "training.batch_size -> iqn.batch_size" in report
+    assert any(line.startswith("performance.max_rollout_queue_size: ") for line in report)
+
+
+def test_configurations_are_handled_without_torch(files):
+    code = (
+        f"import sys; from tesserl_trainer.cli import main; main(['config', 'show', {str(files[0])!r}]); "
+        "print('HEAVY', [name for name in ('torch', 'numpy', 'gymnasium') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "HEAVY []", result.stderr

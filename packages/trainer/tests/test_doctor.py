@@ -1,0 +1,102 @@
+"""``tesserl doctor`` on installs that are whole, and on some that are not."""
+
+import importlib
+import importlib.metadata
+import json
+
+import pytest
+
+from tesserl_trainer.cli import main
+from tesserl_trainer.commands import doctor
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Makes a module fail to import, or a distribution disappear."""
+    real_import, real_version = importlib.import_module, importlib.metadata.version
+
+    def remove(*names: str, error: BaseException | None = None) -> None:
+        def import_module(name, package=None):
+            if name in names:
+                raise error or ImportError(f"No module named {name!r}")
+            return real_import(name, package)
+
+        def version(name):
+            if name in names and error is None:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return real_version(name)
+
+        monkeypatch.setattr(importlib, "import_module", import_module)
+        monkeypatch.setattr(importlib.metadata, "version", version)
+
+    return remove
+
+
+def by_name() -> dict[str, doctor.Check]:
+    return {check.name: check for check in doctor.examine()}
+
+
+def test_a_whole_install_is_healthy_and_every_required_thing_has_its_version():
+    checks = by_name()
+    assert not [check for check in checks.values() if check.status == "broken"]
+    for name in doctor.REQUIRED:
+        assert checks[name].detail == importlib.metadata.version(name)
+
+
+def test_our_prioritised_sampler_is_really_tried(monkeypatch):
+    import tesserl_iqn
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("SumSegmentTreeFp32 is not available")
+
+    monkeypatch.setattr(tesserl_iqn, "PrioritizedSampler", broken)
+    check = by_name()["prioritised replay"]
+    assert (check.status, check.detail) == ("broken", "RuntimeError: SumSegmentTreeFp32 is not available")
+
+
+def test_a_missing_extra_names_the_command_that_installs_it(without):
+    without("minatar")
+    check = by_name()["minatar"]
+    assert (check.status, check.detail) == ("missing", "not installed")
+    assert check.remedy == 'pip install "tesserl-trainer[minatar]"'
+
+
+@pytest.mark.parametrize("error", [ImportError("undefined symbol: _ZN5torch"), AttributeError("partially initialized")])
+def test_a_required_package_that_does_not_import_is_broken_and_its_first_line_is_shown(without, error):
+    without("torchrl", error=error)
+    check = by_name()["torchrl"]
+    assert (check.status, check.detail) == ("broken", f"{type(error).__name__}: {error}")
+    assert check.remedy == 'pip install "tensordict>=0.14.3,<0.15" "torchrl>=0.14.1,<0.15"'
+
+
+def test_torchrls_extension_is_optional(without):
+    without("torchrl._torchrl", error=ImportError("undefined symbol"))
+    assert by_name()["torchrl C++ extension"].status == "missing"
+
+
+def test_the_exit_code_is_1_where_something_required_is_broken(without, capsys):
+    without("gymnasium")
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "broken  gymnasium" in out
+    assert 'mend it with: pip install "gymnasium>=1.1,<2"' in out
+
+
+def test_the_exit_code_is_0_where_only_extras_are_missing(without, capsys):
+    without("minatar", "box2d", "wandb")
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["healthy"] is True
+    assert {check["name"] for check in report["checks"] if check["status"] == "missing"} >= {
+        "minatar",
+        "box2d",
+        "wandb",
+    }
+
+
+def test_json_says_the_same_as_the_table(capsys):
+    main(["doctor", "--json"])
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    main(["doctor"])
+    out = capsys.readouterr().out
+    assert all(f"{check['status']:8}{check['name']}" in out for check in checks)
