@@ -80,7 +80,7 @@ def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> 
         click.echo(f"{path}: {_shown(before)} -> {_shown(after)}")
 
 
-@command.command(name="import", help="Turn a configuration of the seed system into one of ours.")
+@command.command(name="import", help="Turn a file of the racing-game project these networks come from into ours.")
 @click.argument("file", type=FILE)
 @click.option("--environment", "environment_id", default="ENVIRONMENT", help="Gymnasium id of the task to write.")
 def import_(file: Path, environment_id: str) -> None:

@@ -152,6 +152,8 @@ def build_optimizer(config: Any, parameters: list[nn.Parameter]) -> Optimizer:
     }
     if config.kind in ("adam", "adamw"):  # one kernel instead of a dozen: a third of a small update
         options["fused"] = True
+    if config.kind == "radam":
+        options["decoupled_weight_decay"] = True  # as in the authors' code; torch's default adds it to the gradient
     return OPTIMIZERS[config.kind](parameters, lr=value_at(config.learning_rate, 0), **options)
 
 
