@@ -85,7 +85,7 @@ def default_at(path: str) -> Any:
         elif fields[key].is_required():
             block = next(iter(blocks_in(fields[key].annotation)), None)
         else:
-            block = fields[key].get_default(call_default_factory=True)
+            block = fields[key].get_default(call_default_factory=True, validated_data={})
     return None if isinstance(block, type) else block
 
 
