@@ -100,3 +100,17 @@ def test_json_says_the_same_as_the_table(capsys):
     main(["doctor"])
     out = capsys.readouterr().out
     assert all(f"{check['status']:8}{check['name']}" in out for check in checks)
+
+
+def test_a_configuration_is_tried_on_this_machine(write_config, capsys):
+    path = str(write_config())
+    assert main(["doctor", path, "--json"]) == 0
+    check = json.loads(capsys.readouterr().out)["checks"][-1]
+    size = (4 * 5 + 5) + (7 * 5 + 5) + (5 * 11 + 11) + (11 * 2 + 2)
+    assert check["detail"] == f"runs here: CartPole-v1, {size} parameters, on cpu"
+    assert main(["doctor", path, "--set", "environment.id=CartPole-v9"]) == 1
+    assert "environment.id: " in capsys.readouterr().out
+    assert main(["doctor", path, "--set", "iqn.num_tau=3"]) == 1
+    assert "did you mean num_taus?" in capsys.readouterr().out
+    assert main(["doctor", "--set", "seed=1"]) == 2
+    assert "--set: name the CONFIG that it overrides" in capsys.readouterr().err

@@ -3,11 +3,13 @@
 import importlib
 import importlib.metadata
 import json
+import logging
 import platform
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import click
 
@@ -49,11 +51,18 @@ class Absent(Exception):  # noqa: N818 - nothing is wrong: something optional is
 
 
 @click.command(name="doctor", help="Show versions, what is missing, and the command that mends it.")
+@click.argument("config_path", metavar="[CONFIG]", type=click.Path(path_type=Path), required=False)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def command(context: click.Context, as_json: bool) -> None:
-    """Prints all checks; exit code 1 if one is broken."""
+def command(context: click.Context, config_path: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Prints all checks, that this machine can run CONFIG among them; exit code 1 if one is broken."""
+    if overrides and config_path is None:
+        raise click.UsageError("--set: name the CONFIG that it overrides")
     checks = examine()
+    if config_path is not None:
+        path = config_path
+        checks.append(_tried(str(path), "broken", lambda: _assemble(path, overrides), ""))
     healthy = all(check.status != "broken" for check in checks)
     if as_json:
         click.echo(json.dumps({"healthy": healthy, "checks": [asdict(check) for check in checks]}, indent=2))
@@ -76,12 +85,30 @@ def examine() -> list[Check]:
     checks += [_package(name, module, remedy) for name, (module, remedy) in REQUIRED.items()]
     checks += [
         _tried("prioritised replay", "broken", _sample_by_priority, 'pip install --force-reinstall "tesserl-iqn<0.2"'),
-        _tried("torchrl C++ extension", "missing", _load_extension, ""),
+        _tried("torchrl C++ extension", "missing", _load_extension, 'pip install "torch==2.14.*"'),
         _tried("CUDA", "missing", _find_cuda, ""),
     ]
     for extra, (name, module) in EXTRAS.items():
         checks.append(_package(name, module, f'pip install "tesserl-trainer[{extra}]"', status="missing"))
     return checks
+
+
+def _assemble(path: Path, overrides: tuple[str, ...]) -> str:
+    """Builds what a run of the file would build: its task and its network, on its device."""
+    from tesserl_configs import load_config
+    from tesserl_trainer.wiring.algorithms import device_of
+    from tesserl_trainer.wiring.environments import make_environments
+    from tesserl_trainer.wiring.networks import build_network
+
+    config = load_config(path, overrides)
+    device_of(config.device)
+    environments = make_environments(config.environment, 1, evaluation=True)
+    try:
+        network = build_network(config, environments.single_observation_space, environments.single_action_space)
+    finally:
+        environments.close()
+    size = sum(parameter.numel() for parameter in network.parameters())
+    return f"runs here: {config.environment.id}, {size:,} parameters, on {config.device}"
 
 
 def _package(name: str, module: str, remedy: str, *, status: str = "broken") -> Check:
@@ -105,7 +132,8 @@ def _tried(name: str, status: str, attempt: Callable[[], str], remedy: str) -> C
         return Check(name, status, str(absence), remedy)
     except Exception as error:  # noqa: BLE001 - a half-broken install raises anything; saying what is the task here
         lines = str(error).splitlines() or [""]
-        return Check(name, status, f"{type(error).__name__}: {lines[0]:.200}".rstrip(": "), remedy)
+        said = lines[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {lines[0]}"
+        return Check(name, status, f"{said:.300}".rstrip(": "), remedy)
 
 
 def _sample_by_priority() -> str:
@@ -115,6 +143,7 @@ def _sample_by_priority() -> str:
 
     from tesserl_iqn import PrioritizedSampler
 
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it reports every new storage on standard output
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(8), sampler=PrioritizedSampler(8), priority_key="td_error", batch_size=4
     )
