@@ -1,5 +1,7 @@
 """What several test files need: a small loss, transitions, and the storage behind its tensors."""
 
+import warnings
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -7,6 +9,10 @@ from torchrl.objectives import HardUpdate
 
 from tesserl_iqn import IQNLoss, QuantileNetwork
 from tesserl_nn_components import VectorEncoder
+
+with warnings.catch_warnings():  # deprecations of its own classes, on import only (torchrl 0.14.1)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import torchrl.collectors  # noqa: F401
 
 
 @pytest.fixture

@@ -120,8 +120,9 @@ class QuantilePolicy(TensorDictModuleBase):
         if self.action_space == "one_hot":
             action = functional.one_hot(action, self.network.num_actions)
             action = action if self.network.num_blocks is None else action.flatten(-2)
-        for key, entry in zip(self.out_keys, (value, action, chosen_value), strict=True):
-            tensordict.set(key, entry)
+        tensordict.set("action_value", value)
+        tensordict.set("action", action)
+        tensordict.set("chosen_action_value", chosen_value)
         return tensordict
 
     def action_value(self, *inputs: Tensor) -> Tensor:
