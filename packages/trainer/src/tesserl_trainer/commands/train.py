@@ -123,7 +123,7 @@ def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Path:
     """The directory of a new run; never one that holds a run already."""
     if run_dir is not None:
         path = Path(run_dir)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if _taken(path):
             raise ConfigError(
                 f"--run-dir: {path} is not empty; continue the run there with --resume {path}, "
                 "or name another directory"
@@ -131,10 +131,14 @@ def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Path:
         return path
     path = Path("runs") / str(config.name)
     number = 1
-    while path.exists():
+    while _taken(path):
         number += 1
         path = path.with_name(f"{config.name}-{number}")
     return path
+
+
+def _taken(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 @click.command(name="train", help="Train from a YAML file, or continue a run with --resume.")

@@ -1,0 +1,30 @@
+"""Runs that really learn: ``nox -s learn``. The files are those of ``configs/``, unchanged."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tesserl_configs import load_config
+from tesserl_trainer import train
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+def learned(tmp_path: Path, name: str, *overrides: str) -> dict:
+    config = load_config(CONFIGS / name, overrides)
+    return json.loads((train(config, run_dir=tmp_path / "run") / "evaluation.json").read_text())
+
+
+@pytest.mark.learn
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+def test_iqn_balances_the_pole(tmp_path, seed):
+    result = learned(tmp_path, "iqn/cartpole.yaml", f"seed={seed}")
+    assert result["episodes"] == 100
+    assert result["return_mean"] >= 475
+    assert result["last_return_mean"] >= 400
+
+
+@pytest.mark.learn
+def test_iqn_lands(tmp_path):
+    assert learned(tmp_path, "iqn/lunarlander.yaml")["return_mean"] >= 150
