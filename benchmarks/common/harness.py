@@ -1,0 +1,207 @@
+"""Rounds of peer, ours, peer; the median of the ratios of the rounds; the peer against itself beside it."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Work done, in units of the benchmark, and what it took, in seconds of the clock and of the processor."""
+
+    count: float
+    wall: float
+    cpu: float
+
+
+Side = Callable[[], Measurement]
+
+
+def repeat(function: Callable[[], object], count: int) -> Measurement:
+    """Calls a function ``count`` times."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        function()
+    return Measurement(count, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def repeated(function: Callable[[], object], seconds: float) -> Side:
+    """A side that calls a function as often as fits ``seconds``, found out by a first, warming run."""
+    repeat(function, 3)
+    trial = repeat(function, 5)
+    count = max(1, round(seconds * trial.count / trial.wall))
+    return lambda: repeat(function, count)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a ratio must keep: ``cost`` is our time by the peer's, ``speed`` our rate by the peer's."""
+
+    kind: Literal["cost", "speed"]
+    limit: float | None = None
+
+    def holds(self, ratio: float) -> bool:
+        if self.limit is None:
+            return True
+        return ratio <= self.limit if self.kind == "cost" else ratio >= self.limit
+
+    def __str__(self) -> str:
+        if self.limit is None:
+            return self.kind
+        return f"{self.kind} {'<=' if self.kind == 'cost' else '>='} {self.limit:g}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of a benchmark."""
+
+    name: str
+    bar: str
+    ratio: float  # median over the rounds, by the clock
+    ratio_low: float  # quartiles
+    ratio_high: float
+    ratio_cpu: float  # by processor time, which other processes disturb less
+    itself: float  # the peer after us by the peer before us: 1 on a quiet machine
+    ours: float  # median rate, per second of the clock
+    peer: float
+    rounds: int
+    holds: bool
+
+    def line(self) -> str:
+        spread = f"{self.ratio_low:.3f} to {self.ratio_high:.3f}"
+        return (
+            f"{self.name:<44} {self.ratio:7.3f}  {spread:>16}  {self.ratio_cpu:7.3f}  {self.itself:7.3f}"
+            f"  {self.ours:10.1f}  {self.peer:10.1f}  {self.bar} {'' if self.holds else 'MISSED'}"
+        )
+
+
+HEADER = (
+    f"{'':<44} {'ratio':>7}  {'quartiles':>16}  {'by CPU':>7}  {'itself':>7}  {'ours /s':>10}  {'peer /s':>10}  bar"
+)
+
+
+def compare(name: str, peer: Side, ours: Side, bar: Bar, *, rounds: int) -> Comparison:
+    """Measures rounds of peer, ours, peer and prints the row."""
+    ratios, ratios_cpu, itself, our_rates, peer_rates = [], [], [], [], []
+    for _ in range(rounds):
+        before, own, after = peer(), ours(), peer()
+        peer_wall = (before.wall / before.count + after.wall / after.count) / 2
+        peer_cpu = (before.cpu / before.count + after.cpu / after.count) / 2
+        cost, cost_cpu = own.wall / own.count / peer_wall, own.cpu / own.count / peer_cpu
+        ratios.append(cost if bar.kind == "cost" else 1 / cost)
+        ratios_cpu.append(cost_cpu if bar.kind == "cost" else 1 / cost_cpu)
+        itself.append(after.wall / after.count * before.count / before.wall)
+        our_rates.append(own.count / own.wall)
+        peer_rates.append(1 / peer_wall)
+    low, ratio, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
+    result = Comparison(
+        name=name,
+        bar=str(bar),
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        ratio_cpu=statistics.median(ratios_cpu),
+        itself=statistics.median(itself),
+        ours=statistics.median(our_rates),
+        peer=statistics.median(peer_rates),
+        rounds=rounds,
+        holds=bar.holds(ratio),
+    )
+    print(result.line(), flush=True)
+    return result
+
+
+def arguments(description: str, *, seconds: float) -> argparse.ArgumentParser:
+    """The options that all benchmarks share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=11, help="rounds of peer, ours, peer (default 11)")
+    parser.add_argument("--seconds", type=float, default=seconds, help=f"length of one measurement ({seconds:g})")
+    return parser
+
+
+def finish(benchmark: str, comparisons: list[Comparison], **extra: object) -> None:
+    """Writes ``results/<benchmark>.json`` and exits non-zero where a bar was missed."""
+    RESULTS.mkdir(exist_ok=True)
+    record = {
+        "benchmark": benchmark,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()},
+        "python": platform.python_version(),
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+        **extra,
+    }
+    path = RESULTS / f"{benchmark}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {path}")
+    missed = [comparison.name for comparison in comparisons if not comparison.holds]
+    if missed:
+        sys.exit(f"missed: {', '.join(missed)}")
+
+
+def processor() -> str:
+    """Name of the processor, where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+class Worker:
+    """A side in a process of its own, perhaps another environment: a request a line, an answer a line, both JSON.
+
+    It waits while other sides are measured. ``python`` is the interpreter, ``script`` a file of ``workers/``.
+    """
+
+    def __init__(self, script: str, settings: dict[str, object], *, python: str = sys.executable) -> None:
+        path = Path(__file__).parents[1] / "workers" / script
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "RL_WARNINGS": "False"}
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by __exit__)
+        self._process = subprocess.Popen(
+            [python, str(path), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment,
+        )
+        self._answer()
+
+    def ask(self, request: object) -> dict[str, float]:
+        """Sends a request and waits for its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def measure(self, request: object) -> Measurement:
+        """An answer that is a measurement."""
+        return Measurement(**self.ask(request))
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):  # libraries print too
+                return json.loads(line)
+        code = self._process.wait()
+        self._errors.seek(0)
+        raise RuntimeError(f"{self._process.args} ended with exit code {code}:\n{self._errors.read()[-2000:]}")
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._errors.close()

@@ -1,0 +1,63 @@
+"""One IQN loss on a two-layer body: the passes of ``IQNLoss``, written down in the order in which they run."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Parameters = list[Tensor]  # weight and bias of two body layers, of the embedding, and of one or two layers of the head
+
+
+def body(p: Parameters, observation: Tensor) -> Tensor:
+    hidden = torch.relu(functional.linear(observation, p[0], p[1]))
+    return torch.relu(functional.linear(hidden, p[2], p[3]))
+
+
+def quantiles(p: Parameters, features: Tensor, taus: Tensor, frequencies: Tensor) -> Tensor:
+    """``[B, K, A]``."""
+    embedding = torch.relu(functional.linear(torch.cos(taus.unsqueeze(-1) * frequencies), p[4], p[5]))
+    hidden = features.unsqueeze(1) * embedding
+    if len(p) == 10:
+        hidden = torch.relu(functional.linear(hidden, p[6], p[7]))
+    return functional.linear(hidden, p[-2], p[-1])
+
+
+def iqn_loss(
+    online: Parameters,
+    target: Parameters,
+    frequencies: Tensor,
+    observation: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    next_observation: Tensor,
+    terminated: Tensor,
+    *,
+    discount: float,
+    num_taus: int,
+    num_policy_taus: int,
+) -> Tensor:
+    """Double-Q IQN loss of a batch ``[B]`` (observations ``[B, F]``); the mean over it."""
+    batch_size = len(reward)
+    with torch.no_grad():
+        taus = torch.rand(batch_size, num_taus)
+        next_quantiles = quantiles(target, body(target, next_observation), taus, frequencies)
+    taus = torch.rand(batch_size, num_taus)
+    values = quantiles(online, body(online, observation), taus, frequencies)
+    predicted = values.gather(-1, action.view(-1, 1, 1).expand(-1, num_taus, 1))  # [B, N, 1]
+    with torch.no_grad():
+        policy_taus = torch.rand(num_policy_taus)
+        next_values = quantiles(online, body(online, next_observation), policy_taus, frequencies).mean(1)
+        best = next_values.argmax(-1).view(-1, 1, 1).expand(-1, num_taus, 1)
+        bootstrap = torch.where(terminated, 0.0, discount).unsqueeze(-1)
+        targets = reward.unsqueeze(-1) + bootstrap * next_quantiles.gather(-1, best).squeeze(-1)
+        targets = targets.unsqueeze(1).expand(-1, num_taus, -1)  # [B, N, M]
+    taus = taus.unsqueeze(-1)
+    predicted = predicted.expand(-1, -1, num_taus)
+    huber = functional.smooth_l1_loss(predicted, targets, reduction="none")
+    weight = torch.where(targets < predicted, 1 - taus, taus)
+    return (weight * huber).sum() / (num_taus * batch_size)
+
+
+def cosine_frequencies(num_cosines: int) -> Tensor:
+    return torch.linspace(0, (num_cosines - 1) * math.pi, num_cosines)
