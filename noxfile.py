@@ -116,13 +116,6 @@ def install_wheels(
     session.install("--no-compile", "--quiet", "--no-deps", "--force-reinstall", *wheels, own)
 
 
-def run_marked(session: nox.Session, marker: str) -> None:
-    """Run the tests of all packages that are marked ``marker``, one process, all wheels installed."""
-    needed = sorted({line for name in PROJECTS for line in test_requirements(name)})
-    install_wheels(session, "trainer", *needed)
-    session.run("pytest", "-m", marker, "packages", *session.posargs, env=TEST_ENVIRONMENT)
-
-
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel of every package into dist/, in place of older ones."""
@@ -225,25 +218,29 @@ def train(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def learn(session: nox.Session) -> None:
-    """Train to the learning bars: the tests marked ``learn``, of all packages."""
-    run_marked(session, "learn")
+    """Train an experiment with several seeds and print its row of docs/results.md; -- takes the file and options."""
+    install_wheels(session, "trainer", extras="[box2d,minatar]")
+    arguments = session.posargs or ["configs/iqn/cartpole.yaml", "--seeds", "1", "2", "3", "4", "5"]
+    session.run("python", "benchmarks/learning.py", *arguments, env=TEST_ENVIRONMENT)
 
 
 @nox.session(requires=["build"])
 def soak(session: nox.Session) -> None:
     """Run the tests marked ``soak``, of all packages: kills, hung workers, memory."""
-    run_marked(session, "soak")
+    needed = sorted({line for name in PROJECTS for line in test_requirements(name)})
+    install_wheels(session, "trainer", *needed)
+    session.run("pytest", "-m", "soak", "packages", *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session(requires=["build"])
 def bench(session: nox.Session) -> None:
-    """Measure speed against peers: every script of benchmarks/, or those named after --, without .py."""
+    """Measure speed against peers: all benchmarks, or the one named after --, with its options."""
     install_wheels(session, "trainer", *TOOLS["bench"])
     # Without what they require: bounds on pandas and virtualenv contradict constraints.txt; "bench" has what they use.
     session.install("--no-compile", "--no-deps", *TOOLS["bench-peers"])
-    scripts = session.posargs or [path.stem for path in sorted(ROOT.glob("benchmarks/*.py"))]
-    for script in scripts:
-        session.run("python", f"benchmarks/{script}.py", env=TEST_ENVIRONMENT)
+    every = [[path.stem] for path in sorted(ROOT.glob("benchmarks/*.py")) if path.stem != "learning"]
+    for name, *options in [session.posargs] if session.posargs else every:
+        session.run("python", f"benchmarks/{name}.py", *options, env=TEST_ENVIRONMENT)
 
 
 @nox.session(default=False)
