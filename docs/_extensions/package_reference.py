@@ -1,7 +1,11 @@
-"""A reference page per package with all that its ``__all__`` names: no public name can be missing."""
+"""A reference page per package with all that its ``__all__`` names, and the map of modules for ``architecture.md``.
+
+Both are made from the packages, so that no public name and no module can be missing.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 from pathlib import Path
@@ -38,6 +42,22 @@ def generate(app: Any) -> None:
             directive, options = _directive(getattr(module, name))
             page += ENTRY.format(directive=directive, options=options, module=module_name, name=name)
         _write(target / f"{folder.name}.md", page)
+    _write(target / "modules.txt", module_map(Path(app.srcdir).parent / "packages"))
+
+
+def module_map(packages: Path) -> str:
+    """A table per package: each module and the first line of its docstring."""
+    lines: list[str] = []
+    for source in sorted(packages.glob("*/src/*")):
+        lines += [f"### {source.name}", "", "| module | what it holds |", "|---|---|"]
+        for path in sorted(source.rglob("*.py")):
+            name = ".".join(path.relative_to(source).with_suffix("").parts)
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if "__" not in name and docstring:
+                first = docstring.split("\n\n", 1)[0].replace("\n", " ").replace("|", "\\|")
+                lines.append(f"| `{name}` | {first} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def class_signature(
