@@ -12,7 +12,7 @@ def test_public_names_are_sorted_and_importable():
 
 
 def test_import_brings_no_torchrl_no_environment_no_configuration():
-    forbidden = ["torchrl", "gymnasium", "pydantic", "yaml", "transformers"]
+    forbidden = ["torchrl", "gymnasium", "pydantic", "yaml", "transformers", "huggingface_hub", "tensordict"]
     code = f"import sys, tesserl_nn_components; print([m for m in {forbidden} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -3,7 +3,6 @@
 from tesserl_nn_components.__about__ import __version__
 from tesserl_nn_components.conv import COMPACT_CNN, NATURE_CNN, Conv2dHead, Conv2dStack, conv2d_output_shape
 from tesserl_nn_components.decoder import QuantileDecoder, TransformerSlot
-from tesserl_nn_components.freeze import freeze
 from tesserl_nn_components.fusion import ConcatFusion, PostConcatFusion, UnifiedFusion, VisionTransformerFusion
 from tesserl_nn_components.gradients import ScaleGrad, scale_grad
 from tesserl_nn_components.heads import CategoricalHead, DuelingHead, GaussianHead, MultiCategoricalHead, ValueHead
@@ -14,6 +13,15 @@ from tesserl_nn_components.leading_dims import infer_leading_dims, restore_leadi
 from tesserl_nn_components.mlp import MLP
 from tesserl_nn_components.noisy import NoisyLinear, reset_noise, zero_noise
 from tesserl_nn_components.normalization import FixedNormalizer, RunningNormalizer
+from tesserl_nn_components.parts import freeze, parameter_groups
+from tesserl_nn_components.pretrained import (
+    from_pretrained,
+    load_pretrained,
+    pull_from_hub,
+    push_to_hub,
+    read_config,
+    save_pretrained,
+)
 from tesserl_nn_components.spectral import SpectralConv2d
 from tesserl_nn_components.state_dict import strip_ddp_state_dict, update_state_dict
 from tesserl_nn_components.tokens import DenseTokenizer, FeatureTokenizer, TokenSequence
@@ -62,10 +70,17 @@ __all__ = [
     "__version__",
     "conv2d_output_shape",
     "freeze",
+    "from_pretrained",
     "infer_leading_dims",
+    "load_pretrained",
     "orthogonal_init",
+    "parameter_groups",
+    "pull_from_hub",
+    "push_to_hub",
+    "read_config",
     "reset_noise",
     "restore_leading_dims",
+    "save_pretrained",
     "scale_grad",
     "strip_ddp_state_dict",
     "update_state_dict",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from tesserl_nn_components.freeze import freeze
+from tesserl_nn_components.parts import freeze
 from tesserl_nn_components.pixels import as_image_batch, check_image_shape, scale_pixels
 from tesserl_nn_components.transformer import Pooling, TokenEncoder, TokenPooling
 

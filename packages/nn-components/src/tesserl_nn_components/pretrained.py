@@ -1,0 +1,321 @@
+"""Saving a trained network, or a part of one, and starting another one from it.
+
+What is saved is a directory of three files, the names being those of the Hugging Face hub: ``model.safetensors`` (every
+parameter and every buffer, so that data statistics travel with the weights), ``config.json`` (what the network is built
+from) and ``README.md`` (a model card). Nothing in it is code and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tesserl_nn_components.__about__ import __version__
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+FORMAT_VERSION = 1
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def save_pretrained(
+    module: nn.Module, directory: str | Path, *, config: Mapping[str, Any], description: str = ""
+) -> Path:
+    """Save a network with what it is built from.
+
+    A model card that is there already is kept. Tensors that share memory are each stored under their own name, so that
+    a network without the tie can be started from them.
+
+    Args:
+        module: network, body, encoder or head.
+        directory: made where it is missing.
+        config: JSON values that say how the network is built, most simply the keyword arguments of its class; tuples
+            become lists.
+        description: prose for the model card: task, data, licence, results.
+
+    Returns:
+        The directory.
+
+    Raises:
+        TypeError: if an entry of ``config`` is no JSON value, or the state dict holds something that is no tensor.
+        ValueError: if the network is on the meta device and has no values.
+    """
+    plain = {key: _as_json(value, key) for key, value in config.items()}
+    # Clones: safetensors refuses tensors that share memory
+    tensors = {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in _state_of(module, "save").items()
+    }
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    record = {"format_version": FORMAT_VERSION, "module": kind, "tesserl_nn_components": __version__, "config": plain}
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = directory / f"{WEIGHTS}.partial"
+    save_file(tensors, partial, metadata={"format": "pt"})
+    partial.replace(directory / WEIGHTS)  # an interrupted save leaves the weights that were there
+    (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if not (directory / CARD).exists():
+        (directory / CARD).write_text(_model_card(module, record, description), encoding="utf-8")
+    return directory
+
+
+def from_pretrained(build: Callable[..., Module], directory: str | Path) -> Module:
+    """Build a network from a saved configuration and give it the saved weights.
+
+    Args:
+        build: called with the saved ``config`` as keyword arguments: the network's class, or a function.
+        directory: written by :func:`save_pretrained`, or returned by :func:`pull_from_hub`.
+
+    Returns:
+        What ``build`` returned, in training mode unless ``build`` changed that.
+
+    Raises:
+        FileNotFoundError: if the directory lacks a file.
+        TypeError: if ``build`` does not take this configuration.
+        ValueError: if the weights do not fit, see :func:`load_pretrained`.
+    """
+    config = read_config(directory)
+    try:
+        module = build(**config)
+    except TypeError as error:
+        name = getattr(build, "__qualname__", repr(build))
+        raise TypeError(
+            f"{name} must take the keyword arguments of {Path(directory) / CONFIG}, {sorted(config)}: {error}"
+        ) from error
+    load_pretrained(module, directory)
+    return module
+
+
+def load_pretrained(module: nn.Module, directory: str | Path, *, part: str = "") -> None:
+    """Give a network, or a part of one, the weights of a saved one, by name.
+
+    Every name and every shape must agree, on both sides; nothing is changed unless all do. To take over single parts,
+    name the part on each side: ``load_pretrained(network.body.vision, directory, part="vision")``. Values take the
+    dtype and the device of ``module``; which parameters are frozen does not change.
+
+    Args:
+        module: network or part, changed in place.
+        directory: written by :func:`save_pretrained`, or returned by :func:`pull_from_hub`.
+        part: dotted name of a part of the saved network; empty for all of it.
+
+    Raises:
+        FileNotFoundError: if the directory lacks a file.
+        TypeError: if the state of ``module`` holds something that is no tensor.
+        ValueError: if a file is damaged or of a later format, if ``module`` is on the meta device, or if names, shapes
+            or kinds of number differ; the message lists all of them with the shapes of both sides.
+    """
+    read_config(directory)
+    path = Path(directory) / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"a saved network must have {CONFIG} and {WEIGHTS}, got no {path}")
+    try:
+        saved = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a safetensors file, got {error}; save or download it again") from error
+    if part:
+        prefix = f"{part}."
+        parts = sorted({name.partition(".")[0] for name in saved})
+        saved = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
+        if not saved:
+            raise ValueError(f"part must be a part of the network in {path}, got {part!r}; its parts are {parts}")
+    problems = _differences(_state_of(module, "load into"), saved)
+    if problems:
+        source = f'part "{part}" of {path}' if part else str(path)
+        raise ValueError(
+            f"{source} does not fit {type(module).__name__}; build it as {CONFIG} beside the file says, or load the "
+            "parts that fit one by one (part=):\n  " + "\n  ".join(problems)
+        )
+    module.load_state_dict(saved)
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """Return the ``config`` that a network was saved with.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or of a later format than this version knows.
+    """
+    path = Path(directory) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"a saved network must have {CONFIG} and {WEIGHTS}, got no {path}")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version, config = record["format_version"], record["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} must be as save_pretrained writes it, got {error!r}") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"format_version of {path} must be {FORMAT_VERSION}, got {version}; "
+            f"install the release of tesserl-nn-components that wrote it, {record.get('tesserl_nn_components')}"
+        )
+    return config
+
+
+def push_to_hub(
+    directory: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    commit_message: str = "Upload network",
+) -> str:
+    """Upload a saved network to the Hugging Face hub: its three files, whatever else the directory holds.
+
+    Credentials are those of ``huggingface_hub`` (``hf auth login``). Needs the extra ``tesserl-nn-components[hub]``.
+
+    Args:
+        directory: written by :func:`save_pretrained`.
+        repo_id: ``"owner/name"``; the repository is made where it is missing.
+        private: whether a new repository is private.
+        revision: branch; None for the main one.
+        commit_message: of the upload.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ImportError: if huggingface_hub is not installed.
+        FileNotFoundError: if the directory holds no saved network.
+    """
+    hub = _hub()
+    read_config(directory)
+    if not (Path(directory) / WEIGHTS).is_file():
+        raise FileNotFoundError(f"a saved network must have {CONFIG} and {WEIGHTS}, got no {Path(directory) / WEIGHTS}")
+    api = hub.HfApi()
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=str(directory),
+        allow_patterns=[WEIGHTS, CONFIG, CARD],
+        revision=revision,
+        commit_message=commit_message,
+    )
+    return str(commit.commit_url)
+
+
+def pull_from_hub(repo_id: str, *, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """Download a saved network from the Hugging Face hub, its three files and nothing else.
+
+    Needs the extra ``tesserl-nn-components[hub]``.
+
+    Args:
+        repo_id: ``"owner/name"``.
+        revision: branch, tag or commit; name a commit to get the same weights for ever.
+        local_files_only: never download; take what an earlier call left in the cache.
+
+    Returns:
+        The directory, for :func:`from_pretrained` and :func:`load_pretrained`.
+
+    Raises:
+        ImportError: if huggingface_hub is not installed.
+    """
+    files = [WEIGHTS, CONFIG, CARD]
+    return Path(
+        _hub().snapshot_download(repo_id, revision=revision, local_files_only=local_files_only, allow_patterns=files)
+    )
+
+
+def _state_of(module: nn.Module, action: str) -> dict[str, Tensor]:
+    """Return the state dict, all of it tensors with values.
+
+    Raises:
+        TypeError: if an entry is no tensor.
+        ValueError: if a tensor is on the meta device.
+    """
+    state = module.state_dict()
+    foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise TypeError(
+            f"cannot {action} {type(module).__name__}: its state must be tensors, got {foreign}; "
+            "a safetensors file holds nothing else"
+        )
+    empty = [name for name, value in state.items() if value.is_meta]
+    if empty:
+        raise ValueError(
+            f"cannot {action} {type(module).__name__}: {len(empty)} tensors are on the meta device and have no values, "
+            f"{empty[0]} the first; move it with to_empty(device=...) or build it on a real device"
+        )
+    return state
+
+
+def _differences(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> list[str]:
+    """Return one line for each entry in which the network and the file differ."""
+    lines = [f"missing in the file: {name} {tuple(own[name].shape)}" for name in own if name not in saved]
+    lines += [f"unknown to the network: {name} {tuple(saved[name].shape)}" for name in saved if name not in own]
+    for name, value in own.items():
+        other = saved.get(name, value)
+        if other.shape != value.shape:
+            lines.append(f"shape of {name}: {tuple(other.shape)} in the file, {tuple(value.shape)} in the network")
+        elif other.dtype != value.dtype and not (other.is_floating_point() and value.is_floating_point()):
+            lines.append(f"dtype of {name}: {other.dtype} in the file, {value.dtype} in the network")
+    return lines
+
+
+def _as_json(value: Any, name: str) -> Any:
+    """Return a JSON value that reads back as it is written.
+
+    Raises:
+        TypeError: if there is none; the message names the entry.
+    """
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, list | tuple):
+        return [_as_json(entry, f"{name}[{index}]") for index, entry in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _as_json(entry, f"{name}.{key}") for key, entry in value.items()}
+    raise TypeError(
+        f"config must hold JSON values (None, bool, int, finite float, str, list, dict with str keys), got {name}="
+        f"{value!r}; save what it is made from, and make it in the function given to from_pretrained"
+    )
+
+
+def _model_card(module: nn.Module, record: Mapping[str, Any], description: str) -> str:
+    """Return the text of the model card, in the hub's format."""
+    counts = {"all": sum(parameter.numel() for parameter in module.parameters())}
+    counts |= {name: sum(p.numel() for p in child.parameters()) for name, child in module.named_children()}
+    body = ""
+    if hasattr(module, "in_keys") and hasattr(module, "out_features"):
+        body = f"; inputs {', '.join(module.in_keys)}, {module.out_features} features out"  # type: ignore[arg-type]
+    lines = [
+        "---",
+        "library_name: pytorch",
+        "tags: [pytorch, reinforcement-learning, tesserl]",
+        "---",
+        f"# {type(module).__name__}",
+        "",
+        *([description.strip(), ""] if description.strip() else []),
+        f"`{record['module']}`, saved by tesserl-nn-components {__version__}: {len(module.state_dict())} "
+        f"tensors{body}.",
+        "",
+        "| part | parameters |",
+        "|---|---|",
+        *(f"| {name} | {count:,} |" for name, count in counts.items()),
+        "",
+        "```python",
+        "from tesserl_nn_components import from_pretrained, pull_from_hub",
+        "",
+        f"# build: the network's class, or a function, that takes the keyword arguments in {CONFIG}",
+        'network = from_pretrained(build, pull_from_hub("OWNER/NAME"))',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _hub() -> Any:
+    """Import huggingface_hub.
+
+    Raises:
+        ImportError: if it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ImportError('the hub needs huggingface_hub: install "tesserl-nn-components[hub]"') from error
