@@ -49,7 +49,7 @@ def network(**options):
 def test_embedding_and_product_match_the_reference(start):
     expected = EMBEDDING[f"start{start}"]
     embedding = CosineEmbedding(EMBEDDING["n"], 3, start=start)
-    embedding.linear.load_state_dict({"weight": torch.tensor(EMBEDDING["W"]), "bias": torch.tensor(EMBEDDING["b"])})
+    embedding.load_state_dict({"weight": torch.tensor(EMBEDDING["W"]), "bias": torch.tensor(EMBEDDING["b"])})
     taus = torch.tensor(EMBEDDING["tau"])
     torch.testing.assert_close(embedding(taus), torch.tensor(expected["phi"]), rtol=0, atol=1e-5)
 

@@ -161,7 +161,7 @@ def test_frozen_parts_do_not_move_and_freezing_everything_is_refused(write_confi
     early = load_networks(run_dir / "checkpoints/step_000000240")
     key = "value_network_params.body.vector.mlp.layers.0.weight"
     assert torch.equal(early[key], early[f"target_{key}"])
-    head = "value_network_params.embedding.linear.weight"
+    head = "value_network_params.embedding.weight"
     assert not torch.equal(early[head], early[f"target_{head}"])
     with pytest.raises(ConfigError, match="every part is frozen"):
         train(load_config(write_config(), ("nn.freeze=[vector, heads]",)), run_dir=tmp_path / "none")

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 RiskKind = Literal["cvar", "wang", "pow", "cpw"]
 TauSampling = Literal["uniform", "stratified", "antithetic", "midpoints"]
+RISK_KINDS, TAU_SAMPLINGS = get_args(RiskKind), get_args(TauSampling)
 
 
 def cosine_features(taus: Tensor, num_cosines: int, *, start: int = 0) -> Tensor:
@@ -91,8 +92,8 @@ def check_tau_sampling(kind: str, num_taus: int) -> None:
     Raises:
         ValueError: ``num_taus`` is below 1, or odd with ``antithetic``, or ``kind`` is unknown.
     """
-    if kind not in get_args(TauSampling):
-        raise ValueError(f"tau sampling must be one of {', '.join(get_args(TauSampling))}, got {kind!r}")
+    if kind not in TAU_SAMPLINGS:
+        raise ValueError(f"tau sampling must be one of {', '.join(TAU_SAMPLINGS)}, got {kind!r}")
     if num_taus < 1:
         raise ValueError(f"number of taus must be at least 1, got {num_taus}")
     if kind == "antithetic" and num_taus % 2:
@@ -145,8 +146,8 @@ def check_risk(kind: str, eta: float) -> None:
     Raises:
         ValueError: ``kind`` is unknown or ``eta`` is out of its range.
     """
-    if kind not in get_args(RiskKind):
-        raise ValueError(f"risk distortion must be one of {', '.join(get_args(RiskKind))}, got {kind!r}")
+    if kind not in RISK_KINDS:
+        raise ValueError(f"risk distortion must be one of {', '.join(RISK_KINDS)}, got {kind!r}")
     if not math.isfinite(eta):
         raise ValueError(f"eta of the risk distortion {kind} must be finite, got {eta}")
     if kind == "cvar" and not 0 < eta <= 1:

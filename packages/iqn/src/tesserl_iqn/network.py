@@ -9,12 +9,13 @@ import torch
 from tensordict import NestedKey
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tesserl_iqn.functional import cosine_features
 from tesserl_nn_components import MLP, DuelingHead, NoisyLinear
 
 
-class CosineEmbedding(nn.Module):
+class CosineEmbedding(nn.Linear):
     """Embedding of quantile fractions, ``relu(W cos(pi * i * tau) + b)`` (IQN, Dabney et al. 2018, arXiv:1806.06923).
 
     Args:
@@ -27,14 +28,12 @@ class CosineEmbedding(nn.Module):
     """
 
     def __init__(self, num_cosines: int, features: int, *, start: int = 0) -> None:
-        super().__init__()
         if num_cosines < 1:
             raise ValueError(f"num_cosines must be at least 1, got {num_cosines}")
         if start < 0:
             raise ValueError(f"start of the cosine index must be 0 (paper) or 1 (Dopamine), got {start}")
-        self.num_cosines = num_cosines
+        super().__init__(num_cosines, features)
         self.start = start
-        self.linear = nn.Linear(num_cosines, features)
 
     def forward(self, taus: Tensor) -> Tensor:
         """Embed fractions.
@@ -45,8 +44,8 @@ class CosineEmbedding(nn.Module):
         Returns:
             Embedding, at least 0, ``[*B, K, features]``.
         """
-        cosines = cosine_features(taus, self.num_cosines, start=self.start)
-        return torch.relu_(self.linear(cosines.to(self.linear.weight.dtype)))
+        cosines = cosine_features(taus, self.in_features, start=self.start)
+        return torch.relu_(functional.linear(cosines.to(self.weight.dtype), self.weight, self.bias))
 
 
 class QuantileNetwork(nn.Module):
