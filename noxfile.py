@@ -204,7 +204,7 @@ def imports(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation, warnings being errors, and run its examples."""
     install_wheels(session, "trainer", *TOOLS["docs"])
-    session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
     pages = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/*.md"))]
     session.run("python", ".ci/run_examples.py", *pages, env=TEST_ENVIRONMENT)
 
