@@ -7,6 +7,7 @@ from tesserl_nn_components.fusion import ConcatFusion, PostConcatFusion, Unified
 from tesserl_nn_components.gradients import ScaleGrad, scale_grad
 from tesserl_nn_components.heads import CategoricalHead, DuelingHead, GaussianHead, MultiCategoricalHead, ValueHead
 from tesserl_nn_components.hf import HFVisionEncoder
+from tesserl_nn_components.hub import pull_from_hub, push_to_hub
 from tesserl_nn_components.impala import ImpalaCNN
 from tesserl_nn_components.init import orthogonal_init
 from tesserl_nn_components.leading_dims import infer_leading_dims, restore_leading_dims
@@ -14,14 +15,7 @@ from tesserl_nn_components.mlp import MLP
 from tesserl_nn_components.noisy import NoisyLinear, reset_noise, zero_noise
 from tesserl_nn_components.normalization import FixedNormalizer, RunningNormalizer
 from tesserl_nn_components.parts import freeze, parameter_groups
-from tesserl_nn_components.pretrained import (
-    from_pretrained,
-    load_pretrained,
-    pull_from_hub,
-    push_to_hub,
-    read_config,
-    save_pretrained,
-)
+from tesserl_nn_components.pretrained import from_pretrained, load_pretrained, read_config, save_pretrained
 from tesserl_nn_components.spectral import SpectralConv2d
 from tesserl_nn_components.state_dict import strip_ddp_state_dict, update_state_dict
 from tesserl_nn_components.tokens import DenseTokenizer, FeatureTokenizer, TokenSequence

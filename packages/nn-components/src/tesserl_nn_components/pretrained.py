@@ -7,7 +7,6 @@ from) and ``README.md`` (a model card). Nothing in it is code and nothing is unp
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -112,9 +111,7 @@ def load_pretrained(module: nn.Module, directory: str | Path, *, part: str = "")
             or kinds of number differ; the message lists all of them with the shapes of both sides.
     """
     read_config(directory)
-    path = Path(directory) / WEIGHTS
-    if not path.is_file():
-        raise FileNotFoundError(f"a saved network must have {CONFIG} and {WEIGHTS}, got no {path}")
+    path = saved_file(directory, WEIGHTS)
     try:
         saved = load_file(path)
     except SafetensorError as error:
@@ -142,9 +139,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or of a later format than this version knows.
     """
-    path = Path(directory) / CONFIG
-    if not path.is_file():
-        raise FileNotFoundError(f"a saved network must have {CONFIG} and {WEIGHTS}, got no {path}")
+    path = saved_file(directory, CONFIG)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         version, config = record["format_version"], record["config"]
@@ -158,68 +153,16 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return config
 
 
-def push_to_hub(
-    directory: str | Path,
-    repo_id: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    commit_message: str = "Upload network",
-) -> str:
-    """Upload a saved network to the Hugging Face hub: its three files, whatever else the directory holds.
-
-    Credentials are those of ``huggingface_hub`` (``hf auth login``). Needs the extra ``tesserl-nn-components[hub]``.
-
-    Args:
-        directory: written by :func:`save_pretrained`.
-        repo_id: ``"owner/name"``; the repository is made where it is missing.
-        private: whether a new repository is private.
-        revision: branch; None for the main one.
-        commit_message: of the upload.
-
-    Returns:
-        The address of the commit.
+def saved_file(directory: str | Path, name: str) -> Path:
+    """Return the path of a file of a saved network.
 
     Raises:
-        ImportError: if huggingface_hub is not installed.
-        FileNotFoundError: if the directory holds no saved network.
+        FileNotFoundError: if there is none.
     """
-    hub = _hub()
-    read_config(directory)
-    if not (Path(directory) / WEIGHTS).is_file():
-        raise FileNotFoundError(f"a saved network must have {CONFIG} and {WEIGHTS}, got no {Path(directory) / WEIGHTS}")
-    api = hub.HfApi()
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=str(directory),
-        allow_patterns=[WEIGHTS, CONFIG, CARD],
-        revision=revision,
-        commit_message=commit_message,
-    )
-    return str(commit.commit_url)
-
-
-def pull_from_hub(repo_id: str, *, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """Download a saved network from the Hugging Face hub, its three files and nothing else.
-
-    Needs the extra ``tesserl-nn-components[hub]``.
-
-    Args:
-        repo_id: ``"owner/name"``.
-        revision: branch, tag or commit; name a commit to get the same weights for ever.
-        local_files_only: never download; take what an earlier call left in the cache.
-
-    Returns:
-        The directory, for :func:`from_pretrained` and :func:`load_pretrained`.
-
-    Raises:
-        ImportError: if huggingface_hub is not installed.
-    """
-    files = [WEIGHTS, CONFIG, CARD]
-    return Path(
-        _hub().snapshot_download(repo_id, revision=revision, local_files_only=local_files_only, allow_patterns=files)
-    )
+    path = Path(directory) / name
+    if not path.is_file():
+        raise FileNotFoundError(f"a saved network must have {CONFIG} and {WEIGHTS}, got no {path}")
+    return path
 
 
 def _state_of(module: nn.Module, action: str) -> dict[str, Tensor]:
@@ -307,15 +250,3 @@ def _model_card(module: nn.Module, record: Mapping[str, Any], description: str) 
         "",
     ]
     return "\n".join(lines)
-
-
-def _hub() -> Any:
-    """Import huggingface_hub.
-
-    Raises:
-        ImportError: if it is not installed; the message names the extra.
-    """
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise ImportError('the hub needs huggingface_hub: install "tesserl-nn-components[hub]"') from error
