@@ -19,8 +19,11 @@ environment:
     - {kind: reward_clip, low: -2, high: 3}
 nn:
   vision: {kind: cnn, channels: [5, 7], kernel_sizes: [3, 2], strides: [2, 1], paddings: [0, 1], hidden_sizes: [11]}
-  vector: {kind: mlp, hidden_sizes: [], mean: [0.5, -1], std: [1, 2.5e+0]}
-  heads: {hidden_sizes: [], dueling: true, noisy: true}
+  vector: {kind: mlp, hidden_sizes: [], normalization: {kind: fixed, mean: [0.5, -1], std: [1, 2.5e+0]}}
+  fusion:
+    {kind: post_concat, layout: {kind: token_sequence, vector_tokens: {kind: per_feature}}, trunk: {kind: mlp}}
+  heads: {hidden_sizes: [], dueling: true, noisy: true, value: {kind: transformer, feedforward_ratio: 2}}
+  learning_rate_factors: {trunk: 1e-1}
   freeze: [vision]
 algorithm: iqn
 iqn:

@@ -7,17 +7,23 @@ MESSAGES = {  # override -> message after the place
     "evaluation.zzz=5": "evaluation.zzz: unknown key; legal here: interval, episodes, final_episodes, seed, num_envs, "
     "max_episode_steps",
     "nn.vector.strides=[1]": "nn.vector.strides: unknown key here; did you mean nn.vision.strides?",
-    "nn.vision={kind: none, channels: [8]}": "nn.vision.channels: unknown key for kind none; it belongs to kind cnn",
+    "nn.vision={kind: none, channels: [8]}": "nn.vision.channels: unknown key for kind none; it belongs to kind cnn, "
+    "impala",
     "replay.alpha=0.5": "replay.alpha: unknown key for kind uniform; it belongs to kind prioritized",
     "iqn.exploration={kind: epsilon, epsilon: 0.1, temperature: 1}": "iqn.exploration.temperature: unknown key for "
     "kind epsilon; it belongs to kind boltzmann",
-    "nn.fusion={kind: none, num_layers: 2}": "nn.fusion.num_layers: unknown key; legal here: kind only",
+    "nn.fusion={kind: none, layers: 2}": "nn.fusion.layers: unknown key; legal here: kind only",
+    "nn.fusion={kind: unified, layout: 2}": "nn.fusion.layout: unknown key for kind unified; it belongs to kind "
+    "post_concat",
+    "nn.vector.mean=[1]": "nn.vector.mean: unknown key here; did you mean nn.vector.normalization.mean?",
+    "nn.learning_rate_factors={visoin: 2}": "nn.learning_rate_factors.visoin: unknown key; did you mean vision?",
     "discount=0.9": "discount: unknown key here; did you mean iqn.discount?",
     "iqn.munchausen={tau: 1}": "iqn.munchausen.tau: unknown key; legal here: alpha, temperature, clip, log_policy",
     "algorithm=ppo": 'algorithm: expected one of iqn, got "ppo"',
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "
     'got "asink"; did you mean async?',
-    "nn.freeze=[hedas]": 'nn.freeze.0: expected one of vision, vector, fusion, heads, got "hedas"; did you mean heads?',
+    "nn.freeze=[hedas]": "nn.freeze.0: expected one of vision, vector, fusion, trunk, embedding, heads, advantage, "
+    'policy, value, got "hedas"; did you mean heads?',
     "iqn.cosine_start=2": "iqn.cosine_start: expected one of 0, 1, got 2",
     "optimizer={kind: adan}": "optimizer: expected one of the kinds adam, adamw, radam, sgd, got adan; "
     "did you mean adam?",
@@ -31,10 +37,10 @@ MESSAGES = {  # override -> message after the place
     "(paper: 1)",
     "seed=true": "seed: expected a whole number, got true; seed of everything that is random, >= 0",
     'seed="3"': None,  # an override is read as YAML: quoted it is text
-    "nn.heads.hidden_sizes=5": "nn.heads.hidden_sizes: expected a list, got 5; widths of the hidden layers, of each "
-    "stream if dueling (IQN paper: one of 512)",
+    "nn.heads.hidden_sizes=5": "nn.heads.hidden_sizes: expected a list, got 5; widths of the hidden layers of each "
+    "stream that has no block of its own, >= 1 (IQN paper: 512)",
     "nn.heads.noisy=maybe": 'nn.heads.noisy: expected true or false, got "maybe"; noisy linear layers (Fortunato et '
-    "al. 2018), sigma 0.5",
+    "al. 2018), sigma 0.5; iqn only",
     "iqn=7": "iqn: expected keys and values, got 7; options of implicit quantile networks",
     "iqn.kappa=.nan": "iqn.kappa: expected a finite number, got NaN; threshold of the Huber loss, in reward units, "
     ">= 0; 0: quantile loss (paper: 1)",
@@ -43,7 +49,7 @@ MESSAGES = {  # override -> message after the place
     "optimizer.betas=[0.9, 0.9, 0.9]": "optimizer.betas: expected at most 2 entries, got [0.9, 0.9, 0.9]; decay of the "
     "first and the second moment, in [0, 1) (torch's defaults)",
     "nn.vision={kind: cnn, channels: []}": "nn.vision.channels: expected at least 1 entries, got []; output channels "
-    "of each convolution",
+    "of each convolution, >= 1",
     "device=gpu": 'device: got "gpu"; where the networks are: cpu, cuda or cuda:N',
     "name=a/b": 'name: got "a/b"; name of the run and of its directory: letters, digits and _ . + -; null: the file\'s '
     "path below configs/, '/' as '-'",
@@ -100,7 +106,7 @@ OUT_OF_RANGE = [
     "checkpoint.keep_last=0",
     "logging.interval=0",
     "nn.heads.hidden_sizes=[0]",
-    "nn.vector.std=[0]",
+    "nn.vector.normalization={kind: fixed, mean: [0], std: [0]}",
 ]
 
 

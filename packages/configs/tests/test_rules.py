@@ -5,38 +5,6 @@ import pytest
 CNN = "nn.vision={kind: cnn}"
 
 BROKEN = {
-    "there_is_a_branch": (
-        ["nn.vector={kind: none}"],
-        "x.yaml:3: nn: vision and vector are both none; choose an encoder for images (vision) or for vectors (vector)",
-    ),
-    "kernel sizes": (
-        ["nn.vision={kind: cnn, channels: [8, 8], kernel_sizes: [3], strides: [1, 1]}"],
-        "--set nn.vision: nn.vision.kernel_sizes: expected 2 entries, one for each entry of channels, got 1",
-    ),
-    "strides": (
-        ["nn.vision={kind: cnn, channels: [8], kernel_sizes: [3], strides: [1, 1]}"],
-        "--set nn.vision: nn.vision.strides: expected 1 entries, one for each entry of channels, got 2",
-    ),
-    "paddings": (
-        ["nn.vision={kind: cnn, paddings: [1]}"],
-        "--set nn.vision: nn.vision.paddings: expected 3 entries, one for each entry of channels, got 1",
-    ),
-    "mean alone": (
-        ["nn.vector.mean=[0, 0]"],
-        "--set nn.vector.mean: nn.vector.mean: needs nn.vector.std beside it, one number for each feature",
-    ),
-    "std alone": (
-        ["nn.vector.std=[1, 1]"],
-        "--set nn.vector.std: nn.vector.std: needs nn.vector.mean beside it, one number for each feature",
-    ),
-    "mean and std": (
-        ["nn.vector.mean=[0, 0]", "nn.vector.std=[1, 1, 1]"],
-        "--set nn.vector.std: nn.vector.std: expected 2 numbers, one for each entry of mean, got 3",
-    ),
-    "frozen_parts_exist": (
-        ["nn.freeze=[vector, vision]"],
-        "--set nn.freeze: nn.freeze.1: vision has kind none, there is nothing to freeze; parts: vector, heads",
-    ),
     "stacked_frames_are_seen": (
         ["environment.wrappers=[{kind: time_limit, max_episode_steps: 9}, {kind: frame_stack, num_frames: 4}]"],
         "--set environment.wrappers: environment.wrappers.1: frame_stack stacks images and nn.vision has kind none; "
@@ -101,10 +69,6 @@ def test_a_batch_larger_than_the_buffer_is_named_beside_the_warm_up(errors_of):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["nn.vector={kind: none}", CNN],
-        ["nn.vision={kind: cnn, channels: [8, 8], kernel_sizes: [3, 3], strides: [1, 1], paddings: [0, 1]}"],
-        ["nn.vector.mean=[0, 0]", "nn.vector.std=[1, 1]"],
-        ["nn.freeze=[vector, vision, heads]", CNN],
         ["environment.wrappers=[{kind: frame_stack, num_frames: 4}]", CNN],
         ["environment.wrappers=[{kind: reward_clip, low: 0, high: 1}]"],
         ["environment.vectorization=vector_entry_point"],
@@ -121,7 +85,7 @@ def test_what_just_keeps_the_rules_loads(load, overrides):
 
 
 def test_all_broken_rules_are_reported_together(errors_of):
-    messages = errors_of("nn.vector.mean=[0]", "iqn.exploration={kind: noisy}", "iqn.batch_size=500")
+    messages = errors_of("nn.freeze=[vision]", "iqn.exploration={kind: noisy}", "iqn.batch_size=500")
     assert len(messages) == 3
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 GAME = "about the game that the seed system plays; in ours the environment holds it"
 LATER = "belongs to a part of the network that the schema does not have yet"
 ONE_PROCESS = "about processes that run beside each other; ours collects and learns in turns"
-OBSERVATIONS = "about the game's observations; write nn.vector.mean and nn.vector.std for those of your task"
+OBSERVATIONS = "about the game's observations; write those of your task into nn.vector.normalization"
 PLOTS = "about plots and tables of the seed system; ours writes metrics.csv and TensorBoard"
 RESET = "no periodic reset of weights; it is off in the seed system's own files"
 UNUSED = "not read by the seed system either"

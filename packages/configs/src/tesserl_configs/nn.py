@@ -6,40 +6,37 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, NonNegativeInt, Positive, Real, Widths
+from tesserl_configs.base import Block, Count, NonNegativeInt, Positive, Real, Widths
+from tesserl_configs.fusion import Fusion, NoFusion
+from tesserl_configs.layers import ACTIVATION, Activation, TransformerOptions
+from tesserl_configs.vision import NoVision, Vision
 
-Activation = Literal["relu", "tanh", "elu", "gelu", "silu", "leaky_relu"]
-Part = Literal["vision", "vector", "fusion", "heads"]
+Part = Literal["vision", "vector", "fusion", "trunk", "embedding", "heads", "advantage", "policy", "value"]
 
-# --- vision: the encoder of images -------------------------------------------------------------------------------
+# --- vector: the encoder of vector observations ------------------------------------------------------------------
 
 
-class NoVision(Block):
-    """The task has no images."""
+class NoNormalization(Block):
+    """Observations are taken as they are."""
 
     kind: Literal["none"] = "none"
 
 
-class CNNVision(Block):
-    """A stack of convolutions; the defaults are those of Mnih et al. 2015 (Nature 518) for 84 x 84 images."""
+class FixedNormalization(Block):
+    """(x - mean) / std with given statistics."""
 
-    kind: Literal["cnn"] = "cnn"
-    channels: Widths = Field(default=(32, 64, 64), min_length=1, description="Output channels of each convolution.")
-    kernel_sizes: Widths = Field(default=(8, 4, 3), description="Kernel size of each convolution, in pixels.")
-    strides: Widths = Field(default=(4, 2, 1), description="Stride of each convolution, in pixels.")
-    paddings: tuple[NonNegativeInt, ...] | None = Field(
-        default=None, description="Zeros added on each side before each convolution, in pixels; null: none."
-    )
-    activation: Activation = Field(default="relu", description="Activation after each layer.")
-    hidden_sizes: Widths = Field(default=(), description="Widths of the linear layers after flattening.")
-    use_maxpool: bool = Field(
-        default=False, description="Stride by max-pooling after a convolution of stride 1, as rlpyt does."
-    )
+    kind: Literal["fixed"] = "fixed"
+    mean: tuple[Real, ...] = Field(description="Mean of each feature, in the feature's unit.")
+    std: tuple[Positive, ...] = Field(description="Standard deviation of each feature, in the feature's unit, > 0.")
 
 
-Vision = Annotated[NoVision | CNNVision, Field(discriminator="kind")]
+class RunningNormalization(Block):
+    """Mean and variance of all observations that training has seen; clipped to 10 standard deviations."""
 
-# --- vector: the encoder of vector observations ------------------------------------------------------------------
+    kind: Literal["running"] = "running"
+
+
+Normalization = Annotated[NoNormalization | FixedNormalization | RunningNormalization, Field(discriminator="kind")]
 
 
 class NoVector(Block):
@@ -52,37 +49,74 @@ class MLPVector(Block):
     """Normalisation and a multilayer perceptron."""
 
     kind: Literal["mlp"] = "mlp"
-    hidden_sizes: Widths = Field(default=(64, 64), description="Widths of the layers; empty: normalisation only.")
+    normalization: Normalization = Field(
+        default_factory=NoNormalization, description="How observations are normalised before the first layer."
+    )
+    hidden_sizes: Widths = Field(default=(64, 64), description="Widths of the layers, >= 1; empty: normalisation only.")
     activation: Activation = Field(default="relu", description="Activation after each layer.")
     layer_norm: bool = Field(default=False, description="LayerNorm before each activation.")
-    mean: tuple[Real, ...] | None = Field(default=None, description="Fixed mean of each feature; null: 0.")
-    std: tuple[Positive, ...] | None = Field(
-        default=None, description="Fixed standard deviation of each feature, > 0; null: 1."
-    )
 
 
 Vector = Annotated[NoVector | MLPVector, Field(discriminator="kind")]
 
-# --- fusion: how the two branches are joined ---------------------------------------------------------------------
+# --- heads: from features to values or to a policy ---------------------------------------------------------------
 
 
-class NoFusion(Block):
-    """The features of the branches are concatenated."""
+class MLPStream(Block):
+    """A multilayer perceptron."""
 
-    kind: Literal["none"] = "none"
+    kind: Literal["mlp"] = "mlp"
+    hidden_sizes: Widths = Field(default=(512,), description="Widths of the hidden layers, >= 1; empty: linear.")
 
 
-# --- heads: from features to values ------------------------------------------------------------------------------
+class TransformerStream(TransformerOptions):
+    """Transformer layers over chunks of the features, pooling, one hidden layer."""
+
+    kind: Literal["transformer"] = "transformer"
+    d_model: Count = Field(default=128, description="Width of a chunk, >= 1; a multiple of num_heads.")
+    num_layers: NonNegativeInt = Field(default=1, description="Transformer layers, >= 0.")
+    hidden_features: Count = Field(default=512, description="Width of the hidden layer after pooling, >= 1.")
+
+
+Stream = Annotated[MLPStream | TransformerStream, Field(discriminator="kind")]
 
 
 class HeadsConfig(Block):
-    """What turns features into action values."""
+    """What turns features into action values, or into a policy and its value."""
 
     hidden_sizes: Widths = Field(
-        default=(512,), description="Widths of the hidden layers, of each stream if dueling (IQN paper: one of 512)."
+        default=(512,),
+        description="Widths of the hidden layers of each stream that has no block of its own, >= 1 (IQN paper: 512).",
     )
-    dueling: bool = Field(default=False, description="Separate value and advantage streams (Wang et al. 2016).")
-    noisy: bool = Field(default=False, description="Noisy linear layers (Fortunato et al. 2018), sigma 0.5.")
+    activation: Activation = Field(default="relu", description=ACTIVATION)
+    layer_norm: bool = Field(default=False, description="LayerNorm before each activation.")
+    dueling: bool = Field(
+        default=False, description="Separate value and advantage streams (Wang et al. 2016); iqn only."
+    )
+    noisy: bool = Field(default=False, description="Noisy linear layers (Fortunato et al. 2018), sigma 0.5; iqn only.")
+    advantage: Stream | None = Field(
+        default=None, description="The stream of advantages (of all values, unless dueling), iqn only; null: an MLP."
+    )
+    policy: Stream | None = Field(
+        default=None, description="The stream of the policy, not for iqn, which has none; null: an MLP."
+    )
+    value: Stream | None = Field(
+        default=None, description="The stream of the state value, for iqn only if dueling; null: an MLP."
+    )
+
+
+class LearningRateFactors(Block):
+    """The learning rate of each part over that of the optimizer; 1: the same."""
+
+    vision: Positive = Field(default=1.0, description="Encoder of images, > 0.")
+    vector: Positive = Field(default=1.0, description="Encoder of vectors, > 0.")
+    fusion: Positive = Field(default=1.0, description="Everything between the encoders and the heads, > 0.")
+    trunk: Positive = Field(default=1.0, description="The trunk of the fusion alone, > 0.")
+    embedding: Positive = Field(default=1.0, description="Embedding of quantile fractions, > 0.")
+    heads: Positive = Field(default=1.0, description="All heads, > 0.")
+    advantage: Positive = Field(default=1.0, description="The stream of advantages alone, > 0.")
+    policy: Positive = Field(default=1.0, description="The head of the policy alone, > 0.")
+    value: Positive = Field(default=1.0, description="The stream of the state value alone, > 0.")
 
 
 class NNConfig(Block):
@@ -90,6 +124,16 @@ class NNConfig(Block):
 
     vision: Vision = Field(default_factory=NoVision, description="Encoder of images.")
     vector: Vector = Field(default_factory=NoVector, description="Encoder of vector observations.")
-    fusion: NoFusion = Field(default_factory=NoFusion, description="How the two branches are joined.")
-    heads: HeadsConfig = Field(default_factory=HeadsConfig, description="From features to action values.")
-    freeze: tuple[Part, ...] = Field(default=(), description="Parts that do not learn.")
+    fusion: Fusion = Field(default_factory=NoFusion, description="How the two branches are joined.")
+    heads: HeadsConfig = Field(default_factory=HeadsConfig, description="From features to values or to a policy.")
+    freeze: tuple[Part, ...] = Field(
+        default=(),
+        description=(
+            "Parts that do not learn: no gradient, no optimiser state, statistics fixed, dropout off. fusion is all "
+            "between encoders and heads, trunk a part of it; embedding is that of quantile fractions."
+        ),
+    )
+    learning_rate_factors: LearningRateFactors = Field(
+        default_factory=LearningRateFactors,
+        description="Learning rates of parts, as factors of optimizer.learning_rate.",
+    )

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from tesserl_configs import nn_rules
 from tesserl_configs.errors import Problem
 
 if TYPE_CHECKING:
@@ -19,52 +20,9 @@ def check(config: RunConfig) -> Iterator[Problem]:
     return itertools.chain.from_iterable(rule(config) for rule in RULES)
 
 
-def there_is_a_branch(config: RunConfig) -> Iterator[Problem]:
-    """A network without inputs learns nothing."""
-    if config.nn.vision.kind == "none" and config.nn.vector.kind == "none":
-        yield Problem(
-            "nn", "vision and vector are both none; choose an encoder for images (vision) or for vectors (vector)"
-        )
-
-
-def convolutions_have_one_entry_each(config: RunConfig) -> Iterator[Problem]:
-    """Channels, kernel sizes, strides and paddings are columns of one table."""
-    vision = config.nn.vision
-    if vision.kind != "cnn":
-        return
-    columns = {"kernel_sizes": vision.kernel_sizes, "strides": vision.strides, "paddings": vision.paddings}
-    for name, column in columns.items():
-        if column is not None and len(column) != len(vision.channels):
-            yield Problem(
-                f"nn.vision.{name}",
-                f"expected {len(vision.channels)} entries, one for each entry of channels, got {len(column)}",
-            )
-
-
-def statistics_come_together(config: RunConfig) -> Iterator[Problem]:
-    """A mean without a standard deviation is a mistake more often than it is meant."""
-    vector = config.nn.vector
-    if vector.kind != "mlp":
-        return
-    if (vector.mean is None) != (vector.std is None):
-        given, other = ("mean", "std") if vector.std is None else ("std", "mean")
-        yield Problem(f"nn.vector.{given}", f"needs nn.vector.{other} beside it, one number for each feature")
-    elif vector.mean is not None and vector.std is not None and len(vector.mean) != len(vector.std):
-        yield Problem(
-            "nn.vector.std",
-            f"expected {len(vector.mean)} numbers, one for each entry of mean, got {len(vector.std)}",
-        )
-
-
-def frozen_parts_exist(config: RunConfig) -> Iterator[Problem]:
-    """A part of kind none has nothing to freeze."""
-    kinds = {"vision": config.nn.vision.kind, "vector": config.nn.vector.kind, "fusion": config.nn.fusion.kind}
-    for index, name in enumerate(config.nn.freeze):
-        if kinds.get(name) == "none":
-            there = [part for part in (*kinds, "heads") if kinds.get(part) != "none"]
-            yield Problem(
-                f"nn.freeze.{index}", f"{name} has kind none, there is nothing to freeze; parts: {', '.join(there)}"
-            )
+def the_network_fits_together(config: RunConfig) -> Iterator[Problem]:
+    """The rules of `nn_rules`."""
+    return nn_rules.check(config.nn, config.algorithm)
 
 
 def stacked_frames_are_seen(config: RunConfig) -> Iterator[Problem]:
@@ -147,10 +105,7 @@ def batches_fit_the_buffer(config: RunConfig) -> Iterator[Problem]:
 
 
 RULES: tuple[Rule, ...] = (
-    there_is_a_branch,
-    convolutions_have_one_entry_each,
-    statistics_come_together,
-    frozen_parts_exist,
+    the_network_fits_together,
     stacked_frames_are_seen,
     clipped_rewards_have_a_range,
     wrappers_wrap_single_environments,

@@ -98,17 +98,20 @@ def _vision(config: Any, layout: ObservationLayout) -> nn.Module:
 
 def _vector(config: Any, layout: ObservationLayout) -> nn.Module:
     (width,) = layout.shapes["observation"]
-    for name in ("mean", "std"):
-        values = getattr(config, name)
-        if values is not None and len(values) != width:
-            raise ConfigError(f"nn.vector.{name}: expected {width} numbers, one per feature, got {len(values)}")
+    normalization = config.normalization
+    fixed = normalization.kind == "fixed"
+    if fixed and len(normalization.mean) != width:
+        raise ConfigError(
+            f"nn.vector.normalization.mean: expected {width} numbers, one per feature, got {len(normalization.mean)}"
+        )
     return VectorEncoder(
         width,
         hidden_sizes=config.hidden_sizes,
         activation=ACTIVATIONS[config.activation],
         layer_norm=config.layer_norm,
-        mean=config.mean,
-        std=config.std,
+        mean=normalization.mean if fixed else None,
+        std=normalization.std if fixed else None,
+        running=normalization.kind == "running",
     )
 
 

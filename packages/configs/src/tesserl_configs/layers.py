@@ -1,0 +1,48 @@
+"""Options that several parts of a network have in common."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tesserl_configs.base import AtLeastOne, Block, Count, FractionBelowOne
+
+Activation = Literal["relu", "tanh", "elu", "gelu", "silu", "leaky_relu"]
+PixelRange = Literal["unit", "symmetric"]
+
+PIXEL_RANGE = (
+    "What uint8 images are scaled to: unit for [0, 1], symmetric for [-1, 1]; float images are left as they are."
+)
+ACTIVATION = "Activation after each hidden layer."
+
+
+class TransformerOptions(Block):
+    """Layers of self-attention and a GELU feed-forward network, and what makes one vector of their tokens."""
+
+    num_heads: Count = Field(default=4, description="Attention heads, >= 1; divides the token width.")
+    feedforward_ratio: AtLeastOne = Field(
+        default=4.0, description="Hidden width of the feed-forward networks over the token width, >= 1 (ViT: 4)."
+    )
+    dropout: FractionBelowOne = Field(default=0.0, description="Probability of dropping a unit, in [0, 1).")
+    norm: Literal["pre", "post"] = Field(
+        default="pre", description="LayerNorm before each branch (Xiong et al. 2020) or after it (Vaswani et al. 2017)."
+    )
+    pooling: Literal["mean", "cls", "attention"] = Field(
+        default="mean",
+        description="One vector of the tokens: their mean, a learned class token, or the mean by a learned score.",
+    )
+
+
+class HFOptions(Block):
+    """A model of Hugging Face."""
+
+    model: str = Field(min_length=1, description="Name on the Hugging Face hub, or a local directory.")
+    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub; null: its main branch.")
+    local_files_only: bool = Field(default=False, description="Never download.")
+    trust_remote_code: bool = Field(
+        default=False, description="Run code that the hub's repository contains; only for authors whom you trust."
+    )
+    dropout: FractionBelowOne = Field(
+        default=0.0, description="Probability of dropping a unit of the tokens, in [0, 1)."
+    )

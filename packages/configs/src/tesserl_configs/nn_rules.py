@@ -1,0 +1,253 @@
+"""Rules between the keys of ``nn:``, one function each. What needs the sizes of the task's observations is not here."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tesserl_configs.errors import Problem
+from tesserl_configs.fusion import DenseTokens
+from tesserl_configs.nn import HeadsConfig, NNConfig
+from tesserl_configs.vision import PRESETS
+
+NetworkRule = Callable[[NNConfig], Iterator[Problem]]
+
+
+def check(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
+    """Everything in an ``nn:`` block that breaks a rule.
+
+    Args:
+        nn: the block.
+        algorithm: whose network it is: ``iqn`` has quantiles, every other one a policy and a value.
+    """
+    yield from itertools.chain.from_iterable(rule(nn) for rule in RULES)
+    yield from heads_fit_the_algorithm(nn, algorithm)
+    yield from parts_exist(nn, algorithm)
+
+
+def there_is_a_branch(nn: NNConfig) -> Iterator[Problem]:
+    """A network without inputs learns nothing."""
+    if nn.vision.kind == "none" and nn.vector.kind == "none":
+        yield Problem(
+            "nn", "vision and vector are both none; choose an encoder for images (vision) or for vectors (vector)"
+        )
+
+
+def convolutions_have_one_entry_each(nn: NNConfig) -> Iterator[Problem]:
+    """Channels, kernel sizes, strides and paddings are columns of one table; a preset fills the first three."""
+    vision = nn.vision
+    if vision.kind != "cnn":
+        return
+    columns = {"channels": vision.channels, "kernel_sizes": vision.kernel_sizes, "strides": vision.strides}
+    if vision.preset is not None:
+        for name, column in columns.items():
+            if column != PRESETS[vision.preset][name]:
+                yield Problem(
+                    f"nn.vision.{name}",
+                    f"preset {vision.preset} sets it to {list(PRESETS[vision.preset][name])}, got {list(column)}; "
+                    f"remove {name} or preset",
+                )
+        columns = {}
+    for name, entries in {**columns, "paddings": vision.paddings}.items():
+        if entries is not None and len(entries) != len(vision.channels):
+            yield Problem(
+                f"nn.vision.{name}",
+                f"expected {len(vision.channels)} entries, one for each entry of channels, got {len(entries)}",
+            )
+
+
+def statistics_have_one_entry_each(nn: NNConfig) -> Iterator[Problem]:
+    """There is one mean and one standard deviation for each feature."""
+    if nn.vector.kind != "mlp" or nn.vector.normalization.kind != "fixed":
+        return
+    mean, std = nn.vector.normalization.mean, nn.vector.normalization.std
+    if len(mean) != len(std):
+        yield Problem(
+            "nn.vector.normalization.std",
+            f"expected {len(mean)} numbers, one for each entry of mean, got {len(std)}",
+        )
+
+
+def heads_divide_the_width(nn: NNConfig) -> Iterator[Problem]:
+    """Attention heads share the width of the tokens equally."""
+    for path, width_key, block, width in _transformers(nn):
+        if block.num_layers and width % block.num_heads:
+            yield Problem(f"{path}.num_heads", f"expected a divisor of {width_key} = {width}, got {block.num_heads}")
+    vision = nn.vision
+    if vision.kind == "hf" and vision.refine_layers and (vision.out_features or 0) % vision.refine_heads:
+        yield Problem(
+            "nn.vision.refine_heads",
+            f"expected a divisor of nn.vision.out_features = {vision.out_features}, got {vision.refine_heads}",
+        )
+
+
+def class_tokens_need_attention(nn: NNConfig) -> Iterator[Problem]:
+    """Without attention a class token sees nothing."""
+    for path, _, block, _ in _transformers(nn):
+        if block.pooling == "cls" and not block.num_layers:
+            yield Problem(f"{path}.pooling", "cls needs num_layers of at least 1, got 0; choose mean or attention")
+
+
+def kernels_are_odd(nn: NNConfig) -> Iterator[Problem]:
+    """A convolution along the tokens keeps their number."""
+    if nn.fusion.kind != "none" and nn.fusion.trunk.kind == "cnn" and nn.fusion.trunk.kernel_size % 2 == 0:
+        yield Problem("nn.fusion.trunk.kernel_size", f"expected an odd number, got {nn.fusion.trunk.kernel_size}")
+
+
+def trunks_have_tokens(nn: NNConfig) -> Iterator[Problem]:
+    """Under vision_transformer the linear trunk is one layer without tokens."""
+    fusion = nn.fusion
+    if fusion.kind != "vision_transformer" or fusion.trunk.kind != "linear":
+        return
+    for name in ("d_model", "num_tokens"):
+        if getattr(fusion, name) is not None:
+            yield Problem(
+                f"nn.fusion.{name}", "trunk linear has no tokens here; remove the key or choose another trunk"
+            )
+
+
+def image_options_have_an_image(nn: NNConfig) -> Iterator[Problem]:
+    """All tokens of an image come from an encoder that has some, before its pooling."""
+    fusion, vision = nn.fusion, nn.vision
+    if fusion.kind == "vision_transformer" and fusion.vision_features is not None and vision.kind == "none":
+        yield Problem("nn.fusion.vision_features", "nn.vision has kind none; remove the key")
+    takes_all = fusion.kind == "unified"
+    if fusion.kind == "post_concat" and fusion.layout.kind == "token_sequence":
+        takes_all = fusion.layout.image_tokens == "all"
+        if takes_all and vision.kind not in ("vit", "hf"):
+            yield Problem(
+                "nn.fusion.layout.image_tokens",
+                f"all needs an encoder with tokens (vit, hf), got nn.vision of kind {vision.kind}; choose summary",
+            )
+    pooling = getattr(vision, "pooling", "mean")
+    if takes_all and pooling != "mean":
+        yield Problem(
+            "nn.vision.pooling",
+            f"the fusion reads all tokens, before the pooling; expected the default mean, got {pooling}",
+        )
+
+
+def vector_options_have_a_vector(nn: NNConfig) -> Iterator[Problem]:
+    """There are no tokens of a vector that is not there."""
+    if nn.vector.kind != "none":
+        return
+    layout = nn.fusion.layout if nn.fusion.kind == "post_concat" else None
+    if nn.fusion.kind == "unified" and nn.fusion.num_vector_tokens != 1:
+        yield Problem("nn.fusion.num_vector_tokens", "nn.vector has kind none; remove the key")
+    if layout is not None and layout.kind == "token_sequence" and layout.vector_tokens != DenseTokens():
+        yield Problem("nn.fusion.layout.vector_tokens", "nn.vector has kind none; remove the key")
+
+
+def norms_have_a_layer(nn: NNConfig) -> Iterator[Problem]:
+    """A LayerNorm stands between a hidden layer and its activation."""
+    if nn.vector.kind == "mlp" and nn.vector.layer_norm and not nn.vector.hidden_sizes:
+        yield Problem("nn.vector.layer_norm", "there is no layer, nn.vector.hidden_sizes is empty; set it to false")
+
+
+def transformers_is_installed(nn: NNConfig) -> Iterator[Problem]:
+    """Models of Hugging Face need their library."""
+    keys = ["nn.vision.kind"] if nn.vision.kind == "hf" else []
+    if nn.fusion.kind != "none" and nn.fusion.trunk.kind == "hf_embedding":
+        keys.append("nn.fusion.trunk.kind")
+    for key in keys:
+        if importlib.util.find_spec("transformers") is None:
+            yield Problem(key, 'models of Hugging Face need transformers; install "tesserl-nn-components[hf]"')
+
+
+RULES: tuple[NetworkRule, ...] = (
+    there_is_a_branch,
+    convolutions_have_one_entry_each,
+    statistics_have_one_entry_each,
+    heads_divide_the_width,
+    class_tokens_need_attention,
+    kernels_are_odd,
+    trunks_have_tokens,
+    image_options_have_an_image,
+    vector_options_have_a_vector,
+    norms_have_a_layer,
+    transformers_is_installed,
+)
+
+
+def heads_fit_the_algorithm(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
+    """Quantiles have advantages and perhaps values, a policy has neither noise nor advantages."""
+    heads = nn.heads
+    if algorithm == "iqn":
+        if heads.policy is not None:
+            yield Problem("nn.heads.policy", "iqn has no policy; its streams are advantage and, if dueling, value")
+        if heads.value is not None and not heads.dueling:
+            yield Problem("nn.heads.value", "there is no value stream; set nn.heads.dueling: true or remove the key")
+    else:
+        for name in ("dueling", "noisy", "advantage"):
+            if getattr(heads, name):
+                yield Problem(f"nn.heads.{name}", f"belongs to iqn, got algorithm {algorithm}; remove the key")
+    streams = [getattr(heads, name) for name in streams_of(heads, algorithm)]
+    if None not in streams and heads.hidden_sizes != HeadsConfig().hidden_sizes:
+        yield Problem("nn.heads.hidden_sizes", "every stream has a block of its own; remove the key")
+    sizes = [heads.hidden_sizes if stream is None else getattr(stream, "hidden_sizes", (1,)) for stream in streams]
+    if heads.layer_norm and not any(sizes):
+        yield Problem("nn.heads.layer_norm", "there is no hidden layer; set it to false")
+
+
+def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
+    """Frozen parts and those with a learning rate of their own are there, and something learns."""
+    parts = parts_of(nn, algorithm)
+    known = ", ".join(parts)
+    for index, name in enumerate(nn.freeze):
+        if name not in parts:
+            yield Problem(f"nn.freeze.{index}", f"this network has no part {name}; parts: {known}")
+    frozen: set[str] = {inner for name in nn.freeze for inner in (name, *INSIDE.get(name, ()))}
+    without_layers = nn.vector.kind == "mlp" and not nn.vector.hidden_sizes
+    learning = [name for name in parts if name != "heads" and not (name == "vector" and without_layers)]
+    if frozen.issuperset(learning):
+        yield Problem("nn.freeze", "every part is frozen, nothing is left to learn; leave one out")
+    factors = {name for name, factor in nn.learning_rate_factors if factor != 1}
+    for part in sorted(factors):
+        path = f"nn.learning_rate_factors.{part}"
+        inside = sorted(factors.intersection(INSIDE.get(part, ())))
+        if part not in parts:
+            yield Problem(path, f"this network has no part {part}; parts: {known}")
+        elif part in frozen:
+            yield Problem(path, f"{part} is frozen by nn.freeze; remove one of the two")
+        elif part == "vector" and without_layers:
+            yield Problem(path, "there is no layer, nn.vector.hidden_sizes is empty; remove the key")
+        elif inside:
+            yield Problem(path, f"{' and '.join(inside)} in it would have two factors; remove one of them")
+
+
+INSIDE = {"fusion": ("trunk",), "heads": ("advantage", "policy", "value")}
+"""Parts that hold other parts."""
+
+
+def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
+    """The parts of a network that may be frozen or have a learning rate of their own.
+
+    Args:
+        nn: the ``nn:`` block.
+        algorithm: whose network it is.
+    """
+    parts = [name for name in ("vision", "vector", "fusion") if getattr(nn, name).kind != "none"]
+    if nn.fusion.kind != "none" and nn.fusion.trunk.kind != "linear":
+        parts.append("trunk")
+    return [*parts, *(["embedding"] if algorithm == "iqn" else []), "heads", *streams_of(nn.heads, algorithm)]
+
+
+def streams_of(heads: HeadsConfig, algorithm: str) -> list[str]:
+    """The streams that the heads of a network have."""
+    if algorithm != "iqn":
+        return ["policy", "value"]
+    return ["advantage", "value"] if heads.dueling else ["advantage"]
+
+
+def _transformers(nn: NNConfig) -> Iterator[tuple[str, str, Any, int]]:
+    """(path, key of the token width, block, token width) of everything that holds transformer layers."""
+    if nn.vision.kind == "vit":
+        yield "nn.vision", "nn.vision.d_model", nn.vision, nn.vision.d_model
+    if nn.fusion.kind != "none" and nn.fusion.trunk.kind == "native_transformer":
+        yield "nn.fusion.trunk", "nn.fusion.d_model", nn.fusion.trunk, nn.fusion.d_model or 0
+    for name in ("advantage", "policy", "value"):
+        stream = getattr(nn.heads, name)
+        if stream is not None and stream.kind == "transformer":
+            yield f"nn.heads.{name}", f"nn.heads.{name}.d_model", stream, stream.d_model
