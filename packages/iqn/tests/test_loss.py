@@ -33,9 +33,10 @@ class Ones(nn.Module):
 
 def observation_network(num_actions=2, num_blocks=None):
     """Every quantile of action a is ``scale[a] * observation[a]``."""
-    net = QuantileNetwork(Scale(num_actions * (num_blocks or 1)), num_actions, num_blocks=num_blocks, hidden_sizes=())
+    body = Scale(num_actions * (num_blocks or 1))
+    head = nn.Identity() if num_blocks is None else nn.Unflatten(-1, (num_blocks, num_actions))
+    net = QuantileNetwork(body, num_actions, num_blocks=num_blocks, head=head)
     net.embedding = Ones()
-    net.head = nn.Identity()
     return net
 
 

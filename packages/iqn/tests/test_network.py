@@ -54,9 +54,8 @@ def test_embedding_and_product_match_the_reference(start):
     torch.testing.assert_close(embedding(taus), torch.tensor(expected["phi"]), rtol=0, atol=1e-5)
 
     body = VectorEncoder(3, hidden_sizes=[])  # the observation is the feature
-    net = QuantileNetwork(body, 3, num_cosines=EMBEDDING["n"], cosine_start=start, hidden_sizes=())
+    net = QuantileNetwork(body, 3, num_cosines=EMBEDDING["n"], cosine_start=start, head=nn.Identity())
     net.embedding = embedding
-    net.head = nn.Identity()
     product = net(torch.tensor(EMBEDDING["state"]), taus)
     torch.testing.assert_close(product, torch.tensor(expected["hadamard"]), rtol=0, atol=1e-5)
 
@@ -174,9 +173,20 @@ def test_says_what_is_wrong():
         QuantileNetwork(nn.Linear(5, 7), 3)
     with pytest.raises(ValueError, match="num_actions and num_blocks must be at least 1, got 0 and None"):
         QuantileNetwork(VectorEncoder(5, hidden_sizes=[7]), 0)
+    with pytest.raises(ValueError, match="a given head is taken as it is, got dueling=True and noisy=False too"):
+        network(dueling=True, head=nn.Identity())
     with pytest.raises(ValueError, match="start of the cosine index must be 0"):
         CosineEmbedding(64, 7, start=-1)
     with pytest.raises(ValueError, match="num_cosines must be at least 1, got 0"):
         CosineEmbedding(0, 7)
     with pytest.raises(ValueError, match=r"taus must have the batch shape of the features \(4,\) .* got \(3, 9\)"):
         network()(torch.randn(4, 5), torch.rand(3, 9))
+
+
+def test_a_head_of_ones_own_takes_the_place_of_the_described_one():
+    head = nn.Sequential(nn.Linear(7, 11), nn.Tanh(), nn.Linear(11, 6), nn.Unflatten(-1, (2, 3)))
+    net = QuantileNetwork(VectorEncoder(5, hidden_sizes=[7]), 3, num_blocks=2, head=head)
+    observation, taus = torch.randn(4, 5), torch.rand(4, 9)
+    expected = head(net.features(observation).unsqueeze(1) * net.embedding(taus))
+    assert expected.shape == (4, 9, 2, 3)
+    torch.testing.assert_close(net(observation, taus), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tesserl_iqn.functional import cosine_features
-from tesserl_nn_components import MLP, DuelingHead, NoisyLinear
+from tesserl_nn_components import MLP, NoisyLinear, QuantileDecoder
 
 
 class CosineEmbedding(nn.Linear):
@@ -68,10 +69,12 @@ class QuantileNetwork(nn.Module):
         hidden_sizes: hidden layers of the head (of each stream); empty for a linear head.
         dueling: whether to split value and advantages (Wang et al. 2016, arXiv:1511.06581).
         noisy: whether the head's layers are noisy (Fortunato et al. 2018, arXiv:1706.10295); see `reset_noise`.
+        head: a head of your own, from ``[*B, K, F]`` to ``[*B, K, A]`` or ``[*B, K, N, A]``, such as a
+            `QuantileDecoder` with transformer streams; then ``hidden_sizes`` counts for nothing.
 
     Raises:
         TypeError: the body has no ``in_keys`` or no ``out_features``.
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or ``dueling`` or ``noisy`` is said beside a given head.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class QuantileNetwork(nn.Module):
         hidden_sizes: Sequence[int] = (512,),
         dueling: bool = False,
         noisy: bool = False,
+        head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         for name in ("in_keys", "out_features"):
@@ -100,13 +104,12 @@ class QuantileNetwork(nn.Module):
         self.num_blocks = num_blocks
         self.body = body
         self.embedding = CosineEmbedding(num_cosines, features, start=cosine_start)
-        self.head: nn.Module
-        if dueling:
-            self.head = DuelingHead(
-                features, num_actions, hidden_sizes=hidden_sizes, noisy=noisy, num_blocks=num_blocks
+        if head is None and (dueling or num_blocks is not None):
+            stream = partial(MLP, hidden_sizes=hidden_sizes, noisy=noisy)
+            head = QuantileDecoder(
+                features, num_actions, num_blocks=num_blocks, dueling=dueling, advantage=stream, value=stream
             )
-        else:
-            self.head = MLP(features, hidden_sizes, num_actions * (num_blocks or 1), noisy=noisy)
+        self.head = MLP(features, hidden_sizes, num_actions, noisy=noisy) if head is None else head
         # found once: walking all modules twice an update costs 2 % of a small one
         self._noisy_layers = tuple(module for module in self.modules() if isinstance(module, NoisyLinear))
 
@@ -167,10 +170,7 @@ class QuantileNetwork(nn.Module):
                 f"taus must have the batch shape of the features {tuple(features.shape[:-1])} and one more dimension, "
                 f"got {tuple(taus.shape)}; draw a row of taus per observation, or one for all"
             )
-        values = self.head(features.unsqueeze(-2) * self.embedding(taus))
-        if self.num_blocks is None or isinstance(self.head, DuelingHead):
-            return values
-        return values.unflatten(-1, (self.num_blocks, self.num_actions))
+        return self.head(features.unsqueeze(-2) * self.embedding(taus))
 
     def reset_noise(self, generator: torch.Generator | None = None) -> None:
         """Draw new noise in every noisy layer, those of the body included.
