@@ -99,6 +99,10 @@ class QuantileNetwork(nn.Module):
                 )
         if num_actions < 1 or (num_blocks is not None and num_blocks < 1):
             raise ValueError(f"num_actions and num_blocks must be at least 1, got {num_actions} and {num_blocks}")
+        if head is not None and (dueling or noisy):
+            raise ValueError(
+                f"a given head is taken as it is, got {dueling=} and {noisy=} too; build the head with them"
+            )
         features = cast("int", body.out_features)
         self.num_actions = num_actions
         self.num_blocks = num_blocks
