@@ -112,8 +112,8 @@ def test_observations_without_a_branch_and_branches_without_an_observation_are_r
         network(write_config("MinAtar/Breakout-v1"), "nn.vision={kind: none}", "nn.vector={kind: mlp}")
     with pytest.raises(ConfigError, match=r"nn.vision: .*"):
         network(write_config("MinAtar/Breakout-v1"), "nn.vision.kernel_sizes=[12]")
-    with pytest.raises(ConfigError, match=r"nn.vector.mean: expected 4 numbers, one per feature, got 2"):
-        network(write_config(), "nn.vector={kind: mlp, mean: [0, 0], std: [1, 1]}")
+    with pytest.raises(ConfigError, match=r"nn.vector.normalization.mean: expected 4 numbers, one per feature, got 2"):
+        network(write_config(), "nn.vector.normalization={kind: fixed, mean: [0, 0], std: [1, 1]}")
 
 
 @pytest.mark.parametrize(
@@ -164,4 +164,4 @@ def test_frozen_parts_do_not_move_and_freezing_everything_is_refused(write_confi
     head = "value_network_params.embedding.weight"
     assert not torch.equal(early[head], early[f"target_{head}"])
     with pytest.raises(ConfigError, match="every part is frozen"):
-        train(load_config(write_config(), ("nn.freeze=[vector, heads]",)), run_dir=tmp_path / "none")
+        train(load_config(write_config(), ("nn.freeze=[vector, embedding, heads]",)), run_dir=tmp_path / "none")

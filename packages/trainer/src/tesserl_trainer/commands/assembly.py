@@ -54,7 +54,7 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
     collector = Collector(
         environments,
         layout,
-        algorithm.policy.act,
+        algorithm.act,
         seeds=worker_seeds(config.seed, environments),
         device=config.device,
         timeout=config.environment.worker_timeout,

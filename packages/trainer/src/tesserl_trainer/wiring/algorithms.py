@@ -11,13 +11,14 @@ from torch.optim import Optimizer
 
 from tesserl_configs import ConfigError, RunConfig, value_at
 from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy
-from tesserl_nn_components import freeze
+from tesserl_nn_components import RunningNormalizer
 from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.networks import learning_rate_groups
 
 
 @dataclass
 class Algorithm:
-    """A network with its loss, its optimiser and its ways to act."""
+    """A network with its loss, its optimiser and its ways to act: ``act`` collects, ``policy`` evaluates."""
 
     loss: IQNLoss
     forward: Callable[[TensorDictBase], TensorDictBase]
@@ -25,6 +26,7 @@ class Algorithm:
     optimizer: Optimizer
     update_target: Callable[[int], None]
     policy: QuantilePolicy
+    act: Callable[..., Tensor]
     schedules: list[Scheduled]
 
     def load_networks(self, state: Mapping[str, Tensor]) -> None:
@@ -44,15 +46,14 @@ def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
     """
     if not isinstance(network, QuantileNetwork):
         raise TypeError(f"iqn needs a QuantileNetwork, got {type(network).__name__}")
-    freeze(network.body, [name for name in config.nn.freeze if name != "heads"])
-    if "heads" in config.nn.freeze:
-        freeze(network, ["embedding", "head"])
     network.to(device_of(config.device))
     loss = _build_loss(config.iqn, network)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         raise ConfigError("nn.freeze: every part is frozen, nothing is left to learn; leave one out")
-    optimizer = build_optimizer(config.optimizer, parameters)
+    learning_rate = value_at(config.optimizer.learning_rate, 0)
+    groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
+    optimizer = build_optimizer(config.optimizer, groups)
     policy = _build_policy(config, network)
     return Algorithm(
         loss=loss,
@@ -61,6 +62,7 @@ def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
         optimizer=optimizer,
         update_target=target_updater(config.iqn.target_update, loss),
         policy=policy,
+        act=observing(network.body, policy.act),
         schedules=[*_exploration(config, policy), _learning_rate(config.optimizer, optimizer)],
     )
 
@@ -113,6 +115,20 @@ def _build_policy(config: RunConfig, network: QuantileNetwork) -> QuantilePolicy
     )
 
 
+def observing(body: Any, act: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``act``, preceded by an update of the body's running statistics where it has some."""
+    normalizer = getattr(getattr(body, "vector", None), "normalizer", None)
+    if not isinstance(normalizer, RunningNormalizer):
+        return act
+    index = body.in_keys.index("observation")
+
+    def update_and_act(*inputs: Tensor) -> Tensor:
+        normalizer.update(inputs[index])
+        return act(*inputs)
+
+    return update_and_act
+
+
 def _exploration(config: RunConfig, policy: QuantilePolicy) -> list[Scheduled]:
     """Uniformly random until the replay buffer is warm, then as ``iqn.exploration`` says."""
     exploration, warmup = config.iqn.exploration, config.replay.warmup_steps
@@ -140,12 +156,12 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-def build_optimizer(config: Any, parameters: list[nn.Parameter]) -> Optimizer:
+def build_optimizer(config: Any, groups: list[dict[str, Any]]) -> Optimizer:
     """Builds an optimiser from an ``optimizer:`` block.
 
     Args:
         config: the block.
-        parameters: what it moves.
+        groups: the parameters that it moves, with the learning rate of each group.
     """
     options = {
         name: getattr(config, name) for name in ("betas", "eps", "momentum", "weight_decay") if hasattr(config, name)
@@ -154,13 +170,13 @@ def build_optimizer(config: Any, parameters: list[nn.Parameter]) -> Optimizer:
         options["fused"] = True
     if config.kind == "radam":
         options["decoupled_weight_decay"] = True  # as in the authors' code; torch's default adds it to the gradient
-    return OPTIMIZERS[config.kind](parameters, lr=value_at(config.learning_rate, 0), **options)
+    return OPTIMIZERS[config.kind](groups, **options)
 
 
 def _learning_rate(config: Any, optimizer: Optimizer) -> Scheduled:
     def apply(value: float) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = value
+            group["lr"] = value * group["factor"]
 
     return Scheduled("learning_rate", lambda step: value_at(config.learning_rate, step), apply)
 

@@ -1,24 +1,19 @@
 """``nn:`` and the spaces of the task -> a network. Which network is built is decided here and nowhere else."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 from gymnasium import spaces
-from torch import nn
+from torch import Tensor, nn
 
 from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.nn import HeadsConfig, LearningRateFactors, NNConfig
 from tesserl_iqn import QuantileNetwork
-from tesserl_nn_components import ConcatFusion, Conv2dHead, VectorEncoder
+from tesserl_nn_components import freeze, parameter_groups
 from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.wiring.bodies import build_body
 from tesserl_trainer.wiring.environments import discrete_actions
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "leaky_relu": nn.LeakyReLU,
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+from tesserl_trainer.wiring.heads import build_policy_head, build_quantile_head, build_value_head
 
 
 def build_network(
@@ -39,80 +34,152 @@ def build_network(
     """
     layout = make_layout(config, observation_space)
     num_actions, num_blocks = discrete_actions(action_space)
-    heads, iqn = config.nn.heads, config.iqn
-    return QuantileNetwork(
-        build_body(config.nn, layout),
-        num_actions,
-        num_blocks=num_blocks,
-        num_cosines=iqn.num_cosines,
-        cosine_start=iqn.cosine_start,
-        hidden_sizes=heads.hidden_sizes,
-        dueling=heads.dueling,
-        noisy=heads.noisy,
-    )
+    return build_quantile_network(config, layout, num_actions, num_blocks)
 
 
-def build_body(config: Any, layout: ObservationLayout) -> nn.Module:
-    """Builds the encoders of an ``nn:`` block and what joins them.
+def build_quantile_network(
+    config: RunConfig, layout: ObservationLayout, num_actions: int, num_blocks: int | None = None
+) -> QuantileNetwork:
+    """Builds a quantile network.
 
     Args:
-        config: the block.
+        config: the whole configuration; ``nn`` and ``iqn`` are read.
         layout: the keys that the task's observations yield.
+        num_actions: actions ``A``, of each block.
+        num_blocks: number ``N`` of action blocks; None for one action.
+
+    Returns:
+        The network, with the parts that ``nn.freeze`` names frozen.
 
     Raises:
-        ConfigError: a branch has no input, or an input no branch.
+        ConfigError: the configuration and the sizes do not fit together.
     """
-    branches = {"pixels": ("vision", config.vision), "observation": ("vector", config.vector)}
-    for key, (name, branch) in branches.items():
-        if branch.kind == "none" and key in layout.keys:
-            raise ConfigError(
-                f"nn.{name}.kind: the task's observations hold {key} {layout.shapes[key]}, got none; choose an "
-                f"encoder for them, or remove them from the observations in a wrapper"
-            )
-        if branch.kind != "none" and key not in layout.keys:
-            raise ConfigError(
-                f"nn.{name}.kind: {branch.kind} needs {key}, and the task's observations hold only "
-                f"{', '.join(layout.keys)}; set it to none"
-            )
-    vision = _vision(config.vision, layout) if config.vision.kind != "none" else None
-    vector = _vector(config.vector, layout) if config.vector.kind != "none" else None
-    return ConcatFusion(vision=vision, vector=vector)
-
-
-def _vision(config: Any, layout: ObservationLayout) -> nn.Module:
-    channels, height, width = layout.shapes["pixels"]
-    try:
-        return Conv2dHead(
-            (channels, height, width),
-            config.channels,
-            config.kernel_sizes,
-            config.strides,
-            config.hidden_sizes,
-            paddings=config.paddings,
-            activation=ACTIVATIONS[config.activation],
-            use_maxpool=config.use_maxpool,
-        )
-    except ValueError as error:
-        raise ConfigError(f"nn.vision: {error}") from error
-
-
-def _vector(config: Any, layout: ObservationLayout) -> nn.Module:
-    (width,) = layout.shapes["observation"]
-    normalization = config.normalization
-    fixed = normalization.kind == "fixed"
-    if fixed and len(normalization.mean) != width:
-        raise ConfigError(
-            f"nn.vector.normalization.mean: expected {width} numbers, one per feature, got {len(normalization.mean)}"
-        )
-    return VectorEncoder(
-        width,
-        hidden_sizes=config.hidden_sizes,
-        activation=ACTIVATIONS[config.activation],
-        layer_norm=config.layer_norm,
-        mean=normalization.mean if fixed else None,
-        std=normalization.std if fixed else None,
-        running=normalization.kind == "running",
+    body, heads = build_body(config.nn, layout), config.nn.heads
+    if heads == HeadsConfig(hidden_sizes=heads.hidden_sizes, dueling=heads.dueling, noisy=heads.noisy):
+        head: dict[str, Any] = {name: getattr(heads, name) for name in ("hidden_sizes", "dueling", "noisy")}
+    else:  # more than the algorithm's own head can do
+        head = {"head": build_quantile_head(heads, _width(body), num_actions, num_blocks)}
+    network = QuantileNetwork(
+        body,
+        num_actions,
+        num_blocks=num_blocks,
+        num_cosines=config.iqn.num_cosines,
+        cosine_start=config.iqn.cosine_start,
+        **head,
     )
+    freeze_parts(network, config.nn.freeze)
+    return network
+
+
+class PolicyNetwork(nn.Module):
+    """A body with a policy head and a value head on its features; distributions are made by whoever calls it.
+
+    Args:
+        body: module with ``in_keys``, ``out_features`` and ``forward(*tensors) -> [*B, out_features]``.
+        policy: head from features to ``logits``, or to ``(loc, scale)``.
+        value: head from features to ``[*B, 1]``.
+        out_keys: names of what the policy head returns.
+    """
+
+    def __init__(self, body: nn.Module, policy: nn.Module, value: nn.Module, *, out_keys: Iterable[str]) -> None:
+        super().__init__()
+        self.body = body
+        self.policy = policy
+        self.value = value
+        self.in_keys = list(cast("list[str]", body.in_keys))
+        self.out_keys = [*out_keys, "state_value"]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Runs body and heads.
+
+        Args:
+            *inputs: tensors in the order of ``in_keys``.
+
+        Returns:
+            Tensors in the order of ``out_keys``: the policy's parameters, then the value ``[*B, 1]``.
+        """
+        features = self.body(*inputs)
+        parameters = self.policy(features)
+        parameters = (parameters,) if isinstance(parameters, Tensor) else parameters
+        return (*parameters, self.value(features))
+
+
+def build_policy_network(config: NNConfig, layout: ObservationLayout, action_space: spaces.Space[Any]) -> PolicyNetwork:
+    """Builds a policy and its value.
+
+    Args:
+        config: the ``nn:`` block.
+        layout: the keys that the task's observations yield.
+        action_space: of one environment: Discrete, MultiDiscrete or Box.
+
+    Returns:
+        The network, with the parts that ``nn.freeze`` names frozen; its ``out_keys`` are ``logits``, or ``loc`` and
+        ``scale``, and ``state_value``.
+
+    Raises:
+        ConfigError: the configuration and the spaces do not fit together.
+    """
+    body = build_body(config, layout)
+    policy = build_policy_head(config.heads, _width(body), action_space)
+    out_keys = ("loc", "scale") if isinstance(action_space, spaces.Box) else ("logits",)
+    network = PolicyNetwork(body, policy, build_value_head(config.heads, _width(body)), out_keys=out_keys)
+    freeze_parts(network, config.freeze)
+    return network
+
+
+def freeze_parts(network: nn.Module, names: Iterable[str]) -> None:
+    """Freezes parts of a network for good, by their names in ``nn.freeze``."""
+    parts = modules_of_parts(network)
+    freeze(network, [module for name in names for module in parts[name]])
+
+
+def learning_rate_groups(
+    network: nn.Module, factors: LearningRateFactors, learning_rate: float
+) -> list[dict[str, Any]]:
+    """Groups of the parameters that learn, for an optimiser.
+
+    Args:
+        network: what one of the functions above returned.
+        factors: ``nn.learning_rate_factors``.
+        learning_rate: that of the optimiser.
+
+    Returns:
+        One group for each part with a factor, and one for the rest, each with its ``lr`` and ``factor``.
+    """
+    parts = modules_of_parts(network)
+    named = {module: factor for name, factor in factors if factor != 1 for module in parts.get(name, ())}
+    learning = {name: factor for name, factor in named.items() if _learns(network.get_submodule(name))}
+    groups = parameter_groups(network, learning, 1.0)
+    return [{**group, "lr": learning_rate * group["lr"], "factor": group["lr"]} for group in groups]
+
+
+def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:
+    """Dotted names of the modules that make up each part of a network; a name may be that of a missing module."""
+    parts = {
+        "vision": ["body.vision"],
+        "vector": ["body.vector"],
+        "fusion": ["body.tokens", "body.trunk", "body.bridge"],
+        "trunk": ["body.trunk"],
+    }
+    if isinstance(network, PolicyNetwork):
+        return {**parts, "heads": ["policy", "value"], "policy": ["policy"], "value": ["value"]}
+    whole = not hasattr(network.head, "advantage")  # a single stream is the head
+    advantage = "head" if whole else "head.advantage"
+    return {
+        **parts,
+        "embedding": ["embedding"],
+        "heads": ["head"],
+        "advantage": [advantage],
+        "value": ["head.value"],
+    }
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _width(body: nn.Module) -> int:
+    return cast("int", body.out_features)
 
 
 def make_layout(config: RunConfig, observation_space: spaces.Space[Any]) -> ObservationLayout:

@@ -1,0 +1,116 @@
+"""``nn.heads:`` and an action space -> heads, from features to quantiles, or to a policy and a value."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from torch import nn
+
+from tesserl_configs import ConfigError
+from tesserl_configs.nn import HeadsConfig, TransformerStream
+from tesserl_nn_components import (
+    MLP,
+    CategoricalHead,
+    GaussianHead,
+    MultiCategoricalHead,
+    QuantileDecoder,
+    TransformerSlot,
+    ValueHead,
+)
+from tesserl_nn_components.decoder import Slot
+from tesserl_trainer.wiring.bodies import ACTIVATIONS, attention
+
+
+def build_quantile_head(config: HeadsConfig, features: int, num_actions: int, num_blocks: int | None) -> nn.Module:
+    """Builds the head of a quantile network.
+
+    Args:
+        config: the ``heads:`` block.
+        features: width of the modulated features.
+        num_actions: actions ``A``, of each block.
+        num_blocks: number ``N`` of action blocks; None for one action.
+
+    Returns:
+        A module from ``[*B, K, features]`` to ``[*B, K, A]``, or ``[*B, K, N, A]`` with blocks: the advantage stream
+        itself where there is no other and no block.
+    """
+    advantage = _stream(config, "advantage")
+    if num_blocks is None and not config.dueling:
+        return advantage(in_features=features, out_features=num_actions)
+    return QuantileDecoder(
+        features,
+        num_actions,
+        num_blocks=num_blocks,
+        dueling=config.dueling,
+        advantage=advantage,
+        value=_stream(config, "value"),
+    )
+
+
+def build_policy_head(config: HeadsConfig, features: int, action_space: spaces.Space[Any]) -> nn.Module:
+    """Builds the head of a policy.
+
+    Args:
+        config: the ``heads:`` block.
+        features: width of the features.
+        action_space: of one environment.
+
+    Returns:
+        A module from ``[*B, features]`` to ``logits``: ``[*B, A]`` for Discrete, ``[*B, N, A]`` for MultiDiscrete
+        with N equal entries, ``[*B, sum(nvec)]`` for other MultiDiscrete spaces; or to ``(loc, scale)``, ``[*B, D]``
+        each, for Box.
+
+    Raises:
+        ConfigError: the space is another one.
+    """
+    match action_space:
+        case spaces.Discrete() if action_space.start == 0:
+            return _head(CategoricalHead, config, "policy", features, int(action_space.n))
+        case spaces.MultiDiscrete() if len(action_space.shape) == 1 and not action_space.start.any():
+            options = [int(number) for number in action_space.nvec]
+            if len(set(options)) == 1:
+                return _head(CategoricalHead, config, "policy", features, options[0], num_blocks=len(options))
+            return _head(MultiCategoricalHead, config, "policy", features, options)
+        case spaces.Box() if len(action_space.shape) == 1 and np.issubdtype(action_space.dtype, np.floating):
+            return _head(GaussianHead, config, "policy", features, action_space.shape[0])
+    raise ConfigError(
+        "environment.id: a policy needs a Discrete or MultiDiscrete action space that starts at 0, or a Box of one "
+        f"axis of numbers, got {action_space}; use another task or convert its actions in a wrapper"
+    )
+
+
+def build_value_head(config: HeadsConfig, features: int) -> nn.Module:
+    """Builds the head of the state value, from ``[*B, features]`` to ``[*B, 1]``."""
+    return _head(ValueHead, config, "value", features)
+
+
+def _head(
+    kind: type[nn.Module], config: HeadsConfig, name: str, features: int, *sizes: Any, **options: Any
+) -> nn.Module:
+    """A head of components, with the stream of that name."""
+    stream = getattr(config, name)
+    hidden_sizes = config.hidden_sizes if stream is None else getattr(stream, "hidden_sizes", ())
+    options |= {"activation": ACTIVATIONS[config.activation], "layer_norm": config.layer_norm}
+    head = kind(features, *sizes, hidden_sizes=hidden_sizes, **options)
+    if isinstance(stream, TransformerStream):
+        outer: Any = head.mlp
+        head.mlp = _stream(config, name)(in_features=features, out_features=outer.out_features)
+    return head
+
+
+def _stream(config: HeadsConfig, name: str) -> Slot:
+    """What makes the stream of that name: its own block, or an MLP of ``hidden_sizes``."""
+    stream = getattr(config, name)
+    options: dict[str, Any] = {
+        "activation": ACTIVATIONS[config.activation],
+        "layer_norm": config.layer_norm,
+        "noisy": config.noisy,
+    }
+    if isinstance(stream, TransformerStream):
+        options |= attention(stream)
+        options |= {"d_model": stream.d_model, "num_layers": stream.num_layers}
+        return functools.partial(TransformerSlot, hidden_features=stream.hidden_features, **options)
+    return functools.partial(
+        MLP, hidden_sizes=config.hidden_sizes if stream is None else stream.hidden_sizes, **options
+    )
