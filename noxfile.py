@@ -116,6 +116,13 @@ def install_wheels(
     session.install("--no-compile", "--quiet", "--no-deps", "--force-reinstall", *wheels, own)
 
 
+def run_marked(session: nox.Session, marker: str) -> None:
+    """Run the tests of all packages that are marked ``marker``, in one environment with all wheels."""
+    needed = sorted({line for name in PROJECTS for line in test_requirements(name)})
+    install_wheels(session, "trainer", *needed)
+    session.run("pytest", "-m", marker, "packages", *session.posargs, env=TEST_ENVIRONMENT)
+
+
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel of every package into dist/, in place of older ones."""
@@ -175,7 +182,7 @@ def install(session: nox.Session, package: str) -> None:
 def lint(session: nox.Session) -> None:
     """Check style, formatting, changelogs and every YAML of configs/."""
     pip_install(session, *TOOLS["lint"], *PROJECTS["configs"]["project"]["dependencies"])
-    session.run("ruff", "check", ".")
+    session.run("ruff", "check", "--no-cache", ".")
     session.run("ruff", "format", "--check", ".")
     for name in PROJECTS:
         changelog = ROOT / "packages" / name / "CHANGELOG.md"
@@ -218,24 +225,20 @@ def train(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def learn(session: nox.Session) -> None:
-    """Train an experiment with several seeds and print its row of docs/results.md; -- takes the file and options."""
-    install_wheels(session, "trainer", extras="[box2d,minatar]")
-    arguments = session.posargs or ["configs/iqn/cartpole.yaml", "--seeds", "1", "2", "3", "4", "5"]
-    session.run("python", "benchmarks/learning.py", *arguments, env=TEST_ENVIRONMENT)
+    """Train to the learning bars: the tests marked ``learn``, of all packages."""
+    run_marked(session, "learn")
 
 
 @nox.session(requires=["build"])
 def soak(session: nox.Session) -> None:
     """Run the tests marked ``soak``, of all packages: kills, hung workers, memory."""
-    needed = sorted({line for name in PROJECTS for line in test_requirements(name)})
-    install_wheels(session, "trainer", *needed)
-    session.run("pytest", "-m", "soak", "packages", *session.posargs, env=TEST_ENVIRONMENT)
+    run_marked(session, "soak")
 
 
 @nox.session(requires=["build"])
 def bench(session: nox.Session) -> None:
-    """Measure speed against peers: all benchmarks, or the one named after --, with its options."""
-    install_wheels(session, "trainer", *TOOLS["bench"])
+    """Measure: all benchmarks of speed, or the script of benchmarks/ that is named after --, with its options."""
+    install_wheels(session, "trainer", *TOOLS["bench"], extras="[box2d,minatar]")
     # Without what they require: bounds on pandas and virtualenv contradict constraints.txt; "bench" has what they use.
     session.install("--no-compile", "--no-deps", *TOOLS["bench-peers"])
     every = [[path.stem] for path in sorted(ROOT.glob("benchmarks/*.py")) if path.stem != "learning"]
