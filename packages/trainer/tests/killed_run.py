@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from tesserl_trainer.cli import main
-
 from tesserl_trainer.run import checkpoint, collect, logging, segments
 
 
