@@ -12,7 +12,7 @@ from tesserl_nn_components import VectorEncoder
 
 
 class Scale(nn.Module):
-    """A body that multiplies the observation by one weight for each feature."""
+    """A body, or a head, that multiplies its input by one weight for each feature."""
 
     def __init__(self, num_features):
         super().__init__()
@@ -32,10 +32,10 @@ class Ones(nn.Module):
 
 
 def observation_network(num_actions=2, num_blocks=None):
-    """Every quantile of action a is ``scale[a] * observation[a]``."""
-    body = Scale(num_actions * (num_blocks or 1))
-    head = nn.Identity() if num_blocks is None else nn.Unflatten(-1, (num_blocks, num_actions))
-    net = QuantileNetwork(body, num_actions, num_blocks=num_blocks, head=head)
+    """Every quantile of action a is the observation's a-th feature times the scales of body and head."""
+    width = num_actions * (num_blocks or 1)
+    head = nn.Sequential(Scale(width), *([] if num_blocks is None else [nn.Unflatten(-1, (num_blocks, num_actions))]))
+    net = QuantileNetwork(Scale(width), num_actions, num_blocks=num_blocks, head=head)
     net.embedding = Ones()
     return net
 
@@ -62,7 +62,10 @@ def exact_loss(make_loss):
     def build(target_scale=(2.0, 2.0), *, num_blocks=None, **options):
         defaults = {"tau_sampling": "antithetic", "discount": 0.9}
         loss = make_loss(observation_network(num_blocks=num_blocks), **{**defaults, **options})
-        loss.target_value_network.body.scale.copy_(torch.tensor(target_scale))
+        # body and head of the target prefer opposite actions, so that no mixture with the online network is right
+        head_scale = torch.tensor([4.0, 1.0] * (num_blocks or 1))
+        loss.target_value_network.head[0].scale.copy_(head_scale)
+        loss.target_value_network.body.scale.copy_(torch.tensor(target_scale) / head_scale)
         return loss
 
     return build
