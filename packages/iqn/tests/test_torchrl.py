@@ -9,7 +9,7 @@ from torchrl.envs import EnvBase
 from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl.trainers import ReplayBufferTrainer, Trainer
 
-from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy
+from tesserl_iqn import IQNLoss, PrioritizedSampler, QuantileNetwork, QuantilePolicy
 from tesserl_nn_components import VectorEncoder
 
 NUM_ENVS, LENGTH, LIMIT = 4, 5, 20
@@ -175,3 +175,28 @@ def test_torchrls_trainer_runs_the_loss_unchanged():
     assert all(not torch.equal(*pair) for pair in zip(before, loss.parameters(), strict=True))
     target_after = loss.target_value_network.parameters()
     assert all(not torch.equal(*pair) for pair in zip(target_before, target_after, strict=True))
+
+
+def test_prioritised_replay_weighs_the_loss_and_takes_its_errors():
+    _, loss, policy = build()
+    HardUpdate(loss)
+    sampler = PrioritizedSampler(1000, alpha=1.0, beta=1.0, eps=0.0)
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(1000), sampler=sampler, batch_size=20, priority_key="td_error"
+    )
+    for batch in collector(policy, 40):
+        buffer.extend(batch.exclude("action_value", "chosen_action_value").reshape(-1))
+    for _ in range(10):
+        sample = buffer.sample()
+        loss(sample)
+        buffer.update_tensordict_priority(sample)
+    priorities = sampler.state_dict()["priorities"].float()
+    last = dict(zip(sample["index"].tolist(), sample["td_error"], strict=True))  # of an item drawn twice, the last
+    torch.testing.assert_close(priorities[list(last)], torch.stack(list(last.values())))
+
+    sample = buffer.sample()
+    state = torch.get_rng_state()
+    weighted = loss(sample)["loss"]
+    torch.set_rng_state(state)
+    plain = loss(sample.exclude("priority_weight"))["loss"]
+    assert weighted < plain  # weights are at most 1, and not all of them 1
