@@ -111,7 +111,7 @@ def vision_cases() -> Iterator[Case]:
     )
     yield Case("IMPALA", lambda: ImpalaCNN(ATARI), lambda _: encoders.impala, (ATARI,))
     yield Case(
-        "IMPALA x2, spectral norm, pool 6",
+        "IMPALA x2, spectral, pool 6",
         lambda: ImpalaCNN(ATARI, width=2, pool_size=6, spectral_norm="residual"),
         lambda _: partial(encoders.impala, pool_size=6, spectral=True),
         (ATARI,),
@@ -125,7 +125,7 @@ def vision_cases() -> Iterator[Case]:
     if find_spec("transformers") is None:
         print("Hugging Face ViT: not measured, transformers is not installed")
         return
-    yield Case("Hugging Face ViT, 2 layers", hf_encoder, hf_floor, (SMALL,))
+    yield Case("HF ViT, 2 layers", hf_encoder, hf_floor, (SMALL,))
 
 
 def hf_encoder() -> nn.Module:
@@ -215,14 +215,11 @@ def autocast(network: nn.Module) -> Floor:
 
 
 def main() -> list[Comparison]:
-    parser = arguments(__doc__.splitlines()[0], seconds=0.5)
-    parser.add_argument("--only", default="", help="cases whose names hold this text")
-    options = parser.parse_args()
+    options = arguments(__doc__, seconds=0.3).parse_args()
     torch.set_num_threads(1)
-    vision = [case for case in vision_cases() if options.only in case.name]
-    fusion = [case for case in fusion_cases() if options.only in case.name]
+    vision = list(vision_cases())
     print(HEADER)
-    comparisons = [measure(case, options.seconds, options.rounds) for case in [*vision, *fusion]]
+    comparisons = [measure(case, options.seconds, options.rounds) for case in [*vision, *fusion_cases()]]
     print("\nchannels_last and bf16 by the same encoder without them\n" + HEADER)
     for case in vision:
         comparisons += variants(case, options.seconds, options.rounds)
