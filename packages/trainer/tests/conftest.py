@@ -1,5 +1,6 @@
 """Small tasks whose every number is known, and a configuration that trains in seconds."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,21 @@ def write_config(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def hf_models(tmp_path_factory):
+    """Local directories of tiny random models of Hugging Face, by name."""
+    transformers = pytest.importorskip("transformers")
+    tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    configs = {
+        "vit": transformers.ViTConfig(**tiny, intermediate_size=16, image_size=8, patch_size=4),
+        "dinov2": transformers.Dinov2Config(**tiny, mlp_ratio=2, image_size=12, patch_size=4),
+        "bert": transformers.BertConfig(**tiny, intermediate_size=16, vocab_size=5, max_position_embeddings=32),
+    }
+    root = tmp_path_factory.mktemp("hf")
+    for name, config in configs.items():
+        transformers.AutoModel.from_config(config).save_pretrained(root / name)
+        record = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.3]}
+        (root / name / "preprocessor_config.json").write_text(json.dumps(record))
+    return {name: str(root / name) for name in configs}

@@ -1,0 +1,110 @@
+"""The cells of the catalogue: every combination of network family, fusion, encoder, trunk and streams of the schema."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tesserl_configs import ConfigError, nn_rules
+from tesserl_configs.fusion import Fusion, Layout, Trunk, VectorTokens
+from tesserl_configs.introspection import blocks_in, kind_of
+from tesserl_configs.nn import NNConfig, Stream
+from tesserl_configs.vision import Vision
+
+FAMILIES = {"quantile": ("advantage", "value"), "policy": ("policy", "value")}
+"""Families of networks -> the streams of their heads."""
+ALGORITHMS = {"quantile": "iqn", "policy": "ppo"}
+"""An algorithm of each family, for the rules that depend on it."""
+
+Options = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination."""
+
+    family: str
+    fusion: str
+    """Kind of the fusion; where it has layouts, with that and with the kind of the vector's tokens, by ``/``."""
+
+    vision: str
+    trunk: str
+    streams: tuple[str, str]
+    """Kinds of the streams of `FAMILIES`."""
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether another cell is the same network: without fusion there is no trunk to choose."""
+        return self.fusion == "none" and self.trunk != kinds(Trunk)[0]
+
+    def block(self, options: Options, sizes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The ``nn:`` block of this combination.
+
+        Args:
+            options: keys of the block of a kind, by part and kind, e.g. ``{"vision.vit": {"patch_size": 4}}``; parts
+                are ``vision``, ``vector``, ``fusion``, ``layout``, ``trunk`` and ``stream``.
+            sizes: further keys of ``heads``.
+        """
+        fusion, *layout = self.fusion.split("/")
+        block = _block("fusion", fusion, options)
+        if fusion != "none":
+            block["trunk"] = _block("trunk", self.trunk, options)
+        if layout:
+            block["layout"] = _block("layout", layout[0], options)
+        if layout[1:]:
+            block["layout"]["vector_tokens"] = _block("tokens", layout[1], options)
+        heads = dict(
+            zip(FAMILIES[self.family], (_block("stream", kind, options) for kind in self.streams), strict=True)
+        )
+        return {
+            "vision": _block("vision", self.vision, options),
+            "vector": _block("vector", "mlp", options),
+            "fusion": block,
+            "heads": {**heads, **({"dueling": True} if self.family == "quantile" else {}), **(sizes or {})},
+        }
+
+    def config(self, options: Options, sizes: Mapping[str, Any] | None = None) -> NNConfig:
+        """The validated ``nn:`` block.
+
+        Raises:
+            ConfigError: a rule forbids the combination.
+        """
+        config = NNConfig.model_validate(self.block(options, sizes))
+        problems = list(nn_rules.check(config, ALGORITHMS[self.family]))
+        if problems:
+            raise ConfigError(*problems)
+        return config
+
+
+def cells() -> Iterator[Cell]:
+    """Every combination, duplicates included, from the unions of the schema."""
+    streams = list(itertools.product(kinds(Stream), repeat=2))
+    parts = itertools.product(FAMILIES, fusions(), kinds(Vision), kinds(Trunk), streams)
+    return (Cell(*part) for part in parts)
+
+
+def fusions() -> list[str]:
+    """Every kind of fusion with every layout that it has."""
+    names = []
+    for block in blocks_in(Fusion):
+        kind = str(kind_of(block))
+        names += [f"{kind}/{layout}" for layout in _layouts()] if "layout" in block.model_fields else [kind]
+    return names
+
+
+def kinds(union: Any) -> list[str]:
+    """The kinds of a tagged union, in the order of the schema."""
+    return [str(kind_of(block)) for block in blocks_in(union)]
+
+
+def _layouts() -> Iterator[str]:
+    for block in blocks_in(Layout):
+        kind = str(kind_of(block))
+        if "vector_tokens" in block.model_fields:
+            yield from (f"{kind}/{tokens}" for tokens in kinds(VectorTokens))
+        else:
+            yield kind
+
+
+def _block(part: str, kind: str, options: Options) -> dict[str, Any]:
+    return {"kind": kind, **options.get(f"{part}.{kind}", {})}

@@ -1,0 +1,143 @@
+"""Every cell of the catalogue, at tiny sizes: builds, runs, learns, is saved and loaded, in float32 and bfloat16."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch.distributions import Categorical
+
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_iqn import quantile_huber_loss
+from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
+from tesserl_trainer.wiring.topologies import cells
+
+IMAGE, FEATURES, ACTIONS, BATCH, TAUS = (8, 12, 2), 5, 3, 4, 6
+PICTURE, VECTOR = spaces.Box(0, 255, IMAGE, np.uint8), spaces.Box(-1, 1, (FEATURES,))
+CELLS = list(cells())
+DISTINCT = [cell for cell in CELLS if not cell.is_duplicate]
+RUN = {"total_steps": 1_000, "environment": {"id": "none"}, "algorithm": "iqn", "iqn": {"num_cosines": 7}}
+
+
+@pytest.fixture(scope="session")
+def options(hf_models):
+    """Keys that make every kind of part tiny."""
+    wide = {"out_features": 11, "d_model": 4}
+    return {
+        "vision.cnn": {"channels": [3], "kernel_sizes": [3], "strides": [2]},
+        "vision.impala": {"channels": [3, 4], "pool_size": 2, "spectral_norm": "residual"},
+        "vision.vit": {"patch_size": 4, "d_model": 6, "num_layers": 1, "num_heads": 2},
+        "vision.hf": {"model": hf_models["vit"], "local_files_only": True},
+        "vector.mlp": {"hidden_sizes": [7], "normalization": {"kind": "running"}},
+        "fusion.vision_transformer": {"out_features": 11},
+        "fusion.post_concat": wide,
+        "fusion.unified": wide,
+        "trunk.native_transformer": {"num_layers": 1, "num_heads": 2},
+        "trunk.mlp": {"hidden_sizes": [5]},
+        "trunk.cnn": {"channels": [5]},
+        "trunk.hf_embedding": {"model": hf_models["bert"], "local_files_only": True},
+        "stream.mlp": {"hidden_sizes": [9]},
+        "stream.transformer": {"d_model": 4, "num_heads": 2, "hidden_features": 5},
+    }
+
+
+def build(cell, options):
+    config = cell.config(options)
+    layout = ObservationLayout(VECTOR if cell.vision == "none" else spaces.Dict(image=PICTURE, vector=VECTOR))
+    if cell.family == "policy":
+        return build_policy_network(config, layout, spaces.Discrete(ACTIONS))
+    return build_quantile_network(RunConfig(**RUN, nn=cell.block(options)), layout, ACTIONS)
+
+
+def inputs_of(cell):
+    generator = torch.Generator().manual_seed(7)
+    height, width, channels = IMAGE
+    pixels = torch.randint(256, (BATCH, channels, height, width), dtype=torch.uint8, generator=generator)
+    inputs = [] if cell.vision == "none" else [pixels]
+    inputs.append(torch.randn(BATCH, FEATURES, generator=generator))
+    return [*inputs, torch.rand(BATCH, TAUS, generator=generator)] if cell.family == "quantile" else inputs
+
+
+def loss_of(cell, outputs, inputs):
+    if cell.family == "quantile":
+        return quantile_huber_loss(
+            outputs[..., 1].float(), inputs[-1], torch.linspace(-1, 1, 5).expand(BATCH, 5)
+        ).mean()
+    logits, value = outputs
+    return (
+        Categorical(logits=logits.float()).log_prob(torch.arange(BATCH) % ACTIONS) + value.float().squeeze(-1)
+    ).sum()
+
+
+def check_gradients(network):
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+        else:
+            assert parameter.grad is None, name
+
+
+def named(cell):
+    return "-".join([cell.family, cell.fusion, cell.vision, cell.trunk, *cell.streams])
+
+
+@pytest.mark.parametrize("cell", DISTINCT, ids=named)
+def test_a_cell_builds_learns_and_survives_its_file(cell, options):
+    network, inputs = build(cell, options), inputs_of(cell)
+    outputs = network(*inputs)
+    if cell.family == "quantile":
+        assert outputs.shape == (BATCH, TAUS, ACTIONS)
+    else:
+        assert [tuple(output.shape) for output in outputs] == [(BATCH, ACTIONS), (BATCH, 1)]
+    loss_of(cell, outputs, inputs).backward()
+    check_gradients(network)
+    torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1).step()
+    network.eval()
+    with torch.no_grad():
+        learned = network(*inputs)
+    copy = build(cell, options).eval()
+    copy.load_state_dict(network.state_dict())
+    outputs = copy(*inputs)
+    torch.testing.assert_close(outputs, learned, rtol=0, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = copy(*inputs)
+    torch.testing.assert_close(rough, outputs, rtol=0.1, atol=0.1, check_dtype=False)
+    loss_of(cell, rough, inputs).backward()
+    check_gradients(copy)
+
+
+def test_every_combination_is_legal_and_counted(options, capsys):
+    count = Counter("duplicate" if cell.is_duplicate else cell.family for cell in CELLS)
+    illegal = [cell for cell in DISTINCT if not is_legal(cell, options)]
+    with capsys.disabled():
+        print(f"\n{len(CELLS)} combinations: {dict(count)}, {len(illegal)} illegal")  # noqa: T201
+    # 2 families x 6 fusions x 5 encoders x 5 trunks x 4 pairs of streams; without fusion 4 of 5 trunks say nothing
+    assert len(CELLS) == 2 * 6 * 5 * 5 * 4
+    assert count == {"quantile": 520, "policy": 520, "duplicate": 2 * 5 * 4 * 4}
+    assert len(set(CELLS)) == len(CELLS)
+    assert illegal == []
+
+
+def is_legal(cell, options):
+    try:
+        return bool(cell.config(options))
+    except ConfigError:
+        return False
+
+
+@pytest.mark.parametrize("family", ["quantile", "policy"])
+def test_a_member_of_each_family_compiles(family, options):
+    [cell] = [
+        cell
+        for cell in DISTINCT
+        if (cell.family, cell.fusion, cell.vision) == (family, "unified", "vit")
+        and (cell.trunk, cell.streams) == ("native_transformer", ("transformer", "mlp"))
+    ]
+    network, inputs = build(cell, options), inputs_of(cell)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*inputs), network(*inputs))
+    loss_of(cell, compiled(*inputs), inputs).backward()
+    check_gradients(network)
