@@ -210,7 +210,8 @@ def absolute_td_error(quantiles: Tensor, targets: Tensor) -> Tensor:
     Returns:
         Absolute temporal difference error without gradient, in reward units, ``[*B]``.
     """
-    return (targets.detach().unsqueeze(-2) - quantiles.detach().unsqueeze(-1)).abs().mean(dim=(-2, -1))
+    with torch.no_grad():
+        return (targets.unsqueeze(-2) - quantiles.unsqueeze(-1)).abs_().mean(dim=(-2, -1))
 
 
 def take_action(quantiles: Tensor, action: Tensor) -> Tensor:
