@@ -59,6 +59,10 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.evaluate:command",
             "Play a trained policy and print its returns as JSON.",
         ),
+        "export": (
+            "tesserl_trainer.commands.export:command",
+            "Write a trained policy as one checked file: ONNX or pt2.",
+        ),
         "config": (
             "tesserl_trainer.commands.config:command",
             "Validate, show, compare and import configurations.",

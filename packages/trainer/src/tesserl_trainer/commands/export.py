@@ -1,0 +1,119 @@
+"""``tesserl export``: a trained policy as one file that runs without this project."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from tesserl_configs import RunConfig
+from tesserl_iqn import QuantilePolicy
+from tesserl_iqn.functional import distort_taus, sample_taus
+from tesserl_trainer.commands.evaluate import find_checkpoint, run_config
+from tesserl_trainer.run import export as exporting
+from tesserl_trainer.run.checkpoint import load_networks
+from tesserl_trainer.run.export import BATCH_SIZES, TOLERANCE, ExportError, Format, Inputs, PolicyProgram
+from tesserl_trainer.run.files import write_atomically
+from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.wiring.algorithms import build_algorithm
+from tesserl_trainer.wiring.environments import make_environments
+from tesserl_trainer.wiring.networks import build_network, make_layout
+
+
+def export(
+    run_dir: str | Path,
+    *,
+    format: Format = "onnx",  # noqa: A002 - the option's name
+    taus: int | None = None,
+    checkpoint: str = "best",
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Writes the greedy policy of a run, with its normalisation inside, and compares what was written with it.
+
+    The batch size is free. Noise is zero, nothing is drawn at random.
+
+    Args:
+        run_dir: directory of the run.
+        format: ``"onnx"``, or ``"pt2"`` for ``torch.export``.
+        taus: fix this number of midpoints, distorted as ``iqn.risk`` says, at least 1; None makes the taus an input,
+            ``[batch, num_taus]``, taken as they are.
+        checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
+        output: the file; by default ``policy.onnx`` or ``policy.pt2`` in the run's directory.
+        overwrite: replace a file that is there.
+        overrides: ``key=value`` on top of the run's configuration.
+
+    Returns:
+        ``file``, ``format``, ``checkpoint``, ``inputs`` and ``outputs`` (shape and dtype by name),
+        ``largest_difference`` (see ``tesserl_trainer.run.export.largest_difference``) and the ``batch_sizes`` in which
+        it was looked for.
+
+    Raises:
+        CheckpointError: there is no such run or checkpoint, or it is damaged.
+        ExportError: a package is missing, torch cannot export this policy, or outputs differ by more than 1e-4; no
+            file is written.
+        FileExistsError: the file is there.
+        ValueError: ``format`` or ``taus`` is out of its range.
+    """
+    if format not in ("onnx", "pt2"):
+        raise ValueError(f"format must be onnx or pt2, got {format!r}")
+    file = Path(run_dir) / f"policy.{format}" if output is None else Path(output)
+    if file.exists() and not overwrite:
+        raise FileExistsError(f"{file} is there already; replace it with --overwrite, or name another file")
+    exporting.require_packages(format)
+    config = run_config(Path(run_dir), ["device=cpu", *overrides])
+    path = find_checkpoint(Path(run_dir), checkpoint)
+    policy, layout = _load_policy(config, path)
+    program = PolicyProgram(policy.network, None if taus is None else _fixed_taus(policy, taus))
+    inputs = Inputs(layout.shapes, {key: str(dtype) for key, dtype in layout.dtypes.items()}, taus=taus is None)
+    content = exporting.serialize(program, inputs, format)
+    difference = exporting.largest_difference(program, exporting.load(content, format), inputs)
+    if not difference <= TOLERANCE:  # a NaN is refused too
+        raise ExportError(
+            f"{file} was not written: outputs of the exported program differ from the policy's by {difference:.3g}, "
+            f"expected at most {TOLERANCE:g}; try the other format, and report it"
+        )
+    write_atomically(file, lambda partial: partial.write_bytes(content))
+    return {
+        "file": str(file),
+        "format": format,
+        "checkpoint": path.name,
+        "inputs": inputs.specs(),
+        "outputs": program.specs(),
+        "largest_difference": difference,
+        "batch_sizes": list(BATCH_SIZES),
+    }
+
+
+def _load_policy(config: RunConfig, checkpoint: Path) -> tuple[QuantilePolicy, ObservationLayout]:
+    """The policy of a checkpoint, and the keys that it reads."""
+    environments = make_environments(config.environment, 1, evaluation=True)
+    try:
+        spaces = environments.single_observation_space, environments.single_action_space
+        algorithm = build_algorithm(config, build_network(config, *spaces))
+    finally:
+        environments.close()
+    algorithm.load_networks(load_networks(checkpoint))
+    return algorithm.policy, make_layout(config, spaces[0])
+
+
+def _fixed_taus(policy: QuantilePolicy, num_taus: int) -> torch.Tensor:
+    """The fractions on which the greedy policy acts."""
+    taus = sample_taus((), num_taus, kind="midpoints", dtype=torch.float32)
+    return taus if policy.risk is None else distort_taus(taus, *policy.risk)
+
+
+@click.command(name="export", help="Write a trained policy as one checked file: ONNX or pt2.")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--format", "file_format", type=click.Choice(["onnx", "pt2"]), required=True, help="Kind of file.")
+@click.option("--taus", type=click.IntRange(min=1), help="Fix this many midpoints. Default: taus are an input.")
+@click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
+@click.option("--output", type=click.Path(path_type=Path), help="The file. Default: policy.FORMAT in the run.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+def command(run_dir: Path, file_format: Format, overrides: tuple[str, ...], **options: Any) -> None:
+    """Prints ``export`` as JSON."""
+    click.echo(json.dumps(export(run_dir, format=file_format, overrides=overrides, **options), indent=2))
