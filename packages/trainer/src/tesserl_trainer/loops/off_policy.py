@@ -58,11 +58,12 @@ class Learner:
         for parameter in self.parameters:  # optimizer.zero_grad() costs as much as a layer
             parameter.grad = None
         loss.backward()
-        limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        metrics = {"loss": loss.detach(), "td_error": batch["td_error"].mean()}
+        if self.max_grad_norm is not None:
+            metrics["gradient_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm, foreach=True)
         self.optimizer.step()
         self.update_target(updates)
-        return {"loss": loss.detach(), "gradient_norm": norm, "td_error": batch["td_error"].mean()}
+        return metrics
 
 
 @dataclass
