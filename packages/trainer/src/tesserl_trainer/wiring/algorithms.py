@@ -49,8 +49,6 @@ def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
     network.to(device_of(config.device))
     loss = _build_loss(config.iqn, network)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ConfigError("nn.freeze: every part is frozen, nothing is left to learn; leave one out")
     learning_rate = value_at(config.optimizer.learning_rate, 0)
     groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
     optimizer = build_optimizer(config.optimizer, groups)

@@ -118,7 +118,7 @@ def build_vision(config: visions.Vision, image_shape: tuple[int, ...]) -> nn.Mod
                     **attention(config),
                 )
         case visions.HFVision():
-            with named("nn.vision", *HF_ERRORS):
+            with named(f"nn.vision: {config.model} cannot be used here", *HF_ERRORS):
                 return HFVisionEncoder(
                     shape,
                     out_features=config.out_features,
@@ -220,7 +220,7 @@ def build_trunk(config: fusions.Trunk) -> TrunkFactory:
 
 
 def _hf_trunk(num_tokens: int, d_model: int, *, config: fusions.HFEmbeddingTrunk) -> nn.Module:
-    with named("nn.fusion.trunk", *HF_ERRORS):
+    with named(f"nn.fusion.trunk: {config.model} cannot be used here", *HF_ERRORS):
         return HFEmbeddingTrunk(num_tokens, d_model, **hf_model(config))
 
 
@@ -240,10 +240,10 @@ def hf_model(config: HFOptions) -> dict[str, Any]:
 
 
 @contextmanager
-def named(key: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turns errors into ConfigErrors that name the key at fault."""
+def named(place: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turns errors into ConfigErrors that begin with the key at fault."""
     try:
         yield
     except errors as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ConfigError(f"{key}: {kind}{error}") from error
+        raise ConfigError(f"{place}: {kind}{error}") from error

@@ -145,7 +145,12 @@ def learning_rate_groups(
 
     Returns:
         One group for each part with a factor, and one for the rest, each with its ``lr`` and ``factor``.
+
+    Raises:
+        ConfigError: nothing is left to learn.
     """
+    if not _learns(network):
+        raise ConfigError("nn.freeze: every part is frozen, nothing is left to learn; leave one out")
     parts = modules_of_parts(network)
     named = {module: factor for name, factor in factors if factor != 1 for module in parts.get(name, ())}
     learning = {name: factor for name, factor in named.items() if _learns(network.get_submodule(name))}

@@ -78,9 +78,9 @@ class Cell:
 
 def cells() -> Iterator[Cell]:
     """Every combination, duplicates included, from the unions of the schema."""
-    streams = list(itertools.product(kinds(Stream), repeat=2))
+    streams = itertools.product(kinds(Stream), kinds(Stream))
     parts = itertools.product(FAMILIES, fusions(), kinds(Vision), kinds(Trunk), streams)
-    return (Cell(*part) for part in parts)
+    return (Cell(family, fusion, vision, trunk, pair) for family, fusion, vision, trunk, pair in parts)
 
 
 def fusions() -> list[str]:
