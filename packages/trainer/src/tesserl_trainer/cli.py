@@ -67,6 +67,10 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.config:command",
             "Validate, show, compare and import configurations.",
         ),
+        "topologies": (
+            "tesserl_trainer.commands.topologies:command",
+            "Print every network that can be built, with sizes and tokens.",
+        ),
         "doctor": (
             "tesserl_trainer.commands.doctor:command",
             "Show versions, what is missing, and the command that mends it.",

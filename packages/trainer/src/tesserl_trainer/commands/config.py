@@ -1,6 +1,7 @@
-"""``tesserl config``: validate, show, compare and import configurations. Nothing here imports torch."""
+"""``tesserl config``: validate, show, compare and import configurations. Only ``show --shapes`` imports torch."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,18 @@ def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[s
 
 @command.command(help="Print a configuration with all defaults filled in.")
 @click.argument("file", type=FILE)
+@click.option("--shapes", is_flag=True, help="Print the network layer by layer instead; the task must be installed.")
 @overrides_option
 @as_json
-def show(file: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Prints YAML that loads to the same configuration, or JSON."""
+def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Prints YAML that loads to the same configuration, or the layers of its network; either as JSON."""
     config = load_config(file, overrides)
+    if shapes:
+        from tesserl_trainer.commands.shapes import network_layers, text
+
+        layers = network_layers(config)
+        click.echo(json.dumps([asdict(layer) for layer in layers], indent=2) if as_json else text(layers))
+        return
     click.echo(json.dumps(as_data(config), indent=2) if as_json else dump_config(config), nl=as_json)
 
 

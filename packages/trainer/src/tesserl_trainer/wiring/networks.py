@@ -54,21 +54,35 @@ def build_quantile_network(
     Raises:
         ConfigError: the configuration and the sizes do not fit together.
     """
-    body, heads = build_body(config.nn, layout), config.nn.heads
-    if heads == HeadsConfig(hidden_sizes=heads.hidden_sizes, dueling=heads.dueling, noisy=heads.noisy):
-        head: dict[str, Any] = {name: getattr(heads, name) for name in ("hidden_sizes", "dueling", "noisy")}
-    else:  # more than the algorithm's own head can do
-        head = {"head": build_quantile_head(heads, _width(body), num_actions, num_blocks)}
-    network = QuantileNetwork(
-        body,
+    network = quantile_network(
+        config.nn.heads,
+        build_body(config.nn, layout),
         num_actions,
         num_blocks=num_blocks,
         num_cosines=config.iqn.num_cosines,
         cosine_start=config.iqn.cosine_start,
-        **head,
     )
     freeze_parts(network, config.nn.freeze)
     return network
+
+
+def quantile_network(
+    heads: HeadsConfig, body: nn.Module, num_actions: int, *, num_blocks: int | None = None, **options: Any
+) -> QuantileNetwork:
+    """Puts quantile heads on a body.
+
+    Args:
+        heads: the ``heads:`` block.
+        body: what ``build_body`` returned.
+        num_actions: actions ``A``, of each block.
+        num_blocks: number ``N`` of action blocks; None for one action.
+        **options: ``num_cosines`` and ``cosine_start`` of ``QuantileNetwork``.
+    """
+    if heads == HeadsConfig(hidden_sizes=heads.hidden_sizes, dueling=heads.dueling, noisy=heads.noisy):
+        head: dict[str, Any] = {name: getattr(heads, name) for name in ("hidden_sizes", "dueling", "noisy")}
+    else:  # more than the algorithm's own head can do
+        head = {"head": build_quantile_head(heads, _width(body), num_actions, num_blocks)}
+    return QuantileNetwork(body, num_actions, num_blocks=num_blocks, **options, **head)
 
 
 class PolicyNetwork(nn.Module):
@@ -119,12 +133,25 @@ def build_policy_network(config: NNConfig, layout: ObservationLayout, action_spa
     Raises:
         ConfigError: the configuration and the spaces do not fit together.
     """
-    body = build_body(config, layout)
-    policy = build_policy_head(config.heads, _width(body), action_space)
-    out_keys = ("loc", "scale") if isinstance(action_space, spaces.Box) else ("logits",)
-    network = PolicyNetwork(body, policy, build_value_head(config.heads, _width(body)), out_keys=out_keys)
+    network = policy_network(config.heads, build_body(config, layout), action_space)
     freeze_parts(network, config.freeze)
     return network
+
+
+def policy_network(heads: HeadsConfig, body: nn.Module, action_space: spaces.Space[Any]) -> PolicyNetwork:
+    """Puts the heads of a policy and its value on a body.
+
+    Args:
+        heads: the ``heads:`` block.
+        body: what ``build_body`` returned.
+        action_space: of one environment.
+
+    Raises:
+        ConfigError: no policy here has actions of this space.
+    """
+    policy = build_policy_head(heads, _width(body), action_space)
+    out_keys = ("loc", "scale") if isinstance(action_space, spaces.Box) else ("logits",)
+    return PolicyNetwork(body, policy, build_value_head(heads, _width(body)), out_keys=out_keys)
 
 
 def freeze_parts(network: nn.Module, names: Iterable[str]) -> None:

@@ -1,0 +1,109 @@
+"""``tesserl config show --shapes``: a network layer by layer, from a dry run that computes nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tesserl_configs import RunConfig
+from tesserl_trainer.wiring.environments import make_environments
+from tesserl_trainer.wiring.networks import build_network, make_layout
+
+BATCH = 2
+"""Size of the batch of the dry run; each observation has ``iqn.num_taus`` taus."""
+
+
+@dataclass
+class Layer:
+    """A module with parameters of its own, or without modules inside."""
+
+    name: str
+    kind: str
+    inputs: str
+    """Shapes of its inputs in the dry run; empty where the forward pass does not call it."""
+
+    output: str
+    parameters: int
+    learns: bool
+
+
+def network_layers(config: RunConfig) -> list[Layer]:
+    """The layers of the network of a run, in the order of the forward pass.
+
+    Args:
+        config: the whole configuration; the task is made, but not stepped.
+
+    Raises:
+        ConfigError: the configuration does not fit the task, or the task cannot be made.
+    """
+    environments = make_environments(config.environment, 1, evaluation=True)
+    try:
+        spaces = environments.single_observation_space, environments.single_action_space
+    finally:
+        environments.close()
+    with torch.device("meta"):
+        network = build_network(config, *spaces)
+        shapes = {**make_layout(config, spaces[0]).shapes, "taus": (config.iqn.num_taus,)}
+        keys: Any = network.in_keys
+        return dry_run(network, [torch.zeros(BATCH, *shapes[key]) for key in keys])
+
+
+def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:
+    """Runs a network once and notes what goes through its layers.
+
+    Args:
+        network: on the meta device, where nothing is computed.
+        inputs: of its forward pass.
+
+    Returns:
+        Layers in the order of their first call, then those with parameters that are not called.
+    """
+    layers = dict(_layers(network))
+    called: dict[str, Layer] = {}
+
+    def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        layer = layers[module]
+        if layer.name not in called:
+            layer.inputs, layer.output = _shapes(arguments), _shapes(output)
+            called[layer.name] = layer
+
+    handles = [module.register_forward_hook(note) for module in layers]
+    network.eval()(*inputs)
+    for handle in handles:
+        handle.remove()
+    rest = [layer for layer in layers.values() if layer.name not in called and layer.parameters]
+    return [*called.values(), *rest]
+
+
+def text(layers: list[Layer]) -> str:
+    """The layers as a table."""
+    rows = [("layer", "kind", "input", "output", "parameters")]
+    for layer in layers:
+        parameters = f"{layer.parameters:,}" + ("" if layer.learns else " frozen")
+        rows.append((layer.name, layer.kind, layer.inputs or "-", layer.output or "-", parameters))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    learning = sum(layer.parameters for layer in layers if layer.learns)
+    total = sum(layer.parameters for layer in layers)
+    return "\n".join([*lines, f"{total:,} parameters, {learning:,} of them learn; a batch of {BATCH}"])
+
+
+def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, Layer]]:
+    """Every module that is a layer, with what is known of it before it runs."""
+    for name, module in network.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own or not list(module.children()):
+            count = sum(parameter.numel() for parameter in own)
+            learns = not own or any(parameter.requires_grad for parameter in own)
+            yield module, Layer(name, type(module).__name__, "", "", count, learns)
+
+
+def _shapes(value: Any) -> str:
+    """Shapes of all tensors in a value, such as ``2 x 8 x 512``."""
+    if isinstance(value, Tensor):
+        return " x ".join(map(str, value.shape))
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return ", ".join(filter(None, map(_shapes, value))) if isinstance(value, tuple | list) else ""
