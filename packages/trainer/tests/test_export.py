@@ -37,7 +37,7 @@ gym.register("tesserl-tests/Robot-v0", Robot)
 
 ROBOT = (
     "environment.id=tesserl-tests/Robot-v0",
-    "nn.vision={kind: cnn, channels: [5], kernel_sizes: [3], strides: [2]}",
+    "nn.vision={kind: impala, channels: [3, 5], pool_size: 2, spectral_norm: all}",
     "nn.vector={kind: mlp, hidden_sizes: [8], normalization: {kind: running}}",
     "nn.heads={hidden_sizes: [11], dueling: true, noisy: true}",
     "iqn.munchausen={}",
@@ -125,9 +125,12 @@ def test_fixed_taus_give_the_greedy_policy(make_run, file_format):
         assert torch.equal(outputs["action"], action)
 
 
-def test_an_onnx_file_names_its_inputs_and_holds_its_weights(make_run):
+def test_an_onnx_file_names_its_inputs_and_holds_its_weights(make_run, capfd):
     run_dir, policy = make_run("MinAtar/Breakout-v1")
-    result = export(run_dir, format="onnx", taus=8, checkpoint="latest")
+    assert main(["export", str(run_dir), "--format", "onnx", "--taus", "8", "--checkpoint", "latest"]) == 0
+    output = capfd.readouterr()
+    assert output.err == ""
+    result = json.loads(output.out)
     file = Path(result["file"])
     assert [path.name for path in run_dir.iterdir() if "policy" in path.name] == ["policy.onnx"]
     session = onnxruntime.InferenceSession(file.read_bytes())  # bytes: nothing beside the file can be found
@@ -154,7 +157,7 @@ def test_risk_is_in_fixed_taus_and_not_in_given_ones(make_run):
 
 
 def test_noise_leaves_nothing_in_the_file(make_run):
-    run_dir, policy = make_run("CartPole-v1", *ROBOT)
+    run_dir, policy = make_run("CartPole-v1", "nn.heads={hidden_sizes: [11], noisy: true}")
     file = export(run_dir, format="pt2", checkpoint="latest")["file"]
     state = torch.export.load(file).state_dict
     plain = {name.replace("_mu", "") for name in policy.network.state_dict() if "sigma" not in name}

@@ -240,9 +240,9 @@ def largest_difference(
         seed: of the observations.
 
     Returns:
-        The largest difference between two outputs: absolute where the program's is between -1 and 1, relative to it
-        elsewhere, NaN if one of them is. Of actions, the values are compared, so that either of two equally good ones
-        is right.
+        The largest difference between two outputs, over the largest value of its observation where that is above 1:
+        what float32 can promise depends on it. Of actions, the values are compared, so that either of two equally good
+        ones is right. NaN if an output is NaN or an action does not exist.
 
     Raises:
         ExportError: names, shapes or dtypes of the outputs differ.
@@ -257,15 +257,22 @@ def largest_difference(
             raise ExportError(
                 f"expected the outputs {_signature(expected)}, the exported program has {_signature(got)}"
             )
-        action_value = expected["action_value"]
-        pairs = [(output, got[name]) for name, output in expected.items() if name != "action"]
-        for output, other in [*pairs, (action_value.amax(-1), _value_of(action_value, got["action"]))]:
-            difference = (other - output).abs() / output.abs().clamp(min=1)
-            largest = torch.maximum(largest, difference.max())  # keeps a NaN
+        for name, output in expected.items():
+            other, scale = got[name], output
+            if name == "action":
+                scale = expected["action_value"]
+                output, other = scale.amax(-1), _values_of(scale, other)
+            error = _largest(other - output) / _largest(scale).clamp(min=1)
+            largest = torch.maximum(largest, error.max())  # keeps a NaN
     return float(largest)
 
 
-def _value_of(action_value: Tensor, action: Tensor) -> Tensor:
+def _largest(tensor: Tensor) -> Tensor:
+    """Largest magnitude of each observation, ``[B]``."""
+    return tensor.abs().reshape(len(tensor), -1).amax(dim=1)
+
+
+def _values_of(action_value: Tensor, action: Tensor) -> Tensor:
     """Values of actions; NaN for one that does not exist."""
     exists = (action >= 0) & (action < action_value.shape[-1])
     value = action_value.gather(-1, action.where(exists, 0).unsqueeze(-1)).squeeze(-1)
@@ -279,11 +286,15 @@ def _signature(outputs: Tensors) -> dict[str, tuple[tuple[int, ...], str]]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps back what torch's exporters say about themselves (checked with torch 2.13)."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")  # says that torchvision is missing
-    disabled, logger.disabled = logger.disabled, True
+    names = "torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding"
+    loggers = [logging.getLogger(name) for name in names]  # that torchvision is missing, that a constant stays
+    before = [logger.disabled for logger in loggers]
     try:
+        for logger in loggers:
+            logger.disabled = True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = disabled
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
