@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torchrl.objectives import HardUpdate, SoftUpdate
 
 from tesserl_iqn import QuantileNetwork
-from tesserl_nn_components import VectorEncoder
+from tesserl_nn_components import ImpalaCNN, VectorEncoder
 
 
 def storage(tensor):
@@ -147,6 +147,13 @@ def test_power_iteration_and_batch_statistics_belong_to_each_network(make_loss, 
     loss(make_batch(16))
     for now, then in zip(buffers, before, strict=True):
         assert any(not torch.equal(now[name], then[name]) for name in now)
+    assert_tied(loss)
+
+
+def test_power_iteration_vectors_of_convolutions_belong_to_each_network(make_loss):
+    encoder = ImpalaCNN((1, 8, 8), channels=[2], spectral_norm="all")
+    loss = make_loss(QuantileNetwork(encoder, 3, hidden_sizes=()))
+    assert any(name.endswith(".u") for name in tensors(loss.target_value_network))
     assert_tied(loss)
 
 

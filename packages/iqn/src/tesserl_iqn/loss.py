@@ -25,6 +25,7 @@ from tesserl_iqn.functional import (
     take_action,
 )
 from tesserl_iqn.network import QuantileNetwork, unwrap_network
+from tesserl_nn_components import SpectralConv2d
 
 
 class IQNLoss(LossModule):
@@ -315,7 +316,7 @@ def _data_buffers(network: nn.Module) -> list[str]:
     """
     names = []
     for prefix, module in network.named_modules():
-        if hasattr(module, "reset_noise") or isinstance(module, nn.modules.batchnorm._NormBase):
+        if hasattr(module, "reset_noise") or isinstance(module, nn.modules.batchnorm._NormBase | SpectralConv2d):
             continue
         own = module.named_buffers(prefix, recurse=False)
         names += [name for name, _ in own if not name.endswith(("_u", "_v"))]
