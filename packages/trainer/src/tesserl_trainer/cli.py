@@ -119,7 +119,7 @@ def _report(error: Exception, *, debug: bool) -> int:
     """Writes an error to stderr: with its traceback if it was asked for or was not foreseen. Returns the exit code."""
     from tesserl_configs import ConfigError
 
-    foreseen = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("tesserl_")
+    foreseen = isinstance(error, ValueError | OSError | ModuleNotFoundError) or type(error).__module__.startswith("tesserl_")
     if debug or not foreseen:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     else:
