@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "configuration_tables",
     "package_reference",
+    "topology_tables",
 ]
 exclude_patterns = ["_build", "_extensions"]
 

@@ -1,6 +1,7 @@
 """Tables of every key of a configuration, made from the schema: names, types, bounds, defaults, meaning.
 
-Writes ``reference/generated/configuration.txt``, which ``configuration.md`` includes.
+Writes ``reference/generated/configuration.txt``, which ``configuration.md`` includes, and ``network.txt`` with the
+blocks of ``nn:``, which ``networks.md`` includes.
 """
 
 from __future__ import annotations
@@ -43,16 +44,25 @@ class Tables:
                     self._find_places(self.definitions[name], place)
 
     def page(self) -> str:
-        """The top level, then every block."""
+        """The top level, then every block but those of the network."""
         lines = ["## Top level", "", *self.table(self.root, self.schema), ""]
+        return "\n".join([*lines, *self.blocks(network=False)])
+
+    def network(self) -> str:
+        """Every block of the network."""
+        return "\n".join(self.blocks(network=True))
+
+    def blocks(self, *, network: bool) -> list[str]:
+        """Lines of the blocks that stand inside of ``nn``, or of those that do not."""
+        lines = []
         for name, places in self.places.items():
             block = self.definitions[name]
-            if "properties" not in block:
+            if "properties" not in block or (places[0].partition(".")[0] == "nn") != network:
                 continue
             summary = block.get("description", "").split("\n\n", 1)[0]
             lines += [f"(config-{name.lower()})=", f"## {self.title(name, places)}", "", " ".join(summary.split()), ""]
             lines += [*self.table(self.models[name], block), ""]
-        return "\n".join(lines)
+        return lines
 
     def title(self, name: str, places: list[str]) -> str:
         """Where the block stands, and its kind; its own name if it stands in many places."""
@@ -116,13 +126,14 @@ def models(base: type[BaseModel]) -> dict[str, type[BaseModel]]:
 
 
 def generate(app: Any) -> None:
-    """Write the page."""
+    """Write the pages."""
     target = Path(app.srcdir) / "reference" / "generated"
     target.mkdir(parents=True, exist_ok=True)
-    text = Tables(RunConfig).page()
-    path = target / "configuration.txt"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    tables = Tables(RunConfig)
+    for name, text in (("configuration", tables.page()), ("network", tables.network())):
+        path = target / f"{name}.txt"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, bool]:
