@@ -41,8 +41,10 @@ def test_what_is_written_is_a_valid_configuration_with_the_same_meaning(imported
     assert (config.name, config.environment.id, config.environment.num_envs) == ("run_a", "CarRacing-v3", 3)
     assert config.nn.vision.channels == (16, 32, 64, 32)
     assert (config.nn.vector.hidden_sizes, config.nn.vector.layer_norm) == ((200, 200), True)
-    assert config.nn.heads.hidden_sizes == (300, 300)  # the advantage's; the value's is 512 // 2, one layer
-    assert config.nn.heads.dueling
+    assert (config.nn.vector.activation, config.nn.vision.pixel_range) == ("leaky_relu", "symmetric")
+    heads = config.nn.heads
+    assert (heads.advantage.hidden_sizes, heads.value.hidden_sizes) == ((300, 300), (512 // 2,))
+    assert (heads.dueling, heads.layer_norm, heads.activation) == (True, True, "leaky_relu")
     assert config.nn.freeze == ("vision",)
     iqn = config.iqn
     assert (iqn.num_taus, iqn.num_target_taus, iqn.num_policy_taus, iqn.num_cosines) == (6, 6, 30, 64)
@@ -119,7 +121,7 @@ def test_every_key_of_the_file_is_named_once_or_more(imported):
 @pytest.mark.parametrize(
     "line",
     [
-        "nn.vis.cnn.impala_model_size: belongs to a part of the network that the schema does not have yet",
+        "nn.vis.cnn.impala_model_size: the network that the file describes does not use it",
         "nn.vis.image_size.width: the size of images comes from the environment; resize them there",
         "nn.training.clip_grad_value: gradients are clipped by their norm only: iqn.max_grad_norm",
         "training.misspelt: not a key of the seed system as catalogued; it ignores such keys",

@@ -6,39 +6,19 @@ Every function reads the keys of one part, says what it made of them, and leaves
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from tesserl_configs.document import join, render
+from tesserl_configs.document import render
 from tesserl_configs.errors import ConfigError
+from tesserl_configs.importer_network import import_network
 from tesserl_configs.importer_reasons import reason_for
+from tesserl_configs.importer_source import Note, Source, source_of
 from tesserl_configs.loader import name_from, read_document
 from tesserl_configs.messages import problems_of
 from tesserl_configs.schema import RunConfig
-
-PARTS = {"vision": "vis", "vector": "float"}
-"""Our names of the parts that can be frozen -> the seed system's."""
-
-
-class Note(NamedTuple):
-    """What became of one key."""
-
-    key: str
-    """Dotted path in the seed system's file, or in ours where the note begins with ``to mend``."""
-
-    target: str
-    """Dotted path in our file; empty where the key has no counterpart."""
-
-    text: str
-    """The conversion, or why there is no counterpart."""
-
-    def __str__(self) -> str:
-        if not self.target:
-            return f"{self.key}: {self.text}"
-        return f"{self.key} -> {self.target}" + (f" ({self.text})" if self.text else "")
 
 
 class Import(NamedTuple):
@@ -49,25 +29,6 @@ class Import(NamedTuple):
 
     notes: list[Note]
     """One note for each key of the file, then one for each thing that is still to be done by hand."""
-
-
-@dataclass
-class _Source:
-    """The file of the seed system; remembers what was taken from it."""
-
-    leaves: dict[str, Any]
-    notes: list[Note] = field(default_factory=list)
-    taken: set[str] = field(default_factory=set)
-    last: str = ""
-
-    def take(self, key: str, target: str, default: Any, text: str = "") -> Any:
-        """The value of a key, noted as carried over to ``target``; the seed system's default where it is silent."""
-        self.taken.add(key)
-        self.last = key
-        if self.leaves.get(key) is None:
-            return default
-        self.notes.append(Note(key, target, text))
-        return self.leaves[key]
 
 
 def import_config(path: str | Path, *, environment_id: str = "ENVIRONMENT") -> Import:
@@ -89,7 +50,7 @@ def import_config(path: str | Path, *, environment_id: str = "ENVIRONMENT") -> I
     document = read_document(path)
     if document.errors:
         raise ConfigError(*(f"{path}:{error.line}: {error}" for error in document.errors))
-    source = _Source(dict(_leaves(document.data)))
+    source = source_of(document.data)
     try:
         data, algorithm = _converted(source, name_from(path), environment_id)
     except (ArithmeticError, IndexError, TypeError, ValueError) as error:
@@ -100,14 +61,14 @@ def import_config(path: str | Path, *, environment_id: str = "ENVIRONMENT") -> I
     return Import(render(data), [*notes, *_left_to_do(data, environment_id)])
 
 
-def _converted(source: _Source, name: str, environment_id: str) -> tuple[dict[str, Any], str]:
+def _converted(source: Source, name: str, environment_id: str) -> tuple[dict[str, Any], str]:
     """Our data, and the algorithm."""
     algorithm = source.take("training.algorithm", "algorithm", "iqn")
     data: dict[str, Any] = {
         "name": str(source.take("training.run_name", "name", name)),
         "total_steps": _last_knot(source),
         "environment": _environment(source, environment_id),
-        "nn": _network(source),
+        "nn": import_network(source, algorithm),
         "algorithm": algorithm,
     }
     if algorithm == "iqn":
@@ -133,75 +94,18 @@ def _left_to_do(data: dict[str, Any], environment_id: str) -> Iterator[Note]:
             yield Note(f"to mend: {problem.path}", "", problem.message)
 
 
-def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        here = join(path, key)
-        if isinstance(value, dict):
-            yield from _leaves(value, here)
-        else:
-            yield here, value
-
-
-def _last_knot(source: _Source) -> int:
+def _last_knot(source: Source) -> int:
     schedule = source.take("training.lr_schedule", "optimizer.learning_rate", None)
     speed = source.leaves.get("training.global_schedule_speed") or 1
-    return 15_000_000 if schedule is None else int(schedule[-1][0] * speed)
+    return (0 if schedule is None else int(schedule[-1][0] * speed)) or 15_000_000
 
 
-def _environment(source: _Source, environment_id: str) -> dict[str, Any]:
+def _environment(source: Source, environment_id: str) -> dict[str, Any]:
     collectors = source.take("performance.gpu_collectors_count", "environment.num_envs", 4, "one environment each")
     return {"id": environment_id, "num_envs": collectors, "vectorization": "async"}
 
 
-def _network(source: _Source) -> dict[str, Any]:
-    width = source.take("nn.float.mlp.hidden_dim", "nn.vector.hidden_sizes", 256, "two layers of this width")
-    layer_norm = source.take("btr.use_layer_norm", "nn.vector.layer_norm", False)
-    if source.leaves.get("nn.fusion_mode") == "none":
-        source.take("nn.fusion_mode", "nn.fusion.kind", "none")
-    vision = _vision(source)
-    frozen = {part: source.take(f"nn.{key}.freeze", "nn.freeze", False, part) for part, key in PARTS.items()}
-    if vision["kind"] == "none":
-        frozen["vision"] = False
-    return {
-        "vision": vision,
-        "vector": {"kind": "mlp", "hidden_sizes": [width] * 2, "activation": "leaky_relu", "layer_norm": layer_norm},
-        "fusion": {"kind": "none"},
-        "heads": _heads(source),
-        "freeze": [part for part, is_frozen in frozen.items() if is_frozen],
-    }
-
-
-def _vision(source: _Source) -> dict[str, Any]:
-    if source.take("nn.vis.no_image", "nn.vision.kind", False, "none if true"):
-        return {"kind": "none"}
-    for key in ("nn.vis.cnn.use_impala_cnn", "btr.use_impala_cnn"):
-        if source.leaves.get(key) is False:
-            source.take(key, "nn.vision.kind", False)
-    return {
-        "kind": "cnn",  # the seed system's own stack, without padding
-        "channels": [16, 32, 64, 32],
-        "kernel_sizes": [4, 4, 3, 3],
-        "strides": [2, 2, 2, 1],
-        "activation": "leaky_relu",
-    }
-
-
-def _heads(source: _Source) -> dict[str, Any]:
-    target, trunk_key = "nn.heads.hidden_sizes", "nn.decoder.dense_hidden_dimension"
-    trunk = source.take(trunk_key, target, 1024, "half of it, where a head has no width")
-    slots = []
-    for slot in ("advantage", "value"):
-        width, layers = trunk // 2, 1
-        for name in ("hidden", "hidden_dim"):
-            width = source.take(f"nn.decoder.{slot}.mlp.{name}", target, width, "the wider one for both streams")
-        for name in ("layers", "n_hidden_layers"):
-            layers = source.take(f"nn.decoder.{slot}.mlp.{name}", target, layers, "the wider one for both streams")
-        slots.append([width] * layers)
-    noisy = source.take("btr.use_noisy_linear", "nn.heads.noisy", False, "explores by the noise")
-    return {"hidden_sizes": max(slots, key=sum), "dueling": True, "noisy": noisy}
-
-
-def _iqn(source: _Source, batch_size: int) -> dict[str, Any]:
+def _iqn(source: Source, batch_size: int) -> dict[str, Any]:
     take = source.take
     num_taus = take("nn.iqn.n", "iqn.num_taus", 8, "and iqn.num_target_taus")
     reuse = "memory.number_times_single_memory_is_used_before_discard"
@@ -233,21 +137,21 @@ def _iqn(source: _Source, batch_size: int) -> dict[str, Any]:
     return result
 
 
-def _target_update(source: _Source, batch_size: int) -> dict[str, Any]:
+def _target_update(source: Source, batch_size: int) -> dict[str, Any]:
     key = "nn.training.number_memories_trained_on_between_target_network_updates"
     transitions = source.take(key, "iqn.target_update.interval", 2048, "it / batch_size: updates")
     rate = source.take("nn.training.soft_update_tau", "iqn.target_update.rate", 0.02)
     return {"kind": "soft", "rate": rate, "interval": max(1, transitions // batch_size)}
 
 
-def _munchausen(source: _Source) -> dict[str, Any]:
+def _munchausen(source: Source) -> dict[str, Any]:
     temperature = source.take("btr.munchausen_entropy_tau", "iqn.munchausen.temperature", 0.03)
     clip = source.take("btr.munchausen_lo", "iqn.munchausen.clip", -1.0, "* temperature: it clips the log itself")
     alpha = source.take("btr.munchausen_alpha", "iqn.munchausen.alpha", 0.9)
     return {"alpha": alpha, "temperature": temperature, "clip": clip * temperature}
 
 
-def _exploration(source: _Source) -> dict[str, Any]:
+def _exploration(source: Source) -> dict[str, Any]:
     if source.leaves.get("btr.use_noisy_linear"):
         return {"kind": "noisy"}
     default = [[0, 1.0], [50_000, 1.0], [300_000, 0.1], [3_000_000, 0.03]]
@@ -255,7 +159,7 @@ def _exploration(source: _Source) -> dict[str, Any]:
     return {"kind": "epsilon", "epsilon": epsilon}
 
 
-def _optimizer(source: _Source, batch_size: int) -> dict[str, Any]:
+def _optimizer(source: Source, batch_size: int) -> dict[str, Any]:
     default = [[0, 1e-3], [3_000_000, 5e-5], [12_000_000, 5e-5], [15_000_000, 1e-5]]
     text = f"/ {batch_size}: its loss is a sum over the batch"
     return {
@@ -270,7 +174,7 @@ def _optimizer(source: _Source, batch_size: int) -> dict[str, Any]:
     }
 
 
-def _replay(source: _Source) -> dict[str, Any]:
+def _replay(source: Source) -> dict[str, Any]:
     sizes = source.take(
         "memory.memory_size_schedule",
         "replay.capacity",
@@ -286,7 +190,7 @@ def _replay(source: _Source) -> dict[str, Any]:
     return result
 
 
-def _schedule(source: _Source, key: str, target: str, default: list[list[Any]]) -> Any:
+def _schedule(source: Source, key: str, target: str, default: list[list[Any]]) -> Any:
     """An exponential schedule of the seed system; a knot of 0 makes it a linear one (there, it fails)."""
     written = source.leaves.get(key) is not None
     speed = source.take("training.global_schedule_speed", "knots of the schedules", 1, "multiplied in")

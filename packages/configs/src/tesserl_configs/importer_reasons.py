@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 GAME = "about the game that the seed system plays; in ours the environment holds it"
-LATER = "belongs to a part of the network that the schema does not have yet"
+NOT_READ = "the network that the file describes does not use it"
 ONE_PROCESS = "about processes that run beside each other; ours collects and learns in turns"
 OBSERVATIONS = "about the game's observations; write those of your task into nn.vector.normalization"
 PLOTS = "about plots and tables of the seed system; ours writes metrics.csv and TensorBoard"
@@ -12,7 +12,7 @@ UNUSED = "not read by the seed system either"
 WARM_START = "no warm start from saved parts yet"
 
 REASONS = {  # the longest path that leads to a key decides
-    "btr": LATER,
+    "btr": NOT_READ,
     "btr.munchausen_alpha": "btr.use_munchausen is off",
     "btr.munchausen_entropy_tau": "btr.use_munchausen is off",
     "btr.munchausen_lo": "btr.use_munchausen is off",
@@ -27,15 +27,12 @@ REASONS = {  # the longest path that leads to a key decides
     "memory.buffer_test_ratio": "no part of the replay buffer is held out; evaluation episodes measure progress",
     "memory.prio_beta": "memory.prio_alpha is 0: replay is uniform",
     "memory.prio_epsilon": "memory.prio_alpha is 0: replay is uniform",
-    "nn": LATER,
-    "nn.decoder.advantage.freeze": "heads are frozen together: nn.freeze [heads]",
+    "nn": NOT_READ,
     "nn.decoder.shared_input": "heads see the features after the quantile embedding, as post_tau says",
-    "nn.decoder.shared_trunk_freeze": "IQN has no such trunk",
-    "nn.decoder.value.freeze": "heads are frozen together: nn.freeze [heads]",
+    "nn.decoder.shared_trunk_freeze": "heads share no layers; nn.freeze [heads] freezes them",
     "nn.float_input_dim": "the size of observations comes from the environment",
     "nn.init_from_pretrained": WARM_START,
     "nn.iqn": "for the algorithm iqn only",
-    "nn.iqn.freeze": "the quantile embedding is frozen with the heads: nn.freeze [heads]",
     "nn.training.additional_transition_after_reset": RESET,
     "nn.training.clip_grad_value": "gradients are clipped by their norm only: iqn.max_grad_norm",
     "nn.training.last_layer_reset_factor": RESET,
@@ -43,6 +40,8 @@ REASONS = {  # the longest path that leads to a key decides
     "nn.training.reset_every_n_frames_generated": RESET,
     "nn.training.single_reset_flag": RESET,
     "nn.training.target_self_loss_clamp_ratio": "no scaling of the loss by the spread of its target",
+    "nn.vis.cnn.use_adaptive_maxpool": "kind cnn has no pooling to a fixed size",
+    "nn.vis.cnn.use_spectral_norm": "kind cnn has no spectral normalisation",
     "nn.vis.image_size": "the size of images comes from the environment; resize them there",
     "normalization": OBSERVATIONS,
     "performance": ONE_PROCESS,
