@@ -108,7 +108,8 @@ def write_config(tmp_path: Path):
 @pytest.fixture(scope="session")
 def hf_models(tmp_path_factory):
     """Local directories of tiny random models of Hugging Face, by name."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     configs = {
         "vit": transformers.ViTConfig(**tiny, intermediate_size=16, image_size=8, patch_size=4),

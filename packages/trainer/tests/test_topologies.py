@@ -16,7 +16,6 @@ from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring import topologies
 from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
 
-pytest.importorskip("transformers")
 RUN = {"total_steps": 1_000, "environment": {"id": "none"}, "algorithm": "iqn"}
 
 

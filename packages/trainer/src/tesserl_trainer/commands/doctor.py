@@ -29,6 +29,7 @@ REQUIRED = {  # distribution -> (module, what mends it)
 EXTRAS = {  # extra -> (distribution, module)
     "minatar": ("minatar", "minatar"),
     "box2d": ("box2d", "Box2D"),
+    "hf": ("transformers", "transformers"),
     "onnx": ("onnxruntime", "onnxruntime"),
     "wandb": ("wandb", "wandb"),
 }
