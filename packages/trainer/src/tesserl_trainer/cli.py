@@ -119,7 +119,8 @@ def _report(error: Exception, *, debug: bool) -> int:
     """Writes an error to stderr: with its traceback if it was asked for or was not foreseen. Returns the exit code."""
     from tesserl_configs import ConfigError
 
-    foreseen = isinstance(error, ValueError | OSError | ModuleNotFoundError) or type(error).__module__.startswith("tesserl_")
+    ours = type(error).__module__.startswith("tesserl_")
+    foreseen = ours or isinstance(error, ValueError | OSError | ModuleNotFoundError)
     if debug or not foreseen:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     else:
