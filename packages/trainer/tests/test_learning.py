@@ -27,4 +27,4 @@ def test_iqn_balances_the_pole(tmp_path, seed):
 
 @pytest.mark.learn
 def test_iqn_lands(tmp_path):
-    assert learned(tmp_path, "iqn/lunarlander.yaml")["return_mean"] >= 150
+    assert learned(tmp_path, "iqn/lunarlander.yaml")["return_mean"] >= 100
