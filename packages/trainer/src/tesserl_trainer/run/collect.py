@@ -304,8 +304,10 @@ def step(environments: VectorEnv[Any, Any, Any], actions: NDArray[Any], timeout:
             "environment.worker_timeout if its steps take that long"
         ) from error
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-        wait_for_any([process.sentinel for process in environments.processes], timeout)
-        dead = [i for i, process in enumerate(environments.processes) if not process.is_alive()]
+        gone = wait_for_any([process.sentinel for process in environments.processes], timeout)
+        dead = [i for i, process in enumerate(environments.processes) if process.sentinel in gone]
+        for i in dead:  # its files close before it can be waited for
+            environments.processes[i].join(timeout)
         codes = [environments.processes[i].exitcode for i in dead]
         raise RuntimeError(f"environment worker {_names(dead)} died (exit code {codes})") from error
 
