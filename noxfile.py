@@ -159,7 +159,8 @@ def minimums(session: nox.Session, package: str) -> None:
     )  # fmt: skip
     session.log("oldest admitted:\n" + oldest.read_text(encoding="utf-8"))
     install_wheels(session, package, *test_requirements(package), constraints=oldest)
-    session.run("pytest", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
+    # Not with warnings as errors: what old releases call is deprecated by the new ones that they require.
+    session.run("pytest", "-W", "default", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session(requires=["build"], reuse_venv=False)
