@@ -206,7 +206,7 @@ def test_the_loader_places_the_problems_of_the_network(errors_of):
 )
 def test_hugging_face_models_need_their_extra(block, key, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert problems(block) == [f'{key}: models of Hugging Face need transformers; install "tesserl-nn-components[hf]"']
+    assert problems(block) == [f'{key}: models of Hugging Face need transformers; install "tesserl-trainer[hf]"']
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     assert problems(block) == []
 

@@ -153,7 +153,7 @@ def transformers_is_installed(nn: NNConfig) -> Iterator[Problem]:
         keys.append("nn.fusion.trunk.kind")
     for key in keys:
         if importlib.util.find_spec("transformers") is None:
-            yield Problem(key, 'models of Hugging Face need transformers; install "tesserl-nn-components[hf]"')
+            yield Problem(key, 'models of Hugging Face need transformers; install "tesserl-trainer[hf]"')
 
 
 RULES: tuple[NetworkRule, ...] = (
