@@ -15,7 +15,7 @@ class Replay:
     """A replay buffer of transitions, counted in the order in which they came.
 
     Args:
-        buffer: torchrl buffer with a tensor or memmap storage and a round-robin writer.
+        buffer: torchrl buffer with a tensor or memmap storage; its writer is not used.
         capacity: transitions it holds.
         segments: where a checkpoint keeps its content.
         prioritized: whether its sampler has priorities, so that each batch must be drawn after the update before it.
@@ -41,9 +41,13 @@ class Replay:
 
     def extend(self, transitions: TensorDictBase) -> None:
         """Adds transitions ``[M]``, overwriting the oldest where it is full."""
+        self.total += len(transitions)
+        if len(transitions) > self.capacity:
+            transitions = transitions[-self.capacity :]
         if len(transitions):
-            self.buffer.extend(transitions)
-            self.total += len(transitions)
+            positions = torch.arange(self.total - len(transitions), self.total) % self.capacity
+            self.buffer.storage.set(positions, transitions)  # what the buffer's writer does, at half its cost
+            self.buffer.sampler.mark_update(positions)
 
     def batches(self, number: int, batch_size: int) -> Iterator[TensorDictBase]:
         """Draws batches one after the other.
@@ -104,5 +108,4 @@ class Replay:
             first = max(start, oldest)
             positions = torch.arange(first, first + len(kept)) % self.capacity
             self.buffer.storage.set(positions, kept)
-        self.buffer.writer.load_state_dict({"_cursor": self.total % self.capacity, "_write_count": self.total})
         self.buffer.sampler.load_state_dict(state["sampler"])
