@@ -5,8 +5,9 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from tesserl_trainer.run.collect import Collector, autoreset_mode
+from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.run.workers import autoreset_mode
 
 from .conftest import counting_envs
 

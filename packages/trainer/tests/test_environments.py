@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from tesserl_configs import ConfigError, load_config
-from tesserl_trainer.run.collect import step
+from tesserl_trainer.run.workers import step
 from tesserl_trainer.wiring import wrappers
 from tesserl_trainer.wiring.environments import discrete_actions, make_environments, worker_seeds
 

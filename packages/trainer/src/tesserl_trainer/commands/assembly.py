@@ -1,5 +1,6 @@
 """From a configuration to a loop that is ready to run."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -7,12 +8,14 @@ from tesserl_configs import RunConfig, value_at
 from tesserl_iqn.replay import NStepWindow
 from tesserl_trainer.loops.off_policy import Intervals, Learner, OffPolicyLoop
 from tesserl_trainer.run.checkpoint import Checkpoints
-from tesserl_trainer.run.collect import Collector, close
+from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
 from tesserl_trainer.run.logging import MetricsLog
+from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.algorithms import build_algorithm
+from tesserl_trainer.run.workers import close
+from tesserl_trainer.wiring.algorithms import Algorithm, build_algorithm
 from tesserl_trainer.wiring.environments import make_environments, worker_seeds
 from tesserl_trainer.wiring.networks import build_network, make_layout
 from tesserl_trainer.wiring.replay import build_replay
@@ -30,27 +33,11 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
     Returns:
         The loop, at step 0, with its log not yet open.
     """
-    settings = config.evaluation
     environments = make_environments(config.environment, config.environment.num_envs)
     stack.push(lambda kind, *_: close(environments, failed=kind is not None))
     spaces = environments.single_observation_space, environments.single_action_space
     layout = make_layout(config, spaces[0])
     algorithm = build_algorithm(config, build_network(config, *spaces))
-    evaluation_envs = make_environments(config.environment, min(settings.num_envs, settings.episodes), evaluation=True)
-    stack.callback(evaluation_envs.close)
-    seeds = range(settings.seed, settings.seed + settings.episodes)
-
-    def play() -> Evaluation:
-        with algorithm.policy.greedy() as policy:
-            return evaluate_policy(
-                policy.act,
-                evaluation_envs,
-                layout,
-                seeds,
-                max_episode_steps=settings.max_episode_steps,
-                device=config.device,
-            )
-
     collector = Collector(
         environments,
         layout,
@@ -81,18 +68,45 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
         NStepWindow(config.iqn.num_steps, config.iqn.discount),
         replay,
         schedules,
-        Intervals(
-            total_steps=config.total_steps,
-            warmup_steps=config.replay.warmup_steps,
-            update_interval=config.iqn.update_interval,
-            collect_steps=config.iqn.collect_steps,
-            batch_size=config.iqn.batch_size,
-            logging=config.logging.interval,
-            evaluation=settings.interval,
-            checkpoint=config.checkpoint.interval,
-        ),
-        play,
+        _intervals(config),
+        _evaluator(config, algorithm, layout, stack),
         Checkpoints(run_dir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best),
         log,
         progress,
     )
+
+
+def _intervals(config: RunConfig) -> Intervals:
+    return Intervals(
+        total_steps=config.total_steps,
+        warmup_steps=config.replay.warmup_steps,
+        update_interval=config.iqn.update_interval,
+        collect_steps=config.iqn.collect_steps,
+        batch_size=config.iqn.batch_size,
+        logging=config.logging.interval,
+        evaluation=config.evaluation.interval,
+        checkpoint=config.checkpoint.interval,
+    )
+
+
+def _evaluator(
+    config: RunConfig, algorithm: Algorithm, layout: ObservationLayout, stack: ExitStack
+) -> Callable[[], Evaluation]:
+    """What the loop calls to evaluate: the greedy policy, in environments of its own, on the same seeds every time."""
+    settings = config.evaluation
+    environments = make_environments(config.environment, min(settings.num_envs, settings.episodes), evaluation=True)
+    stack.callback(environments.close)
+    seeds = range(settings.seed, settings.seed + settings.episodes)
+
+    def evaluate() -> Evaluation:
+        with algorithm.policy.greedy() as policy:
+            return evaluate_policy(
+                policy.act,
+                environments,
+                layout,
+                seeds,
+                max_episode_steps=settings.max_episode_steps,
+                device=config.device,
+            )
+
+    return evaluate

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from tesserl_trainer.run.collect import Policy, autoreset_mode
+from tesserl_trainer.run.collect import Policy
 from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.run.workers import autoreset_mode
 
 
 @dataclass(frozen=True)
