@@ -110,7 +110,7 @@ def main() -> list[Comparison]:
     torch.set_num_threads(1)
     print(HEADER)
     comparisons = []
-    for hidden_sizes in ([], [64]):
+    for hidden_sizes in ([], [64], [512]):  # the last is the default
         ours, floor = sides(hidden_sizes)
         check_same(ours, floor)
         comparisons.append(

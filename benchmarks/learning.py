@@ -1,6 +1,6 @@
 """Trains one file with several seeds and prints the row of docs/results.md.
 
-python benchmarks/learning/table.py configs/iqn/cartpole.yaml --seeds 1 2 3 4 5 --runs runs/learning
+python benchmarks/learning.py configs/iqn/cartpole.yaml --seeds 1 2 3 4 5 --runs runs/learning
 
 Each seed is one ``tesserl train`` in a process of its own, from its start to its exit; runs that are there already are
 read, not trained again. Wall times mean something on an idle machine only; CPU times say more on a busy one.
