@@ -6,10 +6,11 @@ from pathlib import Path
 
 from tesserl_configs import RunConfig, value_at
 from tesserl_iqn.replay import NStepWindow
+from tesserl_trainer.commands.evaluate import play
 from tesserl_trainer.loops.off_policy import Intervals, Learner, OffPolicyLoop
 from tesserl_trainer.run.checkpoint import Checkpoints
 from tesserl_trainer.run.collect import Collector
-from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
+from tesserl_trainer.run.evaluate import Evaluation
 from tesserl_trainer.run.logging import MetricsLog
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.progress import ProgressDisplay
@@ -97,16 +98,4 @@ def _evaluator(
     environments = make_environments(config.environment, min(settings.num_envs, settings.episodes), evaluation=True)
     stack.callback(environments.close)
     seeds = range(settings.seed, settings.seed + settings.episodes)
-
-    def evaluate() -> Evaluation:
-        with algorithm.policy.greedy() as policy:
-            return evaluate_policy(
-                policy.act,
-                environments,
-                layout,
-                seeds,
-                max_episode_steps=settings.max_episode_steps,
-                device=config.device,
-            )
-
-    return evaluate
+    return lambda: play(config, algorithm, environments, layout, seeds)

@@ -10,9 +10,10 @@ import torch
 
 from tesserl_configs import RunConfig, load_config
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
-from tesserl_trainer.run.evaluate import evaluate_policy
-from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.environments import make_environments
+from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
+from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.wiring.algorithms import Algorithm, build_algorithm
+from tesserl_trainer.wiring.environments import Environments, make_environments
 from tesserl_trainer.wiring.networks import build_network, make_layout
 
 UNUSED_SEEDS = 1_000_000
@@ -56,15 +57,8 @@ def evaluate(
         spaces = environments.single_observation_space, environments.single_action_space
         algorithm = build_algorithm(config, build_network(config, *spaces))
         algorithm.load_networks(load_networks(path))
-        with algorithm.policy.greedy() as policy:
-            result = evaluate_policy(
-                policy.act,
-                environments,
-                make_layout(config, spaces[0]),
-                range(first, first + episodes),
-                max_episode_steps=settings.max_episode_steps,
-                device=config.device,
-            )
+        layout, seeds = make_layout(config, spaces[0]), range(first, first + episodes)
+        result = play(config, algorithm, environments, layout, seeds)
     finally:
         environments.close()
     return {
@@ -76,6 +70,21 @@ def evaluate(
         "seed": first,
         "checkpoint": path.name,
     }
+
+
+def play(
+    config: RunConfig, algorithm: Algorithm, environments: Environments, layout: ObservationLayout, seeds: Sequence[int]
+) -> Evaluation:
+    """Plays one episode for each seed with the greedy policy, and leaves training as it was."""
+    with algorithm.policy.greedy() as policy:
+        return evaluate_policy(
+            policy.act,
+            environments,
+            layout,
+            seeds,
+            max_episode_steps=config.evaluation.max_episode_steps,
+            device=config.device,
+        )
 
 
 def run_config(run_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:

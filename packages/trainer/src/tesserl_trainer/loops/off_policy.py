@@ -191,7 +191,9 @@ class OffPolicyLoop:
 
     def save(self) -> Path:
         """Writes a checkpoint of everything."""
-        path = self.checkpoints.save(self.step, self.state_dict(), segments=self.replay.write())
+        path = self.checkpoints.directory / checkpoint_name(self.step)
+        if not path.exists():  # an evaluation at this step may have written it: the same state
+            self.checkpoints.save(self.step, self.state_dict(), segments=self.replay.write())
         self.checkpoints.prune()
         self.replay.prune(self.checkpoints.newest())
         return path

@@ -63,7 +63,7 @@ class Checkpoints:
         """Writes a checkpoint and makes it the latest.
 
         Args:
-            step: environment steps so far.
+            step: environment steps so far; no checkpoint of this step is there yet.
             state: nested state: ``networks`` and ``optimizer`` get files of their own, ``environments`` a JSON file,
                 the rest is ``state``.
             segments: entries of the replay segments that belong to it.
@@ -72,8 +72,6 @@ class Checkpoints:
             Its directory.
         """
         path = self.directory / checkpoint_name(step)
-        if path.exists():  # the same step of the same run: the same state
-            return path
         partial = self.directory / f".{path.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
