@@ -71,7 +71,7 @@ def import_name(package: str) -> str:
 def forbidden_modules(package: str) -> list[str]:
     """Libraries that the package must do without, after the import contracts of pyproject.toml."""
     contracts = SETTINGS["tool"]["importlinter"]["contracts"]
-    own = [contract for contract in contracts if contract.get("source_modules") == [import_name(package)]]
+    own = [contract for contract in contracts if import_name(package) in contract.get("source_modules", [])]
     return sorted({module for contract in own for module in contract["forbidden_modules"]})
 
 

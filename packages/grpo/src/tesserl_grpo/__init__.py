@@ -1,0 +1,1 @@
+"""Group-relative policy optimisation for control, around any policy that yields log-probabilities, as a torchrl loss."""
