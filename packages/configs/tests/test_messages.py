@@ -19,11 +19,16 @@ MESSAGES = {  # override -> message after the place
     "nn.learning_rate_factors={visoin: 2}": "nn.learning_rate_factors.visoin: unknown key; did you mean vision?",
     "discount=0.9": "discount: unknown key here; did you mean iqn.discount?",
     "iqn.munchausen={tau: 1}": "iqn.munchausen.tau: unknown key; legal here: alpha, temperature, clip, log_policy",
-    "algorithm=ppo": 'algorithm: expected one of iqn, got "ppo"',
+    "algorithm=dqn": 'algorithm: expected one of iqn, ppo, got "dqn"; did you mean iqn?',
+    "ppo={num_step: 5}": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
+    "ppo.clip_epsilon=7": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
+    "environment.atari={}": "environment.atari: belongs to vectorization atari, got sync; remove the block",
+    "num_epochs=4": "num_epochs: unknown key; legal here: name, seed, total_steps, environment, nn, algorithm, iqn, "
+    "optimizer, replay, evaluation, checkpoint, logging, device, num_threads",
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "
-    'got "asink"; did you mean async?',
-    "nn.freeze=[hedas]": "nn.freeze.0: expected one of vision, vector, fusion, trunk, embedding, heads, advantage, "
-    'policy, value, got "hedas"; did you mean heads?',
+    'atari, got "asink"; did you mean async?',
+    "nn.freeze=[hedas]": "nn.freeze.0: expected one of vision, vector, fusion, trunk, memory, embedding, heads, "
+    'advantage, policy, value, got "hedas"; did you mean heads?',
     "iqn.cosine_start=2": "iqn.cosine_start: expected one of 0, 1, got 2",
     "optimizer={kind: adan}": "optimizer: expected one of the kinds adam, adamw, radam, sgd, got adan; "
     "did you mean adam?",
@@ -38,7 +43,7 @@ MESSAGES = {  # override -> message after the place
     "seed=true": "seed: expected a whole number, got true; seed of everything that is random, >= 0",
     'seed="3"': None,  # an override is read as YAML: quoted it is text
     "nn.heads.hidden_sizes=5": "nn.heads.hidden_sizes: expected a list, got 5; widths of the hidden layers of each "
-    "stream that has no block of its own, >= 1 (IQN paper: 512)",
+    "stream that has no block of its own, >= 1 (IQN paper: 512); empty: linear, which is the default of ppo",
     "nn.heads.noisy=maybe": 'nn.heads.noisy: expected true or false, got "maybe"; noisy linear layers (Fortunato et '
     "al. 2018), sigma 0.5; iqn only",
     "iqn=7": "iqn: expected keys and values, got 7; options of implicit quantile networks",

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
-from tesserl_configs.base import Block, Count, Positive, Real
+from tesserl_configs.atari import AtariConfig
+from tesserl_configs.base import Block, Count, NonNegativeInt, Positive, Real
 
 
 class TimeLimit(Block):
@@ -21,6 +29,10 @@ class FrameSkip(Block):
 
     kind: Literal["frame_skip"] = "frame_skip"
     num_frames: Count = Field(description="Frames per action, >= 1 (Atari: 4). Environment steps count actions.")
+    max_last_two: bool = Field(
+        default=False,
+        description="Pixels are the larger ones of the last two frames, for screens that flicker (Mnih et al. 2015).",
+    )
 
 
 class FrameStack(Block):
@@ -28,6 +40,36 @@ class FrameStack(Block):
 
     kind: Literal["frame_stack"] = "frame_stack"
     num_frames: Count = Field(description="Images per observation, >= 1 (Atari: 4).")
+
+
+class Grayscale(Block):
+    """Turns colour images into grey ones of one channel (luminance, ITU-R BT.601)."""
+
+    kind: Literal["grayscale"] = "grayscale"
+
+
+class Crop(Block):
+    """Cuts off what lies at the edges of images."""
+
+    kind: Literal["crop"] = "crop"
+    top: NonNegativeInt = Field(default=0, description="Rows cut off above, in pixels, >= 0.")
+    bottom: NonNegativeInt = Field(default=0, description="Rows cut off below, in pixels, >= 0.")
+    left: NonNegativeInt = Field(default=0, description="Columns cut off on the left, in pixels, >= 0.")
+    right: NonNegativeInt = Field(default=0, description="Columns cut off on the right, in pixels, >= 0.")
+
+
+class Resize(Block):
+    """Scales images; a pixel is the mean of the area that it covers."""
+
+    kind: Literal["resize"] = "resize"
+    height: Count = Field(description="Height afterwards, in pixels, >= 1 (Atari: 84).")
+    width: Count = Field(description="Width afterwards, in pixels, >= 1 (Atari: 84).")
+
+
+class Telemetry(Block):
+    """CarRacing: speed, wheel speeds, steering and angular velocity of the car as `observation` beside `pixels`."""
+
+    kind: Literal["telemetry"] = "telemetry"
 
 
 class RewardScale(Block):
@@ -45,7 +87,10 @@ class RewardClip(Block):
     high: Real = Field(default=1.0, description="Largest reward, in reward units, above low (Mnih et al. 2015: 1).")
 
 
-Wrapper = Annotated[TimeLimit | FrameSkip | FrameStack | RewardScale | RewardClip, Field(discriminator="kind")]
+Wrapper = Annotated[
+    TimeLimit | FrameSkip | FrameStack | Grayscale | Crop | Resize | Telemetry | RewardScale | RewardClip,
+    Field(discriminator="kind"),
+]
 
 
 class EnvironmentConfig(Block):
@@ -53,13 +98,14 @@ class EnvironmentConfig(Block):
 
     id: str = Field(min_length=1, description="Gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1.")
     num_envs: Count = Field(default=8, description="Environments that are stepped together, >= 1.")
-    vectorization: Literal["sync", "async", "vector_entry_point"] = Field(
+    vectorization: Literal["sync", "async", "vector_entry_point", "atari"] = Field(
         default="sync",
         description=(
             "sync: all in this process, fastest for cheap tasks; async: one process each; "
-            "vector_entry_point: the task's own vectorised form."
+            "vector_entry_point: the task's own vectorised form; atari: ale_py's, for ids ALE/...-v5."
         ),
     )
+    atari: AtariConfig = Field(default_factory=AtariConfig, description="Options of vectorization atari; for no other.")
     kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Arguments of gymnasium.make.")
     wrappers: tuple[Wrapper, ...] = Field(default=(), description="Wrappers, the innermost first.")
     channels: Literal["auto", "first", "last"] = Field(
@@ -68,3 +114,16 @@ class EnvironmentConfig(Block):
     worker_timeout: Positive = Field(
         default=60.0, description="Seconds to wait for one step of an async worker before the run fails, > 0."
     )
+
+    @field_validator("atari", mode="before")
+    @classmethod
+    def _belongs_to_atari(cls, block: Any, info: ValidationInfo) -> Any:
+        vectorization = info.data.get("vectorization", "atari")
+        if vectorization != "atari":
+            raise ValueError(f"belongs to vectorization atari, got {vectorization}; remove the block")
+        return block
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = () if self.vectorization == "atari" else ("atari",)
+        return {key: value for key, value in serialize(self).items() if key not in unused}

@@ -108,6 +108,9 @@ def _placed(problem: Problem, path: Path, document: Document, changed: list[str]
             return 0, f"--set {place}: {problem}"
         if place in document.lines:
             return document.lines[place], f"{path}:{document.lines[place]}: {problem}"
+        for key in changed:
+            if place and key.startswith(f"{place}."):  # the override made the block
+                return 0, f"--set {key}: {problem}"
     return 0, f"{path}: {problem}"
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from tesserl_configs.errors import ConfigError, Problem
 from tesserl_configs.introspection import all_keys, candidates, field_at, kind_of, literals_in
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
+from tesserl_configs.schema import OWNERS, Algorithm
 
 BOUNDS = {
     "greater_than": ("gt", ">"),
@@ -111,15 +112,24 @@ def _unknown_key(path: list[str | int], data: Any) -> str:
     if not here:
         return "unknown key"
     chosen, *others = here
-    legal = [field for field in chosen.model_fields if field != "kind"]
+    legal = [field for field in chosen.model_fields if field != "kind" and (above or _may_stand(field, data))]
     siblings = [str(kind_of(other)) for other in others if name in other.model_fields]
     if siblings:
         return f"unknown key for kind {kind_of(chosen)}; it belongs to kind {', '.join(siblings)}"
     if nearest := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
         return f"unknown key; did you mean {nearest[0]}?"
-    if places := sorted({f"{block}.{field}" if block else field for block, field in all_keys() if field == name}):
+    blocks = {block for block, field in all_keys() if field == name and _may_stand(block, data)}
+    if blocks:
+        places = sorted(f"{block}.{name}".lstrip(".") for block in blocks)
         return f"unknown key here; did you mean {', '.join(places[:3])}?"
     return f"unknown key; legal here: {', '.join(legal) or 'kind only'}"
+
+
+def _may_stand(block: str, data: Any) -> bool:
+    """Whether a block belongs to the algorithm of a file; where that is not clear, every one may."""
+    algorithm = data.get("algorithm") if isinstance(data, dict) else None
+    owners = OWNERS.get(block.partition(".")[0])
+    return owners is None or algorithm in owners or algorithm not in get_args(Algorithm)
 
 
 def _kinds(path: list[str | int], data: Any) -> list[str]:

@@ -11,7 +11,7 @@ from tesserl_configs.fusion import Fusion, NoFusion
 from tesserl_configs.layers import ACTIVATION, Activation, TransformerOptions
 from tesserl_configs.vision import NoVision, Vision
 
-Part = Literal["vision", "vector", "fusion", "trunk", "embedding", "heads", "advantage", "policy", "value"]
+Part = Literal["vision", "vector", "fusion", "trunk", "memory", "embedding", "heads", "advantage", "policy", "value"]
 
 # --- vector: the encoder of vector observations ------------------------------------------------------------------
 
@@ -59,6 +59,36 @@ class MLPVector(Block):
 
 Vector = Annotated[NoVector | MLPVector, Field(discriminator="kind")]
 
+# --- memory: what an episode has shown so far ---------------------------------------------------------------------
+
+
+class NoMemory(Block):
+    """The heads see the features of one step."""
+
+    kind: Literal["none"] = "none"
+
+
+class _MemoryOptions(Block):
+    hidden_size: Count = Field(
+        default=128, description="Width of the state and of the features that the heads see, >= 1 (CleanRL: 128)."
+    )
+    num_layers: Count = Field(default=1, description="Recurrent layers, one above the other, >= 1.")
+
+
+class GRUMemory(_MemoryOptions):
+    """A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078); its state is 0 where an episode begins."""
+
+    kind: Literal["gru"] = "gru"
+
+
+class LSTMMemory(_MemoryOptions):
+    """A long short-term memory (Hochreiter & Schmidhuber 1997); its state is 0 where an episode begins."""
+
+    kind: Literal["lstm"] = "lstm"
+
+
+Memory = Annotated[NoMemory | GRUMemory | LSTMMemory, Field(discriminator="kind")]
+
 # --- heads: from features to values or to a policy ---------------------------------------------------------------
 
 
@@ -86,7 +116,10 @@ class HeadsConfig(Block):
 
     hidden_sizes: Widths = Field(
         default=(512,),
-        description="Widths of the hidden layers of each stream that has no block of its own, >= 1 (IQN paper: 512).",
+        description=(
+            "Widths of the hidden layers of each stream that has no block of its own, >= 1 (IQN paper: 512); "
+            "empty: linear, which is the default of ppo."
+        ),
     )
     activation: Activation = Field(default="relu", description=ACTIVATION)
     layer_norm: bool = Field(default=False, description="LayerNorm before each activation.")
@@ -110,8 +143,9 @@ class LearningRateFactors(Block):
 
     vision: Positive = Field(default=1.0, description="Encoder of images, > 0.")
     vector: Positive = Field(default=1.0, description="Encoder of vectors, > 0.")
-    fusion: Positive = Field(default=1.0, description="Everything between the encoders and the heads, > 0.")
+    fusion: Positive = Field(default=1.0, description="Everything between encoders and heads but the memory, > 0.")
     trunk: Positive = Field(default=1.0, description="The trunk of the fusion alone, > 0.")
+    memory: Positive = Field(default=1.0, description="The memory, > 0.")
     embedding: Positive = Field(default=1.0, description="Embedding of quantile fractions, > 0.")
     heads: Positive = Field(default=1.0, description="All heads, > 0.")
     advantage: Positive = Field(default=1.0, description="The stream of advantages alone, > 0.")
@@ -125,12 +159,15 @@ class NNConfig(Block):
     vision: Vision = Field(default_factory=NoVision, description="Encoder of images.")
     vector: Vector = Field(default_factory=NoVector, description="Encoder of vector observations.")
     fusion: Fusion = Field(default_factory=NoFusion, description="How the two branches are joined.")
+    memory: Memory = Field(
+        default_factory=NoMemory, description="Memory between the features and the heads; not for iqn."
+    )
     heads: HeadsConfig = Field(default_factory=HeadsConfig, description="From features to values or to a policy.")
     freeze: tuple[Part, ...] = Field(
         default=(),
         description=(
             "Parts that do not learn: no gradient, no optimiser state, statistics fixed, dropout off. fusion is all "
-            "between encoders and heads, trunk a part of it; embedding is that of quantile fractions."
+            "between encoders and heads but the memory, trunk a part of it; embedding is that of quantile fractions."
         ),
     )
     learning_rate_factors: LearningRateFactors = Field(

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tesserl_configs.defaults import HIDDEN_SIZES
 from tesserl_configs.errors import Problem
 from tesserl_configs.fusion import DenseTokens
 from tesserl_configs.nn import HeadsConfig, NNConfig
@@ -23,6 +24,7 @@ def check(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
         algorithm: whose network it is: ``iqn`` has quantiles, every other one a policy and a value.
     """
     yield from itertools.chain.from_iterable(rule(nn) for rule in RULES)
+    yield from memory_fits_the_algorithm(nn, algorithm)
     yield from heads_fit_the_algorithm(nn, algorithm)
     yield from parts_exist(nn, algorithm)
 
@@ -171,6 +173,16 @@ RULES: tuple[NetworkRule, ...] = (
 )
 
 
+def memory_fits_the_algorithm(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
+    """Replayed transitions do not hold the state that a memory would continue from."""
+    if algorithm == "iqn" and nn.memory.kind != "none":
+        yield Problem(
+            "nn.memory.kind",
+            f"iqn learns from single transitions, which hold no state to continue from, got {nn.memory.kind}; "
+            "choose none, stack frames, or use ppo",
+        )
+
+
 def heads_fit_the_algorithm(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
     """Quantiles have advantages and perhaps values, a policy has neither noise nor advantages."""
     heads = nn.heads
@@ -184,7 +196,8 @@ def heads_fit_the_algorithm(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
             if getattr(heads, name):
                 yield Problem(f"nn.heads.{name}", f"belongs to iqn, got algorithm {algorithm}; remove the key")
     streams = [getattr(heads, name) for name in streams_of(heads, algorithm)]
-    if None not in streams and heads.hidden_sizes != HeadsConfig().hidden_sizes:
+    defaults = (HeadsConfig().hidden_sizes, HIDDEN_SIZES.get(algorithm, ()))
+    if None not in streams and heads.hidden_sizes not in defaults:
         yield Problem("nn.heads.hidden_sizes", "every stream has a block of its own; remove the key")
     sizes = [heads.hidden_sizes if stream is None else getattr(stream, "hidden_sizes", (1,)) for stream in streams]
     if heads.layer_norm and not any(sizes):
@@ -231,6 +244,8 @@ def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
     parts = [name for name in ("vision", "vector", "fusion") if getattr(nn, name).kind != "none"]
     if nn.fusion.kind != "none" and nn.fusion.trunk.kind != "linear":
         parts.append("trunk")
+    if nn.memory.kind != "none":
+        parts.append("memory")
     return [*parts, *(["embedding"] if algorithm == "iqn" else []), "heads", *streams_of(nn.heads, algorithm)]
 
 

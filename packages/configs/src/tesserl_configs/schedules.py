@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from tesserl_configs.base import Block, Fraction, NonNegativeInt, Positive, Real
+from tesserl_configs.base import Block, Fraction, NonNegative, NonNegativeInt, OpenFraction, Positive, Real
 
 
 class Schedule(Block):
@@ -89,6 +89,20 @@ def _rate_values(schedule: Schedule) -> Schedule:
     return schedule
 
 
+def _fraction_values(schedule: Schedule) -> Schedule:
+    if min(values_of(schedule)) < 0 or max(values_of(schedule)) == 0 or max(values_of(schedule)) >= 1:
+        raise ValueError(
+            f"the values of the knots must lie in [0, 1), one of them above 0, got {list(values_of(schedule))}"
+        )
+    return schedule
+
+
+def _values_from_zero(schedule: Schedule) -> Schedule:
+    if min(values_of(schedule)) < 0:
+        raise ValueError(f"the values of the knots must be >= 0, got {list(values_of(schedule))}")
+    return schedule
+
+
 ScheduledFraction = Annotated[
     Annotated[Fraction, Tag(NUMBER_TAG)] | Annotated[Schedule, AfterValidator(_unit_values), Tag(SCHEDULE_TAG)],
     Discriminator(_form),
@@ -102,3 +116,12 @@ ScheduledRate = Annotated[
     Discriminator(_form),
 ]
 """A learning rate: above 0, but a schedule may end at 0."""
+ScheduledFractionBelowOne = Annotated[
+    Annotated[OpenFraction, Tag(NUMBER_TAG)] | Annotated[Schedule, AfterValidator(_fraction_values), Tag(SCHEDULE_TAG)],
+    Discriminator(_form),
+]
+"""Above 0 and below 1, but a schedule may end at 0."""
+ScheduledNonNegative = Annotated[
+    Annotated[NonNegative, Tag(NUMBER_TAG)] | Annotated[Schedule, AfterValidator(_values_from_zero), Tag(SCHEDULE_TAG)],
+    Discriminator(_form),
+]

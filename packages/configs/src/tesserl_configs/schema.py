@@ -2,95 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from tesserl_configs import rules
-from tesserl_configs.base import Block, Count, Fraction, FractionBelowOne, NonNegative, NonNegativeInt, Positive
+from tesserl_configs.base import Block, Count, NonNegativeInt
+from tesserl_configs.defaults import with_defaults
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_configs.errors import ConfigError
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.nn import NNConfig
-from tesserl_configs.schedules import ScheduledFraction, ScheduledRate
+from tesserl_configs.optimizer import Adam, Optimizer
+from tesserl_configs.ppo import PPOConfig
+from tesserl_configs.replay import Replay, UniformReplay
 
-# --- optimizer ---------------------------------------------------------------------------------------------------
-
-
-class _AdamOptions(Block):
-    learning_rate: ScheduledRate = Field(
-        default=5e-5, description="Step size, > 0; a number or a schedule (IQN paper: 5e-5 at batch 32)."
-    )
-    eps: Positive = Field(
-        default=3.125e-4, description="Added to the root of the second moment, > 0 (IQN paper: 0.01 / 32)."
-    )
-    betas: tuple[FractionBelowOne, FractionBelowOne] = Field(
-        default=(0.9, 0.999), description="Decay of the first and the second moment, in [0, 1) (torch's defaults)."
-    )
-    weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
-
-
-class Adam(_AdamOptions):
-    """Adam (Kingma & Ba 2015); weight decay is added to the gradient."""
-
-    kind: Literal["adam"] = "adam"
-
-
-class AdamW(_AdamOptions):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-
-    kind: Literal["adamw"] = "adamw"
-
-
-class RAdam(_AdamOptions):
-    """Rectified Adam (Liu et al. 2020); weight decay is decoupled, as in the authors' code."""
-
-    kind: Literal["radam"] = "radam"
-
-
-class SGD(Block):
-    """Stochastic gradient descent."""
-
-    kind: Literal["sgd"] = "sgd"
-    learning_rate: ScheduledRate = Field(default=1e-2, description="Step size, > 0; a number or a schedule.")
-    momentum: FractionBelowOne = Field(default=0.0, description="Momentum, in [0, 1).")
-    weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
-
-
-Optimizer = Annotated[Adam | AdamW | RAdam | SGD, Field(discriminator="kind")]
-
-# --- replay ------------------------------------------------------------------------------------------------------
-
-
-class _ReplayOptions(Block):
-    capacity: Count = Field(
-        default=100_000, description="Transitions kept, the oldest are overwritten, >= 1 (IQN paper: 1,000,000)."
-    )
-    warmup_steps: Count = Field(
-        default=1_000, description="Environment steps before the first gradient update, >= 1 (IQN paper: 50,000)."
-    )
-    storage: Literal["memory", "memmap"] = Field(default="memory", description="Keep transitions in memory or on disk.")
-
-
-class UniformReplay(_ReplayOptions):
-    """Transitions are drawn uniformly."""
-
-    kind: Literal["uniform"] = "uniform"
-
-
-class PrioritizedReplay(_ReplayOptions):
-    """Transitions are drawn by their TD error (Schaul et al. 2016, arXiv:1511.05952)."""
-
-    kind: Literal["prioritized"] = "prioritized"
-    alpha: Fraction = Field(default=0.5, description="Exponent of priorities, in [0, 1]; 0: uniform (Rainbow: 0.5).")
-    beta: ScheduledFraction = Field(
-        default=0.4,
-        description="Exponent of the importance weights, in [0, 1]; a number or a schedule (paper: 0.4 rising to 1).",
-    )
-    eps: Positive = Field(default=1e-6, description="Added to every TD error, in reward units, > 0.")
-
-
-Replay = Annotated[UniformReplay | PrioritizedReplay, Field(discriminator="kind")]
+Algorithm = Literal["iqn", "ppo"]
+OWNERS: dict[str, tuple[Algorithm, ...]] = {"iqn": ("iqn",), "replay": ("iqn",), "ppo": ("ppo",)}
+"""Blocks that belong to some algorithms only; no other one's file may hold them."""
 
 # --- evaluation, checkpoints, logs -------------------------------------------------------------------------------
 
@@ -129,7 +66,7 @@ class LoggingConfig(Block):
 
 
 class RunConfig(Block):
-    """One run."""
+    """One run; the block of an algorithm that is not chosen has its defaults and is neither read nor written."""
 
     name: str | None = Field(
         default=None,
@@ -145,10 +82,11 @@ class RunConfig(Block):
     )
     environment: EnvironmentConfig = Field(description="The task and how many copies of it run.")
     nn: NNConfig = Field(description="The network.")
-    algorithm: Literal["iqn"] = Field(description="The algorithm; its options are in the block of that name.")
+    algorithm: Algorithm = Field(description="The algorithm; its options are in the block of that name.")
     iqn: IQNConfig = Field(default_factory=IQNConfig, description="Options of implicit quantile networks.")
+    ppo: PPOConfig = Field(default_factory=PPOConfig, description="Options of proximal policy optimisation.")
     optimizer: Optimizer = Field(default_factory=Adam, description="The optimiser.")
-    replay: Replay = Field(default_factory=UniformReplay, description="The replay buffer.")
+    replay: Replay = Field(default_factory=UniformReplay, description="The replay buffer, of iqn alone.")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Evaluation.")
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="Checkpoints.")
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="Metrics.")
@@ -156,6 +94,25 @@ class RunConfig(Block):
         default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the networks are: cpu, cuda or cuda:N."
     )
     num_threads: Count = Field(default=1, description="CPU threads of torch, >= 1; small networks are fastest on one.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_defaults_of_the_algorithm(cls, data: Any) -> Any:
+        return with_defaults(data) if isinstance(data, Mapping) else data
+
+    @field_validator(*OWNERS, mode="before")
+    @classmethod
+    def _belongs_to_the_algorithm(cls, block: Any, info: ValidationInfo) -> Any:
+        owners, algorithm = OWNERS[str(info.field_name)], info.data.get("algorithm")
+        if algorithm is not None and algorithm not in owners:
+            raise ValueError(f"belongs to algorithm {' or '.join(owners)}, got algorithm {algorithm}; remove the block")
+        return block
+
+    @model_serializer(mode="wrap")
+    def _without_other_algorithms(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {
+            key: value for key, value in serialize(self).items() if self.algorithm in OWNERS.get(key, (self.algorithm,))
+        }
 
     @model_validator(mode="after")
     def _check_rules(self) -> RunConfig:

@@ -1,0 +1,107 @@
+"""Rules about ``environment:``, one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from tesserl_configs.errors import Problem
+
+if TYPE_CHECKING:
+    from tesserl_configs.schema import RunConfig
+
+OF_IMAGES = {
+    "frame_stack": "stacks images",
+    "grayscale": "changes images",
+    "crop": "changes images",
+    "resize": "changes images",
+}
+"""What wrappers do that need an image."""
+
+
+def images_are_seen(config: RunConfig) -> Iterator[Problem]:
+    """What wrappers do to images is for an encoder of images."""
+    if config.nn.vision.kind != "none":
+        return
+    for index, wrapper in enumerate(config.environment.wrappers):
+        path = f"environment.wrappers.{index}"
+        if wrapper.kind in OF_IMAGES:
+            yield Problem(
+                path,
+                f"{wrapper.kind} {OF_IMAGES[wrapper.kind]} and nn.vision has kind none; "
+                "choose an encoder there or remove the wrapper",
+            )
+        if wrapper.kind == "frame_skip" and wrapper.max_last_two:
+            yield Problem(
+                f"{path}.max_last_two",
+                "is for images and nn.vision has kind none; choose an encoder there or set it to false",
+            )
+
+
+def telemetry_is_seen(config: RunConfig) -> Iterator[Problem]:
+    """Telemetry is a vector observation."""
+    for index, wrapper in enumerate(config.environment.wrappers):
+        if wrapper.kind == "telemetry" and config.nn.vector.kind == "none":
+            yield Problem(
+                f"environment.wrappers.{index}",
+                "telemetry adds a vector and nn.vector has kind none; choose mlp there or remove the wrapper",
+            )
+
+
+def colours_are_there(config: RunConfig) -> Iterator[Problem]:
+    """Only a single colour image can be turned into a grey one."""
+    before = ""
+    for index, wrapper in enumerate(config.environment.wrappers):
+        if wrapper.kind == "grayscale" and before:
+            yield Problem(
+                f"environment.wrappers.{index}",
+                f"grayscale needs a colour image, after {before} there is none; "
+                + ("remove it" if before == "grayscale" else f"write it before {before}, the innermost wrapper first"),
+            )
+        if wrapper.kind in ("grayscale", "frame_stack"):
+            before = wrapper.kind
+
+
+def clipped_rewards_have_a_range(config: RunConfig) -> Iterator[Problem]:
+    """The bounds of a clip enclose something."""
+    for index, wrapper in enumerate(config.environment.wrappers):
+        if wrapper.kind == "reward_clip" and wrapper.low >= wrapper.high:
+            yield Problem(
+                f"environment.wrappers.{index}.low", f"expected less than high = {wrapper.high:g}, got {wrapper.low:g}"
+            )
+
+
+def wrappers_wrap_single_environments(config: RunConfig) -> Iterator[Problem]:
+    """A task's own vectorised form is not made of environments that could be wrapped."""
+    vectorization = config.environment.vectorization
+    if vectorization in ("vector_entry_point", "atari") and config.environment.wrappers:
+        remedy = "use environment.atari" if vectorization == "atari" else "remove them"
+        yield Problem(
+            "environment.wrappers",
+            f"wrap single environments, vectorization {vectorization} has none; {remedy} or choose vectorization sync",
+        )
+
+
+def atari_is_configured_in_its_block(config: RunConfig) -> Iterator[Problem]:
+    """ale_py's vector environment plays games of ALE; its options stand in a block of their own."""
+    environment = config.environment
+    if environment.vectorization != "atari":
+        return
+    if not environment.id.startswith("ALE/"):
+        yield Problem(
+            "environment.id",
+            f'vectorization atari plays games of ALE, such as ALE/Pong-v5, got "{environment.id}"; '
+            "choose vectorization sync",
+        )
+    if environment.kwargs:
+        yield Problem("environment.kwargs", "vectorization atari has its options in environment.atari; remove them")
+
+
+RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
+    images_are_seen,
+    telemetry_is_seen,
+    colours_are_there,
+    clipped_rewards_have_a_range,
+    wrappers_wrap_single_environments,
+    atari_is_configured_in_its_block,
+)

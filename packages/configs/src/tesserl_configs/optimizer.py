@@ -1,0 +1,53 @@
+"""``optimizer:``, the optimiser of every algorithm."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tesserl_configs.base import Block, FractionBelowOne, NonNegative, Positive
+from tesserl_configs.schedules import ScheduledRate
+
+
+class _AdamOptions(Block):
+    learning_rate: ScheduledRate = Field(
+        default=5e-5, description="Step size, > 0; a number or a schedule (IQN paper: 5e-5 at batch 32)."
+    )
+    eps: Positive = Field(
+        default=3.125e-4, description="Added to the root of the second moment, > 0 (IQN paper: 0.01 / 32)."
+    )
+    betas: tuple[FractionBelowOne, FractionBelowOne] = Field(
+        default=(0.9, 0.999), description="Decay of the first and the second moment, in [0, 1) (torch's defaults)."
+    )
+    weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
+
+
+class Adam(_AdamOptions):
+    """Adam (Kingma & Ba 2015); weight decay is added to the gradient."""
+
+    kind: Literal["adam"] = "adam"
+
+
+class AdamW(_AdamOptions):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    kind: Literal["adamw"] = "adamw"
+
+
+class RAdam(_AdamOptions):
+    """Rectified Adam (Liu et al. 2020); weight decay is decoupled, as in the authors' code."""
+
+    kind: Literal["radam"] = "radam"
+
+
+class SGD(Block):
+    """Stochastic gradient descent."""
+
+    kind: Literal["sgd"] = "sgd"
+    learning_rate: ScheduledRate = Field(default=1e-2, description="Step size, > 0; a number or a schedule.")
+    momentum: FractionBelowOne = Field(default=0.0, description="Momentum, in [0, 1).")
+    weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
+
+
+Optimizer = Annotated[Adam | AdamW | RAdam | SGD, Field(discriminator="kind")]

@@ -1,0 +1,45 @@
+"""Options that algorithms with a policy have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tesserl_configs.base import Block, Positive
+
+Precision = Literal["float32", "bfloat16"]
+
+PRECISION = "Number format of the updates: bfloat16 runs them under torch.autocast; weights and sums stay float32."
+ORTHOGONAL_INIT = (
+    "Orthogonal weights and zero biases: gain sqrt(2) in hidden layers, 0.01 for the policy, 1 for the value "
+    "(37 details, core 2); false: torch's own."
+)
+MAX_GRAD_NORM = "Norm to clip gradients to, > 0; null: no clipping"
+
+
+class _DistributionOptions(Block):
+    initial_scale: Positive = Field(
+        default=1.0,
+        description="Standard deviation of each action dimension at the start, in action units, > 0 (CleanRL: 1).",
+    )
+    state_dependent_scale: bool = Field(
+        default=False,
+        description="The network gives the standard deviation; false: a parameter for each dimension (37 details).",
+    )
+
+
+class NormalDistribution(_DistributionOptions):
+    """Independent normal distributions; actions are clipped to the bounds for the task alone (37 details)."""
+
+    kind: Literal["normal"] = "normal"
+
+
+class TanhNormalDistribution(_DistributionOptions):
+    """Normal distributions squashed into the bounds of the action by tanh (Haarnoja et al. 2018, arXiv:1801.01290)."""
+
+    kind: Literal["tanh_normal"] = "tanh_normal"
+
+
+Distribution = Annotated[NormalDistribution | TanhNormalDistribution, Field(discriminator="kind")]
+DISTRIBUTION = "Distribution of continuous actions; discrete ones are categorical."

@@ -1,0 +1,125 @@
+"""``ppo:``, proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347).
+
+Defaults are those of CleanRL's ``ppo.py`` where a key names no other source. "37 details" is Huang et al. 2022, The 37
+Implementation Details of Proximal Policy Optimization (ICLR blog track).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tesserl_configs.base import AboveOne, Block, Count, Fraction, NonNegative, Positive
+from tesserl_configs.policy import (
+    DISTRIBUTION,
+    MAX_GRAD_NORM,
+    ORTHOGONAL_INIT,
+    PRECISION,
+    Distribution,
+    NormalDistribution,
+    Precision,
+)
+from tesserl_configs.schedules import ScheduledFractionBelowOne, ScheduledNonNegative, ScheduledRate
+
+# --- reward_scaling ----------------------------------------------------------------------------------------------
+
+
+class NoRewardScaling(Block):
+    """Rewards are taken as they are."""
+
+    kind: Literal["none"] = "none"
+
+
+class RunningRewardScaling(Block):
+    """Rewards over the running standard deviation of the discounted return (37 details, continuous 7 and 8)."""
+
+    kind: Literal["running"] = "running"
+    clip: Positive | None = Field(
+        default=10.0, description="Largest absolute scaled reward, > 0 (CleanRL: 10); null: not clipped."
+    )
+
+
+RewardScaling = Annotated[NoRewardScaling | RunningRewardScaling, Field(discriminator="kind")]
+
+# --- the block ---------------------------------------------------------------------------------------------------
+
+
+class PPOConfig(Block):
+    """Options of proximal policy optimisation."""
+
+    num_steps: Count = Field(
+        default=128, description="Steps of each environment in a rollout, >= 1 (paper, Atari: 128; MuJoCo: 2048)."
+    )
+    num_epochs: Count = Field(
+        default=4, description="Passes over each rollout, >= 1 (CleanRL: 4; paper: 3 on Atari, 10 on MuJoCo)."
+    )
+    num_minibatches: Count = Field(
+        default=4,
+        description="Parts of a rollout, one gradient update each, >= 1; divides num_envs * num_steps (CleanRL: 4).",
+    )
+    discount: Fraction = Field(default=0.99, description="Discount of one environment step, in [0, 1] (paper: 0.99).")
+    gae_lambda: Fraction = Field(
+        default=0.95,
+        description="Lambda of generalised advantage estimation (arXiv:1506.02438), in [0, 1] (paper: 0.95).",
+    )
+    clip_epsilon: ScheduledFractionBelowOne = Field(
+        default=0.2,
+        description=(
+            "Distance from 1 at which the ratio of probabilities is clipped, in (0, 1); a number or a schedule "
+            "(paper: 0.2; Atari: 0.1 falling to 0)."
+        ),
+    )
+    clip_epsilon_high: ScheduledRate | None = Field(
+        default=None,
+        description=(
+            "The same above 1, > 0; a number or a schedule (DAPO, arXiv:2503.14476: 0.28); null: clip_epsilon."
+        ),
+    )
+    dual_clip: AboveOne | None = Field(
+        default=None,
+        description=(
+            "Bound of the objective where the advantage is negative, in advantages, > 1 "
+            "(Ye et al. 2020, arXiv:1912.09729: 3); null: none."
+        ),
+    )
+    value_clip: Positive | None = Field(
+        default=None,
+        description=(
+            "Largest change of a predicted value that counts, in return units, > 0 (CleanRL: 0.2); null: none, as "
+            "Engstrom et al. 2020 (arXiv:2005.12729) found no gain."
+        ),
+    )
+    value_loss: Literal["l2", "smooth_l1"] = Field(
+        default="l2", description="Error of the value: half its square (paper), or that up to 1 and linear beyond."
+    )
+    value_coef: NonNegative = Field(default=0.5, description="Weight of the value loss, >= 0 (CleanRL: 0.5).")
+    entropy_coef: ScheduledNonNegative = Field(
+        default=0.01,
+        description="Weight of the entropy bonus, >= 0; a number or a schedule (paper, Atari: 0.01; MuJoCo: 0).",
+    )
+    normalize_advantage: bool = Field(
+        default=True, description="Advantages of each minibatch have mean 0 and deviation 1 (37 details, core 7)."
+    )
+    max_grad_norm: Positive | None = Field(default=0.5, description=f"{MAX_GRAD_NORM} (CleanRL: 0.5).")
+    target_kl: Positive | None = Field(
+        default=None,
+        description=(
+            "Approximate KL divergence from the policy of the rollout, in nats, > 0, above which its remaining epochs "
+            "are skipped (Spinning Up: 0.015); null: never."
+        ),
+    )
+    shared_body: bool = Field(
+        default=True,
+        description="Actor and critic share their body; false: the critic has one of its own, built alike.",
+    )
+    distribution: Distribution = Field(default_factory=NormalDistribution, description=DISTRIBUTION)
+    orthogonal_init: bool = Field(default=True, description=ORTHOGONAL_INIT)
+    reward_scaling: RewardScaling = Field(
+        default_factory=NoRewardScaling, description="Scaling of the rewards that training sees."
+    )
+    loss: Literal["tesserl", "torchrl"] = Field(
+        default="tesserl", description="Whose loss: tesserl_actor_critic.PPOLoss, or torchrl's own ClipPPOLoss."
+    )
+    precision: Precision = Field(default="float32", description=PRECISION)
+    compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")

@@ -1,0 +1,75 @@
+"""Rules about ``ppo:``, one function each; they hold where the algorithm is ppo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from tesserl_configs.errors import Problem
+
+if TYPE_CHECKING:
+    from tesserl_configs.schema import RunConfig
+
+
+def rollouts_divide_into_minibatches(config: RunConfig) -> Iterator[Problem]:
+    """Minibatches are parts of a rollout of one size; with a memory they hold environments, all steps of each."""
+    ppo, num_envs = config.ppo, config.environment.num_envs
+    size = num_envs * ppo.num_steps
+    if config.nn.memory.kind != "none":
+        if num_envs % ppo.num_minibatches:
+            yield Problem(
+                "ppo.num_minibatches",
+                f"expected a divisor of environment.num_envs = {num_envs}, as nn.memory needs whole sequences, "
+                f"got {ppo.num_minibatches}",
+            )
+    elif size % ppo.num_minibatches:
+        yield Problem(
+            "ppo.num_minibatches",
+            f"expected a divisor of environment.num_envs * ppo.num_steps = {size}, got {ppo.num_minibatches}",
+        )
+    if ppo.normalize_advantage and size == ppo.num_minibatches:
+        yield Problem(
+            "ppo.normalize_advantage",
+            "divides by the deviation within a minibatch, which holds one step here; "
+            "set it to false or take fewer minibatches",
+        )
+
+
+def a_rollout_fits_into_the_run(config: RunConfig) -> Iterator[Problem]:
+    """There is at least one update."""
+    size = config.environment.num_envs * config.ppo.num_steps
+    if size > config.total_steps:
+        yield Problem(
+            "total_steps", f"expected at least environment.num_envs * ppo.num_steps = {size}, got {config.total_steps}"
+        )
+
+
+def the_loss_knows_its_options(config: RunConfig) -> Iterator[Problem]:
+    """The loss of torchrl (0.14) has an asymmetric clip and a value clip, but no dual clip."""
+    if config.ppo.loss == "torchrl" and config.ppo.dual_clip is not None:
+        yield Problem("ppo.dual_clip", "torchrl's ClipPPOLoss has no dual clip; remove it or set ppo.loss: tesserl")
+
+
+def a_memory_is_shared_and_not_compiled(config: RunConfig) -> Iterator[Problem]:
+    """There is one recurrent state, and torch.compile does not trace recurrent layers."""
+    memory = config.nn.memory.kind
+    if memory == "none":
+        return
+    if not config.ppo.shared_body:
+        yield Problem(
+            "ppo.shared_body",
+            f"one nn.memory, here {memory}, feeds actor and critic; set it to true or choose nn.memory of kind none",
+        )
+    if config.ppo.compile:
+        yield Problem(
+            "ppo.compile",
+            f"torch.compile does not trace recurrent layers, and nn.memory has kind {memory}; set it to false",
+        )
+
+
+RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
+    rollouts_divide_into_minibatches,
+    a_rollout_fits_into_the_run,
+    the_loss_knows_its_options,
+    a_memory_is_shared_and_not_compiled,
+)
