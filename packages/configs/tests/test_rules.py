@@ -3,12 +3,59 @@
 import pytest
 
 CNN = "nn.vision={kind: cnn}"
+SCREEN = "nn={vision: {kind: cnn}}"
+ATARI, PONG = "environment.vectorization=atari", "environment.id=ALE/Pong-v5"
 
 BROKEN = {
     "stacked_frames_are_seen": (
         ["environment.wrappers=[{kind: time_limit, max_episode_steps: 9}, {kind: frame_stack, num_frames: 4}]"],
         "--set environment.wrappers: environment.wrappers.1: frame_stack stacks images and nn.vision has kind none; "
         "choose an encoder there or remove the wrapper",
+    ),
+    "colours without an encoder": (
+        ["environment.wrappers=[{kind: resize, height: 5, width: 7}]"],
+        "--set environment.wrappers: environment.wrappers.0: resize changes images and nn.vision has kind none; "
+        "choose an encoder there or remove the wrapper",
+    ),
+    "maximum of no images": (
+        ["environment.wrappers=[{kind: frame_skip, num_frames: 4, max_last_two: true}]"],
+        "--set environment.wrappers: environment.wrappers.0.max_last_two: is for images and nn.vision has kind none; "
+        "choose an encoder there or set it to false",
+    ),
+    "telemetry_is_seen": (
+        [CNN, "nn.vector={kind: none}", "environment.wrappers=[{kind: telemetry}]"],
+        "--set environment.wrappers: environment.wrappers.0: telemetry adds a vector and nn.vector has kind none; "
+        "choose mlp there or remove the wrapper",
+    ),
+    "colours_are_there": (
+        [CNN, "environment.wrappers=[{kind: frame_stack, num_frames: 4}, {kind: grayscale}]"],
+        "--set environment.wrappers: environment.wrappers.1: grayscale needs a colour image, after frame_stack there "
+        "is none; write it before frame_stack, the innermost wrapper first",
+    ),
+    "grey twice": (
+        [CNN, "environment.wrappers=[{kind: grayscale}, {kind: crop, top: 3}, {kind: grayscale}]"],
+        "--set environment.wrappers: environment.wrappers.2: grayscale needs a colour image, after grayscale there is "
+        "none; remove it",
+    ),
+    "wrappers of atari": (
+        [ATARI, PONG, SCREEN, "environment.wrappers=[{kind: reward_clip}]"],
+        "--set environment.wrappers: environment.wrappers: wrap single environments, vectorization atari has none; "
+        "use environment.atari or choose vectorization sync",
+    ),
+    "a game of atari": (
+        [ATARI, SCREEN],
+        'x.yaml:2: environment.id: vectorization atari plays games of ALE, such as ALE/Pong-v5, got "CartPole-v1"; '
+        "choose vectorization sync",
+    ),
+    "the screen of atari": (
+        [ATARI, PONG],
+        "x.yaml:4: nn: vectorization atari shows a screen and nothing else; choose an encoder for nn.vision and none "
+        "for nn.vector",
+    ),
+    "arguments of atari": (
+        [ATARI, PONG, SCREEN, "environment.kwargs.frameskip=2"],
+        "--set environment.kwargs.frameskip: environment.kwargs: vectorization atari has its options in "
+        "environment.atari; remove them",
     ),
     "clipped_rewards_have_a_range": (
         ["environment.wrappers=[{kind: reward_clip, low: 1, high: 1}]"],
@@ -72,6 +119,9 @@ def test_a_batch_larger_than_the_buffer_is_named_beside_the_warm_up(errors_of):
         ["environment.wrappers=[{kind: frame_stack, num_frames: 4}]", CNN],
         ["environment.wrappers=[{kind: reward_clip, low: 0, high: 1}]"],
         ["environment.vectorization=vector_entry_point"],
+        [ATARI, PONG, SCREEN, "environment.atari.frameskip=2", "environment.atari.repeat_action_probability=0.25"],
+        [CNN, "environment.wrappers=[{kind: telemetry}, {kind: grayscale}, {kind: frame_stack, num_frames: 2}]"],
+        [CNN, "environment.wrappers=[{kind: frame_skip, num_frames: 4, max_last_two: true}, {kind: crop, left: 1}]"],
         ["iqn.tau_sampling=antithetic", "iqn.num_taus=6"],
         ["iqn.tau_sampling=stratified", "iqn.num_taus=7"],
         ["iqn.exploration={kind: noisy}", "nn.heads.noisy=true"],
