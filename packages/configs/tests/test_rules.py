@@ -49,7 +49,7 @@ BROKEN = {
     ),
     "the screen of atari": (
         [ATARI, PONG],
-        "x.yaml:4: nn: vectorization atari shows a screen and nothing else; choose an encoder for nn.vision and none "
+        "x.yaml:3: nn: vectorization atari shows a screen and nothing else; choose an encoder for nn.vision and none "
         "for nn.vector",
     ),
     "arguments of atari": (

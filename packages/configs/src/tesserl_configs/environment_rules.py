@@ -96,7 +96,8 @@ def atari_is_configured_in_its_block(config: RunConfig) -> Iterator[Problem]:
     if config.nn.vision.kind == "none" or config.nn.vector.kind != "none":
         yield Problem(
             "nn",
-            "vectorization atari shows a screen and nothing else; choose an encoder for nn.vision and none for nn.vector",
+            "vectorization atari shows a screen and nothing else; "
+            "choose an encoder for nn.vision and none for nn.vector",
         )
     if environment.kwargs:
         yield Problem("environment.kwargs", "vectorization atari has its options in environment.atari; remove them")
