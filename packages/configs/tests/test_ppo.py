@@ -36,8 +36,17 @@ BROKEN = {
     ),
     "dual clip of torchrl": (
         ["ppo.loss=torchrl", "ppo.dual_clip=3"],
-        "--set ppo.dual_clip: ppo.dual_clip: torchrl's ClipPPOLoss has no dual clip; remove it or set ppo.loss: "
-        "tesserl",
+        "--set ppo.dual_clip: ppo.dual_clip: torchrl's ClipPPOLoss has none; remove it or set ppo.loss: tesserl",
+    ),
+    "asymmetric clip of torchrl": (
+        ["ppo.loss=torchrl", "ppo.clip_epsilon_high=0.28"],
+        "--set ppo.clip_epsilon_high: ppo.clip_epsilon_high: torchrl's ClipPPOLoss is given clip_epsilon alone; "
+        "remove it or set ppo.loss: tesserl",
+    ),
+    "value clip of torchrl": (
+        ["ppo.loss=torchrl", "ppo.value_clip=0.2"],
+        "--set ppo.value_clip: ppo.value_clip: torchrl's ClipPPOLoss is given clip_epsilon alone; remove it or set "
+        "ppo.loss: tesserl",
     ),
     "memory of two bodies": (
         [LSTM, "ppo.num_minibatches=3", "ppo.shared_body=false"],
@@ -130,7 +139,7 @@ def test_a_number_out_of_range_is_refused_with_its_bound(errors_in, override):
         [LSTM, "ppo.num_minibatches=6"],
         ["ppo.num_minibatches=60", "ppo.normalize_advantage=false"],
         ["total_steps=60"],
-        ["ppo.loss=torchrl", "ppo.clip_epsilon_high=0.28", "ppo.value_clip=0.2"],
+        ["ppo.loss=torchrl", "ppo.value_loss=smooth_l1"],
         ["ppo.dual_clip=3"],
         ["ppo.shared_body=false", "ppo.compile=true"],
         ["ppo.max_grad_norm=null", "ppo.target_kl=0.015", "ppo.reward_scaling={kind: running, clip: null}"],

@@ -79,15 +79,14 @@ class PPOConfig(Block):
     dual_clip: AboveOne | None = Field(
         default=None,
         description=(
-            "Bound of the objective where the advantage is negative, in advantages, > 1 "
-            "(Ye et al. 2020, arXiv:1912.09729: 3); null: none."
+            "Largest ratio where the advantage is negative, > 1 (Ye et al. 2020, arXiv:1912.09729: 3); null: no bound."
         ),
     )
     value_clip: Positive | None = Field(
         default=None,
         description=(
-            "Largest change of a predicted value that counts, in return units, > 0 (CleanRL: 0.2); null: none, as "
-            "Engstrom et al. 2020 (arXiv:2005.12729) found no gain."
+            "How far a value may move from that of the rollout, in reward units, > 0 (CleanRL: 0.2); null: no clip, "
+            "as Andrychowicz et al. 2021 (arXiv:2006.05990) advise."
         ),
     )
     value_loss: Literal["l2", "smooth_l1"] = Field(

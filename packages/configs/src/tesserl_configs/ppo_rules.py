@@ -45,9 +45,17 @@ def a_rollout_fits_into_the_run(config: RunConfig) -> Iterator[Problem]:
 
 
 def the_loss_knows_its_options(config: RunConfig) -> Iterator[Problem]:
-    """The loss of torchrl (0.14) has an asymmetric clip and a value clip, but no dual clip."""
-    if config.ppo.loss == "torchrl" and config.ppo.dual_clip is not None:
-        yield Problem("ppo.dual_clip", "torchrl's ClipPPOLoss has no dual clip; remove it or set ppo.loss: tesserl")
+    """What torchrl's loss is compared in: torchrl 0.14 has no dual clip and is given one symmetric clip here."""
+    if config.ppo.loss != "torchrl":
+        return
+    reasons = {
+        "dual_clip": "torchrl's ClipPPOLoss has none",
+        "clip_epsilon_high": "torchrl's ClipPPOLoss is given clip_epsilon alone",
+        "value_clip": "torchrl's ClipPPOLoss is given clip_epsilon alone",
+    }
+    for key, reason in reasons.items():
+        if getattr(config.ppo, key) is not None:
+            yield Problem(f"ppo.{key}", f"{reason}; remove it or set ppo.loss: tesserl")
 
 
 def a_memory_is_shared_and_not_compiled(config: RunConfig) -> Iterator[Problem]:
