@@ -58,6 +58,14 @@ nn:
   vision: VISION
   vector: VECTOR
   heads: {hidden_sizes: [11]}
+optimizer: {kind: adam, learning_rate: 1.0e-3}
+evaluation: {interval: 60, episodes: 2, final_episodes: 3, seed: 100, num_envs: 2, max_episode_steps: 50}
+checkpoint: {interval: 40, keep_last: 2}
+logging: {interval: 30, tensorboard: false}
+"""
+
+ALGORITHMS = {
+    "iqn": """
 algorithm: iqn
 iqn:
   num_taus: 4
@@ -70,12 +78,17 @@ iqn:
   collect_steps: 1
   exploration: {kind: epsilon, epsilon: {kind: linear, knots: [[0, 1.0], [100, 0.1]]}}
   target_update: {kind: soft, rate: 0.05}
-optimizer: {kind: adam, learning_rate: 1.0e-3}
 replay: {kind: uniform, capacity: 90, warmup_steps: 30}
-evaluation: {interval: 60, episodes: 2, final_episodes: 3, seed: 100, num_envs: 2, max_episode_steps: 50}
-checkpoint: {interval: 40, keep_last: 2}
-logging: {interval: 30, tensorboard: false}
-"""
+""",
+    "ppo": """
+algorithm: ppo
+ppo:
+  num_steps: 10
+  num_epochs: 2
+  num_minibatches: 3
+  clip_epsilon: {kind: linear, knots: [[0, 0.3], [200, 0.1]]}
+""",
+}
 
 TASKS = {
     "CartPole-v1": ("{kind: none}", "{kind: mlp, hidden_sizes: [5]}"),
@@ -84,17 +97,21 @@ TASKS = {
 }
 
 
-def config_text(environment: str) -> str:
-    vision, vector = TASKS[environment]
-    return CONFIG.replace("ENV", environment).replace("VISION", vision).replace("VECTOR", vector)
+MORE_TASKS = {"Pendulum-v1": TASKS["CartPole-v1"]}  # not for every algorithm
+
+
+def config_text(environment: str, algorithm: str = "iqn") -> str:
+    vision, vector = (TASKS | MORE_TASKS)[environment]
+    text = CONFIG.replace("ENV", environment).replace("VISION", vision).replace("VECTOR", vector)
+    return text + ALGORITHMS[algorithm]
 
 
 @pytest.fixture
 def write_config(tmp_path: Path):
-    """Writes a tiny configuration for one of ``TASKS`` and returns its path."""
+    """Writes a tiny configuration for a task and an algorithm and returns its path."""
 
-    def write(environment: str = "CartPole-v1", **replacements: str) -> Path:
-        text = config_text(environment)
+    def write(environment: str = "CartPole-v1", algorithm: str = "iqn", **replacements: str) -> Path:
+        text = config_text(environment, algorithm)
         for old, new in replacements.items():
             assert old in text, old
             text = text.replace(old, new)

@@ -8,8 +8,8 @@ import torch
 
 from tesserl_configs import ConfigError, load_config
 from tesserl_trainer import build_network, evaluate, train
-from tesserl_trainer.loops.off_policy import DivergenceError
 from tesserl_trainer.run.checkpoint import CheckpointError
+from tesserl_trainer.run.journal import DivergenceError
 from tesserl_trainer.wiring.environments import make_environments
 
 

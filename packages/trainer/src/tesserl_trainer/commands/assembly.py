@@ -7,22 +7,28 @@ from pathlib import Path
 from tesserl_configs import RunConfig, value_at
 from tesserl_iqn.replay import NStepWindow
 from tesserl_trainer.commands.evaluate import play
-from tesserl_trainer.loops.off_policy import Intervals, Learner, OffPolicyLoop
+from tesserl_trainer.loops import off_policy, on_policy
 from tesserl_trainer.run.checkpoint import Checkpoints
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.evaluate import Evaluation
+from tesserl_trainer.run.journal import Intervals, Journal, Loop
+from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.logging import MetricsLog
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.run.rewards import RewardScaler
+from tesserl_trainer.run.rollout import Advantages
 from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.run.workers import close
-from tesserl_trainer.wiring.algorithms import Algorithm, build_algorithm
+from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import make_environments, worker_seeds
+from tesserl_trainer.wiring.learning import Algorithm
 from tesserl_trainer.wiring.networks import build_network, make_layout
+from tesserl_trainer.wiring.ppo import observing_rollouts
 from tesserl_trainer.wiring.replay import build_replay
 
 
-def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack: ExitStack) -> OffPolicyLoop:
+def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack: ExitStack) -> Loop:
     """Builds everything that a run needs.
 
     Args:
@@ -45,48 +51,96 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
         algorithm.act,
         seeds=worker_seeds(config.seed, environments),
         device=config.device,
-        timeout=config.environment.worker_timeout,
+        on_start=getattr(algorithm.policy, "start", None),
     )
+
+    def journal(*schedules: Scheduled) -> Journal:
+        return _journal(
+            config, run_dir, algorithm, layout, collector, [*algorithm.schedules, *schedules], progress, stack
+        )
+
+    if config.algorithm == "ppo":
+        return _on_policy(config, algorithm, layout, collector, journal())
+    return _off_policy(config, algorithm, collector, run_dir, journal)
+
+
+def _off_policy(
+    config: RunConfig, algorithm: Algorithm, collector: Collector, run_dir: Path, journal: Callable[..., Journal]
+) -> Loop:
+    iqn, settings = config.iqn, config.replay
     replay = build_replay(config, run_dir)
-    schedules = list(algorithm.schedules)
-    if config.replay.kind == "prioritized":
-        beta = config.replay.beta
+    schedules = []
+    if settings.kind == "prioritized":
+        beta = settings.beta
         schedules.append(Scheduled("beta", lambda step: value_at(beta, step), replay.set_beta))
+    return off_policy.OffPolicyLoop(
+        _learner(algorithm, iqn.max_grad_norm),
+        collector,
+        NStepWindow(iqn.num_steps, iqn.discount),
+        replay,
+        off_policy.Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size),
+        journal(*schedules),
+    )
+
+
+def _on_policy(
+    config: RunConfig, algorithm: Algorithm, layout: ObservationLayout, collector: Collector, journal: Journal
+) -> Loop:
+    ppo, scaling = config.ppo, config.ppo.reward_scaling
+    steps = ppo.num_steps * config.environment.num_envs
+    advantages = Advantages(
+        algorithm.policy,
+        layout.keys,
+        discount=ppo.discount,
+        gae_lambda=ppo.gae_lambda,
+        scaler=RewardScaler(ppo.discount, scaling.clip) if scaling.kind == "running" else None,
+        device=config.device,
+        chunk=max(steps // ppo.num_minibatches, 1),
+    )
+    return on_policy.OnPolicyLoop(
+        _learner(algorithm, ppo.max_grad_norm),
+        collector,
+        algorithm.policy,
+        advantages,
+        observing_rollouts(algorithm.policy.network),
+        on_policy.Pace(ppo.num_steps, ppo.num_epochs, ppo.num_minibatches, ppo.target_kl),
+        journal,
+    )
+
+
+def _learner(algorithm: Algorithm, max_grad_norm: float | None) -> Learner:
+    return Learner(
+        loss=algorithm.loss,
+        forward=algorithm.forward,
+        parameters=algorithm.parameters,
+        optimizer=algorithm.optimizer,
+        max_grad_norm=max_grad_norm,
+        updated=algorithm.updated,
+    )
+
+
+def _journal(
+    config: RunConfig,
+    run_dir: Path,
+    algorithm: Algorithm,
+    layout: ObservationLayout,
+    collector: Collector,
+    schedules: list[Scheduled],
+    progress: ProgressDisplay,
+    stack: ExitStack,
+) -> Journal:
     log = MetricsLog(
         run_dir, tensorboard=config.logging.tensorboard, wandb=run_dir.name if config.logging.wandb else None
     )
     stack.callback(log.close)
-    return OffPolicyLoop(
-        Learner(
-            loss=algorithm.loss,
-            forward=algorithm.forward,
-            parameters=algorithm.parameters,
-            optimizer=algorithm.optimizer,
-            update_target=algorithm.update_target,
-            max_grad_norm=config.iqn.max_grad_norm,
-        ),
-        collector,
-        NStepWindow(config.iqn.num_steps, config.iqn.discount),
-        replay,
+    return Journal(
+        Intervals(config.total_steps, config.logging.interval, config.evaluation.interval, config.checkpoint.interval),
         schedules,
-        _intervals(config),
+        collector.pop_episodes,
         _evaluator(config, algorithm, layout, stack),
         Checkpoints(run_dir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best),
         log,
         progress,
-    )
-
-
-def _intervals(config: RunConfig) -> Intervals:
-    return Intervals(
-        total_steps=config.total_steps,
-        warmup_steps=config.replay.warmup_steps,
-        update_interval=config.iqn.update_interval,
-        collect_steps=config.iqn.collect_steps,
-        batch_size=config.iqn.batch_size,
-        logging=config.logging.interval,
-        evaluation=config.evaluation.interval,
-        checkpoint=config.checkpoint.interval,
     )
 
 

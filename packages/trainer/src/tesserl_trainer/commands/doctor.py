@@ -98,8 +98,8 @@ def examine() -> list[Check]:
 def _assemble(path: Path, overrides: tuple[str, ...]) -> str:
     """Builds what a run of the file would build: its task and its network, on its device."""
     from tesserl_configs import load_config
-    from tesserl_trainer.wiring.algorithms import device_of
     from tesserl_trainer.wiring.environments import make_environments
+    from tesserl_trainer.wiring.learning import device_of
     from tesserl_trainer.wiring.networks import build_network
 
     config = load_config(path, overrides)

@@ -12,8 +12,9 @@ from tesserl_configs import RunConfig, load_config
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
 from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
 from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring.algorithms import Algorithm, build_algorithm
+from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import Environments, make_environments
+from tesserl_trainer.wiring.learning import Algorithm
 from tesserl_trainer.wiring.networks import build_network, make_layout
 
 UNUSED_SEEDS = 1_000_000
@@ -84,6 +85,7 @@ def play(
             seeds,
             max_episode_steps=config.evaluation.max_episode_steps,
             device=config.device,
+            on_start=getattr(policy, "start", None),
         )
 
 

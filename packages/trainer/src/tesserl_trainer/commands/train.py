@@ -15,9 +15,9 @@ from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
 from tesserl_trainer.analysis.plots import plot_curve
 from tesserl_trainer.commands.assembly import assemble
 from tesserl_trainer.commands.evaluate import evaluate, find_checkpoint, run_config
-from tesserl_trainer.loops.off_policy import OffPolicyLoop
 from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
 from tesserl_trainer.run.files import write_json, write_text
+from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.state import seed_generators
 
@@ -70,12 +70,14 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None) -> Pat
         if checkpoint is not None:
             loop.load(checkpoint)
         write_text(run_dir / "config.yaml", dump_config(config))
-        loop.log.open(resume_step=checkpoint.step if checkpoint else None)
+        loop.journal.log.open(resume_step=checkpoint.step if checkpoint else None)
         with _stopped_by_signals(loop) as received:
             loop.run()
         if received:
             raise Interrupted(received[0], run_dir)
-        progress.note(f"trained {loop.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
+        journal = loop.journal
+        progress.note(f"where the time went: {journal.laps}")
+        progress.note(f"trained {journal.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
         result = _final_evaluation(config, run_dir)
         plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
         progress.note(
@@ -97,7 +99,7 @@ def _final_evaluation(config: RunConfig, run_dir: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _stopped_by_signals(loop: OffPolicyLoop) -> Iterator[list[int]]:
+def _stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
     """Turns SIGINT and SIGTERM into an orderly stop; yields the list in which a received signal appears.
 
     A second signal acts at once.
@@ -106,7 +108,7 @@ def _stopped_by_signals(loop: OffPolicyLoop) -> Iterator[list[int]]:
 
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
         received.append(signum)
-        loop.stop = True
+        loop.journal.stop = True
         for number, handler in before.items():
             signal.signal(number, handler)
 

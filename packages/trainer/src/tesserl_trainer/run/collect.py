@@ -21,6 +21,9 @@ from tesserl_trainer.run.workers import autoreset_mode, step
 Policy = Callable[..., Tensor]
 """From one tensor ``[N, ...]`` for each observation key to actions ``[N, ...]``."""
 
+Start = Callable[[NDArray[np.bool_]], None]
+"""Told which environments ``[N]`` begin an episode, before a policy sees their first observation."""
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -43,7 +46,7 @@ class Collector:
         seeds: one seed for each environment (one for all where they are natively vectorised), used by the first
             reset; ``None`` leaves them unseeded.
         device: where the policy lives; the batches stay on the CPU.
-        timeout: seconds that a worker process may take for one step.
+        on_start: told which environments begin an episode; for policies with a memory.
 
     Raises:
         ValueError: the environment does not say its autoreset mode.
@@ -57,14 +60,14 @@ class Collector:
         *,
         seeds: list[int] | int | None = None,
         device: torch.device | str = "cpu",
-        timeout: float = 60.0,
+        on_start: Start | None = None,
     ) -> None:
-        self.environments, self.layout, self.policy = environments, layout, policy
+        self.environments, self.layout, self.policy, self._on_start = environments, layout, policy, on_start
         self.num_envs = environments.num_envs
         self.version = 0
         self.episodes: list[Episode] = []
         self._mode = autoreset_mode(environments)
-        self._seeds, self._timeout = seeds, timeout
+        self._seeds = seeds
         self._device = torch.device(device)
         self._current: dict[str, NDArray[Any]] | None = None
         self._resetting = np.zeros(self.num_envs, np.bool_)
@@ -123,11 +126,13 @@ class Collector:
         observation, _ = self.environments.reset(seed=seeds)
         current = self.layout.empty(self.num_envs)
         self.layout.write(observation, current)
+        if self._on_start is not None:
+            self._on_start(np.ones(self.num_envs, np.bool_))
         return current
 
     def _step(self, actions: NDArray[Any], column: "_Column") -> None:
         """One step of all environments, written to a column."""
-        observation, reward, terminated, truncated, info = step(self.environments, actions, self._timeout)
+        observation, reward, terminated, truncated, info = step(self.environments, actions)
         done = np.logical_or(terminated, truncated, out=column.done)
         column.reward[:] = reward
         column.terminated[:] = terminated
@@ -137,10 +142,14 @@ class Collector:
             array[:] = column.upcoming[key]
         self._returns += reward
         self._steps += 1
+        started = done
         if self._mode is AutoresetMode.NEXT_STEP:
+            started = self._resetting
             np.logical_not(self._resetting, out=column.mask)
             self._lengths -= self._resetting
             self._resetting = done.copy()
+        if self._on_start is not None:
+            self._on_start(started)
         if np.count_nonzero(done):
             self._finish(np.flatnonzero(done), column, info)
 

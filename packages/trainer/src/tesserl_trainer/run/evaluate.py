@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from tesserl_trainer.run.collect import Policy
+from tesserl_trainer.run.collect import Policy, Start
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.workers import autoreset_mode
 
@@ -39,6 +39,7 @@ def evaluate_policy(
     *,
     max_episode_steps: int,
     device: torch.device | str = "cpu",
+    on_start: Start | None = None,
 ) -> Evaluation:
     """Plays one episode for each seed.
 
@@ -49,6 +50,7 @@ def evaluate_policy(
         seeds: one for each episode.
         max_episode_steps: an episode that takes longer is cut there and counts with what it has.
         device: where the policy lives.
+        on_start: told which environments begin an episode; for policies with a memory.
 
     Raises:
         ValueError: the environments reset themselves.
@@ -68,6 +70,8 @@ def evaluate_policy(
     due: Any = [seeds[max(i, 0)] for i in playing.tolist()]  # one for each environment, also for one that idles
     batch, _ = environments.reset(seed=due)
     layout.write(batch, observations)
+    if on_start is not None:
+        on_start(np.ones(num_envs, np.bool_))
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seeds[0])
         while (playing >= 0).any():
@@ -85,5 +89,7 @@ def evaluate_policy(
                 sums[ended], steps[ended] = 0.0, 0
                 due = [seeds[max(i, 0)] for i in playing.tolist()]
                 batch, _ = environments.reset(seed=due, options={"reset_mask": ended})
+                if on_start is not None:
+                    on_start(ended)
             layout.write(batch, observations)
     return Evaluation(returns, lengths)

@@ -1,4 +1,4 @@
-"""``nn.vision:``, ``nn.vector:`` and ``nn.fusion:`` -> a body, from the task's observations to features."""
+"""Most of ``nn:`` -> a body, from the observations of the task to features: encoders, what joins them, and memory."""
 
 import functools
 import importlib
@@ -13,7 +13,7 @@ from tesserl_configs import ConfigError
 from tesserl_configs import fusion as fusions
 from tesserl_configs import vision as visions
 from tesserl_configs.layers import HFOptions, TransformerOptions
-from tesserl_configs.nn import MLPVector, NNConfig
+from tesserl_configs.nn import Memory, MLPVector, NNConfig, NoMemory
 from tesserl_nn_components import (
     CNNTrunk,
     ConcatFusion,
@@ -25,6 +25,7 @@ from tesserl_nn_components import (
     MLPTrunk,
     PatchViT,
     PostConcatFusion,
+    RecurrentBody,
     TransformerTrunk,
     UnifiedFusion,
     VectorEncoder,
@@ -46,7 +47,7 @@ HF_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeE
 
 
 def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
-    """Builds the encoders of an ``nn:`` block and what joins them.
+    """Builds the encoders of an ``nn:`` block, what joins them, and the memory.
 
     Args:
         config: the block.
@@ -69,7 +70,14 @@ def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
             )
     vision = None if config.vision.kind == "none" else build_vision(config.vision, layout.shapes["pixels"])
     vector = None if config.vector.kind == "none" else build_vector(config.vector, layout.shapes["observation"][0])
-    return build_fusion(config.fusion, vision, vector)
+    return build_memory(config.memory, build_fusion(config.fusion, vision, vector))
+
+
+def build_memory(config: Memory, body: nn.Module) -> nn.Module:
+    """Puts a recurrent network on a body; without memory the body stays as it is."""
+    if isinstance(config, NoMemory):
+        return body
+    return RecurrentBody(body, config.hidden_size, kind=config.kind, num_layers=config.num_layers)
 
 
 def build_vision(config: visions.Vision, image_shape: tuple[int, ...]) -> nn.Module:

@@ -9,6 +9,7 @@ from torch import nn
 
 from tesserl_configs import ConfigError
 from tesserl_configs.nn import HeadsConfig, TransformerStream
+from tesserl_configs.policy import Distribution
 from tesserl_nn_components import (
     MLP,
     CategoricalHead,
@@ -48,13 +49,16 @@ def build_quantile_head(config: HeadsConfig, features: int, num_actions: int, nu
     )
 
 
-def build_policy_head(config: HeadsConfig, features: int, action_space: spaces.Space[Any]) -> nn.Module:
+def build_policy_head(
+    config: HeadsConfig, features: int, action_space: spaces.Space[Any], distribution: Distribution
+) -> nn.Module:
     """Builds the head of a policy.
 
     Args:
         config: the ``heads:`` block.
         features: width of the features.
         action_space: of one environment.
+        distribution: of continuous actions.
 
     Returns:
         A module from ``[*B, features]`` to ``logits``: ``[*B, A]`` for Discrete, ``[*B, N, A]`` for MultiDiscrete
@@ -73,7 +77,8 @@ def build_policy_head(config: HeadsConfig, features: int, action_space: spaces.S
                 return _head(CategoricalHead, config, "policy", features, options[0], num_blocks=len(options))
             return _head(MultiCategoricalHead, config, "policy", features, options)
         case spaces.Box() if len(action_space.shape) == 1 and np.issubdtype(action_space.dtype, np.floating):
-            return _head(GaussianHead, config, "policy", features, action_space.shape[0])
+            scale = {name: getattr(distribution, name) for name in ("initial_scale", "state_dependent_scale")}
+            return _head(GaussianHead, config, "policy", features, action_space.shape[0], **scale)
     raise ConfigError(
         "environment.id: a policy needs a Discrete or MultiDiscrete action space that starts at 0, or a Box of one "
         f"axis of numbers, got {action_space}; use another task or convert its actions in a wrapper"

@@ -4,14 +4,16 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import nn
 
+from tesserl_actor_critic import ActorCritic
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.nn import HeadsConfig, LearningRateFactors, NNConfig
+from tesserl_configs.policy import Distribution, NormalDistribution
 from tesserl_iqn import QuantileNetwork
-from tesserl_nn_components import freeze, parameter_groups
+from tesserl_nn_components import RecurrentBody, freeze, orthogonal_init, parameter_groups
 from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring.bodies import build_body
+from tesserl_trainer.wiring.bodies import build_body, named
 from tesserl_trainer.wiring.environments import discrete_actions
 from tesserl_trainer.wiring.heads import build_policy_head, build_quantile_head, build_value_head
 
@@ -27,14 +29,23 @@ def build_network(
         action_space: of one environment.
 
     Returns:
-        A ``QuantileNetwork``, with the parts that ``nn.freeze`` names frozen.
+        A ``QuantileNetwork`` or an ``ActorCritic``, with the parts that ``nn.freeze`` names frozen.
 
     Raises:
         ConfigError: the configuration and the spaces do not fit together.
     """
     layout = make_layout(config, observation_space)
-    num_actions, num_blocks = discrete_actions(action_space)
-    return build_quantile_network(config, layout, num_actions, num_blocks)
+    if config.algorithm == "iqn":
+        num_actions, num_blocks = discrete_actions(action_space)
+        return build_quantile_network(config, layout, num_actions, num_blocks)
+    return build_policy_network(
+        config.nn,
+        layout,
+        action_space,
+        distribution=config.ppo.distribution,
+        shared_body=config.ppo.shared_body,
+        orthogonal=config.ppo.orthogonal_init,
+    )
 
 
 def build_quantile_network(
@@ -85,73 +96,94 @@ def quantile_network(
     return QuantileNetwork(body, num_actions, num_blocks=num_blocks, **options, **head)
 
 
-class PolicyNetwork(nn.Module):
-    """A body with a policy head and a value head on its features; distributions are made by whoever calls it.
-
-    Args:
-        body: module with ``in_keys``, ``out_features`` and ``forward(*tensors) -> [*B, out_features]``.
-        policy: head from features to ``logits``, or to ``(loc, scale)``.
-        value: head from features to ``[*B, 1]``.
-        out_keys: names of what the policy head returns.
-    """
-
-    def __init__(self, body: nn.Module, policy: nn.Module, value: nn.Module, *, out_keys: Iterable[str]) -> None:
-        super().__init__()
-        self.body = body
-        self.policy = policy
-        self.value = value
-        self.in_keys = list(cast("list[str]", body.in_keys))
-        self.out_keys = [*out_keys, "state_value"]
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Runs body and heads.
-
-        Args:
-            *inputs: tensors in the order of ``in_keys``.
-
-        Returns:
-            Tensors in the order of ``out_keys``: the policy's parameters, then the value ``[*B, 1]``.
-        """
-        features = self.body(*inputs)
-        parameters = self.policy(features)
-        parameters = (parameters,) if isinstance(parameters, Tensor) else parameters
-        return (*parameters, self.value(features))
-
-
-def build_policy_network(config: NNConfig, layout: ObservationLayout, action_space: spaces.Space[Any]) -> PolicyNetwork:
+def build_policy_network(
+    config: NNConfig,
+    layout: ObservationLayout,
+    action_space: spaces.Space[Any],
+    *,
+    distribution: Distribution | None = None,
+    shared_body: bool = True,
+    orthogonal: bool = True,
+) -> ActorCritic:
     """Builds a policy and its value.
 
     Args:
         config: the ``nn:`` block.
         layout: the keys that the task's observations yield.
         action_space: of one environment: Discrete, MultiDiscrete or Box.
+        distribution: of continuous actions; None: a Gaussian of scale 1.
+        shared_body: one body for policy and value; otherwise the value has one of its own, made alike.
+        orthogonal: orthogonal weights and zero biases in the heads and in every encoder that is not pretrained.
 
     Returns:
-        The network, with the parts that ``nn.freeze`` names frozen; its ``out_keys`` are ``logits``, or ``loc`` and
-        ``scale``, and ``state_value``.
+        The network, with the parts that ``nn.freeze`` names frozen.
 
     Raises:
         ConfigError: the configuration and the spaces do not fit together.
     """
-    network = policy_network(config.heads, build_body(config, layout), action_space)
+    bodies = [build_body(config, layout) for _ in range(1 if shared_body else 2)]
+    if orthogonal:
+        for body in bodies:
+            initialize_body(config, body)
+    network = policy_network(
+        config.heads,
+        bodies[0],
+        action_space,
+        distribution=distribution,
+        critic_body=None if shared_body else bodies[1],
+        orthogonal=orthogonal,
+    )
     freeze_parts(network, config.freeze)
     return network
 
 
-def policy_network(heads: HeadsConfig, body: nn.Module, action_space: spaces.Space[Any]) -> PolicyNetwork:
+def policy_network(
+    heads: HeadsConfig,
+    body: nn.Module,
+    action_space: spaces.Space[Any],
+    *,
+    distribution: Distribution | None = None,
+    critic_body: nn.Module | None = None,
+    orthogonal: bool = True,
+) -> ActorCritic:
     """Puts the heads of a policy and its value on a body.
 
     Args:
         heads: the ``heads:`` block.
         body: what ``build_body`` returned.
         action_space: of one environment.
+        distribution: of continuous actions; None: a Gaussian of scale 1.
+        critic_body: the value's own body; None: it shares the policy's.
+        orthogonal: orthogonal weights and zero biases in the heads.
 
     Raises:
         ConfigError: no policy here has actions of this space.
     """
-    policy = build_policy_head(heads, _width(body), action_space)
-    out_keys = ("loc", "scale") if isinstance(action_space, spaces.Box) else ("logits",)
-    return PolicyNetwork(body, policy, build_value_head(heads, _width(body)), out_keys=out_keys)
+    distribution = distribution or NormalDistribution()
+    policy = build_policy_head(heads, _width(body), action_space, distribution)
+    with named("environment.id", ValueError):
+        return ActorCritic(
+            body,
+            action_space=action_space,
+            critic_body=critic_body,
+            policy_head=policy,
+            value_head=build_value_head(heads, _width(body)),
+            distribution=distribution.kind,
+            orthogonal=orthogonal,
+        )
+
+
+def initialize_body(config: NNConfig, body: nn.Module) -> None:
+    """Gives convolutions and perceptrons orthogonal weights; transformers and what is pretrained keep theirs."""
+    kinds = {"vision": config.vision.kind, "vector": config.vector.kind}
+    kinds["trunk"] = getattr(getattr(config.fusion, "trunk", None), "kind", "none")
+    parts = modules_of_body(body)
+    for name, kind in kinds.items():
+        if kind in ("cnn", "impala", "mlp", "linear"):
+            for path in parts[name]:
+                part = _submodule(body, path)
+                if part is not None:
+                    orthogonal_init(part)
 
 
 def freeze_parts(network: nn.Module, names: Iterable[str]) -> None:
@@ -187,13 +219,11 @@ def learning_rate_groups(
 
 def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:
     """Dotted names of the modules that make up each part of a network; a name may be that of a missing module."""
-    parts = {
-        "vision": ["body.vision"],
-        "vector": ["body.vector"],
-        "fusion": ["body.tokens", "body.trunk", "body.bridge"],
-        "trunk": ["body.trunk"],
-    }
-    if isinstance(network, PolicyNetwork):
+    parts = modules_of_body(network.get_submodule("body"), "body.")
+    if isinstance(network, ActorCritic):
+        if network.critic_body is not None:
+            for name, modules in modules_of_body(network.critic_body, "critic_body.").items():
+                parts[name] = parts[name] + modules
         return {**parts, "heads": ["policy", "value"], "policy": ["policy"], "value": ["value"]}
     whole = not hasattr(network.head, "advantage")  # a single stream is the head
     advantage = "head" if whole else "head.advantage"
@@ -204,6 +234,27 @@ def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:
         "advantage": [advantage],
         "value": ["head.value"],
     }
+
+
+def modules_of_body(body: nn.Module, prefix: str = "") -> dict[str, list[str]]:
+    """Dotted names, below a body, of the modules that make up each part of it."""
+    inner = f"{prefix}body." if isinstance(body, RecurrentBody) else prefix
+    return {
+        "vision": [f"{inner}vision"],
+        "vector": [f"{inner}vector"],
+        "fusion": [f"{inner}tokens", f"{inner}trunk", f"{inner}bridge"],
+        "trunk": [f"{inner}trunk"],
+        "memory": [f"{prefix}memory"],
+    }
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        found = getattr(module, name, None)
+        if not isinstance(found, nn.Module):
+            return None
+        module = found
+    return module
 
 
 def _learns(module: nn.Module) -> bool:

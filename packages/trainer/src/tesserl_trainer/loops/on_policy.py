@@ -1,0 +1,121 @@
+"""Learning from what the present policy has just done, and only from that.
+
+repeat until ``total_steps``:
+    collect a rollout with the sampling policy
+    compute values, advantages and the log-probabilities of the actions
+    for a few epochs: one gradient step on each of the shuffled minibatches
+    bring the observation statistics up to date
+    log, evaluate and checkpoint when their interval has passed
+
+Within a round the policy that acts is the one that learning starts from, statistics included.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+
+from tesserl_trainer.run import resumable
+from tesserl_trainer.run.checkpoint import Checkpoint
+from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.run.journal import Journal
+from tesserl_trainer.run.learner import Learner
+from tesserl_trainer.run.policy import RolloutPolicy
+from tesserl_trainer.run.rollout import Advantages, minibatches
+
+
+@dataclass
+class Pace:
+    """How much of what: steps of every environment in a rollout, then epochs over it, each in minibatches.
+
+    ``target_kl`` is in nats: an epoch at which the policy had moved further, on average, is the last one of its round.
+    """
+
+    num_steps: int
+    num_epochs: int
+    num_minibatches: int
+    target_kl: float | None = None
+
+
+class OnPolicyLoop:
+    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        collector: Collector,
+        policy: RolloutPolicy,
+        advantages: Advantages,
+        observe: Callable[[TensorDictBase], None],
+        pace: Pace,
+        journal: Journal,
+    ) -> None:
+        self.learner, self.collector, self.policy, self.advantages = learner, collector, policy, advantages
+        self.observe, self.pace, self.journal = observe, pace, journal
+
+    def run(self) -> None:
+        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
+
+        A rollout is never cut short: the last one may go beyond ``total_steps``.
+
+        Raises:
+            DivergenceError: the loss became NaN or infinite.
+        """
+        journal = self.journal
+        while journal.running:
+            before = journal.begin_round()
+            self.collector.set_weights(None, journal.updates)
+            rollout = self.collector.collect(self.pace.num_steps)
+            journal.step += rollout.numel()
+            journal.laps.lap("collect")
+            batch = self.advantages(rollout)
+            journal.laps.lap("advantages")
+            self._learn(batch)
+            self.observe(rollout)
+            journal.end_round(before, self.save)
+        self.save()
+
+    def _learn(self, batch: TensorDictBase) -> None:
+        """A few epochs over the rollout."""
+        journal = self.journal
+        for _ in range(self.pace.num_epochs):
+            moved = []
+            for minibatch in minibatches(batch, self.pace.num_minibatches):
+                journal.laps.lap("minibatches")
+                journal.updates += 1
+                metrics = self.learner.update(minibatch, journal.updates, journal.laps.lap)
+                journal.averages.add(metrics)
+                moved.append(metrics["mean_ratio"] - 1 + metrics["kl_approx"])  # Schulman's estimate, never negative
+            if self.pace.target_kl is not None and float(torch.stack(moved).mean()) > self.pace.target_kl:
+                break
+        journal.require_finite("lower optimizer.learning_rate or ppo.max_grad_norm")
+
+    def save(self) -> None:
+        """Writes a checkpoint of everything."""
+        self.journal.save(self.state_dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continued run needs besides the journal; a rollout is used up within its round."""
+        scaler = self.advantages.scaler
+        return {
+            "networks": self.policy.network.state_dict(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            "collector": self.collector.state_dict(),
+            "environments": resumable.snapshot(self.collector.environments),
+            "policy": self.policy.state_dict(),
+            "rewards": {} if scaler is None else scaler.state_dict(),
+        }
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint."""
+        saved = checkpoint.state
+        self.policy.network.load_state_dict(saved["networks"])
+        self.learner.optimizer.load_state_dict(saved["optimizer"])
+        self.policy.load_state_dict(saved["policy"])
+        if self.advantages.scaler is not None:
+            self.advantages.scaler.load_state_dict(saved["rewards"])
+        restored = resumable.restore(self.collector.environments, saved["environments"])
+        self.collector.load_state_dict(saved["collector"], restart=not restored)
+        self.journal.load(saved, restored=restored)

@@ -1,0 +1,243 @@
+"""What every loop does besides learning: it counts, reports, evaluates, and writes checkpoints when they are due."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tesserl_trainer.run import state
+from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, checkpoint_name
+from tesserl_trainer.run.collect import Episode
+from tesserl_trainer.run.evaluate import Evaluation
+from tesserl_trainer.run.logging import Averages, MetricsLog
+from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.run.schedule import Scheduled
+
+
+class DivergenceError(RuntimeError):
+    """The loss is not finite any more."""
+
+
+class Loop(Protocol):
+    """What a command may do with a loop."""
+
+    journal: "Journal"
+
+    def run(self) -> None:
+        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases."""
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint."""
+
+
+@dataclass
+class Intervals:
+    """When things are due, in environment steps."""
+
+    total_steps: int
+    logging: int
+    evaluation: int
+    checkpoint: int
+
+
+class Laps:
+    """Where the time goes: every lap is booked to what has just been done.
+
+    On a GPU work is booked to whatever waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Books the time since the last lap."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def __str__(self) -> str:
+        """Shares of the whole, the largest first."""
+        whole = max(sum(self.seconds.values()), 1e-9)
+        parts = sorted(self.seconds.items(), key=lambda part: -part[1])
+        return ", ".join(f"{name} {100 * seconds / whole:.0f} %" for name, seconds in parts)
+
+
+class Journal:
+    """Counters, the record of a run and its checkpoints. Its state is a part of every checkpoint.
+
+    Args:
+        intervals: when things are due.
+        schedules: hyper-parameters that change with the step.
+        pop_episodes: the training episodes that ended since the last call.
+        evaluate: plays the evaluation episodes.
+        checkpoints: where they are written.
+        log: where metrics go.
+        progress: what a person sees.
+    """
+
+    def __init__(
+        self,
+        intervals: Intervals,
+        schedules: Sequence[Scheduled],
+        pop_episodes: Callable[[], list[Episode]],
+        evaluate: Callable[[], Evaluation],
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        progress: ProgressDisplay,
+    ) -> None:
+        self.intervals, self.schedules, self.pop_episodes = intervals, schedules, pop_episodes
+        self.evaluate, self.checkpoints, self.log, self.progress = evaluate, checkpoints, log, progress
+        self.step = self.updates = self.episodes = 0
+        self.best: dict[str, Any] | None = None  # name and mean return of the best checkpoint
+        self.exact = True
+        self.stop = False
+        self.averages = Averages()
+        self.laps = Laps()
+        self._rate = _Rate()
+
+    @property
+    def running(self) -> bool:
+        """Whether there is another round."""
+        return self.step < self.intervals.total_steps and not self.stop
+
+    def begin_round(self) -> int:
+        """Puts the schedules where they are at this step, which is returned."""
+        for schedule in self.schedules:
+            schedule.apply(schedule.value(self.step))
+        return self.step
+
+    def end_round(
+        self, before: int, save: Callable[[], None], metrics: Callable[[], Mapping[str, float]] = dict
+    ) -> None:
+        """Reports, evaluates and saves where it is due.
+
+        Args:
+            before: what ``begin_round`` returned.
+            save: writes a checkpoint of the whole loop.
+            metrics: what the loop adds to a report.
+        """
+        self.progress.advance(self.step)
+        if self._due(self.intervals.logging, before):
+            self._report(metrics())
+        if self._due(self.intervals.evaluation, before):
+            self._evaluate(save)
+        if self._due(self.intervals.checkpoint, before):
+            save()
+        self.laps.lap("evaluate and save")
+
+    def _due(self, interval: int, before: int) -> bool:
+        """Whether a multiple of the interval (or the end) lies in the steps since ``before``."""
+        return self.step // interval > before // interval or self.step >= self.intervals.total_steps
+
+    def require_finite(self, remedy: str) -> None:
+        """Stops a run that cannot recover.
+
+        Raises:
+            DivergenceError: a metric since the last report is not finite.
+        """
+        if not self.averages.finite():
+            latest = self.checkpoints.latest()
+            raise DivergenceError(
+                f"the loss is not finite at step {self.step} (update {self.updates}); the last finite checkpoint is "
+                f"{latest or 'none: it happened before the first one'}; {remedy} and start again"
+            )
+
+    def _report(self, own: Mapping[str, float]) -> None:
+        """Logs what happened since the last report."""
+        episodes = self.pop_episodes()
+        self.episodes += len(episodes)
+        metrics = {f"train/{name}": value for name, value in self.averages.pop().items()}
+        if episodes:
+            metrics["train/return"] = sum(episode.episode_return for episode in episodes) / len(episodes)
+            metrics["train/length"] = sum(episode.length for episode in episodes) / len(episodes)
+        metrics |= {f"schedule/{schedule.name}": schedule.value(self.step) for schedule in self.schedules}
+        metrics |= {"train/episodes": self.episodes, "train/updates": self.updates, **own}
+        rates = self._rate.pop(self.step, self.updates)
+        metrics |= {"time/steps_per_second": rates[0], "time/updates_per_second": rates[1]}
+        self.log.log(self.step, metrics)
+        self.progress.report(self.step, metrics.get("train/return"), *rates)
+
+    def _evaluate(self, save: Callable[[], None]) -> None:
+        """Plays the evaluation episodes; the best weights so far get a checkpoint of their own."""
+        began = time.perf_counter()
+        evaluation = self.evaluate()
+        score = evaluation.return_mean
+        lengths = sum(evaluation.lengths) / len(evaluation.lengths)
+        self.log.log(
+            self.step,
+            {"evaluation/return": score, "evaluation/return_std": evaluation.return_std, "evaluation/length": lengths},
+        )
+        if self.best is None or score >= self.best["return_mean"]:  # of equals the later, which has learned longer
+            self.best = {"checkpoint": checkpoint_name(self.step), "return_mean": score}
+            save()
+            self.checkpoints.mark_best(self.best)
+        self._rate.leave_out(time.perf_counter() - began)
+
+    def save(
+        self, loop_state: Callable[[], Mapping[str, Any]], segments: Callable[[], Sequence[Mapping[str, Any]]] = tuple
+    ) -> Path:
+        """Writes a checkpoint at this step, unless an evaluation at this step has written it: the same state.
+
+        Args:
+            loop_state: state of everything but the journal.
+            segments: writes what is stored once a run, and lists it.
+        """
+        path = self.checkpoints.directory / checkpoint_name(self.step)
+        if not path.exists():
+            state_dict = {**self.state_dict(), **loop_state()}
+            self.checkpoints.save(self.step, state_dict, segments=segments())
+        self.checkpoints.prune()
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, running means and the states of the global generators."""
+        return {
+            "averages": self.averages.state_dict(),
+            "generators": state.generators_state(),
+            "counters": {"step": self.step, "updates": self.updates, "episodes": self.episodes},
+            "best": self.best,
+            "exact": self.exact,
+        }
+
+    def load(self, saved: Mapping[str, Any], *, restored: bool) -> None:
+        """Continues from a checkpoint's state; call it last, it sets the global generators.
+
+        Args:
+            saved: the whole state of the checkpoint.
+            restored: whether the environments are where they were.
+        """
+        self.averages.load_state_dict(saved["averages"])
+        counters = saved["counters"]
+        self.step, self.updates, self.episodes = counters["step"], counters["updates"], counters["episodes"]
+        self.best = saved["best"]
+        self.checkpoints.rewind(self.step, self.best)
+        if self.checkpoints.best() is None:
+            self.best = None
+        self.exact = saved["exact"] and restored
+        if not restored:
+            self.progress.note(
+                "warning: the environments could not be put back to where they were; they are reset, and this run is "
+                'no longer exactly the uninterrupted one (state.json says "exact": false)'
+            )
+        self._rate = _Rate(self.step, self.updates)
+        state.set_generators_state(saved["generators"])
+
+
+class _Rate:
+    """Steps and updates per second, evaluations left out."""
+
+    def __init__(self, step: int = 0, updates: int = 0) -> None:
+        self._then = (time.perf_counter(), step, updates)
+
+    def pop(self, step: int, updates: int) -> tuple[float, float]:
+        """The rates since the last call."""
+        now, (then, old_step, old_updates) = time.perf_counter(), self._then
+        self._then = (now, step, updates)
+        seconds = max(now - then, 1e-9)
+        return (step - old_step) / seconds, (updates - old_updates) / seconds
+
+    def leave_out(self, seconds: float) -> None:
+        then, step, updates = self._then
+        self._then = (then + seconds, step, updates)

@@ -1,0 +1,55 @@
+"""One gradient step, the same for every loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+@dataclass
+class Learner:
+    """What one gradient step needs.
+
+    Args:
+        loss: module from a batch to a TensorDict; the entries whose names begin with ``loss`` are added up.
+        forward: the loss, or its compiled form.
+        parameters: of the networks, those that learn.
+        optimizer: over these parameters.
+        max_grad_norm: global norm at which gradients are clipped; ``None`` leaves them.
+        updated: called after every step with the number of updates so far: moves target networks and references.
+    """
+
+    loss: nn.Module
+    forward: Callable[[TensorDictBase], TensorDictBase]
+    parameters: list[nn.Parameter]
+    optimizer: Optimizer
+    max_grad_norm: float | None
+    updated: Callable[[int], None] = lambda updates: None  # noqa: ARG005
+
+    def update(self, batch: TensorDictBase, updates: int, lap: Callable[[str], None]) -> dict[str, Tensor]:
+        """One gradient step.
+
+        Args:
+            batch: what the loss reads.
+            updates: number of this step.
+            lap: books time to a name.
+
+        Returns:
+            Everything the loss returned and the norm of the gradient, as scalar tensors without gradient.
+        """
+        metrics = dict(self.forward(batch).items())
+        total = sum(value for name, value in metrics.items() if name.startswith("loss"))
+        lap("forward")
+        for parameter in self.parameters:  # optimizer.zero_grad() costs as much as a layer
+            parameter.grad = None
+        total.backward()
+        lap("backward")
+        metrics = {name: value.detach() for name, value in metrics.items()}
+        if self.max_grad_norm is not None:
+            metrics["gradient_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm, foreach=True)
+        self.optimizer.step()
+        self.updated(updates)
+        lap("optimiser")
+        return metrics

@@ -1,0 +1,159 @@
+"""Acting with an actor-critic network: what it computes while acting is kept for the learner."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class RolloutPolicy:
+    """Samples actions and records, until ``pop``, the outputs of the network at every step.
+
+    Args:
+        network: an ``ActorCritic``, or anything with its methods.
+        record_values: record the critic's values too; worth it where they come out of the same pass, that is where
+            actor and critic share a body.
+    """
+
+    def __init__(self, network: Any, *, record_values: bool = True) -> None:
+        self.network = network
+        self.memory = _Memory(network.body) if network.state_keys else None
+        self.record_values = record_values or self.memory is not None
+        self._records: list[tuple[Tensor, ...]] = []
+
+    @torch.no_grad()
+    def act(self, *inputs: Tensor) -> Tensor:
+        """Samples actions.
+
+        Args:
+            *inputs: ``[N, ...]``, one for each observation key of the network.
+
+        Returns:
+            Actions ``[N, ...]``.
+        """
+        network = self.network
+        if self.memory is not None:
+            is_init, before = self.memory.read(inputs[0])
+            outputs, after = self.memory.split(network.forward_recurrent(*inputs, is_init, *before))
+            self.memory.write(after)
+            self._records.append((*outputs, is_init, *before, *after))
+        else:
+            outputs = network(*inputs) if self.record_values else network.policy_parameters(*inputs)
+            self._records.append(outputs)
+        parameters = outputs[:-1] if self.record_values else outputs
+        return network.distribution(*parameters).sample()
+
+    def start(self, started: NDArray[Any]) -> None:
+        """Tells which environments ``[N]`` begin an episode."""
+        if self.memory is not None:
+            self.memory.start(started)
+
+    def pop(self) -> list[Tensor]:
+        """What was recorded, one tensor ``[T, N, ...]`` for each output, in the order of the network's ``out_keys``.
+
+        Values are missing where they are not recorded. With a memory, ``is_init``, the states before and the states
+        after each step follow.
+        """
+        records, self._records = self._records, []
+        return [torch.stack(steps) for steps in zip(*records, strict=True)]
+
+    @contextmanager
+    def greedy(self) -> Iterator["GreedyPolicy"]:
+        """A policy that takes the most likely action, with the network in evaluation mode inside."""
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        try:
+            yield GreedyPolicy(self.network)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory between two calls of ``act``."""
+        return {} if self.memory is None else self.memory.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from ``state_dict``."""
+        if self.memory is not None:
+            self.memory.load_state_dict(state)
+
+
+class GreedyPolicy:
+    """The most likely action of an actor-critic network.
+
+    Args:
+        network: an ``ActorCritic``, or anything with its methods.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        self.memory = _Memory(network.body) if network.state_keys else None
+
+    @torch.no_grad()
+    def act(self, *inputs: Tensor) -> Tensor:
+        """Chooses actions ``[N, ...]`` for inputs ``[N, ...]``."""
+        if self.memory is None:
+            return self.network.greedy(*inputs)
+        is_init, state = self.memory.read(inputs[0])
+        outputs, after = self.memory.split(self.network.forward_recurrent(*inputs, is_init, *state))
+        self.memory.write(after)
+        return self.network.distribution(*outputs[:-1]).mode
+
+    def start(self, started: NDArray[Any]) -> None:
+        """Tells which environments ``[N]`` begin an episode."""
+        if self.memory is not None:
+            self.memory.start(started)
+
+
+class _Memory:
+    """The recurrent state of every environment, and which of them begin an episode.
+
+    Args:
+        body: a recurrent body.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        self._body: Any = body
+        self._state: tuple[Tensor, ...] | None = None
+        self._is_init: Tensor | None = None
+
+    def read(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """``is_init`` ``[N, 1]`` and the state before this step; zero at first."""
+        if self._state is None:
+            self._state = self._body.initial_state(inputs.shape[0], device=inputs.device)
+        if self._is_init is None:
+            self._is_init = torch.ones(inputs.shape[0], 1, dtype=torch.bool, device=inputs.device)
+        return self._is_init, self._state
+
+    def split(self, outputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """What the heads returned, and the new state."""
+        number = len(self._body.state_keys)
+        return outputs[:-number], outputs[-number:]
+
+    def write(self, state: tuple[Tensor, ...]) -> None:
+        """Keeps the state after a step; no episode begins until ``start`` says so."""
+        self._state = state
+        self._is_init = torch.zeros_like(self.is_init)
+
+    @property
+    def is_init(self) -> Tensor:
+        if self._is_init is None:
+            raise RuntimeError("the memory has not been read yet; act first")
+        return self._is_init
+
+    def start(self, started: NDArray[Any]) -> None:
+        mask = torch.from_numpy(started).unsqueeze(1)
+        if self._is_init is not None:
+            self._is_init = self._is_init | mask.to(self._is_init.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._state is None:
+            return {}
+        return {"state": list(self._state), "is_init": self.is_init}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        if saved:
+            self._state, self._is_init = tuple(saved["state"]), saved["is_init"]

@@ -1,0 +1,127 @@
+"""From what was collected to what an on-policy loss reads: log-probabilities, values, advantages."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from tesserl_actor_critic import generalized_advantage_estimate
+from tesserl_trainer.run.policy import RolloutPolicy
+from tesserl_trainer.run.rewards import RewardScaler
+
+
+class Advantages:
+    """Makes the batch of an on-policy loss out of a rollout and what the policy recorded while it acted.
+
+    Args:
+        policy: collected the rollout.
+        keys: observation keys.
+        discount: of one environment step, in [0, 1].
+        gae_lambda: of the estimator, in [0, 1].
+        scaler: scales the rewards; None leaves them.
+        device: where the batch goes.
+        chunk: steps that the critic evaluates at once.
+    """
+
+    def __init__(
+        self,
+        policy: RolloutPolicy,
+        keys: Sequence[str],
+        *,
+        discount: float,
+        gae_lambda: float,
+        scaler: RewardScaler | None = None,
+        device: torch.device | str = "cpu",
+        chunk: int = 1024,
+    ) -> None:
+        self.policy, self.keys, self.scaler = policy, keys, scaler
+        self.discount, self.gae_lambda = discount, gae_lambda
+        self.device, self.chunk = torch.device(device), chunk
+
+    @torch.no_grad()
+    def __call__(self, rollout: TensorDictBase) -> TensorDictBase:
+        """Computes what the loss reads.
+
+        Args:
+            rollout: ``[N, T]``, from the collector. Nothing of it is changed, and nothing copied where it need not be.
+
+        Returns:
+            The observation keys, ``action``, ``action_log_prob``, ``state_value``, ``advantage`` and ``value_target``:
+            ``[S]``, the valid steps alone. With a memory ``[N, T]``, with ``mask``, ``is_init`` and the state before
+            each step.
+        """
+        network = self.policy.network
+        inputs = [self._time_major(rollout[key]) for key in self.keys]
+        action = self._time_major(rollout["action"])
+        recorded = self.policy.pop()
+        number = len(network.out_keys) if self.policy.record_values else len(network.out_keys) - 1
+        outputs, memory = recorded[:number], recorded[number:]
+        value = outputs.pop() if self.policy.record_values else self._values(inputs)
+        outcome = {name: self._time_major(rollout["next", name]) for name in ("reward", "terminated", "truncated")}
+        if self.scaler is not None:
+            reward = self.scaler(rollout["next", "reward"].squeeze(-1), rollout["next", "done"].squeeze(-1))
+            outcome["reward"] = self._time_major(reward.unsqueeze(-1))
+        next_value = self._next_values(rollout, value, outcome["terminated"], outcome["truncated"], memory)
+        advantage, target = generalized_advantage_estimate(
+            **{name: tensor.transpose(0, 1) for name, tensor in outcome.items()},
+            value=value.transpose(0, 1),
+            next_value=next_value.transpose(0, 1),
+            discount=self.discount,
+            gae_lambda=self.gae_lambda,
+        )
+        data = {
+            **dict(zip(self.keys, inputs, strict=True)),
+            "action": action,
+            "action_log_prob": network.distribution(*outputs).log_prob(action),
+            "state_value": value,
+            "advantage": advantage.transpose(0, 1),
+            "value_target": target.transpose(0, 1),
+        }
+        mask = self._time_major(rollout["mask"])
+        if memory:
+            data |= {"mask": mask, "is_init": memory[0]}
+            data |= dict(zip(network.state_keys, memory[1 : 1 + len(network.state_keys)], strict=True))
+            return TensorDict(data, mask.shape).transpose(0, 1).contiguous()
+        flat = TensorDict({key: tensor.flatten(0, 1) for key, tensor in data.items()}, [mask.numel()])
+        return flat if bool(mask.all()) else flat[mask.flatten()]
+
+    def _time_major(self, tensor: Tensor) -> Tensor:
+        """``[N, T, ...]`` as ``[T, N, ...]``, which is how the collector's memory lies."""
+        return tensor.transpose(0, 1).to(self.device, non_blocking=True)
+
+    def _values(self, inputs: list[Tensor]) -> Tensor:
+        """The critic's values ``[T, N, 1]`` of all steps, a chunk at a time."""
+        shape = inputs[0].shape[:2]
+        chunks = zip(*(torch.split(tensor.flatten(0, 1), self.chunk) for tensor in inputs), strict=True)
+        return torch.cat([self.policy.network.state_value(*chunk) for chunk in chunks]).reshape(*shape, 1)
+
+    def _next_values(
+        self, rollout: TensorDictBase, value: Tensor, terminated: Tensor, truncated: Tensor, memory: list[Tensor]
+    ) -> Tensor:
+        """Values ``[T, N, 1]`` of what each step led to: the next step's, or that of a final observation."""
+        network = self.policy.network
+        following = torch.cat([value[1:], value[-1:]])
+        final = (truncated & ~terminated).squeeze(-1)
+        final[-1] = True
+        time, env = final.nonzero(as_tuple=True)
+        rows = [rollout["next", key][env.cpu(), time.cpu()].to(self.device) for key in self.keys]
+        if memory:
+            after = [state[time, env] for state in memory[1 + len(network.state_keys) :]]
+            is_init = torch.zeros(len(time), 1, dtype=torch.bool, device=self.device)
+            outputs = network.forward_recurrent(*rows, is_init, *after)
+            following[time, env] = outputs[len(network.out_keys) - 1]
+        else:
+            following[time, env] = network.state_value(*rows)
+        return following
+
+
+def minibatches(data: TensorDictBase, number: int) -> Iterator[TensorDictBase]:
+    """Shuffles a batch and splits it into parts of (almost) equal size.
+
+    Args:
+        data: the first dimension is shuffled and split.
+        number: of parts.
+    """
+    permutation = torch.randperm(data.shape[0], device=data.device)
+    yield from data[permutation].split(-(-data.shape[0] // number))

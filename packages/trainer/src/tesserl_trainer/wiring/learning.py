@@ -1,0 +1,100 @@
+"""What every algorithm is made of, and what all of them share: device, optimiser, learning rate."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tesserl_configs import ConfigError, value_at
+from tesserl_nn_components import RunningNormalizer
+from tesserl_trainer.run.schedule import Scheduled
+
+
+@dataclass
+class Algorithm:
+    """A network with its loss, its optimiser and its ways to act.
+
+    Args:
+        saved: the module whose state dict a checkpoint keeps as ``networks``.
+        loss: from a batch to a TensorDict with entries ``loss*``.
+        forward: the loss, or its compiled form.
+        parameters: those that learn.
+        optimizer: over these parameters.
+        updated: called after every gradient step with their number.
+        policy: ``policy.act`` explores, ``with policy.greedy() as greedy: greedy.act`` does not.
+        act: what the collector calls.
+        schedules: hyper-parameters that change with the step.
+    """
+
+    saved: nn.Module
+    loss: nn.Module
+    forward: Callable[[TensorDictBase], TensorDictBase]
+    parameters: list[nn.Parameter]
+    optimizer: Optimizer
+    updated: Callable[[int], None]
+    policy: Any
+    act: Callable[..., Tensor]
+    schedules: list[Scheduled]
+
+    def load_networks(self, state: Mapping[str, Tensor]) -> None:
+        """Loads the networks of a checkpoint."""
+        self.saved.load_state_dict(dict(state))
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ConfigError: this machine does not have it.
+    """
+    device = torch.device(name)
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise ConfigError(
+            f"device: {name} is not there (torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices); "
+            "set device to cpu"
+        )
+    return device
+
+
+def normalizers(network: nn.Module) -> list[RunningNormalizer]:
+    """The running statistics of a network's observations, one for each body that keeps some."""
+    return [module for module in network.modules() if isinstance(module, RunningNormalizer)]
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "radam": torch.optim.RAdam,
+    "sgd": torch.optim.SGD,
+}
+
+
+def build_optimizer(config: Any, groups: list[dict[str, Any]]) -> Optimizer:
+    """Builds an optimiser from an ``optimizer:`` block.
+
+    Args:
+        config: the block.
+        groups: the parameters that it moves, with the learning rate of each group.
+    """
+    options = {
+        name: getattr(config, name) for name in ("betas", "eps", "momentum", "weight_decay") if hasattr(config, name)
+    }
+    if config.kind in ("adam", "adamw"):  # one kernel instead of a dozen: a third of a small update
+        options["fused"] = True
+    if config.kind == "radam":
+        options["decoupled_weight_decay"] = True  # as in the authors' code; torch's default adds it to the gradient
+    return OPTIMIZERS[config.kind](groups, **options)
+
+
+def learning_rate_schedule(config: Any, optimizer: Optimizer) -> Scheduled:
+    """The schedule of the optimiser's learning rate; the groups keep their factors."""
+
+    def apply(value: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = value * group["factor"]
+
+    return Scheduled("learning_rate", lambda step: value_at(config.learning_rate, step), apply)
