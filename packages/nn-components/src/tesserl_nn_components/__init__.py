@@ -1,4 +1,4 @@
-"""Plain PyTorch network blocks for deep RL: encoders, fusion, heads, noisy layers."""
+"""Plain PyTorch network blocks for deep RL: encoders, fusion, memory, heads, noisy layers."""
 
 from tesserl_nn_components.__about__ import __version__
 from tesserl_nn_components.conv import COMPACT_CNN, NATURE_CNN, Conv2dHead, Conv2dStack, conv2d_output_shape
@@ -16,6 +16,7 @@ from tesserl_nn_components.noisy import NoisyLinear, reset_noise, zero_noise
 from tesserl_nn_components.normalization import FixedNormalizer, RunningNormalizer
 from tesserl_nn_components.parts import freeze, parameter_groups
 from tesserl_nn_components.pretrained import from_pretrained, load_pretrained, read_config, save_pretrained
+from tesserl_nn_components.recurrent import RecurrentBody
 from tesserl_nn_components.spectral import SpectralConv2d
 from tesserl_nn_components.state_dict import strip_ddp_state_dict, update_state_dict
 from tesserl_nn_components.tokens import DenseTokenizer, FeatureTokenizer, TokenSequence
@@ -48,6 +49,7 @@ __all__ = [
     "PatchViT",
     "PostConcatFusion",
     "QuantileDecoder",
+    "RecurrentBody",
     "RunningNormalizer",
     "ScaleGrad",
     "SpectralConv2d",
