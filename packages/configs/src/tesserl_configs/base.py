@@ -35,6 +35,7 @@ def _no_text(kind: KnownError) -> BeforeValidator:
 # A bound stands before the check for text: behind it, it would be missing from the JSON Schema.
 _WHOLE, _NUMBER = _no_text("int_type"), _no_text("float_type")
 Count = Annotated[int, Field(ge=1), _WHOLE]
+AtLeastTwo = Annotated[int, Field(ge=2), _WHOLE]
 NonNegativeInt = Annotated[int, Field(ge=0), _WHOLE]
 ThreadOffset = Annotated[int, Field(ge=-1), _WHOLE]
 Real = Annotated[float, _NUMBER]
@@ -47,4 +48,7 @@ Fraction = Annotated[float, Field(ge=0, le=1), _NUMBER]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1), _NUMBER]
 FractionAboveZero = Annotated[float, Field(gt=0, le=1), _NUMBER]
 OpenFraction = Annotated[float, Field(gt=0, lt=1), _NUMBER]
+UpToHalf = Annotated[float, Field(ge=0, le=0.5), _NUMBER]
+UpToHalfAboveZero = Annotated[float, Field(gt=0, le=0.5), _NUMBER]
+BelowHalf = Annotated[float, Field(ge=0, lt=0.5), _NUMBER]
 Widths = tuple[Count, ...]

@@ -9,11 +9,17 @@ ADAM_KINDS = ("adam", "adamw", "radam")
 
 OPTIMIZER: dict[str, dict[str, Any]] = {
     "ppo": {"learning_rate": 2.5e-4, "eps": 1e-5},  # CleanRL
+    "grpo": {"learning_rate": 2.5e-4, "eps": 1e-5},  # those of ppo
+    "dpo": {"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
+    "cpl": {"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
 }
 """Keys of an optimizer of the Adam family, by algorithm."""
 
 HIDDEN_SIZES: dict[str, tuple[int, ...]] = {
     "ppo": (),  # CleanRL: linear heads on the features
+    "grpo": (),
+    "dpo": (),
+    "cpl": (),
 }
 """nn.heads.hidden_sizes by algorithm."""
 

@@ -102,10 +102,11 @@ def read_document(path: Path) -> Document:
 
 
 def _placed(problem: Problem, path: Path, document: Document, changed: list[str]) -> tuple[int, str]:
-    """(line to sort by, text): the place is the line of the nearest key that the file has, or the override."""
+    """(line to sort by, text): the place is the override, or the line of the nearest key that the file has."""
     for place in ancestors(problem.path):
         if place in changed:
             return 0, f"--set {place}: {problem}"
+    for place in ancestors(problem.path):
         if place in document.lines:
             return document.lines[place], f"{path}:{document.lines[place]}: {problem}"
         for key in changed:

@@ -21,7 +21,7 @@ def check(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
 
     Args:
         nn: the block.
-        algorithm: whose network it is: ``iqn`` has quantiles, every other one a policy and a value.
+        algorithm: whose network it is: ``iqn`` has quantiles, every other one a policy and perhaps a value.
     """
     yield from itertools.chain.from_iterable(rule(nn) for rule in RULES)
     yield from memory_fits_the_algorithm(nn, algorithm)
@@ -174,12 +174,13 @@ RULES: tuple[NetworkRule, ...] = (
 
 
 def memory_fits_the_algorithm(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
-    """Replayed transitions do not hold the state that a memory would continue from."""
-    if algorithm == "iqn" and nn.memory.kind != "none":
+    """Only the minibatches of ppo hold sequences with the state that a memory continues from."""
+    reason = {"iqn": "learns from single transitions, which hold no state to continue from"}
+    if algorithm != "ppo" and nn.memory.kind != "none":
         yield Problem(
             "nn.memory.kind",
-            f"iqn learns from single transitions, which hold no state to continue from, got {nn.memory.kind}; "
-            "choose none, stack frames, or use ppo",
+            f"{algorithm} {reason.get(algorithm, 'learns from steps without the state before them')}, "
+            f"got {nn.memory.kind}; choose none, stack frames, or use ppo",
         )
 
 
@@ -195,6 +196,8 @@ def heads_fit_the_algorithm(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
         for name in ("dueling", "noisy", "advantage"):
             if getattr(heads, name):
                 yield Problem(f"nn.heads.{name}", f"belongs to iqn, got algorithm {algorithm}; remove the key")
+        if heads.value is not None and "value" not in streams_of(heads, algorithm):
+            yield Problem("nn.heads.value", f"{algorithm} has no value; remove the key")
     streams = [getattr(heads, name) for name in streams_of(heads, algorithm)]
     defaults = (HeadsConfig().hidden_sizes, HIDDEN_SIZES.get(algorithm, ()))
     if None not in streams and heads.hidden_sizes not in defaults:
@@ -230,6 +233,9 @@ def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
             yield Problem(path, f"{' and '.join(inside)} in it would have two factors; remove one of them")
 
 
+WITHOUT_VALUE = ("grpo", "cpl")
+"""Algorithms with a policy and no critic."""
+
 INSIDE = {"fusion": ("trunk",), "heads": ("advantage", "policy", "value")}
 """Parts that hold other parts."""
 
@@ -251,9 +257,9 @@ def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
 
 def streams_of(heads: HeadsConfig, algorithm: str) -> list[str]:
     """The streams that the heads of a network have."""
-    if algorithm != "iqn":
-        return ["policy", "value"]
-    return ["advantage", "value"] if heads.dueling else ["advantage"]
+    if algorithm == "iqn":
+        return ["advantage", "value"] if heads.dueling else ["advantage"]
+    return ["policy"] if algorithm in WITHOUT_VALUE else ["policy", "value"]
 
 
 def _transformers(nn: NNConfig) -> Iterator[tuple[str, str, Any, int]]:

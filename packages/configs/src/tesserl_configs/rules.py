@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from tesserl_configs import environment_rules, iqn_rules, nn_rules, ppo_rules
+from tesserl_configs import environment_rules, grpo_rules, iqn_rules, nn_rules, ppo_rules, preference_rules
 from tesserl_configs.errors import Problem
 
 if TYPE_CHECKING:
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 Rule = Callable[["RunConfig"], Iterator[Problem]]
 
-OF_ALGORITHM: dict[str, tuple[Rule, ...]] = {"iqn": iqn_rules.RULES, "ppo": ppo_rules.RULES}
+OF_ALGORITHM: dict[str, tuple[Rule, ...]] = {
+    "iqn": iqn_rules.RULES,
+    "ppo": ppo_rules.RULES,
+    "grpo": grpo_rules.RULES,
+    "dpo": preference_rules.DPO_RULES,
+    "cpl": preference_rules.CPL_RULES,
+}
 
 
 def check(config: RunConfig) -> Iterator[Problem]:

@@ -19,14 +19,25 @@ from tesserl_configs.base import Block, Count, NonNegativeInt
 from tesserl_configs.defaults import with_defaults
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_configs.errors import ConfigError
+from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.nn import NNConfig
 from tesserl_configs.optimizer import Adam, Optimizer
+from tesserl_configs.pairs import PairsConfig
 from tesserl_configs.ppo import PPOConfig
+from tesserl_configs.preferences import CPLConfig, DPOConfig
 from tesserl_configs.replay import Replay, UniformReplay
 
-Algorithm = Literal["iqn", "ppo"]
-OWNERS: dict[str, tuple[Algorithm, ...]] = {"iqn": ("iqn",), "replay": ("iqn",), "ppo": ("ppo",)}
+Algorithm = Literal["iqn", "ppo", "grpo", "dpo", "cpl"]
+OWNERS: dict[str, tuple[Algorithm, ...]] = {
+    "iqn": ("iqn",),
+    "ppo": ("ppo",),
+    "grpo": ("grpo",),
+    "dpo": ("dpo",),
+    "cpl": ("cpl",),
+    "replay": ("iqn",),
+    "pairs": ("dpo", "cpl"),
+}
 """Blocks that belong to some algorithms only; no other one's file may hold them."""
 
 # --- evaluation, checkpoints, logs -------------------------------------------------------------------------------
@@ -78,15 +89,24 @@ class RunConfig(Block):
     )
     seed: NonNegativeInt = Field(default=1, description="Seed of everything that is random, >= 0.")
     total_steps: Count = Field(
-        description="Environment steps: actions over all environments, frame skip not counted, >= 1."
+        description=(
+            "Environment steps: actions over all environments, frame skip not counted, >= 1; with pairs.source of kind "
+            "offline gradient updates, here and in every other key that counts environment steps."
+        )
     )
     environment: EnvironmentConfig = Field(description="The task and how many copies of it run.")
     nn: NNConfig = Field(description="The network.")
     algorithm: Algorithm = Field(description="The algorithm; its options are in the block of that name.")
     iqn: IQNConfig = Field(default_factory=IQNConfig, description="Options of implicit quantile networks.")
     ppo: PPOConfig = Field(default_factory=PPOConfig, description="Options of proximal policy optimisation.")
+    grpo: GRPOConfig = Field(default_factory=GRPOConfig, description="Options of group-relative policy optimisation.")
+    dpo: DPOConfig = Field(default_factory=DPOConfig, description="Options of direct preference optimisation.")
+    cpl: CPLConfig = Field(default_factory=CPLConfig, description="Options of contrastive preference learning.")
     optimizer: Optimizer = Field(default_factory=Adam, description="The optimiser.")
     replay: Replay = Field(default_factory=UniformReplay, description="The replay buffer, of iqn alone.")
+    pairs: PairsConfig = Field(
+        default_factory=PairsConfig, description="Where the preferences come from, for dpo and cpl alone."
+    )
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Evaluation.")
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="Checkpoints.")
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="Metrics.")

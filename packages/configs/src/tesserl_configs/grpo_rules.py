@@ -1,0 +1,79 @@
+"""Rules about ``grpo:``, one function each; they hold where the algorithm is grpo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from tesserl_configs.errors import Problem
+from tesserl_configs.schedules import values_of
+
+if TYPE_CHECKING:
+    from tesserl_configs.schema import RunConfig
+
+
+def starts_can_be_set(config: RunConfig) -> Iterator[Problem]:
+    """A start is set in single environments."""
+    if config.environment.vectorization == "vector_entry_point":
+        yield Problem(
+            "environment.vectorization",
+            "grpo gives each environment its start, those of vector_entry_point are reset together; choose sync",
+        )
+
+
+def minibatches_hold_trajectories(config: RunConfig) -> Iterator[Problem]:
+    """A trajectory is not cut."""
+    most = config.grpo.num_groups * config.grpo.group_size
+    if config.grpo.num_minibatches > most:
+        yield Problem(
+            "grpo.num_minibatches",
+            f"expected at most grpo.num_groups * grpo.group_size = {most} trajectories, "
+            f"got {config.grpo.num_minibatches}",
+        )
+
+
+def plain_gradients_are_taken_once(config: RunConfig) -> Iterator[Problem]:
+    """After one pass the data is another policy's, and nothing in the loss corrects that."""
+    if config.grpo.loss.kind == "reinforce" and config.grpo.num_epochs > 1:
+        yield Problem(
+            "grpo.num_epochs",
+            f"reinforce is right for one pass over the data, got {config.grpo.num_epochs}; "
+            "set it to 1 or choose grpo.loss of kind clip",
+        )
+
+
+def caps_are_above_the_clip(config: RunConfig) -> Iterator[Problem]:
+    """The largest ratio would clip before the clip does."""
+    loss = config.grpo.loss
+    if loss.kind != "clip" or loss.delta is None:
+        return
+    key = "clip_epsilon" if loss.clip_epsilon_high is None else "clip_epsilon_high"
+    upper = 1 + max(values_of(getattr(loss, key)))
+    if loss.delta <= upper:
+        yield Problem(
+            "grpo.loss.delta", f"expected more than 1 + grpo.loss.{key} = {upper:g}, got {loss.delta:g}; it is a ratio"
+        )
+
+
+def lengths_have_a_bound(config: RunConfig) -> Iterator[Problem]:
+    """Dr. GRPO divides by the length of the longest trajectory."""
+    if config.grpo.reduction == "dr_grpo" and config.grpo.max_length is None:
+        yield Problem("grpo.reduction", "dr_grpo divides by the longest length; set grpo.max_length")
+
+
+def penalties_have_a_gradient(config: RunConfig) -> Iterator[Problem]:
+    """The expected gradient of k1 is zero."""
+    if config.grpo.kl is not None and config.grpo.kl.estimator == "k1":
+        yield Problem(
+            "grpo.kl.estimator", "the expected gradient of k1 is 0, it would add noise alone; choose k2, k3 or exact"
+        )
+
+
+RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
+    starts_can_be_set,
+    minibatches_hold_trajectories,
+    plain_gradients_are_taken_once,
+    caps_are_above_the_clip,
+    lengths_have_a_bound,
+    penalties_have_a_gradient,
+)

@@ -1,0 +1,136 @@
+"""``pairs:``, where dpo and cpl have their preferences from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tesserl_configs.base import (
+    AtLeastTwo,
+    Block,
+    Count,
+    Fraction,
+    FractionBelowOne,
+    NonNegative,
+    Positive,
+    UpToHalf,
+)
+from tesserl_configs.starts import SeedStarts, Starts
+
+# --- segments: what is compared ----------------------------------------------------------------------------------
+
+
+class EpisodeSegments(Block):
+    """Whole episodes, of any length."""
+
+    kind: Literal["episode"] = "episode"
+
+
+class FixedSegments(Block):
+    """Pieces of one length, from anywhere in an episode (Christiano et al. 2017, arXiv:1706.03741)."""
+
+    kind: Literal["fixed"] = "fixed"
+    length: Count = Field(default=64, description="Steps of a segment, >= 1 (CPL: 64; B-Pref: 50).")
+
+
+class VariableSegments(Block):
+    """Pieces of random length, from anywhere in an episode."""
+
+    kind: Literal["variable"] = "variable"
+    min_length: Count = Field(default=32, description="Steps of the shortest segment, >= 1.")
+    max_length: Count = Field(default=64, description="Steps of the longest segment, at least min_length.")
+
+
+Segments = Annotated[EpisodeSegments | FixedSegments | VariableSegments, Field(discriminator="kind")]
+
+# --- teacher -----------------------------------------------------------------------------------------------------
+
+
+class TeacherConfig(Block):
+    """A scripted teacher with the weaknesses of people (Lee et al. 2021, B-Pref, arXiv:2111.03026), here with none."""
+
+    rationality: Positive | None = Field(
+        default=None,
+        description=(
+            "Slope of the probability to prefer the better segment, in 1 / deviation of scores, > 0 (B-Pref's noisy: "
+            "1); null: the better one, always."
+        ),
+    )
+    discount: Fraction = Field(
+        default=1.0,
+        description="Weight of a step by that of the step after it, in [0, 1] (B-Pref's myopic: 0.9); 1: all the same.",
+    )
+    skip_threshold: NonNegative = Field(
+        default=0.0,
+        description="Pairs whose better score is lower get no label, in deviations of scores, >= 0 (B-Pref: 0.1).",
+    )
+    equal_threshold: NonNegative = Field(
+        default=0.0, description="Scores nearer than this are a tie, in deviations of scores, >= 0 (B-Pref: 0.1)."
+    )
+    mistake: UpToHalf = Field(default=0.0, description="Probability of a wrong label, in [0, 0.5] (B-Pref: 0.1).")
+
+
+# --- source ------------------------------------------------------------------------------------------------------
+
+_PATH = "Directory of stored pairs, as `tesserl pairs` writes it, labelled by a teacher or by a person."
+
+
+class OfflinePairs(Block):
+    """Stored pairs; nothing is collected, and a step of the run is a gradient update."""
+
+    kind: Literal["offline"] = "offline"
+    path: str = Field(min_length=1, description=_PATH)
+
+
+class _OnlineOptions(Block):
+    num_groups: Count = Field(default=16, description="Starts of an iteration, >= 1.")
+    group_size: AtLeastTwo = Field(default=2, description="Trajectories of each start, >= 2.")
+    starts: Starts = Field(
+        default_factory=SeedStarts, description="How the trajectories of a group get the same start; it is verified."
+    )
+    same_start: bool = Field(
+        default=True, description="Compare trajectories of one start alone; false: any two of the iteration."
+    )
+    pairs_per_iteration: Count = Field(default=64, description="Pairs made of an iteration's trajectories, >= 1.")
+    buffer_size: Count = Field(default=256, description="Pairs kept, the oldest leave first, >= 1.")
+    num_epochs: Count = Field(default=4, description="Passes over the kept pairs in an iteration, >= 1.")
+    segments: Segments = Field(default_factory=EpisodeSegments, description="What is compared.")
+    score_discount: Fraction = Field(
+        default=1.0, description="Discount of one step in the score of a segment, in [0, 1]; 1: the sum of rewards."
+    )
+    min_margin: NonNegative = Field(
+        default=0.0, description="Pairs whose scores differ less are not made, in reward units, >= 0."
+    )
+    ties: Literal["drop", "keep"] = Field(
+        default="drop", description="Pairs of equal score are left out, or kept with the label 0.5."
+    )
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig, description="Who says which segment is better.")
+
+
+class OnlinePairs(_OnlineOptions):
+    """Pairs of what the policy does now, in turns with updates."""
+
+    kind: Literal["online"] = "online"
+
+
+class MixedPairs(_OnlineOptions):
+    """Stored pairs and pairs of what the policy does now."""
+
+    kind: Literal["both"] = "both"
+    path: str = Field(min_length=1, description=_PATH)
+    offline_fraction: FractionBelowOne = Field(
+        default=0.5, description="Share of stored pairs in each batch, in [0, 1)."
+    )
+
+
+PairSource = Annotated[OfflinePairs | OnlinePairs | MixedPairs, Field(discriminator="kind")]
+
+
+class PairsConfig(Block):
+    """Pairs of trajectory segments, one of which was preferred."""
+
+    source: PairSource = Field(default_factory=OnlinePairs, description="Stored pairs, fresh ones, or both.")
+    holdout_fraction: FractionBelowOne = Field(
+        default=0.1, description="Share of the pairs that is not learnt from but measured, in [0, 1)."
+    )

@@ -1,0 +1,91 @@
+"""``dpo:`` and ``cpl:``, policies from preferences."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tesserl_configs.base import Block, Count, Fraction, FractionAboveZero, NonNegative, Positive
+from tesserl_configs.policy import (
+    DISTRIBUTION,
+    MAX_GRAD_NORM,
+    ORTHOGONAL_INIT,
+    PRECISION,
+    Distribution,
+    NormalDistribution,
+    Precision,
+)
+from tesserl_configs.preference_losses import PairLoss, SigmoidLoss
+from tesserl_configs.reference import AnyReference, FrozenReference, NoReference
+from tesserl_configs.schedules import ScheduledNonNegative, ScheduledPositive
+
+
+class PretrainingConfig(Block):
+    """Behaviour cloning before the first step of the run; a frozen reference is what comes out of it."""
+
+    num_updates: Count = Field(default=2_000, description="Gradient updates, >= 1 (CPL's code: 200,000 of 500,000).")
+    data: Literal["chosen", "all"] = Field(
+        default="all", description="Imitate the preferred segments, or all of them (CPL's code: all)."
+    )
+
+
+class _PreferenceOptions(Block):
+    discount: Fraction = Field(
+        default=1.0, description="Weight of a step by that of the step before, in [0, 1]; 1: all the same (papers)."
+    )
+    length_normalize: bool = Field(
+        default=False, description="Averages over the steps of a segment in place of sums, for unequal lengths."
+    )
+    bc_coef: ScheduledNonNegative = Field(
+        default=0.0,
+        description="Weight of behaviour cloning of the preferred segments, >= 0; a number or a schedule (CPL-BC: 1).",
+    )
+    entropy_coef: ScheduledNonNegative = Field(
+        default=0.0, description="Weight of the entropy bonus, >= 0; a number or a schedule."
+    )
+    pretraining: PretrainingConfig | None = Field(
+        default=None, description="Behaviour cloning on the stored pairs before all else; null: none."
+    )
+    batch_size: Count = Field(default=64, description="Pairs in each gradient update, >= 1 (DPO: 64; CPL: 96).")
+    max_grad_norm: Positive | None = Field(default=1.0, description=f"{MAX_GRAD_NORM} (TRL: 1).")
+    distribution: Distribution = Field(default_factory=NormalDistribution, description=DISTRIBUTION)
+    orthogonal_init: bool = Field(default=True, description=ORTHOGONAL_INIT)
+    precision: Precision = Field(default="float32", description=PRECISION)
+    compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+
+
+class DPOConfig(_PreferenceOptions):
+    """Options of direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and its family."""
+
+    loss: PairLoss = Field(default_factory=SigmoidLoss, description="Loss of a pair.")
+    beta: ScheduledPositive = Field(
+        default=0.1,
+        description="Strength of the pull towards the reference, > 0; a number or a schedule (DPO: 0.1; SimPO: 2).",
+    )
+    reference: AnyReference = Field(default_factory=FrozenReference, description="The policy that is compared with.")
+    value_coef: NonNegative = Field(
+        default=0.0,
+        description="Weight of a loss of the value onto the returns of segments, >= 0; 0: no value is learnt.",
+    )
+
+
+class CPLConfig(_PreferenceOptions):
+    """Options of contrastive preference learning (Hejna et al. 2024, arXiv:2310.13639); defaults of its code."""
+
+    alpha: Positive = Field(
+        default=0.1, description="Temperature: advantages are alpha times log-probability, in reward units, > 0."
+    )
+    bias: FractionAboveZero = Field(
+        default=0.5, description="Weight of the segment that was not preferred, in (0, 1]; 1: no bias (CPL-BC: 1)."
+    )
+    comparison: Literal["pairs", "ranking"] = Field(
+        default="pairs", description="Learn from the pairs as they are, or from all ordered pairs in a batch by score."
+    )
+    reference: AnyReference = Field(
+        default_factory=NoReference, description="Policy whose log-probabilities are subtracted (CPL-KL); none in CPL."
+    )
+    unit_variance: bool = Field(
+        default=False,
+        description="Continuous actions count as if their variance were 1 (CPL's code); false: their own scale.",
+    )

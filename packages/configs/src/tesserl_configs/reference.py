@@ -1,0 +1,46 @@
+"""The reference policy that preference optimisation and KL penalties compare with; checkpoints hold it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tesserl_configs.base import Block, Count, FractionAboveZero
+
+
+class NoReference(Block):
+    """No reference: its log-probabilities count as 0 (TRL: reference_free)."""
+
+    kind: Literal["none"] = "none"
+
+
+class FrozenReference(Block):
+    """The policy at the start, or what pretraining made of it (DeepSeekMath, DPO)."""
+
+    kind: Literal["frozen"] = "frozen"
+
+
+class SyncReference(Block):
+    """Becomes a copy of the policy at times (TR-DPO, Gorbatovski et al. 2024, arXiv:2404.09656, hard update)."""
+
+    kind: Literal["sync"] = "sync"
+    interval: Count = Field(
+        default=512, description="Gradient updates from one copy to the next, >= 1 (TRL, after TR-DPO: 512)."
+    )
+
+
+class MovingAverageReference(Block):
+    """Moves towards the policy: reference += rate (policy - reference) (TR-DPO, soft update)."""
+
+    kind: Literal["moving_average"] = "moving_average"
+    rate: FractionAboveZero = Field(
+        default=0.6, description="Share of the policy in each move, in (0, 1] (TRL, after TR-DPO: 0.6 every 512)."
+    )
+    interval: Count = Field(default=512, description="Gradient updates from one move to the next, >= 1 (TRL: 512).")
+
+
+Reference = Annotated[FrozenReference | SyncReference | MovingAverageReference, Field(discriminator="kind")]
+AnyReference = Annotated[
+    NoReference | FrozenReference | SyncReference | MovingAverageReference, Field(discriminator="kind")
+]

@@ -1,0 +1,198 @@
+"""``pairs:``, ``dpo:`` and ``cpl:`` and what they refuse."""
+
+import pytest
+import yaml
+
+from tesserl_configs import dump_config, load_config
+from tesserl_configs.introspection import blocks_in, kind_of
+from tesserl_configs.preference_losses import PairLoss
+
+DPO = """\
+total_steps: 10_000
+environment: {id: CartPole-v1}
+nn: {vector: {kind: mlp}}
+algorithm: dpo
+pairs: {source: {kind: offline, path: data/cartpole}}
+"""
+CPL = DPO.replace("algorithm: dpo", "algorithm: cpl")
+ONLINE = "pairs.source={kind: online}"
+LOSSES = [kind_of(block) for block in blocks_in(PairLoss)]
+
+BROKEN = {
+    "starts_can_be_set": (
+        [ONLINE, "environment.vectorization=vector_entry_point"],
+        "--set environment.vectorization: environment.vectorization: online pairs give each environment its start, "
+        "those of vector_entry_point are reset together; choose sync",
+    ),
+    "lengths_have_a_range": (
+        ["pairs.source={kind: online, segments: {kind: variable, min_length: 65}}"],
+        "--set pairs.source: pairs.source.segments.min_length: expected at most max_length = 64, got 65",
+    ),
+    "pretraining_has_data": (
+        [ONLINE, "dpo.pretraining={}"],
+        "--set dpo.pretraining: dpo.pretraining: is on stored pairs, and pairs.source has kind online; set it to null "
+        "or choose offline or both",
+    ),
+    "reference of simpo": (
+        ["dpo.loss={kind: simpo}"],
+        "--set dpo.loss: dpo.reference: simpo compares with no reference, got frozen; set it to {kind: none}",
+    ),
+    "reference of orpo": (
+        ["dpo.loss={kind: orpo}", "dpo.reference={kind: sync}"],
+        "--set dpo.reference: dpo.reference: orpo compares with no reference, got sync; set it to {kind: none}",
+    ),
+    "averages_are_taken_once": (
+        ["dpo.loss={kind: sigmoid_norm}", "dpo.length_normalize=true"],
+        "--set dpo.length_normalize: dpo.length_normalize: sigmoid_norm averages by itself; set it to false",
+    ),
+    "label smoothing of another loss": (
+        ["dpo.loss={kind: hinge, label_smoothing: 0.1}"],
+        "--set dpo.loss: dpo.loss.label_smoothing: unknown key for kind hinge; it belongs to kind sigmoid, robust, "
+        "exo_pair, aot, aot_unpaired",
+    ),
+    "divergence of another loss": (
+        ["dpo.loss={kind: nca_pair, f_divergence: {kind: forward_kl}}"],
+        "--set dpo.loss: dpo.loss.f_divergence: unknown key for kind nca_pair; it belongs to kind sigmoid, robust, "
+        "hinge, ipo, sigmoid_norm, exo_pair, discopop",
+    ),
+    "buffer of stored pairs": (
+        ["pairs.source={kind: offline, path: x, buffer_size: 5}"],
+        "--set pairs.source: pairs.source.buffer_size: unknown key for kind offline; it belongs to kind online, both",
+    ),
+    "stored pairs without a path": (
+        ["pairs.source={kind: both}"],
+        "--set pairs.source: pairs.source.path: missing; directory of stored pairs, as `tesserl pairs` writes it, "
+        "labelled by a teacher or by a person",
+    ),
+    "value of cpl": (
+        ["cpl.alpha=0.2"],
+        "--set cpl.alpha: cpl: belongs to algorithm cpl, got algorithm dpo; remove the block",
+    ),
+    "memory": (
+        ["nn.memory={kind: lstm}"],
+        "--set nn.memory: nn.memory.kind: dpo learns from steps without the state before them, got lstm; choose none, "
+        "stack frames, or use ppo",
+    ),
+    "falling beta": (
+        ["dpo.beta={kind: linear, knots: [[0, 0.1], [9, 0]]}"],
+        "--set dpo.beta: dpo.beta: the values of the knots must be > 0, got [0.1, 0.0]",
+    ),
+}
+
+OUT_OF_RANGE = [
+    "pairs.holdout_fraction=1",
+    "pairs.source={kind: online, num_groups: 0}",
+    "pairs.source={kind: online, group_size: 1}",
+    "pairs.source={kind: online, pairs_per_iteration: 0}",
+    "pairs.source={kind: online, buffer_size: 0}",
+    "pairs.source={kind: online, num_epochs: 0}",
+    "pairs.source={kind: online, score_discount: 1.1}",
+    "pairs.source={kind: online, min_margin: -1}",
+    "pairs.source={kind: online, segments: {kind: fixed, length: 0}}",
+    "pairs.source={kind: online, teacher: {rationality: 0}}",
+    "pairs.source={kind: online, teacher: {discount: 2}}",
+    "pairs.source={kind: online, teacher: {skip_threshold: -1}}",
+    "pairs.source={kind: online, teacher: {equal_threshold: -1}}",
+    "pairs.source={kind: online, teacher: {mistake: 0.6}}",
+    "pairs.source={kind: both, path: x, offline_fraction: 1}",
+    "dpo.beta=0",
+    "dpo.batch_size=0",
+    "dpo.discount=1.1",
+    "dpo.bc_coef=-1",
+    "dpo.entropy_coef=-1",
+    "dpo.value_coef=-1",
+    "dpo.max_grad_norm=0",
+    "dpo.pretraining={num_updates: 0}",
+    "dpo.loss={kind: sigmoid, label_smoothing: 0.6}",
+    "dpo.loss={kind: robust, label_smoothing: 0.5}",
+    "dpo.loss={kind: exo_pair, label_smoothing: 0}",
+    "dpo.loss={kind: discopop, tau: 0}",
+    "dpo.loss={kind: simpo, gamma: -1}",
+    "dpo.loss={kind: kto, desirable_weight: -1}",
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_rule_says_where_and_what(errors_in, overrides, message):
+    assert errors_in(DPO, *overrides) == [message]
+
+
+@pytest.mark.parametrize("override", OUT_OF_RANGE)
+def test_a_number_out_of_range_is_refused_with_its_bound(errors_in, override):
+    [message] = errors_in(DPO, override)
+    assert ": expected a value " in message
+
+
+@pytest.mark.parametrize("override", ["cpl.alpha=0", "cpl.bias=0", "cpl.bias=1.1", "cpl.discount=-1"])
+def test_a_number_of_cpl_out_of_range_is_refused_with_its_bound(errors_in, override):
+    [message] = errors_in(CPL, override)
+    assert ": expected a value " in message
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_every_loss_loads_and_survives_the_round_trip(write, kind):
+    reference = "none" if kind in ("simpo", "orpo") else "frozen"
+    config = load_config(write(DPO), [f"dpo.loss={{kind: {kind}}}", f"dpo.reference={{kind: {reference}}}"])
+    assert load_config(write(dump_config(config), "again.yaml")) == config
+    assert config.dpo.loss.kind == kind
+
+
+def test_the_losses_are_those_of_the_package_of_preferences_and_kto():
+    assert set(LOSSES) == {
+        "sigmoid", "robust", "hinge", "ipo", "sigmoid_norm", "exo_pair", "nca_pair", "bco_pair", "sppo_hard",
+        "apo_zero", "apo_down", "aot", "aot_unpaired", "discopop", "simpo", "orpo", "kto",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["pairs.source={kind: both, path: x, segments: {kind: variable, min_length: 64}}", "dpo.pretraining={}"],
+        [ONLINE, "environment.vectorization=async"],
+        ["environment.vectorization=vector_entry_point"],  # nothing is collected
+        ["dpo.loss={kind: ipo}", "dpo.length_normalize=true"],
+        ["dpo.loss={kind: hinge, f_divergence: {kind: alpha_divergence, alpha: 0.3}}"],
+        ["dpo.reference={kind: none}", "dpo.bc_coef=1", "dpo.value_coef=0.1", "nn.heads.value={kind: mlp}"],
+        ["dpo.reference={kind: moving_average}", "dpo.beta={kind: linear, knots: [[0, 0.5], [10_000, 0.02]]}"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_what_just_keeps_the_rules_loads(write, overrides):
+    load_config(write(DPO), overrides)
+
+
+def test_the_defaults_of_dpo(write):
+    config = load_config(write(DPO))
+    assert (config.optimizer.learning_rate, config.optimizer.eps, config.nn.heads.hidden_sizes) == (1e-4, 1e-8, ())
+    block = config.dpo
+    assert (block.loss.kind, block.beta, block.reference.kind) == ("sigmoid", 0.1, "frozen")
+    assert (block.loss.label_smoothing, block.loss.f_divergence.kind) == (0, "reverse_kl")
+    assert (block.length_normalize, block.discount, block.bc_coef, block.value_coef) == (False, 1, 0, 0)
+    assert block.pretraining is None
+
+
+def test_the_defaults_of_cpl_are_those_of_its_code(write):
+    block = load_config(write(CPL), ["cpl.pretraining={data: chosen}"]).cpl
+    assert (block.alpha, block.bias, block.discount, block.comparison, block.reference.kind) == (
+        0.1, 0.5, 1, "pairs", "none"
+    )  # fmt: skip
+    assert (block.pretraining.num_updates, block.pretraining.data) == (2_000, "chosen")
+
+
+def test_fresh_pairs_share_a_start_and_are_labelled_without_mistakes(write):
+    source = load_config(write(DPO), [ONLINE]).pairs.source
+    assert (source.starts.kind, source.same_start, source.segments.kind) == ("seed", True, "episode")
+    teacher = source.teacher
+    assert (teacher.rationality, teacher.discount, teacher.mistake) == (None, 1, 0)
+
+
+def test_pairs_are_printed_for_both_algorithms_and_for_no_other(write):
+    for text in (DPO, CPL):
+        data = yaml.safe_load(dump_config(load_config(write(text))))
+        assert data["pairs"]["source"] == {"kind": "offline", "path": "data/cartpole"}
+        assert len({"iqn", "ppo", "grpo", "dpo", "cpl", "replay"} & set(data)) == 1
+
+
+def test_pairs_are_for_preferences(errors_in):
+    [message] = errors_in(DPO.replace("algorithm: dpo", "algorithm: grpo"))
+    assert message == "x.yaml:5: pairs: belongs to algorithm dpo or cpl, got algorithm grpo; remove the block"
