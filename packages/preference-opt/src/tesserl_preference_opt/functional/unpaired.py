@@ -1,0 +1,46 @@
+"""The loss of single segments that were called good or bad."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def kto_loss(
+    policy: Tensor,
+    reference: Tensor,
+    desirable: Tensor,
+    kl: Tensor | float,
+    *,
+    beta: float = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """Loss of single segments that were called good or bad (KTO, Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8).
+
+    Good ones pay ``1 - sigmoid(beta (r - kl))``, bad ones ``1 - sigmoid(beta (kl - r))``, ``r`` the log-ratio. The
+    weights balance unequal numbers of good and bad: keep weight times number of each within 1 to 4/3 of the other.
+
+    Args:
+        policy: summed log-probs, ``[P]``.
+        reference: those of the reference, without gradient, ``[P]``.
+        desirable: whether a segment is good: bool, or a probability in [0, 1], ``[P]``.
+        kl: reference point ``z0``, at least 0 and without gradient, a scalar: the mean log-ratio of mismatched actions.
+        beta: strength of the pull towards the reference, above 0.
+        desirable_weight: weight of good segments.
+        undesirable_weight: weight of bad ones.
+
+    Returns:
+        Loss of each segment, ``[P]``.
+
+    Raises:
+        ValueError: shapes differ, or beta is out of its range.
+    """
+    if not beta > 0:
+        raise ValueError(f"beta must be above 0, got {beta}")
+    if policy.dim() != 1 or reference.shape != policy.shape or desirable.shape != policy.shape:
+        shapes = [tuple(each.shape) for each in (policy, reference, desirable)]
+        raise ValueError(f"policy, reference and desirable must be of one shape [P], got {', '.join(map(str, shapes))}")
+    gain = beta * (policy - reference - kl)
+    probability = desirable.to(gain.dtype)
+    good, bad = desirable_weight * (-gain).sigmoid(), undesirable_weight * gain.sigmoid()
+    return probability * good + (1 - probability) * bad

@@ -1,0 +1,201 @@
+"""Kahneman-Tversky optimisation as a torchrl LossModule: single segments that were called good or bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import dispatch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torchrl.objectives import LossModule
+
+from tesserl_preference_opt.functional import kto_loss, sum_log_probs
+from tesserl_preference_opt.policy import PolicyPass, action_key, action_log_probs, check_actor
+from tesserl_preference_opt.reference import ReferencePolicy
+from tesserl_preference_opt.steps import Segments, Steps, get_entry, read_pairs, read_segments
+
+
+class KTOLoss(LossModule):
+    """KTO (Ethayarajh et al. 2024, arXiv:2402.01306): for success and failure, where nobody made pairs.
+
+    Reads ``trajectory``, padded segments ``[P, T]`` with the policy's observations, ``action`` and ``mask``, and
+    ``desirable`` ``[P]``, bool; or pairs as `PreferenceLoss` does, whose chosen segments are good and whose rejected ones
+    are bad. ``set_keys`` renames them. Returns ``loss``, the reference point ``kl``, ``entropy``, and metrics under TRL's
+    names: ``chosen`` are the good ones, NaN where a batch has none.
+
+    The reference point needs what the reference makes of actions that were taken elsewhere, so that the reference policy
+    is held here; it is in the state dict, not among the parameters. Call `update_reference` after each optimisation
+    step. A batch needs two segments or more.
+
+    Args:
+        actor_network: a torchrl ``ProbabilisticActor`` of any action space, or a module that is called without
+            TensorDict: with ``in_keys``, ``policy_parameters(*inputs)`` and ``distribution(*parameters)``.
+        beta: strength of the pull towards the reference, above 0.
+        desirable_weight: weight of good segments; see `kto_loss` for unequal numbers of good and bad.
+        undesirable_weight: weight of bad ones.
+        discount: weight of a step by that of the step before, in [0, 1].
+        length_normalize: whether log-probs are averages over the steps of a segment.
+        reference_network: ``"copy"`` holds a copy of the actor as it is now, a policy holds a copy of that.
+        reference_sync_interval: see `ReferencePolicy`; None for a frozen reference.
+        reference_update_rate: likewise.
+        entropy_coef: weight of the policy's entropy.
+
+    Raises:
+        TypeError: a network is none of those above.
+        ValueError: an option is out of its range.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        trajectory: NestedKey = "trajectory"
+        desirable: NestedKey = "desirable"
+        chosen: NestedKey = "chosen"
+        rejected: NestedKey = "rejected"
+        label: NestedKey = "label"
+        action: NestedKey = "action"
+        mask: NestedKey = "mask"
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+    out_keys = [  # noqa: RUF012  # torchrl's name, an instance may overwrite it
+        "loss", "kl", "entropy", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected",
+    ]  # fmt: skip
+    critic_network = None
+    value_coef = 0.0
+
+    def __init__(
+        self,
+        actor_network: nn.Module,
+        *,
+        beta: float = 0.1,
+        desirable_weight: float = 1.0,
+        undesirable_weight: float = 1.0,
+        discount: float = 1.0,
+        length_normalize: bool = False,
+        reference_network: nn.Module | Literal["copy"] = "copy",
+        reference_sync_interval: int | None = None,
+        reference_update_rate: float = 1.0,
+        entropy_coef: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_actor(actor_network)
+        self.actor_network = actor_network
+        self.beta = beta
+        self.desirable_weight = desirable_weight
+        self.undesirable_weight = undesirable_weight
+        self.discount = discount
+        self.length_normalize = length_normalize
+        self.entropy_coef = entropy_coef
+        if not beta > 0:
+            raise ValueError(f"beta must be above 0, got {beta}")
+        if reference_network is None:
+            raise ValueError('KTO needs the reference policy itself, got None; use reference_network="copy"')
+        self.reference = ReferencePolicy.of(
+            actor_network, reference_network, reference_sync_interval, reference_update_rate
+        )
+        self.set_keys(action=action_key(actor_network, "action"))
+
+    @property
+    def functional(self) -> bool:
+        """False: the networks are registered as they are."""
+        return False
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys that a call with single segments reads always; the mask, read where present, is not among them."""
+        keys = self.tensor_keys
+        entries = dict.fromkeys([*self.actor_network.in_keys, keys.action])
+        return [*((keys.trajectory, *((each,) if isinstance(each, str) else each)) for each in entries), keys.desirable]
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Compute the loss of a batch.
+
+        Args:
+            tensordict: the batch, with the keys that the class describes.
+
+        Returns:
+            TensorDict of scalars: ``loss`` and metrics.
+
+        Raises:
+            KeyError: a key is missing.
+            ValueError: an entry has another shape than the class describes, or there is one segment alone.
+        """
+        segments, desirable = self._read(tensordict)
+        policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
+        steps, elsewhere = policy.steps, policy.steps.elsewhere(policy.action)
+        reference, reference_elsewhere = self.reference.log_probs(steps, policy.action, elsewhere)
+        with torch.no_grad():
+            mismatched = action_log_probs(policy.distribution, elsewhere, steps)
+            kl = self._sum(mismatched - reference_elsewhere, steps).mean().clamp_min(0)
+        log_probs, held = self._sum(policy.flat_log_probs, steps), self._sum(reference, steps)
+        loss = kto_loss(
+            log_probs,
+            held,
+            desirable,
+            kl,
+            beta=self.beta,
+            desirable_weight=self.desirable_weight,
+            undesirable_weight=self.undesirable_weight,
+        ).mean()
+        added, metrics = policy.added_terms(self)
+        with torch.no_grad():
+            metrics.update(_metrics(self.beta * (log_probs - held), log_probs, desirable))
+        return TensorDict({"loss": loss + added, "kl": kl, **metrics})
+
+    def update_reference(self) -> None:
+        """Tell the reference that the policy was updated: it follows when its interval is over."""
+        self.reference.update(self.actor_network)
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Iterate over the parameters that are trained: those of the reference are not among them.
+
+        Args:
+            prefix: put before every name.
+            recurse: whether to go into submodules.
+
+        Returns:
+            Names and parameters.
+        """
+        return self.reference.leave_out(super().named_parameters(prefix=prefix, recurse=recurse))
+
+    def _read(self, tensordict: TensorDictBase) -> tuple[Sequence[Segments], Tensor]:
+        """Return segments and the probability that each is good, ``[P]`` (of pairs: chosen, then rejected)."""
+        keys = self.tensor_keys
+        trajectory = tensordict.get(keys.trajectory, None)
+        if trajectory is None:
+            segments, label = read_pairs(tensordict, keys)
+            good = torch.ones(len(segments[0].mask), device=segments[0].mask.device) if label is None else label
+            return segments, torch.cat([good, 1 - good])
+        single = read_segments(trajectory, keys.mask, "trajectory")
+        if len(single.mask) < 2:
+            raise ValueError(f"a batch must have two segments or more, got {len(single.mask)}: KL needs others' actions")
+        return (single,), get_entry(tensordict, keys.desirable).reshape(-1).float()
+
+    def _sum(self, log_probs: Tensor, steps: Steps) -> Tensor:
+        """Return sums, or averages, of all segments, ``[P]``."""
+        sides = zip(steps.unpack(log_probs), steps.masks, strict=True)
+        sums, weights = (torch.cat(each) for each in zip(*(self._sum_side(*side) for side in sides), strict=True))
+        return sums / weights.clamp_min(1) if self.length_normalize else sums
+
+    def _sum_side(self, log_probs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return sum_log_probs(log_probs, mask, discount=self.discount)
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        """Do nothing: there is no value."""
+
+
+def _metrics(rewards: Tensor, log_probs: Tensor, desirable: Tensor) -> dict[str, Tensor]:
+    """Return means over good and over bad segments."""
+    good, bad = desirable / desirable.sum(), (1 - desirable) / (1 - desirable).sum()
+    return {
+        "rewards/chosen": (good * rewards).sum(),
+        "rewards/rejected": (bad * rewards).sum(),
+        "rewards/margins": ((good - bad) * rewards).sum(),
+        "logps/chosen": (good * log_probs).sum(),
+        "logps/rejected": (bad * log_probs).sum(),
+    }

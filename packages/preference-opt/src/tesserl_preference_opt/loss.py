@@ -1,0 +1,288 @@
+"""The preference loss as a torchrl LossModule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule, dispatch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torchrl.objectives import LossModule
+
+from tesserl_preference_opt.functional import bc_loss, preference_loss, sum_log_probs
+from tesserl_preference_opt.functional.pairwise import (
+    AVERAGED_LOSS_TYPES,
+    REFERENCE_FREE_LOSS_TYPES,
+    SMOOTHED_LOSS_TYPES,
+    FDivergence,
+    LossType,
+    check_preference_options,
+)
+from tesserl_preference_opt.metrics import METRICS, preference_metrics
+from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
+from tesserl_preference_opt.reference import ReferencePolicy
+from tesserl_preference_opt.steps import Segments, get_entry, pair_keys, read_pairs
+
+_Pair = tuple[Tensor, Tensor]
+
+
+class PreferenceLoss(LossModule):
+    """Direct preference optimisation of a policy from pairs of segments, for torchrl's buffers and trainers.
+
+    Reads ``chosen`` and ``rejected``, padded segments ``[P, T]`` with the policy's observations, ``action`` and ``mask``;
+    unless a reference policy is held (or none is needed) their ``reference_log_prob`` ``[P, T]``; and where it is present
+    ``label`` ``[P]``, the probability that ``chosen`` is better: 0.5 for a tie. ``set_keys`` renames them. Returns
+    ``loss`` and metrics under TRL's names. Schedules assign the attributes (``loss.beta = 0.2``).
+
+    Networks are registered as they are and called directly. A reference that is held is in the state dict and not among
+    the parameters; call `update_reference` after each optimisation step.
+
+    Args:
+        actor_network: a torchrl ``ProbabilisticActor`` of any action space, or a module that is called without
+            TensorDict: with ``in_keys``, ``policy_parameters(*inputs)`` and ``distribution(*parameters)``.
+        critic_network: a TensorDictModule that writes ``state_value``, for ``value_coef``; None takes the actor's
+            ``state_value(*inputs)``.
+        loss_type: see `preference_loss`; or several, whose losses are added.
+        loss_weights: weights of several; None for 1 each.
+        beta: strength of the pull towards the reference, above 0. What it multiplies grows with the length of segments:
+            0.1 suits sums over tens of steps, 1 or more averages.
+        label_smoothing: probability that a label is wrong, in [0, 0.5], for the types that read it.
+        discount: weight of a step by that of the step before, in [0, 1].
+        length_normalize: whether log-probs are averages over the steps of a segment; None averages for the types that
+            are made so (``ipo``, ``sigmoid_norm``, ``simpo``, ``orpo``). False is the paper's form of ``ipo``.
+        f_divergence: see `f_divergence_score`.
+        f_alpha: of the alpha-divergence.
+        simpo_gamma: SimPO's target margin.
+        discopop_tau: temperature of DiscoPOP's blend.
+        reference_free: take a uniform reference.
+        reference_network: ``"copy"`` holds a copy of the actor as it is now, a policy holds a copy of that; None reads
+            the pairs.
+        reference_sync_interval: see `ReferencePolicy`; None for a frozen reference.
+        reference_update_rate: likewise.
+        nll_coef: weight of behaviour cloning on the chosen segments; None is 1 with ``orpo`` (its paper) and else 0.
+        entropy_coef: weight of the policy's entropy.
+        value_coef: weight of the value loss onto ``value_target`` ``[P, T, 1]``; 0 runs no critic.
+
+    Raises:
+        TypeError: a network is none of those above.
+        ValueError: an option is out of its range, or does not fit the others.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        chosen: NestedKey = "chosen"
+        rejected: NestedKey = "rejected"
+        label: NestedKey = "label"
+        action: NestedKey = "action"
+        mask: NestedKey = "mask"
+        reference_log_prob: NestedKey = "reference_log_prob"
+        value: NestedKey = "state_value"
+        value_target: NestedKey = "value_target"
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+
+    def __init__(
+        self,
+        actor_network: nn.Module,
+        critic_network: TensorDictModule | None = None,
+        *,
+        loss_type: LossType | Sequence[LossType] = "sigmoid",
+        loss_weights: Sequence[float] | None = None,
+        beta: float = 0.1,
+        label_smoothing: float = 0.0,
+        discount: float = 1.0,
+        length_normalize: bool | None = None,
+        f_divergence: FDivergence = "reverse_kl",
+        f_alpha: float = 0.5,
+        simpo_gamma: float = 0.5,
+        discopop_tau: float = 0.05,
+        reference_free: bool = False,
+        reference_network: nn.Module | Literal["copy"] | None = None,
+        reference_sync_interval: int | None = None,
+        reference_update_rate: float = 1.0,
+        nll_coef: float | None = None,
+        entropy_coef: float = 0.0,
+        value_coef: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_actor(actor_network)
+        self.actor_network, self.critic_network = actor_network, critic_network
+        self.loss_types = (loss_type,) if isinstance(loss_type, str) else tuple(loss_type)
+        self.loss_weights = (1.0,) * len(self.loss_types) if loss_weights is None else tuple(loss_weights)
+        self.beta = beta
+        self.label_smoothing = label_smoothing
+        self.discount = discount
+        self.length_normalize = length_normalize
+        self.f_divergence = f_divergence
+        self.f_alpha = f_alpha
+        self.simpo_gamma = simpo_gamma
+        self.discopop_tau = discopop_tau
+        self.nll_coef = float("orpo" in self.loss_types) if nll_coef is None else nll_coef
+        self.entropy_coef = entropy_coef
+        self.value_coef = value_coef
+        self.needs_reference = not (reference_free or set(self.loss_types) <= set(REFERENCE_FREE_LOSS_TYPES))
+        self._check_options()
+        self.reference = ReferencePolicy.of(
+            actor_network, reference_network, reference_sync_interval, reference_update_rate
+        )
+        if self.reference is not None and not self.needs_reference:
+            raise ValueError(f"{', '.join(self.loss_types)} reads no reference here, got a reference_network; drop it")
+        self.set_keys(action=action_key(actor_network, "action"))
+
+    @property
+    def functional(self) -> bool:
+        """False: the networks are registered as they are."""
+        return False
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys that a call reads always; masks and labels, read where present, are not among them."""
+        keys = self.tensor_keys
+        entries = [*self.actor_network.in_keys, keys.action]
+        if self.needs_reference and self.reference is None:
+            entries.append(keys.reference_log_prob)
+        if self.value_coef:
+            entries.append(keys.value_target)
+        return pair_keys(keys, entries)
+
+    @property
+    def out_keys(self) -> list[str]:
+        """Keys of what a call returns."""
+        return ["loss", *METRICS, *(["value_loss"] if self.value_coef else [])]
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Compute the loss of a batch of pairs.
+
+        Args:
+            tensordict: the batch ``[P]``, with the keys that the class describes.
+
+        Returns:
+            TensorDict of scalars: ``loss`` and metrics.
+
+        Raises:
+            KeyError: a key is missing.
+            ValueError: an entry has another shape than the class describes, or there are ties with ``aot``.
+        """
+        segments, label = read_pairs(tensordict, self.tensor_keys)
+        policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
+        (chosen, chosen_lengths), (rejected, rejected_lengths) = (
+            sum_log_probs(log_probs, each.mask, discount=self.discount)
+            for log_probs, each in zip(policy.log_probs, segments, strict=True)
+        )
+        log_probs, lengths = (chosen, rejected), (chosen_lengths, rejected_lengths)
+        reference = self._reference_log_probs(policy, segments)
+        loss = self._pair_loss(log_probs, reference, lengths, label).mean()
+        nll = bc_loss(policy.log_probs[0], segments[0].mask)
+        added, metrics = policy.added_terms(self)
+        rewards = self._rewards(log_probs, reference, lengths)
+        metrics.update(preference_metrics(*rewards, chosen, rejected, label), nll_loss=nll.detach())
+        return TensorDict({"loss": loss + self.nll_coef * nll + added, **metrics})
+
+    def update_reference(self) -> None:
+        """Tell the reference, if one is held, that the policy was updated: it follows when its interval is over."""
+        if self.reference is not None:
+            self.reference.update(self.actor_network)
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Iterate over the parameters that are trained: those of the reference are not among them.
+
+        Args:
+            prefix: put before every name.
+            recurse: whether to go into submodules.
+
+        Returns:
+            Names and parameters.
+        """
+        named = super().named_parameters(prefix=prefix, recurse=recurse)
+        return named if self.reference is None else self.reference.leave_out(named)
+
+    def _pair_loss(self, log_probs: _Pair, reference: _Pair | None, lengths: _Pair, label: Tensor | None) -> Tensor:
+        """Return the loss of each pair, ``[P]``; a tie is half a pair each way."""
+        loss = self._directed_loss(log_probs, reference, lengths)
+        if label is None or not (torch.compiler.is_compiling() or bool((label != 1).any())):
+            return loss
+        if {"aot", "aot_unpaired"} & set(self.loss_types):
+            raise ValueError("aot sorts its batch and has no place for ties, got labels other than 1; drop ties")
+        swapped = self._directed_loss(log_probs[::-1], reference and reference[::-1], lengths[::-1])
+        return label * loss + (1 - label) * swapped
+
+    def _directed_loss(self, log_probs: _Pair, reference: _Pair | None, lengths: _Pair) -> Tensor:
+        """Return the weighted sum of all types, ``[P]``, as if the first of each pair were preferred."""
+        losses = []
+        for loss_type, weight in zip(self.loss_types, self.loss_weights, strict=True):
+            chosen_lengths, rejected_lengths = lengths
+            policy, held = log_probs, (None, None) if reference is None else reference
+            if loss_type not in AVERAGED_LOSS_TYPES and self.length_normalize:
+                policy, held = _average(policy, lengths), _average(held, lengths)
+            loss = preference_loss(
+                *policy,
+                *held,
+                loss_type=loss_type,
+                beta=self.beta,
+                label_smoothing=self.label_smoothing if loss_type in SMOOTHED_LOSS_TYPES else 0.0,
+                chosen_lengths=None if self.length_normalize is False else chosen_lengths,
+                rejected_lengths=None if self.length_normalize is False else rejected_lengths,
+                f_divergence=self.f_divergence,
+                f_alpha=self.f_alpha,
+                simpo_gamma=self.simpo_gamma,
+                discopop_tau=self.discopop_tau,
+            )
+            losses.append(weight * loss)
+        return torch.stack(losses).sum(dim=0) if len(losses) > 1 else losses[0]
+
+    def _reference_log_probs(self, policy: PolicyPass, segments: Sequence[Segments]) -> _Pair | None:
+        """Return the reference's summed log-probs, ``[P]`` each; None where the loss reads none."""
+        if not self.needs_reference:
+            return None
+        if self.reference is not None:
+            log_probs = policy.steps.unpack(self.reference.log_probs(policy.steps, policy.action)[0])
+        else:
+            key = self.tensor_keys.reference_log_prob
+            log_probs = [get_entry(each.steps, key).reshape(each.mask.shape) for each in segments]
+        sums = [
+            sum_log_probs(each.detach(), side.mask, discount=self.discount)[0]
+            for each, side in zip(log_probs, segments, strict=True)
+        ]
+        return sums[0], sums[1]
+
+    def _rewards(self, log_probs: _Pair, reference: _Pair | None, lengths: _Pair) -> _Pair:
+        """Return implicit rewards, beta times the log-ratio, averaged where the loss averages, ``[P]`` each."""
+        averages = all(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
+        if averages if self.length_normalize is None else self.length_normalize:
+            log_probs, reference = _average(log_probs, lengths), reference and _average(reference, lengths)
+        chosen, rejected = log_probs if reference is None else (log_probs[0] - reference[0], log_probs[1] - reference[1])
+        return self.beta * chosen.detach(), self.beta * rejected.detach()
+
+    def _check_options(self) -> None:
+        if not self.loss_types or len(self.loss_weights) != len(self.loss_types):
+            raise ValueError(
+                f"loss_weights must be as many as loss types, got {self.loss_weights} for {self.loss_types}"
+            )
+        for loss_type in self.loss_types:
+            if loss_type == "kto":
+                raise ValueError("loss_type kto takes single segments, and a reference for its KL term; use KTOLoss")
+            smoothing = self.label_smoothing if loss_type in SMOOTHED_LOSS_TYPES else 0.0
+            check_preference_options(loss_type, self.beta, smoothing, self.f_divergence)
+            if self.length_normalize is False and loss_type in AVERAGED_LOSS_TYPES and loss_type != "ipo":
+                raise ValueError(f"{loss_type} is made of averages, got length_normalize=False; leave it out")
+        if self.label_smoothing and not set(self.loss_types) & set(SMOOTHED_LOSS_TYPES):
+            raise ValueError(
+                f"label_smoothing is read by {', '.join(SMOOTHED_LOSS_TYPES)}, got it for {', '.join(self.loss_types)}"
+            )
+        check_added_terms(self)
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        """Do nothing: returns are in the pairs."""
+
+
+def _average(log_probs: tuple[Tensor | None, Tensor | None], lengths: _Pair) -> Any:
+    chosen, rejected = log_probs
+    if chosen is None or rejected is None:
+        return log_probs
+    return chosen / lengths[0].clamp_min(1), rejected / lengths[1].clamp_min(1)

@@ -1,0 +1,86 @@
+"""Metrics of a preference loss, under TRL's names, and the mean of them over held-out pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.objectives import LossModule
+
+METRICS = (
+    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
+    "entropy", "nll_loss",
+)  # fmt: skip
+
+
+@torch.no_grad()
+def preference_metrics(
+    rewards_chosen: Tensor,
+    rewards_rejected: Tensor,
+    log_probs_chosen: Tensor,
+    log_probs_rejected: Tensor,
+    label: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Means over pairs of what the policy makes of them.
+
+    Args:
+        rewards_chosen: implicit rewards of the preferred segments, beta times the log-ratio, ``[P]``.
+        rewards_rejected: those of the others, ``[P]``.
+        log_probs_chosen: log-probs of the preferred segments, ``[P]``.
+        log_probs_rejected: those of the others, ``[P]``.
+        label: probability that the chosen one is better, ``[P]``: ties, 0.5, do not count for the accuracy, which is NaN
+            where all are ties; None for 1.
+
+    Returns:
+        Scalars, by TRL's names. The accuracy is the share of pairs whose chosen segment has the larger reward.
+    """
+    margins = rewards_chosen - rewards_rejected
+    right = (margins > 0).float()
+    decided = torch.ones_like(right) if label is None else (label != 0.5).float()
+    return {
+        "rewards/chosen": rewards_chosen.mean(),
+        "rewards/rejected": rewards_rejected.mean(),
+        "rewards/accuracies": (right * decided).sum() / decided.sum(),
+        "rewards/margins": margins.mean(),
+        "logps/chosen": log_probs_chosen.mean(),
+        "logps/rejected": log_probs_rejected.mean(),
+    }
+
+
+@torch.no_grad()
+def evaluate_pairs(loss_module: LossModule, batches: Iterable[TensorDictBase]) -> dict[str, float]:
+    """Mean of a loss and its metrics over held-out pairs, in evaluation mode.
+
+    ``rewards/accuracies`` is the held-out accuracy of the implicit reward: the share of pairs that it orders as their
+    labels do. It says how well preferences are modelled, not how well the policy acts: measure its return too.
+
+    Args:
+        loss_module: a `PreferenceLoss` or `CPLLoss`; its mode is left as it was.
+        batches: pairs, such as ``held_out.minibatches(256, shuffle=False)``.
+
+    Returns:
+        Means weighted by the pairs of each batch, those of the accuracy by its decided pairs.
+
+    Raises:
+        ValueError: there are no batches.
+    """
+    sums: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    was_training = loss_module.training
+    loss_module.eval()
+    try:
+        for batch in batches:
+            label = batch.get("label", None)
+            decided = len(batch) if label is None else int((label != 0.5).sum())
+            for name, value in loss_module(batch).items():
+                weight = decided if name == "rewards/accuracies" else len(batch)
+                if weight:
+                    sums[name] = sums.get(name, 0.0) + weight * float(value)
+                    weights[name] = weights.get(name, 0.0) + weight
+    finally:
+        loss_module.train(was_training)
+    if not weights:
+        raise ValueError("there must be at least one batch of pairs, got none; hold out more pairs")
+    return {name: total / weights[name] for name, total in sums.items()}

@@ -1,0 +1,228 @@
+"""The steps of padded segments, laid out for one pass of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+
+from tesserl_preference_opt.functional import masked_mean
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Padded segments ``[P, T]``."""
+
+    steps: TensorDictBase
+    mask: Tensor  # bool [P, T], true on valid steps
+
+
+def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
+    """Return an entry.
+
+    Args:
+        tensordict: where to look.
+        key: its name.
+
+    Returns:
+        The entry.
+
+    Raises:
+        KeyError: it is missing; the message lists what there is.
+    """
+    value = tensordict.get(key, None)
+    if value is None:
+        present = sorted(map(str, tensordict.keys()))
+        raise KeyError(f"expected the key {key!r}, the batch has {present}; rename keys with set_keys")
+    return value
+
+
+def read_segments(tensordict: TensorDictBase, mask_key: NestedKey, name: str = "segments") -> Segments:
+    """Read padded segments and their mask.
+
+    Args:
+        tensordict: the segments, ``[P, T]``.
+        mask_key: name of the mask; where it is absent torchrl's ``("collector", "mask")`` is taken, and where that is
+            absent all steps are valid.
+        name: what the segments are called in a message.
+
+    Returns:
+        The segments.
+
+    Raises:
+        ValueError: they are not ``[P, T]``, or the mask has another shape.
+    """
+    shape = tensordict.batch_size
+    if len(shape) != 2:
+        raise ValueError(f"{name} must have the batch shape [P, T], got {tuple(shape)}; pad segments to one length")
+    mask = tensordict.get(mask_key, None)
+    mask = tensordict.get(("collector", "mask"), None) if mask is None else mask
+    if mask is None:
+        mask = torch.ones(shape, dtype=torch.bool, device=tensordict.device)
+    elif mask.shape not in (shape, (*shape, 1)):
+        raise ValueError(f"mask of {name} must have the shape {tuple(shape)}, got {tuple(mask.shape)}")
+    return Segments(tensordict, mask.reshape(shape).bool())
+
+
+def read_pairs(tensordict: TensorDictBase, keys: Any) -> tuple[tuple[Segments, Segments], Tensor | None]:
+    """Read a batch of pairs.
+
+    Args:
+        tensordict: the batch, ``[P]``.
+        keys: names of ``chosen``, ``rejected``, ``mask`` and ``label``.
+
+    Returns:
+        Chosen and rejected segments; and the probability that the chosen one is better, ``[P]``, or None for 1.
+
+    Raises:
+        KeyError: chosen or rejected is missing.
+        ValueError: an entry has another shape.
+    """
+    chosen, rejected = (
+        read_segments(get_entry(tensordict, key), keys.mask, str(key)) for key in (keys.chosen, keys.rejected)
+    )
+    label = tensordict.get(keys.label, None)
+    num_pairs = len(chosen.mask)
+    if len(rejected.mask) != num_pairs or (label is not None and label.numel() != num_pairs):
+        raise ValueError(
+            f"chosen, rejected and label must be equally many, got {num_pairs}, {len(rejected.mask)} and "
+            f"{num_pairs if label is None else label.numel()}"
+        )
+    return (chosen, rejected), None if label is None else label.reshape(num_pairs)
+
+
+def pair_keys(keys: Any, entries: Sequence[NestedKey]) -> list[NestedKey]:
+    """Return the full names of entries of both segments of a pair.
+
+    Args:
+        keys: names of ``chosen`` and ``rejected``.
+        entries: names below them.
+    """
+    sides = [side if isinstance(side, tuple) else (side,) for side in (keys.chosen, keys.rejected)]
+    unique = [entry if isinstance(entry, tuple) else (entry,) for entry in dict.fromkeys(entries)]
+    return [(*side, *entry) for side in sides for entry in unique]
+
+
+class Steps:
+    """The steps of one or more batches of padded segments, side by side for one pass of a network.
+
+    Without time, the valid steps are laid in a row, ``[n]``: padding costs nothing, and whatever it holds cannot be
+    seen. With time (recurrent networks), and under ``torch.compile``, whose shapes must not depend on data, it is
+    ``[sum P, T]`` with padding replaced by a valid step of its segment.
+
+    Args:
+        segments: batches of segments; with time their ``T`` must be one.
+        keep_time: whether the network needs the order of the steps.
+
+    Raises:
+        ValueError: lengths differ where they must not.
+    """
+
+    def __init__(self, segments: Sequence[Segments], *, keep_time: bool = False) -> None:
+        self.masks = [each.mask for each in segments]
+        self._steps = [each.steps for each in segments]
+        self.padded = keep_time or torch.compiler.is_compiling()
+        if self.padded:
+            lengths = {mask.shape[1] for mask in self.masks}
+            if len(lengths) > 1:
+                raise ValueError(f"chosen and rejected must be padded to one length, got {sorted(lengths)}")
+            self._first_valid = [mask.to(torch.uint8).argmax(dim=1) for mask in self.masks]
+            self.batch_size = torch.Size((sum(len(mask) for mask in self.masks), lengths.pop()))
+        else:
+            self._index = [None if mask.all() else mask.flatten().nonzero().squeeze(-1) for mask in self.masks]
+            self._counts = [
+                mask.numel() if index is None else len(index)
+                for mask, index in zip(self.masks, self._index, strict=True)
+            ]
+            self.batch_size = torch.Size((sum(self._counts),))
+        self._cache: dict[NestedKey, Tensor] = {}
+
+    def get(self, key: NestedKey) -> Tensor:
+        """Return an entry of all steps.
+
+        Args:
+            key: its name.
+
+        Returns:
+            ``[n, ...]``, or ``[sum P, T, ...]`` with time.
+
+        Raises:
+            KeyError: it is missing.
+        """
+        if key not in self._cache:
+            entries = [get_entry(steps, key) for steps in self._steps]
+            if self.padded:
+                parts = [self._fill(*each) for each in zip(entries, self.masks, self._first_valid, strict=True)]
+            else:
+                flat = [entry.flatten(0, 1) for entry in entries]
+                parts = [x if index is None else x[index] for x, index in zip(flat, self._index, strict=True)]
+            self._cache[key] = torch.cat(parts)
+        return self._cache[key]
+
+    def unpack(self, values: Tensor) -> list[Tensor]:
+        """Return values of the steps as padded segments.
+
+        Args:
+            values: one for each step, in the shape of ``batch_size``.
+
+        Returns:
+            ``[P, T]`` for each batch of segments; 0 on padding, and no gradient from there.
+        """
+        if self.padded:
+            parts = values.split([len(mask) for mask in self.masks])
+            return [torch.where(mask, part, 0.0) for mask, part in zip(self.masks, parts, strict=True)]
+        segments = []
+        for part, mask, index in zip(values.split(self._counts), self.masks, self._index, strict=True):
+            full = part if index is None else part.new_zeros(mask.numel()).index_copy(0, index, part)
+            segments.append(full.view(mask.shape))
+        return segments
+
+    def elsewhere(self, values: Tensor) -> Tensor:
+        """Give every step the value of a step of the next segment: the same step, counted round where it is shorter.
+
+        Args:
+            values: one for each step, in the shape of ``batch_size`` and perhaps more dimensions.
+
+        Returns:
+            Likewise; those of the first segment go to the last.
+        """
+        if self.padded:
+            return values.roll(-1, dims=0)
+        lengths = torch.cat([mask.sum(dim=1) for mask in self.masks])
+        starts = lengths.cumsum(0) - lengths
+        own = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        following = own.add(1).remainder(len(lengths))
+        step = torch.arange(len(own), device=own.device) - starts[own]
+        return values[(starts[following] + step % lengths[following].clamp_min(1)).remainder(len(own))]
+
+    def mask(self, like: Tensor) -> Tensor | None:
+        """Return where steps are valid, in the shape of other values of them; None for everywhere.
+
+        Args:
+            like: values of the steps: ``batch_size`` and perhaps more dimensions.
+        """
+        if not self.padded:
+            return None
+        mask = torch.cat(self.masks)
+        return mask.reshape(mask.shape + (1,) * (like.dim() - mask.dim())).expand_as(like)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over valid steps.
+
+        Args:
+            values: one for each step, in the shape of ``batch_size``.
+
+        Returns:
+            A scalar.
+        """
+        return masked_mean(values, self.mask(values))
+
+    @staticmethod
+    def _fill(entry: Tensor, mask: Tensor, first_valid: Tensor) -> Tensor:
+        # NaN in padding times a gradient of zero would be NaN; a valid step can be no such thing, nor out of bounds
+        valid = entry[torch.arange(len(entry), device=entry.device), first_valid].unsqueeze(1)
+        return torch.where(mask.reshape(mask.shape + (1,) * (entry.dim() - 2)), entry, valid)
