@@ -138,13 +138,12 @@ def test_a_key_without_a_counterpart_is_named_with_the_reason(imported, line):
 
 
 def test_another_algorithm_says_what_keeps_the_result_from_loading(write):
-    result = import_config(write("training: {algorithm: dpo, batch_size: 5}\ndpo: {dpo_beta: 0.9}\n"))
-    assert lines(result)[:3] == [
+    result = import_config(write("training: {algorithm: sac}\nppo: {gamma: 0.9}\n"))
+    assert lines(result)[:2] == [
         "training.algorithm -> algorithm",
-        "training.batch_size: not carried over for dpo, which the schema does not have yet",
-        "dpo.dpo_beta: the schema does not have dpo yet",
+        "ppo.gamma: the block of ppo, while the file trains sac",
     ]
-    assert 'to mend: algorithm: expected one of iqn, ppo, got "dpo"; did you mean ppo?' in lines(result)
+    assert 'to mend: algorithm: expected one of iqn, ppo, grpo, dpo, cpl, got "sac"' in lines(result)
 
 
 @pytest.mark.parametrize(

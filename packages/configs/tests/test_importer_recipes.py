@@ -111,11 +111,8 @@ def imported(write, monkeypatch):
 def test_a_recipe_is_carried_over_and_every_key_is_named(imported, recipe):
     result, data, _ = imported(recipe)
     to_mend = [note.key for note in result.notes if note.key.startswith("to mend")]
-    if data["algorithm"] in ("iqn", "ppo"):
-        assert to_mend == ["to mend: total_steps"]
-        assert RunConfig.model_validate(data).algorithm == data["algorithm"]
-    else:  # the schema does not have the algorithm yet
-        assert "to mend: algorithm" in to_mend
+    assert to_mend == ["to mend: total_steps"]
+    assert RunConfig.model_validate(data).algorithm == data["algorithm"]
     unknown = [str(note) for note in result.notes if "not a key of the seed system" in note.text]
     assert unknown == []
 

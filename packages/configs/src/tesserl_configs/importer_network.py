@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tesserl_configs.importer_source import Source
+from tesserl_configs.nn_rules import WITHOUT_VALUE
 
 PARTS = {
     "vision": "nn.vis.freeze",
@@ -227,7 +228,11 @@ def _policy_heads(source: Source) -> dict[str, Any]:
 def _frozen(source: Source, network: dict[str, Any], algorithm: str) -> list[str]:
     names = []
     for part, key in PARTS.items():
-        missing = algorithm != "iqn" if part == "embedding" else network.get(part, {}).get("kind") == "none"
+        missing = network.get(part, {}).get("kind") == "none"
+        if part == "embedding":
+            missing = algorithm != "iqn"
+        elif part == "value":
+            missing = algorithm in WITHOUT_VALUE
         name = "policy" if part == "advantage" and algorithm != "iqn" else part
         if not missing and source.take(key, "nn.freeze", False, name):
             names.append(name)

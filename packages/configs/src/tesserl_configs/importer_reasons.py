@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+DISCOUNT_FIRST = "another discount of the file goes before it"
 GAME = "about the game that the seed system plays; in ours the environment holds it"
 NOT_READ = "the network that the file describes does not use it"
+OLD_OUTPUTS = "there the value learns its own old outputs; dpo.value_coef is for returns"
 ONE_PROCESS = "about processes that run beside each other; ours collects and learns in turns"
 OBSERVATIONS = "about the game's observations; write those of your task into nn.vector.normalization"
 PLOTS = "about plots and tables of the seed system; ours writes metrics.csv and TensorBoard"
 RESET = "no periodic reset of weights; it is off in the seed system's own files"
+SCHEDULE_FIRST = "its schedule goes before it"
+SHAPING = "a discount of ppo; for dpo and grpo it shapes the rewards of one game"
 UNUSED = "not read by the seed system either"
 WARM_START = "no warm start from saved parts yet"
 
@@ -17,12 +21,24 @@ REASONS = {  # the longest path that leads to a key decides
     "btr.munchausen_entropy_tau": "btr.use_munchausen is off",
     "btr.munchausen_lo": "btr.use_munchausen is off",
     "btr.noisy_sigma0": "the noise of nn.heads.noisy begins at 0.5, as in the paper",
+    "dpo.dpo_beta": SCHEDULE_FIRST,
+    "dpo.dpo_max_grad_norm": SCHEDULE_FIRST,
+    "dpo.dpo_num_minibatches": UNUSED,
+    "dpo.dpo_offline_pairs_jsonl": "its pairs are pickled; make pairs with `tesserl pairs`",
+    "dpo.dpo_pair_buffer_max": "pairs are made of the trajectories of one start: pairs.source.group_size",
+    "dpo.dpo_vf_coef": OLD_OUTPUTS,
+    "dpo.dpo_vf_coef_schedule": OLD_OUTPUTS,
     "environment": GAME,
     "environment.temporal_mini_race_duration_ms": "no fixed-horizon values; iqn.discount below 1 bounds the horizon",
     "exploration": "exploration is by epsilon, boltzmann or noisy alone",
     "exploration.epsilon_boltzmann_schedule": "adds noise to values in a part of the steps; see kind boltzmann",
     "exploration.epsilon_schedule": "btr.use_noisy_linear switches it off in the seed system",
     "exploration.tau_epsilon_boltzmann": "a standard deviation of noise on values, not a temperature",
+    "grpo.grpo_ent_coef": SCHEDULE_FIRST,
+    "grpo.grpo_max_grad_norm": SCHEDULE_FIRST,
+    "grpo.grpo_num_minibatches": UNUSED,
+    "grpo.grpo_ref_kl_coef": SCHEDULE_FIRST,
+    "grpo.grpo_ref_sync_every_updates": "grpo_ref_kl_coef is 0: there is no reference",
     "inputs": OBSERVATIONS,
     "memory.buffer_test_ratio": "no part of the replay buffer is held out; evaluation episodes measure progress",
     "memory.prio_beta": "memory.prio_alpha is 0: replay is uniform",
@@ -52,14 +68,19 @@ REASONS = {  # the longest path that leads to a key decides
     "performance.n_transitions_to_plot_in_distribution_curves": PLOTS,
     "performance.plot_race_time_left_curves": PLOTS,
     "performance.threshold_to_save_all_runs_ms": "checkpoint.keep_best keeps the best one",
+    "ppo.ent_coef": SCHEDULE_FIRST,
+    "ppo.gae_lambda": SCHEDULE_FIRST,
+    "ppo.gamma": DISCOUNT_FIRST,
+    "ppo.ppo_gamma_schedule": DISCOUNT_FIRST,
+    "ppo.vf_coef": SCHEDULE_FIRST,
     "rewards": GAME,
     "training.discard_non_greedy_actions_in_nsteps": "n-step returns go on through random actions, as published",
     "training.min_horizon_to_update_priority_actions": "no fixed-horizon values",
     "training.nn_frozen_param_prefixes": UNUSED,
     "training.oversample_long_term_steps": "no fixed-horizon values",
     "training.oversample_maximum_term_steps": "no fixed-horizon values",
-    "training.policy_rollout_gamma": "for the policy algorithms only",
-    "training.policy_rollout_gamma_schedule": "for the policy algorithms only",
+    "training.policy_rollout_gamma": SHAPING,
+    "training.policy_rollout_gamma_schedule": SHAPING,
     "training.pretrain_actions_head_path": WARM_START,
     "training.pretrain_bc_heads_path": WARM_START,
     "training.pretrain_encoder_path": WARM_START,
@@ -68,6 +89,19 @@ REASONS = {  # the longest path that leads to a key decides
     "training.pretrain_ppo_policy_slice_head_to_model": WARM_START,
     "training.tensorboard_suffix_schedule": PLOTS,
 }
+IQN_ONLY = (
+    "exploration",
+    "memory",
+    "nn.iqn",
+    "nn.training",
+    "training.batch_size",
+    "training.discard_non_greedy_actions_in_nsteps",
+    "training.gamma_schedule",
+    "training.n_steps",
+    "training.weight_decay_lr_ratio",
+)
+"""Keys that only iqn reads there."""
+
 ALGORITHMS = ("dpo", "grpo", "ppo")
 
 
@@ -79,17 +113,16 @@ def reason_for(key: str, algorithm: str) -> str:
         algorithm: what the file trains.
     """
     block = key.partition(".")[0]
-    if block in ALGORITHMS:
-        return (
-            f"the block of {block}, while the file trains {algorithm}"
-            if block != algorithm
-            else f"the schema does not have {block} yet"
-        )
+    if block in ALGORITHMS and block != algorithm:
+        return f"the block of {block}, while the file trains {algorithm}"
+    if algorithm in ALGORITHMS:
+        if key == "nn.training.use_jit":
+            return f"there it compiles nothing that learns; {algorithm}.compile does"
+        if any(key == place or key.startswith(f"{place}.") for place in IQN_ONLY):
+            return f"read by iqn alone, while the file trains {algorithm}"
     place = key
     while place:
         if place in REASONS:
             return REASONS[place]
         place = place.rpartition(".")[0]
-    if algorithm != "iqn" and block in ("exploration", "memory", "training"):
-        return f"not carried over for {algorithm}, which the schema does not have yet"
     return "not a key of the seed system as catalogued; it ignores such keys"

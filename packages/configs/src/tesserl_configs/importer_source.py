@@ -67,3 +67,49 @@ def _leaves(data: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, here)
         else:
             yield here, value
+
+
+def scheduled(source: Source, key: str, target: str, default: list[list[Any]], kind: str = "exponential") -> Any:
+    """A schedule of the seed system as one of ours.
+
+    Args:
+        source: the seed system's file.
+        key: dotted path of its knots.
+        target: dotted path of our key.
+        default: the knots where the file is silent; they are not stretched there either.
+        kind: how the seed system goes from knot to knot; a knot of 0 makes an exponential one linear (there, it fails).
+    """
+    written = source.leaves.get(key) is not None
+    speed = source.take("training.global_schedule_speed", "knots of the schedules", 1, "multiplied in")
+    knots = [[int(step * speed) if written else step, value] for step, value in source.take(key, target, default)]
+    return {"kind": kind if all(value > 0 for _, value in knots) else "linear", "knots": knots}
+
+
+def scheduled_or_number(source: Source, key: str, target: str, default: float) -> Any:
+    """A number that may have a schedule, ``<key>_schedule``, which goes before it.
+
+    Args:
+        source: the seed system's file.
+        key: dotted path of the number.
+        target: dotted path of our key, which takes a schedule too.
+        default: the number where the file is silent.
+    """
+    if source.leaves.get(f"{key}_schedule"):
+        return scheduled(source, f"{key}_schedule", target, [], "linear")
+    return source.take(key, target, default)
+
+
+def last_or_number(source: Source, schedules: list[str], key: str, target: str, default: float) -> Any:
+    """A number that may have a schedule there and has none here: its last value.
+
+    Args:
+        source: the seed system's file.
+        schedules: dotted paths of the knots, the first that the file has goes before all else.
+        key: dotted path of the number.
+        target: dotted path of our key.
+        default: the number where the file is silent.
+    """
+    for schedule in schedules:
+        if source.leaves.get(schedule):
+            return source.take(schedule, target, [], "its last value")[-1][1]
+    return source.take(key, target, default)
