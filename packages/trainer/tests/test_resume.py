@@ -17,7 +17,7 @@ from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints
 from tesserl_trainer.run.segments import Segments
 
-from .conftest import TASKS, config_text
+from .conftest import ALGORITHMS, TASKS, config_text
 
 PRIORITIZED = {"{kind: uniform, capacity: 90": "{kind: prioritized, capacity: 90"}
 NOISY = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [11], noisy: true, dueling: true}"}
@@ -26,6 +26,12 @@ BOLTZMANN = {"{kind: epsilon,": "{kind: boltzmann, temperature: 0.1,"}
 SPARSE = {"collect_steps: 1": "collect_steps: 5", "update_interval: 2": "update_interval: 4"}
 MEMMAP = {"capacity: 90": "storage: memmap, capacity: 90"}
 ASYNC = {"num_envs: 3": "num_envs: 3, vectorization: async"}
+STATISTICS = {"hidden_sizes: [5]}": "hidden_sizes: [5], normalization: {kind: running}}"}
+SCALED = {"  num_steps: 10": "  reward_scaling: {kind: running}\n  num_steps: 10"}
+SEPARATE = {"  num_steps: 10": "  shared_body: false\n  num_steps: 10"}
+TORCHRL = {"  num_steps: 10": "  loss: torchrl\n  num_steps: 10"}
+TANH = {"  num_steps: 10": "  distribution: {kind: tanh_normal}\n  num_steps: 10"}
+LSTM = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [11]}\n  memory: {kind: lstm, hidden_size: 7}"}
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +76,29 @@ def test_it_holds_with_every_part_that_has_a_state(write_config, tmp_path, chang
     halves_equal_the_whole(load_config(write_config(**changes)), tmp_path, 120)
 
 
-def test_interrupting_between_intervals_changes_nothing(write_config, tmp_path):
+@pytest.mark.parametrize(
+    ("environment", "changes"),
+    [
+        ("CartPole-v1", SEPARATE),
+        ("CartPole-v1", LSTM | ASYNC),
+        ("CartPole-v1", TORCHRL),
+        ("Pendulum-v1", STATISTICS | SCALED),
+        ("Pendulum-v1", TANH),
+        ("LunarLander-v3", STATISTICS),
+        ("MinAtar/Breakout-v1", {}),
+    ],
+    ids=["separate", "lstm-async", "torchrl", "statistics-scaled", "tanh", "lunarlander", "minatar"],
+)
+def test_it_holds_for_ppo(write_config, tmp_path, environment, changes):
+    result = halves_equal_the_whole(load_config(write_config(environment, "ppo", **changes)), tmp_path, 120)
+    assert result["step"] == 240
+    assert {name for _, name, _ in result["metrics"]} >= {"train/loss_objective", "schedule/clip_epsilon"}
+
+
+@pytest.mark.parametrize("algorithm", list(ALGORITHMS))
+def test_interrupting_between_intervals_changes_nothing(write_config, tmp_path, algorithm):
     """The checkpoint falls between two log lines and inside windows, averages and episodes."""
-    config = load_config(write_config())
+    config = load_config(write_config(algorithm=algorithm))
     whole = outcome(train(config, run_dir=tmp_path / "whole"))
     run_dir = train(config, run_dir=tmp_path / "again")
     kept = sorted((run_dir / "checkpoints").glob("step_*"))[-2]
@@ -139,30 +165,36 @@ def killed_and_resumed(config: Path, run_dir: Path, moment: str, number: int) ->
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> dict:
-    """The outcome of the tiny CartPole run in a process of its own."""
+def uninterrupted(request, tmp_path_factory) -> dict:
+    """The outcome of the tiny CartPole run of an algorithm in a process of its own."""
     directory = tmp_path_factory.mktemp("uninterrupted")
-    config = config_text("CartPole-v1")
+    config = config_text("CartPole-v1", request.param)
     (directory / "tiny.yaml").write_text(config)
     assert run("train", str(directory / "tiny.yaml"), "--run-dir", str(directory / "run")) == 0
-    return outcome(directory / "run")
+    return {"algorithm": request.param, "outcome": outcome(directory / "run")}
 
 
-@pytest.mark.parametrize(("moment", "number"), [("collect", 55), ("checkpoint", 8), ("segment", 4)])
+@pytest.mark.parametrize(
+    ("uninterrupted", "moment", "number"),
+    [("iqn", "collect", 55), ("iqn", "checkpoint", 8), ("iqn", "segment", 4), ("ppo", "collect", 6), ("ppo", "log", 5)],
+    indirect=["uninterrupted"],
+)
 def test_a_killed_run_ends_like_one_that_was_not(write_config, tmp_path, uninterrupted, moment, number):
-    killed_and_resumed(write_config(), tmp_path / "killed", moment, number)
-    assert outcome(tmp_path / "killed") == uninterrupted
+    config = write_config(algorithm=uninterrupted["algorithm"])
+    killed_and_resumed(config, tmp_path / "killed", moment, number)
+    assert outcome(tmp_path / "killed") == uninterrupted["outcome"]
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("algorithm", list(ALGORITHMS))
 @pytest.mark.parametrize("environment", list(TASKS))
-def test_twenty_seeded_kills(write_config, tmp_path, environment):
-    config, counts = write_config(environment), tmp_path / "counts.json"
+def test_twenty_seeded_kills(write_config, tmp_path, environment, algorithm):
+    config, counts = write_config(environment, algorithm), tmp_path / "counts.json"
     assert run("train", str(config), "--run-dir", str(tmp_path / "whole"), moment=str(counts)) == 0
     whole = outcome(tmp_path / "whole")
     generator = random.Random(environment)
     moments = json.loads(counts.read_text())
-    assert len(moments) == 6
+    assert len(moments) == (6 if algorithm == "iqn" else 5)
     for kill in range(20):
         moment = list(moments)[kill % len(moments)]
         run_dir = tmp_path / f"killed-{kill}" / "run"
