@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class Clock:
@@ -24,7 +25,7 @@ class Clock:
         self._cpu += time.process_time() - cpu
 
 
-def serve(answer: Callable[[int], dict[str, float]]) -> None:
+def serve(answer: Callable[[Any], dict[str, Any]]) -> None:
     """Answers each request with a line of JSON, after one that says that it is ready."""
     print(json.dumps({"ready": 1}), flush=True)
     for line in sys.stdin:

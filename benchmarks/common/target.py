@@ -1,0 +1,69 @@
+"""Seconds of training until a greedy evaluation reaches a return: a run for each seed, peer and ours by turns."""
+
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.harness import Bar, Comparison, Worker
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A worker that trains until a target. ``settings`` are those of a seed, ``steps`` the most that it may take."""
+
+    label: str
+    script: str
+    settings: Callable[[int], dict[str, object]]
+    steps: int
+    python: str = sys.executable
+
+    def run(self, seed: int) -> dict[str, object]:
+        with Worker(self.script, self.settings(seed), python=self.python) as worker:
+            return {"side": self.label, "seed": seed, **worker.ask(self.steps)}
+
+
+def time_to_target(
+    name: str, peer: Contestant, ours: Contestant, seeds: int
+) -> tuple[Comparison, list[dict[str, object]]]:
+    """Compares the medians over the seeds 1, 2, ...; a run that never reaches the target counts whole.
+
+    Returns:
+        The row, and what every run answered.
+    """
+    runs: list[dict[str, object]] = []
+    for seed in range(1, seeds + 1):
+        for side in (peer, ours):
+            run = side.run(seed)
+            runs.append(run)
+            print(
+                f"  {run['side']:<7} seed {seed}: {run['count']:>6.0f} steps, {run['wall']:6.1f} s "
+                f"({run['cpu']:.1f} s of processor time), best {run['best']:.0f}"
+                f"{'' if run['reached'] else ', NOT REACHED'}",
+                flush=True,
+            )
+    seconds = {
+        (side.label, clock): [float(run[clock]) for run in runs if run["side"] == side.label]  # type: ignore[arg-type]
+        for side in (peer, ours)
+        for clock in ("wall", "cpu")
+    }
+    median = {key: statistics.median(values) for key, values in seconds.items()}
+    ratio = median[ours.label, "wall"] / median[peer.label, "wall"]
+    pairs = zip(seconds[ours.label, "wall"], seconds[peer.label, "wall"], strict=True)
+    ratios = sorted(own / other for own, other in pairs)
+    bar = Bar("cost", 1.0)
+    result = Comparison(
+        name=name,
+        bar=str(bar),
+        ratio=ratio,
+        ratio_low=ratios[0],
+        ratio_high=ratios[-1],
+        ratio_cpu=median[ours.label, "cpu"] / median[peer.label, "cpu"],
+        itself=1.0,
+        ours=1 / median[ours.label, "wall"],
+        peer=1 / median[peer.label, "wall"],
+        rounds=seeds,
+        holds=bar.holds(ratio),
+    )
+    print(result.line(), flush=True)
+    return result, runs
