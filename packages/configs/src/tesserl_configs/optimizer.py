@@ -12,10 +12,12 @@ from tesserl_configs.schedules import ScheduledRate
 
 class _AdamOptions(Block):
     learning_rate: ScheduledRate = Field(
-        default=5e-5, description="Step size, > 0; a number or a schedule (IQN paper: 5e-5 at batch 32)."
+        default=5e-5,
+        description="Step size, > 0; a number or a schedule (IQN paper: 5e-5 at batch 32; CleanRL's PPO: 2.5e-4).",
     )
     eps: Positive = Field(
-        default=3.125e-4, description="Added to the root of the second moment, > 0 (IQN paper: 0.01 / 32)."
+        default=3.125e-4,
+        description="Added to the root of the second moment, > 0 (IQN paper: 0.01 / 32; CleanRL's PPO: 1e-5).",
     )
     betas: tuple[FractionBelowOne, FractionBelowOne] = Field(
         default=(0.9, 0.999), description="Decay of the first and the second moment, in [0, 1) (torch's defaults)."

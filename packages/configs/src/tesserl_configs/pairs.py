@@ -132,5 +132,5 @@ class PairsConfig(Block):
 
     source: PairSource = Field(default_factory=OnlinePairs, description="Stored pairs, fresh ones, or both.")
     holdout_fraction: FractionBelowOne = Field(
-        default=0.1, description="Share of the pairs that is not learnt from but measured, in [0, 1)."
+        default=0.1, description="Share of the pairs that is kept for measuring alone, in [0, 1)."
     )

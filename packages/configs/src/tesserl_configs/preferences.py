@@ -66,7 +66,7 @@ class DPOConfig(_PreferenceOptions):
     reference: AnyReference = Field(default_factory=FrozenReference, description="The policy that is compared with.")
     value_coef: NonNegative = Field(
         default=0.0,
-        description="Weight of a loss of the value onto the returns of segments, >= 0; 0: no value is learnt.",
+        description="Weight of a loss of the value onto the returns of segments, >= 0; 0: no value learns.",
     )
 
 

@@ -102,7 +102,7 @@ class RunConfig(Block):
     grpo: GRPOConfig = Field(default_factory=GRPOConfig, description="Options of group-relative policy optimisation.")
     dpo: DPOConfig = Field(default_factory=DPOConfig, description="Options of direct preference optimisation.")
     cpl: CPLConfig = Field(default_factory=CPLConfig, description="Options of contrastive preference learning.")
-    optimizer: Optimizer = Field(default_factory=Adam, description="The optimiser.")
+    optimizer: Optimizer = Field(default_factory=Adam, description="The optimiser; defaults depend on the algorithm.")
     replay: Replay = Field(default_factory=UniformReplay, description="The replay buffer, of iqn alone.")
     pairs: PairsConfig = Field(
         default_factory=PairsConfig, description="Where the preferences come from, for dpo and cpl alone."

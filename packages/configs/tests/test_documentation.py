@@ -1,0 +1,39 @@
+"""What the page about configurations shows loads and keeps what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tesserl_configs import dump_config, load_config
+from tesserl_configs.defaults import HIDDEN_SIZES, OPTIMIZER
+from tesserl_configs.optimizer import Adam
+
+PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: re.search(r"algorithm: (\w+)", text)[1])
+def test_an_example_of_the_page_loads(write, example):
+    config = load_config(write(example))
+    assert load_config(write(dump_config(config), "again.yaml")) == config
+
+
+def test_every_algorithm_but_that_of_the_first_file_has_an_example():
+    assert {re.search(r"algorithm: (\w+)", text)[1] for text in EXAMPLES} == {"ppo", "grpo", "dpo", "cpl"}
+
+
+def test_the_table_of_defaults_by_algorithm_is_true():
+    page = PAGE.read_text(encoding="utf-8")
+    rows = {
+        key: cells
+        for key, *cells in re.findall(r"^\| `([\w.]+)`.*? \| (.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    }
+    for key in ("learning_rate", "eps"):
+        iqn, policies, preferences = (float(cell.split()[0]) for cell in rows[f"optimizer.{key}"])
+        assert getattr(Adam(), key) == iqn
+        assert {OPTIMIZER[name][key] for name in ("ppo", "grpo")} == {policies}
+        assert {OPTIMIZER[name][key] for name in ("dpo", "cpl")} == {preferences}
+    assert [cell.split("`")[1] for cell in rows["nn.heads.hidden_sizes"]] == ["[512]", "[]", "[]"]
+    assert set(HIDDEN_SIZES.values()) == {()}
+    assert set(HIDDEN_SIZES) == set(OPTIMIZER) == {"ppo", "grpo", "dpo", "cpl"}
