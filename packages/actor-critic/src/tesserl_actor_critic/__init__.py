@@ -1,4 +1,4 @@
-"""Actor-critic networks around any body, PPO and generalised advantage estimation, as PyTorch modules and a torchrl loss."""
+"""Actor-critic networks around any body, PPO and generalised advantages, as PyTorch modules and a torchrl loss."""
 
 from tesserl_actor_critic.__about__ import __version__
 from tesserl_actor_critic.advantages import generalized_advantage_estimate

@@ -1,8 +1,8 @@
 """Distributions over actions, without the overhead of ``torch.distributions`` on small networks.
 
-Shapes: ``*B`` any batch shape, ``A`` actions, ``N`` action blocks or choices, ``D`` action dimensions. Log-probabilities
-and entropies are those of the whole action, ``[*B]``: sums over the blocks, choices or dimensions. Arguments are not
-validated. Parameters in half precision are computed with in float32.
+Shapes: ``*B`` any batch shape, ``A`` actions, ``N`` action blocks or choices, ``D`` action dimensions.
+Log-probabilities and entropies are those of the whole action, ``[*B]``: sums over the blocks, choices or dimensions.
+Arguments are not validated. Parameters in half precision are computed with in float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Categorical(Distribution):
     """One choice, or one of equal size for each action block.
 
     Args:
-        logits: unnormalised log-probabilities, ``[*B, A]`` or ``[*B, N, A]``; -inf forbids an action.
+        logits: unnormalised log-probabilities, ``[*B, A]`` or ``[*B, N, A]``; -1e9 forbids an action (with -inf the
+            entropy would be NaN).
         blocks: whether there is a dimension of blocks.
     """
 
@@ -84,7 +85,7 @@ class MultiCategorical(Distribution):
     has_enumerate_support = False
 
     def __init__(self, logits: Tensor, nvec: Sequence[int]) -> None:
-        parts = _at_least_float32(logits).split(list(nvec), dim=-1)
+        parts = torch.split(_at_least_float32(logits), list(nvec), dim=-1)
         self.log_policies = [functional.log_softmax(part, dim=-1) for part in parts]
         super().__init__(logits.shape[:-1], Size((len(nvec),)), validate_args=False)
 
@@ -304,9 +305,7 @@ def _take(log_policy: Tensor, value: Tensor) -> Tensor:
 
 
 def _entropy(log_policy: Tensor) -> Tensor:
-    # 0 * -inf is NaN; a forbidden action has no share in the entropy
-    finite = log_policy.clamp(min=torch.finfo(log_policy.dtype).min)
-    return -(log_policy.exp() * finite).sum(dim=-1)
+    return -(log_policy.exp() * log_policy).sum(dim=-1)
 
 
 def _draw(log_policy: Tensor, sample_shape: Sequence[int]) -> Tensor:

@@ -59,8 +59,7 @@ def clipped_surrogate_loss(
     is_negative = advantages < 0
     lower = torch.where(is_negative, low, -math.inf)
     upper = torch.where(is_negative, math.inf if dual_clip is None else math.log(dual_clip), high)
-    ratio = torch.clamp(log_probs - old_log_probs, lower, upper).exp()
-    return -ratio * advantages
+    return torch.clamp(log_probs - old_log_probs, lower, upper).exp() * -advantages
 
 
 def log_bounds(clip_epsilon: float, clip_epsilon_high: float | None) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
+from tesserl_actor_critic.batch import Reader, Steps, without_masked
 from tesserl_actor_critic.functional import (
     VALUE_LOSS_KINDS,
     ValueLossKind,
@@ -74,8 +75,9 @@ class PPOLoss(LossModule):
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
 
-    actor_network: nn.Module
-    critic_network: nn.Module
+    actor_network: Any
+    critic_network: Any
+    _actor_critic: ActorCritic | None
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class PPOLoss(LossModule):
         value_coef: float = 0.5,
         entropy_coef: float = 0.01,
         normalize_advantage: bool = True,
+        log_metrics: bool = True,
     ) -> None:
         super().__init__()
         self.clip_epsilon = clip_epsilon
@@ -100,20 +103,17 @@ class PPOLoss(LossModule):
         self.value_coef = value_coef
         self.entropy_coef = entropy_coef
         self.normalize_advantage = normalize_advantage
+        self.log_metrics = log_metrics
         self._check_options()
-        if isinstance(actor_network, ActorCritic) and critic_network is None:
-            actor_network, critic_network = actor_network.actor, actor_network.critic
-        if not hasattr(actor_network, "get_dist") or not hasattr(critic_network, "in_keys"):
-            raise TypeError(
-                "networks must be an ActorCritic, or a ProbabilisticActor and a TensorDictModule for the value, got "
-                f"{type(actor_network).__name__} and {type(critic_network).__name__}"
-            )
-        self.actor_network, self.critic_network = actor_network, critic_network
-        networks = [network.__dict__.get("actor_critic") for network in (actor_network, critic_network)]
-        # unregistered: its parameters are those of the two above
-        self.__dict__["_actor_critic"] = networks[0] if networks[0] is networks[1] else None
-        if self._actor_critic is None:
-            self.set_keys(action=actor_network.dist_sample_keys[0], sample_log_prob=actor_network.log_prob_keys[0])
+        actor, critic = _faces(actor_network, critic_network)
+        self.actor_network, self.critic_network = actor, critic
+        owners = [face.__dict__.get("actor_critic") for face in (actor, critic)]
+        # not registered: its parameters are those of the two above
+        self.__dict__["_actor_critic"] = owners[0] if owners[0] is owners[1] else None
+        self._observation_keys: list[NestedKey] = list(dict.fromkeys([*actor.in_keys, *critic.in_keys]))
+        self._is_recurrent = "is_init" in self._observation_keys
+        self._forward_pre_hooks.clear()  # torchrl's check that target networks are updated: there are none
+        self.set_keys(action=actor.dist_sample_keys[0], sample_log_prob=actor.log_prob_keys[0])
 
     @property
     def functional(self) -> bool:
@@ -124,9 +124,15 @@ class PPOLoss(LossModule):
     def in_keys(self) -> list[NestedKey]:
         """Keys that a call reads always; masks, read where present, are not among them."""
         keys = self.tensor_keys
-        observations = dict.fromkeys([*self.actor_network.in_keys, *self.critic_network.in_keys])
         old_value = [] if self.value_clip is None else [keys.value]
-        return [*observations, keys.action, keys.sample_log_prob, keys.advantage, keys.value_target, *old_value]
+        return [
+            *self._observation_keys,
+            keys.action,
+            keys.sample_log_prob,
+            keys.advantage,
+            keys.value_target,
+            *old_value,
+        ]
 
     @property
     def out_keys(self) -> list[str]:
@@ -143,128 +149,100 @@ class PPOLoss(LossModule):
             tensordict: the batch, with the keys that the class describes; any batch shape ``*B``.
 
         Returns:
-            TensorDict of scalars: losses and metrics.
+            TensorDict of scalars: losses and metrics. Where no step is valid the losses are 0 and metrics NaN.
 
         Raises:
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes.
         """
-        mask = self._read_mask(tensordict)
+        batch = Reader(tensordict)
+        mask = batch.mask((self.tensor_keys.mask, *self._loss_mask_keys()))
         if mask is not None:
-            tensordict = tensordict.select(*self.in_keys)
-            if "is_init" in self.actor_network.in_keys:
-                tensordict = tensordict.apply(lambda entry: _fill_masked(entry, mask))
-            else:
-                tensordict, mask = tensordict[mask], None
-        log_probs, entropy, value = self._evaluate(tensordict)
-        keys = self.tensor_keys
-        old_log_probs = self._read(tensordict, keys.sample_log_prob)
-        advantage = self._read(tensordict, keys.advantage, 1).squeeze(-1)
-        target = self._read(tensordict, keys.value_target, 1).squeeze(-1)
-        old_value = None if self.value_clip is None else self._read(tensordict, keys.value, 1).squeeze(-1)
-        if mask is not None:
-            log_probs, entropy, value = log_probs[mask], entropy[mask], value[mask]
-            old_log_probs, advantage, target = old_log_probs[mask], advantage[mask], target[mask]
-            old_value = None if old_value is None else old_value[mask]
-        losses = self._losses(log_probs, entropy, value, old_log_probs, advantage, target, old_value)
-        with torch.no_grad():
-            losses.update(self._metrics(log_probs - old_log_probs, entropy, value, target, old_value))
-        return TensorDict(losses)
+            valid = without_masked(tensordict.select(*self.in_keys, strict=False), mask, in_place=self._is_recurrent)
+            batch = Reader(valid)
+        steps = self._evaluate(batch)
+        if mask is not None and self._is_recurrent:
+            steps = steps.where(mask)
+        losses = self._losses(steps)
+        if self.log_metrics:
+            losses.update(self._metrics(steps))
+        return TensorDict(losses, [])
 
-    def _losses(
-        self,
-        log_probs: Tensor,
-        entropy: Tensor,
-        value: Tensor,
-        old_log_probs: Tensor,
-        advantage: Tensor,
-        target: Tensor,
-        old_value: Tensor | None,
-    ) -> dict[str, Tensor]:
-        """Return the three losses of valid steps, all arguments ``[B]``."""
+    def _losses(self, steps: Steps) -> dict[str, Tensor]:
+        """Return the three losses, and the entropy, which is known by then."""
+        advantage = normalized(steps.advantage) if self.normalize_advantage else steps.advantage
         objective = clipped_surrogate_loss(
-            log_probs,
-            old_log_probs,
-            normalized(advantage) if self.normalize_advantage else advantage,
+            steps.log_probs,
+            steps.old_log_probs,
+            advantage,
             clip_epsilon=self.clip_epsilon,
             clip_epsilon_high=self.clip_epsilon_high,
             dual_clip=self.dual_clip,
         )
-        critic = clipped_value_loss(value, old_value, target, clip=self.value_clip, kind=self.value_loss_kind)
-        value_coef = self.value_coef * (0.5 if self.value_loss_kind == "l2" else 1.0)
+        kind = self.value_loss_kind
+        critic = clipped_value_loss(steps.value, steps.old_value, steps.value_target, clip=self.value_clip, kind=kind)
+        entropy = masked_mean(steps.entropy)
         return {
             "loss_objective": masked_mean(objective),
-            "loss_critic": value_coef * masked_mean(critic),
-            "loss_entropy": -self.entropy_coef * masked_mean(entropy),
+            "loss_critic": self.value_coef * (0.5 if kind == "l2" else 1.0) * masked_mean(critic),
+            "loss_entropy": -self.entropy_coef * entropy,
+            "entropy": entropy.detach(),
         }
 
-    def _metrics(
-        self, log_ratio: Tensor, entropy: Tensor, value: Tensor, target: Tensor, old_value: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Return the metrics of valid steps, all arguments ``[B]``."""
-        low, high = log_bounds(self.clip_epsilon, self.clip_epsilon_high)
+    def _metrics(self, steps: Steps) -> dict[str, Tensor]:
+        """Return the metrics besides the entropy."""
+        log_ratio, value, target = (
+            steps.log_probs.detach() - steps.old_log_probs,
+            steps.value.detach(),
+            steps.value_target,
+        )
         ratio = log_ratio.exp()
-        num_steps = max(ratio.numel(), 1)
-        residual, total = (target - value).var(correction=0), target.var(correction=0)
+        low, high = log_bounds(self.clip_epsilon, self.clip_epsilon_high)
+        variance, mean_ratio = torch.var_mean(ratio, correction=0)
+        unexplained, _ = torch.var_mean(target - value, correction=0)
+        total, _ = torch.var_mean(target, correction=0)
+        squared_mean = mean_ratio * mean_ratio
         metrics = {
-            "entropy": masked_mean(entropy),
-            "kl_approx": -masked_mean(log_ratio),
-            "clip_fraction": masked_mean((log_ratio != log_ratio.clamp(low, high)).float()),
-            "ESS": ratio.sum().square() / (ratio.square().sum() * num_steps),
-            "max_ratio": ratio.max(),
-            "mean_ratio": masked_mean(ratio),
-            "explained_variance": 1 - residual / (total + torch.finfo(total.dtype).eps),
+            "clip_fraction": (log_ratio != log_ratio.clamp(low, high)).mean(dtype=ratio.dtype),
+            "kl_approx": -log_ratio.mean(),
+            "ESS": squared_mean / (variance + squared_mean),
+            "max_ratio": ratio.max() if ratio.numel() else mean_ratio,
+            "mean_ratio": mean_ratio,
+            "explained_variance": (total - unexplained) / (total + torch.finfo(total.dtype).eps),
         }
-        if old_value is not None:
-            metrics["value_clip_fraction"] = masked_mean(((value - old_value).abs() > self.value_clip).float())
+        if self.value_clip is not None and steps.old_value is not None:
+            moved = (value - steps.old_value).abs()
+            metrics["value_clip_fraction"] = (moved > self.value_clip).mean(dtype=moved.dtype)
         return metrics
 
-    def _evaluate(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log-probabilities, entropies and values, ``[*B]`` each."""
-        action = self._get(tensordict, self.tensor_keys.action)
+    def _evaluate(self, batch: Reader) -> Steps:
+        """Run both networks on a batch."""
+        keys = self.tensor_keys
+        action = batch.get(keys.action)
         network = self._actor_critic
         if network is not None:
-            *parameters, value = network(*(self._get(tensordict, key) for key in network.in_keys))
+            *parameters, value = network(*(batch.get(key) for key in self._observation_keys))
             policy = network.distribution(*parameters)
         else:
-            scratch = tensordict.copy()  # both networks write into it
+            scratch = batch.tensordict.copy()  # both networks write into it
             policy = self.actor_network.get_dist(scratch)
-            value = self.critic_network(scratch).get(self.tensor_keys.value)
-        log_probs = policy.log_prob(action)
-        if log_probs.shape != tensordict.batch_size:
+            value = self.critic_network(scratch).get(keys.value)
+        log_probs, old_log_probs = policy.log_prob(action), batch.get(keys.sample_log_prob)
+        if not log_probs.shape == old_log_probs.shape == batch.shape:
             raise ValueError(
-                f"log-probabilities must be those of whole actions, {tuple(tensordict.batch_size)}, got "
-                f"{tuple(log_probs.shape)} for actions {tuple(action.shape)}; drop singleton dimensions of the action, "
-                "or sum dimensions with torch.distributions.Independent"
+                f"log-probabilities must be those of whole actions, {tuple(batch.shape)}, got {tuple(log_probs.shape)} "
+                f"for actions {tuple(action.shape)}, and {tuple(old_log_probs.shape)} as {keys.sample_log_prob}; drop "
+                "singleton dimensions, and sum over those of the action"
             )
-        return log_probs, _entropy(policy), value.squeeze(-1)
-
-    def _read_mask(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Return where steps are valid, bool ``[*B]``; None for everywhere."""
-        valid = None
-        for key in (self.tensor_keys.mask, *self._loss_mask_keys()):
-            mask = tensordict.get(key, None)
-            if mask is not None:
-                mask = mask.reshape(tensordict.batch_size).bool()
-                valid = mask if valid is None else valid & mask
-        return valid
-
-    def _read(self, tensordict: TensorDictBase, key: NestedKey, *last: int) -> Tensor:
-        """Return an entry of shape ``[*B, *last]``."""
-        entry = self._get(tensordict, key)
-        if entry.shape != (*tensordict.batch_size, *last):
-            raise ValueError(
-                f"{key} must have the shape {(*tensordict.batch_size, *last)}, got {tuple(entry.shape)}; "
-                "add or drop the last, singleton dimension"
-            )
-        return entry
-
-    def _get(self, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
-        entry = tensordict.get(key, None)
-        if entry is None:
-            present = sorted(map(str, tensordict.keys()))
-            raise KeyError(f"expected the key {key!r}, the batch has {present}; rename keys with set_keys")
-        return entry
+        return Steps(
+            log_probs,
+            _entropy(policy),
+            value.squeeze(-1),
+            old_log_probs,
+            batch.column(keys.advantage),
+            batch.column(keys.value_target),
+            None if self.value_clip is None else batch.column(keys.value),
+        )
 
     def _check_options(self) -> None:
         check_clip(self.clip_epsilon, self.clip_epsilon_high, self.dual_clip)
@@ -279,14 +257,25 @@ class PPOLoss(LossModule):
         """Do nothing: advantages are computed before, once for a rollout."""
 
 
+def _faces(actor: Any, critic: Any) -> tuple[Any, Any]:
+    """Return a policy and a value, both of them modules for TensorDicts."""
+    if isinstance(actor, ActorCritic) and critic is None:
+        return actor.actor, actor.critic
+    if not hasattr(actor, "get_dist") or not hasattr(critic, "in_keys"):
+        raise TypeError(
+            "networks must be an ActorCritic, or a ProbabilisticActor and a TensorDictModule for the value, got "
+            f"{type(actor).__name__} and {type(critic).__name__}"
+        )
+    if len(actor.dist_sample_keys) != 1:
+        raise TypeError(
+            f"actor_network must have one action, got {actor.dist_sample_keys}; use torchrl's ClipPPOLoss for several"
+        )
+    return actor, critic
+
+
 def _entropy(policy: Distribution) -> Tensor:
     """Return the entropy; of distributions without a closed form an estimate from one draw."""
     try:
         return policy.entropy()
     except NotImplementedError:
         return -policy.log_prob(policy.rsample())
-
-
-def _fill_masked(entry: Tensor, mask: Tensor) -> Tensor:
-    """Return zeros where steps are masked: NaN times a gradient of zero would be NaN."""
-    return entry.masked_fill(~mask.reshape(mask.shape + (1,) * (entry.dim() - mask.dim())), 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-import torch
 from tensordict import NestedKey
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
@@ -52,6 +51,10 @@ class ActorCritic(nn.Module):
             not shared.
     """
 
+    distribution_class: Any
+    low: Tensor | None
+    high: Tensor | None
+
     def __init__(
         self,
         body: nn.Module,
@@ -80,8 +83,9 @@ class ActorCritic(nn.Module):
         self.state_keys: list[NestedKey] = list(getattr(body, "state_keys", ()))
         self.actions = actions
         self.distribution_class, self._distribution_options = _distribution(actions, distribution)
+        is_squashed = self.distribution_class is TanhNormal
         for name in ("low", "high"):  # buffers, so that they move with the network
-            self.register_buffer(name, self._distribution_options.pop(name, None), persistent=False)
+            self.register_buffer(name, getattr(actions, name).clone() if is_squashed else None, persistent=False)
         if orthogonal:
             _initialise_head(self.policy, "policy")
             _initialise_head(self.value, "value")
@@ -219,9 +223,7 @@ class ActorCritic(nn.Module):
         return *_as_tuple(self.policy(features)), self.value(value_features)
 
     def _distribution_arguments(self) -> dict[str, Any]:
-        if self.low is None:
-            return self._distribution_options
-        return {"low": self.low, "high": self.high}
+        return self._distribution_options if self.low is None else {"low": self.low, "high": self.high}
 
 
 class _Path(nn.Module):
@@ -288,7 +290,7 @@ def _distribution(
 ) -> tuple[type[Distribution], dict[str, Any]]:
     """Return the class of the distribution and what it needs besides its parameters."""
     if isinstance(actions, ContinuousActions):
-        return (DiagonalNormal, {}) if name == "normal" else (TanhNormal, {"low": actions.low, "high": actions.high})
+        return (DiagonalNormal if name == "normal" else TanhNormal), {}
     if actions.scalar or actions.num_blocks is not None:
         return Categorical, {"blocks": not actions.scalar}
     return MultiCategorical, {"nvec": actions.nvec}
