@@ -4,44 +4,21 @@ import importlib.util
 import json
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from gymnasium import spaces
 from torch import nn
 
-from tesserl_configs import dump_config, load_config
-from tesserl_nn_components import RunningNormalizer
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands.export import export
 from tesserl_trainer.run import export as exporting
-from tesserl_trainer.run.checkpoint import Checkpoints
-from tesserl_trainer.run.export import ExportError, Inputs, PolicyProgram, WindowedMaxPool, largest_difference
-from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.environments import make_environments
-from tesserl_trainer.wiring.networks import build_network
+from tesserl_trainer.run.export import ExportError, largest_difference, random_inputs
+from tesserl_trainer.run.programs import QuantileProgram, WindowedMaxPool
 
+from .exported import SENSES, robot_inputs, run_file, untrained_run
 
-class Robot(gym.Env):
-    """Sees and feels; an action is a block of three choices among four."""
-
-    def __init__(self) -> None:
-        camera, joints = spaces.Box(0, 255, (7, 9, 3), np.uint8), spaces.Box(-1, 1, (6,), np.float32)
-        self.observation_space = spaces.Dict({"camera": camera, "joints": joints})
-        self.action_space = spaces.MultiDiscrete([4, 4, 4])
-
-
-gym.register("tesserl-tests/Robot-v0", Robot)
-
-ROBOT = (
-    "environment.id=tesserl-tests/Robot-v0",
-    "nn.vision={kind: impala, channels: [3, 5], pool_size: 2, spectral_norm: all}",
-    "nn.vector={kind: mlp, hidden_sizes: [8], normalization: {kind: running}}",
-    "nn.heads={hidden_sizes: [11], dueling: true, noisy: true}",
-    "iqn.munchausen={}",
-)
+ROBOT = (*SENSES, "nn.heads={hidden_sizes: [11], dueling: true, noisy: true}", "iqn.munchausen={}")
 
 
 @pytest.fixture
@@ -49,38 +26,9 @@ def make_run(write_config, tmp_path):
     """Writes the run of an untrained policy, noise drawn; returns its directory and the policy."""
 
     def make(environment="CartPole-v1", *overrides):
-        config = load_config(write_config(environment), overrides)
-        environments = make_environments(config.environment, 1, evaluation=True)
-        both_spaces = environments.single_observation_space, environments.single_action_space
-        environments.close()
-        torch.manual_seed(1)
-        algorithm = build_algorithm(config, build_network(config, *both_spaces))
-        algorithm.policy.network.reset_noise()
-        for module in algorithm.policy.network.modules():
-            if isinstance(module, RunningNormalizer):
-                module.update(3 + 5 * torch.randn(100, *module.mean.shape))
-        run_dir = tmp_path / "run"
-        Checkpoints(run_dir).save(0, {"networks": algorithm.loss.state_dict(), "optimizer": {}})
-        (run_dir / "config.yaml").write_text(dump_config(config))
-        return run_dir, algorithm.policy
+        return untrained_run(tmp_path / "run", write_config(environment), overrides)
 
     return make
-
-
-def run_file(result, inputs):
-    """Outputs of an exported file, by the runtime that its user has."""
-    if result["format"] == "pt2":
-        return torch.export.load(result["file"]).module()(**inputs)
-    session = onnxruntime.InferenceSession(result["file"])
-    outputs = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-    names = [output.name for output in session.get_outputs()]
-    return {name: torch.from_numpy(output) for name, output in zip(names, outputs, strict=True)}
-
-
-def robot_inputs(batch_size):
-    torch.manual_seed(batch_size)
-    pixels = torch.randint(256, (batch_size, 3, 7, 9), dtype=torch.uint8)
-    return {"pixels": pixels, "observation": torch.randn(batch_size, 6)}
 
 
 @pytest.mark.parametrize("file_format", ["onnx", "pt2"])
@@ -177,10 +125,10 @@ def test_windowed_pooling_is_adaptive_pooling(size, output_size):
 @pytest.fixture
 def program(make_run):
     _, policy = make_run()
-    return PolicyProgram(policy.network, torch.tensor([0.2, 0.9]))
+    return QuantileProgram(policy.network, torch.tensor([0.2, 0.9]))
 
 
-OBSERVATION = Inputs({"observation": (4,)}, {"observation": "float32"}, taus=False)
+OBSERVATION = {"observation": {"shape": ["batch", 4], "dtype": "float32"}}
 
 
 def compared(program, change):
@@ -206,7 +154,7 @@ def test_a_wrong_action_differs_by_what_it_loses(program):
         return {"action": outputs["action_value"].argmin(-1)}
 
     generator = torch.Generator().manual_seed(0)
-    batches = [program(**OBSERVATION.random(size, 1, generator))["action_value"] for size in (1, 2, 7)]
+    batches = [program(**random_inputs(OBSERVATION, size, 1, generator))["action_value"] for size in (1, 2, 7)]
     assert compared(program, worst) == pytest.approx(max((batch.amax(1) - batch.amin(1)).max() for batch in batches))
     layer = program.network.head.layers[-1]
     layer.weight.zero_()
@@ -307,4 +255,4 @@ def test_a_policy_that_torch_cannot_export_is_named(make_run):
     _, policy = make_run()
     policy.network.head = nn.Sequential(Undecided(), policy.network.head)
     with pytest.raises(ExportError, match=r"cannot export this policy as pt2: .*data-dependent"):
-        exporting.serialize(PolicyProgram(policy.network, torch.tensor([0.5])), OBSERVATION, "pt2")
+        exporting.serialize(QuantileProgram(policy.network, torch.tensor([0.5])), OBSERVATION, "pt2")

@@ -9,14 +9,15 @@ import click
 import torch
 
 from tesserl_configs import RunConfig
-from tesserl_iqn import QuantilePolicy
+from tesserl_iqn import QuantileNetwork
 from tesserl_iqn.functional import distort_taus, sample_taus
 from tesserl_trainer.commands.evaluate import find_checkpoint, run_config
 from tesserl_trainer.run import export as exporting
 from tesserl_trainer.run.checkpoint import load_networks
-from tesserl_trainer.run.export import BATCH_SIZES, TOLERANCE, ExportError, Format, Inputs, PolicyProgram
+from tesserl_trainer.run.export import BATCH_SIZES, TOLERANCE, ExportError, Format
 from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.run.programs import ActorCriticProgram, Program, QuantileProgram, Spec
 from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import make_environments
 from tesserl_trainer.wiring.networks import build_network, make_layout
@@ -39,8 +40,8 @@ def export(
     Args:
         run_dir: directory of the run.
         format: ``"onnx"``, or ``"pt2"`` for ``torch.export``.
-        taus: fix this number of midpoints, distorted as ``iqn.risk`` says, at least 1; None makes the taus an input,
-            ``[batch, num_taus]``, taken as they are.
+        taus: for ``iqn`` only: fix this number of midpoints, distorted as ``iqn.risk`` says, at least 1; None makes
+            the taus an input, ``[batch, num_taus]``, taken as they are.
         checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
         output: the file; by default ``policy.onnx`` or ``policy.pt2`` in the run's directory.
         overwrite: replace a file that is there.
@@ -56,7 +57,7 @@ def export(
         ExportError: a package is missing, torch cannot export this policy, or outputs differ by more than 1e-4; no
             file is written.
         FileExistsError: the file is there.
-        ValueError: ``format`` or ``taus`` is out of its range.
+        ValueError: ``format`` or ``taus`` is out of its range, or the run's policy has no taus to fix.
     """
     if format not in ("onnx", "pt2"):
         raise ValueError(f"format must be onnx or pt2, got {format!r}")
@@ -67,8 +68,9 @@ def export(
     config = run_config(Path(run_dir), ["device=cpu", *overrides])
     path = find_checkpoint(Path(run_dir), checkpoint)
     policy, layout = _load_policy(config, path)
-    program = PolicyProgram(policy.network, None if taus is None else _fixed_taus(policy, taus))
-    inputs = Inputs(layout.shapes, {key: str(dtype) for key, dtype in layout.dtypes.items()}, taus=taus is None)
+    program = _program(config, policy, taus)
+    inputs = {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
+    inputs |= program.more_inputs()
     content = exporting.serialize(program, inputs, format)
     difference = exporting.largest_difference(program, exporting.load(content, format), inputs)
     if not difference <= TOLERANCE:  # a NaN is refused too
@@ -81,14 +83,14 @@ def export(
         "file": str(file),
         "format": format,
         "checkpoint": path.name,
-        "inputs": inputs.specs(),
+        "inputs": inputs,
         "outputs": program.specs(),
         "largest_difference": difference,
         "batch_sizes": list(BATCH_SIZES),
     }
 
 
-def _load_policy(config: RunConfig, checkpoint: Path) -> tuple[QuantilePolicy, ObservationLayout]:
+def _load_policy(config: RunConfig, checkpoint: Path) -> tuple[Any, ObservationLayout]:
     """The policy of a checkpoint, and the keys that it reads."""
     environments = make_environments(config.environment, 1, evaluation=True)
     try:
@@ -100,16 +102,26 @@ def _load_policy(config: RunConfig, checkpoint: Path) -> tuple[QuantilePolicy, O
     return algorithm.policy, make_layout(config, spaces[0])
 
 
-def _fixed_taus(policy: QuantilePolicy, num_taus: int) -> torch.Tensor:
-    """The fractions on which the greedy policy acts."""
-    taus = sample_taus((), num_taus, kind="midpoints", dtype=torch.float32)
-    return taus if policy.risk is None else distort_taus(taus, *policy.risk)
+def _program(config: RunConfig, policy: Any, num_taus: int | None) -> Program:
+    """What is exported of a policy.
+
+    Raises:
+        ValueError: it has no taus to fix.
+    """
+    if isinstance(policy.network, QuantileNetwork):
+        if num_taus is None:
+            return QuantileProgram(policy.network)
+        taus = sample_taus((), num_taus, kind="midpoints", dtype=torch.float32)  # those on which it acts greedily
+        return QuantileProgram(policy.network, taus if policy.risk is None else distort_taus(taus, *policy.risk))
+    if num_taus is not None:
+        raise ValueError(f"--taus is for the quantile networks of iqn, got it for a policy of {config.algorithm}")
+    return ActorCriticProgram(policy.network)
 
 
 @click.command(name="export", help="Write a trained policy as one checked file: ONNX or pt2.")
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--format", "file_format", type=click.Choice(["onnx", "pt2"]), required=True, help="Kind of file.")
-@click.option("--taus", type=click.IntRange(min=1), help="Fix this many midpoints. Default: taus are an input.")
+@click.option("--taus", type=click.IntRange(min=1), help="iqn: fix this many midpoints. Default: taus are an input.")
 @click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
 @click.option("--output", type=click.Path(path_type=Path), help="The file. Default: policy.FORMAT in the run.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")

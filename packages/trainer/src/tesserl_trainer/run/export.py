@@ -1,6 +1,5 @@
-"""Policies as programs that run without this project: an ONNX graph, or a program of ``torch.export``."""
+"""Programs as files that run without this project: an ONNX graph, or a program of ``torch.export``."""
 
-import copy
 import importlib
 import importlib.util
 import io
@@ -8,17 +7,16 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tesserl_iqn import QuantileNetwork
-from tesserl_nn_components import NoisyLinear
+from tesserl_trainer.run.programs import Program, Spec, Tensors
 
 Format = Literal["onnx", "pt2"]
-Tensors = dict[str, Tensor]
+Inputs = Mapping[str, Spec]
+"""What a program takes, by name."""
 
 BATCH_SIZES = (1, 2, 7)
 """Numbers of observations that `largest_difference` compares."""
@@ -31,130 +29,31 @@ class ExportError(Exception):
     """A policy cannot be exported, or what was exported does not compute what the policy computes."""
 
 
-class Spec(TypedDict):
-    """A tensor that a program takes or returns; sizes that may vary have names."""
-
-    shape: list[int | str]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a program takes.
+def random_inputs(inputs: Inputs, batch_size: int, num_taus: int, generator: torch.Generator) -> Tensors:
+    """Draws inputs of a program.
 
     Args:
-        shapes: of one observation, by key.
-        dtypes: uint8 or float32, by key.
-        taus: whether the taus are an input too.
+        inputs: what it takes.
+        batch_size: number of observations.
+        num_taus: of each, where the taus are an input.
+        generator: source of randomness.
+
+    Returns:
+        Pixels from 0 to 255, or in [0, 1] where they are floating point; taus in [0, 1]; booleans; everything else
+        standard normal.
     """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, str]
-    taus: bool
-
-    def specs(self) -> dict[str, Spec]:
-        """Each input by its name."""
-        specs = {key: Spec(shape=["batch", *shape], dtype=self.dtypes[key]) for key, shape in self.shapes.items()}
-        return {**specs, "taus": Spec(shape=["batch", "num_taus"], dtype="float32")} if self.taus else specs
-
-    def random(self, batch_size: int, num_taus: int, generator: torch.Generator) -> Tensors:
-        """Draws pixels (0 to 255, or [0, 1] where they are floating point), standard normal observations, and taus."""
-        drawn = {}
-        for key, shape in self.shapes.items():
-            if self.dtypes[key] == "uint8":
-                drawn[key] = torch.randint(256, (batch_size, *shape), generator=generator, dtype=torch.uint8)
-            else:
-                draw = torch.rand if key == "pixels" else torch.randn
-                drawn[key] = draw(batch_size, *shape, generator=generator)
-        if self.taus:
-            drawn["taus"] = torch.rand(batch_size, num_taus, generator=generator)
-        return drawn
-
-
-class PolicyProgram(nn.Module):
-    """The greedy policy of a quantile network as a function of plain tensors: what is exported.
-
-    It holds a copy of the network in evaluation mode, on the CPU, without noise: noisy layers become plain ones with
-    their mean weights.
-
-    Args:
-        network: the network, its normalisation inside.
-        taus: fixed fractions, ``[K]``; None makes them an input.
-    """
-
-    taus: Tensor | None
-
-    def __init__(self, network: QuantileNetwork, taus: Tensor | None = None) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).to("cpu", torch.float32).requires_grad_(False)
-        _replace_layers(self.network)
-        self.register_buffer("taus", taus)
-        self.eval()
-
-    def specs(self) -> dict[str, Spec]:
-        """Each output by its name."""
-        blocks: list[int | str] = [] if self.network.num_blocks is None else [self.network.num_blocks]
-        values = [*blocks, self.network.num_actions]
-        specs = {
-            "quantile_values": Spec(shape=["batch", "num_taus", *values], dtype="float32"),
-            "action_value": Spec(shape=["batch", *values], dtype="float32"),
-            "action": Spec(shape=["batch", *blocks], dtype="int64"),
-        }
-        if self.taus is not None:
-            del specs["quantile_values"]
-        return specs
-
-    def forward(
-        self, *, pixels: Tensor | None = None, observation: Tensor | None = None, taus: Tensor | None = None
-    ) -> Tensors:
-        """Evaluate all actions and choose the best.
-
-        Args:
-            pixels: ``[B, C, H, W]``, if the network takes them.
-            observation: ``[B, F]``, if the network takes it.
-            taus: fractions in [0, 1], ``[B, K]``, unless they are fixed.
-
-        Returns:
-            ``quantile_values`` ``[B, K, (N,) A]`` unless the taus are fixed, their mean ``action_value``
-            ``[B, (N,) A]``, and the best ``action`` ``[B, (N)]``.
-        """
-        features = self.network.features(*(tensor for tensor in (pixels, observation) if tensor is not None))
-        quantile_values = self.network.quantiles(features, taus if self.taus is None else self.taus)  # type: ignore[arg-type]
-        action_value = quantile_values.mean(dim=1)
-        outputs = {"action_value": action_value, "action": action_value.argmax(dim=-1)}
-        return {"quantile_values": quantile_values, **outputs} if self.taus is None else outputs
-
-
-class WindowedMaxPool(nn.Module):
-    """``nn.AdaptiveMaxPool2d``, bit for bit, in operations that ONNX has (torch 2.13 cannot translate the original)."""
-
-    def __init__(self, output_size: int | tuple[int, int]) -> None:
-        super().__init__()
-        self.output_size = (output_size, output_size) if isinstance(output_size, int) else output_size
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map ``[B, C, H, W]`` to ``[B, C, *output_size]``."""
-        for axis, num_windows in zip((2, 3), self.output_size, strict=True):
-            size = images.shape[axis]
-            # torch's windows reach from floor(i * size / n) to ceil((i + 1) * size / n)
-            windows = [(i * size // num_windows, -(-(i + 1) * size // num_windows)) for i in range(num_windows)]
-            maxima = [images.narrow(axis, start, stop - start).amax(axis) for start, stop in windows]
-            images = torch.stack(maxima, axis)
-        return images
-
-
-def _replace_layers(module: nn.Module) -> None:
-    """Replaces what a program does not need (noise) or cannot hold (adaptive pooling)."""
-    for name, child in module.named_children():
-        if isinstance(child, NoisyLinear):
-            linear = nn.Linear(child.in_features, child.out_features, device="meta")
-            linear.weight = child.weight_mu
-            linear.bias = child.bias_mu  # type: ignore[assignment]  # None is fine: no bias
-            setattr(module, name, linear)
-        elif isinstance(child, nn.AdaptiveMaxPool2d):
-            setattr(module, name, WindowedMaxPool(child.output_size))  # type: ignore[arg-type]
+    sizes = {"batch": batch_size, "num_taus": num_taus}
+    drawn = {}
+    for name, spec in inputs.items():
+        shape = [sizes[size] if isinstance(size, str) else size for size in spec["shape"]]
+        if spec["dtype"] == "uint8":
+            drawn[name] = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        elif spec["dtype"] == "bool":
+            drawn[name] = torch.randint(2, shape, generator=generator).bool()
         else:
-            _replace_layers(child)
+            draw = torch.rand if name in ("pixels", "taus") else torch.randn
+            drawn[name] = draw(shape, generator=generator)
+    return drawn
 
 
 def require_packages(file_format: Format) -> None:
@@ -169,7 +68,7 @@ def require_packages(file_format: Format) -> None:
         raise ExportError(f'format onnx needs {" and ".join(missing)}; install "tesserl-trainer[onnx]"')
 
 
-def serialize(program: PolicyProgram, inputs: Inputs, file_format: Format) -> bytes:
+def serialize(program: Program, inputs: Inputs, file_format: Format) -> bytes:
     """Exports a program for any batch size of at least 1, and any number of taus.
 
     Args:
@@ -184,9 +83,12 @@ def serialize(program: PolicyProgram, inputs: Inputs, file_format: Format) -> by
         ExportError: torch cannot export this policy.
     """
     # Sizes of 0 and 1 are taken for constants
-    example: dict[str, Any] = inputs.random(3, 5, torch.Generator().manual_seed(0))
-    batch, num_taus = torch.export.Dim("batch", min=1), torch.export.Dim("num_taus", min=1)
-    sizes = {name: {0: batch, 1: num_taus} if name == "taus" else {0: batch} for name in example}
+    example: dict[str, Any] = random_inputs(inputs, 3, 5, torch.Generator().manual_seed(0))
+    free = {name: torch.export.Dim(name, min=1) for name in ("batch", "num_taus")}
+    sizes = {
+        name: {axis: free[size] for axis, size in enumerate(spec["shape"]) if isinstance(size, str)}
+        for name, spec in inputs.items()
+    }
     try:
         with _quiet():
             if file_format == "pt2":
@@ -229,7 +131,7 @@ def load(content: bytes, file_format: Format) -> Callable[[Tensors], Tensors]:
 
 
 def largest_difference(
-    program: PolicyProgram, exported: Callable[[Tensors], Tensors], inputs: Inputs, *, seed: int = 0
+    program: Program, exported: Callable[[Tensors], Tensors], inputs: Inputs, *, seed: int = 0
 ) -> float:
     """Compares outputs on random observations, in batches of several sizes.
 
@@ -241,8 +143,8 @@ def largest_difference(
 
     Returns:
         The largest difference between two outputs, over the largest value of its observation where that is above 1:
-        what float32 can promise depends on it. Of actions, the values are compared, so that either of two equally good
-        ones is right. NaN if an output is NaN or an action does not exist.
+        what float32 can promise depends on it. Of choices, what they are chosen by is compared (values or logits), so
+        that either of two equally good ones is right. NaN if an output is NaN or an action does not exist.
 
     Raises:
         ExportError: names, shapes or dtypes of the outputs differ.
@@ -250,21 +152,27 @@ def largest_difference(
     generator = torch.Generator().manual_seed(seed)
     largest = torch.zeros(())
     for batch_size in BATCH_SIZES:
-        drawn = inputs.random(batch_size, 4 * batch_size, generator)
+        drawn = random_inputs(inputs, batch_size, 4 * batch_size, generator)
         with torch.no_grad():
             expected, got = program(**drawn), exported(drawn)
         if _signature(got) != _signature(expected):
             raise ExportError(
                 f"expected the outputs {_signature(expected)}, the exported program has {_signature(got)}"
             )
-        for name, output in expected.items():
-            other, scale = got[name], output
-            if name == "action":
-                scale = expected["action_value"]
-                output, other = scale.amax(-1), _values_of(scale, other)
+        for output, other, scale in _comparisons(program, expected, got):
             error = _largest(other - output) / _largest(scale).clamp(min=1)
             largest = torch.maximum(largest, error.max())  # keeps a NaN
     return float(largest)
+
+
+def _comparisons(program: Program, expected: Tensors, got: Tensors) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yields what is expected, what is there instead, and what says how large numbers are, ``[B, ...]`` each."""
+    for name, output in expected.items():
+        choices = program.choices(expected, got[name]) if name == "action" else []
+        for values, chosen in choices:
+            yield values.amax(-1), _values_of(values, chosen), values
+        if not choices:
+            yield output, got[name], output
 
 
 def _largest(tensor: Tensor) -> Tensor:
@@ -272,11 +180,10 @@ def _largest(tensor: Tensor) -> Tensor:
     return tensor.abs().reshape(len(tensor), -1).amax(dim=1)
 
 
-def _values_of(action_value: Tensor, action: Tensor) -> Tensor:
+def _values_of(values: Tensor, action: Tensor) -> Tensor:
     """Values of actions; NaN for one that does not exist."""
-    exists = (action >= 0) & (action < action_value.shape[-1])
-    value = action_value.gather(-1, action.where(exists, 0).unsqueeze(-1)).squeeze(-1)
-    return value.where(exists, torch.nan)
+    exists = (action >= 0) & (action < values.shape[-1])
+    return values.gather(-1, action.where(exists, 0).unsqueeze(-1)).squeeze(-1).where(exists, torch.nan)
 
 
 def _signature(outputs: Tensors) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -1,0 +1,220 @@
+"""Greedy policies as functions of plain tensors: what is exported."""
+
+import copy
+from typing import Any, TypedDict, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tesserl_actor_critic import ActorCritic
+from tesserl_iqn import QuantileNetwork
+from tesserl_nn_components import NoisyLinear
+
+Tensors = dict[str, Tensor]
+Choices = list[tuple[Tensor, Tensor]]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Spec(TypedDict):
+    """A tensor that a program takes or returns; sizes that may vary have names."""
+
+    shape: list[int | str]
+    dtype: str
+
+
+class QuantileProgram(nn.Module):
+    """The greedy policy of a quantile network.
+
+    It holds a copy of the network in evaluation mode, on the CPU, without noise: noisy layers become plain ones with
+    their mean weights.
+
+    Args:
+        network: the network, its normalisation inside.
+        taus: fixed fractions, ``[K]``; None makes them an input.
+    """
+
+    taus: Tensor | None
+
+    def __init__(self, network: QuantileNetwork, taus: Tensor | None = None) -> None:
+        super().__init__()
+        self.network = _exportable(network)
+        self.register_buffer("taus", taus)
+        self.eval()
+
+    def more_inputs(self) -> dict[str, Spec]:
+        """What it takes besides observations: the taus, unless they are fixed."""
+        return {"taus": _spec("num_taus")} if self.taus is None else {}
+
+    def specs(self) -> dict[str, Spec]:
+        """Each output by its name."""
+        blocks = [] if self.network.num_blocks is None else [self.network.num_blocks]
+        specs = {
+            "quantile_values": _spec("num_taus", *blocks, self.network.num_actions),
+            "action_value": _spec(*blocks, self.network.num_actions),
+            "action": _spec(*blocks, dtype="int64"),
+        }
+        if self.taus is not None:
+            del specs["quantile_values"]
+        return specs
+
+    def choices(self, outputs: Tensors, action: Tensor) -> Choices:
+        """What the best action maximises, ``[B, (N,) A]``, and what an action chose, ``[B, (N)]``."""
+        return [(outputs["action_value"], action)]
+
+    def forward(
+        self, *, pixels: Tensor | None = None, observation: Tensor | None = None, taus: Tensor | None = None
+    ) -> Tensors:
+        """Evaluate all actions and choose the best.
+
+        Args:
+            pixels: ``[B, C, H, W]``, if the network takes them.
+            observation: ``[B, F]``, if the network takes it.
+            taus: fractions in [0, 1], ``[B, K]``, unless they are fixed.
+
+        Returns:
+            ``quantile_values`` ``[B, K, (N,) A]`` unless the taus are fixed, their mean ``action_value``
+            ``[B, (N,) A]``, and the best ``action`` ``[B, (N)]``.
+        """
+        features = self.network.features(*_given(pixels, observation))
+        quantile_values = self.network.quantiles(features, taus if self.taus is None else self.taus)  # type: ignore[arg-type]
+        action_value = quantile_values.mean(dim=1)
+        outputs = {"action_value": action_value, "action": action_value.argmax(dim=-1)}
+        return {"quantile_values": quantile_values, **outputs} if self.taus is None else outputs
+
+
+class ActorCriticProgram(nn.Module):
+    """The greedy policy of an actor-critic network, with the parameters of its distribution and its value.
+
+    It holds a copy of the network in evaluation mode, on the CPU. Real actions are as the task takes them, in its
+    bounds. A memory is an input and an output.
+
+    Args:
+        network: the network, its normalisation inside.
+    """
+
+    low: Tensor | None
+    high: Tensor | None
+
+    def __init__(self, network: ActorCritic) -> None:
+        super().__init__()
+        self.network = _exportable(network)
+        self.state_names = ["_".join(key) for key in network.state_keys]  # recurrent_h, recurrent_c
+        for name in ("low", "high"):
+            self.register_buffer(name, getattr(network.actions, name, None))
+        self.eval()
+
+    def more_inputs(self) -> dict[str, Spec]:
+        """What it takes besides observations: for a network with memory ``is_init`` and the state."""
+        return {"is_init": _spec(1, dtype="bool"), **self._states()} if self.state_names else {}
+
+    def specs(self) -> dict[str, Spec]:
+        """Each output by its name."""
+        actions: Any = self.network.actions
+        if self.low is not None:
+            size = _spec(len(self.low))
+            specs = {"action": size, "loc": size, "scale": size}
+        elif actions.scalar:
+            specs = {"action": _spec(dtype="int64"), "logits": _spec(*actions.nvec)}
+        else:
+            logits = (sum(actions.nvec),) if actions.num_blocks is None else (actions.num_blocks, actions.nvec[0])
+            specs = {"action": _spec(len(actions.nvec), dtype="int64"), "logits": _spec(*logits)}
+        states = {f"next_{name}": spec for name, spec in self._states().items()}
+        return {**specs, "state_value": _spec(1), **states}
+
+    def choices(self, outputs: Tensors, action: Tensor) -> Choices:
+        """What the most likely action maximises, ``[B, (N,) A]``, and what an action chose; empty for real actions."""
+        actions: Any = self.network.actions
+        if self.low is not None:
+            return []
+        if actions.scalar or actions.num_blocks is not None:
+            return [(outputs["logits"], action)]
+        return list(zip(torch.split(outputs["logits"], actions.nvec, -1), action.unbind(-1), strict=True))
+
+    def forward(
+        self,
+        *,
+        pixels: Tensor | None = None,
+        observation: Tensor | None = None,
+        is_init: Tensor | None = None,
+        recurrent_h: Tensor | None = None,
+        recurrent_c: Tensor | None = None,
+    ) -> Tensors:
+        """Choose the most likely action.
+
+        Args:
+            pixels: ``[B, C, H, W]``, if the network takes them.
+            observation: ``[B, F]``, if the network takes it.
+            is_init: true where the step begins an episode, bool ``[B, 1]``; where there is a memory, as what follows.
+            recurrent_h: state after the step before, ``[B, layers, width]``.
+            recurrent_c: the other state of an LSTM, ``[B, layers, width]``.
+
+        Returns:
+            ``action`` ``[B, (N)]`` or ``[B, D]``, ``logits`` ``[B, (N,) A]`` or ``loc`` and ``scale`` ``[B, D]``,
+            ``state_value`` ``[B, 1]``, and the state for the next step.
+        """
+        network = self.network
+        run = network.forward_recurrent if self.state_names else network
+        outputs = run(*_given(pixels, observation, is_init, recurrent_h, recurrent_c))
+        names = [*network.out_keys, *(f"next_{name}" for name in self.state_names)]
+        action = network.distribution(*outputs[: len(network.parameter_keys)]).mode
+        if self.low is not None and self.high is not None:
+            action = torch.minimum(torch.maximum(action, self.low), self.high)
+        return {"action": action, **dict(zip(names, outputs, strict=True))}
+
+    def _states(self) -> dict[str, Spec]:
+        if not self.state_names:
+            return {}
+        body: Any = self.network.body
+        states = body.initial_state(1)
+        return {name: _spec(*state.shape[1:]) for name, state in zip(self.state_names, states, strict=True)}
+
+
+Program = QuantileProgram | ActorCriticProgram
+
+
+class WindowedMaxPool(nn.Module):
+    """``nn.AdaptiveMaxPool2d``, bit for bit, in operations that ONNX has (torch 2.13 cannot translate the original)."""
+
+    def __init__(self, output_size: int | tuple[int, int]) -> None:
+        super().__init__()
+        self.output_size = (output_size, output_size) if isinstance(output_size, int) else output_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map ``[B, C, H, W]`` to ``[B, C, *output_size]``."""
+        for axis, num_windows in zip((2, 3), self.output_size, strict=True):
+            size = images.shape[axis]
+            # torch's windows reach from floor(i * size / n) to ceil((i + 1) * size / n)
+            windows = [(i * size // num_windows, -(-(i + 1) * size // num_windows)) for i in range(num_windows)]
+            maxima = [images.narrow(axis, start, stop - start).amax(axis) for start, stop in windows]
+            images = torch.stack(maxima, axis)
+        return images
+
+
+def _exportable(network: Network) -> Network:
+    """A copy on the CPU, in float32, of layers that a program can hold."""
+    network = copy.deepcopy(network).to("cpu", torch.float32).requires_grad_(False)
+    _replace_layers(network)
+    return network
+
+
+def _replace_layers(module: nn.Module) -> None:
+    """Replaces what a program does not need (noise) or cannot hold (adaptive pooling)."""
+    for name, child in module.named_children():
+        if isinstance(child, NoisyLinear):
+            linear = nn.Linear(child.in_features, child.out_features, device="meta")
+            linear.weight = child.weight_mu
+            linear.bias = child.bias_mu  # type: ignore[assignment]  # None is fine: no bias
+            setattr(module, name, linear)
+        elif isinstance(child, nn.AdaptiveMaxPool2d):
+            setattr(module, name, WindowedMaxPool(child.output_size))  # type: ignore[arg-type]
+        else:
+            _replace_layers(child)
+
+
+def _given(*tensors: Tensor | None) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+def _spec(*shape: int | str, dtype: str = "float32") -> Spec:
+    """A tensor of this shape for each observation of a batch."""
+    return Spec(shape=["batch", *shape], dtype=dtype)
