@@ -1,0 +1,176 @@
+"""Advantages from the other trajectories of a group: tensors in, tensors out.
+
+Shapes: ``num_groups`` groups of ``G`` trajectories that share a start; or ``P`` trajectories of at most ``T`` steps
+with the ``group`` of each, in any order and of any size. ``mask`` is true on the steps that were taken. Rewards,
+returns and advantages at scale ``"none"`` are in reward units.
+
+Sources: GRPO, Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300); leave-one-out, Ahmadian et al. 2024 (RLOO,
+arXiv:2402.14740); no division, Liu et al. 2025 (Dr. GRPO, arXiv:2503.20783); one deviation for the batch, Hu et al.
+2025 (REINFORCE++, arXiv:2501.03262).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tesserl_grpo.options import check_choice
+
+Scale = Literal["none", "group", "batch"]
+Baseline = Literal["mean", "leave_one_out"]
+ToGoBaseline = Literal["alive", "zero_padded", "leave_one_out"]
+SCALES, BASELINES, TO_GO_BASELINES = get_args(Scale), get_args(Baseline), get_args(ToGoBaseline)
+EPS = 1e-4  # TRL's
+
+
+def group_advantages(
+    returns: Tensor, *, scale: Scale = "none", baseline: Baseline = "mean", ddof: int = 1, eps: float = EPS
+) -> Tensor:
+    """Advantage of each trajectory over its group, ``(R_i - baseline) / (deviation + eps)``.
+
+    DeepSeekMath divides by the deviation of the group (``scale="group"``), which gives easy and hard starts equal
+    weight; Dr. GRPO and RLOO do not divide.
+
+    Args:
+        returns: of the trajectories, ``[num_groups, G]``.
+        scale: what to divide by: nothing, the standard deviation of each group, or that of all returns.
+        baseline: ``"mean"`` of the group, so that the advantages of a group add up to zero; or ``"leave_one_out"``, the
+            mean of the others, which does not depend on the trajectory itself: ``G / (G - 1)`` times as much.
+        ddof: what the standard deviation subtracts from the number of returns; 1 as in TRL and torchrl.
+        eps: added to the standard deviation, above 0.
+
+    Returns:
+        Advantages, exactly 0 where all returns of a group are equal, ``[num_groups, G]``.
+
+    Raises:
+        ValueError: ``returns`` is not of two dimensions, a group is too small, or an option is unknown.
+    """
+    check_choice("scale", scale, SCALES)
+    check_choice("baseline", baseline, BASELINES)
+    if returns.dim() != 2:
+        raise ValueError(f"returns must have the shape [num_groups, G], got {tuple(returns.shape)}; reshape them")
+    size = returns.shape[-1]
+    smallest = max(2 if baseline == "leave_one_out" else 1, ddof + 1 if scale == "group" else 1)
+    if size < smallest:
+        raise ValueError(
+            f"a group must have at least {smallest} trajectories for baseline {baseline} and scale {scale}, got {size}"
+        )
+    differences = returns - returns[:, :1]  # of equal returns exactly 0, which their rounded mean need not give
+    advantages = differences - differences.mean(dim=-1, keepdim=True)
+    if baseline == "leave_one_out":
+        advantages = advantages * (size / (size - 1))
+    if scale == "group":
+        advantages = advantages / (differences.std(dim=-1, keepdim=True, correction=ddof) + eps)
+    if scale == "batch":
+        advantages = advantages / (returns.std(correction=ddof) + eps)
+    return advantages
+
+
+def returns_to_go(rewards: Tensor, mask: Tensor, *, discount: float = 1.0) -> Tensor:
+    """``sum_k gamma^k r_t+k`` from each step to the end of its trajectory.
+
+    Args:
+        rewards: ``[P, T]``.
+        mask: true on valid steps, ``[P, T]``.
+        discount: of one step, in [0, 1].
+
+    Returns:
+        Returns, 0 outside the mask, ``[P, T]``; those of step 0 are the returns of the trajectories.
+    """
+    returns = torch.where(mask, rewards, 0.0)
+    span = 1  # rewards that each entry sums so far: it doubles, so that T steps take log2(T) passes
+    while span < returns.shape[-1]:
+        returns = returns + discount**span * functional.pad(returns[..., span:], (0, span))
+        span *= 2
+    return torch.where(mask, returns, 0.0)
+
+
+def group_advantages_to_go(
+    rewards: Tensor,
+    mask: Tensor,
+    group: Tensor,
+    *,
+    discount: float = 1.0,
+    baseline: ToGoBaseline = "alive",
+    scale: Scale = "none",
+) -> Tensor:
+    """Advantage of each step: its return to go less a baseline of its group at the same time step.
+
+    Trajectories part from their common start, so the baseline is of the same time, not of the same state.
+
+    - ``alive``: mean over the trajectories that still run. The last one to run is its own baseline: advantage 0.
+    - ``zero_padded``: mean over the whole group, those that have ended counting as 0. Where rewards are positive this
+      also credits every step with having come so far.
+    - ``leave_one_out``: ``alive`` without the trajectory itself: the only one that its own actions do not move. The
+      last one to run has nobody to compare with: advantage 0.
+
+    Args:
+        rewards: ``[P, T]``.
+        mask: true on valid steps, ``[P, T]``.
+        group: of each trajectory, equal for those that share a start, ``[P]``.
+        discount: of one step, in [0, 1].
+        baseline: which of the three.
+        scale: what to divide by: nothing, or the standard deviation (``ddof`` 1, plus 1e-4) of the advantages, which
+            have lost their baseline already, over the valid steps of each group or of all.
+
+    Returns:
+        Advantages, 0 outside the mask, ``[P, T]``.
+
+    Raises:
+        ValueError: the shapes do not fit, or an option is unknown.
+    """
+    check_choice("baseline", baseline, TO_GO_BASELINES)
+    check_choice("scale", scale, SCALES)
+    if rewards.dim() != 2 or mask.shape != rewards.shape or group.shape != rewards.shape[:1]:
+        raise ValueError(
+            f"rewards and mask must have the shape [P, T] and group [P], got {tuple(rewards.shape)}, "
+            f"{tuple(mask.shape)} and {tuple(group.shape)}"
+        )
+    row, column, member = group_places(group)
+    returns = returns_to_go(rewards, mask, discount=discount)
+    values = returns.new_zeros(*member.shape, returns.shape[-1]).index_put((row, column), returns)  # [N, G, T]
+    running = mask.new_zeros(values.shape).index_put((row, column), mask)
+    counted = member.unsqueeze(-1).expand_as(running) if baseline == "zero_padded" else running
+    # less one of them first: of equal returns exactly 0, which their rounded mean need not give
+    highest = torch.where(counted, values, -torch.inf).amax(dim=1, keepdim=True)
+    differences = torch.where(counted, values - highest, 0.0)
+    count = counted.sum(dim=1, keepdim=True)
+    advantages = differences - differences.sum(dim=1, keepdim=True) / count.clamp(min=1)
+    if baseline == "leave_one_out":
+        advantages = advantages * (count / (count - 1).clamp(min=1))
+    advantages = torch.where(running, advantages, 0.0)
+    if scale != "none":
+        advantages = advantages / (_deviation(advantages, running, whole_batch=scale == "batch") + EPS)
+    return advantages[row, column]
+
+
+def group_places(group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give each trajectory a place in a table of groups.
+
+    Args:
+        group: of each trajectory, in any order, ``[P]``.
+
+    Returns:
+        Row and column of each trajectory, int64 ``[P]`` each: rows in ascending order of the groups, columns in the
+        order of the trajectories; and which places are taken, bool ``[num_groups, G]`` with ``G`` the largest group.
+    """
+    row = torch.unique(group, return_inverse=True)[1]
+    sizes = torch.bincount(row)
+    order = torch.argsort(row, stable=True)
+    first = sizes.cumsum(dim=0) - sizes
+    column = torch.empty_like(row)
+    column[order] = torch.arange(len(row), device=row.device) - first[row[order]]
+    places = torch.arange(int(sizes.max()) if len(sizes) else 0, device=row.device)
+    return row, column, places < sizes.unsqueeze(-1)
+
+
+def _deviation(values: Tensor, mask: Tensor, *, whole_batch: bool) -> Tensor:
+    """Return the standard deviation over valid steps of each group ``[N, 1, 1]``, or of all ``[1, 1, 1]``."""
+    dims = (0, 1, 2) if whole_batch else (1, 2)
+    count = mask.sum(dim=dims, keepdim=True)
+    mean = values.sum(dim=dims, keepdim=True) / count.clamp(min=1)
+    squares = torch.where(mask, values - mean, 0.0).square().sum(dim=dims, keepdim=True)
+    return (squares / (count - 1).clamp(min=1)).sqrt()

@@ -1,0 +1,109 @@
+"""What the loss asks of a distribution: of torch, of torchrl, or of anybody's policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    Normal,
+    OneHotCategorical,
+    TransformedDistribution,
+    kl_divergence,
+)
+
+from tesserl_grpo.kl import categorical_kl, gaussian_kl
+
+
+def joint_log_prob(policy: Distribution, action: Tensor, batch_shape: Sequence[int]) -> Tensor:
+    """Log-probability of whole actions.
+
+    Args:
+        policy: the distribution at each step.
+        action: what was done at each step, ``[*B, ...]``.
+        batch_shape: ``*B``.
+
+    Returns:
+        Log-probabilities, in float32 or wider, ``[*B]``.
+
+    Raises:
+        ValueError: the distribution gives something else than one for each step.
+    """
+    log_probs = _wide(_sum_events(policy.log_prob(action), len(batch_shape)))
+    if log_probs.shape != batch_shape:
+        raise ValueError(
+            f"the policy must give one log-probability for each step {tuple(batch_shape)}, got "
+            f"{tuple(log_probs.shape)} for actions {tuple(action.shape)}; drop singleton dimensions of the action"
+        )
+    return log_probs
+
+
+def joint_entropy(policy: Distribution, num_dims: int) -> Tensor:
+    """Entropy of whole actions; where there is no formula, an estimate from one draw.
+
+    Args:
+        policy: the distribution at each step.
+        num_dims: number of batch dimensions.
+
+    Returns:
+        Entropies in nats, in float32 or wider, ``[*B]``.
+    """
+    try:
+        entropy = policy.entropy()
+    except NotImplementedError:  # such as torchrl's Gaussian squashed by tanh
+        entropy = -policy.log_prob(policy.rsample())
+    return _wide(_sum_events(entropy, num_dims))
+
+
+def exact_kl(distribution: Distribution, reference: Distribution, num_dims: int) -> Tensor:
+    """``KL(policy || reference)`` of two distributions of the same kind, summed over everything that makes one action.
+
+    Categorical and Gaussian policies, also squashed by tanh, one-hot or in several dimensions; what else torch knows.
+
+    Args:
+        distribution: of the policy.
+        reference: of the reference, of the same class.
+        num_dims: number of batch dimensions.
+
+    Returns:
+        Divergence in nats, of the batch shape.
+
+    Raises:
+        TypeError: nobody knows the divergence of these two.
+    """
+    divergence: Tensor
+    policy_base, reference_base = _base(distribution), _base(reference)
+    if isinstance(policy_base, Categorical | OneHotCategorical) and isinstance(reference_base, type(policy_base)):
+        divergence = categorical_kl(policy_base.logits, reference_base.logits)
+    elif isinstance(policy_base, Normal) and isinstance(reference_base, Normal):
+        parameters = (policy_base.loc, policy_base.scale, reference_base.loc, reference_base.scale)
+        divergence = gaussian_kl(*(parameter.unsqueeze(-1) for parameter in parameters))
+    else:
+        try:
+            divergence = kl_divergence(distribution, reference)
+        except NotImplementedError as error:
+            raise TypeError(
+                f"exact KL is known for categorical and Gaussian policies, got {type(distribution).__name__} and "
+                f"{type(reference).__name__}; use kl_kind k3"
+            ) from error
+    return _sum_events(divergence, num_dims)
+
+
+def _base(distribution: Distribution) -> Distribution:
+    """What is inside of shifts, squashings and joint dimensions, none of which changes the divergence."""
+    while isinstance(distribution, Independent | TransformedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _sum_events(values: Tensor, num_dims: int) -> Tensor:
+    """Sum what belongs to one action, the dimensions behind the batch's: ``[*B, ...]`` to ``[*B]``."""
+    return values.flatten(num_dims).sum(dim=-1) if values.dim() > num_dims else values
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

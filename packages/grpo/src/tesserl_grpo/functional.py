@@ -1,0 +1,273 @@
+"""The formulas of the group-relative policy loss: tensors in, tensors out.
+
+Shapes: ``P`` trajectories of at most ``T`` steps, padded at the end; ``mask`` is true on the steps that were taken.
+What is said of ``[P, T]`` holds for a flat batch of steps ``[S]`` wherever no mean over one trajectory is asked for. A
+step outside the mask changes nothing, whatever it holds.
+
+Sources: GRPO, Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300); the others stand beside their formula.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tesserl_grpo.options import (
+    ImportanceLevel,
+    PolicyLossKind,
+    Reduction,
+    check_loss_options,
+    check_reduction,
+    check_shapes,
+)
+
+CISPO_RATIO_HIGH = 5.0  # the bound that TRL recommends for CISPO, after ScaleRL (arXiv:2510.13786)
+
+
+def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over the valid steps.
+
+    Args:
+        values: anything per step, ``[P, T]``.
+        mask: true on valid steps, ``[P, T]``; None: all are valid.
+
+    Returns:
+        Scalar; 0 where no step is valid.
+    """
+    if mask is None:
+        return values.mean()
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def importance_ratio(
+    log_probs: Tensor, old_log_probs: Tensor, mask: Tensor | None = None, *, level: ImportanceLevel = "step"
+) -> Tensor:
+    """Ratio of the policy to the one that acted: of each step, or one for each trajectory.
+
+    ``step``: ``exp(l_t - l_old_t)``. ``trajectory`` (GSPO, arXiv:2507.18071, equation 7): the geometric mean
+    ``exp(mean_t (l_t - l_old_t))`` over the valid steps, which does not grow with the length.
+
+    Args:
+        log_probs: of the actions taken, under the policy being trained, ``[P, T]``.
+        old_log_probs: of the same actions when they were taken, ``[P, T]``.
+        mask: true on valid steps, ``[P, T]``; None: all are valid.
+        level: what a ratio belongs to.
+
+    Returns:
+        Ratios above 0, ``[P, T]``; a trajectory's ratio stands on each of its steps. 1 outside the mask at level step.
+    """
+    log_ratio = log_probs - old_log_probs
+    if mask is not None:
+        log_ratio = torch.where(mask, log_ratio, 0.0)
+    if level == "trajectory":
+        lengths = log_ratio.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
+        log_ratio = (log_ratio.sum(dim=-1, keepdim=True) / lengths).expand_as(log_ratio)
+    return log_ratio.exp()
+
+
+def surrogate_loss(
+    ratio: Tensor,
+    log_probs: Tensor,
+    advantages: Tensor,
+    *,
+    kind: PolicyLossKind = "clip",
+    clip_epsilon: float = 0.2,
+    clip_epsilon_high: float | None = None,
+    delta: float | None = None,
+) -> Tensor:
+    """Loss of each step, with ``r`` the ratio and ``A`` the advantage.
+
+    - ``clip`` (PPO, arXiv:1707.06347, equation 7): ``-min(r A, clip(r, 1 - low, 1 + high) A)``. ``high > low`` is
+      DAPO's clip-higher (arXiv:2503.14476, equation 10). ``delta`` also bounds the first ``r``: without it the loss of
+      a step with ``A < 0`` has no bound (INTELLECT-2, arXiv:2505.07291; PPO's dual clip, arXiv:1912.09729).
+    - ``reinforce``: ``-A l``; right for one pass over data of this very policy.
+    - ``cispo`` (MiniMax-M1, arXiv:2506.13585, equation 4): ``-stop_gradient(min(r, high)) A l``; every step keeps a
+      gradient.
+
+    Args:
+        ratio: of each step, above 0, ``[P, T]``.
+        log_probs: of the actions taken, ``[P, T]``.
+        advantages: ``[P, T]``; no gradient flows into them.
+        kind: which loss.
+        clip_epsilon: how far below 1 a ratio may go, in [0, 1).
+        clip_epsilon_high: how far above 1, at least 0; None: ``clip_epsilon``. For ``cispo`` the largest ratio itself,
+            as in TRL; None: 5.
+        delta: largest ratio where ``A < 0``, above ``1 + clip_epsilon_high``; None: no bound. For ``clip`` only.
+
+    Returns:
+        Loss of each step, ``[P, T]``.
+    """
+    if kind == "reinforce":
+        return -advantages * log_probs
+    if kind == "cispo":
+        high = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
+        return -ratio.detach().clamp(max=high) * advantages * log_probs
+    high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
+    clipped = ratio.clamp(1 - clip_epsilon, 1 + high)
+    if delta is not None:
+        ratio = ratio.clamp(max=delta)
+    return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def top_entropy_mask(entropy: Tensor, mask: Tensor | None, fraction: float) -> Tensor:
+    """The valid steps at which the policy was least certain (arXiv:2506.01939).
+
+    Args:
+        entropy: of the policy at each step, in nats, ``[P, T]``.
+        mask: true on valid steps, ``[P, T]``; None: all are valid.
+        fraction: how many of them to keep, in (0, 1]; the paper keeps 0.2.
+
+    Returns:
+        True on valid steps whose entropy is at or above the ``1 - fraction`` quantile, ``[P, T]``.
+    """
+    entropy = entropy.detach()
+    if mask is not None:
+        entropy = torch.where(mask, entropy, torch.nan)  # not a number is not at or above anything
+    return entropy >= torch.nanquantile(entropy, 1 - fraction)
+
+
+def step_weights(
+    mask: Tensor,
+    *,
+    reduction: Reduction = "grpo",
+    max_length: int | None = None,
+    normalizer: float | Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """What each step of an update counts, so that its loss is ``sum(weight * loss of the step)``.
+
+    - ``grpo``: mean over trajectories of the means over their steps, ``1 / (P length_p)``.
+    - ``dapo``: mean over all valid steps, ``1 / sum_p length_p`` (DAPO, equation 8): long trajectories count more.
+    - ``dr_grpo``: ``1 / (P max_length)`` (Dr. GRPO, arXiv:2503.20783): a step counts the same in every update.
+    - ``none``: 1.
+
+    ``P`` counts the trajectories with a valid step. Computed once on a whole update, the weights can be cut into
+    minibatches, padded or flat, whose losses add up to the loss of the update; multiply them by the number of
+    minibatches where each is an optimiser step of its own.
+
+    Args:
+        mask: true on valid steps, ``[P, T]``.
+        reduction: which of the three.
+        max_length: longest trajectory that the task allows, in steps; for ``dr_grpo``, which needs it.
+        normalizer: what to divide by instead, when ``mask`` is a part of an update: the number of trajectories of the
+            whole update (``grpo``, ``dr_grpo``), or of its valid steps (``dapo``).
+        dtype: floating dtype of the result; default: torch's.
+
+    Returns:
+        Weights, 0 outside the mask, ``[P, T]``.
+
+    Raises:
+        ValueError: ``reduction`` is unknown, ``max_length`` is missing, or ``mask`` has no dimension of trajectories.
+    """
+    check_reduction(reduction, max_length)
+    weights = mask.to(dtype or torch.get_default_dtype())
+    if reduction == "none":
+        return weights
+    if reduction == "dapo":
+        return weights / (mask.sum().clamp(min=1) if normalizer is None else normalizer)
+    if mask.dim() < 2:
+        raise ValueError(
+            f"reduction {reduction} needs trajectories [P, T], got a flat batch {tuple(mask.shape)}; take step_weights "
+            "of the whole update before it is flattened, or reduction dapo"
+        )
+    lengths = mask.sum(dim=-1, keepdim=True)
+    num_trajectories = (lengths > 0).sum().clamp(min=1) if normalizer is None else normalizer
+    return weights / num_trajectories / (lengths.clamp(min=1) if reduction == "grpo" else max_length or 1)
+
+
+def reduce_steps(
+    values: Tensor,
+    mask: Tensor | None,
+    *,
+    reduction: Reduction = "grpo",
+    max_length: int | None = None,
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    """Reduce a value of each step as `step_weights` says.
+
+    Args:
+        values: such as the loss of each step, ``[P, T]``.
+        mask: true on valid steps, ``[P, T]``; None: all are valid.
+        reduction: see `step_weights`.
+        max_length: see `step_weights`.
+        normalizer: see `step_weights`.
+
+    Returns:
+        Scalar, or ``[P, T]`` with zeros outside the mask for ``"none"``.
+
+    Raises:
+        ValueError: see `step_weights`.
+    """
+    if mask is None:
+        if reduction == "dapo" and normalizer is None:
+            return values.mean()
+        mask = torch.ones_like(values, dtype=torch.bool)
+    weights = step_weights(mask, reduction=reduction, max_length=max_length, normalizer=normalizer, dtype=values.dtype)
+    weighted = torch.where(mask, values, 0.0) * weights
+    return weighted if reduction == "none" else weighted.sum()
+
+
+def group_policy_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor | None = None,
+    *,
+    kind: PolicyLossKind = "clip",
+    clip_epsilon: float = 0.2,
+    clip_epsilon_high: float | None = None,
+    delta: float | None = None,
+    importance_level: ImportanceLevel = "step",
+    entropy: Tensor | None = None,
+    top_entropy_fraction: float = 1.0,
+    reduction: Reduction = "grpo",
+    max_length: int | None = None,
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    """Group-relative policy loss (DeepSeekMath, equation 3, without its KL term) and its relatives.
+
+    Args:
+        log_probs: of the actions taken, under the policy being trained, ``[P, T]``.
+        old_log_probs: of the same actions when they were taken, ``[P, T]``.
+        advantages: ``[P, T]``; no gradient flows into them.
+        mask: true on valid steps, ``[P, T]``; None: all are valid.
+        kind: see `surrogate_loss`.
+        clip_epsilon: see `surrogate_loss`.
+        clip_epsilon_high: see `surrogate_loss`.
+        delta: see `surrogate_loss`.
+        importance_level: see `importance_ratio`.
+        entropy: of the policy at each step, in nats, ``[P, T]``; for ``top_entropy_fraction`` below 1.
+        top_entropy_fraction: fraction of steps, the least certain ones, that have a loss; the divisor of the reduction
+            counts all of them. See `top_entropy_mask`.
+        reduction: see `step_weights`.
+        max_length: see `step_weights`.
+        normalizer: see `step_weights`.
+
+    Returns:
+        Scalar, or ``[P, T]`` with zeros outside the mask for reduction ``"none"``.
+
+    Raises:
+        ValueError: the shapes differ, or an option is out of its range.
+    """
+    check_loss_options(kind, clip_epsilon, clip_epsilon_high, delta, importance_level, top_entropy_fraction)
+    check_reduction(reduction, max_length)
+    if importance_level == "trajectory" and log_probs.dim() < 2:
+        raise ValueError(f"importance_level trajectory needs trajectories [P, T], got {tuple(log_probs.shape)}")
+    check_shapes(log_probs, old_log_probs=old_log_probs, advantages=advantages, mask=mask, entropy=entropy)
+    ratio = importance_ratio(log_probs, old_log_probs, mask, level=importance_level)
+    if mask is not None:
+        log_probs, advantages = torch.where(mask, log_probs, 0.0), torch.where(mask, advantages, 0.0)
+    losses = surrogate_loss(
+        ratio,
+        log_probs,
+        advantages.detach(),
+        kind=kind,
+        clip_epsilon=clip_epsilon,
+        clip_epsilon_high=clip_epsilon_high,
+        delta=delta,
+    )
+    if top_entropy_fraction < 1:
+        if entropy is None:
+            raise ValueError(f"top_entropy_fraction={top_entropy_fraction} needs entropy, got None; give it per step")
+        losses = torch.where(top_entropy_mask(entropy, mask, top_entropy_fraction), losses, 0.0)
+    return reduce_steps(losses, mask, reduction=reduction, max_length=max_length, normalizer=normalizer)

@@ -1,0 +1,325 @@
+"""The group-relative policy loss as a torchrl LossModule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential, dispatch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torchrl.objectives import LossModule
+
+from tesserl_grpo.batch import Steps, per_step, read_policy_inputs, read_steps
+from tesserl_grpo.distributions import exact_kl, joint_entropy, joint_log_prob
+from tesserl_grpo.functional import importance_ratio, reduce_steps, surrogate_loss, top_entropy_mask
+from tesserl_grpo.kl import kl_estimate
+from tesserl_grpo.metrics import policy_metrics
+from tesserl_grpo.options import (
+    ImportanceLevel,
+    PolicyLossKind,
+    Reduction,
+    check_loss_options,
+    check_reduction,
+)
+from tesserl_grpo.reference import ReferencePolicy
+
+LossKLKind = Literal["k2", "k3", "exact"]
+
+
+class GRPOLoss(LossModule):
+    """Group-relative policy loss for control (Shao et al. 2024, arXiv:2402.03300), around any policy.
+
+    ``loss_objective`` is the policy loss, ``loss_entropy`` is ``-entropy_coef`` times the entropy and ``loss_kl``
+    ``kl_coef`` times the divergence from the reference, each reduced alike; train on their sum. The last two are there
+    while their coefficient is not 0. Metrics, without gradient and as means over valid steps: see `policy_metrics`.
+
+    Reads the policy's in keys, ``action``, ``action_log_prob`` ``[*B]`` and ``advantage`` ``[*B, 1]``. ``*B`` is
+    ``[P, T]``, padded trajectories, or ``[S]``, steps without padding. Where they are present it also reads
+
+    - ``mask`` ``[*B]``, or torchrl's ``("collector", "mask")``, true on valid steps;
+    - ``step_weight`` ``[*B]``, what each step counts (`step_weights`): the reduction is then the weighted sum, and the
+      same for padded and for flat minibatches of one update;
+    - ``reference_log_prob`` ``[*B]``, instead of running the reference.
+
+    A padded step moves no loss, no metric and no gradient, whatever it holds. ``set_keys`` renames keys. The policy is
+    registered as it is; a reference is in the state dict and not among ``parameters()``. Schedules assign the
+    attributes (``loss.kl_coef = 0.01``).
+
+    Args:
+        actor_network: a torchrl ``ProbabilisticActor`` or any module with ``in_keys`` and ``get_dist(tensordict)``; or
+            one with ``in_keys``, ``policy_parameters(*inputs)`` and ``distribution(*parameters)``, which are then
+            called directly. Log-probabilities and entropies of the parts of an action are added up.
+        kind: see `surrogate_loss`.
+        clip_epsilon: see `surrogate_loss`.
+        clip_epsilon_high: see `surrogate_loss`.
+        delta: see `surrogate_loss`.
+        importance_level: see `importance_ratio`; ``"trajectory"`` needs ``[P, T]``.
+        top_entropy_fraction: see `group_policy_loss`.
+        reduction: see `step_weights`. A flat batch without ``step_weight`` has ``"dapo"`` or ``"none"`` only;
+            ``"none"`` keeps ``[*B]``, unweighted.
+        max_length: see `step_weights`.
+        kl_coef: weight of the divergence from the reference, at least 0; 0 runs no reference.
+        kl_kind: ``"k2"`` or ``"k3"`` of `kl_estimate`, or ``"exact"`` for categorical and Gaussian policies, which
+            needs ``reference``. ``"k1"`` is refused: the expectation of its gradient is zero.
+        entropy_coef: weight of the entropy, in reward units per nat.
+        reference: of the divergence; None where ``reference_log_prob`` is in the batch, or ``kl_coef`` is 0.
+        with_metrics: whether a call computes metrics. They are a tenth of a small update: a loop of many minibatches
+            may ask for those of its last only.
+
+    Raises:
+        TypeError: ``actor_network`` is none of these.
+        ValueError: an option is out of its range.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        action: NestedKey = "action"
+        sample_log_prob: NestedKey = "action_log_prob"
+        advantage: NestedKey = "advantage"
+        mask: NestedKey = "mask"
+        step_weight: NestedKey = "step_weight"
+        reference_log_prob: NestedKey = "reference_log_prob"
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+
+    actor_network: nn.Module
+    reference: ReferencePolicy | None
+
+    def __init__(
+        self,
+        actor_network: nn.Module,
+        *,
+        kind: PolicyLossKind = "clip",
+        clip_epsilon: float = 0.2,
+        clip_epsilon_high: float | None = None,
+        delta: float | None = None,
+        importance_level: ImportanceLevel = "step",
+        top_entropy_fraction: float = 1.0,
+        reduction: Reduction = "grpo",
+        max_length: int | None = None,
+        kl_coef: float = 0.0,
+        kl_kind: LossKLKind = "k3",
+        entropy_coef: float = 0.0,
+        reference: ReferencePolicy | None = None,
+        with_metrics: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kind: PolicyLossKind = kind
+        self.clip_epsilon = clip_epsilon
+        self.clip_epsilon_high = clip_epsilon_high
+        self.delta = delta
+        self.importance_level: ImportanceLevel = importance_level
+        self.top_entropy_fraction = top_entropy_fraction
+        self.reduction: Reduction = reduction
+        self.max_length = max_length
+        self.kl_coef = kl_coef
+        self.kl_kind: LossKLKind = kl_kind
+        self.entropy_coef = entropy_coef
+        self._is_direct = all(hasattr(actor_network, name) for name in ("policy_parameters", "distribution"))
+        if not hasattr(actor_network, "in_keys") or not (self._is_direct or hasattr(actor_network, "get_dist")):
+            raise TypeError(
+                "actor_network must have in_keys and get_dist, or in_keys, policy_parameters and distribution, got "
+                f"{type(actor_network).__name__}; wrap it into a torchrl ProbabilisticActor"
+            )
+        self.actor_network = actor_network
+        self.reference = reference
+        self.with_metrics = with_metrics
+        self._input_keys: list[NestedKey] = list(cast("Any", actor_network).in_keys)
+        self._check_options()
+        if isinstance(actor_network, ProbabilisticTensorDictSequential):  # it says what it writes
+            actions, log_probs = actor_network.dist_sample_keys, actor_network.log_prob_keys
+            if len(actions) == len(log_probs) == 1:
+                self.set_keys(action=actions[0], sample_log_prob=log_probs[0])
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys that a call reads always; those read where present are not among them."""
+        keys = self.tensor_keys
+        return [*self._input_keys, keys.action, keys.sample_log_prob, keys.advantage]
+
+    @property
+    def out_keys(self) -> list[str]:
+        """Keys of what a call returns."""
+        losses = ["loss_objective", *["loss_entropy"] * bool(self.entropy_coef), *["loss_kl"] * bool(self.kl_coef)]
+        if not self.with_metrics:
+            return losses
+        clips = {
+            "clip": ["clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"],
+            "cispo": ["cispo_clip_ratio"],
+            "reinforce": [],
+        }
+        return [*losses, "entropy", "kl_approx", *["kl"] * bool(self.kl_coef), *clips[self.kind]]
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Compute the loss of a batch.
+
+        Args:
+            tensordict: the batch, with the keys that the class describes.
+
+        Returns:
+            TensorDict of scalars; losses are ``[*B]`` with reduction ``"none"``.
+
+        Raises:
+            KeyError: a key is missing.
+            ValueError: an entry has another shape than the class describes, or there is no reference.
+        """
+        steps = read_steps(tensordict, self.tensor_keys, self._input_keys)
+        policy = self._distribution(self.actor_network, steps.inputs, steps.old_log_probs.shape)
+        log_probs = joint_log_prob(policy, steps.action, steps.old_log_probs.shape)
+        entropy = self._entropy(policy, log_probs.dim())
+        ratio = self._ratio(log_probs, steps)
+        losses = {"loss_objective": self._reduce(self._objective(ratio, log_probs, entropy, steps), steps)}
+        divergence = None
+        if entropy is not None and self.entropy_coef:
+            losses["loss_entropy"] = -self.entropy_coef * self._reduce(entropy, steps)
+        if self.kl_coef:
+            divergence = self._divergence(policy, log_probs, steps, tensordict)
+            losses["loss_kl"] = self.kl_coef * self._reduce(divergence, steps)
+        if entropy is None or not self.with_metrics:
+            return TensorDict(losses)
+        metrics = policy_metrics(
+            log_probs,
+            steps.old_log_probs,
+            steps.advantages,
+            ratio,
+            entropy,
+            steps.mask,
+            divergence=divergence,
+            kind=self.kind,
+            clip_epsilon=self.clip_epsilon,
+            clip_epsilon_high=self.clip_epsilon_high,
+        )
+        return TensorDict({**losses, **metrics})
+
+    @torch.no_grad()
+    def reference_log_probs(self, tensordict: TensorDictBase) -> Tensor:
+        """Evaluate the reference once for an update; put it into the batch as ``reference_log_prob``.
+
+        Args:
+            tensordict: the batch.
+
+        Returns:
+            Log-probabilities of the actions under the reference, ``[*B]``.
+
+        Raises:
+            KeyError: a key is missing.
+            ValueError: there is no reference.
+        """
+        batch_shape = tensordict.get(self.tensor_keys.sample_log_prob).shape
+        inputs, action, _ = read_policy_inputs(tensordict, self.tensor_keys, self._input_keys, batch_shape)
+        return joint_log_prob(self._reference_distribution(inputs, batch_shape), action, batch_shape)
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Any:
+        """Yield the parameters that are trained: those of the policy, not those of the reference.
+
+        Args:
+            *args: as in torch.
+            **kwargs: as in torch.
+
+        Yields:
+            Name and parameter.
+        """
+        frozen = set() if self.reference is None else set(self.reference.parameters())
+        for name, parameter in super().named_parameters(*args, **kwargs):
+            if parameter not in frozen:
+                yield name, parameter
+
+    def _entropy(self, policy: Distribution, num_dims: int) -> Tensor | None:
+        """Return the entropy of each step, ``[*B]``, where it is of use."""
+        if self.entropy_coef:
+            return joint_entropy(policy, num_dims)
+        if not self.with_metrics and self.top_entropy_fraction == 1:
+            return None
+        with torch.no_grad():
+            return joint_entropy(policy, num_dims)
+
+    def _ratio(self, log_probs: Tensor, steps: Steps) -> Tensor:
+        if self.importance_level == "trajectory" and log_probs.dim() < 2:
+            raise ValueError(
+                f"importance_level trajectory needs a batch of trajectories [P, T], got {tuple(log_probs.shape)}; "
+                "make minibatches of whole trajectories"
+            )
+        return importance_ratio(log_probs, steps.old_log_probs, steps.mask, level=self.importance_level)
+
+    def _objective(self, ratio: Tensor, log_probs: Tensor, entropy: Tensor | None, steps: Steps) -> Tensor:
+        """Return the policy loss of each step, ``[*B]``."""
+        objective = surrogate_loss(
+            ratio,
+            log_probs,
+            steps.advantages,
+            kind=self.kind,
+            clip_epsilon=self.clip_epsilon,
+            clip_epsilon_high=self.clip_epsilon_high,
+            delta=self.delta,
+        )
+        if entropy is not None and self.top_entropy_fraction < 1:
+            chosen = top_entropy_mask(entropy, steps.mask, self.top_entropy_fraction)
+            objective = torch.where(chosen, objective, 0.0)
+        return objective
+
+    def _reduce(self, values: Tensor, steps: Steps) -> Tensor:
+        if steps.weights is None or self.reduction == "none":
+            return reduce_steps(values, steps.mask, reduction=self.reduction, max_length=self.max_length)
+        weights = steps.weights.to(values.dtype)  # 0 on padded steps
+        return torch.dot(values, weights) if values.dim() == 1 else (values * weights).sum()
+
+    def _divergence(self, policy: Distribution, log_probs: Tensor, steps: Steps, tensordict: TensorDictBase) -> Tensor:
+        """Return the divergence from the reference at each step, ``[*B]``."""
+        batch_shape = log_probs.shape
+        if self.kl_kind == "exact":
+            with torch.no_grad():
+                reference = self._reference_distribution(steps.inputs, batch_shape)
+            return exact_kl(policy, reference, len(batch_shape))
+        key = self.tensor_keys.reference_log_prob
+        reference_log_probs = tensordict.get(key, None)
+        if reference_log_probs is None:
+            with torch.no_grad():
+                reference = self._reference_distribution(steps.inputs, batch_shape)
+                reference_log_probs = joint_log_prob(reference, steps.action, batch_shape)
+        reference_log_probs = per_step(key, reference_log_probs, batch_shape)
+        if steps.mask is not None:
+            reference_log_probs = torch.where(steps.mask, reference_log_probs, log_probs.detach())
+        return kl_estimate(log_probs, reference_log_probs, kind=self.kl_kind)
+
+    def _reference_distribution(self, inputs: list[Tensor], batch_shape: Sequence[int]) -> Distribution:
+        if self.reference is None:
+            raise ValueError(
+                f"kl_coef={self.kl_coef} needs a reference; give reference=ReferencePolicy(actor_network), or put "
+                f"{self.tensor_keys.reference_log_prob!r} into the batch (not for kl_kind exact)"
+            )
+        return self._distribution(self.reference.network, inputs, batch_shape)
+
+    def _distribution(self, network: Any, inputs: list[Tensor], batch_shape: Sequence[int]) -> Distribution:
+        """Run a policy: directly where it offers that, else through its TensorDict face."""
+        if self._is_direct:
+            return network.distribution(*network.policy_parameters(*inputs))
+        return network.get_dist(TensorDict(dict(zip(self._input_keys, inputs, strict=True)), batch_shape))
+
+    def _check_options(self) -> None:
+        check_loss_options(
+            self.kind,
+            self.clip_epsilon,
+            self.clip_epsilon_high,
+            self.delta,
+            self.importance_level,
+            self.top_entropy_fraction,
+        )
+        check_reduction(self.reduction, self.max_length)
+        if self.kl_coef < 0:
+            raise ValueError(f"kl_coef must be at least 0, got {self.kl_coef}")
+        if self.kl_kind not in get_args(LossKLKind):
+            raise ValueError(
+                f"kl_kind of a loss must be one of {', '.join(get_args(LossKLKind))}, got {self.kl_kind!r}; the "
+                "expectation of the gradient of k1 is zero, k2 has the gradient that k1 is meant to have"
+            )
+        if self.kl_kind == "exact" and self.kl_coef and self.reference is None:
+            raise ValueError("kl_kind exact needs reference=ReferencePolicy(actor_network), got None")
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        """Do nothing: advantages are computed before, once for an update."""

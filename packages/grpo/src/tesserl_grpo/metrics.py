@@ -1,0 +1,93 @@
+"""What to watch, under TRL's names: ``docs/grpo.md`` says what healthy looks like and what zero means."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tesserl_grpo.functional import CISPO_RATIO_HIGH
+from tesserl_grpo.options import PolicyLossKind
+
+
+@torch.no_grad()
+def policy_metrics(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    ratio: Tensor,
+    entropy: Tensor,
+    mask: Tensor | None = None,
+    *,
+    divergence: Tensor | None = None,
+    kind: PolicyLossKind = "clip",
+    clip_epsilon: float = 0.2,
+    clip_epsilon_high: float | None = None,
+) -> dict[str, Tensor]:
+    """Means over the valid steps of a minibatch.
+
+    Args:
+        log_probs: of the actions taken, ``[P, T]``.
+        old_log_probs: of the same actions when they were taken, ``[P, T]``.
+        advantages: ``[P, T]``.
+        ratio: of each step, ``[P, T]``.
+        entropy: of the policy, in nats, ``[P, T]``.
+        mask: true on valid steps, ``[P, T]``; None: all are valid.
+        divergence: from the reference, in nats, ``[P, T]``; None: there is none.
+        kind: see `surrogate_loss`.
+        clip_epsilon: see `surrogate_loss`.
+        clip_epsilon_high: see `surrogate_loss`.
+
+    Returns:
+        ``entropy``; ``kl`` (to the reference); ``kl_approx`` (to the policy that acted, the mean of ``-log r``); and
+        the fractions of steps that the clip leaves without a gradient: ``clip_ratio/low_mean`` (below it, at a negative
+        advantage), ``clip_ratio/high_mean`` (above it, at a positive one), their sum ``clip_ratio/region_mean``. For
+        ``cispo``, which leaves none, ``cispo_clip_ratio`` is the fraction whose weight is at its bound.
+    """
+    steps = {"entropy": entropy, "kl_approx": old_log_probs - log_probs}
+    if divergence is not None:
+        steps["kl"] = divergence
+    if kind == "cispo":
+        high = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
+        steps["cispo_clip_ratio"] = (ratio > high) & (advantages > 0)
+    if kind == "clip":
+        high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
+        # (ratio - clipped) * A is above 0 exactly where the clip binds; the sign of A tells on which side
+        binds = (ratio - ratio.clamp(1 - clip_epsilon, 1 + high)) * advantages > 0
+        steps["clip_ratio/region_mean"] = binds
+        steps["clip_ratio/low_mean"] = binds & (advantages < 0)
+    values = torch.stack(list(steps.values())).flatten(1)  # one mean for all: a call costs more than its work
+    if mask is None:
+        means = values.mean(dim=-1)
+    else:
+        means = torch.where(mask.flatten(), values, 0.0).sum(dim=-1) / mask.sum().clamp(min=1)
+    metrics = dict(zip(steps, means.unbind(), strict=True))
+    if kind == "clip":
+        metrics["clip_ratio/high_mean"] = metrics["clip_ratio/region_mean"] - metrics["clip_ratio/low_mean"]
+    return metrics
+
+
+def group_metrics(returns: Tensor, lengths: Tensor, cut: Tensor, zero_variance: Tensor) -> dict[str, float]:
+    """What a batch of groups says about itself, before any of it is left out.
+
+    Args:
+        returns: of the trajectories, in reward units, ``[num_groups, G]``.
+        lengths: of the trajectories, in steps, ``[P]``.
+        cut: whether a trajectory ended without termination, bool ``[P]``.
+        zero_variance: whether a group has nothing to learn from, bool ``[num_groups]``.
+
+    Returns:
+        ``reward``, ``reward_std`` (mean over groups of the deviation inside of each), ``frac_reward_zero_std``,
+        ``completions/mean_length``, ``completions/min_length``, ``completions/max_length`` and
+        ``completions/clipped_ratio`` (fraction of trajectories that were cut).
+    """
+    steps = lengths.float()
+    values = {
+        "reward": returns.mean(),
+        "reward_std": returns.std(dim=-1, correction=1 if returns.shape[-1] > 1 else 0).mean(),
+        "frac_reward_zero_std": zero_variance.float().mean(),
+        "completions/mean_length": steps.mean(),
+        "completions/min_length": steps.min(),
+        "completions/max_length": steps.max(),
+        "completions/clipped_ratio": cut.float().mean(),
+    }
+    return {name: float(value) for name, value in values.items()}

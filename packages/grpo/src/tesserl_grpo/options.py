@@ -1,0 +1,103 @@
+"""What the options of the loss may be, and what is said when they are not."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+PolicyLossKind = Literal["clip", "reinforce", "cispo"]
+ImportanceLevel = Literal["step", "trajectory"]
+Reduction = Literal["grpo", "dapo", "dr_grpo", "none"]
+KLKind = Literal["k1", "k2", "k3"]
+POLICY_LOSS_KINDS, IMPORTANCE_LEVELS = get_args(PolicyLossKind), get_args(ImportanceLevel)
+REDUCTIONS, KL_KINDS = get_args(Reduction), get_args(KLKind)
+
+
+def check_choice(name: str, got: object, choices: tuple[str, ...]) -> None:
+    """Refuse a word that is none of the choices.
+
+    Args:
+        name: of the option.
+        got: its value.
+        choices: what it may be.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if got not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {got!r}")
+
+
+def check_loss_options(
+    kind: str,
+    clip_epsilon: float,
+    clip_epsilon_high: float | None,
+    delta: float | None,
+    importance_level: str,
+    top_entropy_fraction: float,
+) -> None:
+    """Refuse options of the policy loss that are out of range or do not go together.
+
+    Args:
+        kind: one of ``PolicyLossKind``.
+        clip_epsilon: at least 0.
+        clip_epsilon_high: None or at least 0.
+        delta: None or above the upper clip, and for ``clip`` only.
+        importance_level: one of ``ImportanceLevel``.
+        top_entropy_fraction: in (0, 1].
+
+    Raises:
+        ValueError: one of them is something else.
+    """
+    check_choice("kind", kind, POLICY_LOSS_KINDS)
+    check_choice("importance_level", importance_level, IMPORTANCE_LEVELS)
+    if clip_epsilon < 0:
+        raise ValueError(f"clip_epsilon must be at least 0, got {clip_epsilon}; 0.2 is usual")
+    if clip_epsilon_high is not None and clip_epsilon_high < 0:
+        raise ValueError(f"clip_epsilon_high must be None or at least 0, got {clip_epsilon_high}; DAPO has 0.28")
+    if not 0 < top_entropy_fraction <= 1:
+        raise ValueError(f"top_entropy_fraction must be in (0, 1], got {top_entropy_fraction}; 1 keeps every step")
+    if delta is None:
+        return
+    if kind != "clip":
+        raise ValueError(f"delta must be None for kind {kind}, got {delta}; it bounds the ratio of kind clip")
+    upper = 1 + (clip_epsilon if clip_epsilon_high is None else clip_epsilon_high)
+    if delta <= upper:
+        raise ValueError(f"delta must be above the upper clip {upper:g}, got {delta}; it is a ratio, such as 4")
+
+
+def check_reduction(reduction: str, max_length: int | None) -> None:
+    """Refuse a reduction that does not exist or lacks its constant.
+
+    Args:
+        reduction: one of ``Reduction``.
+        max_length: at least 1 for ``dr_grpo``.
+
+    Raises:
+        ValueError: ``reduction`` is unknown or ``max_length`` is missing or below 1.
+    """
+    check_choice("reduction", reduction, REDUCTIONS)
+    if reduction == "dr_grpo" and (max_length is None or max_length < 1):
+        raise ValueError(
+            f"reduction dr_grpo needs max_length of at least 1, got {max_length}; give the steps of the longest "
+            "trajectory that the task allows"
+        )
+
+
+def check_shapes(log_probs: Tensor, **tensors: Tensor | None) -> None:
+    """Refuse tensors that would broadcast without a word, such as advantages ``[P]`` or ``[P, T, 1]``.
+
+    Args:
+        log_probs: has the shape that all must have.
+        **tensors: the others by name; None is left out.
+
+    Raises:
+        ValueError: one has another shape.
+    """
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.shape != log_probs.shape:
+            raise ValueError(
+                f"{name} must have the shape of log_probs {tuple(log_probs.shape)}, got {tuple(tensor.shape)}; "
+                "one value for each step (expand what belongs to a trajectory, drop singleton dimensions)"
+            )
