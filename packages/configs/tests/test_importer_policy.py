@@ -125,7 +125,7 @@ def test_dpo_has_the_same_meaning_with_trajectories_of_one_start(imported):
     _, config = imported(DPO)
     assert [value_at(config.dpo.beta, step) for step in (0, 10_000_000, 100_000_000)] == [0.5, 0.1, 0.02]
     assert (config.dpo.loss.kind, config.dpo.reference.kind, config.dpo.reference.interval) == ("sigmoid", "sync", 6)
-    assert (config.dpo.max_grad_norm, config.dpo.value_coef, config.dpo.batch_size) == (0.25, 0, 1)
+    assert (config.dpo.max_grad_norm, config.dpo.value, config.dpo.batch_size) == (0.25, None, 1)
     source = config.pairs.source
     assert (source.kind, source.num_epochs, source.num_groups, source.group_size) == ("online", 2, 1, 2)
     assert (source.segments.kind, source.same_start, config.pairs.holdout_fraction) == ("episode", True, 0)
@@ -161,7 +161,7 @@ def test_stored_pairs_are_left_to_be_made(imported, mode):
         (GRPO, "grpo.grpo_ref_kl_coef -> grpo.kl.coef"),
         (GRPO, "training.policy_rollout_gamma: a discount of ppo; for dpo and grpo it shapes the rewards of one game"),
         (GRPO, "nn.decoder.value.freeze: the network that the file describes does not use it"),
-        (DPO, "dpo.dpo_vf_coef: there the value learns its own old outputs; dpo.value_coef is for returns"),
+        (DPO, "dpo.dpo_vf_coef: there the value learns its own old outputs; dpo.value learns returns"),
         (DPO, "dpo.dpo_pair_buffer_max: pairs are made of the trajectories of one start: pairs.source.group_size"),
         (DPO, "dpo.dpo_num_minibatches: not read by the seed system either"),
     ],

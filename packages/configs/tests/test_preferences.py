@@ -41,9 +41,39 @@ BROKEN = {
         ["dpo.loss={kind: orpo}", "dpo.reference={kind: sync}"],
         "--set dpo.reference: dpo.reference: orpo compares with no reference, got sync; set it to {kind: none}",
     ),
-    "averages_are_taken_once": (
-        ["dpo.loss={kind: sigmoid_norm}", "dpo.length_normalize=true"],
-        "--set dpo.length_normalize: dpo.length_normalize: sigmoid_norm averages by itself; set it to false",
+    "reference of kto": (
+        ["dpo.loss={kind: kto}", "dpo.reference={kind: none}"],
+        "--set dpo.reference: dpo.reference: kto measures the divergence from a reference, got none; choose frozen",
+    ),
+    "averages_stay_averages": (
+        ["dpo.loss={kind: sigmoid_norm}", "dpo.length_normalize=false"],
+        "--set dpo.length_normalize: dpo.length_normalize: sigmoid_norm is made of averages, got false; set it to null",
+    ),
+    "cloning beside kto": (
+        ["dpo.loss={kind: kto}", "dpo.nll_coef=0.1"],
+        "--set dpo.nll_coef: dpo.nll_coef: kto has no such term; set it to null",
+    ),
+    "value beside kto": (
+        ["dpo.loss={kind: kto}", "dpo.value={}"],
+        "--set dpo.value: dpo.value: kto has no such term; set it to null",
+    ),
+    "sorted_batches_have_no_ties": (
+        ["pairs.source={kind: online, ties: keep}", "dpo.loss={kind: aot}"],
+        "--set pairs.source: pairs.source.ties: aot sorts its batch and has no place for ties; set it to drop",
+    ),
+    "pairs of one start": (
+        ["pairs.source={kind: online, num_groups: 3, group_size: 4, pairs_per_iteration: 19}"],
+        "--set pairs.source: pairs.source.pairs_per_iteration: expected at most 18, the pairs of 3 starts with 4 "
+        "episodes each, of one start, got 19; null makes all",
+    ),
+    "pairs of any start": (
+        ["pairs.source={kind: online, num_groups: 3, group_size: 4, pairs_per_iteration: 67, same_start: false}"],
+        "--set pairs.source: pairs.source.pairs_per_iteration: expected at most 66, the pairs of 3 starts with 4 "
+        "episodes each, got 67; null makes all",
+    ),
+    "ranges_have_a_width": (
+        ["pairs.source={kind: online, teacher: {bounds: [1, 1]}}"],
+        "--set pairs.source: pairs.source.teacher.bounds: expected a low end and a higher one, got [1.0, 1.0]",
     ),
     "label smoothing of another loss": (
         ["dpo.loss={kind: hinge, label_smoothing: 0.1}"],
@@ -89,18 +119,18 @@ OUT_OF_RANGE = [
     "pairs.source={kind: online, score_discount: 1.1}",
     "pairs.source={kind: online, min_margin: -1}",
     "pairs.source={kind: online, segments: {kind: fixed, length: 0}}",
-    "pairs.source={kind: online, teacher: {rationality: 0}}",
+    "pairs.source={kind: online, teacher: {beta: 0}}",
     "pairs.source={kind: online, teacher: {discount: 2}}",
-    "pairs.source={kind: online, teacher: {skip_threshold: -1}}",
-    "pairs.source={kind: online, teacher: {equal_threshold: -1}}",
-    "pairs.source={kind: online, teacher: {mistake: 0.6}}",
+    "pairs.source={kind: online, teacher: {equal: -1}}",
+    "pairs.source={kind: online, teacher: {mistake: 1.1}}",
     "pairs.source={kind: both, path: x, offline_fraction: 1}",
     "dpo.beta=0",
     "dpo.batch_size=0",
     "dpo.discount=1.1",
-    "dpo.bc_coef=-1",
+    "dpo.nll_coef=-1",
     "dpo.entropy_coef=-1",
-    "dpo.value_coef=-1",
+    "dpo.value={coef: 0}",
+    "dpo.value={discount: 1.1}",
     "dpo.max_grad_norm=0",
     "dpo.pretraining={num_updates: 0}",
     "dpo.loss={kind: sigmoid, label_smoothing: 0.6}",
@@ -123,7 +153,7 @@ def test_a_number_out_of_range_is_refused_with_its_bound(errors_in, override):
     assert ": expected a value " in message
 
 
-@pytest.mark.parametrize("override", ["cpl.alpha=0", "cpl.bias=0", "cpl.bias=1.1", "cpl.discount=-1"])
+@pytest.mark.parametrize("override", ["cpl.alpha=0", "cpl.bias=0", "cpl.bias=1.1", "cpl.discount=-1", "cpl.bc_coef=-1"])
 def test_a_number_of_cpl_out_of_range_is_refused_with_its_bound(errors_in, override):
     [message] = errors_in(CPL, override)
     assert ": expected a value " in message
@@ -150,9 +180,15 @@ def test_the_losses_are_those_of_the_package_of_preferences_and_kto():
         ["pairs.source={kind: both, path: x, segments: {kind: variable, min_length: 64}}", "dpo.pretraining={}"],
         [ONLINE, "environment.vectorization=async"],
         ["environment.vectorization=vector_entry_point"],  # nothing is collected
-        ["dpo.loss={kind: ipo}", "dpo.length_normalize=true"],
+        ["dpo.loss={kind: ipo}", "dpo.length_normalize=false"],
+        ["dpo.loss={kind: simpo}", "dpo.reference={kind: none}", "dpo.length_normalize=true"],
+        ["dpo.loss={kind: kto, desirable_weight: 1.3}", "dpo.entropy_coef=0.1"],
+        ["dpo.loss={kind: aot}"],  # what is stored is not known here
+        ["pairs.source={kind: online, num_groups: 3, group_size: 4, pairs_per_iteration: 18}"],
+        ["pairs.source={kind: online, pairs_per_iteration: 500, segments: {kind: fixed}}"],
+        ["pairs.source={kind: online, ties: keep, teacher: {skip: 0.1, equal: 0.1, bounds: [-200, 200]}}"],
         ["dpo.loss={kind: hinge, f_divergence: {kind: alpha_divergence, alpha: 0.3}}"],
-        ["dpo.reference={kind: none}", "dpo.bc_coef=1", "dpo.value_coef=0.1", "nn.heads.value={kind: mlp}"],
+        ["dpo.reference={kind: none}", "dpo.nll_coef=1", "dpo.value={coef: 0.5}", "nn.heads.value={kind: mlp}"],
         ["dpo.reference={kind: moving_average}", "dpo.beta={kind: linear, knots: [[0, 0.5], [10_000, 0.02]]}"],
     ],
     ids=lambda overrides: overrides[0],
@@ -167,23 +203,26 @@ def test_the_defaults_of_dpo(write):
     block = config.dpo
     assert (block.loss.kind, block.beta, block.reference.kind) == ("sigmoid", 0.1, "frozen")
     assert (block.loss.label_smoothing, block.loss.f_divergence.kind) == (0, "reverse_kl")
-    assert (block.length_normalize, block.discount, block.bc_coef, block.value_coef) == (False, 1, 0, 0)
-    assert block.pretraining is None
+    assert (block.length_normalize, block.discount, block.entropy_coef) == (None, 1, 0)
+    assert (block.nll_coef, block.value, block.pretraining) == (None, None, None)
 
 
 def test_the_defaults_of_cpl_are_those_of_its_code(write):
     block = load_config(write(CPL), ["cpl.pretraining={data: chosen}"]).cpl
-    assert (block.alpha, block.bias, block.discount, block.comparison, block.reference.kind) == (
-        0.1, 0.5, 1, "pairs", "none"
-    )  # fmt: skip
+    assert (block.alpha, block.bias, block.discount, block.comparison) == (0.1, 0.5, 1, "pairs")
+    assert (block.bc_coef, block.length_normalize) == (0, False)
     assert (block.pretraining.num_updates, block.pretraining.data) == (2_000, "chosen")
 
 
-def test_fresh_pairs_share_a_start_and_are_labelled_without_mistakes(write):
+def test_fresh_pairs_share_a_start_and_are_judged_by_their_score(write):
     source = load_config(write(DPO), [ONLINE]).pairs.source
     assert (source.starts.kind, source.same_start, source.segments.kind) == ("seed", True, "episode")
-    teacher = source.teacher
-    assert (teacher.rationality, teacher.discount, teacher.mistake) == (None, 1, 0)
+    assert (source.pairs_per_iteration, source.ties, source.teacher) == (None, "drop", None)
+
+
+def test_a_teacher_without_options_makes_no_mistakes(write):
+    teacher = load_config(write(DPO), [ONLINE, "pairs.source.teacher={}"]).pairs.source.teacher
+    assert (teacher.beta, teacher.discount, teacher.skip, teacher.equal, teacher.mistake) == (None, 1, None, 0, 0)
 
 
 def test_pairs_are_printed_for_both_algorithms_and_for_no_other(write):

@@ -5,7 +5,7 @@ from __future__ import annotations
 DISCOUNT_FIRST = "another discount of the file goes before it"
 GAME = "about the game that the seed system plays; in ours the environment holds it"
 NOT_READ = "the network that the file describes does not use it"
-OLD_OUTPUTS = "there the value learns its own old outputs; dpo.value_coef is for returns"
+OLD_OUTPUTS = "there the value learns its own old outputs; dpo.value learns returns"
 ONE_PROCESS = "about processes that run beside each other; ours collects and learns in turns"
 OBSERVATIONS = "about the game's observations; write those of your task into nn.vector.normalization"
 PLOTS = "about plots and tables of the seed system; ours writes metrics.csv and TensorBoard"

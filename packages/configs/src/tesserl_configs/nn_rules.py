@@ -233,7 +233,7 @@ def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
             yield Problem(path, f"{' and '.join(inside)} in it would have two factors; remove one of them")
 
 
-WITHOUT_VALUE = ("grpo", "cpl")
+WITHOUT_VALUE = ("grpo",)
 """Algorithms with a policy and no critic."""
 
 INSIDE = {"fusion": ("trunk",), "heads": ("advantage", "policy", "value")}

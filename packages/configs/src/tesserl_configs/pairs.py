@@ -14,7 +14,7 @@ from tesserl_configs.base import (
     FractionBelowOne,
     NonNegative,
     Positive,
-    UpToHalf,
+    Real,
 )
 from tesserl_configs.starts import SeedStarts, Starts
 
@@ -48,27 +48,31 @@ Segments = Annotated[EpisodeSegments | FixedSegments | VariableSegments, Field(d
 
 
 class TeacherConfig(Block):
-    """A scripted teacher with the weaknesses of people (Lee et al. 2021, B-Pref, arXiv:2111.03026), here with none."""
+    """A scripted teacher with the weaknesses of people (Lee et al. 2021, B-Pref, arXiv:2111.03026), here with none.
 
-    rationality: Positive | None = Field(
+    Its thresholds are fractions of a range of scores, so that the scale of rewards does not matter.
+    """
+
+    beta: Positive | None = Field(
         default=None,
-        description=(
-            "Slope of the probability to prefer the better segment, in 1 / deviation of scores, > 0 (B-Pref's noisy: "
-            "1); null: the better one, always."
-        ),
+        description="Slope of the probability to prefer a score, in 1 / range, > 0 (noisy: 10); null: the larger one.",
     )
     discount: Fraction = Field(
         default=1.0,
-        description="Weight of a step by that of the step after it, in [0, 1] (B-Pref's myopic: 0.9); 1: all the same.",
+        description="Weight of a step by that of the step after it, in [0, 1] (myopic: 0.9); 1: all the same.",
     )
-    skip_threshold: NonNegative = Field(
-        default=0.0,
-        description="Pairs whose better score is lower get no label, in deviations of scores, >= 0 (B-Pref: 0.1).",
+    skip: Real | None = Field(
+        default=None,
+        description="Pairs without a score above this fraction of the range get no label (skip: 0.1); null: none.",
     )
-    equal_threshold: NonNegative = Field(
-        default=0.0, description="Scores nearer than this are a tie, in deviations of scores, >= 0 (B-Pref: 0.1)."
+    equal: NonNegative = Field(
+        default=0.0, description="Scores that differ by less than this fraction of the range tie, >= 0 (equal: 0.1)."
     )
-    mistake: UpToHalf = Field(default=0.0, description="Probability of a wrong label, in [0, 0.5] (B-Pref: 0.1).")
+    mistake: Fraction = Field(default=0.0, description="Probability of a wrong label, in [0, 1] (mistake: 0.1).")
+    bounds: tuple[Real, Real] | None = Field(
+        default=None,
+        description="Low and high end of the range, in reward units; null: the 5 and 95 % quantiles of the segments.",
+    )
 
 
 # --- source ------------------------------------------------------------------------------------------------------
@@ -92,7 +96,9 @@ class _OnlineOptions(Block):
     same_start: bool = Field(
         default=True, description="Compare trajectories of one start alone; false: any two of the iteration."
     )
-    pairs_per_iteration: Count = Field(default=64, description="Pairs made of an iteration's trajectories, >= 1.")
+    pairs_per_iteration: Count | None = Field(
+        default=None, description="Pairs made of an iteration's trajectories, >= 1; null: all that there are."
+    )
     buffer_size: Count = Field(default=256, description="Pairs kept, the oldest leave first, >= 1.")
     num_epochs: Count = Field(default=4, description="Passes over the kept pairs in an iteration, >= 1.")
     segments: Segments = Field(default_factory=EpisodeSegments, description="What is compared.")
@@ -103,9 +109,11 @@ class _OnlineOptions(Block):
         default=0.0, description="Pairs whose scores differ less are not made, in reward units, >= 0."
     )
     ties: Literal["drop", "keep"] = Field(
-        default="drop", description="Pairs of equal score are left out, or kept with the label 0.5."
+        default="drop", description="Ties, of the score or of the teacher, are left out, or kept with the label 0.5."
     )
-    teacher: TeacherConfig = Field(default_factory=TeacherConfig, description="Who says which segment is better.")
+    teacher: TeacherConfig | None = Field(
+        default=None, description="Who says which segment is better; null: the score itself."
+    )
 
 
 class OnlinePairs(_OnlineOptions):

@@ -70,7 +70,7 @@ class HingeLoss(_OfDifference):
 
 
 class IPOLoss(_OfDifference):
-    """IPO (Azar et al. 2023, arXiv:2310.12036); sums as in the paper, or averages with dpo.length_normalize (TRL)."""
+    """IPO (Azar et al. 2023, arXiv:2310.12036); averages as in TRL, or the paper's sums: dpo.length_normalize false."""
 
     kind: Literal["ipo"] = "ipo"
 
@@ -165,7 +165,7 @@ class SimPOLoss(Block):
 
 
 class ORPOLoss(Block):
-    """ORPO: odds ratios beside behaviour cloning, dpo.bc_coef 1 in the paper (Hong et al. 2024, arXiv:2403.07691)."""
+    """ORPO: odds ratios beside dpo.nll_coef, for discrete actions (Hong et al. 2024, arXiv:2403.07691)."""
 
     kind: Literal["orpo"] = "orpo"
 

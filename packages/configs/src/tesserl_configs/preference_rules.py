@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 REFERENCE_FREE = ("simpo", "orpo")
 AVERAGED = ("sigmoid_norm", "simpo", "orpo")
+SORTED = ("aot", "aot_unpaired")
 
 
 def starts_can_be_set(config: RunConfig) -> Iterator[Problem]:
@@ -36,6 +37,31 @@ def lengths_have_a_range(config: RunConfig) -> Iterator[Problem]:
         )
 
 
+def there_are_enough_pairs(config: RunConfig) -> Iterator[Problem]:
+    """Whole episodes of a few starts make so many pairs and no more."""
+    source = config.pairs.source
+    if source.kind == "offline" or source.segments.kind != "episode" or source.pairs_per_iteration is None:
+        return
+    size, starts = source.group_size, source.num_groups
+    if not source.same_start:
+        size, starts = size * starts, 1
+    most = starts * size * (size - 1) // 2
+    if source.pairs_per_iteration > most:
+        yield Problem(
+            "pairs.source.pairs_per_iteration",
+            f"expected at most {most}, the pairs of {source.num_groups} starts with {source.group_size} episodes each"
+            + (", of one start" if source.same_start else "")
+            + f", got {source.pairs_per_iteration}; null makes all",
+        )
+
+
+def ranges_have_a_width(config: RunConfig) -> Iterator[Problem]:
+    """The range of scores that a teacher's thresholds refer to has a low end and a higher one."""
+    teacher = None if config.pairs.source.kind == "offline" else config.pairs.source.teacher
+    if teacher is not None and teacher.bounds is not None and teacher.bounds[0] >= teacher.bounds[1]:
+        yield Problem("pairs.source.teacher.bounds", f"expected a low end and a higher one, got {list(teacher.bounds)}")
+
+
 def pretraining_has_data(config: RunConfig) -> Iterator[Problem]:
     """Before the first step there are stored pairs alone."""
     block = config.dpo if config.algorithm == "dpo" else config.cpl
@@ -47,23 +73,48 @@ def pretraining_has_data(config: RunConfig) -> Iterator[Problem]:
 
 
 def references_are_read(config: RunConfig) -> Iterator[Problem]:
-    """Some losses compare with no reference."""
-    kind = config.dpo.loss.kind
-    if kind in REFERENCE_FREE and config.dpo.reference.kind != "none":
-        yield Problem(
-            "dpo.reference",
-            f"{kind} compares with no reference, got {config.dpo.reference.kind}; set it to {{kind: none}}",
-        )
+    """Some losses compare with no reference, one cannot do without."""
+    kind, reference = config.dpo.loss.kind, config.dpo.reference.kind
+    if kind in REFERENCE_FREE and reference != "none":
+        yield Problem("dpo.reference", f"{kind} compares with no reference, got {reference}; set it to {{kind: none}}")
+    if kind == "kto" and reference == "none":
+        yield Problem("dpo.reference", "kto measures the divergence from a reference, got none; choose frozen")
 
 
-def averages_are_taken_once(config: RunConfig) -> Iterator[Problem]:
-    """Some losses are of averages anyway."""
-    if config.dpo.loss.kind in AVERAGED and config.dpo.length_normalize:
-        yield Problem("dpo.length_normalize", f"{config.dpo.loss.kind} averages by itself; set it to false")
+def averages_stay_averages(config: RunConfig) -> Iterator[Problem]:
+    """Some losses are made of averages."""
+    if config.dpo.loss.kind in AVERAGED and config.dpo.length_normalize is False:
+        yield Problem("dpo.length_normalize", f"{config.dpo.loss.kind} is made of averages, got false; set it to null")
+
+
+def kto_stands_alone(config: RunConfig) -> Iterator[Problem]:
+    """KTO is about single segments, not about the chosen ones and their returns."""
+    for key in ("nll_coef", "value") if config.dpo.loss.kind == "kto" else ():
+        if getattr(config.dpo, key) is not None:
+            yield Problem(f"dpo.{key}", "kto has no such term; set it to null")
+
+
+def sorted_batches_have_no_ties(config: RunConfig) -> Iterator[Problem]:
+    """AOT sorts its batch."""
+    source, kind = config.pairs.source, config.dpo.loss.kind
+    if kind in SORTED and source.kind != "offline" and source.ties == "keep":
+        yield Problem("pairs.source.ties", f"{kind} sorts its batch and has no place for ties; set it to drop")
 
 
 Rule = Callable[["RunConfig"], Iterator[Problem]]
 
-_COMMON: tuple[Rule, ...] = (starts_can_be_set, lengths_have_a_range, pretraining_has_data)
-DPO_RULES: tuple[Rule, ...] = (*_COMMON, references_are_read, averages_are_taken_once)
+_COMMON: tuple[Rule, ...] = (
+    starts_can_be_set,
+    lengths_have_a_range,
+    there_are_enough_pairs,
+    ranges_have_a_width,
+    pretraining_has_data,
+)
+DPO_RULES: tuple[Rule, ...] = (
+    *_COMMON,
+    references_are_read,
+    averages_stay_averages,
+    kto_stands_alone,
+    sorted_batches_have_no_ties,
+)
 CPL_RULES: tuple[Rule, ...] = _COMMON

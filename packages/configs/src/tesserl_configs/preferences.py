@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Count, Fraction, FractionAboveZero, NonNegative, Positive
+from tesserl_configs.base import Block, Count, Fraction, FractionAboveZero, Positive
 from tesserl_configs.policy import (
     DISTRIBUTION,
     MAX_GRAD_NORM,
@@ -17,7 +17,7 @@ from tesserl_configs.policy import (
     Precision,
 )
 from tesserl_configs.preference_losses import PairLoss, SigmoidLoss
-from tesserl_configs.reference import AnyReference, FrozenReference, NoReference
+from tesserl_configs.reference import AnyReference, FrozenReference
 from tesserl_configs.schedules import ScheduledNonNegative, ScheduledPositive
 
 
@@ -30,20 +30,21 @@ class PretrainingConfig(Block):
     )
 
 
+class ValueConfig(Block):
+    """A value that learns the returns of segments beside the policy, for an algorithm that goes on from here."""
+
+    coef: Positive = Field(default=0.1, description="Weight of its loss, > 0 (0.1, as a start).")
+    discount: Fraction = Field(default=0.99, description="Discount of one step in the returns, in [0, 1].")
+
+
 class _PreferenceOptions(Block):
     discount: Fraction = Field(
         default=1.0, description="Weight of a step by that of the step before, in [0, 1]; 1: all the same (papers)."
     )
-    length_normalize: bool = Field(
-        default=False, description="Averages over the steps of a segment in place of sums, for unequal lengths."
-    )
-    bc_coef: ScheduledNonNegative = Field(
-        default=0.0,
-        description="Weight of behaviour cloning of the preferred segments, >= 0; a number or a schedule (CPL-BC: 1).",
-    )
     entropy_coef: ScheduledNonNegative = Field(
         default=0.0, description="Weight of the entropy bonus, >= 0; a number or a schedule."
     )
+    value: ValueConfig | None = Field(default=None, description="A value that learns as well; null: none does.")
     pretraining: PretrainingConfig | None = Field(
         default=None, description="Behaviour cloning on the stored pairs before all else; null: none."
     )
@@ -61,12 +62,25 @@ class DPOConfig(_PreferenceOptions):
     loss: PairLoss = Field(default_factory=SigmoidLoss, description="Loss of a pair.")
     beta: ScheduledPositive = Field(
         default=0.1,
-        description="Strength of the pull towards the reference, > 0; a number or a schedule (DPO: 0.1; SimPO: 2).",
+        description=(
+            "Strength of the pull towards the reference, > 0; a number or a schedule. 0.1 (DPO) suits sums over tens "
+            "of steps, 1 or more averages."
+        ),
     )
     reference: AnyReference = Field(default_factory=FrozenReference, description="The policy that is compared with.")
-    value_coef: NonNegative = Field(
-        default=0.0,
-        description="Weight of a loss of the value onto the returns of segments, >= 0; 0: no value learns.",
+    length_normalize: bool | None = Field(
+        default=None,
+        description=(
+            "Averages over the steps of a segment, or sums; null: averages for ipo, sigmoid_norm, simpo and orpo, "
+            "sums for the others (ipo's paper: sums)."
+        ),
+    )
+    nll_coef: ScheduledNonNegative | None = Field(
+        default=None,
+        description=(
+            "Weight of behaviour cloning of the chosen segments, >= 0; a number or a schedule; null: 1 for orpo "
+            "(paper), 0 for the others."
+        ),
     )
 
 
@@ -82,10 +96,10 @@ class CPLConfig(_PreferenceOptions):
     comparison: Literal["pairs", "ranking"] = Field(
         default="pairs", description="Learn from the pairs as they are, or from all ordered pairs in a batch by score."
     )
-    reference: AnyReference = Field(
-        default_factory=NoReference, description="Policy whose log-probabilities are subtracted (CPL-KL); none in CPL."
+    length_normalize: bool = Field(
+        default=False, description="Averages over the steps of a segment in place of sums, for unequal lengths."
     )
-    unit_variance: bool = Field(
-        default=False,
-        description="Continuous actions count as if their variance were 1 (CPL's code); false: their own scale.",
+    bc_coef: ScheduledNonNegative = Field(
+        default=0.0,
+        description="Weight of behaviour cloning of all segments, >= 0; a number or a schedule (CPL-BC: 1).",
     )

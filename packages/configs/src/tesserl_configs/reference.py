@@ -10,7 +10,7 @@ from tesserl_configs.base import Block, Count, FractionAboveZero
 
 
 class NoReference(Block):
-    """No reference: its log-probabilities count as 0 (TRL: reference_free)."""
+    """No reference: its log-probabilities count as equal (TRL: reference_free)."""
 
     kind: Literal["none"] = "none"
 
