@@ -9,6 +9,7 @@ import yaml
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from common.breakdown import breakdown, print_breakdown
 from common.harness import HEADER, Bar, Comparison, Worker, arguments, compare, finish
 from common.target import Contestant, time_to_target
 from floors.ppo_loop import Settings, advantage_estimates, ppo_loss
@@ -119,23 +120,6 @@ def speed(rounds: int, steps: int, python: str) -> tuple[list[Comparison], dict[
             for name, peer, side, bar, number in rows
         ]
         return comparisons, {"ours": breakdown(ours, steps), "bare loop": breakdown(floor, steps)}
-
-
-def breakdown(worker: Worker, steps: int) -> dict[str, float]:
-    """Microseconds of an environment step by what they were spent on."""
-    before = worker.ask("laps")
-    count = worker.ask(steps)["count"]
-    after = worker.ask("laps")
-    return {
-        name: 1e6 * (seconds - before.get(name, 0.0)) / count for name, seconds in after.items() if name != "waiting"
-    }
-
-
-def print_breakdown(parts: dict[str, dict[str, float]]) -> None:
-    print(f"{'microseconds of an environment step':<44}" + "".join(f"{side:>12}" for side in parts))
-    for name in dict.fromkeys(name for times in parts.values() for name in times):
-        print(f"  {name:<42}" + "".join(f"{times.get(name, 0.0):12.1f}" for times in parts.values()))
-    print(f"  {'all':<42}" + "".join(f"{sum(times.values()):12.1f}" for times in parts.values()))
 
 
 def target(seeds: int, python: str) -> tuple[Comparison, list[dict[str, object]]]:
