@@ -16,7 +16,6 @@ from tesserl_preference_opt.functional import (
     cpl_advantage_loss,
     cpl_ranked_loss,
     masked_mean,
-    sum_log_probs,
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
@@ -27,9 +26,9 @@ class CPLLoss(LossModule):
     """Contrastive preference learning (Hejna et al. 2024, arXiv:2310.13639), for torchrl's buffers and trainers.
 
     Reads pairs as `PreferenceLoss` does, without references; or ranked segments: ``trajectory`` ``[K, T]``, their
-    ``score`` ``[K]`` (the better the larger) and, where it is present, ``group`` ``[K]``, within which they are compared.
-    ``set_keys`` renames them all. Returns ``loss`` and metrics under TRL's names; a segment's reward is its advantage.
-    The paper trains by behaviour cloning first (`BehaviorCloningLoss`), for 40 % of its updates.
+    ``score`` ``[K]`` (the better the larger) and, where it is present, ``group`` ``[K]``, within which they are
+    compared. ``set_keys`` renames them all. Returns ``loss`` and metrics under TRL's names; a segment's reward is its
+    advantage. The paper trains by behaviour cloning first (`BehaviorCloningLoss`), for 40 % of its updates.
 
     Args:
         actor_network: a torchrl ``ProbabilisticActor`` of any action space, or a module that is called without
@@ -64,6 +63,7 @@ class CPLLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
+    actor_network: Any  # a module that `check_actor` accepts
 
     def __init__(
         self,
@@ -133,13 +133,13 @@ class CPLLoss(LossModule):
         keys = self.tensor_keys
         trajectory = tensordict.get(keys.trajectory, None)
         if trajectory is None:
-            segments, label = read_pairs(tensordict, keys)
-            policy = PolicyPass(self.actor_network, segments, keys.action)
-            loss, metrics = self._compare(policy, segments, label)
+            pair, label = read_pairs(tensordict, keys)
+            policy = PolicyPass(self.actor_network, pair, keys.action)
+            loss, metrics = self._compare(policy, pair, label)
         else:
-            segments = (read_segments(trajectory, keys.mask, "trajectory"),)
-            policy = PolicyPass(self.actor_network, segments, keys.action)
-            advantage = self._advantage(policy.log_probs[0], segments[0])
+            ranked = read_segments(trajectory, keys.mask, "trajectory")
+            policy = PolicyPass(self.actor_network, [ranked], keys.action)
+            advantage = self._advantage(policy.log_probs[0], ranked)
             score, group = get_entry(tensordict, keys.score).reshape(-1), tensordict.get(keys.group, None)
             loss = cpl_ranked_loss(advantage, score, group, bias=self.bias)
             metrics = _rank_metrics(advantage.detach(), score, group)
@@ -154,10 +154,8 @@ class CPLLoss(LossModule):
         chosen, rejected = map(self._advantage, policy.log_probs, segments)
         second_preferred = torch.zeros_like(chosen) if label is None else 1 - label
         loss = cpl_advantage_loss(chosen, rejected, second_preferred, bias=self.bias).mean()
-        sums = [
-            sum_log_probs(log_probs, each.mask)[0] for log_probs, each in zip(policy.log_probs, segments, strict=True)
-        ]
-        return loss, preference_metrics(chosen.detach(), rejected.detach(), *sums, label)
+        sums = [log_probs.sum(dim=-1) for log_probs in policy.log_probs]  # 0 on padding
+        return loss, preference_metrics(chosen.detach(), rejected.detach(), sums[0], sums[1], label)
 
     def _advantage(self, log_probs: Tensor, segments: Segments) -> Tensor:
         return cpl_advantage(
@@ -175,8 +173,9 @@ class CPLLoss(LossModule):
 class BehaviorCloningLoss(LossModule):
     """Behaviour cloning, ``-log pi(a, s)`` by the step: pretraining from the data that a preference loss takes.
 
-    Reads pairs as `CPLLoss` does; or, where there is no ``chosen``, steps ``[B]`` or padded segments ``[P, T]`` with the
-    policy's observations, ``action`` and, where it is present, ``mask``. Returns ``loss``, ``nll_loss`` and ``entropy``.
+    Reads pairs as `CPLLoss` does; or, where there is no ``chosen``, steps ``[B]`` or padded segments ``[P, T]`` with
+    the policy's observations, ``action`` and, where it is present, ``mask``. Returns ``loss``, ``nll_loss`` and
+    ``entropy``.
 
     Args:
         actor_network: see `CPLLoss`.
@@ -198,6 +197,7 @@ class BehaviorCloningLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
+    actor_network: Any  # a module that `check_actor` accepts
     out_keys = ["loss", "nll_loss", "entropy"]  # noqa: RUF012  # torchrl's name, an instance may overwrite it
     critic_network = None
     value_coef = 0.0

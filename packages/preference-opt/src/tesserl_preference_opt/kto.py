@@ -15,7 +15,7 @@ from torchrl.objectives import LossModule
 
 from tesserl_preference_opt.functional import kto_loss, sum_log_probs
 from tesserl_preference_opt.policy import PolicyPass, action_key, action_log_probs, check_actor
-from tesserl_preference_opt.reference import ReferencePolicy
+from tesserl_preference_opt.reference import ReferencePolicy, reference_source
 from tesserl_preference_opt.steps import Segments, Steps, get_entry, read_pairs, read_segments
 
 
@@ -23,13 +23,13 @@ class KTOLoss(LossModule):
     """KTO (Ethayarajh et al. 2024, arXiv:2402.01306): for success and failure, where nobody made pairs.
 
     Reads ``trajectory``, padded segments ``[P, T]`` with the policy's observations, ``action`` and ``mask``, and
-    ``desirable`` ``[P]``, bool; or pairs as `PreferenceLoss` does, whose chosen segments are good and whose rejected ones
-    are bad. ``set_keys`` renames them. Returns ``loss``, the reference point ``kl``, ``entropy``, and metrics under TRL's
-    names: ``chosen`` are the good ones, NaN where a batch has none.
+    ``desirable`` ``[P]``, bool; or pairs as `PreferenceLoss` does, whose chosen segments are good and whose rejected
+    ones are bad. ``set_keys`` renames them. Returns ``loss``, the reference point ``kl``, ``entropy``, and metrics
+    under TRL's names: ``chosen`` are the good ones, NaN where a batch has none.
 
-    The reference point needs what the reference makes of actions that were taken elsewhere, so that the reference policy
-    is held here; it is in the state dict, not among the parameters. Call `update_reference` after each optimisation
-    step. A batch needs two segments or more.
+    The reference point needs what the reference makes of actions that were taken elsewhere, so that the reference
+    policy is held here; it is in the state dict, not among the parameters. Call `update_reference` after each
+    optimisation step. A batch needs two segments or more.
 
     Args:
         actor_network: a torchrl ``ProbabilisticActor`` of any action space, or a module that is called without
@@ -61,8 +61,10 @@ class KTOLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
+    actor_network: Any  # a module that `check_actor` accepts
     out_keys = [  # noqa: RUF012  # torchrl's name, an instance may overwrite it
-        "loss", "kl", "entropy", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected",
+        "loss", "kl", "entropy",
+        "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected",
     ]  # fmt: skip
     critic_network = None
     value_coef = 0.0
@@ -92,10 +94,10 @@ class KTOLoss(LossModule):
         self.entropy_coef = entropy_coef
         if not beta > 0:
             raise ValueError(f"beta must be above 0, got {beta}")
-        if reference_network is None:
-            raise ValueError('KTO needs the reference policy itself, got None; use reference_network="copy"')
-        self.reference = ReferencePolicy.of(
-            actor_network, reference_network, reference_sync_interval, reference_update_rate
+        self.reference = ReferencePolicy(
+            reference_source(actor_network, reference_network),
+            sync_interval=reference_sync_interval,
+            update_rate=reference_update_rate,
         )
         self.set_keys(action=action_key(actor_network, "action"))
 
@@ -173,7 +175,9 @@ class KTOLoss(LossModule):
             return segments, torch.cat([good, 1 - good])
         single = read_segments(trajectory, keys.mask, "trajectory")
         if len(single.mask) < 2:
-            raise ValueError(f"a batch must have two segments or more, got {len(single.mask)}: KL needs others' actions")
+            raise ValueError(
+                f"a batch must have two segments or more, got {len(single.mask)}: KL needs others' actions"
+            )
         return (single,), get_entry(tensordict, keys.desirable).reshape(-1).float()
 
     def _sum(self, log_probs: Tensor, steps: Steps) -> Tensor:

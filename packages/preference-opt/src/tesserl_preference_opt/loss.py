@@ -24,7 +24,7 @@ from tesserl_preference_opt.functional.pairwise import (
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
-from tesserl_preference_opt.reference import ReferencePolicy
+from tesserl_preference_opt.reference import ReferencePolicy, reference_source
 from tesserl_preference_opt.steps import Segments, get_entry, pair_keys, read_pairs
 
 _Pair = tuple[Tensor, Tensor]
@@ -33,10 +33,10 @@ _Pair = tuple[Tensor, Tensor]
 class PreferenceLoss(LossModule):
     """Direct preference optimisation of a policy from pairs of segments, for torchrl's buffers and trainers.
 
-    Reads ``chosen`` and ``rejected``, padded segments ``[P, T]`` with the policy's observations, ``action`` and ``mask``;
-    unless a reference policy is held (or none is needed) their ``reference_log_prob`` ``[P, T]``; and where it is present
-    ``label`` ``[P]``, the probability that ``chosen`` is better: 0.5 for a tie. ``set_keys`` renames them. Returns
-    ``loss`` and metrics under TRL's names. Schedules assign the attributes (``loss.beta = 0.2``).
+    Reads ``chosen`` and ``rejected``, padded segments ``[P, T]`` with the policy's observations, ``action`` and
+    ``mask``; unless a reference policy is held (or none is needed) their ``reference_log_prob`` ``[P, T]``; and where
+    it is present ``label`` ``[P]``, the probability that ``chosen`` is better: 0.5 for a tie. ``set_keys`` renames
+    them. Returns ``loss`` and metrics under TRL's names. Schedules assign the attributes (``loss.beta = 0.2``).
 
     Networks are registered as they are and called directly. A reference that is held is in the state dict and not among
     the parameters; call `update_reference` after each optimisation step.
@@ -85,6 +85,7 @@ class PreferenceLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
+    actor_network: Any  # a module that `check_actor` accepts
 
     def __init__(
         self,
@@ -127,11 +128,20 @@ class PreferenceLoss(LossModule):
         self.value_coef = value_coef
         self.needs_reference = not (reference_free or set(self.loss_types) <= set(REFERENCE_FREE_LOSS_TYPES))
         self._check_options()
-        self.reference = ReferencePolicy.of(
-            actor_network, reference_network, reference_sync_interval, reference_update_rate
-        )
-        if self.reference is not None and not self.needs_reference:
-            raise ValueError(f"{', '.join(self.loss_types)} reads no reference here, got a reference_network; drop it")
+        self.reference: ReferencePolicy | None = None
+        if reference_network is not None:
+            if not self.needs_reference:
+                raise ValueError(f"{', '.join(self.loss_types)} reads no reference here, got one; leave it out")
+            self.reference = ReferencePolicy(
+                reference_source(actor_network, reference_network),
+                sync_interval=reference_sync_interval,
+                update_rate=reference_update_rate,
+            )
+        elif reference_sync_interval is not None or reference_update_rate != 1:
+            raise ValueError(
+                f"a reference must be held to be updated, got {reference_sync_interval=} and {reference_update_rate=} "
+                'without; use reference_network="copy"'
+            )
         self.set_keys(action=action_key(actor_network, "action"))
 
     @property
@@ -256,7 +266,9 @@ class PreferenceLoss(LossModule):
         averages = all(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
         if averages if self.length_normalize is None else self.length_normalize:
             log_probs, reference = _average(log_probs, lengths), reference and _average(reference, lengths)
-        chosen, rejected = log_probs if reference is None else (log_probs[0] - reference[0], log_probs[1] - reference[1])
+        chosen, rejected = (
+            log_probs if reference is None else (log_probs[0] - reference[0], log_probs[1] - reference[1])
+        )
         return self.beta * chosen.detach(), self.beta * rejected.detach()
 
     def _check_options(self) -> None:
@@ -265,7 +277,7 @@ class PreferenceLoss(LossModule):
                 f"loss_weights must be as many as loss types, got {self.loss_weights} for {self.loss_types}"
             )
         for loss_type in self.loss_types:
-            if loss_type == "kto":
+            if str(loss_type) == "kto":
                 raise ValueError("loss_type kto takes single segments, and a reference for its KL term; use KTOLoss")
             smoothing = self.label_smoothing if loss_type in SMOOTHED_LOSS_TYPES else 0.0
             check_preference_options(loss_type, self.beta, smoothing, self.f_divergence)

@@ -30,8 +30,8 @@ def preference_metrics(
         rewards_rejected: those of the others, ``[P]``.
         log_probs_chosen: log-probs of the preferred segments, ``[P]``.
         log_probs_rejected: those of the others, ``[P]``.
-        label: probability that the chosen one is better, ``[P]``: ties, 0.5, do not count for the accuracy, which is NaN
-            where all are ties; None for 1.
+        label: probability that the chosen one is better, ``[P]``: ties, 0.5, do not count for the accuracy, which is
+            NaN where all are ties; None for 1.
 
     Returns:
         Scalars, by TRL's names. The accuracy is the share of pairs whose chosen segment has the larger reward.

@@ -1,45 +1,34 @@
-"""Pairs of segments: the steps of each segment once, and which of two is better."""
+"""Pairs of segments, one of which is better."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from copy import copy
+from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
+from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
 from tesserl_preference_opt.steps import read_segments
 
-EXTRA = "extra"
-"""Entries below this key are kept with a segment and left out of batches: frames for a person to look at, and the like."""
-
-
-@dataclass(frozen=True)
-class SegmentBlock:
-    """Segments whose steps lie one after another in the same tensors, in memory or in a mapped file."""
-
-    steps: TensorDictBase  # [N]
-    start: Tensor  # int64 [S], where in steps a segment begins
-    length: Tensor  # int64 [S], at least 1
-    group: Tensor  # int64 [S], equal for segments that may be compared
+_INDEXED = ("chosen_segment", "rejected_segment", "label", "margin", "source_code")
 
 
 class PreferencePairs:
     """Pairs of trajectory segments, one of which is better.
 
-    A segment's steps are stored once, unpadded, however many pairs it is in; an index says which segments make a pair. A
-    batch is gathered on demand: ``pairs[index]`` is a TensorDict ``[n]`` of ``chosen`` and ``rejected`` (padded
-    ``[n, T]``, with the observations, ``action``, ``mask`` and what else is known by the step: ``reward``,
-    ``value_target``, ``reference_log_prob``), ``label`` and ``margin``. Padding repeats a segment's last step.
+    Segments are stored once, unpadded, however many pairs they are in; an index says which make a pair. A batch is
+    gathered on demand: ``pairs[index]`` is a TensorDict ``[n]`` of ``chosen`` and ``rejected`` (padded ``[n, T]``, with
+    the observations, ``action``, ``mask`` and what else is known by the step: ``reward``, ``value_target``,
+    ``reference_log_prob``), ``label`` and ``margin``. Padding repeats a segment's last step.
 
-    Nothing is copied by `select`, `split` and `concatenate`, nor when a store is loaded (`load_pairs`): steps stay in
-    mapped files.
+    No step is copied by `select`, `split` and `concatenate`, nor when a store is loaded: steps stay in mapped files.
 
     Args:
-        blocks: the segments.
-        chosen_segment: number of each pair's better segment, counted through all blocks, int64 ``[P]``.
+        pool: the segments.
+        chosen_segment: number of each pair's better segment, int64 ``[P]``.
         rejected_segment: of the other, int64 ``[P]``.
         label: probability that the chosen one is better, ``[P]``: 1, 0.5 for a tie, NaN for a pair that nobody has
             judged yet; None for 1.
@@ -52,7 +41,7 @@ class PreferencePairs:
 
     def __init__(
         self,
-        blocks: Sequence[SegmentBlock],
+        pool: SegmentPool,
         chosen_segment: Tensor,
         rejected_segment: Tensor,
         *,
@@ -61,15 +50,11 @@ class PreferencePairs:
         source: str | Sequence[str] = "score",
     ) -> None:
         num_pairs = len(chosen_segment)
-        self.blocks = tuple(blocks)
+        self.pool = pool
         self.chosen_segment, self.rejected_segment = chosen_segment, rejected_segment
         self.label = torch.ones(num_pairs) if label is None else label
         self.margin = torch.full((num_pairs,), torch.nan) if margin is None else margin
-        self.sources, self._source = _encode(source, num_pairs)
-        self.lengths = torch.cat([block.length for block in self.blocks])
-        self.group = torch.cat([block.group for block in self.blocks])
-        counts = torch.tensor([len(block.length) for block in self.blocks])
-        self._first_segment = (counts.cumsum(0) - counts).tolist()
+        self.sources, self.source_code = _encode(source, num_pairs)
         self._check()
 
     @classmethod
@@ -107,36 +92,25 @@ class PreferencePairs:
                 raise ValueError(f"every segment must have a valid step, got none in {name} {int(length.argmin())}")
             steps = side.exclude(mask_key)[segments.mask]
             blocks.append(SegmentBlock(steps, length.cumsum(0) - length, length, torch.full_like(length, -1)))
-        chosen_segment = torch.arange(len(chosen))
-        rejected_segment = chosen_segment + len(chosen)
-        return cls(blocks, chosen_segment, rejected_segment, label=label, margin=margin, source=source)
+        number = torch.arange(len(chosen))
+        return cls(SegmentPool(blocks), number, number + len(chosen), label=label, margin=margin, source=source)
 
     def __len__(self) -> int:
         return len(self.chosen_segment)
 
     @property
-    def num_segments(self) -> int:
-        """Number of segments."""
-        return len(self.lengths)
-
-    @property
-    def step_keys(self) -> list[NestedKey]:
-        """What is known by the step."""
-        return sorted(self.blocks[0].steps.keys(True, True), key=str)
-
-    @property
     def source(self) -> list[str]:
         """Who judged each pair."""
-        return [self.sources[code] for code in self._source.tolist()]
+        return [self.sources[code] for code in self.source_code.tolist()]
 
     @property
     def chosen(self) -> TensorDict:
-        """All chosen segments, padded: a copy, to look at."""
+        """All chosen segments, padded, ``[P, T]``: a copy, to look at."""
         return self[:].get("chosen")
 
     @property
     def rejected(self) -> TensorDict:
-        """All rejected segments, padded: a copy, to look at."""
+        """All rejected segments, padded, ``[P, T]``: a copy, to look at."""
         return self[:].get("rejected")
 
     def __getitem__(self, index: int | slice | Tensor) -> TensorDict:
@@ -155,11 +129,10 @@ class PreferencePairs:
         Raises:
             ValueError: a segment is longer than ``pad_to``.
         """
-        segment = torch.cat([self.chosen_segment[index], self.rejected_segment[index]])
-        both = self._gather(segment, pad_to)
         num_pairs = len(index)
-        source = {"chosen": both[:num_pairs], "rejected": both[num_pairs:]}
-        return TensorDict({**source, "label": self.label[index], "margin": self.margin[index]}, [num_pairs])
+        both = self.pool.gather(torch.cat([self.chosen_segment[index], self.rejected_segment[index]]), pad_to=pad_to)
+        sides = {"chosen": both[:num_pairs], "rejected": both[num_pairs:]}
+        return TensorDict({**sides, "label": self.label[index], "margin": self.margin[index]}, [num_pairs])
 
     def minibatches(
         self,
@@ -188,7 +161,7 @@ class PreferencePairs:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
-        for index in order.split(batch_size):
+        for index in torch.split(order, batch_size):
             if len(index) == batch_size or not drop_last:
                 yield self.batch(index, pad_to=pad_to)
 
@@ -198,25 +171,21 @@ class PreferencePairs:
         Args:
             index: which ones: a slice, int64 or bool.
         """
-        source = [self.sources[code] for code in self._source[index].tolist()]
-        return PreferencePairs(
-            self.blocks,
-            self.chosen_segment[index],
-            self.rejected_segment[index],
-            label=self.label[index],
-            margin=self.margin[index],
-            source=source,
-        )
+        return self._derive(**{name: getattr(self, name)[index] for name in _INDEXED})
 
     def split(
-        self, held_out_fraction: float, *, by: Literal["pair", "segment"] = "pair", generator: torch.Generator | None = None
+        self,
+        held_out_fraction: float,
+        *,
+        by: Literal["pair", "segment"] = "pair",
+        generator: torch.Generator | None = None,
     ) -> tuple[PreferencePairs, PreferencePairs]:
         """Hold pairs out.
 
         Args:
             held_out_fraction: of the pairs (or segments), in (0, 1).
-            by: ``"pair"`` splits the pairs: a segment may be on both sides, in different pairs. ``"segment"`` splits the
-                segments and leaves out the pairs between the two halves.
+            by: ``"pair"`` splits the pairs: a segment may be on both sides, in different pairs. ``"segment"`` splits
+                the segments and leaves out the pairs between the two halves.
             generator: source of randomness; default: torch's global one.
 
         Returns:
@@ -225,21 +194,17 @@ class PreferencePairs:
         Raises:
             ValueError: an option is out of its range, or one side would be empty.
         """
-        if not 0 < held_out_fraction < 1 or by not in ("pair", "segment"):
-            raise ValueError(f"held_out_fraction must be in (0, 1) and by pair or segment, got {held_out_fraction}, {by!r}")
+        if not 0 < held_out_fraction < 1:
+            raise ValueError(f"held_out_fraction must be in (0, 1), got {held_out_fraction}")
+        if by not in ("pair", "segment"):
+            raise ValueError(f"by must be pair or segment, got {by!r}")
+        count = len(self) if by == "pair" else len(self.pool)
+        is_out = torch.randperm(count, generator=generator) < round(held_out_fraction * count)
         if by == "pair":
-            order = torch.randperm(len(self), generator=generator)
-            num_held_out = round(held_out_fraction * len(self))
-            held_out = torch.zeros(len(self), dtype=torch.bool)
-            held_out[order[:num_held_out]] = True
-            train = ~held_out
+            held_out, train = is_out, ~is_out
         else:
-            order = torch.randperm(self.num_segments, generator=generator)
-            chosen_out, rejected_out = (
-                order[each] < held_out_fraction * self.num_segments
-                for each in (self.chosen_segment, self.rejected_segment)
-            )
-            held_out, train = chosen_out & rejected_out, ~chosen_out & ~rejected_out
+            chosen_out, rejected_out = is_out[self.chosen_segment], is_out[self.rejected_segment]
+            held_out, train = chosen_out & rejected_out, ~(chosen_out | rejected_out)
         if not held_out.any() or not train.any():
             raise ValueError(
                 f"there must be pairs on both sides, got {int(train.sum())} to train on and {int(held_out.sum())} held "
@@ -251,13 +216,13 @@ class PreferencePairs:
         """Return the pairs that somebody has judged."""
         return self.select(~self.label.isnan())
 
-    def relabel(self, preferred: Tensor, *, source: str) -> PreferencePairs:
+    def relabel(self, preferred: Tensor, *, source: str | Sequence[str]) -> PreferencePairs:
         """Return these pairs under other labels, on the same segments.
 
         Args:
             preferred: which segment of a pair is better, ``[P]``: 0 for the one called chosen so far, 1 for the other,
                 0.5 for a tie, NaN for unknown.
-            source: who says so.
+            source: who says so: one for all, or one for each pair.
 
         Raises:
             ValueError: a label is none of these, or there are not as many as pairs.
@@ -267,7 +232,7 @@ class PreferencePairs:
             raise ValueError(f"preferred must be 0, 0.5, 1 or NaN for each of {len(self)} pairs, got {preferred}")
         swap = preferred == 1
         return PreferencePairs(
-            self.blocks,
+            self.pool,
             torch.where(swap, self.rejected_segment, self.chosen_segment),
             torch.where(swap, self.chosen_segment, self.rejected_segment),
             label=torch.where(swap, 1.0, 1 - preferred.to(self.label)),
@@ -276,36 +241,87 @@ class PreferencePairs:
         )
 
     def with_steps(self, key: NestedKey, values: Sequence[Tensor]) -> PreferencePairs:
-        """Return these pairs with one more entry by the step (or another in its place).
+        """Return these pairs with one more entry by the step, or another in its place.
 
         Args:
             key: its name.
-            values: of each block's steps, ``[N, ...]``.
-
-        Raises:
-            ValueError: there are not as many as steps.
+            values: of the steps of each of the pool's blocks, ``[N, ...]``.
         """
-        blocks = []
-        for block, entry in zip(self.blocks, values, strict=True):
-            if len(entry) != len(block.steps):
-                raise ValueError(f"{key} must have {len(block.steps)} steps, got {len(entry)}")
-            steps = block.steps.copy()
-            blocks.append(replace(block, steps=steps.set(key, entry)))
-        return PreferencePairs(
-            blocks,
-            self.chosen_segment,
-            self.rejected_segment,
-            label=self.label,
-            margin=self.margin,
-            source=self.source,
-        )
+        return self._derive(pool=self.pool.set(key, values))
 
-    def segment(self, number: int) -> TensorDictBase:
-        """Return the steps of one segment, ``[length]``, with all that is known of them: a view.
+    def to(self, device: torch.device | str) -> PreferencePairs:
+        """Return these pairs on a device.
 
         Args:
-            number: of the segment, such as ``chosen_segment[i]``.
+            device: where to.
         """
-        block, local = self._locate(number)
-        start = int(block.start[local])
-        return block.steps[start : start + int(block.length[local])]
+        return self._derive(pool=self.pool.to(device), **{name: getattr(self, name).to(device) for name in _INDEXED})
+
+    def _derive(self, **changes: Any) -> PreferencePairs:
+        other = copy(self)
+        other.__dict__.update(changes)
+        return other
+
+    def _check(self) -> None:
+        num_pairs, num_segments = len(self), len(self.pool)
+        if not self.rejected_segment.shape == self.label.shape == self.margin.shape == (num_pairs,):
+            shapes = [tuple(each.shape) for each in (self.rejected_segment, self.label, self.margin)]
+            raise ValueError(
+                f"rejected_segment, label and margin must have an entry for each of {num_pairs} pairs, got {shapes}"
+            )
+        for name in ("chosen_segment", "rejected_segment"):
+            number = getattr(self, name)
+            wrong = (number < 0) | (number >= num_segments)
+            if wrong.any():
+                pair = int(wrong.int().argmax())
+                raise ValueError(f"{name} of pair {pair} must be in [0, {num_segments}), got {int(number[pair])}")
+
+
+def concatenate(parts: Sequence[PreferencePairs]) -> PreferencePairs:
+    """Put sets of pairs one after another; no step is copied, and blocks that no pair uses any more are let go.
+
+    Args:
+        parts: at least one; their segments have the same keys.
+
+    Returns:
+        All pairs.
+
+    Raises:
+        ValueError: there are none, or keys differ.
+    """
+    if not parts:
+        raise ValueError("there must be pairs to concatenate, got none")
+    blocks: dict[int, SegmentBlock] = {}
+    for part in parts:
+        used = part.pool.block_of(torch.cat([part.chosen_segment, part.rejected_segment]))
+        blocks |= {id(part.pool.blocks[number]): part.pool.blocks[number] for number in set(used.tolist())}
+    if not blocks:
+        return parts[0]
+    pool = SegmentPool(list(blocks.values()))
+    first = dict(zip(blocks, pool.first.tolist(), strict=True))
+    sides = []
+    for name in ("chosen_segment", "rejected_segment"):
+        numbers = []
+        for part in parts:
+            number = getattr(part, name)
+            shift = torch.tensor([first.get(id(block), 0) for block in part.pool.blocks]) - part.pool.first
+            numbers.append(number + shift[part.pool.block_of(number)])
+        sides.append(torch.cat(numbers))
+    return PreferencePairs(
+        pool,
+        *sides,
+        label=torch.cat([part.label for part in parts]),
+        margin=torch.cat([part.margin for part in parts]),
+        source=[name for part in parts for name in part.source],
+    )
+
+
+def _encode(source: str | Sequence[str], num_pairs: int) -> tuple[tuple[str, ...], Tensor]:
+    """Return the names of the judges, and the number of each pair's."""
+    if isinstance(source, str):
+        return (source,), torch.zeros(num_pairs, dtype=torch.int16)
+    if len(source) != num_pairs:
+        raise ValueError(f"there must be one source for each of {num_pairs} pairs, got {len(source)}")
+    code: dict[str, int] = {}
+    codes = [code.setdefault(name, len(code)) for name in source]
+    return tuple(code), torch.tensor(codes, dtype=torch.int16)

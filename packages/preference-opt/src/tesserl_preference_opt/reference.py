@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator
 from copy import deepcopy
 
 import torch
+from tensordict import NestedKey
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from tesserl_preference_opt.policy import action_log_probs, check_actor, policy_distribution
-from tesserl_preference_opt.steps import Steps
+from tesserl_preference_opt.pairs import PreferencePairs
+from tesserl_preference_opt.policy import PolicyPass, action_log_probs, check_actor, keeps_time, policy_distribution
+from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
+from tesserl_preference_opt.steps import Steps, read_segments
 
 
 class ReferencePolicy(nn.Module):
@@ -42,37 +45,7 @@ class ReferencePolicy(nn.Module):
         self.update_rate = update_rate
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
 
-    @classmethod
-    def of(
-        cls, policy: nn.Module, network: nn.Module | str | None, sync_interval: int | None, update_rate: float
-    ) -> ReferencePolicy | None:
-        """Make the reference of a loss.
-
-        Args:
-            policy: the loss's actor.
-            network: ``"copy"`` copies it, a policy is copied itself, None makes none.
-            sync_interval: see the class.
-            update_rate: see the class.
-
-        Returns:
-            The reference, or None.
-
-        Raises:
-            ValueError: an option is out of its range, or says how to update a reference that there is not.
-        """
-        if network is None:
-            if sync_interval is not None or update_rate != 1:
-                raise ValueError(
-                    f"reference_network must be given to be updated, got {sync_interval=} and {update_rate=} without; "
-                    'use reference_network="copy"'
-                )
-            return None
-        if isinstance(network, str) and network != "copy":
-            raise ValueError(f'reference_network must be "copy", a policy or None, got {network!r}')
-        network = policy if isinstance(network, str) else network
-        return cls(network, sync_interval=sync_interval, update_rate=update_rate)
-
-    def train(self, mode: bool = True) -> ReferencePolicy:
+    def train(self, mode: bool = True) -> ReferencePolicy:  # noqa: ARG002 (torch's signature)
         """Stay in evaluation mode.
 
         Args:
@@ -133,3 +106,72 @@ class ReferencePolicy(nn.Module):
         """
         distribution = policy_distribution(self.network, steps)
         return [action_log_probs(distribution, action, steps) for action in actions]
+
+
+def reference_source(actor_network: nn.Module, reference_network: nn.Module | str) -> nn.Module:
+    """Return the policy that a loss's reference is a copy of.
+
+    Args:
+        actor_network: the loss's actor.
+        reference_network: ``"copy"`` for the actor, or a policy.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(reference_network, nn.Module):
+        return reference_network
+    if reference_network == "copy":
+        return actor_network
+    raise ValueError(f'reference_network must be "copy" or a policy, got {reference_network!r}')
+
+
+@torch.no_grad()
+def precompute_reference_log_probs(
+    pairs: PreferencePairs, actor_network: nn.Module, *, chunk_size: int = 2**16, action_key: NestedKey = "action"
+) -> PreferencePairs:
+    """Add the log-probs of a reference policy to pairs, each step's once: for a reference that stays as it is.
+
+    Args:
+        pairs: with the policy's observations.
+        actor_network: the reference, see `check_actor`; run in evaluation mode, its mode left as it was.
+        chunk_size: steps in one pass, at least 1. A recurrent policy runs over whole segments, one after another where
+            they are longer.
+        action_key: name of the actions.
+
+    Returns:
+        Pairs whose steps have ``reference_log_prob``; everything else is shared with ``pairs``.
+
+    Raises:
+        TypeError: ``actor_network`` yields no distribution.
+        ValueError: ``chunk_size`` is below 1.
+    """
+    check_actor(actor_network)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    was_training = actor_network.training
+    actor_network.eval()
+    try:
+        blocks = [_block_log_probs(block, actor_network, chunk_size, action_key) for block in pairs.pool.blocks]
+    finally:
+        actor_network.train(was_training)
+    return pairs.with_steps("reference_log_prob", blocks)
+
+
+def _block_log_probs(block: SegmentBlock, actor_network: nn.Module, chunk_size: int, action_key: NestedKey) -> Tensor:
+    """Return log-probs of a block's steps, ``[N]``; 0 for those that are in no segment."""
+    num_steps = len(block.steps)
+    if keeps_time(actor_network):
+        longest = max(1, int(block.length.max()))
+        pool, parts = SegmentPool([block]), torch.split(torch.arange(len(block.length)), max(1, chunk_size // longest))
+        batches = [pool.gather(part) for part in parts]
+    else:
+        batches = [part.unsqueeze(0) for part in block.steps.split(chunk_size)]
+    rows = []
+    for batch in batches:
+        segments = read_segments(batch, "mask")
+        policy = PolicyPass(actor_network, [segments], action_key)
+        rows.append(policy.log_probs[0][segments.mask])
+    values = torch.cat(rows)
+    if not keeps_time(actor_network):
+        return values
+    return values.new_zeros(num_steps).index_copy(0, block.layout()[2], values)

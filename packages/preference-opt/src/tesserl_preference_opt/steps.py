@@ -173,10 +173,10 @@ class Steps:
             ``[P, T]`` for each batch of segments; 0 on padding, and no gradient from there.
         """
         if self.padded:
-            parts = values.split([len(mask) for mask in self.masks])
+            parts = torch.split(values, [len(mask) for mask in self.masks])
             return [torch.where(mask, part, 0.0) for mask, part in zip(self.masks, parts, strict=True)]
         segments = []
-        for part, mask, index in zip(values.split(self._counts), self.masks, self._index, strict=True):
+        for part, mask, index in zip(torch.split(values, self._counts), self.masks, self._index, strict=True):
             full = part if index is None else part.new_zeros(mask.numel()).index_copy(0, index, part)
             segments.append(full.view(mask.shape))
         return segments

@@ -1,12 +1,11 @@
 """Contrastive preference learning (CPL, Hejna et al. 2024, arXiv:2310.13639).
 
-A preference is taken for the larger sum of optimal advantages, which in maximum entropy RL are ``alpha log pi``: neither a
-reward nor a value is learned, and no reference policy is needed.
+A preference is taken for the larger sum of optimal advantages, which in maximum entropy RL are ``alpha log pi``:
+neither a reward nor a value is learned, and no reference policy is needed.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -76,9 +75,10 @@ def cpl_loss(
     Raises:
         ValueError: an option is out of its range, or shapes differ.
     """
-    options = {"alpha": alpha, "discount": discount, "length_normalize": length_normalize}
-    advantage_1 = cpl_advantage(log_probs_1, mask_1, **options)
-    advantage_2 = cpl_advantage(log_probs_2, mask_2, **options)
+    advantage_1, advantage_2 = (
+        cpl_advantage(log_probs, mask, alpha=alpha, discount=discount, length_normalize=length_normalize)
+        for log_probs, mask in ((log_probs_1, mask_1), (log_probs_2, mask_2))
+    )
     return cpl_advantage_loss(advantage_1, advantage_2, label, bias=bias)
 
 

@@ -29,8 +29,8 @@ def f_divergence_score(log_ratio: Tensor, kind: FDivergence = "reverse_kl", *, a
     """Score of a log-ratio under an f-divergence, ``f'(pi / reference)`` (f-DPO, Wang et al. 2023, arXiv:2309.16240).
 
     With ``u`` the ratio: ``reverse_kl`` is ``log u`` (DPO), ``forward_kl`` is ``-1 / u``, ``js_divergence`` is
-    ``log(u / (1 + u))`` and ``alpha_divergence`` is ``u^(alpha - 1) / (alpha - 1)``. Constants are left out: they cancel
-    between chosen and rejected. Exponents above 80 are cut.
+    ``log(u / (1 + u))`` and ``alpha_divergence`` is ``u^(alpha - 1) / (alpha - 1)``. Constants are left out: they
+    cancel between chosen and rejected. Exponents above 80 are cut.
 
     Args:
         log_ratio: policy's minus reference's log-prob, ``[P]``.
@@ -265,8 +265,8 @@ def _check_shapes(policy: Tensor, *others: Tensor | None) -> None:
     for other in others:
         if other is not None and other.shape != policy.shape:
             raise ValueError(
-                f"log-probs must have one shape, that of policy_chosen {tuple(policy.shape)}, got {tuple(other.shape)}; "
-                "one entry per pair"
+                f"log-probs must have one shape, that of policy_chosen {tuple(policy.shape)}, got "
+                f"{tuple(other.shape)}; one entry per pair"
             )
     if policy.dim() != 1:
         raise ValueError(f"log-probs must be sums over segments, [P], got {tuple(policy.shape)}; use sum_log_probs")

@@ -1,0 +1,138 @@
+"""Segments of trajectories, stored once and gathered on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+
+EXTRA = "extra"
+"""Entries below this key stay with a segment and are left out of batches, such as frames for a person to look at."""
+
+
+@dataclass(frozen=True)
+class SegmentBlock:
+    """Segments whose steps lie in the same tensors, in memory or in a mapped file."""
+
+    steps: TensorDictBase  # [N]
+    start: Tensor  # int64 [S], where in steps a segment begins
+    length: Tensor  # int64 [S], at least 1
+    group: Tensor  # int64 [S], equal for segments that share a start or a map; -1 for unknown
+
+    def layout(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return of every step of every segment the segment, the place in it, and the index in ``steps``."""
+        segment = torch.repeat_interleave(torch.arange(len(self.length), device=self.length.device), self.length)
+        place = torch.arange(len(segment), device=segment.device) - (self.length.cumsum(0) - self.length)[segment]
+        return segment, place, self.start[segment] + place
+
+
+class SegmentPool:
+    """Segments, numbered through all blocks.
+
+    Args:
+        blocks: at least one, with the same keys.
+
+    Raises:
+        ValueError: there is none, or keys, shapes or dtypes differ.
+    """
+
+    def __init__(self, blocks: Sequence[SegmentBlock]) -> None:
+        if not blocks:
+            raise ValueError("a pool must have segments, got none")
+        self.blocks = tuple(blocks)
+        layouts = [{key: (e.dtype, e.shape[1:]) for key, e in each.steps.items(True, True)} for each in blocks]
+        if any(layout != layouts[0] for layout in layouts):
+            raise ValueError(f"all segments must have the same keys, dtypes and shapes, got {layouts}")
+        self.keys: list[NestedKey] = sorted(layouts[0], key=str)
+        self.length = torch.cat([block.length for block in self.blocks])
+        self.group = torch.cat([block.group for block in self.blocks])
+        counts = torch.tensor([len(block.length) for block in self.blocks], device=self.length.device)
+        self.first = counts.cumsum(0) - counts  # number of each block's first segment
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def segment(self, number: int) -> TensorDictBase:
+        """Return the steps of one segment, ``[length]``, with all that is known of them: a view.
+
+        Args:
+            number: of the segment.
+        """
+        which = int(self.block_of(torch.tensor(number)))
+        block, local = self.blocks[which], number - int(self.first[which])
+        start = int(block.start[local])
+        return block.steps[start : start + int(block.length[local])]
+
+    def block_of(self, segment: Tensor) -> Tensor:
+        """Return the block of each segment.
+
+        Args:
+            segment: numbers, int64.
+        """
+        return torch.searchsorted(self.first, segment.to(self.first.device), right=True) - 1
+
+    def gather(
+        self, segment: Tensor, *, pad_to: int | None = None, keys: Sequence[NestedKey] | None = None
+    ) -> TensorDict:
+        """Copy segments into a batch, padded by their last steps.
+
+        Args:
+            segment: numbers, int64 ``[n]``.
+            pad_to: length ``T``; None for that of the longest among them.
+            keys: entries to copy; None for all but `EXTRA`.
+
+        Returns:
+            These entries and ``mask``, ``[n, T]``.
+
+        Raises:
+            ValueError: a segment is longer than ``pad_to``.
+        """
+        length = self.length[segment]
+        longest = int(length.max()) if len(length) else 0
+        if pad_to is not None and longest > pad_to:
+            raise ValueError(f"pad_to must be at least the longest segment {longest}, got {pad_to}")
+        offset = torch.arange(longest if pad_to is None else pad_to, device=length.device)
+        step = torch.minimum(offset, length.unsqueeze(1) - 1)  # [n, T]
+        entries: dict[NestedKey, Tensor] = {"mask": offset < length.unsqueeze(1)}
+        if keys is None:
+            keys = [key for key in self.keys if not (isinstance(key, tuple) and key[0] == EXTRA)]
+        block_of = self.block_of(segment)
+        for number, block in enumerate(self.blocks):
+            rows = slice(None) if len(self.blocks) == 1 else (block_of == number).nonzero().squeeze(-1)
+            index = (block.start[segment[rows] - self.first[number]].unsqueeze(1) + step[rows]).flatten()
+            for key in keys:
+                entry = block.steps.get(key)
+                taken = entry.index_select(0, index).view(-1, step.shape[1], *entry.shape[1:])
+                if len(self.blocks) == 1:
+                    entries[key] = taken
+                else:
+                    entries.setdefault(key, taken.new_empty((*step.shape, *entry.shape[1:])))[rows] = taken
+        return TensorDict(entries, step.shape)
+
+    def set(self, key: NestedKey, values: Sequence[Tensor]) -> SegmentPool:
+        """Return these segments with one more entry by the step, or another in its place.
+
+        Args:
+            key: its name.
+            values: of each block's steps, ``[N, ...]``.
+        """
+        blocks = zip(self.blocks, values, strict=True)
+        return SegmentPool([replace(block, steps=block.steps.copy().set(key, entry)) for block, entry in blocks])
+
+    def to(self, device: torch.device | str) -> SegmentPool:
+        """Return these segments on a device.
+
+        Args:
+            device: where to.
+        """
+        return SegmentPool(
+            [
+                SegmentBlock(
+                    each.steps.to(device), each.start.to(device), each.length.to(device), each.group.to(device)
+                )
+                for each in self.blocks
+            ]
+        )

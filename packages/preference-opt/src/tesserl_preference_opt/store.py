@@ -1,0 +1,255 @@
+"""Pairs on disk: safetensors for steps, JSON lines for pairs and labels; mapped on load, never unpickled.
+
+A store is a directory:
+
+- ``manifest.json``: ``format`` (``"tesserl-preference-pairs"``), ``format_version`` (1) and ``files``, in order: of
+  each its ``name``, ``kind``, ``size`` in bytes, ``sha256``, and ``count`` of segments or pairs.
+- ``segments-00000.safetensors`` (kind ``segments``): ``start``, ``length`` and ``group``, int64 ``[S]``; and everything
+  that is known by the step, ``[N, ...]``, as ``steps/observation``, ``steps/action``, ... with ``/`` between nested
+  keys.
+- ``pairs-00000.jsonl`` (kind ``pairs``), one pair a line: ``chosen`` and ``rejected`` (segments, counted through all
+  files), ``label`` (1, 0.5 for a tie, null for a pair that nobody has judged), ``margin`` (a number or null),
+  ``source``.
+- ``labels.jsonl``, where people judge, one judgement a line, the last of a pair counts: ``pair`` (counted through all
+  files), ``choice`` (``"first"``, the one called chosen in the pair's line, ``"second"``, ``"tie"``, or ``"skip"``),
+  ``source``, ``time`` (seconds since the epoch).
+
+Files of a manifest never change. They are written under another name, synced and renamed, and the manifest, written
+last, is replaced in one step: a store is what it was before or what it is after. Only ``labels.jsonl`` grows, line by
+line, each synced.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tensordict import NestedKey, TensorDict
+from torch import Tensor
+
+from tesserl_preference_opt.files import (
+    StoreError,
+    describe,
+    json_lines,
+    read_manifest,
+    replacing,
+    sync,
+    verify_file,
+    write_manifest,
+)
+from tesserl_preference_opt.labels import PREFERRED, read_labels
+from tesserl_preference_opt.pairs import PreferencePairs
+from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
+
+_FILE_BYTES = 64 * 2**20  # of steps in a file: what writing needs in memory
+_STEPS = "steps/"
+_COLUMNS = ("chosen", "rejected", "label", "margin", "source")
+
+
+def save_pairs(pairs: PreferencePairs, path: str | Path) -> Path:
+    """Write pairs and the segments that they use.
+
+    Args:
+        pairs: to be written.
+        path: directory of the store; it must not exist.
+
+    Returns:
+        The directory.
+
+    Raises:
+        StoreError: ``path`` exists.
+    """
+    path = Path(path)
+    if path.exists():
+        raise StoreError(f"{path} must not exist, a store is not overwritten; use append_pairs, or another directory")
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _write(pairs, partial, [])
+    partial.rename(path)
+    sync(path.parent)
+    return path
+
+
+def append_pairs(pairs: PreferencePairs, path: str | Path) -> None:
+    """Add pairs and the segments that they use to a store.
+
+    Args:
+        pairs: to be added; their segments have the keys, dtypes and shapes of those that are there.
+        path: directory of the store.
+
+    Raises:
+        StoreError: there is no store, or the segments differ from those that are there.
+    """
+    path = Path(path)
+    files = read_manifest(path)
+    there = next((_read_block(path / each["name"]) for each in files if each["kind"] == "segments"), None)
+    try:
+        SegmentPool([*pairs.pool.blocks, *([] if there is None else [there])])
+    except ValueError as error:
+        raise StoreError(f"{path} holds other segments: {error}") from error
+    _write(pairs, path, files)
+
+
+def load_pairs(path: str | Path, *, unlabelled: bool = False, verify: bool = True) -> PreferencePairs:
+    """Open a store: steps stay in mapped files and are read when a batch needs them.
+
+    Args:
+        path: directory of the store.
+        unlabelled: whether pairs that nobody has judged, or that a person skipped, are among the result; with them, a
+            pair has the number that ``labels.jsonl`` gives it.
+        verify: whether digests are compared, which reads every file once. Sizes always are.
+
+    Returns:
+        The pairs, under the labels of ``labels.jsonl`` where it has one.
+
+    Raises:
+        StoreError: a file is missing or damaged, or a line cannot be read.
+    """
+    path = Path(path)
+    files = read_manifest(path)
+    for entry in files:
+        verify_file(path / entry["name"], entry, digest=verify)
+    blocks = [_read_block(path / entry["name"]) for entry in files if entry["kind"] == "segments"]
+    if not blocks:
+        raise StoreError(f"{path} must hold segments, got none; save pairs into it")
+    pool, columns = SegmentPool(blocks), _Columns()
+    for entry in files:
+        if entry["kind"] == "pairs":
+            columns.read(path / entry["name"], num_segments=len(pool))
+    pairs = columns.pairs(pool)
+    labels = read_labels(path)
+    if labels:
+        preferred, source = 1 - pairs.label, pairs.source
+        for pair, (choice, who) in labels.items():
+            preferred[pair], source[pair] = PREFERRED[choice], who
+        pairs = pairs.relabel(preferred, source=source)
+    return pairs if unlabelled else pairs.labelled()
+
+
+@dataclass
+class _Columns:
+    """Pairs as they are read: 30 bytes each."""
+
+    chosen: array[int] = field(default_factory=lambda: array("q"))
+    rejected: array[int] = field(default_factory=lambda: array("q"))
+    label: array[float] = field(default_factory=lambda: array("f"))
+    margin: array[float] = field(default_factory=lambda: array("f"))
+    source: list[str] = field(default_factory=list)
+
+    def read(self, path: Path, *, num_segments: int) -> None:
+        """Read a file of pairs."""
+        names: dict[str, str] = {}  # one string for each judge, not for each pair
+        for where, line in json_lines(path):
+            try:
+                chosen, rejected, label, margin, source = (line[name] for name in _COLUMNS)
+                right = 0 <= chosen < num_segments and 0 <= rejected < num_segments and label in (1, 0.5, None)
+                self.chosen.append(chosen)
+                self.rejected.append(rejected)
+                self.label.append(math.nan if label is None else label)
+                self.margin.append(math.nan if margin is None else margin)
+                self.source.append(names.setdefault(source, source))
+            except (KeyError, TypeError):
+                right = False
+            if not right:
+                raise StoreError(
+                    f"{where}: a pair must have chosen and rejected in [0, {num_segments}), a label of 1, 0.5 or null, "
+                    f"a margin or null, and a source, got {line}"
+                )
+
+    def pairs(self, pool: SegmentPool) -> PreferencePairs:
+        """Return the pairs."""
+        return PreferencePairs(
+            pool,
+            torch.tensor(self.chosen, dtype=torch.int64),
+            torch.tensor(self.rejected, dtype=torch.int64),
+            label=torch.tensor(self.label),
+            margin=torch.tensor(self.margin),
+            source=self.source,
+        )
+
+
+def _write(pairs: PreferencePairs, directory: Path, files: list[dict[str, Any]]) -> None:
+    """Write the files of pairs and of their segments, then the manifest."""
+    used = torch.unique(torch.cat([pairs.chosen_segment, pairs.rejected_segment]))
+    num_before = sum(entry["count"] for entry in files if entry["kind"] == "segments")
+    files = list(files)
+    block_of = pairs.pool.block_of(used)
+    for number, block in enumerate(pairs.pool.blocks):
+        for part in _parts(block, used[block_of == number] - pairs.pool.first[number]):
+            name = f"segments-{len(files):05d}.safetensors"
+            with replacing(directory / name) as partial:
+                save_file(_tensors(block, part), partial)
+            files.append(describe(directory / name, "segments", len(part)))
+    chosen, rejected = (
+        (torch.searchsorted(used, each) + num_before).tolist()
+        for each in (pairs.chosen_segment, pairs.rejected_segment)
+    )
+    name = f"pairs-{len(files):05d}.jsonl"
+    with replacing(directory / name) as partial, partial.open("w", encoding="utf-8") as handle:
+        columns = (chosen, rejected, pairs.label.tolist(), pairs.margin.tolist(), pairs.source)
+        for values in zip(*columns, strict=True):
+            line = dict(zip(_COLUMNS, map(_finite, values), strict=True))
+            handle.write(json.dumps(line) + "\n")
+    files.append(describe(directory / name, "pairs", len(pairs)))
+    write_manifest(directory, files)
+
+
+def _parts(block: SegmentBlock, segments: Tensor) -> Iterator[Tensor]:
+    """Split a block's segments into those of files of `_FILE_BYTES`."""
+    step_bytes = sum(entry[0].numel() * entry.element_size() for entry in block.steps.values(True, True))
+    file_of = block.length[segments].cumsum(0) * step_bytes // _FILE_BYTES
+    _, counts = torch.unique_consecutive(file_of, return_counts=True)
+    return iter(torch.split(segments, counts.tolist()) if len(segments) else ())
+
+
+def _tensors(block: SegmentBlock, segments: Tensor) -> dict[str, Tensor]:
+    """Return the tensors of a file."""
+    own = SegmentBlock(block.steps, block.start[segments], block.length[segments], block.group[segments])
+    index = own.layout()[2]
+    steps = {
+        _STEPS + "/".join(key if isinstance(key, tuple) else (key,)): entry[index].contiguous().cpu()
+        for key, entry in block.steps.items(True, True)
+    }
+    start = own.length.cumsum(0) - own.length
+    return {**steps, "start": start.cpu(), "length": own.length.cpu(), "group": own.group.cpu()}
+
+
+def _read_block(path: Path) -> SegmentBlock:
+    """Map a file of segments."""
+    try:
+        with safe_open(path, "pt") as handle:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no mapping)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    table = [tensors.pop(name, None) for name in ("start", "length", "group")]
+    lengths = {len(each) for each in tensors.values()}
+    if any(each is None for each in table) or len(lengths) != 1:
+        raise StoreError(
+            f"{path} must have start, length, group and equally many steps of each key, got {sorted(tensors)}"
+        )
+    start, length, group = table
+    num_steps = lengths.pop()
+    if not len(start) == len(length) == len(group) or ((start < 0) | (length < 1) | (start + length > num_steps)).any():
+        raise StoreError(f"{path} must have segments within its {num_steps} steps, got others")
+    entries: dict[NestedKey, Tensor] = {_nested(name.removeprefix(_STEPS)): tensor for name, tensor in tensors.items()}
+    return SegmentBlock(TensorDict(entries, [num_steps]), start, length, group)
+
+
+def _nested(name: str) -> NestedKey:
+    parts = tuple(name.split("/"))
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _finite(value: Any) -> Any:
+    """Return None for a number that JSON has no word for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
