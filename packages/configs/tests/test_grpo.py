@@ -16,8 +16,17 @@ grpo: {group_size: 3, num_groups: 5}
 BROKEN = {
     "starts_can_be_set": (
         ["environment.vectorization=vector_entry_point"],
-        "--set environment.vectorization: environment.vectorization: grpo gives each environment its start, those of "
-        "vector_entry_point are reset together; choose sync",
+        "--set environment.vectorization: environment.vectorization: grpo.starts gives each environment its start, "
+        "those of vector_entry_point are reset together; choose sync",
+    ),
+    "states of atari": (
+        [
+            "environment={id: ALE/Pong-v5, vectorization: atari}",
+            "nn={vision: {kind: cnn}}",
+            "grpo.starts={kind: state}",
+        ],
+        "--set grpo.starts: grpo.starts.kind: vectorization atari starts games by seeds alone, got state; choose seed, "
+        "or sync there",
     ),
     "minibatches_hold_trajectories": (
         ["grpo.num_minibatches=16"],
@@ -135,6 +144,7 @@ def test_a_number_out_of_range_is_refused_with_its_bound(errors_in, override):
         ["grpo.starts={kind: level, num_levels: 5}", "grpo.zero_variance={kind: resample}"],
         ["grpo.starts={kind: state, num_starts: 7}", "grpo.zero_variance={kind: drop}"],
         ["environment.vectorization=async"],
+        ["environment={id: ALE/Pong-v5, vectorization: atari}", "nn={vision: {kind: cnn}}"],
     ],
     ids=lambda overrides: overrides[-1],
 )

@@ -21,8 +21,8 @@ LOSSES = [kind_of(block) for block in blocks_in(PairLoss)]
 BROKEN = {
     "starts_can_be_set": (
         [ONLINE, "environment.vectorization=vector_entry_point"],
-        "--set environment.vectorization: environment.vectorization: online pairs give each environment its start, "
-        "those of vector_entry_point are reset together; choose sync",
+        "--set environment.vectorization: environment.vectorization: pairs.source.starts gives each environment its "
+        "start, those of vector_entry_point are reset together; choose sync",
     ),
     "lengths_have_a_range": (
         ["pairs.source={kind: online, segments: {kind: variable, min_length: 65}}"],

@@ -103,6 +103,26 @@ def atari_is_configured_in_its_block(config: RunConfig) -> Iterator[Problem]:
         yield Problem("environment.kwargs", "vectorization atari has its options in environment.atari; remove them")
 
 
+def check_starts(config: RunConfig, path: str, kind: str) -> Iterator[Problem]:
+    """A start is given to single environments, a state or a level to those that can be wrapped.
+
+    Args:
+        config: the whole configuration.
+        path: of the ``starts`` block.
+        kind: its kind.
+    """
+    vectorization = config.environment.vectorization
+    if vectorization == "vector_entry_point":
+        yield Problem(
+            "environment.vectorization",
+            f"{path} gives each environment its start, those of vector_entry_point are reset together; choose sync",
+        )
+    elif vectorization == "atari" and kind != "seed":
+        yield Problem(
+            f"{path}.kind", f"vectorization atari starts games by seeds alone, got {kind}; choose seed, or sync there"
+        )
+
+
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     images_are_seen,
     telemetry_is_seen,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from tesserl_configs.environment_rules import check_starts
 from tesserl_configs.errors import Problem
 from tesserl_configs.schedules import values_of
 
@@ -13,12 +14,8 @@ if TYPE_CHECKING:
 
 
 def starts_can_be_set(config: RunConfig) -> Iterator[Problem]:
-    """A start is set in single environments."""
-    if config.environment.vectorization == "vector_entry_point":
-        yield Problem(
-            "environment.vectorization",
-            "grpo gives each environment its start, those of vector_entry_point are reset together; choose sync",
-        )
+    """The trajectories of a group share their start."""
+    return check_starts(config, "grpo.starts", config.grpo.starts.kind)
 
 
 def minibatches_hold_trajectories(config: RunConfig) -> Iterator[Problem]:

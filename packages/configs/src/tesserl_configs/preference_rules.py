@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from tesserl_configs.environment_rules import check_starts
 from tesserl_configs.errors import Problem
 
 if TYPE_CHECKING:
@@ -16,12 +17,10 @@ SORTED = ("aot", "aot_unpaired")
 
 
 def starts_can_be_set(config: RunConfig) -> Iterator[Problem]:
-    """A start is set in single environments."""
-    if config.pairs.source.kind != "offline" and config.environment.vectorization == "vector_entry_point":
-        yield Problem(
-            "environment.vectorization",
-            "online pairs give each environment its start, those of vector_entry_point are reset together; choose sync",
-        )
+    """The trajectories of a group share their start."""
+    source = config.pairs.source
+    if source.kind != "offline":
+        yield from check_starts(config, "pairs.source.starts", source.starts.kind)
 
 
 def lengths_have_a_range(config: RunConfig) -> Iterator[Problem]:
