@@ -88,6 +88,17 @@ ppo:
   num_minibatches: 3
   clip_epsilon: {kind: linear, knots: [[0, 0.3], [200, 0.1]]}
 """,
+    "grpo": """
+algorithm: grpo
+grpo:
+  group_size: 4
+  num_groups: 2
+  advantages: {kind: to_go, baseline: alive}
+  loss: {kind: clip}
+  reduction: dapo
+  num_epochs: 2
+  num_minibatches: 3
+""",
 }
 
 TASKS = {

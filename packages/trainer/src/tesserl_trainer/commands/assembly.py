@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 from tesserl_configs import RunConfig, value_at
+from tesserl_grpo import GRPOLoss
 from tesserl_iqn.replay import NStepWindow
 from tesserl_trainer.commands.evaluate import play
-from tesserl_trainer.loops import off_policy, on_policy
+from tesserl_trainer.loops import groups, off_policy, on_policy
 from tesserl_trainer.run.checkpoint import Checkpoints
-from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.run.collect import Collector, Episode
 from tesserl_trainer.run.evaluate import Evaluation
+from tesserl_trainer.run.groups import GroupCollector
 from tesserl_trainer.run.journal import Intervals, Journal, Loop
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.logging import MetricsLog
@@ -22,9 +25,9 @@ from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.run.workers import close
 from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import make_environments, worker_seeds
-from tesserl_trainer.wiring.learning import Algorithm
+from tesserl_trainer.wiring.grpo import build_starts
+from tesserl_trainer.wiring.learning import Algorithm, observing_rollouts
 from tesserl_trainer.wiring.networks import build_network, make_layout
-from tesserl_trainer.wiring.ppo import observing_rollouts
 from tesserl_trainer.wiring.replay import build_replay
 
 
@@ -40,13 +43,21 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
     Returns:
         The loop, at step 0, with its log not yet open.
     """
-    environments = make_environments(config.environment, config.environment.num_envs)
+    grouped = config.algorithm == "grpo"
+    environments = make_environments(
+        config.environment,
+        config.environment.num_envs,
+        groups=grouped,
+        restorable=grouped and config.grpo.starts.kind == "state",
+        max_length=config.grpo.max_length if grouped else None,
+    )
     stack.push(lambda kind, *_: close(environments, failed=kind is not None))
     spaces = environments.single_observation_space, environments.single_action_space
     layout = make_layout(config, spaces[0])
     algorithm = build_algorithm(config, build_network(config, *spaces))
+    starts = build_starts(config, environments) if grouped else None
     collector = Collector(
-        environments,
+        starts or environments,
         layout,
         algorithm.act,
         seeds=worker_seeds(config.seed, environments),
@@ -54,13 +65,14 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
         on_start=getattr(algorithm.policy, "start", None),
     )
 
-    def journal(*schedules: Scheduled) -> Journal:
-        return _journal(
-            config, run_dir, algorithm, layout, collector, [*algorithm.schedules, *schedules], progress, stack
-        )
+    def journal(source: Collector | GroupCollector, *schedules: Scheduled) -> Journal:
+        both = [*algorithm.schedules, *schedules]
+        return _journal(config, run_dir, algorithm, layout, source.pop_episodes, both, progress, stack)
 
+    if starts is not None:
+        return _groups(config, algorithm, GroupCollector(collector, starts, algorithm.policy, layout.keys), journal)
     if config.algorithm == "ppo":
-        return _on_policy(config, algorithm, layout, collector, journal())
+        return _on_policy(config, algorithm, layout, collector, journal(collector))
     return _off_policy(config, algorithm, collector, run_dir, journal)
 
 
@@ -79,7 +91,7 @@ def _off_policy(
         NStepWindow(iqn.num_steps, iqn.discount),
         replay,
         off_policy.Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size),
-        journal(*schedules),
+        journal(collector, *schedules),
     )
 
 
@@ -108,6 +120,32 @@ def _on_policy(
     )
 
 
+def _groups(
+    config: RunConfig, algorithm: Algorithm, collector: GroupCollector, journal: Callable[..., Journal]
+) -> Loop:
+    grpo = config.grpo
+    attempts = grpo.zero_variance.max_attempts if grpo.zero_variance.kind == "resample" else 1
+    return groups.GroupLoop(
+        _learner(algorithm, grpo.max_grad_norm),
+        cast("GRPOLoss", algorithm.loss),
+        collector,
+        groups.Scoring(
+            credit=grpo.advantages.kind,
+            baseline=grpo.advantages.baseline,
+            scale=grpo.advantages.scale,
+            discount=grpo.discount,
+            zero_variance=grpo.zero_variance.kind,
+            truncation=grpo.truncation,
+            reduction=grpo.reduction,
+            max_length=grpo.max_length,
+        ),
+        observing_rollouts(algorithm.policy.network),
+        groups.Pace(grpo.num_groups, grpo.num_epochs, grpo.num_minibatches, attempts),
+        journal(collector),
+        config.device,
+    )
+
+
 def _learner(algorithm: Algorithm, max_grad_norm: float | None) -> Learner:
     return Learner(
         loss=algorithm.loss,
@@ -124,7 +162,7 @@ def _journal(
     run_dir: Path,
     algorithm: Algorithm,
     layout: ObservationLayout,
-    collector: Collector,
+    pop_episodes: Callable[[], list[Episode]],
     schedules: list[Scheduled],
     progress: ProgressDisplay,
     stack: ExitStack,
@@ -136,7 +174,7 @@ def _journal(
     return Journal(
         Intervals(config.total_steps, config.logging.interval, config.evaluation.interval, config.checkpoint.interval),
         schedules,
-        collector.pop_episodes,
+        pop_episodes,
         _evaluator(config, algorithm, layout, stack),
         Checkpoints(run_dir, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best),
         log,

@@ -115,7 +115,7 @@ def _program(config: RunConfig, policy: Any, num_taus: int | None) -> Program:
         return QuantileProgram(policy.network, taus if policy.risk is None else distort_taus(taus, *policy.risk))
     if num_taus is not None:
         raise ValueError(f"--taus is for the quantile networks of iqn, got it for a policy of {config.algorithm}")
-    return ActorCriticProgram(policy.network)
+    return ActorCriticProgram(policy.network, has_value=config.algorithm == "ppo")
 
 
 @click.command(name="export", help="Write a trained policy as one checked file: ONNX or pt2.")

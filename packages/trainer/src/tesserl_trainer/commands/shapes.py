@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tesserl_configs import RunConfig
+from tesserl_nn_components import RecurrentBody
 from tesserl_trainer.wiring.environments import make_environments
 from tesserl_trainer.wiring.networks import build_network, make_layout
 
 BATCH = 2
-"""Size of the batch of the dry run; each observation has ``iqn.num_taus`` taus."""
+"""Size of the batch of the dry run; each observation has ``iqn.num_taus`` taus, or is one step of an episode."""
 
 
 @dataclass
@@ -44,10 +45,15 @@ def network_layers(config: RunConfig) -> list[Layer]:
     finally:
         environments.close()
     with torch.device("meta"):
-        network = build_network(config, *spaces)
-        shapes = {**make_layout(config, spaces[0]).shapes, "taus": (config.iqn.num_taus,)}
-        keys: Any = network.in_keys
-        return dry_run(network, [torch.zeros(BATCH, *shapes[key]) for key in keys])
+        network: Any = build_network(config, *spaces)
+        shapes = dict(make_layout(config, spaces[0]).shapes)
+        if config.algorithm == "iqn":
+            shapes["taus"] = (config.iqn.num_taus,)
+        inputs = [torch.zeros(BATCH, *shape) for shape in shapes.values()]
+        if getattr(network, "state_keys", ()):
+            is_init = torch.ones(BATCH, 1, dtype=torch.bool)
+            inputs += [is_init, *network.body.initial_state(BATCH)]
+        return dry_run(network, inputs)
 
 
 def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:
@@ -69,7 +75,14 @@ def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:
             layer.inputs, layer.output = _shapes(arguments), _shapes(output)
             called[layer.name] = layer
 
+    def note_memory(body: Any, arguments: tuple[Any, ...], output: Any) -> None:
+        # a single step calls the cells of the recurrent layers, not the layers
+        features = torch.empty(BATCH, body.memory.input_size, device="meta")
+        note(body.memory, (features, *arguments[-len(body.state_keys) :]), output)
+
     handles = [module.register_forward_hook(note) for module in layers]
+    bodies = [module for module in network.modules() if isinstance(module, RecurrentBody)]
+    handles += [body.register_forward_hook(note_memory) for body in bodies]
     network.eval()(*inputs)
     for handle in handles:
         handle.remove()

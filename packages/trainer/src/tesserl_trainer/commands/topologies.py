@@ -28,7 +28,7 @@ HF = {
 }
 """Models that stand for those of Hugging Face; nothing is downloaded."""
 MLPS = ("mlp", "mlp")
-BASE = "nn.vision, nn.vector, nn.fusion and nn.heads at their defaults but for the kinds; dueling quantile heads"
+BASE = "nn: at its defaults but for the kinds, without memory; dueling quantile heads, one body for policy and value"
 
 
 @click.command(name="topologies", help="Print every network that can be built, with sizes and tokens.")

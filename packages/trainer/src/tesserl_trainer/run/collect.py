@@ -121,6 +121,13 @@ class Collector:
             buffers.filled_version = self.version
         return buffers.batch
 
+    def restart(self) -> None:
+        """Resets all environments before the next step; running episodes are forgotten."""
+        self._current = None
+        self._resetting[:] = False
+        self._returns[:] = 0.0
+        self._lengths[:] = self._steps = 0
+
     def _reset(self) -> dict[str, NDArray[Any]]:
         seeds: Any = self._seeds  # a list is right for sub-environments; the base class says int
         observation, _ = self.environments.reset(seed=seeds)

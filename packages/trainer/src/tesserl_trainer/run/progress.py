@@ -64,7 +64,7 @@ class ProgressDisplay:
             text = f"return {shown}  {steps_per_second:,.0f} steps/s  {updates_per_second:,.0f} updates/s"
             self._bar.update(self._task, completed=step, description=text)
             return
-        eta = (self._total_steps - step) / max(steps_per_second, 1e-9)
+        eta = max(self._total_steps - step, 0) / max(steps_per_second, 1e-9)
         self.note(
             f"step {step:,}/{self._total_steps:,}  return {shown}  {steps_per_second:,.0f} steps/s  "
             f"{updates_per_second:,.0f} updates/s  ETA {eta:,.0f} s"

@@ -5,6 +5,7 @@ from torch import nn
 from tesserl_actor_critic import ActorCritic
 from tesserl_configs import RunConfig
 from tesserl_iqn import QuantileNetwork
+from tesserl_trainer.wiring.grpo import build_grpo
 from tesserl_trainer.wiring.iqn import build_iqn
 from tesserl_trainer.wiring.learning import Algorithm, device_of
 from tesserl_trainer.wiring.ppo import build_ppo
@@ -27,4 +28,6 @@ def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
             return build_iqn(config, network)
         case "ppo", ActorCritic():
             return build_ppo(config, network)
+        case "grpo", ActorCritic():
+            return build_grpo(config, network)
     raise TypeError(f"{config.algorithm} does not train a {type(network).__name__}; build it with build_network")

@@ -60,11 +60,6 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def normalizers(network: nn.Module) -> list[RunningNormalizer]:
-    """The running statistics of a network's observations, one for each body that keeps some."""
-    return [module for module in network.modules() if isinstance(module, RunningNormalizer)]
-
-
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -98,3 +93,34 @@ def learning_rate_schedule(config: Any, optimizer: Optimizer) -> Scheduled:
             group["lr"] = value * group["factor"]
 
     return Scheduled("learning_rate", lambda step: value_at(config.learning_rate, step), apply)
+
+
+def scheduled(name: str, schedule: Any, apply: Callable[[float], Any]) -> Scheduled:
+    """A hyper-parameter of the schema, which may be a number or a schedule."""
+    return Scheduled(name, lambda step: value_at(schedule, step), apply)
+
+
+def forward_of(
+    loss: nn.Module, *, precision: str, compiled: bool, device: str
+) -> Callable[[TensorDictBase], TensorDictBase]:
+    """The loss as a function: compiled where asked for, under autocast where the precision is bfloat16."""
+    forward: Callable[[TensorDictBase], TensorDictBase] = torch.compile(loss) if compiled else loss
+    if precision == "float32":
+        return forward
+
+    def under_autocast(batch: TensorDictBase) -> TensorDictBase:
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            return forward(batch)
+
+    return under_autocast
+
+
+def observing_rollouts(network: nn.Module) -> Callable[[TensorDictBase], None]:
+    """What brings the running statistics of a network's observations up to date with a rollout ``[N, T]``."""
+    statistics = [module for module in network.modules() if isinstance(module, RunningNormalizer)]
+
+    def observe(rollout: TensorDictBase) -> None:
+        for normalizer in statistics:
+            normalizer.update(rollout["observation"].to(normalizer.mean.device))
+
+    return observe

@@ -38,13 +38,14 @@ def build_network(
     if config.algorithm == "iqn":
         num_actions, num_blocks = discrete_actions(action_space)
         return build_quantile_network(config, layout, num_actions, num_blocks)
+    settings = getattr(config, config.algorithm)
     return build_policy_network(
         config.nn,
         layout,
         action_space,
-        distribution=config.ppo.distribution,
-        shared_body=config.ppo.shared_body,
-        orthogonal=config.ppo.orthogonal_init,
+        distribution=settings.distribution,
+        shared_body=getattr(settings, "shared_body", True),
+        orthogonal=settings.orthogonal_init,
     )
 
 

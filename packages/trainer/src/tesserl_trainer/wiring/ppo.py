@@ -1,11 +1,8 @@
 """``ppo:`` and an actor-critic network -> what acts and what learns."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
-import torch
-from tensordict import TensorDictBase
 from torch import nn
 from torchrl.objectives import ClipPPOLoss
 
@@ -13,7 +10,7 @@ from tesserl_actor_critic import ActorCritic, PPOLoss
 from tesserl_configs import RunConfig, value_at
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, learning_rate_schedule, normalizers
+from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, forward_of, learning_rate_schedule, scheduled
 from tesserl_trainer.wiring.networks import learning_rate_groups
 
 
@@ -63,7 +60,7 @@ def _loss(ppo: Any, network: ActorCritic) -> tuple[nn.Module, list[Scheduled]]:
     names = ["clip_epsilon", "entropy_coef"]
     if ppo.clip_epsilon_high is not None:
         names.append("clip_epsilon_high")
-    return loss, [_scheduled(name, getattr(ppo, name), functools.partial(setattr, loss, name)) for name in names]
+    return loss, [scheduled(name, getattr(ppo, name), functools.partial(setattr, loss, name)) for name in names]
 
 
 def _torchrl_loss(ppo: Any, network: ActorCritic) -> tuple[nn.Module, list[Scheduled]]:
@@ -78,36 +75,6 @@ def _torchrl_loss(ppo: Any, network: ActorCritic) -> tuple[nn.Module, list[Sched
         normalize_advantage=ppo.normalize_advantage,
     )
     return loss, [
-        _scheduled("clip_epsilon", ppo.clip_epsilon, lambda value: loss.clip_epsilon.fill_(value)),
-        _scheduled("entropy_coef", ppo.entropy_coef, lambda value: loss.entropy_coeff.fill_(value)),
+        scheduled("clip_epsilon", ppo.clip_epsilon, lambda value: loss.clip_epsilon.fill_(value)),
+        scheduled("entropy_coef", ppo.entropy_coef, lambda value: loss.entropy_coeff.fill_(value)),
     ]
-
-
-def _scheduled(name: str, schedule: Any, apply: Callable[[float], Any]) -> Scheduled:
-    return Scheduled(name, lambda step: value_at(schedule, step), apply)
-
-
-def forward_of(
-    loss: nn.Module, *, precision: str, compiled: bool, device: str
-) -> Callable[[TensorDictBase], TensorDictBase]:
-    """The loss as a function: compiled where asked for, under autocast where the precision is bfloat16."""
-    forward: Callable[[TensorDictBase], TensorDictBase] = torch.compile(loss) if compiled else loss
-    if precision == "float32":
-        return forward
-
-    def under_autocast(batch: TensorDictBase) -> TensorDictBase:
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            return forward(batch)
-
-    return under_autocast
-
-
-def observing_rollouts(network: ActorCritic) -> Callable[[TensorDictBase], None]:
-    """What brings the running statistics of a network's observations up to date with a rollout ``[N, T]``."""
-    statistics = normalizers(network)
-
-    def observe(rollout: TensorDictBase) -> None:
-        for normalizer in statistics:
-            normalizer.update(rollout["observation"].to(normalizer.mean.device))
-
-    return observe

@@ -1,0 +1,178 @@
+"""Learning from what the trajectories of a group did differently: no critic, only each other.
+
+repeat until ``total_steps``:
+    play groups of trajectories, those of a group from the same start
+    (collect others in the place of groups in which all did equally well)
+    advantages from the returns of the group
+    for a few epochs: one gradient step on each of the shuffled minibatches
+    bring the observation statistics up to date
+    log, evaluate and checkpoint when their interval has passed
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from tesserl_grpo import GRPOLoss, ScoredGroups, flatten_steps, pad_trajectories, score_groups, step_weights
+from tesserl_trainer.run.checkpoint import Checkpoint
+from tesserl_trainer.run.groups import GroupCollector, expected_rest
+from tesserl_trainer.run.journal import Journal
+from tesserl_trainer.run.learner import Learner
+from tesserl_trainer.run.logging import Averages
+from tesserl_trainer.run.rollout import minibatches
+
+
+@dataclass
+class Pace:
+    """How much of what: groups of an iteration, then epochs over it, each in minibatches.
+
+    ``max_attempts`` is how many times as many groups may be collected where those without a difference are replaced.
+    """
+
+    num_groups: int
+    num_epochs: int
+    num_minibatches: int
+    max_attempts: int = 1
+
+
+@dataclass
+class Scoring:
+    """How trajectories get their advantages and steps their weights: arguments of ``tesserl_grpo``."""
+
+    credit: Literal["trajectory", "to_go"]
+    baseline: str
+    scale: Literal["none", "group", "batch"]
+    discount: float
+    zero_variance: Literal["keep", "drop", "resample"]
+    truncation: Literal["keep", "mask", "bootstrap"]
+    reduction: Literal["grpo", "dapo", "dr_grpo"]
+    max_length: int | None
+
+    def __call__(self, trajectories: list[TensorDictBase], group: Tensor) -> ScoredGroups:
+        """Pads trajectories and scores them."""
+        batch = pad_trajectories(trajectories, group)
+        rest = expected_rest(batch, discount=self.discount) if self.truncation == "bootstrap" else None
+        return score_groups(
+            batch,
+            credit=self.credit,
+            discount=self.discount,
+            baseline=self.baseline,
+            scale=self.scale,
+            zero_variance=self.zero_variance,
+            truncation=self.truncation,
+            next_value=rest,
+        )
+
+
+class GroupLoop:
+    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        loss: GRPOLoss,
+        collector: GroupCollector,
+        scoring: Scoring,
+        observe: Callable[[TensorDictBase], None],
+        pace: Pace,
+        journal: Journal,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.learner, self.loss, self.collector, self.scoring = learner, loss, collector, scoring
+        self.observe, self.pace, self.journal = observe, pace, journal
+        self.device = torch.device(device)
+        self._groups = Averages()  # what the groups said of themselves since the last report
+
+    def run(self) -> None:
+        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
+
+        Trajectories are never cut short: the last iteration may go beyond ``total_steps``.
+
+        Raises:
+            DivergenceError: the loss became NaN or infinite.
+        """
+        journal = self.journal
+        while journal.running:
+            before = journal.begin_round()
+            self.collector.collector.set_weights(None, journal.updates)
+            trajectories, scored = self._collect()
+            journal.laps.lap("advantages")
+            if len(scored.batch):
+                self._learn(scored.batch)
+            for trajectory in trajectories:
+                self.observe(trajectory)
+            journal.end_round(before, self.save, self._metrics)
+        self.save()
+
+    def _collect(self) -> tuple[list[TensorDictBase], ScoredGroups]:
+        """Groups that have something to say, as far as they can be had."""
+        journal, wanted = self.journal, self.pace.num_groups
+        played: list[TensorDictBase] = []
+        kept: list[TensorDictBase] = []
+        kept_groups: list[Tensor] = []
+        missing, attempts = wanted, 0
+        while missing and attempts < self.pace.max_attempts * wanted:
+            trajectories, group = self.collector.collect(missing)
+            attempts += missing
+            journal.step += sum(len(trajectory) for trajectory in trajectories)
+            journal.laps.lap("collect")
+            scored = self.scoring(trajectories, group)
+            self._groups.add({name: torch.tensor(value) for name, value in scored.metrics.items()})
+            played += trajectories
+            if self.pace.max_attempts == 1:
+                return played, scored
+            good = ~torch.isin(group, scored.zero_variance_groups.cpu())
+            kept += [trajectory for trajectory, is_good in zip(trajectories, good.tolist(), strict=True) if is_good]
+            kept_groups.append(group[good])
+            missing = wanted - len(torch.cat(kept_groups).unique())
+        if not kept:
+            return played, scored  # nothing to learn from: the batch is empty
+        return played, self.scoring(kept, torch.cat(kept_groups))
+
+    def _metrics(self) -> dict[str, float]:
+        return {f"train/{name}": value for name, value in self._groups.pop().items()}
+
+    def _learn(self, batch: TensorDictBase) -> None:
+        """A few epochs over the trajectories: over their shuffled steps where a ratio is that of a step."""
+        journal, pace = self.journal, self.pace
+        batch = batch.to(self.device)
+        weights = step_weights(batch["mask"], reduction=self.scoring.reduction, max_length=self.scoring.max_length)
+        batch["step_weight"] = weights * pace.num_minibatches  # of a minibatch, which is a part of the whole
+        if self.loss.kl_coef and self.loss.kl_kind != "exact":
+            batch["reference_log_prob"] = self.loss.reference_log_probs(batch)
+        data = batch
+        if self.loss.importance_level == "step":
+            extra = [key for key in ("step_weight", "reference_log_prob") if key in batch.keys()]
+            data = flatten_steps(batch, keys=[*self.loss.in_keys, *extra])
+        for _ in range(pace.num_epochs):
+            for minibatch in minibatches(data, pace.num_minibatches):
+                journal.laps.lap("minibatches")
+                journal.updates += 1
+                journal.averages.add(self.learner.update(minibatch, journal.updates, journal.laps.lap))
+        journal.require_finite("lower optimizer.learning_rate or grpo.max_grad_norm")
+
+    def save(self) -> None:
+        """Writes a checkpoint of everything."""
+        self.journal.save(self.state_dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continued run needs besides the journal; every trajectory has a start of its own and is complete."""
+        return {
+            "networks": self.loss.state_dict(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            "collector": self.collector.state_dict(),
+            "groups": self._groups.state_dict(),
+        }
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint."""
+        saved = checkpoint.state
+        self.loss.load_state_dict(saved["networks"])
+        self.learner.optimizer.load_state_dict(saved["optimizer"])
+        self.collector.load_state_dict(saved["collector"])
+        self._groups.load_state_dict(saved["groups"])
+        self.journal.load(saved, restored=True)
