@@ -198,11 +198,13 @@ def test_a_program_that_differs_is_not_written(make_run, monkeypatch, capfd, err
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-def test_a_trained_run_is_exported_by_the_command(write_config, tmp_path, capfd):
+@pytest.mark.parametrize(("algorithm", "options"), [("iqn", ["--taus", "4"]), ("ppo", [])])
+def test_a_trained_run_is_exported_by_the_command(write_config, tmp_path, capfd, algorithm, options):
     run_dir, file = tmp_path / "run", tmp_path / "elsewhere.pt2"
-    assert main(["train", str(write_config()), "--run-dir", str(run_dir), "--set", "total_steps=60"]) == 0
+    path = str(write_config("CartPole-v1", algorithm))
+    assert main(["train", path, "--run-dir", str(run_dir), "--set", "total_steps=60"]) == 0
     capfd.readouterr()
-    assert main(["export", str(run_dir), "--format", "pt2", "--taus", "4", "--output", str(file)]) == 0
+    assert main(["export", str(run_dir), "--format", "pt2", *options, "--output", str(file)]) == 0
     output = capfd.readouterr()
     result = json.loads(output.out)
     assert (result["file"], result["checkpoint"], result["batch_sizes"]) == (str(file), "step_000000060", [1, 2, 7])

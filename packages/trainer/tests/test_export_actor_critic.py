@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands.export import export
-from tesserl_trainer.run.export import largest_difference
+from tesserl_trainer.run.export import largest_difference, load, random_inputs, serialize
 from tesserl_trainer.run.programs import ActorCriticProgram
 
 from .exported import ACTIONS, SENSES, robot_inputs, run_file, untrained_run
@@ -100,6 +100,21 @@ def test_statistics_of_observations_are_in_the_file_and_those_of_rewards_are_not
     state = torch.export.load(file).state_dict
     assert {name.removeprefix("network.") for name in state} == set(policy.network.state_dict())
     assert torch.equal(state["network.body.vector.normalizer.mean"], policy.network.body.vector.normalizer.mean)
+
+
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_a_critic_that_was_not_trained_is_left_out(make_run, memory):
+    critic = f"ppo.shared_body={str(memory != 'none').lower()}"
+    _, policy = make_run("CartPole-v1", f"nn.memory={{kind: {memory}}}", critic, "ppo.num_minibatches=1")
+    whole, actor = ActorCriticProgram(policy.network), ActorCriticProgram(policy.network, has_value=False)
+    inputs = {"observation": {"shape": ["batch", 4], "dtype": "float32"}, **actor.more_inputs()}
+    given = random_inputs(inputs, 5, 1, torch.Generator().manual_seed(0))
+    outputs = actor(**given)
+    assert outputs.keys() == actor.specs().keys() == whole.specs().keys() - {"state_value"}
+    assert all(torch.equal(value, whole(**given)[name]) for name, value in outputs.items())
+    content = serialize(actor, inputs, "pt2")
+    assert largest_difference(actor, load(content, "pt2"), inputs) < 1e-5
+    assert not any("value" in name or "critic" in name for name, _ in actor.named_parameters())
 
 
 def test_wrong_choices_of_different_sizes_are_seen(make_run):

@@ -137,3 +137,50 @@ def test_shapes_of_a_network_that_does_not_fit_name_the_key(write_config, capsys
     path = write_config("MinAtar/Breakout-v1")
     assert main(["config", "show", "--shapes", str(path), "--set", "nn.vision={kind: vit, patch_size: 3}"]) == 2
     assert "nn.vision.patch_size: patch_size must divide the image, got patch_size=3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "override", "expected"),
+    [
+        (
+            "CartPole-v1",
+            "nn.memory={kind: lstm, hidden_size: 7, num_layers: 3}",
+            [
+                "body.body.vector.mlp.layers.0 Linear 2 x 4 2 x 5 25",
+                "body.body.vector.mlp.layers.1 ReLU 2 x 5 2 x 5 0",
+                # 28 (5 + 9) + 2 * 28 (7 + 9)
+                "body.memory LSTM 2 x 5, 2 x 3 x 7, 2 x 3 x 7 2 x 7, 2 x 3 x 7, 2 x 3 x 7 1,288",
+                "policy.mlp.layers.0 Linear 2 x 7 2 x 11 88",
+                "policy.mlp.layers.1 ReLU 2 x 11 2 x 11 0",
+                "policy.mlp.layers.2 Linear 2 x 11 2 x 2 24",
+                "value.mlp.layers.0 Linear 2 x 7 2 x 11 88",
+                "value.mlp.layers.1 ReLU 2 x 11 2 x 11 0",
+                "value.mlp.layers.2 Linear 2 x 11 2 x 1 12",
+                "1,525 parameters, 1,525 of them learn; a batch of 2",
+            ],
+        ),
+        (
+            "Pendulum-v1",
+            "ppo={distribution: {kind: tanh_normal}, shared_body: false, num_steps: 10, num_minibatches: 3}",
+            [
+                "body.vector.mlp.layers.0 Linear 2 x 3 2 x 5 20",
+                "body.vector.mlp.layers.1 ReLU 2 x 5 2 x 5 0",
+                "critic_body.vector.mlp.layers.0 Linear 2 x 3 2 x 5 20",
+                "critic_body.vector.mlp.layers.1 ReLU 2 x 5 2 x 5 0",
+                "policy.mlp.layers.0 Linear 2 x 5 2 x 11 66",
+                "policy.mlp.layers.1 ReLU 2 x 11 2 x 11 0",
+                "policy.mlp.layers.2 Linear 2 x 11 2 x 1 12",
+                "policy GaussianHead 2 x 5 2 x 1, 2 x 1 1",
+                "value.mlp.layers.0 Linear 2 x 5 2 x 11 66",
+                "value.mlp.layers.1 ReLU 2 x 11 2 x 11 0",
+                "value.mlp.layers.2 Linear 2 x 11 2 x 1 12",
+                "197 parameters, 197 of them learn; a batch of 2",
+            ],
+        ),
+    ],
+    ids=["memory", "continuous"],
+)
+def test_shapes_of_a_policy(write_config, capsys, environment, override, expected):
+    path = write_config(environment, "ppo")
+    assert main(["config", "show", "--shapes", str(path), "--set", override]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [line.split() for line in expected]

@@ -90,14 +90,18 @@ class ActorCriticProgram(nn.Module):
 
     Args:
         network: the network, its normalisation inside.
+        has_value: false where the algorithm trains no critic, whose numbers would mean nothing.
     """
 
     low: Tensor | None
     high: Tensor | None
 
-    def __init__(self, network: ActorCritic) -> None:
+    def __init__(self, network: ActorCritic, *, has_value: bool = True) -> None:
         super().__init__()
         self.network = _exportable(network)
+        self.has_value = has_value
+        if not has_value:
+            self.network.critic_body, self.network.value = None, nn.Identity()
         self.state_names = ["_".join(key) for key in network.state_keys]  # recurrent_h, recurrent_c
         for name in ("low", "high"):
             self.register_buffer(name, getattr(network.actions, name, None))
@@ -118,8 +122,9 @@ class ActorCriticProgram(nn.Module):
         else:
             logits = (sum(actions.nvec),) if actions.num_blocks is None else (actions.num_blocks, actions.nvec[0])
             specs = {"action": _spec(len(actions.nvec), dtype="int64"), "logits": _spec(*logits)}
-        states = {f"next_{name}": spec for name, spec in self._states().items()}
-        return {**specs, "state_value": _spec(1), **states}
+        if self.has_value:
+            specs["state_value"] = _spec(1)
+        return {**specs, **{f"next_{name}": spec for name, spec in self._states().items()}}
 
     def choices(self, outputs: Tensors, action: Tensor) -> Choices:
         """What the most likely action maximises, ``[B, (N,) A]``, and what an action chose; empty for real actions."""
@@ -150,16 +155,19 @@ class ActorCriticProgram(nn.Module):
 
         Returns:
             ``action`` ``[B, (N)]`` or ``[B, D]``, ``logits`` ``[B, (N,) A]`` or ``loc`` and ``scale`` ``[B, D]``,
-            ``state_value`` ``[B, 1]``, and the state for the next step.
+            ``state_value`` ``[B, 1]`` if there is one, and the state for the next step.
         """
         network = self.network
         run = network.forward_recurrent if self.state_names else network
         outputs = run(*_given(pixels, observation, is_init, recurrent_h, recurrent_c))
         names = [*network.out_keys, *(f"next_{name}" for name in self.state_names)]
+        named = dict(zip(names, outputs, strict=True))
+        if not self.has_value:
+            del named["state_value"]
         action = network.distribution(*outputs[: len(network.parameter_keys)]).mode
         if self.low is not None and self.high is not None:
             action = torch.minimum(torch.maximum(action, self.low), self.high)
-        return {"action": action, **dict(zip(names, outputs, strict=True))}
+        return {"action": action, **named}
 
     def _states(self) -> dict[str, Spec]:
         if not self.state_names:
