@@ -49,9 +49,10 @@ def generalized_advantage_estimate(
     inputs = {"value": value, "next_value": next_value, "terminated": terminated, "truncated": truncated}
     _check(reward, inputs, discount, gae_lambda)
     shape = reward.shape[:2]
-    decay = (discount * gae_lambda) * ~(terminated | truncated).reshape(shape)[:, :-1]
+    goes_on = ~(terminated | truncated).reshape(shape)[:, :-1]
+    decay = goes_on.to(reward.dtype) * (discount * gae_lambda)
     advantage = reward + discount * next_value.masked_fill(terminated, 0) - value
-    summed = advantage.reshape(shape)
+    summed = advantage.view(shape)
     span = 1  # summed_t holds the terms of steps t to t + span - 1, decay_t the factor of the step after them
     while span < shape[1]:
         summed[:, :-span] += decay * summed[:, span:]

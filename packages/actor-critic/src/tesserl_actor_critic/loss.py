@@ -137,9 +137,13 @@ class PPOLoss(LossModule):
     @property
     def out_keys(self) -> list[str]:
         """Keys of what a call returns."""
-        keys = ["loss_objective", "clip_fraction", "entropy", "loss_entropy", "loss_critic", "explained_variance"]
+        losses = ["loss_objective", "loss_critic", "loss_entropy", "entropy"]
+        return [*losses, *self._metric_keys] if self.log_metrics else losses
+
+    @property
+    def _metric_keys(self) -> list[str]:
         value_clip = [] if self.value_clip is None else ["value_clip_fraction"]
-        return [*keys, *value_clip, "ESS", "kl_approx", "max_ratio", "mean_ratio"]
+        return ["clip_fraction", "kl_approx", "ESS", "max_ratio", "mean_ratio", "explained_variance", *value_clip]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -197,6 +201,8 @@ class PPOLoss(LossModule):
             steps.value_target,
         )
         ratio = log_ratio.exp()
+        if not ratio.numel():
+            return dict.fromkeys(self._metric_keys, ratio.new_full((), torch.nan))
         low, high = log_bounds(self.clip_epsilon, self.clip_epsilon_high)
         variance, mean_ratio = torch.var_mean(ratio, correction=0)
         unexplained, _ = torch.var_mean(target - value, correction=0)
@@ -206,7 +212,7 @@ class PPOLoss(LossModule):
             "clip_fraction": (log_ratio != log_ratio.clamp(low, high)).mean(dtype=ratio.dtype),
             "kl_approx": -log_ratio.mean(),
             "ESS": squared_mean / (variance + squared_mean),
-            "max_ratio": ratio.max() if ratio.numel() else mean_ratio,
+            "max_ratio": ratio.max(),
             "mean_ratio": mean_ratio,
             "explained_variance": (total - unexplained) / (total + torch.finfo(total.dtype).eps),
         }

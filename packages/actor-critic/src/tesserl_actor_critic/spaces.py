@@ -100,7 +100,9 @@ def _continuous(space: Any, shape: tuple[int, ...], low: Any, high: Any) -> Cont
         raise ValueError(f"a space with bounds must be of real numbers, got {space!r}; use a Discrete for categories")
     if len(shape) != 1 or shape[0] < 1:
         raise ValueError(_one_dimension(space, shape))
-    return ContinuousActions(*(bound.to("cpu", torch.float32).clone() for bound in (low, high)))
+    largest = torch.finfo(torch.float32).max  # torchrl's Unbounded says it with the largest numbers there are
+    low, high = low.to("cpu", torch.float32), high.to("cpu", torch.float32)
+    return ContinuousActions(low.masked_fill(low <= -largest, -torch.inf), high.masked_fill(high >= largest, torch.inf))
 
 
 def _one_dimension(space: Any, shape: tuple[int, ...]) -> str:
