@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from tesserl_trainer.run.collect import Policy, Start
 from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.run.workers import autoreset_mode
+from tesserl_trainer.run.workers import autoreset_mode, step
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def evaluate_policy(
         torch.manual_seed(seeds[0])
         while (playing >= 0).any():
             inputs = [torch.from_numpy(observations[key]).to(device) for key in layout.keys]
-            batch, reward, terminated, truncated, _ = environments.step(policy(*inputs).cpu().numpy())
+            batch, reward, terminated, truncated, _ = step(environments, policy(*inputs).cpu().numpy())
             sums += reward
             steps += 1
             ended = terminated | truncated | (steps >= max_episode_steps)

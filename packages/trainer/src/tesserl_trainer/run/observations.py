@@ -30,7 +30,7 @@ class ObservationLayout:
 
     def __init__(self, space: spaces.Space[Any], *, channels: str = "auto") -> None:
         parts = _parts(space)
-        images = [name for name, part in parts if _is_image(part)]
+        images = [name for name, part in parts if is_image(part)]
         if len(images) > 1:
             raise ValueError(
                 f"an observation may hold one image, got {len(images)} ({', '.join(images)}); "
@@ -42,7 +42,7 @@ class ObservationLayout:
         self._vectors: list[tuple[str, int, int, Reader]] = []
         width = 0
         for name, part in parts:
-            if _is_image(part):
+            if is_image(part):
                 shape, read = _image_reader(part, channels)
                 self._image = (name, read)
                 self.shapes["pixels"] = shape
@@ -91,22 +91,38 @@ def _parts(space: spaces.Space[Any]) -> list[tuple[str, spaces.Space[Any]]]:
     return [("", space)]
 
 
-def _is_image(space: spaces.Space[Any]) -> bool:
+def is_image(space: spaces.Space[Any]) -> bool:
+    """Whether a space is that of one image: a Box of three axes, or of two axes and uint8."""
     if not isinstance(space, spaces.Box):
         return False
     return len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
+
+
+def channel_axis(shape: tuple[int, ...], channels: str = "auto") -> int | None:
+    """Which axis of an image holds the channels.
+
+    Args:
+        shape: of the image.
+        channels: ``"first"``, ``"last"``, or ``"auto"``: the shorter one of the two, the last where they are equal.
+
+    Returns:
+        0 or -1; ``None`` where the image has two axes, that is, no channels.
+    """
+    if len(shape) == 2:
+        return None
+    return 0 if channels == "first" or (channels == "auto" and shape[0] < shape[-1]) else -1
 
 
 def _image_reader(space: spaces.Space[Any], channels: str) -> tuple[tuple[int, ...], Reader]:
     """Shape ``(C, H, W)`` and a function from ``[N, *space.shape]`` to ``[N, C, H, W]``."""
     shape = space.shape or ()
     scale = np.uint8(255) if space.dtype == np.bool_ else None
-    if len(shape) == 2:
+    axis = channel_axis(shape, channels)
+    if axis is None:
         return (1, *shape), lambda batch: batch[:, None]
-    first, _, last = shape
-    if channels == "first" or (channels == "auto" and first < last):
+    if axis == 0:
         return shape, lambda batch: _scaled(batch, scale)
-    return (last, *shape[:2]), lambda batch: _scaled(np.moveaxis(batch, -1, 1), scale)
+    return (shape[-1], *shape[:2]), lambda batch: _scaled(np.moveaxis(batch, -1, 1), scale)
 
 
 def _scaled(batch: NDArray[Any], scale: np.uint8 | None) -> NDArray[Any]:

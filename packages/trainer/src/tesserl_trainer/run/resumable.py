@@ -10,6 +10,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from tesserl_trainer.run.workers import WorkerEnvironments
+
 
 class Resumable(gym.Wrapper[Any, Any, Any, Any]):
     """Outermost wrapper of one sub-environment.
@@ -36,7 +38,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Steps, remembering the action."""
-        self._actions.append(action)
+        self._actions.append(np.array(action))  # a copy: it may be a row of an array that is used again
         result = self.env.step(action)
         self._observation = result[0]
         return result
@@ -45,7 +47,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         """How the running episode came about, as plain JSON data."""
         return {
             "start": _plain(self._start),
-            "actions": [np.asarray(action).tolist() for action in self._actions],
+            "actions": [action.tolist() for action in self._actions],
             "observation": _plain(self._observation),
             "generators": _plain(self._generators.state()),
         }
@@ -64,28 +66,42 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
             self._generators.set_state(snapshot["start"]["generators"])
         self._observation, _ = self.env.reset(seed=snapshot["start"].get("seed"))
         self._start = snapshot["start"]
-        space = self.env.action_space
-        self._actions = [np.asarray(action, space.dtype) for action in snapshot["actions"]]
-        if not space.shape:
-            self._actions = [action[()] for action in self._actions]
+        self._actions = [np.array(action, self.env.action_space.dtype) for action in snapshot["actions"]]
         for action in self._actions:
-            self._observation = self.env.step(action)[0]
+            self._observation = self.env.step(action[()])[0]  # without axes: a number, as it was
         same = _plain(self._observation) == snapshot["observation"]
         return same and _plain(self._generators.state()) == snapshot["generators"]
 
 
 def snapshot(environments: VectorEnv[Any, Any, Any]) -> list[dict[str, Any]] | None:
-    """Snapshots of all sub-environments, or ``None`` where they cannot be taken (natively vectorised ones)."""
-    if not hasattr(environments, "call"):
-        return None
-    return list(environments.call("snapshot"))
+    """Snapshots of all sub-environments.
+
+    Natively vectorised environments that have a ``snapshot()`` and a ``restore(snapshots)`` of their own are asked for
+    theirs; of others there is none, which ``None`` says.
+
+    Raises:
+        WorkerError: a worker raised, died or did not answer.
+    """
+    if hasattr(environments, "snapshot"):
+        return list(environments.snapshot())
+    return list(environments.call("snapshot")) if hasattr(environments, "call") else None
 
 
 def restore(environments: VectorEnv[Any, Any, Any], snapshots: list[dict[str, Any]] | None) -> bool:
-    """Restores all sub-environments; tells whether every one of them is exactly where it was."""
-    if snapshots is None or not hasattr(environments, "call"):
+    """Restores all sub-environments; tells whether every one of them is exactly where it was.
+
+    Raises:
+        WorkerError: a worker raised, died or did not answer; it may take its time for every step that it replays.
+    """
+    if snapshots is None:
         return False
-    return all(environments.call("restore", snapshots))
+    if hasattr(environments, "restore"):
+        return bool(environments.restore(snapshots))
+    if isinstance(environments, WorkerEnvironments):
+        longest = max(len(snapshot["actions"]) for snapshot in snapshots)
+        with environments.within(environments.timeout * (longest + 1)):
+            return all(environments.call("restore", snapshots))
+    return hasattr(environments, "call") and all(environments.call("restore", snapshots))
 
 
 class Generators:

@@ -9,11 +9,16 @@ from typing import Any, TypeVar
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import TimeLimit
 
 from tesserl_configs import ConfigError
 from tesserl_trainer.run.resumable import Resumable
+from tesserl_trainer.run.starts import RestoredStarts
+from tesserl_trainer.run.workers import WorkerEnvironments
 from tesserl_trainer.wiring import wrappers
+from tesserl_trainer.wiring.atari import AtariEnvironments
 
 Environments = VectorEnv[Any, Any, Any]
 Made = TypeVar("Made")
@@ -21,18 +26,35 @@ Made = TypeVar("Made")
 REWARD_WRAPPERS = ("reward_scale", "reward_clip")
 """Wrappers of training only: an evaluation reports the task's own rewards."""
 
+WHOLE_GAMES = {"episodic_life": False, "life_loss_info": False, "reward_clipping": False}
+"""Options of Atari games in evaluation, for the same reason."""
 
-def make_environments(config: Any, num_envs: int, *, evaluation: bool = False) -> Environments:
+FASTER = {"gymnasium.envs.box2d.car_racing:CarRacing": "tesserl_trainer.wiring.car_racing:CarRacing"}
+"""Entry points of tasks, and of the same tasks in less time."""
+
+
+def make_environments(
+    config: Any,
+    num_envs: int,
+    *,
+    evaluation: bool = False,
+    groups: bool = False,
+    restorable: bool = False,
+    max_length: int | None = None,
+) -> Environments:
     """Makes the vector environment of an ``environment:`` block.
 
     Args:
         config: the block.
         num_envs: number of sub-environments.
-        evaluation: without the wrappers that change rewards, in this process, resetting only when told to.
+        evaluation: without what changes rewards and cuts games short, in this process, resetting only when told to.
+        groups: resetting only when told to; every episode's start is given to it.
+        restorable: a reset can put an environment into a given state.
+        max_length: steps after which an episode is truncated; None: where the task does.
 
     Returns:
-        Environments in SAME_STEP mode (DISABLED for evaluation), or in their own mode where they are natively
-        vectorised.
+        Environments in SAME_STEP mode (DISABLED for evaluation and for groups), or in their own mode where they are
+        natively vectorised by an entry point.
 
     Raises:
         ConfigError: the id is unknown, its package is missing, or it does not take the given arguments.
@@ -41,25 +63,41 @@ def make_environments(config: Any, num_envs: int, *, evaluation: bool = False) -
     spec = copy(_made(config, lambda: gym.spec(config.id)))
     # the two wrappers that only find mistakes of whoever steps an environment by hand cost 5 % of a CartPole step
     spec.disable_env_checker, spec.order_enforce = True, False
+    spec.entry_point = FASTER.get(str(spec.entry_point), spec.entry_point)
+    mode = AutoresetMode.DISABLED if evaluation or groups else AutoresetMode.SAME_STEP
+    if config.vectorization == "atari":
+        options = config.atari.model_dump() | (WHOLE_GAMES if evaluation else {})
+        return AtariEnvironments(_game(config, spec), num_envs, autoreset_mode=mode, **options)
     if config.vectorization == "vector_entry_point" and not evaluation:
         return _made(config, lambda: gym.make_vec(config.id, num_envs, "vector_entry_point", **config.kwargs))
 
     def make(index: int) -> Callable[[], gym.Env[Any, Any]]:
         def make_one() -> gym.Env[Any, Any]:
             environment = gym.make(spec, **config.kwargs)
+            if restorable:
+                environment = RestoredStarts(environment)
             for wrapper in config.wrappers:
                 if not (evaluation and wrapper.kind in REWARD_WRAPPERS):
-                    environment = wrappers.wrap(environment, wrapper)
-            return environment if evaluation else Resumable(environment, index)
+                    environment = wrappers.wrap(environment, wrapper, config.channels)
+            if max_length is not None:
+                environment = TimeLimit(environment, max_length)
+            return environment if mode is AutoresetMode.DISABLED else Resumable(environment, index)
 
         return make_one
 
     makers = [make(index) for index in range(num_envs)]
-    if evaluation:
-        return _made(config, lambda: SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED))
-    if config.vectorization == "async":
-        return _made(config, lambda: AsyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
-    return _made(config, lambda: SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
+    if config.vectorization == "async" and not evaluation:
+        return _made(config, lambda: WorkerEnvironments(makers, timeout=config.worker_timeout, autoreset_mode=mode))
+    return _made(config, lambda: SyncVectorEnv(makers, copy=False, autoreset_mode=mode))
+
+
+def _game(config: Any, spec: EnvSpec) -> str:
+    """Name of the ROM of an Atari task."""
+    if "game" not in spec.kwargs:
+        raise ConfigError(
+            f"environment.id: vectorization atari plays ALE/<Game>-v5, got {config.id}; choose vectorization sync"
+        )
+    return str(spec.kwargs["game"])
 
 
 def register(environment_id: str) -> None:
@@ -70,9 +108,16 @@ def register(environment_id: str) -> None:
     """
     namespace = environment_id.split("/")[0] if "/" in environment_id else ""
     if namespace == "MinAtar" and f"{namespace}/Breakout-v1" not in gym.registry:
-        if importlib.util.find_spec("minatar") is None:
-            raise ConfigError(f'environment.id: {environment_id} needs MinAtar; install "tesserl-trainer[minatar]"')
+        _require("minatar", "MinAtar", environment_id, extra="minatar")
         importlib.import_module("minatar.gym").register_envs()
+    if namespace == "ALE":
+        _require("ale_py", "ale_py", environment_id, extra="atari")
+        importlib.import_module("ale_py")
+
+
+def _require(module: str, name: str, environment_id: str, *, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f'environment.id: {environment_id} needs {name}; install "tesserl-trainer[{extra}]"')
 
 
 def _made(config: Any, make: Callable[[], Made]) -> Made:
@@ -90,10 +135,10 @@ def _made(config: Any, make: Callable[[], Made]) -> Made:
 
 
 def worker_seeds(seed: int, environments: Environments) -> list[int] | int:
-    """One independent seed for each environment of a run; a single one where they are natively vectorised."""
+    """One independent seed for each environment of a run; a single one where only the task's own form takes it."""
     children = np.random.SeedSequence(seed).spawn(environments.num_envs)
     seeds = [int(child.generate_state(1)[0]) for child in children]
-    return seeds if hasattr(environments, "call") else seeds[0]
+    return seeds if isinstance(environments, AtariEnvironments) or hasattr(environments, "call") else seeds[0]
 
 
 def discrete_actions(space: spaces.Space[Any]) -> tuple[int, int | None]:

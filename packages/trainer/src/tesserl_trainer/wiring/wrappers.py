@@ -4,89 +4,128 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
-from gymnasium.wrappers import TimeLimit, TransformReward
-from numpy.typing import NDArray
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit, TransformReward
 
 from tesserl_configs import ConfigError
+from tesserl_trainer.wiring.images import AreaMean, FrameStack, Images, ImageWrapper, crop, grayscale
+from tesserl_trainer.wiring.telemetry import Telemetry
 
 Environment = gym.Env[Any, Any]
 
+TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, TransformReward)
+"""Wrappers through which an observation passes as it is."""
 
-def wrap(environment: Environment, config: Any) -> Environment:
-    """Wraps one environment as one entry of ``environment.wrappers`` says."""
+
+def wrap(environment: Environment, config: Any, channels: str = "auto") -> Environment:
+    """Wraps one environment as one entry of ``environment.wrappers`` says.
+
+    Args:
+        environment: the environment.
+        config: the entry.
+        channels: which axis of its images holds the channels: ``"first"``, ``"last"`` or ``"auto"``.
+
+    Raises:
+        ConfigError: the environment is not one that the wrapper can wrap.
+    """
     match config.kind:
         case "time_limit":
             return TimeLimit(environment, config.max_episode_steps)
         case "frame_skip":
-            return FrameSkip(environment, config.num_frames)
-        case "frame_stack":
-            return FrameStack(environment, config.num_frames)
+            return FrameSkip(environment, config.num_frames, max_last_two=config.max_last_two, channels=channels)
+        case "telemetry":
+            return Telemetry(environment)
         case "reward_scale":
             scale = config.scale
             return TransformReward(environment, lambda reward: float(reward) * scale)
         case "reward_clip":
             low, high = config.low, config.high
             return TransformReward(environment, lambda reward: min(max(float(reward), low), high))
+    return _wrap_images(environment, config, Images(environment.observation_space, channels, config.kind))
+
+
+def _wrap_images(environment: Environment, config: Any, images: Images) -> Environment:
+    axis, shape = images.axis, images.space.shape
+    lines = shape[1:] if axis == 0 else shape[:2]
+    match config.kind:
+        case "frame_stack":
+            return FrameStack(environment, images, config.num_frames)
+        case "grayscale":
+            if axis is None or shape[axis] != 3:
+                raise ConfigError(
+                    f"environment.wrappers: grayscale needs an image of three colours, got {images.space}; "
+                    "put it before frame_stack, or set environment.channels where the axes are mistaken"
+                )
+            return ImageWrapper(environment, images, lambda image: grayscale(image, axis))
+        case "crop":
+            rows = slice(config.top, lines[0] - config.bottom)
+            columns = slice(config.left, lines[1] - config.right)
+            if rows.start >= rows.stop or columns.start >= columns.stop:
+                raise ConfigError(
+                    f"environment.wrappers: crop leaves nothing of {lines[0]} x {lines[1]} pixels; cut off less"
+                )
+            return ImageWrapper(environment, images, lambda image: crop(image, rows, columns, axis))
+        case "resize":
+            return ImageWrapper(environment, images, AreaMean(shape, config.height, config.width, axis))
     raise ConfigError(f"environment.wrappers: no wrapper of kind {config.kind}")
 
 
 class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
-    """Repeats each action; the rewards are summed, the last observation stays (Mnih et al. 2015 without the maximum).
+    """Repeats each action; the rewards are summed, the last observation stays.
+
+    Frames that nobody sees are not drawn where the environment draws on demand (``car_racing.CarRacing``): what comes
+    out is the same.
 
     Args:
         environment: the environment.
         num_frames: frames per action.
+        max_last_two: pixels are the larger ones of the action's last two frames (Mnih et al. 2015), where there are
+            two.
+        channels: which axis of the image holds the channels; read for ``max_last_two`` alone.
+
+    Raises:
+        ConfigError: ``max_last_two`` without an image.
     """
 
-    def __init__(self, environment: Environment, num_frames: int) -> None:
+    def __init__(
+        self, environment: Environment, num_frames: int, *, max_last_two: bool = False, channels: str = "auto"
+    ) -> None:
         super().__init__(environment)
         self._num_frames = num_frames
+        self._images = Images(environment.observation_space, channels, "frame_skip") if max_last_two else None
+        self._painter = None if max_last_two else _painter(environment)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Repeats the action until the episode ends or the frames are used up."""
-        total = 0.0
+        if self._painter is not None:
+            return self._step_undrawn(action, self._painter)
+        before, observation, total = None, None, 0.0
         for _ in range(self._num_frames):
+            before = observation
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
             if terminated or truncated:
                 break
+        if self._images is not None and before is not None:
+            larger = np.maximum(self._images.of(before), self._images.of(observation))
+            observation = self._images.replaced(observation, larger)
+        return observation, total, terminated, truncated, info
+
+    def _step_undrawn(self, action: Any, painter: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        total = 0.0
+        for left in range(self._num_frames - 1, -1, -1):
+            painter.drawing = left == 0
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        if not painter.drawing:  # the episode ended on a frame that was to be skipped
+            painter.drawing = True
+            observation = painter.draw()
         return observation, total, terminated, truncated, info
 
 
-class FrameStack(gym.ObservationWrapper[Any, Any, Any]):
-    """Stacks the last images along their channel axis, oldest first; an episode begins with its first image repeated.
-
-    Args:
-        environment: its observations are one image: ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]``; channels stand
-            where the shorter of the two outer axes is (the last one where they are equal).
-        num_frames: images per stack.
-    """
-
-    def __init__(self, environment: Environment, num_frames: int) -> None:
-        super().__init__(environment)
-        space = environment.observation_space
-        if not isinstance(space, spaces.Box) or len(space.shape) not in (2, 3):
-            raise ConfigError(
-                f"environment.wrappers: frame_stack needs one image as observation, got {space}; "
-                "remove it or wrap the environment so that it returns an image"
-            )
-        self._axis = 0 if len(space.shape) == 3 and space.shape[0] < space.shape[-1] else -1
-        self._grey = len(space.shape) == 2
-        self._num_frames = num_frames
-        self._frames: list[NDArray[Any]] = []
-        low, high = (self._stack([bound] * num_frames) for bound in (space.low, space.high))
-        self.observation_space = spaces.Box(low, high, dtype=space.dtype.type)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets and forgets the old episode's images."""
-        self._frames = []
-        return super().reset(seed=seed, options=options)
-
-    def observation(self, observation: NDArray[Any]) -> NDArray[Any]:
-        """The stack that ends with this image."""
-        self._frames = [*(self._frames or [observation] * (self._num_frames - 1)), observation][-self._num_frames :]
-        return self._stack(self._frames)
-
-    def _stack(self, frames: list[NDArray[Any]]) -> NDArray[Any]:
-        return np.stack(frames, axis=-1) if self._grey else np.concatenate(frames, axis=self._axis)
+def _painter(environment: Environment) -> Any:
+    """The bare environment where it draws on demand and its observations arrive here unchanged; otherwise ``None``."""
+    while isinstance(environment, TRANSPARENT):
+        environment = environment.env
+    return environment if hasattr(environment, "drawing") else None

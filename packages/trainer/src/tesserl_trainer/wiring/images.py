@@ -1,0 +1,189 @@
+"""Wrappers that change the image in an observation and leave everything beside it as it is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from tesserl_configs import ConfigError
+from tesserl_trainer.run.observations import channel_axis, is_image
+
+Environment = gym.Env[Any, Any]
+Image = NDArray[Any]
+
+LUMINANCE = (19595, 38470, 7471)
+"""Weights of red, green and blue in 1/65536: 0.299, 0.587 and 0.114 (ITU-R BT.601)."""
+
+
+class Images:
+    """Where the observations of an environment hold their image.
+
+    Args:
+        space: one image, or a Dict with one image among its entries.
+        channels: which axis of the image holds the channels: ``"first"``, ``"last"`` or ``"auto"``.
+        wrapper: who asks, for the message.
+
+    Raises:
+        ConfigError: there is no image, or more than one.
+    """
+
+    def __init__(self, space: spaces.Space[Any], channels: str, wrapper: str) -> None:
+        parts: dict[str, Any] = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+        found = [(key, part) for key, part in parts.items() if is_image(part)]
+        if len(found) != 1:
+            raise ConfigError(
+                f"environment.wrappers: {wrapper} needs one image as observation, got {space}; "
+                "remove it or wrap the environment so that it returns an image"
+            )
+        self._whole = space
+        self._key, self.space = found[0]
+        self.axis = channel_axis(self.space.shape, channels)
+
+    def of(self, observation: Any) -> Image:
+        """The image of an observation."""
+        return observation[self._key] if self._key else observation
+
+    def replaced(self, observation: Any, image: Image) -> Any:
+        """The observation with another image."""
+        return {**observation, self._key: image} if self._key else image
+
+    def space_of(self, change: Callable[[Image], Image]) -> spaces.Space[Any]:
+        """The observation space after a change of the image that keeps its type."""
+        old = self.space
+        shape = change(np.zeros(old.shape, old.dtype)).shape
+        image = spaces.Box(old.low.min(), old.high.max(), shape, old.dtype.type)
+        if not isinstance(self._whole, spaces.Dict):
+            return image
+        return spaces.Dict({**self._whole.spaces, self._key: image})
+
+
+class ImageWrapper(gym.ObservationWrapper[Any, Any, Any]):
+    """Changes the image of every observation.
+
+    Args:
+        environment: the environment.
+        images: where its image is.
+        change: from one image to another one of the same type.
+    """
+
+    def __init__(self, environment: Environment, images: Images, change: Callable[[Image], Image]) -> None:
+        super().__init__(environment)
+        self._images, self._change = images, change
+        self.observation_space = images.space_of(change)
+
+    def observation(self, observation: Any) -> Any:
+        """The observation with its image changed."""
+        return self._images.replaced(observation, self._change(self._images.of(observation)))
+
+
+class FrameStack(gym.ObservationWrapper[Any, Any, Any]):
+    """Stacks the last images along their channel axis, oldest first; an episode begins with its first image repeated.
+
+    Args:
+        environment: the environment.
+        images: where its image is.
+        num_frames: images per stack.
+    """
+
+    def __init__(self, environment: Environment, images: Images, num_frames: int) -> None:
+        super().__init__(environment)
+        self._images, self._num_frames = images, num_frames
+        self._frames: list[Image] = []
+        self.observation_space = images.space_of(lambda image: self._stack([image] * num_frames))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets and forgets the old episode's images."""
+        self._frames = []
+        return super().reset(seed=seed, options=options)
+
+    def observation(self, observation: Any) -> Any:
+        """The observation with the stack that ends with its image."""
+        image = self._images.of(observation)
+        self._frames = [*(self._frames or [image] * (self._num_frames - 1)), image][-self._num_frames :]
+        return self._images.replaced(observation, self._stack(self._frames))
+
+    def _stack(self, frames: list[Image]) -> Image:
+        axis = self._images.axis
+        return np.stack(frames, axis=-1) if axis is None else np.concatenate(frames, axis=axis)
+
+
+def crop(image: Image, rows: slice, columns: slice, axis: int | None) -> Image:
+    """The part of an image within some rows and columns.
+
+    Args:
+        image: ``[C, H, W]``, ``[H, W, C]`` or ``[H, W]``.
+        rows: which rows stay.
+        columns: which columns stay.
+        axis: of the channels: 0, -1 or ``None``.
+    """
+    return image[:, rows, columns] if axis == 0 else image[rows, columns]
+
+
+def grayscale(image: Image, axis: int) -> Image:
+    """The luminance of a colour image, as one channel.
+
+    Args:
+        image: ``[3, H, W]`` or ``[H, W, 3]``; red, green, blue. Integers are rounded.
+        axis: of the channels: 0 or -1.
+
+    Returns:
+        ``[1, H, W]`` or ``[H, W, 1]``, of the image's type.
+    """
+    planes = np.moveaxis(image, axis, 0)
+    if np.issubdtype(image.dtype, np.floating):
+        grey = sum(plane * image.dtype.type(weight / 65536) for plane, weight in zip(planes, LUMINANCE, strict=True))
+    else:
+        products = [
+            np.multiply(p, w, dtype=np.uint32, casting="unsafe") for p, w in zip(planes, LUMINANCE, strict=True)
+        ]
+        grey = ((products[0] + products[1] + products[2] + 32768) >> 16).astype(image.dtype)
+    return np.expand_dims(grey, axis)
+
+
+def area_weights(size: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Which pixels of a line a pixel of the scaled line covers, and how much of each.
+
+    Args:
+        size: pixels of the line.
+        target: pixels of the scaled line.
+
+    Returns:
+        Indices and weights ``[target, taps]``; the weights of a pixel add up to 1.
+    """
+    edges = np.arange(target + 1) * (size / target)
+    first = np.floor(edges[:-1]).astype(np.int64)
+    index = first[:, None] + np.arange(int(np.ceil(size / target)) + 1)
+    covered = np.minimum(index + 1, edges[1:, None]) - np.maximum(index, edges[:-1, None])
+    weight = np.where(covered > 1e-9, covered, 0.0)  # what rounding leaves of a pixel that is not covered
+    taps = weight.any(0)
+    return np.minimum(index, size - 1)[:, taps], (weight / weight.sum(1, keepdims=True)).astype(np.float32)[:, taps]
+
+
+class AreaMean:
+    """Scales an image: a pixel becomes the mean of the area that it covers. Integers are rounded.
+
+    Args:
+        shape: of the image.
+        height: rows afterwards.
+        width: columns afterwards.
+        axis: of the channels: 0, -1 or ``None``.
+    """
+
+    def __init__(self, shape: tuple[int, ...], height: int, width: int, axis: int | None) -> None:
+        rows = 1 if axis == 0 else 0
+        self._lines = [
+            (line, *area_weights(shape[line], target)) for line, target in ((rows, height), (rows + 1, width))
+        ]
+
+    def __call__(self, image: Image) -> Image:
+        """The scaled image, of the image's type."""
+        scaled: NDArray[Any] = image
+        for line, index, weight in self._lines:
+            shape = [1] * image.ndim
+            shape[line] = -1
+            taps = range(index.shape[1])
+            scaled = np.sum([scaled.take(index[:, k], line) * weight[:, k].reshape(shape) for k in taps], axis=0)
+        return (scaled if np.issubdtype(image.dtype, np.floating) else np.rint(scaled)).astype(image.dtype)

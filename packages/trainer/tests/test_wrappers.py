@@ -1,0 +1,285 @@
+"""``environment.wrappers`` on tasks whose every pixel is known, and on CarRacing against Gymnasium's own."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
+
+from tesserl_configs import ConfigError, load_config
+from tesserl_configs import environment as blocks
+from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.wiring import telemetry
+from tesserl_trainer.wiring.environments import make_environments
+from tesserl_trainer.wiring.images import AreaMean, area_weights, grayscale
+from tesserl_trainer.wiring.wrappers import FrameSkip, wrap
+
+
+class Pixels(gym.Env):
+    """Images that count: filled with the step's number; beside a vector where told; the reward is the step."""
+
+    def __init__(self, shape=(4, 5, 2), vector=False):
+        image = spaces.Box(0, 255, shape, np.uint8)
+        self.observation_space = spaces.Dict({"a": spaces.Box(0, 9, (1,)), "camera": image}) if vector else image
+        self.action_space, self.shape, self.vector = spaces.Discrete(2), shape, vector
+
+    def _observation(self):
+        image = np.full(self.shape, self.t, np.uint8)
+        return {"a": np.array([self.t], np.float32), "camera": image} if self.vector else image
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._observation(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self._observation(), float(self.t), self.t >= 7, False, {}
+
+
+class Image(gym.Env):
+    """One given image."""
+
+    def __init__(self, image, high=255):
+        self.observation_space = spaces.Box(0, high, image.shape, image.dtype.type)
+        self.action_space, self.image = spaces.Discrete(2), image
+
+    def reset(self, *, seed=None, options=None):
+        return self.image, {}
+
+
+def seen(image, *wrappers, channels="auto"):
+    environment = Image(np.asarray(image))
+    for block in wrappers:
+        environment = wrap(environment, block, channels)
+    observation, _ = environment.reset()
+    assert environment.observation_space.contains(observation)
+    return observation
+
+
+# --- stacks and skips ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.parametrize(("shape", "stacked"), [((4, 5, 2), (4, 5, 6)), ((2, 4, 5), (6, 4, 5)), ((4, 5), (4, 5, 3))])
+def test_frames_are_stacked_oldest_first_and_never_across_episodes(shape, stacked, vector):
+    environment = wrap(Pixels(shape, vector), blocks.FrameStack(num_frames=3))
+
+    def frames(observation):
+        assert environment.observation_space.contains(observation)
+        image = observation["camera"] if vector else observation
+        assert image.shape == stacked
+        return [int(part.max()) for part in np.split(image, 3, 0 if stacked[0] == 6 else -1)]
+
+    assert frames(environment.reset()[0]) == [0, 0, 0]
+    assert [frames(environment.step(0)[0]) for _ in range(4)] == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    assert frames(environment.reset()[0]) == [0, 0, 0]
+    if vector:
+        assert environment.step(0)[0]["a"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "kind", ["FrameStack(num_frames=2)", "Grayscale()", "Crop(top=1)", "Resize(height=2, width=2)"]
+)
+def test_wrappers_of_images_refuse_vectors(kind):
+    block = eval(f"blocks.{kind}")
+    with pytest.raises(ConfigError, match=rf"{block.kind} needs one image as observation, got Box\(.*\(4,\)"):
+        wrap(gym.make("CartPole-v1"), block)
+
+
+def test_frame_skip_sums_rewards_and_stops_at_the_end():
+    environment = wrap(Pixels(), blocks.FrameSkip(num_frames=3))
+    environment.reset()
+    steps = [environment.step(0)[1:3] for _ in range(3)]
+    assert steps == [(1 + 2 + 3, False), (4 + 5 + 6, False), (7.0, True)]
+
+
+class Flickering(Pixels):
+    """Even steps show their number above, odd ones below."""
+
+    def _observation(self):
+        image = np.zeros(self.shape, np.uint8)
+        image[self.t % 2] = self.t
+        return {"a": np.array([self.t], np.float32), "camera": image} if self.vector else image
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_frame_skip_can_keep_the_larger_pixels_of_an_actions_last_two_frames(vector):
+    environment = wrap(Flickering((2, 4, 4), vector), blocks.FrameSkip(num_frames=3, max_last_two=True))
+    environment.reset()
+    observations = [environment.step(0)[0] for _ in range(3)]
+    images = [observation["camera"] if vector else observation for observation in observations]
+    assert [image[:, 0, 0].tolist() for image in images] == [[2, 3], [6, 5], [0, 7]]  # the last: one frame alone
+    if vector:
+        assert [observation["a"].item() for observation in observations] == [3, 6, 7]
+
+
+# --- grey, crop, resize -------------------------------------------------------------------------------------------
+
+
+def test_grey_is_the_luminance_of_bt_601():
+    colors = np.array(
+        [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 255], [10, 20, 30], [0, 0, 0]]] * 2, np.uint8
+    )
+    grey = [[76, 150, 29], [255, 18, 0]] * 2  # 76.245, 149.685, 29.07; 2.99 + 11.74 + 3.42 = 18.15
+    image = seen(np.repeat(colors, 2, axis=1), blocks.Grayscale())
+    assert image.shape == (4, 6, 1)
+    assert image[:, ::2, 0].tolist() == grey
+    first = seen(np.repeat(colors, 2, axis=1).transpose(2, 0, 1), blocks.Grayscale())
+    assert first.shape == (1, 4, 6)
+    assert first[0].tolist() == image[..., 0].tolist()
+    assert grayscale(np.full((3, 1, 1), 0.5, np.float32), 0).tolist() == [[[0.5]]]
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 2), (7, 9)])
+def test_grey_refuses_what_has_no_colours(shape):
+    with pytest.raises(
+        ConfigError, match=r"grayscale needs an image of three colours, got Box\(.*; put it before frame"
+    ):
+        seen(np.zeros(shape, np.uint8), blocks.Grayscale())
+
+
+def test_crop_cuts_off_rows_and_columns_wherever_the_channels_are():
+    image = np.arange(6 * 7 * 3, dtype=np.uint8).reshape(6, 7, 3)
+    block = blocks.Crop(top=1, bottom=2, left=3)
+    assert np.array_equal(seen(image, block), image[1:4, 3:])
+    assert np.array_equal(seen(image.transpose(2, 0, 1), block), image[1:4, 3:].transpose(2, 0, 1))
+    assert np.array_equal(seen(image[..., 0], block), image[1:4, 3:, 0])
+    wide = np.zeros((5, 6, 9), np.uint8)  # channels "auto" takes its first axis for channels
+    assert seen(wide, block, channels="last").shape == (2, 3, 9)
+    with pytest.raises(ConfigError, match=r"crop leaves nothing of 6 x 7 pixels"):
+        seen(image, blocks.Crop(left=3, right=4))
+
+
+def test_a_resized_pixel_is_the_mean_of_what_it_covers():
+    image = np.array([[0, 10, 20, 60], [2, 12, 22, 62], [100, 100, 50, 54], [100, 100, 52, 56]], np.uint8)
+    assert seen(image, blocks.Resize(height=2, width=2)).tolist() == [[6, 41], [100, 53]]
+    # from 3 to 2: each pixel covers one and a half, with weights 2/3 and 1/3
+    line = np.array([[[0.0], [30.0], [90.0]]], np.float32)
+    assert AreaMean((1, 3, 1), 1, 2, -1)(line).ravel().tolist() == pytest.approx([10.0, 70.0])
+    # from 2 to 3: the middle one lies on both halves
+    assert AreaMean((1, 2, 1), 1, 3, -1)(line[:, :2]).ravel().tolist() == pytest.approx([0.0, 15.0, 30.0])
+
+
+@pytest.mark.parametrize(("size", "target"), [(96, 84), (84, 84), (210, 84), (160, 84), (5, 11), (7, 3)])
+def test_the_areas_of_a_line_cover_it_once(size, target):
+    index, weight = area_weights(size, target)
+    covered = np.bincount(index.ravel(), weight.ravel(), size)
+    assert np.allclose(covered, target / size, atol=1e-6)
+    assert np.allclose(weight.sum(1), 1.0)
+    constant = np.full((size, size, 1), 201, np.uint8)
+    assert (AreaMean(constant.shape, target, target, -1)(constant) == 201).all()
+
+
+# --- CarRacing ----------------------------------------------------------------------------------------------------
+
+
+def ours(*wrappers):
+    spec = gym.spec("CarRacing-v3")
+    environment = gym.make(spec, continuous=False).unwrapped
+    assert not hasattr(environment, "drawing")
+    from tesserl_trainer.wiring.car_racing import CarRacing
+
+    faster = CarRacing(continuous=False)
+    return [wrapped(TimeLimit(one, 1000), wrappers) for one in (environment, faster)]
+
+
+def wrapped(environment, wrappers):
+    for block in wrappers:
+        environment = wrap(environment, block)
+    return environment
+
+
+def play_both(plain, faster, seed, steps):
+    generator = np.random.default_rng(seed)
+    assert np.array_equal(plain.reset(seed=seed)[0], faster.reset(seed=seed)[0])
+    for _ in range(steps):
+        action = int(generator.choice([0, 1, 2, 3, 3, 3, 4]))
+        left, right = plain.step(action), faster.step(action)
+        assert np.array_equal(left[0], right[0])
+        assert left[1:4] == right[1:4]
+        yield right
+
+
+@pytest.mark.parametrize("randomize", [False, True])
+def test_the_faster_car_racing_is_the_same_task_picture_for_picture(randomize):
+    from gymnasium.envs.box2d import car_racing as original
+
+    from tesserl_trainer.wiring import car_racing
+
+    kinds = original.CarRacing, car_racing.CarRacing
+    plain, faster = (kind(continuous=False, domain_randomize=randomize) for kind in kinds)
+    for seed in (1, 2):
+        assert len(list(play_both(plain, faster, seed, 60))) == 60
+
+
+def test_skipped_frames_are_not_drawn_and_nothing_else_changes():
+    plain, faster = ours(blocks.TimeLimit(max_episode_steps=34), blocks.FrameSkip(num_frames=4))
+    drawn = []
+    painter = faster.unwrapped
+    draw, painter._render_road = painter._render_road, lambda *a: (drawn.append(painter.t), draw(*a))[1]
+    for seed in (3, 4):
+        drawn.clear()
+        rows = list(play_both(plain, faster, seed, 9))
+        assert [row[3] for row in rows] == [False] * 8 + [True]  # truncated on the second frame of the ninth action
+        assert np.round(np.array(drawn) * 50).tolist() == [1, *range(5, 34, 4), 35]
+
+
+def test_frames_are_drawn_where_something_below_reads_them():
+    for inner in (blocks.Crop(bottom=12), blocks.FrameSkip(num_frames=1, max_last_two=True)):
+        faster = ours(inner, blocks.FrameSkip(num_frames=2))[1]
+        assert faster._painter is None
+    assert ours(blocks.FrameSkip(num_frames=2, max_last_two=True))[1]._painter is None
+    assert ours(blocks.FrameSkip(num_frames=2))[1]._painter is not None
+    plain = ours(blocks.FrameSkip(num_frames=2))[0]
+    assert isinstance(plain, FrameSkip)
+    assert plain._painter is None
+
+
+def test_training_drives_the_faster_car_with_pictures_and_telemetry(write_config):
+    wrappers = "[{kind: frame_skip, num_frames: 2}, {kind: telemetry}, {kind: crop, bottom: 12}, {kind: grayscale}, "
+    wrappers += "{kind: resize, height: 42, width: 48}, {kind: frame_stack, num_frames: 3}]"
+    environment = f"environment: {{id: CarRacing-v3, kwargs: {{continuous: false}}, num_envs: 2, wrappers: {wrappers}}}"
+    vision = "vision: {kind: cnn, channels: [5], kernel_sizes: [8], strides: [4]}"
+    replacements = {
+        "environment: {id: CartPole-v1, num_envs: 3}": environment,
+        "vision: {kind: none}": vision,
+        "  heads:": "  fusion: {kind: post_concat}\n  heads:",
+    }
+    config = load_config(write_config(**replacements))
+    environments = make_environments(config.environment, 2)
+    try:
+        assert environments.envs[0].unwrapped.drawing
+        layout = ObservationLayout(environments.single_observation_space)
+        assert layout.shapes == {"pixels": (3, 42, 48), "observation": (7,)}
+        out = layout.empty(2)
+        layout.write(environments.reset(seed=[1, 2])[0], out)
+        assert (out["pixels"][:, 0] == out["pixels"][:, 2]).all()
+        assert np.isfinite(out["observation"]).all()
+        layout.write(environments.step(np.array([3, 3]))[0], out)
+        assert (out["pixels"][:, 0] == out["pixels"][:, 1]).all()
+        assert (out["pixels"][:, 1] != out["pixels"][:, 2]).any()
+        assert (out["observation"][:, 3:5] > 0).all()  # the rear wheels drive
+    finally:
+        environments.close()
+
+
+def test_telemetry_reads_the_car_in_the_units_that_it_names():
+    environment = wrap(ours()[1], blocks.Telemetry())
+    observation, _ = environment.reset(seed=5)
+    assert environment.observation_space.contains(observation)
+    car = environment.unwrapped.car
+    car.hull.linearVelocity = (30.0, -40.0)
+    car.hull.angularVelocity = -2.0
+    for wheel, speed in zip(car.wheels, (10.0, -20.0, 30.0, 160.0), strict=True):
+        wheel.omega = speed
+    steering = 2.5 * car.wheels[0].joint.angle
+    assert telemetry.read(car).tolist() == pytest.approx([0.5, 0.1, -0.2, 0.3, 1.6, steering, -0.5])
+    for _ in range(8):
+        observation = environment.step(2)[0]  # to the left
+    assert observation["observation"][5] > 0.4
+    assert observation["observation"].dtype == np.float32
+
+
+def test_telemetry_refuses_other_tasks():
+    with pytest.raises(ConfigError, match=r"telemetry reads the car of CarRacing-v3 .* got <.*CartPole"):
+        wrap(gym.make("CartPole-v1"), blocks.Telemetry())
