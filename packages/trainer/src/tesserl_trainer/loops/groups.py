@@ -128,7 +128,7 @@ class GroupLoop:
             good = ~torch.isin(group, scored.zero_variance_groups.cpu())
             kept += [trajectory for trajectory, is_good in zip(trajectories, good.tolist(), strict=True) if is_good]
             kept_groups.append(group[good])
-            missing = wanted - len(torch.cat(kept_groups).unique())
+            missing = wanted - len(torch.unique(torch.cat(kept_groups)))
         if not kept:
             return played, scored  # nothing to learn from: the batch is empty
         return played, self.scoring(kept, torch.cat(kept_groups))
@@ -142,11 +142,12 @@ class GroupLoop:
         batch = batch.to(self.device)
         weights = step_weights(batch["mask"], reduction=self.scoring.reduction, max_length=self.scoring.max_length)
         batch["step_weight"] = weights * pace.num_minibatches  # of a minibatch, which is a part of the whole
+        extra = ["step_weight"]
         if self.loss.kl_coef and self.loss.kl_kind != "exact":
             batch["reference_log_prob"] = self.loss.reference_log_probs(batch)
+            extra.append("reference_log_prob")
         data = batch
         if self.loss.importance_level == "step":
-            extra = [key for key in ("step_weight", "reference_log_prob") if key in batch.keys()]
             data = flatten_steps(batch, keys=[*self.loss.in_keys, *extra])
         for _ in range(pace.num_epochs):
             for minibatch in minibatches(data, pace.num_minibatches):

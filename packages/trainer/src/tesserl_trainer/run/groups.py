@@ -55,7 +55,7 @@ class GroupCollector:
             outcome = {name: batch["next", name].clone() for name in OUTCOME}
             kept = {key: batch[key].clone() for key in (*self.keys, "action")}
             parts.append(TensorDict({**kept, "next": outcome}, batch.batch_size))
-        steps = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        steps: TensorDictBase = TensorDict.cat(parts, dim=1)
         steps["action_log_prob"] = self._log_probs(steps["action"])
         found = sorted(self._split(steps), key=lambda pair: pair[0])
         self.collector.pop_episodes()

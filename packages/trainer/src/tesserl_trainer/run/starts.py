@@ -123,7 +123,12 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
         self._playing[:] = -1
         self.assigned = [[] for _ in range(self.num_envs)]
 
-    def reset(self, *, seed: Any = None, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self,
+        *,
+        seed: Any = None,  # noqa: ARG002 - the signature of a vector environment
+        options: Mapping[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
         """Resets all slots, or those of ``options["reset_mask"]``, each to the start that it is given.
 
         Args:

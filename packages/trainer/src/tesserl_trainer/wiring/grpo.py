@@ -1,6 +1,7 @@
 """``grpo:`` and an actor-critic network, whose critic is not used -> what acts and what learns."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from tesserl_actor_critic import ActorCritic
@@ -30,7 +31,6 @@ def build_grpo(config: RunConfig, network: ActorCritic) -> Algorithm:
     learning_rate = value_at(config.optimizer.learning_rate, 0)
     groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
     optimizer = build_optimizer(config.optimizer, groups)
-    reference = loss.reference
     policy = RolloutPolicy(network, record_values=False)
     return Algorithm(
         saved=loss,
@@ -38,7 +38,7 @@ def build_grpo(config: RunConfig, network: ActorCritic) -> Algorithm:
         forward=forward_of(loss, precision=grpo.precision, compiled=grpo.compile, device=config.device),
         parameters=[parameter for parameter in network.parameters() if parameter.requires_grad],
         optimizer=optimizer,
-        updated=lambda updates: None if reference is None else reference.step(network),  # noqa: ARG005
+        updated=_following(loss.reference, network),
         policy=policy,
         act=policy.act,
         schedules=[*schedules, learning_rate_schedule(config.optimizer, optimizer)],
@@ -48,7 +48,7 @@ def build_grpo(config: RunConfig, network: ActorCritic) -> Algorithm:
 def _loss(grpo: Any, network: ActorCritic) -> tuple[GRPOLoss, list[Scheduled]]:
     """The loss, and the schedules of what changes in it."""
     kind, kl = grpo.loss, grpo.kl
-    changing = {"entropy_coef": grpo.entropy_coef}
+    changing: dict[str, Any] = {"entropy_coef": grpo.entropy_coef}
     fixed: dict[str, Any] = {}
     if kind.kind == "clip":
         changing["clip_epsilon"] = kind.clip_epsilon
@@ -67,8 +67,7 @@ def _loss(grpo: Any, network: ActorCritic) -> tuple[GRPOLoss, list[Scheduled]]:
         top_entropy_fraction=grpo.top_entropy_fraction,
         reduction=grpo.reduction,
         max_length=grpo.max_length,
-        **fixed,
-        **{name: value_at(value, 0) for name, value in changing.items()},
+        **(fixed | {name: value_at(value, 0) for name, value in changing.items()}),
     )
     return loss, [scheduled(name, value, functools.partial(setattr, loss, name)) for name, value in changing.items()]
 
@@ -88,6 +87,14 @@ def build_reference(config: Any, network: ActorCritic) -> ReferencePolicy:
     return ReferencePolicy(network)
 
 
+def _following(reference: ReferencePolicy | None, network: ActorCritic) -> Callable[[int], None]:
+    def follow(updates: int) -> None:  # noqa: ARG001 - the reference counts by itself
+        if reference is not None:
+            reference.step(network)
+
+    return follow
+
+
 def build_starts(config: RunConfig, environments: Environments) -> GroupStarts:
     """Gives the slots of a vector environment their starts.
 
@@ -97,6 +104,7 @@ def build_starts(config: RunConfig, environments: Environments) -> GroupStarts:
     """
     settings = config.grpo.starts
     start: Start
+    number: int | None
     match settings.kind:
         case "level":
             start, number = LevelStart(config.seed, settings.option), settings.num_levels
