@@ -140,7 +140,7 @@ def group_advantages_to_go(
     count = counted.sum(dim=1, keepdim=True)
     advantages = differences - differences.sum(dim=1, keepdim=True) / count.clamp(min=1)
     if baseline == "leave_one_out":
-        advantages = advantages * (count / (count - 1).clamp(min=1))
+        advantages = advantages * count / (count - 1).clamp(min=1)
     advantages = torch.where(running, advantages, 0.0)
     if scale != "none":
         advantages = advantages / (_deviation(advantages, running, whole_batch=scale == "batch") + EPS)

@@ -38,10 +38,10 @@ def read_steps(tensordict: TensorDictBase, keys: Any, input_keys: Sequence[Neste
         KeyError: a key is missing.
         ValueError: an entry has an unexpected shape.
     """
-    old_log_probs: Tensor = get_entry(tensordict, keys.sample_log_prob)
+    old_log_probs: Tensor = get_entry(tensordict, keys.sample_log_prob).detach()
     batch_shape = old_log_probs.shape
     inputs, action, mask = read_policy_inputs(tensordict, keys, input_keys, batch_shape)
-    advantages = per_step(keys.advantage, get_entry(tensordict, keys.advantage), batch_shape)
+    advantages = per_step(keys.advantage, get_entry(tensordict, keys.advantage), batch_shape).detach()
     weights = tensordict.get(keys.step_weight, None)
     if weights is not None:
         weights = per_step(keys.step_weight, weights, batch_shape)

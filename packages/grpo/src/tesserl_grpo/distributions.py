@@ -33,13 +33,16 @@ def joint_log_prob(policy: Distribution, action: Tensor, batch_shape: Sequence[i
     Raises:
         ValueError: the distribution gives something else than one for each step.
     """
-    log_probs = _wide(_sum_events(policy.log_prob(action), len(batch_shape)))
+    log_probs: Tensor = policy.log_prob(action)
     if log_probs.shape != batch_shape:
-        raise ValueError(
-            f"the policy must give one log-probability for each step {tuple(batch_shape)}, got "
-            f"{tuple(log_probs.shape)} for actions {tuple(action.shape)}; drop singleton dimensions of the action"
-        )
-    return log_probs
+        # more dimensions may be parts of an action, if the distribution has them too; else they come of broadcasting
+        if log_probs.shape != policy.batch_shape or log_probs.shape[: len(batch_shape)] != batch_shape:
+            raise ValueError(
+                f"the policy must give one log-probability for each step {tuple(batch_shape)}, got "
+                f"{tuple(log_probs.shape)} for actions {tuple(action.shape)}; drop singleton dimensions of the action"
+            )
+        log_probs = _sum_events(log_probs, len(batch_shape))
+    return _wide(log_probs)
 
 
 def joint_entropy(policy: Distribution, num_dims: int) -> Tensor:

@@ -87,7 +87,7 @@ def surrogate_loss(
     Args:
         ratio: of each step, above 0, ``[P, T]``.
         log_probs: of the actions taken, ``[P, T]``.
-        advantages: ``[P, T]``; no gradient flows into them.
+        advantages: without gradient, ``[P, T]``.
         kind: which loss.
         clip_epsilon: how far below 1 a ratio may go, in [0, 1).
         clip_epsilon_high: how far above 1, at least 0; None: ``clip_epsilon``. For ``cispo`` the largest ratio itself,
@@ -228,7 +228,7 @@ def group_policy_loss(
 
     Args:
         log_probs: of the actions taken, under the policy being trained, ``[P, T]``.
-        old_log_probs: of the same actions when they were taken, ``[P, T]``.
+        old_log_probs: of the same actions when they were taken, ``[P, T]``; no gradient flows into them.
         advantages: ``[P, T]``; no gradient flows into them.
         mask: true on valid steps, ``[P, T]``; None: all are valid.
         kind: see `surrogate_loss`.
@@ -254,7 +254,7 @@ def group_policy_loss(
     if importance_level == "trajectory" and log_probs.dim() < 2:
         raise ValueError(f"importance_level trajectory needs trajectories [P, T], got {tuple(log_probs.shape)}")
     check_shapes(log_probs, old_log_probs=old_log_probs, advantages=advantages, mask=mask, entropy=entropy)
-    ratio = importance_ratio(log_probs, old_log_probs, mask, level=importance_level)
+    ratio = importance_ratio(log_probs, old_log_probs.detach(), mask, level=importance_level)
     if mask is not None:
         log_probs, advantages = torch.where(mask, log_probs, 0.0), torch.where(mask, advantages, 0.0)
     losses = surrogate_loss(
