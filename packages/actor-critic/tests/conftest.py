@@ -29,6 +29,11 @@ KINDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=KINDS)
 def kind(request):
     """Name of a kind of actions."""

@@ -74,7 +74,7 @@ def test_draws_have_the_frequencies_of_their_probabilities(kind):
 
 def test_the_mode_is_the_most_probable_action():
     for kind in DISCRETE:
-        ours, theirs = pairs()[kind]
+        ours, _ = pairs()[kind]
         others = ours.log_prob(ours.sample((100,)))
         assert (ours.log_prob(ours.mode) >= others).all()
         assert torch.equal(ours.mode, ours.deterministic_sample)

@@ -110,8 +110,8 @@ class ActorCritic(nn.Module):
     def actor(self) -> ProbabilisticActor:
         """A torchrl actor around this network's policy: the same parameters.
 
-        It reads `in_keys` and writes the parameters of the distribution, ``action`` and ``action_log_prob``, and the
-        new state of a recurrent body below ``"next"``.
+        It reads `in_keys` and writes the parameters of the distribution, ``action`` and ``action_log_prob``, and below
+        ``"next"`` the new state of a recurrent body; of sequences, the state after the last step at every step.
         """
         new_state: list[Any] = [("next", *((key,) if isinstance(key, str) else key)) for key in self.state_keys]
         module = TensorDictModule(
@@ -235,10 +235,11 @@ class _Path(nn.Module):
         self.head = head
         self.recurrent = recurrent
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         features, *state = _run(self.body, inputs, recurrent=self.recurrent)
-        outputs = (*_as_tuple(self.head(features)), *state)
-        return outputs[0] if len(outputs) == 1 else outputs
+        if state and features.dim() == 3:  # of a sequence the last state is known: it stands at every step
+            state = [each.unsqueeze(1).expand(-1, features.shape[1], -1, -1) for each in state]
+        return *_as_tuple(self.head(features)), *state
 
 
 def _run(body: nn.Module, inputs: Sequence[Tensor], *, recurrent: bool) -> tuple[Tensor, ...]:

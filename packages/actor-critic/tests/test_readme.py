@@ -1,0 +1,16 @@
+"""The example of the README runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
+def test_example_runs(block):
+    scope = {}
+    exec(block, scope)
+    assert scope["losses"]["loss_critic"] > 0
+    assert all(parameter.grad is not None for parameter in scope["network"].parameters())
