@@ -5,11 +5,23 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from minatar import gym as minatar_gym
 
+from tesserl_configs.environment import (
+    Crop,
+    EnvironmentConfig,
+    FrameSkip,
+    FrameStack,
+    Grayscale,
+    Resize,
+    Telemetry,
+    TimeLimit,
+)
 from tesserl_trainer.run import resumable
 from tesserl_trainer.run.resumable import Resumable
+from tesserl_trainer.run.workers import WorkerEnvironments, step
+from tesserl_trainer.wiring.environments import make_environments
 
 if "MinAtar/Breakout-v1" not in gym.registry:
     minatar_gym.register_envs()
@@ -22,15 +34,30 @@ def make(environment: str, kind=SyncVectorEnv):
 
 def play(environments, steps: int, seed: int):
     generator = np.random.default_rng(seed)
-    sizes = environments.single_action_space.n
+    space = environments.single_action_space
     rows = []
     for _ in range(steps):
-        observation, reward, terminated, truncated, _ = environments.step(generator.integers(0, sizes, 3))
-        rows.append((observation.copy(), reward.copy(), terminated.copy(), truncated.copy()))
+        if isinstance(space, gym.spaces.Discrete):
+            actions = generator.integers(0, space.n, environments.num_envs)
+        else:  # also beyond the bounds
+            actions = generator.normal(size=(environments.num_envs, *space.shape)).astype(np.float32) * 2
+        observation, reward, terminated, truncated, _ = step(environments, actions)
+        parts = observation.values() if isinstance(observation, dict) else [observation]
+        rows.append([part.copy() for part in (*parts, reward, terminated, truncated)])
     return rows
 
 
-@pytest.mark.parametrize("environment", ["CartPole-v1", "LunarLander-v3", "MinAtar/Breakout-v1", "MinAtar/Seaquest-v1"])
+def go_on_alike(first, second, steps: int) -> None:
+    for left, right in zip(play(first, steps, 2), play(second, steps, 2), strict=True):
+        for one, other in zip(left, right, strict=True):
+            assert np.array_equal(one, other)
+    assert resumable.snapshot(first) == resumable.snapshot(second)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    ["CartPole-v1", "LunarLander-v3", "MinAtar/Breakout-v1", "MinAtar/Seaquest-v1", "Pendulum-v1"],
+)
 @pytest.mark.parametrize("steps", [0, 3, 70])
 def test_a_restored_environment_goes_on_bit_for_bit(environment, steps):
     first, second = make(environment), make(environment)
@@ -38,19 +65,42 @@ def test_a_restored_environment_goes_on_bit_for_bit(environment, steps):
     play(first, steps, 1)
     snapshots = json.loads(json.dumps(resumable.snapshot(first)))
     assert resumable.restore(second, snapshots)
-    for left, right in zip(play(first, 150, 2), play(second, 150, 2), strict=True):
-        for one, other in zip(left, right, strict=True):
-            assert np.array_equal(one, other)
-    assert resumable.snapshot(first) == resumable.snapshot(second)
+    go_on_alike(first, second, 150)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_the_wrappers_of_images_come_back_with_the_car(continuous):
+    config = EnvironmentConfig(
+        id="CarRacing-v3",
+        kwargs={"continuous": continuous},
+        wrappers=(
+            TimeLimit(max_episode_steps=50),
+            FrameSkip(num_frames=4),
+            Telemetry(),
+            Crop(bottom=12),
+            Grayscale(),
+            Resize(height=42, width=48),
+            FrameStack(num_frames=4),
+        ),
+    )
+    first, second = (make_environments(config, 2) for _ in range(2))
+    first.reset(seed=[11, 22])
+    play(first, 20, 1)  # a second episode is on its way
+    snapshots = json.loads(json.dumps(resumable.snapshot(first)))
+    assert [len(snapshot["actions"]) for snapshot in snapshots] == [7, 7]
+    assert resumable.restore(second, snapshots)
+    go_on_alike(first, second, 10)
+    cars = [[sub.unwrapped.car.hull.position.x for sub in environments.envs] for environments in (first, second)]
+    assert cars[0] == cars[1]
 
 
 def test_workers_in_other_processes_are_restored_too():
-    first, second = make("CartPole-v1", AsyncVectorEnv), make("CartPole-v1", AsyncVectorEnv)
+    first, second = make("CartPole-v1", WorkerEnvironments), make("CartPole-v1", WorkerEnvironments)
     try:
         first.reset(seed=[1, 2, 3])
         play(first, 25, 1)
         assert resumable.restore(second, resumable.snapshot(first))
-        assert all(np.array_equal(a[0], b[0]) for a, b in zip(play(first, 40, 2), play(second, 40, 2), strict=True))
+        go_on_alike(first, second, 40)
     finally:
         first.close()
         second.close()

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
-from tesserl_configs import ConfigError, load_config
+from tesserl_configs import ConfigError
 from tesserl_configs import environment as blocks
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring import telemetry
@@ -235,18 +235,20 @@ def test_frames_are_drawn_where_something_below_reads_them():
     assert plain._painter is None
 
 
-def test_training_drives_the_faster_car_with_pictures_and_telemetry(write_config):
-    wrappers = "[{kind: frame_skip, num_frames: 2}, {kind: telemetry}, {kind: crop, bottom: 12}, {kind: grayscale}, "
-    wrappers += "{kind: resize, height: 42, width: 48}, {kind: frame_stack, num_frames: 3}]"
-    environment = f"environment: {{id: CarRacing-v3, kwargs: {{continuous: false}}, num_envs: 2, wrappers: {wrappers}}}"
-    vision = "vision: {kind: cnn, channels: [5], kernel_sizes: [8], strides: [4]}"
-    replacements = {
-        "environment: {id: CartPole-v1, num_envs: 3}": environment,
-        "vision: {kind: none}": vision,
-        "  heads:": "  fusion: {kind: post_concat}\n  heads:",
-    }
-    config = load_config(write_config(**replacements))
-    environments = make_environments(config.environment, 2)
+def test_training_drives_the_faster_car_with_pictures_and_telemetry():
+    config = blocks.EnvironmentConfig(
+        id="CarRacing-v3",
+        kwargs={"continuous": False},
+        wrappers=(
+            blocks.FrameSkip(num_frames=2),
+            blocks.Telemetry(),
+            blocks.Crop(bottom=12),
+            blocks.Grayscale(),
+            blocks.Resize(height=42, width=48),
+            blocks.FrameStack(num_frames=3),
+        ),
+    )
+    environments = make_environments(config, 2)
     try:
         assert environments.envs[0].unwrapped.drawing
         layout = ObservationLayout(environments.single_observation_space)

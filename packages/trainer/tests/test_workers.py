@@ -1,0 +1,298 @@
+"""Environments in other processes that raise, exit or sleep, and actions on their way to them."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from tesserl_trainer.cli import main
+from tesserl_trainer.run import resumable
+from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.run.evaluate import evaluate_policy
+from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.run.resumable import Resumable
+from tesserl_trainer.run.workers import WorkerEnvironments, WorkerError, close, step
+
+PATIENCE = 60.0
+
+
+class Unpicklable(Exception):
+    """Can be pickled, but not be made again."""
+
+    def __init__(self, left, right):
+        super().__init__(f"{left} {right}")
+
+
+def trouble(kind):
+    if kind == "sleep":
+        time.sleep(600)
+    elif kind == "exit":
+        os._exit(7)
+    elif kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "raise":
+        raise Unpicklable("the task", "broke")
+
+
+class Troubled(gym.Env):
+    """Gets into trouble of some kind, in one process, at a moment."""
+
+    observation_space = spaces.Box(-1, 1, (1,))
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, moment, kind):
+        self.moment, self.kind = moment, kind
+        self.reach("make")
+
+    def reach(self, moment):
+        if moment == self.moment and multiprocessing.parent_process() is not None:
+            trouble(self.kind)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.reach("reset")
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.reach("step")
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+    def snapshot(self):
+        self.reach("call")
+        return {"start": {}, "actions": []}
+
+    def restore(self, snapshots):
+        self.reach("restore")
+        return True
+
+    def close(self):
+        self.reach("close")
+
+    def __setattr__(self, name, value):
+        if name == "color":
+            self.reach("set_attr")
+        super().__setattr__(name, value)
+
+
+MESSAGES = {
+    "sleep": r"environment worker 1 did not answer within 0.5 s; raise environment.worker_timeout",
+    "exit": r"environment worker 1 died \(exit code 7\)",
+    "kill": r"environment worker 1 died \(exit code -9\)",
+    "raise": r"(?s)environment worker 1 raised an error:\nTraceback .*Unpicklable: the task broke",
+}
+
+ASKED = {
+    "reset": lambda environments: environments.reset(seed=[1, 2, 3]),
+    "step": lambda environments: step(environments, np.zeros(3, np.int64)),
+    "call": resumable.snapshot,
+    "restore": lambda environments: resumable.restore(environments, [{"actions": []}] * 3),
+    "set_attr": lambda environments: environments.set_attr("color", "red"),
+}
+
+
+def make(moment, kind, timeout=PATIENCE):
+    makers = [lambda i=i: Troubled(moment if i == 1 else None, kind) for i in range(3)]
+    return WorkerEnvironments(makers, timeout=timeout)
+
+
+@pytest.fixture
+def alive():
+    """Fails where a worker is left over."""
+    before = set(multiprocessing.active_children())
+    yield
+    assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.mark.parametrize("kind", list(MESSAGES))
+@pytest.mark.parametrize("moment", list(ASKED))
+def test_whoever_waits_for_a_worker_hears_what_became_of_it(alive, moment, kind):
+    environments = make(moment, kind)
+    if moment != "reset":
+        environments.reset()
+    environments.timeout = 0.5 if kind == "sleep" else PATIENCE
+    with pytest.raises(WorkerError, match=MESSAGES[kind]):
+        ASKED[moment](environments)
+    close(environments, failed=True)
+
+
+@pytest.mark.parametrize("kind", list(MESSAGES))
+def test_a_worker_that_cannot_make_its_environment_is_named(alive, kind):
+    with pytest.raises(WorkerError, match=MESSAGES[kind].replace("0.5 s", "2 s")):
+        make("make", kind, timeout=2.0 if kind == "sleep" else PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("sleep", r"environment worker 1 did not close its environment within 1 s"),
+        ("exit", r"environment worker 1 died while it closed \(exit codes \[0, 7, 0\]\)"),
+        ("raise", r"environment worker 1 died while it closed \(exit codes \[0, 1, 0\]\)"),
+    ],
+)
+def test_a_worker_that_does_not_close_is_ended_and_named(alive, kind, message):
+    environments = make("close", kind)
+    environments.reset()
+    environments.timeout = 1.0 if kind == "sleep" else PATIENCE
+    with pytest.raises(WorkerError, match=message):
+        close(environments, failed=False)
+    close(environments, failed=True)
+
+
+def test_workers_that_have_nothing_to_complain_of_close_quietly(alive):
+    environments = make(None, None)
+    environments.reset()
+    step(environments, np.zeros(3, np.int64))
+    close(environments, failed=False)
+
+
+def test_a_worker_may_take_its_time_for_every_step_that_it_replays():
+    environments = make(None, None)
+    seen = []
+    environments.call = lambda *arguments: seen.append(environments.timeout) or [True] * 3
+    assert resumable.restore(environments, [{"actions": [0] * length} for length in (2, 5, 0)])
+    assert seen == [PATIENCE * 6]
+    assert environments.timeout == PATIENCE
+    close(environments, failed=True)
+
+
+# --- in a run -----------------------------------------------------------------------------------------------------
+
+
+class Doomed(gym.Wrapper):
+    """CartPole; the worker whose first seed the file names gets into trouble at a step of its life."""
+
+    def __init__(self, path):
+        super().__init__(gym.make("CartPole-v1"))
+        self.path, self.seed, self.steps = Path(path), None, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.seed = seed if self.seed is None else self.seed
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action):
+        self.steps += 1
+        if self.path.exists():
+            plan = json.loads(self.path.read_text())
+            if (self.seed, self.steps) == (plan["seed"], plan["step"]):
+                trouble(plan["kind"])
+        return self.env.step(action)
+
+
+gym.register("Doomed-v0", entry_point=Doomed)
+
+
+def doomed(write_config, tmp_path, kind, at):
+    """A configuration of three workers, of which number 1 gets into trouble at its step ``at``."""
+    path = tmp_path / "plan.json"
+    seeds = [int(child.generate_state(1)[0]) for child in np.random.SeedSequence(3).spawn(3)]
+    path.write_text(json.dumps({"seed": seeds[1], "step": at, "kind": kind}))
+    timeout = 3 if kind == "sleep" else PATIENCE
+    kwargs = f"kwargs: {{path: {path}}}, vectorization: async, worker_timeout: {timeout}"
+    changes = {"{id: CartPole-v1, num_envs: 3}": f"{{id: Doomed-v0, num_envs: 3, {kwargs}}}"}
+    return path, write_config(**changes)
+
+
+def dies_and_is_resumed(write_config, tmp_path, capfd, kind, at):
+    plan, config = doomed(write_config, tmp_path, kind, at)
+    run_dir = tmp_path / "run"
+    assert main(["train", str(config), "--run-dir", str(run_dir)]) == 1
+    told = capfd.readouterr().err
+    assert "error: environment worker 1 " in told
+    assert ("Unpicklable: the task broke" in told) == (kind == "raise")
+    assert not multiprocessing.active_children()
+    plan.unlink()
+    assert main(["train", "--resume", str(run_dir)]) == 0
+    whole = tmp_path / "whole"
+    assert main(["train", str(config), "--run-dir", str(whole)]) == 0
+    outcomes = [json.loads((Checkpoints(path).latest() / "manifest.json").read_text()) for path in (run_dir, whole)]
+    assert outcomes[0]["step"] == 240
+    assert outcomes[0]["files"]["networks.safetensors"] == outcomes[1]["files"]["networks.safetensors"]
+
+
+@pytest.mark.parametrize(("kind", "at"), [("raise", 31), ("exit", 47), ("sleep", 74)])
+def test_a_run_whose_worker_fails_says_so_and_goes_on_once_the_cause_is_gone(write_config, tmp_path, capfd, kind, at):
+    dies_and_is_resumed(write_config, tmp_path, capfd, kind, at)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", list(MESSAGES))
+def test_a_run_survives_trouble_at_any_step(write_config, tmp_path, capfd, kind):
+    for index, at in enumerate(np.random.default_rng(list(MESSAGES).index(kind)).integers(14, 80, 8).tolist()):
+        (tmp_path / str(index)).mkdir()
+        dies_and_is_resumed(write_config, tmp_path / str(index), capfd, kind, at)
+
+
+def test_ctrl_c_stops_the_run_and_not_its_workers(write_config, tmp_path):
+    """A terminal sends SIGINT to all processes of the group: the workers leave it to the parent."""
+    changes = {"total_steps: 240": "total_steps: 1000000", "num_envs: 3": "num_envs: 3, vectorization: async"}
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "tesserl_trainer.cli", "train", str(write_config(**changes)), "--run-dir"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RL_WARNINGS": "False", "PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(
+        [*command, str(run_dir)], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (run_dir / "checkpoints" / "latest.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"continue with: tesserl train --resume {run_dir}" in stderr
+    assert "Traceback" not in stderr
+
+
+# --- actions ------------------------------------------------------------------------------------------------------
+
+
+class Steered(gym.Env):
+    """Continuous actions; the reward is the sum of what arrived, an episode lasts three steps."""
+
+    observation_space = spaces.Box(-1, 1, (1,))
+    action_space = spaces.Box(np.array([-1, 0], np.float32), np.array([1, np.inf], np.float32))
+
+    def reset(self, *, seed=None, options=None):
+        self.t, self.arrived = 0, []
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        self.arrived.append(action.tolist())
+        return np.zeros(1, np.float32), float(action.sum()), False, self.t == 3, {}
+
+
+def test_the_environment_gets_clipped_actions_and_the_batch_keeps_raw_ones():
+    environments = SyncVectorEnv([Steered] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    raw = torch.tensor([[-3.0, 5.0], [0.5, -0.25]])
+    collector = Collector(environments, ObservationLayout(Steered.observation_space), lambda observation: raw)
+    batch = collector.collect(2)
+    assert [environment.arrived for environment in environments.envs] == [[[-1, 5]] * 2, [[0.5, 0]] * 2]
+    assert torch.equal(batch["action"], raw[:, None].expand(2, 2, 2))
+    assert batch["next", "reward"][:, 0, 0].tolist() == [4.0, 0.5]
+
+
+def test_evaluation_clips_the_same_way():
+    environments = SyncVectorEnv([Steered], autoreset_mode=AutoresetMode.DISABLED)
+    layout = ObservationLayout(Steered.observation_space)
+    policy = lambda observation: torch.tensor([[-3.0, 5.0]])  # noqa: E731
+    assert evaluate_policy(policy, environments, layout, [1], max_episode_steps=9).returns == [12.0]
+
+
+def test_remembered_actions_do_not_change_when_their_array_is_used_again():
+    environment = Resumable(Steered(), 0)
+    environment.reset()
+    actions = np.array([[0.25, 0.5]], np.float32)
+    environment.step(actions[0])
+    actions[:] = 0.75
+    assert environment.snapshot()["actions"] == [[0.25, 0.5]]
