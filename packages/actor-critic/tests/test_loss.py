@@ -159,17 +159,17 @@ def test_loss_gradients_and_metrics_are_torchrls(make_network, make_batch, kind,
 def test_gradient_reaches_both_networks_and_nothing_of_the_batch(make_network, make_batch, kind):
     network = make_network(kind, "separate")
     batch, loss = make_batch(network, 32), PPOLoss(network, value_clip=0.1)
-    for key in ("action_log_prob", "advantage", "value_target", "state_value"):
-        assert not batch[key].requires_grad
-    found = gradients(loss, loss(batch))
-    assert all(gradient.abs().max() > 0 for gradient in found.values())
-    assert len(found) == len(list(network.parameters()))
+    stored = [batch[key].requires_grad_() for key in ("action_log_prob", "advantage", "value_target", "state_value")]
     result = loss(batch)
     assert {key for key, value in result.items() if value.requires_grad} == {
         "loss_objective",
         "loss_critic",
         "loss_entropy",
     }
+    found = gradients(loss, result)
+    assert len(found) == len(list(network.parameters()))
+    assert all(gradient.abs().max() > 0 for gradient in found.values())
+    assert all(each.grad is None for each in stored)
 
 
 def test_faces_of_one_network_take_the_fast_way_and_others_compute_the_same(make_network, make_batch, kind, sharing):

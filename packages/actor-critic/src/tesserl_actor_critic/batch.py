@@ -71,7 +71,7 @@ class Reader:
             key: its name.
 
         Returns:
-            The numbers, without the last dimension, ``[*B]``.
+            The numbers, without the last dimension and without gradient, ``[*B]``.
 
         Raises:
             KeyError: it is missing.
@@ -82,7 +82,7 @@ class Reader:
             raise ValueError(
                 f"{key} must have the shape {(*self.shape, 1)}, got {tuple(entry.shape)}; unsqueeze the last dimension"
             )
-        return entry.squeeze(-1)
+        return entry.detach().squeeze(-1)
 
     def mask(self, keys: Iterable[NestedKey]) -> Tensor | None:
         """Return where steps are valid by all masks there are.

@@ -57,6 +57,8 @@ class PPOLoss(LossModule):
         value_coef: weight of the value loss, at least 0.
         entropy_coef: weight of the entropy, in reward units per nat.
         normalize_advantage: whether each batch's advantages are given mean 0 and standard deviation 1.
+        log_metrics: whether to return the metrics besides the entropy; may be assigned. Without them a small update
+            is about a tenth faster.
 
     Raises:
         TypeError: the networks are none of those above.
@@ -99,7 +101,7 @@ class PPOLoss(LossModule):
         self.clip_epsilon_high = clip_epsilon_high
         self.dual_clip = dual_clip
         self.value_clip = value_clip
-        self.value_loss_kind = value_loss  # torchrl wraps attributes whose names end in "loss"
+        self.value_loss: ValueLossKind = value_loss
         self.value_coef = value_coef
         self.entropy_coef = entropy_coef
         self.normalize_advantage = normalize_advantage
@@ -183,7 +185,7 @@ class PPOLoss(LossModule):
             clip_epsilon_high=self.clip_epsilon_high,
             dual_clip=self.dual_clip,
         )
-        kind = self.value_loss_kind
+        kind = self.value_loss
         critic = clipped_value_loss(steps.value, steps.old_value, steps.value_target, clip=self.value_clip, kind=kind)
         entropy = masked_mean(steps.entropy)
         return {
@@ -195,11 +197,8 @@ class PPOLoss(LossModule):
 
     def _metrics(self, steps: Steps) -> dict[str, Tensor]:
         """Return the metrics besides the entropy."""
-        log_ratio, value, target = (
-            steps.log_probs.detach() - steps.old_log_probs,
-            steps.value.detach(),
-            steps.value_target,
-        )
+        log_ratio = steps.log_probs.detach() - steps.old_log_probs
+        value, target = steps.value.detach(), steps.value_target
         ratio = log_ratio.exp()
         if not ratio.numel():
             return dict.fromkeys(self._metric_keys, ratio.new_full((), torch.nan))
@@ -233,7 +232,7 @@ class PPOLoss(LossModule):
             scratch = batch.tensordict.copy()  # both networks write into it
             policy = self.actor_network.get_dist(scratch)
             value = self.critic_network(scratch).get(keys.value)
-        log_probs, old_log_probs = policy.log_prob(action), batch.get(keys.sample_log_prob)
+        log_probs, old_log_probs = policy.log_prob(action), batch.get(keys.sample_log_prob).detach()
         if not log_probs.shape == old_log_probs.shape == batch.shape:
             raise ValueError(
                 f"log-probabilities must be those of whole actions, {tuple(batch.shape)}, got {tuple(log_probs.shape)} "
@@ -254,8 +253,8 @@ class PPOLoss(LossModule):
         check_clip(self.clip_epsilon, self.clip_epsilon_high, self.dual_clip)
         if self.value_clip is not None and not self.value_clip > 0:
             raise ValueError(f"value_clip must be above 0, got {self.value_clip}; None for no clip")
-        if self.value_loss_kind not in VALUE_LOSS_KINDS:
-            raise ValueError(f"value_loss must be one of {', '.join(VALUE_LOSS_KINDS)}, got {self.value_loss_kind!r}")
+        if self.value_loss not in VALUE_LOSS_KINDS:
+            raise ValueError(f"value_loss must be one of {', '.join(VALUE_LOSS_KINDS)}, got {self.value_loss!r}")
         if not self.value_coef >= 0:
             raise ValueError(f"value_coef must be at least 0, got {self.value_coef}")
 
