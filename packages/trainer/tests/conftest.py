@@ -99,6 +99,27 @@ grpo:
   num_epochs: 2
   num_minibatches: 3
 """,
+    "dpo": """
+algorithm: dpo
+pairs: {source: {kind: online, num_groups: 3, group_size: 3, buffer_size: 14, num_epochs: 2}, holdout_fraction: 0.2}
+dpo:
+  beta: {kind: linear, knots: [[0, 0.3], [200, 0.1]]}
+  batch_size: 5
+""",
+    "cpl": """
+algorithm: cpl
+pairs:
+  source:
+    kind: online
+    num_groups: 2
+    group_size: 3
+    same_start: false
+    pairs_per_iteration: 7
+    segments: {kind: variable, min_length: 5, max_length: 9}
+    teacher: {beta: 10.0, mistake: 0.1}
+    ties: keep
+cpl: {batch_size: 4}
+""",
 }
 
 TASKS = {

@@ -96,6 +96,14 @@ class RunConfig(Block):
     )
     environment: EnvironmentConfig = Field(description="The task and how many copies of it run.")
     nn: NNConfig = Field(description="The network.")
+    initial_weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description=(
+            "Run, or checkpoint of one, whose network this run starts from, such as `tesserl pretrain` writes it; "
+            "null: none."
+        ),
+    )
     algorithm: Algorithm = Field(description="The algorithm; its options are in the block of that name.")
     iqn: IQNConfig = Field(default_factory=IQNConfig, description="Options of implicit quantile networks.")
     ppo: PPOConfig = Field(default_factory=PPOConfig, description="Options of proximal policy optimisation.")

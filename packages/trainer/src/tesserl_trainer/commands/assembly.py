@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from tesserl_configs import RunConfig, value_at
 from tesserl_grpo import GRPOLoss
 from tesserl_iqn.replay import NStepWindow
 from tesserl_trainer.commands.evaluate import play
-from tesserl_trainer.loops import groups, off_policy, on_policy
+from tesserl_trainer.loops import groups, off_policy, on_policy, preferences
 from tesserl_trainer.run.checkpoint import Checkpoints
 from tesserl_trainer.run.collect import Collector, Episode
 from tesserl_trainer.run.evaluate import Evaluation
@@ -19,6 +19,7 @@ from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.logging import MetricsLog
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.run.reference import Policies
 from tesserl_trainer.run.rewards import RewardScaler
 from tesserl_trainer.run.rollout import Advantages
 from tesserl_trainer.run.schedule import Scheduled
@@ -26,9 +27,20 @@ from tesserl_trainer.run.workers import close
 from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import make_environments, worker_seeds
 from tesserl_trainer.wiring.grpo import build_starts
+from tesserl_trainer.wiring.initial_weights import load_initial_weights
 from tesserl_trainer.wiring.learning import Algorithm, observing_rollouts
 from tesserl_trainer.wiring.networks import build_network, make_layout
+from tesserl_trainer.wiring.preferences import (
+    build_batches,
+    build_cloning,
+    build_fresh_pairs,
+    build_stored_pairs,
+    preference_settings,
+)
 from tesserl_trainer.wiring.replay import build_replay
+
+PREFERENCES = ("dpo", "cpl")
+"""Algorithms that learn from pairs."""
 
 
 def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack: ExitStack) -> Loop:
@@ -43,19 +55,30 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
     Returns:
         The loop, at step 0, with its log not yet open.
     """
-    grouped = config.algorithm == "grpo"
+    grouped = _of_groups(config)
+    collects = config.algorithm not in PREFERENCES or config.pairs.source.kind != "offline"
     environments = make_environments(
         config.environment,
-        config.environment.num_envs,
-        groups=grouped,
-        restorable=grouped and config.grpo.starts.kind == "state",
-        max_length=config.grpo.max_length if grouped else None,
+        config.environment.num_envs if collects else 1,
+        evaluation=not collects,
+        groups=grouped is not None,
+        restorable=grouped is not None and grouped.starts.kind == "state",
+        max_length=getattr(grouped, "max_length", None),
     )
     stack.push(lambda kind, *_: close(environments, failed=kind is not None))
     spaces = environments.single_observation_space, environments.single_action_space
     layout = make_layout(config, spaces[0])
-    algorithm = build_algorithm(config, build_network(config, *spaces))
-    starts = build_starts(config, environments) if grouped else None
+    network = build_network(config, *spaces)
+    if config.initial_weights is not None and Checkpoints(run_dir).latest() is None:  # a continued run has its own
+        load_initial_weights(network, Path(config.initial_weights))
+    algorithm = build_algorithm(config, network)
+    if not collects:
+        schedules = algorithm.schedules
+        journal = _journal(config, run_dir, algorithm, layout, list, schedules, progress, stack)
+        return _preferences(config, algorithm, layout, None, journal)
+    starts = None
+    if grouped is not None:
+        starts = build_starts(grouped.starts, environments, group_size=grouped.group_size, seed=config.seed)
     collector = Collector(
         starts or environments,
         layout,
@@ -65,15 +88,27 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
         on_start=getattr(algorithm.policy, "start", None),
     )
 
-    def journal(source: Collector | GroupCollector, *schedules: Scheduled) -> Journal:
+    def journal_of(source: Collector | GroupCollector, *schedules: Scheduled) -> Journal:
         both = [*algorithm.schedules, *schedules]
         return _journal(config, run_dir, algorithm, layout, source.pop_episodes, both, progress, stack)
 
     if starts is not None:
-        return _groups(config, algorithm, GroupCollector(collector, starts, algorithm.policy, layout.keys), journal)
+        players = GroupCollector(collector, starts, algorithm.policy, layout.keys)
+        if config.algorithm in PREFERENCES:
+            return _preferences(config, algorithm, layout, players, journal_of(players))
+        return _groups(config, algorithm, players, journal_of(players))
     if config.algorithm == "ppo":
-        return _on_policy(config, algorithm, layout, collector, journal(collector))
-    return _off_policy(config, algorithm, collector, run_dir, journal)
+        return _on_policy(config, algorithm, layout, collector, journal_of(collector))
+    return _off_policy(config, algorithm, collector, run_dir, journal_of)
+
+
+def _of_groups(config: RunConfig) -> Any:
+    """The block that says how trajectories of a group get their start; None where none are played in groups."""
+    if config.algorithm == "grpo":
+        return config.grpo
+    if config.algorithm in PREFERENCES and config.pairs.source.kind != "offline":
+        return config.pairs.source
+    return None
 
 
 def _off_policy(
@@ -120,9 +155,7 @@ def _on_policy(
     )
 
 
-def _groups(
-    config: RunConfig, algorithm: Algorithm, collector: GroupCollector, journal: Callable[..., Journal]
-) -> Loop:
+def _groups(config: RunConfig, algorithm: Algorithm, collector: GroupCollector, journal: Journal) -> Loop:
     grpo = config.grpo
     attempts = grpo.zero_variance.max_attempts if grpo.zero_variance.kind == "resample" else 1
     return groups.GroupLoop(
@@ -141,8 +174,32 @@ def _groups(
         ),
         observing_rollouts(algorithm.policy.network),
         groups.Pace(grpo.num_groups, grpo.num_epochs, grpo.num_minibatches, attempts),
-        journal(collector),
+        journal,
         config.device,
+    )
+
+
+def _preferences(
+    config: RunConfig,
+    algorithm: Algorithm,
+    layout: ObservationLayout,
+    collector: GroupCollector | None,
+    journal: Journal,
+) -> Loop:
+    settings, source, network = preference_settings(config), config.pairs.source, algorithm.policy.network
+    return preferences.PreferenceLoop(
+        _learner(algorithm, settings.max_grad_norm),
+        cast("Policies", algorithm.saved),
+        build_batches(config, algorithm, layout),
+        build_stored_pairs(config, layout),
+        None if collector is None else build_fresh_pairs(config, collector, layout),
+        observing_rollouts(network),
+        algorithm.policy.greedy,
+        preferences.Pace(
+            settings.batch_size, getattr(source, "num_epochs", 1), getattr(source, "offline_fraction", 0.0)
+        ),
+        journal,
+        build_cloning(config, network),
     )
 
 

@@ -9,6 +9,7 @@ from tesserl_trainer.wiring.grpo import build_grpo
 from tesserl_trainer.wiring.iqn import build_iqn
 from tesserl_trainer.wiring.learning import Algorithm, device_of
 from tesserl_trainer.wiring.ppo import build_ppo
+from tesserl_trainer.wiring.preferences import build_preferences
 
 
 def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
@@ -30,4 +31,6 @@ def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
             return build_ppo(config, network)
         case "grpo", ActorCritic():
             return build_grpo(config, network)
+        case "dpo" | "cpl", ActorCritic():
+            return build_preferences(config, network)
     raise TypeError(f"{config.algorithm} does not train a {type(network).__name__}; build it with build_network")

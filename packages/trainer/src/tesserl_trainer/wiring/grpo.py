@@ -95,21 +95,22 @@ def _following(reference: ReferencePolicy | None, network: ActorCritic) -> Calla
     return follow
 
 
-def build_starts(config: RunConfig, environments: Environments) -> GroupStarts:
+def build_starts(settings: Any, environments: Environments, *, group_size: int, seed: int) -> GroupStarts:
     """Gives the slots of a vector environment their starts.
 
     Args:
-        config: the whole configuration.
+        settings: a ``starts:`` block.
         environments: in DISABLED autoreset mode.
+        group_size: trajectories of each start.
+        seed: of the run.
     """
-    settings = config.grpo.starts
     start: Start
     number: int | None
     match settings.kind:
         case "level":
-            start, number = LevelStart(config.seed, settings.option), settings.num_levels
+            start, number = LevelStart(seed, settings.option), settings.num_levels
         case "state":
-            start, number = StateStart(config.seed), settings.num_starts
+            start, number = StateStart(seed), settings.num_starts
         case _:
-            start, number = SeedStart(config.seed), settings.num_starts
-    return GroupStarts(environments, start, group_size=config.grpo.group_size, num_starts=number)
+            start, number = SeedStart(seed), settings.num_starts
+    return GroupStarts(environments, start, group_size=group_size, num_starts=number)
