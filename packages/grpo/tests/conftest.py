@@ -70,11 +70,8 @@ def make_batch():
             },
             [num, width],
         )
-        for key in rest.keys():
-            if rest[key].is_floating_point():
-                rest[key][~mask] = padding
-            else:
-                rest[key][~mask] = -7  # no action at all
+        for _, entry in rest.items():
+            entry[~mask] = padding if entry.is_floating_point() else -7  # no action at all
         return rest.set("mask", mask)
 
     return build

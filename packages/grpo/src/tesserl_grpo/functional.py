@@ -9,6 +9,8 @@ Sources: GRPO, Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300); the others sta
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,24 +30,25 @@ def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean over the valid steps.
 
     Args:
-        values: anything per step, ``[P, T]``.
+        values: anything per step, ``[P, T]``; of booleans it is the fraction that is true.
         mask: true on valid steps, ``[P, T]``; None: all are valid.
 
     Returns:
         Scalar; 0 where no step is valid.
     """
+    dtype = values.dtype if values.is_floating_point() else torch.get_default_dtype()
     if mask is None:
-        return values.mean()
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+        return values.mean(dtype=dtype)
+    return torch.where(mask, values, 0).sum(dtype=dtype) / mask.sum().clamp(min=1)
 
 
-def importance_ratio(
+def importance_log_ratio(
     log_probs: Tensor, old_log_probs: Tensor, mask: Tensor | None = None, *, level: ImportanceLevel = "step"
 ) -> Tensor:
-    """Ratio of the policy to the one that acted: of each step, or one for each trajectory.
+    """Logarithm of the ratio ``r`` of the policy to the one that acted: of each step, or one for each trajectory.
 
-    ``step``: ``exp(l_t - l_old_t)``. ``trajectory`` (GSPO, arXiv:2507.18071, equation 7): the geometric mean
-    ``exp(mean_t (l_t - l_old_t))`` over the valid steps, which does not grow with the length.
+    ``step``: ``l_t - l_old_t``. ``trajectory`` (GSPO, arXiv:2507.18071, equation 7): ``mean_t (l_t - l_old_t)`` over
+    the valid steps, so that ``r`` is a geometric mean, which does not grow with the length.
 
     Args:
         log_probs: of the actions taken, under the policy being trained, ``[P, T]``.
@@ -54,19 +57,27 @@ def importance_ratio(
         level: what a ratio belongs to.
 
     Returns:
-        Ratios above 0, ``[P, T]``; a trajectory's ratio stands on each of its steps. 1 outside the mask at level step.
+        Log-ratios, ``[P, T]``; a trajectory's stands on each of its steps. 0 outside the mask at level step.
+
+    Raises:
+        ValueError: level trajectory without a dimension of trajectories.
     """
+    if level == "trajectory" and log_probs.dim() < 2:
+        raise ValueError(
+            f"importance_level trajectory needs trajectories [P, T], got {tuple(log_probs.shape)}; make minibatches of "
+            "whole trajectories"
+        )
     log_ratio = log_probs - old_log_probs
     if mask is not None:
         log_ratio = torch.where(mask, log_ratio, 0.0)
     if level == "trajectory":
         lengths = log_ratio.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
         log_ratio = (log_ratio.sum(dim=-1, keepdim=True) / lengths).expand_as(log_ratio)
-    return log_ratio.exp()
+    return log_ratio
 
 
 def surrogate_loss(
-    ratio: Tensor,
+    log_ratio: Tensor,
     log_probs: Tensor,
     advantages: Tensor,
     *,
@@ -85,11 +96,11 @@ def surrogate_loss(
       gradient.
 
     Args:
-        ratio: of each step, above 0, ``[P, T]``.
+        log_ratio: of each step, ``[P, T]``.
         log_probs: of the actions taken, ``[P, T]``.
         advantages: without gradient, ``[P, T]``.
         kind: which loss.
-        clip_epsilon: how far below 1 a ratio may go, in [0, 1).
+        clip_epsilon: how far below 1 a ratio may go, at least 0.
         clip_epsilon_high: how far above 1, at least 0; None: ``clip_epsilon``. For ``cispo`` the largest ratio itself,
             as in TRL; None: 5.
         delta: largest ratio where ``A < 0``, above ``1 + clip_epsilon_high``; None: no bound. For ``clip`` only.
@@ -99,14 +110,33 @@ def surrogate_loss(
     """
     if kind == "reinforce":
         return -advantages * log_probs
+    low, high = log_bounds(kind, clip_epsilon, clip_epsilon_high)
     if kind == "cispo":
-        high = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
-        return -ratio.detach().clamp(max=high) * advantages * log_probs
-    high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
-    clipped = ratio.clamp(1 - clip_epsilon, 1 + high)
-    if delta is not None:
-        ratio = ratio.clamp(max=delta)
-    return -torch.minimum(ratio * advantages, clipped * advantages)
+        return log_ratio.detach().clamp(max=high).exp() * -advantages * log_probs
+    # the minimum bounds r from above where A is positive, and from below where it is negative (with delta, from above
+    # too); the bounds are put on its logarithm, so that what is cut off cannot overflow
+    is_negative = advantages < 0
+    lower = torch.full_like(log_ratio, -math.inf).masked_fill_(is_negative, low)
+    upper = torch.full_like(log_ratio, high).masked_fill_(is_negative, math.inf if delta is None else math.log(delta))
+    return log_ratio.clamp(lower, upper).exp() * -advantages
+
+
+def log_bounds(kind: PolicyLossKind, clip_epsilon: float, clip_epsilon_high: float | None) -> tuple[float, float]:
+    """Return between which bounds the clip leaves the logarithm of a ratio alone.
+
+    Args:
+        kind: see `surrogate_loss`.
+        clip_epsilon: see `surrogate_loss`.
+        clip_epsilon_high: see `surrogate_loss`.
+
+    Returns:
+        (lower bound, upper bound).
+    """
+    if kind == "cispo":
+        highest = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
+        return -math.inf, math.log(highest)
+    low = math.log1p(-clip_epsilon) if clip_epsilon < 1 else -math.inf
+    return low, math.log1p(clip_epsilon if clip_epsilon_high is None else clip_epsilon_high)
 
 
 def top_entropy_mask(entropy: Tensor, mask: Tensor | None, fraction: float) -> Tensor:
@@ -235,7 +265,7 @@ def group_policy_loss(
         clip_epsilon: see `surrogate_loss`.
         clip_epsilon_high: see `surrogate_loss`.
         delta: see `surrogate_loss`.
-        importance_level: see `importance_ratio`.
+        importance_level: see `importance_log_ratio`.
         entropy: of the policy at each step, in nats, ``[P, T]``; for ``top_entropy_fraction`` below 1.
         top_entropy_fraction: fraction of steps, the least certain ones, that have a loss; the divisor of the reduction
             counts all of them. See `top_entropy_mask`.
@@ -251,14 +281,12 @@ def group_policy_loss(
     """
     check_loss_options(kind, clip_epsilon, clip_epsilon_high, delta, importance_level, top_entropy_fraction)
     check_reduction(reduction, max_length)
-    if importance_level == "trajectory" and log_probs.dim() < 2:
-        raise ValueError(f"importance_level trajectory needs trajectories [P, T], got {tuple(log_probs.shape)}")
     check_shapes(log_probs, old_log_probs=old_log_probs, advantages=advantages, mask=mask, entropy=entropy)
-    ratio = importance_ratio(log_probs, old_log_probs.detach(), mask, level=importance_level)
+    log_ratio = importance_log_ratio(log_probs, old_log_probs.detach(), mask, level=importance_level)
     if mask is not None:
         log_probs, advantages = torch.where(mask, log_probs, 0.0), torch.where(mask, advantages, 0.0)
     losses = surrogate_loss(
-        ratio,
+        log_ratio,
         log_probs,
         advantages.detach(),
         kind=kind,

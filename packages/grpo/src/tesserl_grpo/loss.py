@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
-from tesserl_grpo.batch import Steps, per_step, read_policy_inputs, read_steps
+from tesserl_grpo.batch import Reader, Steps
 from tesserl_grpo.distributions import exact_kl, joint_entropy, joint_log_prob
-from tesserl_grpo.functional import importance_ratio, reduce_steps, surrogate_loss, top_entropy_mask
+from tesserl_grpo.functional import importance_log_ratio, reduce_steps, surrogate_loss, top_entropy_mask
 from tesserl_grpo.kl import kl_estimate
 from tesserl_grpo.metrics import policy_metrics
 from tesserl_grpo.options import (
     ImportanceLevel,
+    LossKLKind,
     PolicyLossKind,
     Reduction,
+    check_kl_options,
     check_loss_options,
     check_reduction,
 )
 from tesserl_grpo.reference import ReferencePolicy
-
-LossKLKind = Literal["k2", "k3", "exact"]
 
 
 class GRPOLoss(LossModule):
@@ -40,7 +40,7 @@ class GRPOLoss(LossModule):
     Reads the policy's in keys, ``action``, ``action_log_prob`` ``[*B]`` and ``advantage`` ``[*B, 1]``. ``*B`` is
     ``[P, T]``, padded trajectories, or ``[S]``, steps without padding. Where they are present it also reads
 
-    - ``mask`` ``[*B]``, or torchrl's ``("collector", "mask")``, true on valid steps;
+    - ``mask`` ``[*B]``, and what torchrl writes (``loss_mask_key``), true on valid steps;
     - ``step_weight`` ``[*B]``, what each step counts (`step_weights`): the reduction is then the weighted sum, and the
       same for padded and for flat minibatches of one update;
     - ``reference_log_prob`` ``[*B]``, instead of running the reference.
@@ -57,7 +57,7 @@ class GRPOLoss(LossModule):
         clip_epsilon: see `surrogate_loss`.
         clip_epsilon_high: see `surrogate_loss`.
         delta: see `surrogate_loss`.
-        importance_level: see `importance_ratio`; ``"trajectory"`` needs ``[P, T]``.
+        importance_level: see `importance_log_ratio`; ``"trajectory"`` needs ``[P, T]``.
         top_entropy_fraction: see `group_policy_loss`.
         reduction: see `step_weights`. A flat batch without ``step_weight`` has ``"dapo"`` or ``"none"`` only;
             ``"none"`` keeps ``[*B]``, unweighted.
@@ -67,7 +67,7 @@ class GRPOLoss(LossModule):
             needs ``reference``. ``"k1"`` is refused: the expectation of its gradient is zero.
         entropy_coef: weight of the entropy, in reward units per nat.
         reference: of the divergence; None where ``reference_log_prob`` is in the batch, or ``kl_coef`` is 0.
-        with_metrics: whether a call computes metrics. They are a tenth of a small update: a loop of many minibatches
+        log_metrics: whether a call computes metrics. They are a tenth of a small update: a loop of many minibatches
             may ask for those of its last only.
 
     Raises:
@@ -106,7 +106,7 @@ class GRPOLoss(LossModule):
         kl_kind: LossKLKind = "k3",
         entropy_coef: float = 0.0,
         reference: ReferencePolicy | None = None,
-        with_metrics: bool = True,
+        log_metrics: bool = True,
     ) -> None:
         super().__init__()
         self.kind: PolicyLossKind = kind
@@ -128,7 +128,7 @@ class GRPOLoss(LossModule):
             )
         self.actor_network = actor_network
         self.reference = reference
-        self.with_metrics = with_metrics
+        self.log_metrics = log_metrics
         self._input_keys: list[NestedKey] = list(cast("Any", actor_network).in_keys)
         self._check_options()
         if isinstance(actor_network, ProbabilisticTensorDictSequential):  # it says what it writes
@@ -146,7 +146,7 @@ class GRPOLoss(LossModule):
     def out_keys(self) -> list[str]:
         """Keys of what a call returns."""
         losses = ["loss_objective", *["loss_entropy"] * bool(self.entropy_coef), *["loss_kl"] * bool(self.kl_coef)]
-        if not self.with_metrics:
+        if not self.log_metrics:
             return losses
         clips = {
             "clip": ["clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"],
@@ -169,33 +169,32 @@ class GRPOLoss(LossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes, or there is no reference.
         """
-        steps = read_steps(tensordict, self.tensor_keys, self._input_keys)
+        steps = Reader(tensordict, self.tensor_keys).steps(self._input_keys, self._mask_keys)
         policy = self._distribution(self.actor_network, steps.inputs, steps.old_log_probs.shape)
         log_probs = joint_log_prob(policy, steps.action, steps.old_log_probs.shape)
         entropy = self._entropy(policy, log_probs.dim())
-        ratio = self._ratio(log_probs, steps)
-        losses = {"loss_objective": self._reduce(self._objective(ratio, log_probs, entropy, steps), steps)}
+        level = self.importance_level
+        log_ratio = importance_log_ratio(log_probs, steps.old_log_probs, steps.mask, level=level)
+        losses = {"loss_objective": self._reduce(self._objective(log_ratio, log_probs, entropy, steps), steps)}
         divergence = None
         if entropy is not None and self.entropy_coef:
             losses["loss_entropy"] = -self.entropy_coef * self._reduce(entropy, steps)
         if self.kl_coef:
-            divergence = self._divergence(policy, log_probs, steps, tensordict)
+            divergence = self._divergence(policy, log_probs, steps)
             losses["loss_kl"] = self.kl_coef * self._reduce(divergence, steps)
-        if entropy is None or not self.with_metrics:
-            return TensorDict(losses)
+        if entropy is None or not self.log_metrics:
+            return TensorDict(losses, [])
         metrics = policy_metrics(
-            log_probs,
-            steps.old_log_probs,
+            log_ratio.detach(),
             steps.advantages,
-            ratio,
-            entropy,
+            entropy.detach(),
             steps.mask,
-            divergence=divergence,
+            divergence=None if divergence is None else divergence.detach(),
             kind=self.kind,
             clip_epsilon=self.clip_epsilon,
             clip_epsilon_high=self.clip_epsilon_high,
         )
-        return TensorDict({**losses, **metrics})
+        return TensorDict({**losses, **metrics}, [])
 
     @torch.no_grad()
     def reference_log_probs(self, tensordict: TensorDictBase) -> Tensor:
@@ -211,16 +210,16 @@ class GRPOLoss(LossModule):
             KeyError: a key is missing.
             ValueError: there is no reference.
         """
-        batch_shape = tensordict.get(self.tensor_keys.sample_log_prob).shape
-        inputs, action, _ = read_policy_inputs(tensordict, self.tensor_keys, self._input_keys, batch_shape)
-        return joint_log_prob(self._reference_distribution(inputs, batch_shape), action, batch_shape)
+        batch = Reader(tensordict, self.tensor_keys)
+        inputs, action, _ = batch.inputs(self._input_keys, self._mask_keys)
+        return joint_log_prob(self._reference_distribution(inputs, batch.shape), action, batch.shape)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Any:
-        """Yield the parameters that are trained: those of the policy, not those of the reference.
+        """Yield what is trained, as torch's method does: the policy's parameters, and not the reference's.
 
         Args:
-            *args: as in torch.
-            **kwargs: as in torch.
+            *args: torch's.
+            **kwargs: torch's.
 
         Yields:
             Name and parameter.
@@ -230,27 +229,23 @@ class GRPOLoss(LossModule):
             if parameter not in frozen:
                 yield name, parameter
 
+    @property
+    def _mask_keys(self) -> list[NestedKey]:
+        return [self.tensor_keys.mask, *self._loss_mask_keys()]
+
     def _entropy(self, policy: Distribution, num_dims: int) -> Tensor | None:
         """Return the entropy of each step, ``[*B]``, where it is of use."""
         if self.entropy_coef:
             return joint_entropy(policy, num_dims)
-        if not self.with_metrics and self.top_entropy_fraction == 1:
+        if not self.log_metrics and self.top_entropy_fraction == 1:
             return None
         with torch.no_grad():
             return joint_entropy(policy, num_dims)
 
-    def _ratio(self, log_probs: Tensor, steps: Steps) -> Tensor:
-        if self.importance_level == "trajectory" and log_probs.dim() < 2:
-            raise ValueError(
-                f"importance_level trajectory needs a batch of trajectories [P, T], got {tuple(log_probs.shape)}; "
-                "make minibatches of whole trajectories"
-            )
-        return importance_ratio(log_probs, steps.old_log_probs, steps.mask, level=self.importance_level)
-
-    def _objective(self, ratio: Tensor, log_probs: Tensor, entropy: Tensor | None, steps: Steps) -> Tensor:
+    def _objective(self, log_ratio: Tensor, log_probs: Tensor, entropy: Tensor | None, steps: Steps) -> Tensor:
         """Return the policy loss of each step, ``[*B]``."""
         objective = surrogate_loss(
-            ratio,
+            log_ratio,
             log_probs,
             steps.advantages,
             kind=self.kind,
@@ -269,22 +264,17 @@ class GRPOLoss(LossModule):
         weights = steps.weights.to(values.dtype)  # 0 on padded steps
         return torch.dot(values, weights) if values.dim() == 1 else (values * weights).sum()
 
-    def _divergence(self, policy: Distribution, log_probs: Tensor, steps: Steps, tensordict: TensorDictBase) -> Tensor:
+    def _divergence(self, policy: Distribution, log_probs: Tensor, steps: Steps) -> Tensor:
         """Return the divergence from the reference at each step, ``[*B]``."""
-        batch_shape = log_probs.shape
+        batch_shape, reference_log_probs = log_probs.shape, steps.reference_log_probs
         if self.kl_kind == "exact":
             with torch.no_grad():
                 reference = self._reference_distribution(steps.inputs, batch_shape)
             return exact_kl(policy, reference, len(batch_shape))
-        key = self.tensor_keys.reference_log_prob
-        reference_log_probs = tensordict.get(key, None)
         if reference_log_probs is None:
             with torch.no_grad():
                 reference = self._reference_distribution(steps.inputs, batch_shape)
                 reference_log_probs = joint_log_prob(reference, steps.action, batch_shape)
-        reference_log_probs = per_step(key, reference_log_probs, batch_shape)
-        if steps.mask is not None:
-            reference_log_probs = torch.where(steps.mask, reference_log_probs, log_probs.detach())
         return kl_estimate(log_probs, reference_log_probs, kind=self.kl_kind)
 
     def _reference_distribution(self, inputs: list[Tensor], batch_shape: Sequence[int]) -> Distribution:
@@ -311,15 +301,7 @@ class GRPOLoss(LossModule):
             self.top_entropy_fraction,
         )
         check_reduction(self.reduction, self.max_length)
-        if self.kl_coef < 0:
-            raise ValueError(f"kl_coef must be at least 0, got {self.kl_coef}")
-        if self.kl_kind not in get_args(LossKLKind):
-            raise ValueError(
-                f"kl_kind of a loss must be one of {', '.join(get_args(LossKLKind))}, got {self.kl_kind!r}; the "
-                "expectation of the gradient of k1 is zero, k2 has the gradient that k1 is meant to have"
-            )
-        if self.kl_kind == "exact" and self.kl_coef and self.reference is None:
-            raise ValueError("kl_kind exact needs reference=ReferencePolicy(actor_network), got None")
+        check_kl_options(self.kl_coef, self.kl_kind, has_reference=self.reference is not None)
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         """Do nothing: advantages are computed before, once for an update."""

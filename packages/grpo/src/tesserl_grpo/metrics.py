@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from tesserl_grpo.functional import CISPO_RATIO_HIGH
+from tesserl_grpo.functional import log_bounds, masked_mean
 from tesserl_grpo.options import PolicyLossKind
 
 
-@torch.no_grad()
 def policy_metrics(
-    log_probs: Tensor,
-    old_log_probs: Tensor,
+    log_ratio: Tensor,
     advantages: Tensor,
-    ratio: Tensor,
     entropy: Tensor,
     mask: Tensor | None = None,
     *,
@@ -26,10 +22,8 @@ def policy_metrics(
     """Means over the valid steps of a minibatch.
 
     Args:
-        log_probs: of the actions taken, ``[P, T]``.
-        old_log_probs: of the same actions when they were taken, ``[P, T]``.
+        log_ratio: of each step, see `importance_log_ratio`, ``[P, T]``.
         advantages: ``[P, T]``.
-        ratio: of each step, ``[P, T]``.
         entropy: of the policy, in nats, ``[P, T]``.
         mask: true on valid steps, ``[P, T]``; None: all are valid.
         divergence: from the reference, in nats, ``[P, T]``; None: there is none.
@@ -41,28 +35,23 @@ def policy_metrics(
         ``entropy``; ``kl`` (to the reference); ``kl_approx`` (to the policy that acted, the mean of ``-log r``); and
         the fractions of steps that the clip leaves without a gradient: ``clip_ratio/low_mean`` (below it, at a negative
         advantage), ``clip_ratio/high_mean`` (above it, at a positive one), their sum ``clip_ratio/region_mean``. For
-        ``cispo``, which leaves none, ``cispo_clip_ratio`` is the fraction whose weight is at its bound.
+        ``cispo``, which leaves none, ``cispo_clip_ratio`` is the fraction whose weight is at its bound, at a positive
+        advantage.
     """
-    steps = {"entropy": entropy, "kl_approx": old_log_probs - log_probs}
+    steps = {"entropy": entropy, "kl_approx": -log_ratio}
     if divergence is not None:
         steps["kl"] = divergence
-    if kind == "cispo":
-        high = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
-        steps["cispo_clip_ratio"] = (ratio > high) & (advantages > 0)
+    if kind != "reinforce":
+        low, high = log_bounds(kind, clip_epsilon, clip_epsilon_high)
+        is_high = (log_ratio > high) & (advantages > 0)
+        if kind == "cispo":
+            steps["cispo_clip_ratio"] = is_high
+        else:
+            steps["clip_ratio/high_mean"] = is_high
+            steps["clip_ratio/low_mean"] = (log_ratio < low) & (advantages < 0)
+    metrics = {name: masked_mean(values, mask) for name, values in steps.items()}
     if kind == "clip":
-        high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
-        # (ratio - clipped) * A is above 0 exactly where the clip binds; the sign of A tells on which side
-        binds = (ratio - ratio.clamp(1 - clip_epsilon, 1 + high)) * advantages > 0
-        steps["clip_ratio/region_mean"] = binds
-        steps["clip_ratio/low_mean"] = binds & (advantages < 0)
-    values = torch.stack(list(steps.values())).flatten(1)  # one mean for all: a call costs more than its work
-    if mask is None:
-        means = values.mean(dim=-1)
-    else:
-        means = torch.where(mask.flatten(), values, 0.0).sum(dim=-1) / mask.sum().clamp(min=1)
-    metrics = dict(zip(steps, means.unbind(), strict=True))
-    if kind == "clip":
-        metrics["clip_ratio/high_mean"] = metrics["clip_ratio/region_mean"] - metrics["clip_ratio/low_mean"]
+        metrics["clip_ratio/region_mean"] = metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"]
     return metrics
 
 

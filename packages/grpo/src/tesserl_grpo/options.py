@@ -10,6 +10,7 @@ PolicyLossKind = Literal["clip", "reinforce", "cispo"]
 ImportanceLevel = Literal["step", "trajectory"]
 Reduction = Literal["grpo", "dapo", "dr_grpo", "none"]
 KLKind = Literal["k1", "k2", "k3"]
+LossKLKind = Literal["k2", "k3", "exact"]
 POLICY_LOSS_KINDS, IMPORTANCE_LEVELS = get_args(PolicyLossKind), get_args(ImportanceLevel)
 REDUCTIONS, KL_KINDS = get_args(Reduction), get_args(KLKind)
 
@@ -56,6 +57,8 @@ def check_loss_options(
         raise ValueError(f"clip_epsilon must be at least 0, got {clip_epsilon}; 0.2 is usual")
     if clip_epsilon_high is not None and clip_epsilon_high < 0:
         raise ValueError(f"clip_epsilon_high must be None or at least 0, got {clip_epsilon_high}; DAPO has 0.28")
+    if kind == "cispo" and clip_epsilon_high == 0:
+        raise ValueError("clip_epsilon_high of cispo must be above 0, got 0; it is the largest ratio, such as 5")
     if not 0 < top_entropy_fraction <= 1:
         raise ValueError(f"top_entropy_fraction must be in (0, 1], got {top_entropy_fraction}; 1 keeps every step")
     if delta is None:
@@ -83,6 +86,28 @@ def check_reduction(reduction: str, max_length: int | None) -> None:
             f"reduction dr_grpo needs max_length of at least 1, got {max_length}; give the steps of the longest "
             "trajectory that the task allows"
         )
+
+
+def check_kl_options(kl_coef: float, kl_kind: str, *, has_reference: bool) -> None:
+    """Refuse a divergence that cannot be a loss.
+
+    Args:
+        kl_coef: at least 0.
+        kl_kind: one of ``LossKLKind``.
+        has_reference: whether there is a policy to compare with.
+
+    Raises:
+        ValueError: one of them is something else, or an exact divergence has no policy to compare with.
+    """
+    if kl_coef < 0:
+        raise ValueError(f"kl_coef must be at least 0, got {kl_coef}")
+    if kl_kind not in get_args(LossKLKind):
+        raise ValueError(
+            f"kl_kind of a loss must be one of {', '.join(get_args(LossKLKind))}, got {kl_kind!r}; the expectation of "
+            "the gradient of k1 is zero, k2 has the gradient that k1 is meant to have"
+        )
+    if kl_kind == "exact" and kl_coef and not has_reference:
+        raise ValueError("kl_kind exact needs reference=ReferencePolicy(actor_network), got None")
 
 
 def check_shapes(log_probs: Tensor, **tensors: Tensor | None) -> None:
