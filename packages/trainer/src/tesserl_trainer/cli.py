@@ -63,6 +63,14 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.export:command",
             "Write a trained policy as one checked file: ONNX or pt2.",
         ),
+        "collect": (
+            "tesserl_trainer.commands.collect:command",
+            "Play a policy and store its episodes, for pairs and for cloning.",
+        ),
+        "pairs": (
+            "tesserl_trainer.commands.pairs:command",
+            "Make, look at and label pairs of segments.",
+        ),
         "config": (
             "tesserl_trainer.commands.config:command",
             "Validate, show, compare and import configurations.",

@@ -1,0 +1,84 @@
+"""``tesserl pairs``: make, look at and label pairs of segments."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path)
+
+DRAWING = (
+    click.option("--num", type=click.IntRange(min=1), help="Number of pairs. Default: all that there are."),
+    click.option(
+        "--segment",
+        metavar="KIND",
+        default="episode",
+        show_default=True,
+        help="What is compared: episode, fixed:LENGTH or variable:LEAST:MOST, lengths in steps.",
+    ),
+    click.option("--same-start", is_flag=True, help="Compare segments of episodes that began alike, no others."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."),
+    click.option("--download", is_flag=True, help="Fetch a Minari dataset that is not on this machine."),
+)
+
+
+def drawing_options(command: Any) -> Any:
+    """The options of drawing pairs, which ``make`` and ``label`` share."""
+    for option in reversed(DRAWING):
+        command = option(command)
+    return command
+
+
+@click.group(name="pairs", help="Make, look at and label pairs of segments.")
+def command() -> None:
+    """Has no options of its own."""
+
+
+@command.command(help="Draw pairs of segments from episodes and label them by score or by a scripted teacher.")
+@click.argument("sources", metavar="TRAJECTORIES...", nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="Directory of the pairs; new.")
+@drawing_options
+@click.option("--by", default="return", show_default=True, help="Score: return, or discounted:FACTOR.")
+@click.option("--min-margin", type=click.FloatRange(min=0), default=0.0, help="Least difference of scores.")
+@click.option("--ties", type=click.Choice(["drop", "keep"]), default="drop", show_default=True, help="Equal scores.")
+@click.option(
+    "--teacher",
+    metavar="KIND",
+    help="Who labels: oracle, noisy:BETA, myopic:DISCOUNT, skip:FRACTION, equal:FRACTION, mistake:PROBABILITY; the "
+    "number may be left out. Default: the score.",
+)
+@click.option("--unlabelled", is_flag=True, help="Leave the labels to people: tesserl pairs label.")
+@click.option("--value-discount", type=click.FloatRange(0, 1), help="Keep returns with this discount, for a value.")
+def make(sources: tuple[str, ...], unlabelled: bool, **options: Any) -> None:
+    """Prints what was made as JSON."""
+    from tesserl_trainer.commands.pairs_make import make_store
+
+    click.echo(json.dumps(make_store(sources, labelled=not unlabelled, **options), indent=2))
+
+
+@command.command(help="Print counts, lengths, margins, sources and agreement; check every file and pair.")
+@click.argument("path", metavar="PAIRS", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(path: Path, as_json: bool) -> None:
+    """Prints a report; a store that is damaged is an error that names its pairs."""
+    from tesserl_trainer.commands.pairs_inspect import inspect_store, text
+
+    report = inspect_store(path)
+    click.echo(json.dumps(report, indent=2) if as_json else text(report))
+
+
+@command.command(help="Show pairs as clips in a web page on this machine, and write down which is better.")
+@click.argument("path", metavar="PAIRS|TRAJECTORIES", type=FILE)
+@click.option("--out", type=FILE, help="TRAJECTORIES: directory of the pairs. Default: beside, ending in -pairs.")
+@drawing_options
+@click.option("--name", default="person", show_default=True, help="Who judges; written with each label.")
+@click.option("--question", default="Which one does better?", show_default=True, help="What the page asks.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: one that is free.")
+@click.option("--fps", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Steps a second.")
+@click.option("--open/--no-open", "open_page", default=True, show_default=True, help="Open the page in a browser.")
+def label(path: Path, **options: Any) -> None:
+    """Serves the page until Ctrl-C; prints its address, and in the end what there is."""
+    from tesserl_trainer.commands.pairs_label import label_store
+
+    click.echo(json.dumps(label_store(path, **options), indent=2))

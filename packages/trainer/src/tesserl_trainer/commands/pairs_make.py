@@ -1,0 +1,149 @@
+"""From episodes to stored pairs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tesserl_preference_opt import ScriptedTeacher, StoreError, cut_segments, make_pairs, save_pairs
+from tesserl_trainer.commands.pairs_sources import read_episodes
+
+SEGMENT_LENGTHS = {"fixed": (64,), "variable": (32, 64)}
+"""Where a segment's length is not said: CPL's, and those of ``pairs.source.segments`` in a configuration."""
+
+TEACHER_OPTIONS = {
+    "oracle": None,
+    "noisy": "beta",
+    "myopic": "discount",
+    "skip": "skip",
+    "equal": "equal",
+    "mistake": "mistake",
+}
+
+
+def make_store(
+    sources: Sequence[str | Path],
+    *,
+    out: str | Path,
+    num: int | None = None,
+    segment: str = "episode",
+    by: str = "return",
+    min_margin: float = 0.0,
+    same_start: bool = False,
+    ties: Literal["drop", "keep"] = "drop",
+    teacher: str | None = None,
+    labelled: bool = True,
+    value_discount: float | None = None,
+    seed: int = 0,
+    download: bool = False,
+) -> dict[str, Any]:
+    """Makes pairs and writes them.
+
+    Args:
+        sources: stores of ``tesserl collect``, and Minari datasets as ``minari:NAME``.
+        out: directory of the pairs; it must not exist.
+        num: pairs to draw; None for all that there are. A teacher that skips, and ties that are dropped, leave fewer.
+        segment: ``"episode"``, ``"fixed:LENGTH"`` or ``"variable:LEAST:MOST"``.
+        by: ``"return"``, or ``"discounted:FACTOR"``: the score of a segment.
+        min_margin: least difference of scores, at least 0.
+        same_start: compare segments of episodes that began alike, no others.
+        ties: what becomes of equal scores.
+        teacher: ``"oracle"``, ``"noisy:BETA"`` and so on, see `ScriptedTeacher.preset`; None labels by score.
+        labelled: False leaves the labels to people.
+        value_discount: keep returns to the end of the episode with this discount, as ``value_target``.
+        seed: of all that is drawn.
+        download: fetch Minari datasets that are not on this machine.
+
+    Returns:
+        ``path``, ``pairs``, ``segments``, ``frames``, ``source``.
+
+    Raises:
+        ConfigError: Minari is not installed.
+        StoreError: a source cannot be read, or ``out`` exists.
+        ValueError: an option is out of its range, or there are fewer pairs than asked for.
+    """
+    if Path(out).exists():
+        raise StoreError(f"{out} exists, pairs are not overwritten; name another directory")
+    judge, discount, lengths = _teacher(teacher), _discount(by), _lengths(segment)
+    episodes = read_episodes(sources, download=download)
+    generator = torch.Generator().manual_seed(seed)
+    pool = cut_segments(
+        episodes.trajectories,
+        segment_length=lengths,
+        group=episodes.starts if same_start else None,
+        value_discount=value_discount,
+        observation_keys=episodes.keys,
+        extra_keys=["frame"] if episodes.has_frames else [],
+        generator=generator,
+    )
+    pairs = make_pairs(
+        pool,
+        num_pairs=num,
+        discount=discount,
+        min_margin=min_margin,
+        ties=ties if labelled else "keep",  # people see no score
+        teacher=judge,
+        labelled=labelled,
+        generator=generator,
+    )
+    if not len(pairs):
+        raise ValueError(
+            f"{', '.join(map(str, sources))}: no pair is left of {len(pool)} segments; "
+            "lower --min-margin, keep ties, or collect episodes that differ"
+        )
+    save_pairs(pairs, out)
+    used = torch.unique(torch.cat([pairs.chosen_segment, pairs.rejected_segment]))
+    return {
+        "path": str(out),
+        "pairs": len(pairs),
+        "segments": len(used),
+        "frames": episodes.has_frames,
+        "source": pairs.source[0],
+    }
+
+
+def _lengths(segment: str) -> int | tuple[int, int] | None:
+    """What ``cut_segments`` takes."""
+    kind, *numbers = segment.split(":")
+    if kind == "episode" and not numbers:
+        return None
+    if kind in SEGMENT_LENGTHS:
+        try:
+            lengths = tuple(int(number) for number in numbers) or SEGMENT_LENGTHS[kind]
+        except ValueError:
+            lengths = ()
+        if kind == "fixed" and len(lengths) == 1:
+            return lengths[0]
+        if kind == "variable" and len(lengths) == 2:
+            return lengths[0], lengths[1]
+    raise ValueError(f"--segment must be episode, fixed:LENGTH or variable:LEAST:MOST, got {segment!r}")
+
+
+def _discount(by: str) -> float:
+    """The discount of a score."""
+    kind, _, number = by.partition(":")
+    if by == "return":
+        return 1.0
+    try:
+        if kind == "discounted":
+            return float(number)
+    except ValueError:
+        pass
+    raise ValueError(f"--by must be return or discounted:FACTOR, got {by!r}")
+
+
+def _teacher(text: str | None) -> ScriptedTeacher | None:
+    """The teacher of a text such as ``noisy:5``."""
+    if text is None:
+        return None
+    kind, _, number = text.partition(":")
+    option = TEACHER_OPTIONS.get(kind)
+    if kind in TEACHER_OPTIONS and not number:
+        return ScriptedTeacher.preset(kind)  # type: ignore[arg-type]  # it is one of them
+    try:
+        if option is not None:
+            return ScriptedTeacher.preset(kind, **{option: float(number)})  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"--teacher {text}: {error}") from error
+    raise ValueError(f"--teacher must be one of {', '.join(TEACHER_OPTIONS)}, with a number or without, got {text!r}")
