@@ -19,7 +19,7 @@ from tesserl_preference_opt.functional import (
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
-from tesserl_preference_opt.steps import Segments, get_entry, pair_keys, read_pairs, read_segments
+from tesserl_preference_opt.steps import get_entry, pair_keys, read_pairs, read_segments
 
 
 class CPLLoss(LossModule):
@@ -135,32 +135,29 @@ class CPLLoss(LossModule):
         if trajectory is None:
             pair, label = read_pairs(tensordict, keys)
             policy = PolicyPass(self.actor_network, pair, keys.action)
-            loss, metrics = self._compare(policy, pair, label)
+            loss, metrics = self._compare(policy, label)
         else:
-            ranked = read_segments(trajectory, keys.mask, "trajectory")
-            policy = PolicyPass(self.actor_network, [ranked], keys.action)
-            advantage = self._advantage(policy.log_probs[0], ranked)
+            policy = PolicyPass(self.actor_network, [read_segments(trajectory, keys.mask, "trajectory")], keys.action)
+            advantage = self._advantage(policy)
             score, group = get_entry(tensordict, keys.score).reshape(-1), tensordict.get(keys.group, None)
             loss = cpl_ranked_loss(advantage, score, group, bias=self.bias)
             metrics = _rank_metrics(advantage.detach(), score, group)
         nll = policy.nll()
-        added, more = policy.added_terms(self)
-        return TensorDict({"loss": loss + self.bc_coef * nll + added, **metrics, **more, "nll_loss": nll.detach()})
+        loss, more = policy.add_terms(loss + self.bc_coef * nll, self)
+        return TensorDict({"loss": loss, **metrics, **more, "nll_loss": nll.detach()})
 
-    def _compare(
-        self, policy: PolicyPass, segments: tuple[Segments, Segments], label: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _compare(self, policy: PolicyPass, label: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss of pairs, and metrics."""
-        chosen, rejected = map(self._advantage, policy.log_probs, segments)
-        second_preferred = torch.zeros_like(chosen) if label is None else 1 - label
-        loss = cpl_advantage_loss(chosen, rejected, second_preferred, bias=self.bias).mean()
-        sums = [log_probs.sum(dim=-1) for log_probs in policy.log_probs]  # 0 on padding
-        return loss, preference_metrics(chosen.detach(), rejected.detach(), sums[0], sums[1], label)
+        advantage = self._advantage(policy).view(2, -1)  # of chosen and of rejected
+        second_preferred = torch.zeros_like(advantage[0]) if label is None else 1 - label
+        loss = cpl_advantage_loss(advantage[0], advantage[1], second_preferred, bias=self.bias).mean()
+        log_probs = policy.log_probs.sum(dim=-1).view(2, -1)  # 0 on padding
+        return loss, preference_metrics(advantage, log_probs, label)
 
-    def _advantage(self, log_probs: Tensor, segments: Segments) -> Tensor:
+    def _advantage(self, policy: PolicyPass) -> Tensor:
         return cpl_advantage(
-            log_probs,
-            segments.mask,
+            policy.log_probs,
+            policy.steps.valid,
             alpha=self.alpha,
             discount=self.discount,
             length_normalize=self.length_normalize,
@@ -246,8 +243,8 @@ class BehaviorCloningLoss(LossModule):
             segments = [read_segments(rows, keys.mask)]
         policy = PolicyPass(self.actor_network, segments, keys.action)
         nll = policy.nll()
-        added, metrics = policy.added_terms(self)
-        return TensorDict({"loss": nll + added, "nll_loss": nll.detach(), **metrics})
+        loss, metrics = policy.add_terms(nll, self)
+        return TensorDict({"loss": loss, "nll_loss": nll.detach(), **metrics})
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         """Do nothing: there is no value."""

@@ -144,10 +144,10 @@ class KTOLoss(LossModule):
             desirable_weight=self.desirable_weight,
             undesirable_weight=self.undesirable_weight,
         ).mean()
-        added, metrics = policy.added_terms(self)
+        loss, metrics = policy.add_terms(loss, self)
         with torch.no_grad():
             metrics.update(_metrics(self.beta * (log_probs - held), log_probs, desirable))
-        return TensorDict({"loss": loss + added, "kl": kl, **metrics})
+        return TensorDict({"loss": loss, "kl": kl, **metrics})
 
     def update_reference(self) -> None:
         """Tell the reference that the policy was updated: it follows when its interval is over."""
@@ -182,12 +182,8 @@ class KTOLoss(LossModule):
 
     def _sum(self, log_probs: Tensor, steps: Steps) -> Tensor:
         """Return sums, or averages, of all segments, ``[P]``."""
-        sides = zip(steps.unpack(log_probs), steps.masks, strict=True)
-        sums, weights = (torch.cat(each) for each in zip(*(self._sum_side(*side) for side in sides), strict=True))
+        sums, weights = sum_log_probs(steps.unpack(log_probs), steps.valid, discount=self.discount)
         return sums / weights.clamp_min(1) if self.length_normalize else sums
-
-    def _sum_side(self, log_probs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return sum_log_probs(log_probs, mask, discount=self.discount)
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         """Do nothing: there is no value."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,9 +26,7 @@ from tesserl_preference_opt.functional.pairwise import (
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
 from tesserl_preference_opt.reference import ReferencePolicy, reference_source
-from tesserl_preference_opt.steps import Segments, get_entry, pair_keys, read_pairs
-
-_Pair = tuple[Tensor, Tensor]
+from tesserl_preference_opt.steps import Steps, pair_keys, read_pairs
 
 
 class PreferenceLoss(LossModule):
@@ -150,17 +149,6 @@ class PreferenceLoss(LossModule):
         return False
 
     @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys that a call reads always; masks and labels, read where present, are not among them."""
-        keys = self.tensor_keys
-        entries = [*self.actor_network.in_keys, keys.action]
-        if self.needs_reference and self.reference is None:
-            entries.append(keys.reference_log_prob)
-        if self.value_coef:
-            entries.append(keys.value_target)
-        return pair_keys(keys, entries)
-
-    @property
     def out_keys(self) -> list[str]:
         """Keys of what a call returns."""
         return ["loss", *METRICS, *(["value_loss"] if self.value_coef else [])]
@@ -181,18 +169,16 @@ class PreferenceLoss(LossModule):
         """
         segments, label = read_pairs(tensordict, self.tensor_keys)
         policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
-        (chosen, chosen_lengths), (rejected, rejected_lengths) = (
-            sum_log_probs(log_probs, each.mask, discount=self.discount)
-            for log_probs, each in zip(policy.log_probs, segments, strict=True)
-        )
-        log_probs, lengths = (chosen, rejected), (chosen_lengths, rejected_lengths)
-        reference = self._reference_log_probs(policy, segments)
-        loss = self._pair_loss(log_probs, reference, lengths, label).mean()
-        nll = bc_loss(policy.log_probs[0], segments[0].mask)
-        added, metrics = policy.added_terms(self)
-        rewards = self._rewards(log_probs, reference, lengths)
-        metrics.update(preference_metrics(*rewards, chosen, rejected, label), nll_loss=nll.detach())
-        return TensorDict({"loss": loss + self.nll_coef * nll + added, **metrics})
+        log_probs, lengths = self._sum(policy.log_probs, policy.steps)
+        reference = self._reference_log_probs(policy)
+        loss = self._pair_loss(log_probs, reference, lengths, label)
+        metrics = preference_metrics(self._rewards(log_probs, reference, lengths), log_probs, label)
+        total, more = policy.add_terms(loss.mean(), self)
+        with nullcontext() if self.nll_coef else torch.no_grad():
+            mask = policy.steps.valid
+            nll = bc_loss(policy.log_probs[: len(loss)], None if mask is None else mask[: len(loss)])
+        total = total + self.nll_coef * nll if self.nll_coef else total
+        return TensorDict({"loss": total, **metrics, **more, "nll_loss": nll.detach()})
 
     def update_reference(self) -> None:
         """Tell the reference, if one is held, that the policy was updated: it follows when its interval is over."""
@@ -212,64 +198,60 @@ class PreferenceLoss(LossModule):
         named = super().named_parameters(prefix=prefix, recurse=recurse)
         return named if self.reference is None else self.reference.leave_out(named)
 
-    def _pair_loss(self, log_probs: _Pair, reference: _Pair | None, lengths: _Pair, label: Tensor | None) -> Tensor:
-        """Return the loss of each pair, ``[P]``; a tie is half a pair each way."""
+    def _sum(self, log_probs: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
+        """Return sums over segments and their weights: of chosen and of rejected, ``[2, P]`` each."""
+        sums, weights = sum_log_probs(log_probs, steps.valid, discount=self.discount)
+        return sums.view(2, -1), weights.view(2, -1)
+
+    def _reference_log_probs(self, policy: PolicyPass) -> Tensor | None:
+        """Return the reference's summed log-probs, ``[2, P]``; None where the loss reads none."""
+        steps = policy.steps
+        if not self.needs_reference:
+            return None
+        if self.reference is not None:
+            log_probs = self.reference.log_probs(steps, policy.action)[0]
+        else:
+            log_probs = steps.get(self.tensor_keys.reference_log_prob).detach().reshape(steps.batch_size)
+        return self._sum(steps.unpack(log_probs), steps)[0]
+
+    def _pair_loss(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor, label: Tensor | None) -> Tensor:
+        """Return the loss of each pair, ``[P]``, from ``[2, P]``; a tie is half a pair each way."""
         loss = self._directed_loss(log_probs, reference, lengths)
-        if label is None or not (torch.compiler.is_compiling() or bool((label != 1).any())):
+        if label is None:
             return loss
         if {"aot", "aot_unpaired"} & set(self.loss_types):
             raise ValueError("aot sorts its batch and has no place for ties, got labels other than 1; drop ties")
-        swapped = self._directed_loss(log_probs[::-1], reference and reference[::-1], lengths[::-1])
-        return label * loss + (1 - label) * swapped
+        reference = None if reference is None else reference.flip(0)
+        return label * loss + (1 - label) * self._directed_loss(log_probs.flip(0), reference, lengths.flip(0))
 
-    def _directed_loss(self, log_probs: _Pair, reference: _Pair | None, lengths: _Pair) -> Tensor:
+    def _directed_loss(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor) -> Tensor:
         """Return the weighted sum of all types, ``[P]``, as if the first of each pair were preferred."""
         losses = []
         for loss_type, weight in zip(self.loss_types, self.loss_weights, strict=True):
-            chosen_lengths, rejected_lengths = lengths
-            policy, held = log_probs, (None, None) if reference is None else reference
-            if loss_type not in AVERAGED_LOSS_TYPES and self.length_normalize:
-                policy, held = _average(policy, lengths), _average(held, lengths)
+            sums = [*log_probs.unbind(), *(() if reference is None else reference.unbind())]
+            if self.length_normalize and loss_type not in AVERAGED_LOSS_TYPES:
+                sums = [each / length.clamp_min(1) for each, length in zip(sums, [*lengths, *lengths], strict=False)]
             loss = preference_loss(
-                *policy,
-                *held,
+                *sums,
                 loss_type=loss_type,
                 beta=self.beta,
                 label_smoothing=self.label_smoothing if loss_type in SMOOTHED_LOSS_TYPES else 0.0,
-                chosen_lengths=None if self.length_normalize is False else chosen_lengths,
-                rejected_lengths=None if self.length_normalize is False else rejected_lengths,
+                chosen_lengths=None if self.length_normalize is False else lengths[0],
+                rejected_lengths=None if self.length_normalize is False else lengths[1],
                 f_divergence=self.f_divergence,
                 f_alpha=self.f_alpha,
                 simpo_gamma=self.simpo_gamma,
                 discopop_tau=self.discopop_tau,
             )
-            losses.append(weight * loss)
-        return torch.stack(losses).sum(dim=0) if len(losses) > 1 else losses[0]
+            losses.append(loss if weight == 1 else weight * loss)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
 
-    def _reference_log_probs(self, policy: PolicyPass, segments: Sequence[Segments]) -> _Pair | None:
-        """Return the reference's summed log-probs, ``[P]`` each; None where the loss reads none."""
-        if not self.needs_reference:
-            return None
-        if self.reference is not None:
-            log_probs = policy.steps.unpack(self.reference.log_probs(policy.steps, policy.action)[0])
-        else:
-            key = self.tensor_keys.reference_log_prob
-            log_probs = [get_entry(each.steps, key).reshape(each.mask.shape) for each in segments]
-        sums = [
-            sum_log_probs(each.detach(), side.mask, discount=self.discount)[0]
-            for each, side in zip(log_probs, segments, strict=True)
-        ]
-        return sums[0], sums[1]
-
-    def _rewards(self, log_probs: _Pair, reference: _Pair | None, lengths: _Pair) -> _Pair:
-        """Return implicit rewards, beta times the log-ratio, averaged where the loss averages, ``[P]`` each."""
-        averages = all(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
-        if averages if self.length_normalize is None else self.length_normalize:
-            log_probs, reference = _average(log_probs, lengths), reference and _average(reference, lengths)
-        chosen, rejected = (
-            log_probs if reference is None else (log_probs[0] - reference[0], log_probs[1] - reference[1])
-        )
-        return self.beta * chosen.detach(), self.beta * rejected.detach()
+    def _rewards(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor) -> Tensor:
+        """Return implicit rewards, beta times the log-ratio, averaged where the loss averages, ``[2, P]``."""
+        by_type = all(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
+        ratio = log_probs.detach() if reference is None else log_probs.detach() - reference
+        averaged = by_type if self.length_normalize is None else self.length_normalize
+        return self.beta * (ratio / lengths.clamp_min(1) if averaged else ratio)
 
     def _check_options(self) -> None:
         if not self.loss_types or len(self.loss_weights) != len(self.loss_types):
@@ -289,12 +271,12 @@ class PreferenceLoss(LossModule):
             )
         check_added_terms(self)
 
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: returns are in the pairs."""
-
-
-def _average(log_probs: tuple[Tensor | None, Tensor | None], lengths: _Pair) -> Any:
-    chosen, rejected = log_probs
-    if chosen is None or rejected is None:
-        return log_probs
-    return chosen / lengths[0].clamp_min(1), rejected / lengths[1].clamp_min(1)
+    def _forward_value_estimator_keys(self, **_: Any) -> None:
+        """Set the keys that a call reads always; masks and labels, read where present, are not among them."""
+        keys = self.tensor_keys
+        entries = [*self.actor_network.in_keys, keys.action]
+        if self.needs_reference and self.reference is None:
+            entries.append(keys.reference_log_prob)
+        if self.value_coef:
+            entries.append(keys.value_target)
+        self.in_keys: list[NestedKey] = pair_keys(keys, entries)

@@ -16,36 +16,28 @@ METRICS = (
 
 
 @torch.no_grad()
-def preference_metrics(
-    rewards_chosen: Tensor,
-    rewards_rejected: Tensor,
-    log_probs_chosen: Tensor,
-    log_probs_rejected: Tensor,
-    label: Tensor | None = None,
-) -> dict[str, Tensor]:
+def preference_metrics(rewards: Tensor, log_probs: Tensor, label: Tensor | None = None) -> dict[str, Tensor]:
     """Means over pairs of what the policy makes of them.
 
     Args:
-        rewards_chosen: implicit rewards of the preferred segments, beta times the log-ratio, ``[P]``.
-        rewards_rejected: those of the others, ``[P]``.
-        log_probs_chosen: log-probs of the preferred segments, ``[P]``.
-        log_probs_rejected: those of the others, ``[P]``.
+        rewards: implicit rewards of chosen and of rejected segments, beta times the log-ratio, ``[2, P]``.
+        log_probs: log-probs of chosen and of rejected segments, ``[2, P]``.
         label: probability that the chosen one is better, ``[P]``: ties, 0.5, do not count for the accuracy, which is
             NaN where all are ties; None for 1.
 
     Returns:
         Scalars, by TRL's names. The accuracy is the share of pairs whose chosen segment has the larger reward.
     """
-    margins = rewards_chosen - rewards_rejected
-    right = (margins > 0).float()
-    decided = torch.ones_like(right) if label is None else (label != 0.5).float()
+    right = rewards[0] > rewards[1]
+    accuracy = right.float().mean() if label is None else (right & (label != 0.5)).sum() / (label != 0.5).sum()
+    chosen, rejected, chosen_log_probs, rejected_log_probs = torch.cat([rewards, log_probs]).mean(dim=1).unbind()
     return {
-        "rewards/chosen": rewards_chosen.mean(),
-        "rewards/rejected": rewards_rejected.mean(),
-        "rewards/accuracies": (right * decided).sum() / decided.sum(),
-        "rewards/margins": margins.mean(),
-        "logps/chosen": log_probs_chosen.mean(),
-        "logps/rejected": log_probs_rejected.mean(),
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/accuracies": accuracy,
+        "rewards/margins": chosen - rejected,
+        "logps/chosen": chosen_log_probs,
+        "logps/rejected": rejected_log_probs,
     }
 
 

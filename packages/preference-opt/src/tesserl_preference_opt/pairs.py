@@ -84,16 +84,21 @@ class PreferencePairs:
         Raises:
             ValueError: shapes differ, or a segment has no valid step.
         """
-        blocks = []
+        steps, lengths = [], []
         for name, side in (("chosen", chosen), ("rejected", rejected)):
-            segments = read_segments(side, mask_key, name)
-            length = segments.mask.sum(dim=1)
-            if (length == 0).any():
-                raise ValueError(f"every segment must have a valid step, got none in {name} {int(length.argmin())}")
-            steps = side.exclude(mask_key)[segments.mask]
-            blocks.append(SegmentBlock(steps, length.cumsum(0) - length, length, torch.full_like(length, -1)))
+            mask = read_segments(side, mask_key, name).mask
+            lengths.append(mask.sum(dim=1))
+            if (lengths[-1] == 0).any():
+                raise ValueError(
+                    f"every segment must have a valid step, got none in {name} {int(lengths[-1].argmin())}"
+                )
+            steps.append(side.exclude(mask_key)[mask])
+        if set(steps[0].keys(True, True)) != set(steps[1].keys(True, True)):
+            raise ValueError(f"chosen and rejected must have the same keys, got {steps[0]} and {steps[1]}")
+        length = torch.cat(lengths)
+        block = SegmentBlock(torch.cat(steps), length.cumsum(0) - length, length, torch.full_like(length, -1))
         number = torch.arange(len(chosen))
-        return cls(SegmentPool(blocks), number, number + len(chosen), label=label, margin=margin, source=source)
+        return cls(SegmentPool([block]), number, number + len(chosen), label=label, margin=margin, source=source)
 
     def __len__(self) -> int:
         return len(self.chosen_segment)

@@ -35,7 +35,7 @@ def check_added_terms(loss_module: Any) -> None:
     """Refuse coefficients that are out of range, and a value loss without a value.
 
     Args:
-        loss_module: see `PolicyPass.added_terms`.
+        loss_module: see `PolicyPass.add_terms`.
 
     Raises:
         TypeError: nothing yields a value.
@@ -85,21 +85,22 @@ class PolicyPass:
         self.action = self.steps.get(action_key)
         self.distribution = policy_distribution(actor_network, self.steps)
         self.flat_log_probs = action_log_probs(self.distribution, self.action, self.steps)
-        self.log_probs = self.steps.unpack(self.flat_log_probs)  # [P, T] for each batch of segments, 0 on padding
+        self.log_probs = self.steps.unpack(self.flat_log_probs)  # [P, T], 0 on padding
 
     def nll(self) -> Tensor:
         """Return the mean negative log-prob of all valid steps' actions, in nats."""
         return -self.steps.mean(self.flat_log_probs)
 
-    def added_terms(self, loss_module: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Entropy bonus and value loss, means over all valid steps.
+    def add_terms(self, loss: Tensor, loss_module: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add entropy bonus and value loss, means over all valid steps, to a loss.
 
         Args:
+            loss: what they are added to, a scalar.
             loss_module: has ``actor_network``, ``critic_network``, ``entropy_coef`` (0 measures the entropy without
                 gradient), ``value_coef`` (0 runs no critic) and ``tensor_keys``.
 
         Returns:
-            What is added to the loss, a scalar, and metrics.
+            The sum, and metrics.
 
         Raises:
             KeyError: there is no ``value_target``.
@@ -107,11 +108,13 @@ class PolicyPass:
         """
         with nullcontext() if loss_module.entropy_coef else torch.no_grad():
             entropy = self.steps.mean(policy_entropy(self.distribution, self.steps))
-        loss, metrics = -loss_module.entropy_coef * entropy, {"entropy": entropy.detach()}
+        metrics = {"entropy": entropy.detach()}
+        if loss_module.entropy_coef:
+            loss = loss - loss_module.entropy_coef * entropy
         if loss_module.value_coef:
             keys = loss_module.tensor_keys
             value = state_value(loss_module.actor_network, loss_module.critic_network, self.steps, keys.value)
-            error = value_loss(value, self.steps.get(keys.value_target), self.steps.mask(value))
+            error = self.steps.mean(value_loss(value, self.steps.get(keys.value_target)))
             loss, metrics["value_loss"] = loss + loss_module.value_coef * error, error.detach()
         return loss, metrics
 

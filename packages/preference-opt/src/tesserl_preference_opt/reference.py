@@ -170,7 +170,7 @@ def _block_log_probs(block: SegmentBlock, actor_network: nn.Module, chunk_size: 
     for batch in batches:
         segments = read_segments(batch, "mask")
         policy = PolicyPass(actor_network, [segments], action_key)
-        rows.append(policy.log_probs[0][segments.mask])
+        rows.append(policy.log_probs[segments.mask])
     values = torch.cat(rows)
     if not keeps_time(actor_network):
         return values

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tesserl_preference_opt.functional import masked_mean
 
@@ -92,7 +93,9 @@ def read_pairs(tensordict: TensorDictBase, keys: Any) -> tuple[tuple[Segments, S
             f"chosen, rejected and label must be equally many, got {num_pairs}, {len(rejected.mask)} and "
             f"{num_pairs if label is None else label.numel()}"
         )
-    return (chosen, rejected), None if label is None else label.reshape(num_pairs)
+    if label is None or (not torch.compiler.is_compiling() and bool((label == 1).all())):
+        return (chosen, rejected), None
+    return (chosen, rejected), label.reshape(num_pairs)
 
 
 def pair_keys(keys: Any, entries: Sequence[NestedKey]) -> list[NestedKey]:
@@ -111,8 +114,8 @@ class Steps:
     """The steps of one or more batches of padded segments, side by side for one pass of a network.
 
     Without time, the valid steps are laid in a row, ``[n]``: padding costs nothing, and whatever it holds cannot be
-    seen. With time (recurrent networks), and under ``torch.compile``, whose shapes must not depend on data, it is
-    ``[sum P, T]`` with padding replaced by a valid step of its segment.
+    seen. With time (recurrent networks), and under ``torch.compile``, whose shapes must not depend on data, it is ``[P,
+    T]`` with padding replaced by a valid step of its segment. ``P`` counts the segments of all batches.
 
     Args:
         segments: batches of segments; with time their ``T`` must be one.
@@ -123,23 +126,29 @@ class Steps:
     """
 
     def __init__(self, segments: Sequence[Segments], *, keep_time: bool = False) -> None:
-        self.masks = [each.mask for each in segments]
-        self._steps = [each.steps for each in segments]
+        self._segments = segments
+        lengths = [each.mask.shape[1] for each in segments]
         self.padded = keep_time or torch.compiler.is_compiling()
-        if self.padded:
-            lengths = {mask.shape[1] for mask in self.masks}
-            if len(lengths) > 1:
-                raise ValueError(f"chosen and rejected must be padded to one length, got {sorted(lengths)}")
-            self._first_valid = [mask.to(torch.uint8).argmax(dim=1) for mask in self.masks]
-            self.batch_size = torch.Size((sum(len(mask) for mask in self.masks), lengths.pop()))
-        else:
-            self._index = [None if mask.all() else mask.flatten().nonzero().squeeze(-1) for mask in self.masks]
-            self._counts = [
-                mask.numel() if index is None else len(index)
-                for mask, index in zip(self.masks, self._index, strict=True)
+        if self.padded and len(set(lengths)) > 1:
+            raise ValueError(f"chosen and rejected must be padded to one length, got {lengths}")
+        longest = max(lengths)
+        self.mask = torch.cat(
+            [
+                each.mask if each.mask.shape[1] == longest else pad(each.mask, (0, longest - each.mask.shape[1]))
+                for each in segments
             ]
-            self.batch_size = torch.Size((sum(self._counts),))
+        )
+        if self.padded:
+            self.batch_size = self.mask.shape
+        else:
+            self._index = None if self.mask.all() else self.mask.flatten().nonzero().squeeze(-1)
+            self.batch_size = torch.Size((self.mask.numel() if self._index is None else len(self._index),))
         self._cache: dict[NestedKey, Tensor] = {}
+
+    @property
+    def valid(self) -> Tensor | None:
+        """Where the steps of `unpack` are valid, ``[P, T]``; None for everywhere."""
+        return None if not self.padded and self._index is None else self.mask
 
     def get(self, key: NestedKey) -> Tensor:
         """Return an entry of all steps.
@@ -148,38 +157,29 @@ class Steps:
             key: its name.
 
         Returns:
-            ``[n, ...]``, or ``[sum P, T, ...]`` with time.
+            ``[n, ...]``, or ``[P, T, ...]`` with time.
 
         Raises:
             KeyError: it is missing.
         """
         if key not in self._cache:
-            entries = [get_entry(steps, key) for steps in self._steps]
-            if self.padded:
-                parts = [self._fill(*each) for each in zip(entries, self.masks, self._first_valid, strict=True)]
-            else:
-                flat = [entry.flatten(0, 1) for entry in entries]
-                parts = [x if index is None else x[index] for x, index in zip(flat, self._index, strict=True)]
-            self._cache[key] = torch.cat(parts)
+            self._cache[key] = torch.cat([self._part(get_entry(each.steps, key), each.mask) for each in self._segments])
         return self._cache[key]
 
-    def unpack(self, values: Tensor) -> list[Tensor]:
+    def unpack(self, values: Tensor) -> Tensor:
         """Return values of the steps as padded segments.
 
         Args:
             values: one for each step, in the shape of ``batch_size``.
 
         Returns:
-            ``[P, T]`` for each batch of segments; 0 on padding, and no gradient from there.
+            ``[P, T]``; 0 on padding, and no gradient from there.
         """
         if self.padded:
-            parts = torch.split(values, [len(mask) for mask in self.masks])
-            return [torch.where(mask, part, 0.0) for mask, part in zip(self.masks, parts, strict=True)]
-        segments = []
-        for part, mask, index in zip(torch.split(values, self._counts), self.masks, self._index, strict=True):
-            full = part if index is None else part.new_zeros(mask.numel()).index_copy(0, index, part)
-            segments.append(full.view(mask.shape))
-        return segments
+            return torch.where(self.mask, values, 0.0)
+        if self._index is not None:
+            values = values.new_zeros(self.mask.numel()).index_copy(0, self._index, values)
+        return values.view(self.mask.shape)
 
     def elsewhere(self, values: Tensor) -> Tensor:
         """Give every step the value of a step of the next segment: the same step, counted round where it is shorter.
@@ -192,37 +192,33 @@ class Steps:
         """
         if self.padded:
             return values.roll(-1, dims=0)
-        lengths = torch.cat([mask.sum(dim=1) for mask in self.masks])
+        lengths = self.mask.sum(dim=1)
         starts = lengths.cumsum(0) - lengths
         own = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
         following = own.add(1).remainder(len(lengths))
         step = torch.arange(len(own), device=own.device) - starts[own]
         return values[(starts[following] + step % lengths[following].clamp_min(1)).remainder(len(own))]
 
-    def mask(self, like: Tensor) -> Tensor | None:
-        """Return where steps are valid, in the shape of other values of them; None for everywhere.
-
-        Args:
-            like: values of the steps: ``batch_size`` and perhaps more dimensions.
-        """
-        if not self.padded:
-            return None
-        mask = torch.cat(self.masks)
-        return mask.reshape(mask.shape + (1,) * (like.dim() - mask.dim())).expand_as(like)
-
     def mean(self, values: Tensor) -> Tensor:
         """Mean over valid steps.
 
         Args:
-            values: one for each step, in the shape of ``batch_size``.
+            values: one for each step: ``batch_size`` and perhaps more dimensions.
 
         Returns:
             A scalar.
         """
-        return masked_mean(values, self.mask(values))
+        return masked_mean(values, _like(self.mask, values) if self.padded else None)
 
-    @staticmethod
-    def _fill(entry: Tensor, mask: Tensor, first_valid: Tensor) -> Tensor:
+    def _part(self, entry: Tensor, mask: Tensor) -> Tensor:
+        """Return one batch's part of an entry."""
+        if not self.padded:
+            return entry.flatten(0, 1) if self._index is None else entry[mask]
         # NaN in padding times a gradient of zero would be NaN; a valid step can be no such thing, nor out of bounds
-        valid = entry[torch.arange(len(entry), device=entry.device), first_valid].unsqueeze(1)
-        return torch.where(mask.reshape(mask.shape + (1,) * (entry.dim() - 2)), entry, valid)
+        first_valid = mask.to(torch.uint8).argmax(dim=1)
+        filling = entry[torch.arange(len(entry), device=entry.device), first_valid].unsqueeze(1)
+        return torch.where(_like(mask, entry), entry, filling)
+
+
+def _like(mask: Tensor, entry: Tensor) -> Tensor:
+    return mask.reshape(mask.shape + (1,) * (entry.dim() - mask.dim())).expand_as(entry)

@@ -69,23 +69,22 @@ def bc_loss(log_probs: Tensor, mask: Tensor | None = None) -> Tensor:
     return -masked_mean(log_probs, mask)
 
 
-def value_loss(value: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Half the squared difference between values and returns, the mean over valid steps.
+def value_loss(value: Tensor, target: Tensor) -> Tensor:
+    """Half the squared difference between values and returns.
 
     Args:
         value: predicted returns, in reward units, any shape.
         target: returns, of the same shape.
-        mask: bool, of the same shape; None for all.
 
     Returns:
-        A scalar.
+        Likewise.
 
     Raises:
         ValueError: shapes differ.
     """
     if value.shape != target.shape:
         raise ValueError(f"value must have the shape of its target {tuple(target.shape)}, got {tuple(value.shape)}")
-    return 0.5 * masked_mean((value - target).square(), mask)
+    return 0.5 * (value - target).square()
 
 
 def deterministic_log_probs(mean: Tensor, action: Tensor) -> Tensor:

@@ -1,0 +1,134 @@
+"""One epoch of PreferenceLoss over 10,000 pairs of 50 steps, from minibatches to updates, against plain PyTorch."""
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import Tensor, nn
+from torch.distributions import Categorical
+from torchrl.modules import ProbabilisticActor
+
+from common.harness import HEADER, Bar, Comparison, arguments, compare, finish, repeat
+from floors.preferences import epoch, preference_loss
+from tesserl_actor_critic import ActorCritic
+from tesserl_nn_components import MLP
+from tesserl_preference_opt import PreferenceLoss, PreferencePairs
+
+FEATURES, ACTIONS, PAIRS, STEPS, BATCH, BETA, LEARNING_RATE = 4, 2, 10_000, 50, 64, 0.1, 3e-4
+
+
+class Body(MLP):
+    in_keys = ("observation",)
+
+
+def build_network() -> ActorCritic:
+    torch.manual_seed(0)
+    return ActorCritic(Body(FEATURES, [64, 64], activation=nn.Tanh), action_space=ACTIONS)
+
+
+def torchrl_actor(network: ActorCritic) -> ProbabilisticActor:
+    """The same layers under torchrl's actor and PyTorch's distribution."""
+    module = TensorDictModule(nn.Sequential(network.body, network.policy), ["observation"], ["logits"])
+    return ProbabilisticActor(module, ["logits"], distribution_class=Categorical, return_log_prob=True)
+
+
+def build_data(num_pairs: int) -> dict[str, Tensor]:
+    """Of chosen and of rejected segments, ``[2, P, T]``."""
+    shape = (2, num_pairs, STEPS)
+    return {
+        "observation": torch.randn(*shape, FEATURES),
+        "action": torch.randint(ACTIONS, shape),
+        "reference_log_prob": -torch.rand(shape),
+    }
+
+
+def policy_parameters(network: ActorCritic) -> list[nn.Parameter]:
+    return [*network.body.parameters(), *network.policy.parameters()]
+
+
+class Ours:
+    """The loss of this project, on pairs of this project."""
+
+    def __init__(self, network: ActorCritic, actor: nn.Module, data: dict[str, Tensor]) -> None:
+        self.loss = PreferenceLoss(actor, beta=BETA)
+        sides = [
+            TensorDict({name: each[side] for name, each in data.items()}, [*data["action"].shape[1:]])
+            for side in (0, 1)
+        ]
+        self.pairs = PreferencePairs.from_segments(*sides)
+        self.parameters = policy_parameters(network)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=LEARNING_RATE)
+
+    def backward(self, index: Tensor) -> Tensor:
+        loss = self.loss(self.pairs.batch(index))["loss"]
+        loss.backward()
+        return loss.detach()
+
+    def __call__(self) -> Tensor:
+        losses = []
+        for batch in self.pairs.minibatches(BATCH):
+            loss = self.loss(batch)["loss"]
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())
+        return torch.stack(losses).mean()
+
+
+class Floor:
+    """The same on plain tensors."""
+
+    def __init__(self, network: ActorCritic, data: dict[str, Tensor]) -> None:
+        self.parameters = [nn.Parameter(each.detach().clone()) for each in policy_parameters(network)]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=LEARNING_RATE)
+        self.data = data
+
+    def backward(self, index: Tensor) -> Tensor:
+        data = {name: each[:, index] for name, each in self.data.items()}
+        loss = preference_loss(self.parameters, **data, beta=BETA)
+        loss.backward()
+        return loss.detach()
+
+    def __call__(self) -> Tensor:
+        order = torch.randperm(self.data["action"].shape[1])
+        return epoch(self.parameters, self.optimizer, **self.data, order=order, batch_size=BATCH, beta=BETA)
+
+
+def differences(ours: Ours, floor: Floor, num_pairs: int) -> list[float]:
+    """Of the loss and the gradients of a batch, then of the mean loss of an epoch; each relative to the largest."""
+    index = torch.randperm(num_pairs)[:BATCH]
+    losses, epochs = [side.backward(index) for side in (ours, floor)], []
+    gradients = [[parameter.grad for parameter in side.parameters] for side in (ours, floor)]
+    compared = [losses, *zip(*gradients, strict=True)]
+    for side in (ours, floor):
+        torch.manual_seed(1)  # the same order of pairs
+        epochs.append(side())
+    return [float((mine - other).abs().max() / other.abs().max()) for mine, other in [*compared, epochs]]
+
+
+def build_sides(kind: str, num_pairs: int) -> tuple[Ours, Floor]:
+    network = build_network()
+    data = build_data(num_pairs)
+    floor = Floor(network, data)  # copies the network before it is trained
+    return Ours(network, torchrl_actor(network) if kind == "torchrl" else network, data), floor
+
+
+def main() -> list[Comparison]:
+    options = arguments(__doc__, seconds=0).parse_args()
+    torch.set_num_threads(1)
+    print(HEADER)
+    comparisons = []
+    for kind, bar in (("ours", Bar("cost", 1.15)), ("torchrl", Bar("cost"))):
+        worst = max(differences(*build_sides(kind, 4 * BATCH), 4 * BATCH))
+        if not worst <= 1e-6:
+            raise SystemExit(f"the floor is no floor: losses or gradients differ by {worst:.1e}")
+        ours, floor = build_sides(kind, PAIRS)
+        repeat(ours, 1), repeat(floor, 1)
+        name = f"epoch of {PAIRS} pairs of {STEPS} steps, actor: {kind}"
+        comparisons.append(
+            compare(name, lambda: repeat(floor, 1), lambda: repeat(ours, 1), bar, rounds=options.rounds)  # noqa: B023
+        )
+    return comparisons
+
+
+if __name__ == "__main__":
+    finish("preference_update", main())
