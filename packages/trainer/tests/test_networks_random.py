@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from pydantic import BaseModel, ValidationError
 
-from tesserl_configs import ConfigError, RunConfig, nn_rules
+from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.messages import problems_of
 from tesserl_configs.nn import LearningRateFactors, NNConfig
 from tesserl_configs.vision import CNNVision
@@ -19,7 +19,8 @@ from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network, learning_rate_groups
 
 FEATURES, BATCH = 5, 3
-RUN = {"total_steps": 1_000, "environment": {"id": "none"}, "algorithm": "iqn", "iqn": {"num_cosines": 3}}
+RUN = {"total_steps": 10_000, "environment": {"id": "none"}}
+ALGORITHMS = {"iqn": {"num_cosines": 3}, "ppo": {}}
 ACTIONS = [
     spaces.Discrete(3),
     spaces.MultiDiscrete([4, 4]),
@@ -107,31 +108,19 @@ class Blocks:
         return [self.value(name, arguments[0]) for _ in range(length)]
 
 
-class Holder(BaseModel):
-    """A file of another algorithm, as far as the network is concerned."""
-
-    nn: NNConfig
-
-
 def loaded(block, algorithm):
-    """The validated configuration: a RunConfig for iqn, an NNConfig otherwise."""
-    data = {**RUN, "nn": block}
+    """The validated configuration of a run."""
+    data = {**RUN, "algorithm": algorithm, algorithm: ALGORITHMS[algorithm], "nn": block}
     try:
-        if algorithm == "iqn":
-            return RunConfig.model_validate(data)
-        config = Holder.model_validate({"nn": block}).nn
+        return RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(*(str(problem) for problem in problems_of(error, data))) from error
-    problems = list(nn_rules.check(config, algorithm))
-    if problems:
-        raise ConfigError(*problems)
-    return config
 
 
 def network_of(blocks):
     """A random network, its inputs and its learning-rate groups."""
     choose = blocks.random.choice
-    algorithm = choose(["iqn", "ppo"])
+    algorithm = choose(list(ALGORITHMS))
     block = blocks.network(algorithm)
     inputs = {
         "pixels": spaces.Box(0, 255, choose([(8, 8, 3), (12, 8, 1), (4, 4, 4), (5, 7, 2)]), np.uint8),
@@ -147,10 +136,13 @@ def network_of(blocks):
     if algorithm == "iqn":
         network = build_quantile_network(config, layout, 3, choose([None, 2]))
         tensors.append(torch.rand(BATCH, 4))
-        config = config.nn
     else:
-        network = build_policy_network(config, layout, choose(ACTIONS))
-    return network, tensors, learning_rate_groups(network, config.learning_rate_factors, 0.01)
+        shared = config.nn.memory.kind != "none" or choose([True, False])
+        network = build_policy_network(config.nn, layout, choose(ACTIONS), shared_body=shared)
+        if network.state_keys:
+            state = network.body.initial_state(BATCH)
+            tensors += [torch.arange(BATCH).unsqueeze(1) == 1, *(torch.rand_like(part) for part in state)]
+    return network, tensors, learning_rate_groups(network, config.nn.learning_rate_factors, 0.01)
 
 
 def check_block(seed, hf_models):
