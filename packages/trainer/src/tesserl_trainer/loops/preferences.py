@@ -117,7 +117,8 @@ class PreferenceLoop:
         log = {f"pretraining/{name}": value for name, value in journal.averages.pop().items()}
         if len(stored.held_out):
             log["pretraining/held_out/nll_loss"] = self._measure(cloning.learner.loss, [stored.held_out])["nll_loss"]
-        journal.log.log(journal.step, {**log, "evaluation/return": journal.evaluate().return_mean})
+        journal.log.log(journal.step, log)
+        journal.measure()
 
     def _draw(self, number: int) -> TensorDictBase:
         if self.stored is None:

@@ -159,21 +159,25 @@ class Journal:
         self.log.log(self.step, metrics)
         self.progress.report(self.step, metrics.get("train/return"), *rates)
 
-    def _evaluate(self, save: Callable[[], None]) -> None:
-        """Plays the evaluation episodes; the best weights so far get a checkpoint of their own."""
+    def measure(self) -> float:
+        """Plays the evaluation episodes and logs what they were like; returns their mean return."""
         began = time.perf_counter()
         evaluation = self.evaluate()
-        score = evaluation.return_mean
         lengths = sum(evaluation.lengths) / len(evaluation.lengths)
-        self.log.log(
-            self.step,
-            {"evaluation/return": score, "evaluation/return_std": evaluation.return_std, "evaluation/length": lengths},
-        )
+        metrics = {"return": evaluation.return_mean, "return_std": evaluation.return_std, "length": lengths}
+        self.log.log(self.step, {f"evaluation/{name}": value for name, value in metrics.items()})
+        self._rate.leave_out(time.perf_counter() - began)
+        return evaluation.return_mean
+
+    def _evaluate(self, save: Callable[[], None]) -> None:
+        """Measures the policy; the best weights so far get a checkpoint of their own."""
+        score = self.measure()
         if self.best is None or score >= self.best["return_mean"]:  # of equals the later, which has learned longer
             self.best = {"checkpoint": checkpoint_name(self.step), "return_mean": score}
+            began = time.perf_counter()
             save()
             self.checkpoints.mark_best(self.best)
-        self._rate.leave_out(time.perf_counter() - began)
+            self._rate.leave_out(time.perf_counter() - began)
 
     def save(
         self, loop_state: Callable[[], Mapping[str, Any]], segments: Callable[[], Sequence[Mapping[str, Any]]] = tuple

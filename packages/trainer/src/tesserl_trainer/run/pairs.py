@@ -89,7 +89,8 @@ class Batches:
         )
         chosen, rejected = [], []
         for (pairs, index), segment in zip(parts, segments, strict=True):
-            steps = pairs.pool.gather(segment, pad_to=longest, keys=self.keys).to(self.device)
+            keys = [key for key in self.keys if key in pairs.pool.keys]  # before cloning there is no reference
+            steps = pairs.pool.gather(segment, pad_to=longest, keys=keys).to(self.device)
             chosen.append(steps[: len(index)])
             rejected.append(steps[len(index) :])
         label = torch.cat([pairs.label[index] for pairs, index in parts]).to(self.device)

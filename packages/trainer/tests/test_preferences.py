@@ -1,0 +1,356 @@
+"""Learning from preferences: batches, buffers, stored and fresh pairs, and what the loop makes of them."""
+
+import json
+import shutil
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+
+from tesserl_configs import ConfigError, load_config
+from tesserl_preference_opt import append_label, cut_segments, load_pairs, make_pairs, save_pairs
+from tesserl_trainer import evaluate, train
+from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_checkpoint
+from tesserl_trainer.run.journal import DivergenceError
+from tesserl_trainer.run.pairs import Batches, NewestPairs, Shuffled, with_entries
+
+from .test_on_policy import metrics_of
+from .test_resume import halves_equal_the_whole, killed_and_resumed, outcome, run
+
+CONFIG = """
+name: tiny
+seed: 3
+total_steps: 240
+environment: {id: ENV, num_envs: 3}
+nn: {vector: {kind: mlp, hidden_sizes: [5]}}
+algorithm: dpo
+pairs: {source: {kind: offline, path: PATH}, holdout_fraction: 0.2}
+dpo:
+  beta: {kind: linear, knots: [[0, 0.3], [200, 0.1]]}
+  batch_size: 7
+optimizer: {kind: adam, learning_rate: 1.0e-3}
+evaluation: {interval: 60, episodes: 2, final_episodes: 3, seed: 100, num_envs: 2, max_episode_steps: 50}
+checkpoint: {interval: 40, keep_last: 2}
+logging: {interval: 30, tensorboard: false}
+"""
+PENDULUM = {"environment": "Pendulum-v1"}
+
+
+def episodes(environment: str, number: int, seed: int = 1) -> list[TensorDict]:
+    """Episodes of random actions."""
+    env, trajectories = gym.make(environment, max_episode_steps=30), []
+    env.action_space.seed(seed)
+    for episode in range(number):
+        observation, _ = env.reset(seed=seed + episode)
+        steps, done = [], False
+        while not done:
+            action = env.action_space.sample()
+            after, reward, terminated, truncated, _ = env.step(action)
+            steps.append((observation, action, np.float32(reward)))
+            observation, done = after, terminated or truncated
+        observations, actions, rewards = (torch.as_tensor(np.array(each)) for each in zip(*steps, strict=True))
+        data = {"observation": observations, "action": actions, "next": {"reward": rewards.unsqueeze(1)}}
+        trajectories.append(TensorDict(data, [len(steps)]))
+    return trajectories
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory):
+    """A directory of pairs for each task."""
+    root, generator = tmp_path_factory.mktemp("pairs"), torch.Generator().manual_seed(1)
+    for environment in ("CartPole-v1", "Pendulum-v1"):
+        pool = cut_segments(episodes(environment, 20), generator=generator)
+        save_pairs(make_pairs(pool, num_pairs=60, generator=generator), root / environment)
+    return root
+
+
+@pytest.fixture
+def write(tmp_path, stores):
+    """Writes a configuration that learns from stored pairs, and returns its path."""
+
+    def write(environment: str = "CartPole-v1", **replacements: str):
+        text = CONFIG.replace("ENV", environment).replace("PATH", str(stores / environment))
+        for old, new in replacements.items():
+            assert old in text, old
+            text = text.replace(old, new)
+        path = tmp_path / "tiny.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def dpo(text: str) -> dict[str, str]:
+    return {"  batch_size: 7": f"  batch_size: 7\n  {text}"}
+
+
+CPL = {
+    "algorithm: dpo": "algorithm: cpl",
+    "dpo:": "cpl:",
+    "  beta: {kind: linear, knots: [[0, 0.3], [200, 0.1]]}\n": "",
+}
+BOTH = {"kind: offline,": "kind: both, num_groups: 2, buffer_size: 12, num_epochs: 2, offline_fraction: 0.3,"}
+STATISTICS = {"hidden_sizes: [5]}": "hidden_sizes: [5], normalization: {kind: running}}"}
+PRETRAINING = dpo("pretraining: {num_updates: 11}")
+
+# --- batches and buffers -----------------------------------------------------------------------------------------
+
+
+def some_pairs(lengths=(3, 1, 4, 2)):
+    """Segments whose every entry is known: observation ``[segment, t]``, action and reward the same sum."""
+    rows = []
+    for number, length in enumerate(lengths):
+        steps = torch.arange(length)
+        observation = torch.stack([torch.full_like(steps, number), steps], dim=1).float()
+        reward = observation.sum(dim=1, keepdim=True)
+        rows.append(
+            TensorDict({"observation": observation, "action": steps + number, "next": {"reward": reward}}, [length])
+        )
+    pool = cut_segments(rows, group=[0, 0, 1, 1])
+    return make_pairs(pool, generator=torch.Generator().manual_seed(1))
+
+
+def test_shuffled_numbers_come_once_each_before_any_comes_again():
+    torch.manual_seed(1)
+    shuffled = Shuffled(5)
+    taken = torch.cat([shuffled.take(3) for _ in range(5)])
+    assert [sorted(part.tolist()) for part in taken.split(5)] == [[0, 1, 2, 3, 4]] * 3
+    assert len({tuple(part.tolist()) for part in taken.split(5)}) > 1
+    assert shuffled.taken == 15
+
+
+def test_shuffled_numbers_continue_where_they_were():
+    shuffled, again = Shuffled(7), Shuffled(7)
+    shuffled.take(3)
+    again.load_state_dict(shuffled.state_dict())
+    assert shuffled.take(4).tolist() == again.take(4).tolist()
+
+
+def test_a_batch_of_two_sources_holds_both_padded_to_one_length():
+    pairs = with_entries(some_pairs(), ["observation", "action"])
+    short = pairs.select(pairs.pool.group[pairs.chosen_segment] == 0)
+    batch = Batches(["observation", "action"])((short, torch.tensor([0])), (pairs, torch.tensor([0, 1])))
+    assert batch.batch_size == (3,)
+    assert batch["chosen"].batch_size == batch["rejected"].batch_size == (3, 4)
+    for number, source in enumerate([short, pairs, pairs]):
+        index = max(number - 1, 0)
+        for side, segment in (("chosen", source.chosen_segment), ("rejected", source.rejected_segment)):
+            row = batch[side][number]
+            assert torch.equal(row["observation"][row["mask"]], source.pool.segment(int(segment[index]))["observation"])
+
+
+def test_a_ranked_batch_holds_scores_and_groups():
+    pairs = with_entries(some_pairs(), ["observation", "action", "score"], score_discount=0.5)
+    batch = Batches(["observation", "action", "score"], ranking=True)((pairs, torch.arange(2)))
+    segments = torch.cat([pairs.chosen_segment, pairs.rejected_segment]).tolist()
+    scores = [0 + 0.5 * 1 + 0.25 * 2, 1.0, 2 + 0.5 * 3 + 0.25 * 4 + 0.125 * 5, 3 + 0.5 * 4]
+    assert batch["score"].tolist() == [scores[segment] for segment in segments]
+    assert batch["group"].tolist() == [segment // 2 for segment in segments]
+
+
+def test_returns_reach_to_the_end_of_the_segment():
+    pairs = with_entries(some_pairs(), ["observation", "value_target"], value_discount=0.5)
+    assert pairs.pool.segment(2)["value_target"].flatten().tolist() == [5.125, 6.25, 6.5, 5.0]
+    assert pairs.pool.segment(0)["value_target"].flatten().tolist() == [1.0, 2.0, 2.0]
+
+
+def test_the_newest_pairs_stay_and_survive_their_state():
+    pairs, newest, again = with_entries(some_pairs(), ["observation"]), NewestPairs(3), NewestPairs(3)
+    for _ in range(2):
+        newest.add(pairs)
+    newest.add(pairs.select(slice(0, 0)))
+    again.load_state_dict(newest.state_dict())
+    for buffer in (newest, again):
+        assert len(buffer) == 3
+        assert torch.equal(
+            buffer.pairs.chosen["observation"], pairs.select(torch.tensor([1, 0, 1])).chosen["observation"]
+        )
+    assert torch.equal(again.pairs[:]["rejected"]["observation"], newest.pairs[:]["rejected"]["observation"])
+    assert again.pairs.source == newest.pairs.source
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+VARIANTS = {
+    "cpl": CPL,
+    "cpl ranking": CPL | dpo("comparison: ranking"),
+    "cpl, more terms": CPL | dpo("bc_coef: 0.1\n  value: {}\n  entropy_coef: 0.01\n  length_normalize: true"),
+    "ipo": dpo("loss: {kind: ipo}"),
+    "kto": dpo("loss: {kind: kto}"),
+    "kto, moving": dpo("loss: {kind: kto}\n  reference: {kind: sync, interval: 9}"),
+    "orpo": dpo("loss: {kind: orpo}\n  reference: {kind: none}"),
+    "simpo": dpo("loss: {kind: simpo, gamma: 0.2}\n  reference: {kind: none}"),
+    "discopop": dpo("loss: {kind: discopop, f_divergence: {kind: alpha_divergence}}"),
+    "aot": dpo("loss: {kind: aot_unpaired, label_smoothing: 0.1}"),
+    "no reference": dpo("reference: {kind: none}\n  nll_coef: 0.1"),
+    "value": dpo("value: {discount: 0.9}\n  discount: 0.9\n  length_normalize: true"),
+    "bfloat16": dpo("precision: bfloat16"),
+    "nothing held out": {"holdout_fraction: 0.2": "holdout_fraction: 0"},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_trains(write, tmp_path, changes):
+    metrics = metrics_of(train(load_config(write(**changes), ["total_steps=60"]), run_dir=tmp_path / "run"))
+    assert all(np.isfinite(values).all() for values in metrics.values())
+    assert metrics["train/updates"] == [30, 60]
+    assert metrics["train/pairs/epochs"] == pytest.approx(
+        [30 * 7 / metrics_pairs(changes), 60 * 7 / metrics_pairs(changes)]
+    )
+    assert ("held_out/loss" in metrics) == ("holdout_fraction: 0.2" not in changes)
+    assert ("train/value_loss" in metrics) == ("value" in str(changes))
+
+
+def metrics_pairs(changes) -> int:
+    """Pairs that are learned from."""
+    return 60 if "holdout_fraction: 0.2" in changes else 48
+
+
+@pytest.mark.parametrize("kind", ["frozen", "sync", "moving_average"])
+def test_the_first_update_finds_the_policy_at_its_reference(write, tmp_path, kind):
+    """At the first update the loss is ln 2, with a frozen reference for as long as the learning rate is tiny."""
+    changes = dpo(f"reference: {{kind: {kind}}}") | STATISTICS | {"learning_rate: 1.0e-3": "learning_rate: 1.0e-12"}
+    metrics = metrics_of(train(load_config(write(**changes), ["total_steps=30"]), run_dir=tmp_path / "run"))
+    assert metrics["train/loss"] == pytest.approx([np.log(2)], abs=1e-5)
+    assert metrics["held_out/loss"] == pytest.approx([np.log(2)], abs=1e-5)
+
+
+@pytest.mark.parametrize("distribution", ["normal", "tanh_normal"])
+def test_continuous_actions(write, tmp_path, distribution):
+    changes = dpo(f"distribution: {{kind: {distribution}}}\n  pretraining: {{num_updates: 3}}") | STATISTICS
+    metrics = metrics_of(train(load_config(write("Pendulum-v1", **changes)), run_dir=tmp_path / "run"))
+    assert metrics["train/rewards/accuracies"][-1] > 0.6
+    assert set(metrics) >= {"pretraining/nll_loss", "pretraining/held_out/nll_loss", "held_out/rewards/accuracies"}
+
+
+def test_pairs_are_learned(write, tmp_path):
+    metrics = metrics_of(
+        train(load_config(write(), ["dpo.beta=1", "optimizer.learning_rate=0.01"]), run_dir=tmp_path / "run")
+    )
+    assert metrics["train/loss"][-1] < metrics["train/loss"][0]
+    assert metrics["train/rewards/accuracies"][-1] > 0.7
+
+
+def test_statistics_are_those_of_the_stored_steps(write, tmp_path, stores):
+    run_dir = train(load_config(write(**STATISTICS), ["total_steps=3"]), run_dir=tmp_path / "run")
+    networks = load_checkpoint(Checkpoints(run_dir).latest()).state["networks"]
+    steps = load_pairs(stores / "CartPole-v1").pool.blocks[0].steps["observation"]
+    means = {name: value for name, value in networks.items() if name.endswith(".mean")}
+    assert len(means) == 2, sorted(means)  # of the policy and of its reference
+    for mean in means.values():
+        torch.testing.assert_close(mean, steps.mean(dim=0))
+
+
+def test_ties_are_kept_and_count_for_no_accuracy(write_config, tmp_path):
+    """Every comparison ties: nothing is preferred, nothing is undefined."""
+    changes = {"teacher: {beta: 10.0, mistake: 0.1}": "teacher: {equal: 10.0}"}
+    config = load_config(write_config(algorithm="cpl", **changes))
+    metrics = metrics_of(train(config, run_dir=tmp_path / "run"))
+    assert metrics["train/updates"][-1] > 0
+    assert "train/rewards/accuracies" not in metrics
+
+
+def test_segments_that_are_too_long_make_no_pairs(write_config, tmp_path):
+    changes = {"kind: variable, min_length: 5, max_length: 9": "kind: fixed, length: 501"}
+    metrics = metrics_of(train(load_config(write_config(algorithm="cpl", **changes)), run_dir=tmp_path / "run"))
+    assert metrics["train/pairs/made"][-1] == metrics["train/updates"][-1] == 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(write, tmp_path):
+    changes = {
+        "learning_rate: 1.0e-3": "learning_rate: 1.0e+30",
+        "checkpoint: {interval: 40": "checkpoint: {interval: 1",
+    }
+    with pytest.raises(DivergenceError, match="the loss is not finite at step"):
+        train(load_config(write(**changes), ["dpo.max_grad_norm=null"]), run_dir=tmp_path / "run")
+
+
+# --- pairs that do not fit ---------------------------------------------------------------------------------------
+
+
+def test_pairs_that_are_not_there_are_refused(write, tmp_path):
+    with pytest.raises(ConfigError, match="pairs.source.path: .*nowhere"):
+        train(load_config(write(), ["pairs.source.path=nowhere"]), run_dir=tmp_path / "run")
+
+
+def test_pairs_of_another_task_are_refused(write, tmp_path, stores):
+    config = load_config(write(), [f"pairs.source.path={stores / 'Pendulum-v1'}"])
+    with pytest.raises(ConfigError, match=r"expected observation of the shape \(4,\), got \(3,\)"):
+        train(config, run_dir=tmp_path / "run")
+
+
+def test_a_run_does_not_continue_with_other_labels(write, tmp_path, stores):
+    pairs = shutil.copytree(stores / "CartPole-v1", tmp_path / "pairs")
+    config = load_config(write(), [f"pairs.source.path={pairs}", "total_steps=40"])
+    run_dir = train(config, run_dir=tmp_path / "run")
+    append_label(pairs, 3, "tie", source="somebody")
+    with pytest.raises(CheckpointError, match="these are not the pairs that the run began with"):
+        train(config, run_dir=run_dir, resume=True)
+
+
+# --- exact resume ------------------------------------------------------------------------------------------------
+
+RESUMED = {
+    "offline": {},
+    "pretrained, statistics": PRETRAINING | STATISTICS,
+    "moving reference": dpo("reference: {kind: moving_average, interval: 7}"),
+    "kto": dpo("loss: {kind: kto}\n  reference: {kind: sync, interval: 70}"),
+    "cpl": CPL | dpo("comparison: ranking\n  value: {}"),
+}
+
+
+@pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
+def test_n_updates_and_n_updates_are_two_n_updates(write, tmp_path, changes):
+    result = halves_equal_the_whole(load_config(write(**changes)), tmp_path, 120)
+    assert result["step"] == 240
+
+
+def test_it_holds_for_continuous_actions(write, tmp_path):
+    halves_equal_the_whole(load_config(write("Pendulum-v1", **PRETRAINING)), tmp_path, 120)
+
+
+@pytest.mark.parametrize("changes", [BOTH, BOTH | PRETRAINING | STATISTICS], ids=["both", "both, pretrained"])
+def test_stored_and_fresh_pairs_continue_too(write, tmp_path, changes):
+    config = load_config(write(**changes))
+    whole = outcome(train(config, run_dir=tmp_path / "whole"))
+    assert {"train/pairs/epochs", "train/pairs/made"} <= {name for _, name, _ in whole["metrics"]}
+    run_dir = train(config, run_dir=tmp_path / "again")
+    kept = sorted((run_dir / "checkpoints").glob("step_*"))[-2]
+    (run_dir / "evaluation.json").unlink()
+    train(config, run_dir=run_dir, resume=kept.name)
+    assert outcome(run_dir) == whole
+
+
+@pytest.mark.parametrize(("moment", "number"), [("log", 7), ("checkpoint", 8), ("pointer", 3)])
+def test_a_killed_run_ends_like_one_that_was_not(write, tmp_path, moment, number):
+    config = write(**PRETRAINING)
+    assert run("train", str(config), "--run-dir", str(tmp_path / "whole")) == 0
+    killed_and_resumed(config, tmp_path / "killed", moment, number)
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+# --- weights of another run --------------------------------------------------------------------------------------
+
+
+def test_a_run_starts_from_the_weights_of_another(write, write_config, tmp_path):
+    first = train(load_config(write(), ["total_steps=30"]), run_dir=tmp_path / "first")
+    same = ["optimizer.learning_rate=1e-12", f"initial_weights={first}"]
+    second = train(load_config(write(), [*same, "total_steps=30"]), run_dir=tmp_path / "second")
+    assert evaluate(second, episodes=5)["returns"] == evaluate(first, episodes=5)["returns"]
+    train(load_config(write(), [*same, "total_steps=60"]), run_dir=second, resume=True)
+    ppo = load_config(
+        write_config(algorithm="ppo"), [f"initial_weights={first}", "nn.heads.hidden_sizes=[]", "total_steps=30"]
+    )
+    assert json.loads((train(ppo, run_dir=tmp_path / "ppo") / "evaluation.json").read_text())["episodes"] == 3
+
+
+def test_weights_that_do_not_fit_are_refused(write, tmp_path):
+    first = train(load_config(write(), ["total_steps=10"]), run_dir=tmp_path / "first")
+    with pytest.raises(ConfigError, match="initial_weights: the network of .* is another one than that of nn"):
+        train(
+            load_config(write(), [f"initial_weights={first}", "nn.vector.hidden_sizes=[6]"]), run_dir=tmp_path / "run"
+        )
+    with pytest.raises(ConfigError, match="initial_weights: .*no checkpoint here"):
+        train(load_config(write(), ["initial_weights=nowhere"]), run_dir=tmp_path / "run")
