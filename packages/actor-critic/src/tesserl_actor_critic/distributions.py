@@ -29,14 +29,22 @@ class Categorical(Distribution):
     has_enumerate_support = False
 
     def __init__(self, logits: Tensor, *, blocks: bool = False) -> None:
-        self.log_policy = functional.log_softmax(_at_least_float32(logits), dim=-1)
+        self.logits = _at_least_float32(logits)
+        self._log_policy: Tensor | None = None
         shape = logits.shape[:-1]
         super().__init__(*(shape[:-1], shape[-1:]) if blocks else (shape, Size()), validate_args=False)
 
     @property
+    def log_policy(self) -> Tensor:
+        """Log-probability of each action, ``[*B, A]`` or ``[*B, N, A]``."""
+        if self._log_policy is None:  # drawing does without it
+            self._log_policy = functional.log_softmax(self.logits, dim=-1)
+        return self._log_policy
+
+    @property
     def mode(self) -> Tensor:
         """The most probable action, int64 ``[*B]`` or ``[*B, N]``."""
-        return self.log_policy.argmax(dim=-1)
+        return self.logits.argmax(dim=-1)
 
     @property
     def deterministic_sample(self) -> Tensor:
@@ -52,8 +60,7 @@ class Categorical(Distribution):
         Returns:
             Categories, int64, ``[*sample_shape, *B]`` or ``[*sample_shape, *B, N]``.
         """
-        with torch.no_grad():
-            return _draw(self.log_policy, sample_shape)
+        return _draw(self.logits, sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-probability of actions.
@@ -85,14 +92,21 @@ class MultiCategorical(Distribution):
     has_enumerate_support = False
 
     def __init__(self, logits: Tensor, nvec: Sequence[int]) -> None:
-        parts = torch.split(_at_least_float32(logits), list(nvec), dim=-1)
-        self.log_policies = [functional.log_softmax(part, dim=-1) for part in parts]
+        self.parts = torch.split(_at_least_float32(logits), list(nvec), dim=-1)
+        self._log_policies: list[Tensor] | None = None
         super().__init__(logits.shape[:-1], Size((len(nvec),)), validate_args=False)
+
+    @property
+    def log_policies(self) -> list[Tensor]:
+        """Log-probabilities of the options of each choice, ``[*B, nvec[i]]``."""
+        if self._log_policies is None:
+            self._log_policies = [functional.log_softmax(part, dim=-1) for part in self.parts]
+        return self._log_policies
 
     @property
     def mode(self) -> Tensor:
         """The most probable option of each choice, int64 ``[*B, N]``."""
-        return torch.stack([log_policy.argmax(dim=-1) for log_policy in self.log_policies], dim=-1)
+        return torch.stack([part.argmax(dim=-1) for part in self.parts], dim=-1)
 
     @property
     def deterministic_sample(self) -> Tensor:
@@ -108,8 +122,7 @@ class MultiCategorical(Distribution):
         Returns:
             Categories, int64, ``[*sample_shape, *B, N]``.
         """
-        with torch.no_grad():
-            return torch.stack([_draw(log_policy, sample_shape) for log_policy in self.log_policies], dim=-1)
+        return torch.stack([_draw(part, sample_shape) for part in self.parts], dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-probability of actions.
@@ -308,10 +321,15 @@ def _entropy(log_policy: Tensor) -> Tensor:
     return -(log_policy.exp() * log_policy).sum(dim=-1)
 
 
-def _draw(log_policy: Tensor, sample_shape: Sequence[int]) -> Tensor:
-    """Return categories ``[*sample_shape, *B]`` from log-probabilities ``[*B, A]``."""
-    probs = log_policy.exp().expand(*sample_shape, *log_policy.shape)
-    return torch.multinomial(probs.reshape(-1, probs.shape[-1]), 1).reshape(probs.shape[:-1])
+def _draw(logits: Tensor, sample_shape: Sequence[int]) -> Tensor:
+    """Return categories ``[*sample_shape, *B]`` from logits ``[*B, A]``.
+
+    The largest of logits plus Gumbel noise is a draw from their softmax, and minus the logarithm of an exponential is
+    Gumbel; ``torch.multinomial`` takes five times as long for eight environments.
+    """
+    logits = logits.detach()
+    exponential = logits.new_empty((*sample_shape, *logits.shape)).exponential_()
+    return (logits - exponential.log_()).argmax(dim=-1)
 
 
 def _log_tanh_slope(raw: Tensor) -> Tensor:
