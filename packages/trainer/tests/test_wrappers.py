@@ -224,6 +224,25 @@ def test_skipped_frames_are_not_drawn_and_nothing_else_changes():
         assert np.round(np.array(drawn) * 50).tolist() == [1, *range(5, 34, 4), 35]
 
 
+def test_at_the_end_of_the_world_the_pictures_are_the_same_too():
+    pair = ours(blocks.FrameSkip(num_frames=4))
+    for environment in pair:
+        environment.reset(seed=7)
+        for _ in range(13):  # until the camera has zoomed in
+            environment.step(0)
+        car = environment.unwrapped.car
+        aside = 332.8 - car.hull.position.x
+        for body in (car.hull, *car.wheels):
+            body.position = (body.position.x + aside, body.position.y)
+            body.linearVelocity = (20.0, 0.0)
+    results = [[environment.step(0) for _ in range(3)] for environment in pair]
+    assert not pair[1].unwrapped._meadow_fills_the_window(16.2)
+    for left, right in zip(*results, strict=True):
+        assert np.array_equal(left[0], right[0])
+        assert left[1:4] == right[1:4]
+    assert any(result[2] and result[1] < -99 for result in results[1])
+
+
 def test_frames_are_drawn_where_something_below_reads_them():
     for inner in (blocks.Crop(bottom=12), blocks.FrameSkip(num_frames=1, max_last_two=True)):
         faster = ours(inner, blocks.FrameSkip(num_frames=2))[1]

@@ -40,13 +40,23 @@ class CarRacing(car_racing.CarRacing):
             # the colors of a tile are an array that turns into another color where the car has been
             self._shapes = [*((square, self.grass_color) for square in _grass()), *self.road_poly]
             self._corners = np.array([shape for shape, _ in self._shapes])
-        far = car_racing.PLAYFIELD
-        field = [(far, far), (far, -far), (-far, -far), (-far, far)]
+        surface: Any = self.surf
         paint: Any = self._draw_colored_polygon  # untyped, like all of the original
-        paint(self.surf, field, self.bg_color, zoom, translation, angle, clip=False)
+        if self._meadow_fills_the_window(zoom):
+            surface.fill([int(part) for part in self.bg_color])
+        else:
+            far = car_racing.PLAYFIELD
+            field = [(far, far), (far, -far), (-far, -far), (-far, far)]
+            paint(surface, field, self.bg_color, zoom, translation, angle, clip=False)
         for index in self._in_sight(zoom, translation, angle).tolist():
             shape, color = self._shapes[index]
-            paint(self.surf, shape, [int(part) for part in color], zoom, translation, angle)
+            paint(surface, shape, [int(part) for part in color], zoom, translation, angle)
+
+    def _meadow_fills_the_window(self, zoom: float) -> bool:
+        """The car stands in the middle of the window, a quarter of its height from one edge."""
+        car: Any = self.car
+        reach = math.hypot(car_racing.WINDOW_W / 2, car_racing.WINDOW_H * 3 / 4) / zoom
+        return bool(max(map(abs, car.hull.position)) + reach < car_racing.PLAYFIELD)
 
     def _in_sight(self, zoom: float, translation: Any, angle: float) -> NDArray[np.int64]:
         """Indices of the shapes whose bounding box meets the window; what lies outside of it leaves no pixel."""

@@ -174,16 +174,17 @@ class AreaMean:
 
     def __init__(self, shape: tuple[int, ...], height: int, width: int, axis: int | None) -> None:
         rows = 1 if axis == 0 else 0
-        self._lines = [
-            (line, *area_weights(shape[line], target)) for line, target in ((rows, height), (rows + 1, width))
-        ]
+        self._lines = []
+        for line, target in ((rows, height), (rows + 1, width)):
+            if shape[line] != target:
+                index, weight = area_weights(shape[line], target)
+                along = [-1 if other == line else 1 for other in range(len(shape))]
+                taps = [(pixels, parts.reshape(along)) for pixels, parts in zip(index.T, weight.T, strict=True)]
+                self._lines.append((line, taps))
 
     def __call__(self, image: Image) -> Image:
         """The scaled image, of the image's type."""
         scaled: NDArray[Any] = image
-        for line, index, weight in self._lines:
-            shape = [1] * image.ndim
-            shape[line] = -1
-            taps = range(index.shape[1])
-            scaled = np.sum([scaled.take(index[:, k], line) * weight[:, k].reshape(shape) for k in taps], axis=0)
+        for line, taps in self._lines:
+            scaled = sum(scaled.take(index, line) * weight for index, weight in taps)
         return (scaled if np.issubdtype(image.dtype, np.floating) else np.rint(scaled)).astype(image.dtype)
