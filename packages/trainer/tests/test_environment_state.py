@@ -68,6 +68,15 @@ def test_a_restored_environment_goes_on_bit_for_bit(environment, steps):
     go_on_alike(first, second, 150)
 
 
+def test_an_atari_game_comes_back_though_its_generator_is_out_of_reach():
+    config = EnvironmentConfig(id="ALE/Breakout-v5", num_envs=2, wrappers=(TimeLimit(max_episode_steps=30),))
+    first, second = (make_environments(config, 2) for _ in range(2))
+    first.reset(seed=[11, 22])
+    play(first, 50, 1)
+    assert resumable.restore(second, json.loads(json.dumps(resumable.snapshot(first))))
+    go_on_alike(first, second, 40)
+
+
 @pytest.mark.parametrize("continuous", [False, True])
 def test_the_wrappers_of_images_come_back_with_the_car(continuous):
     config = EnvironmentConfig(

@@ -31,6 +31,8 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets, remembering the seed or, without one, the generators as they are."""
+        if seed is None and hasattr(self.unwrapped, "ale"):  # its generators are out of reach, so it gets a seed
+            seed = int(self.unwrapped.np_random.integers(2**31))
         self._start = {"generators": self._generators.state()} if seed is None else {"seed": seed}
         self._actions = []
         self._observation, info = self.env.reset(seed=seed, options=options)

@@ -71,24 +71,27 @@ def make_environments(
     if config.vectorization == "vector_entry_point" and not evaluation:
         return _made(config, lambda: gym.make_vec(config.id, num_envs, "vector_entry_point", **config.kwargs))
 
-    def make(index: int) -> Callable[[], gym.Env[Any, Any]]:
-        def make_one() -> gym.Env[Any, Any]:
+    def maker(index: int) -> Callable[[], gym.Env[Any, Any]]:
+        def make() -> gym.Env[Any, Any]:
             environment = gym.make(spec, **config.kwargs)
-            if restorable:
-                environment = RestoredStarts(environment)
-            for wrapper in config.wrappers:
-                if not (evaluation and wrapper.kind in REWARD_WRAPPERS):
-                    environment = wrappers.wrap(environment, wrapper, config.channels)
+            environment = _wrapped(RestoredStarts(environment) if restorable else environment, config, evaluation)
             if max_length is not None:
                 environment = TimeLimit(environment, max_length)
             return environment if mode is AutoresetMode.DISABLED else Resumable(environment, index)
 
-        return make_one
+        return make
 
-    makers = [make(index) for index in range(num_envs)]
+    makers = [maker(index) for index in range(num_envs)]
     if config.vectorization == "async" and not evaluation:
         return _made(config, lambda: WorkerEnvironments(makers, timeout=config.worker_timeout, autoreset_mode=mode))
     return _made(config, lambda: SyncVectorEnv(makers, copy=False, autoreset_mode=mode))
+
+
+def _wrapped(environment: gym.Env[Any, Any], config: Any, evaluation: bool) -> gym.Env[Any, Any]:
+    for wrapper in config.wrappers:
+        if not (evaluation and wrapper.kind in REWARD_WRAPPERS):
+            environment = wrappers.wrap(environment, wrapper, config.channels)
+    return environment
 
 
 def _game(config: Any, spec: EnvSpec) -> str:
