@@ -271,7 +271,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(write, tmp_path):
 
 
 def test_pairs_that_are_not_there_are_refused(write, tmp_path):
-    with pytest.raises(ConfigError, match="pairs.source.path: .*nowhere"):
+    with pytest.raises(ConfigError, match=r"pairs.source.path: .*nowhere"):
         train(load_config(write(), ["pairs.source.path=nowhere"]), run_dir=tmp_path / "run")
 
 
@@ -348,9 +348,9 @@ def test_a_run_starts_from_the_weights_of_another(write, write_config, tmp_path)
 
 def test_weights_that_do_not_fit_are_refused(write, tmp_path):
     first = train(load_config(write(), ["total_steps=10"]), run_dir=tmp_path / "first")
-    with pytest.raises(ConfigError, match="initial_weights: the network of .* is another one than that of nn"):
+    with pytest.raises(ConfigError, match=r"initial_weights: the network of .* is another one than that of nn"):
         train(
             load_config(write(), [f"initial_weights={first}", "nn.vector.hidden_sizes=[6]"]), run_dir=tmp_path / "run"
         )
-    with pytest.raises(ConfigError, match="initial_weights: .*no checkpoint here"):
+    with pytest.raises(ConfigError, match=r"initial_weights: .*no checkpoint here"):
         train(load_config(write(), ["initial_weights=nowhere"]), run_dir=tmp_path / "run")

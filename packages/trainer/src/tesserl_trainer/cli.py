@@ -63,6 +63,10 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.export:command",
             "Write a trained policy as one checked file: ONNX or pt2.",
         ),
+        "pretrain": (
+            "tesserl_trainer.commands.pretrain:command",
+            "Train a policy on what others did, for another run to start from.",
+        ),
         "collect": (
             "tesserl_trainer.commands.collect:command",
             "Play a policy and store its episodes, for pairs and for cloning.",

@@ -74,7 +74,7 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
     algorithm = build_algorithm(config, network)
     if not collects:
         schedules = algorithm.schedules
-        journal = _journal(config, run_dir, algorithm, layout, list, schedules, progress, stack)
+        journal = build_journal(config, run_dir, algorithm, layout, list, schedules, progress, stack)
         return _preferences(config, algorithm, layout, None, journal)
     starts = None
     if grouped is not None:
@@ -90,7 +90,7 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
 
     def journal_of(source: Collector | GroupCollector, *schedules: Scheduled) -> Journal:
         both = [*algorithm.schedules, *schedules]
-        return _journal(config, run_dir, algorithm, layout, source.pop_episodes, both, progress, stack)
+        return build_journal(config, run_dir, algorithm, layout, source.pop_episodes, both, progress, stack)
 
     if starts is not None:
         players = GroupCollector(collector, starts, algorithm.policy, layout.keys)
@@ -214,7 +214,7 @@ def _learner(algorithm: Algorithm, max_grad_norm: float | None) -> Learner:
     )
 
 
-def _journal(
+def build_journal(
     config: RunConfig,
     run_dir: Path,
     algorithm: Algorithm,
@@ -224,6 +224,18 @@ def _journal(
     progress: ProgressDisplay,
     stack: ExitStack,
 ) -> Journal:
+    """Builds what counts, reports, evaluates and writes checkpoints.
+
+    Args:
+        config: the whole configuration.
+        run_dir: directory of the run.
+        algorithm: whose greedy policy is evaluated.
+        layout: the keys that the task's observations yield.
+        pop_episodes: the training episodes that ended since the last call.
+        schedules: hyper-parameters that change with the step.
+        progress: what a person sees.
+        stack: closes the log and the environments of evaluations.
+    """
     log = MetricsLog(
         run_dir, tensorboard=config.logging.tensorboard, wandb=run_dir.name if config.logging.wandb else None
     )

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,6 +15,7 @@ from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
 from tesserl_trainer.analysis.plots import plot_curve
 from tesserl_trainer.commands.assembly import assemble
 from tesserl_trainer.commands.evaluate import evaluate, find_checkpoint, run_config
+from tesserl_trainer.loops.cloning import refuse_cloned
 from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
 from tesserl_trainer.run.files import write_json, write_text
 from tesserl_trainer.run.journal import Loop
@@ -56,17 +57,33 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
         if run_dir is None:
             raise ValueError("resume needs run_dir, the directory of the run to continue")
         path = find_checkpoint(Path(run_dir), resume if isinstance(resume, str) else "latest")
-        return _run(config, Path(run_dir), load_checkpoint(path))
+        checkpoint = load_checkpoint(path)
+        refuse_cloned(checkpoint)
+        return _run(config, Path(run_dir), checkpoint)
     return _run(config, _new_directory(config, run_dir), None)
 
 
-def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None) -> Path:
+Build = Callable[[RunConfig, Path, ProgressDisplay, ExitStack], Loop]
+
+
+def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build) -> Path:
+    """Like ``train``, for a new run of another loop.
+
+    Args:
+        config: what to train.
+        run_dir: see ``train``.
+        build: see ``assemble``.
+    """
+    return _run(config, _new_directory(config, run_dir), None, build)
+
+
+def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build: Build = assemble) -> Path:
     torch.set_num_threads(config.num_threads)
     seed_generators(config.seed)
     run_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         progress = stack.enter_context(ProgressDisplay(config.total_steps, checkpoint.step if checkpoint else 0))
-        loop = assemble(config, run_dir, progress, stack)
+        loop = build(config, run_dir, progress, stack)
         if checkpoint is not None:
             loop.load(checkpoint)
         write_text(run_dir / "config.yaml", dump_config(config))

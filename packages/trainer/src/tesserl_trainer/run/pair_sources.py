@@ -180,12 +180,12 @@ class FreshPairs:
 
 
 def check_entries(
-    pairs: PreferencePairs, keys: Sequence[str], shapes: Mapping[str, tuple[int, ...]], path: str
+    steps: TensorDictBase, keys: Sequence[str], shapes: Mapping[str, tuple[int, ...]], path: str | Path
 ) -> None:
-    """Refuses pairs of another task.
+    """Refuses what was stored of another task.
 
     Args:
-        pairs: as they are stored.
+        steps: as they are stored.
         keys: entries of the steps that are needed.
         shapes: of the observations.
         path: of the store.
@@ -193,7 +193,6 @@ def check_entries(
     Raises:
         ValueError: an entry is missing or has another shape.
     """
-    steps = pairs.pool.blocks[0].steps
     there = {str(key): tuple(entry.shape[1:]) for key, entry in steps.items()}
     missing = [key for key in keys if key not in there]
     if missing:
@@ -201,5 +200,5 @@ def check_entries(
     for key, shape in shapes.items():
         if there[key] != tuple(shape):
             raise ValueError(
-                f"{path}: expected {key} of the shape {tuple(shape)}, got {there[key]}; choose pairs of this task"
+                f"{path}: expected {key} of the shape {tuple(shape)}, got {there[key]}; name a store of this task"
             )

@@ -189,7 +189,7 @@ def build_stored_pairs(config: RunConfig, layout: ObservationLayout) -> StoredPa
     def prepare(stored: PreferencePairs) -> PreferencePairs:
         rewards = {"reward"} if preference_settings(config).value else set()
         keys = {*layout.keys, "action", *rewards}
-        check_entries(stored, sorted(keys), layout.shapes, source.path)
+        check_entries(stored.pool.blocks[0].steps, sorted(keys), layout.shapes, source.path)
         return _prepare(config, layout, stored)
 
     try:
