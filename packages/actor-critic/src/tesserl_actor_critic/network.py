@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from torchrl.modules import ProbabilisticActor
 
 from tesserl_actor_critic.distributions import Categorical, DiagonalNormal, MultiCategorical, TanhNormal
+from tesserl_actor_critic.paths import Path, as_tuple, run_body
 from tesserl_actor_critic.spaces import ContinuousActions, DiscreteActions, read_action_space
 from tesserl_nn_components import CategoricalHead, GaussianHead, MultiCategoricalHead, ValueHead, orthogonal_init
 from tesserl_nn_components.mlp import Activation
@@ -78,7 +79,11 @@ class ActorCritic(nn.Module):
         head: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
         self.body = body
         self.policy = _policy_head(_width(body), actions, head) if policy_head is None else policy_head
-        self.value = ValueHead(_width(critic_body or body), **head) if value_head is None else value_head
+        self.value = (
+            ValueHead(_width(body if critic_body is None else critic_body), **head)
+            if value_head is None
+            else value_head
+        )
         self.critic_body = critic_body
         self.state_keys: list[NestedKey] = list(getattr(body, "state_keys", ()))
         self.actions = actions
@@ -115,7 +120,7 @@ class ActorCritic(nn.Module):
         """
         new_state: list[Any] = [("next", *((key,) if isinstance(key, str) else key)) for key in self.state_keys]
         module = TensorDictModule(
-            _Path(self.body, self.policy, bool(self.state_keys)),
+            Path(self.body, self.policy, recurrent=bool(self.state_keys)),
             in_keys=self.in_keys,
             out_keys=[*self.parameter_keys, *new_state],
         )
@@ -133,7 +138,7 @@ class ActorCritic(nn.Module):
     @property
     def critic(self) -> TensorDictModule:
         """A TensorDictModule around this network's value: the same parameters. It writes ``state_value``."""
-        path = _Path(self.critic_body or self.body, self.value, bool(self.state_keys))
+        path = Path(self._value_body, self.value, recurrent=bool(self.state_keys))
         ignored = ["_"] * len(self.state_keys)
         critic = TensorDictModule(path, in_keys=self.in_keys, out_keys=["state_value", *ignored])
         critic.__dict__["actor_critic"] = self
@@ -159,8 +164,8 @@ class ActorCritic(nn.Module):
         Returns:
             The parameters of the distribution, the state value ``[*B, 1]`` and the new state.
         """
-        features, *state = _run(self.body, inputs, recurrent=True)
-        return *_as_tuple(self.policy(features)), self.value(features), *state
+        features, *state = run_body(self.body, inputs, recurrent=True)
+        return *as_tuple(self.policy(features)), self.value(features), *state
 
     def policy_parameters(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the policy alone.
@@ -171,7 +176,7 @@ class ActorCritic(nn.Module):
         Returns:
             The parameters of the distribution.
         """
-        return _as_tuple(self.policy(_run(self.body, inputs, recurrent=bool(self.state_keys))[0]))
+        return as_tuple(self.policy(run_body(self.body, inputs, recurrent=bool(self.state_keys))[0]))
 
     def state_value(self, *inputs: Tensor) -> Tensor:
         """Run the value alone.
@@ -182,7 +187,7 @@ class ActorCritic(nn.Module):
         Returns:
             Value of each state, in reward units, ``[*B, 1]``.
         """
-        return self.value(_run(self.critic_body or self.body, inputs, recurrent=bool(self.state_keys))[0])
+        return self.value(run_body(self._value_body, inputs, recurrent=bool(self.state_keys))[0])
 
     def distribution(self, *parameters: Tensor) -> Distribution:
         """Return the distribution over actions.
@@ -217,44 +222,17 @@ class ActorCritic(nn.Module):
         """
         return self.distribution(*self.policy_parameters(*inputs)).mode
 
+    @property
+    def _value_body(self) -> nn.Module:
+        return self.body if self.critic_body is None else self.critic_body
+
     def _evaluate(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         features = self.body(*inputs)
         value_features = features if self.critic_body is None else self.critic_body(*inputs)
-        return *_as_tuple(self.policy(features)), self.value(value_features)
+        return *as_tuple(self.policy(features)), self.value(value_features)
 
     def _distribution_arguments(self) -> dict[str, Any]:
         return self._distribution_options if self.low is None else {"low": self.low, "high": self.high}
-
-
-class _Path(nn.Module):
-    """A body and a head, as one module for a TensorDictModule."""
-
-    def __init__(self, body: nn.Module, head: nn.Module, recurrent: bool) -> None:
-        super().__init__()
-        self.body = body
-        self.head = head
-        self.recurrent = recurrent
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        features, *state = _run(self.body, inputs, recurrent=self.recurrent)
-        if state and features.dim() == 3:  # of a sequence the last state is known: it stands at every step
-            state = [each.unsqueeze(1).expand(-1, features.shape[1], -1, -1) for each in state]
-        return *_as_tuple(self.head(features)), *state
-
-
-def _run(body: nn.Module, inputs: Sequence[Tensor], *, recurrent: bool) -> tuple[Tensor, ...]:
-    """Return the features, and the new state of a recurrent body."""
-    if not recurrent:
-        return (body(*inputs),)
-    num_inputs = len(cast("list[NestedKey]", body.in_keys))
-    is_init, state = inputs[num_inputs], inputs[num_inputs + 1 :]
-    if is_init.dim() == 3:  # [N, T, 1]: the body makes the states between the steps itself
-        state = [each[:, 0] if each.dim() == 4 else each for each in state]
-    return body(*inputs[:num_inputs], is_init, *state)
-
-
-def _as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 def _width(body: nn.Module) -> int:
