@@ -1,0 +1,74 @@
+"""Serving the page on which people judge pairs."""
+
+import signal
+import threading
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tesserl_trainer.commands.pairs_make import make_store
+from tesserl_trainer.labelling.server import LabelServer
+from tesserl_trainer.labelling.session import LabellingSession
+from tesserl_trainer.run.trajectories import is_trajectories
+
+
+def label_store(
+    path: Path,
+    *,
+    out: Path | None = None,
+    name: str = "person",
+    question: str = "Which one does better?",
+    port: int = 0,
+    fps: float = 20.0,
+    open_page: bool = True,
+    **drawing: Any,
+) -> dict[str, Any]:
+    """Serves the page until SIGINT or SIGTERM.
+
+    Args:
+        path: directory of pairs; or of trajectories, of which pairs are drawn the first time.
+        out: where the pairs of trajectories go; None for beside them, with ``-pairs`` behind the name.
+        name: who judges.
+        question: what the page asks.
+        port: 0 for one that is free.
+        fps: steps that the page shows in a second.
+        open_page: open it in a browser.
+        **drawing: how pairs are drawn of trajectories, see ``make_store``.
+
+    Returns:
+        ``path`` of the pairs, ``total``, ``judged`` and ``counts`` of the answers.
+
+    Raises:
+        StoreError: there are no pairs and no trajectories, or they have no pictures.
+        OSError: the port is taken.
+    """
+    pairs = path
+    if is_trajectories(path):
+        pairs = path.with_name(f"{path.name}-pairs") if out is None else out
+        if not pairs.exists():
+            make_store([path], out=pairs, labelled=False, **drawing)
+    session = LabellingSession(pairs, name=name)
+    with _stopped_by_signals() as stopped, LabelServer(session, port=port, question=question, fps=fps) as server:
+        click.echo(f"{server.url}  (Ctrl-C ends; every answer is saved at once)", err=True)
+        if open_page:
+            webbrowser.open(server.url)
+        stopped.wait()
+    state = session.state()
+    return {"path": str(pairs), **{key: state[key] for key in ("total", "judged", "counts")}}
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """Yields what SIGINT and SIGTERM set."""
+    stopped = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in numbers}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,204 @@
+"""The page's server: on this machine alone, behind an address that cannot be guessed."""
+
+import json
+import secrets
+import threading
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from types import TracebackType
+from typing import Any
+
+from tesserl_preference_opt import StoreError
+from tesserl_trainer.labelling.session import LabellingSession
+
+HOST = "127.0.0.1"
+MAX_BODY = 1000
+"""Bytes of a request's body; an answer has 40."""
+
+PAGES = {
+    "": ("page.html", "text/html; charset=utf-8"),
+    "page.css": ("page.css", "text/css; charset=utf-8"),
+    "page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class LabelServer:
+    """Serves a labelling session until it is left.
+
+    A request must come with the token in its path, and name this machine as its host: a page from elsewhere that is
+    open in the same browser can neither read pairs nor answer.
+
+    Args:
+        session: what is shown and written.
+        port: 0 for one that is free.
+        question: what the page asks.
+        fps: steps that the page shows in a second, above 0.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    def __init__(
+        self, session: LabellingSession, *, port: int = 0, question: str = "Which one does better?", fps: float = 20.0
+    ) -> None:
+        self.token = secrets.token_urlsafe(24)
+        settings = {"question": question, "fps": fps}
+        self._server = _Server((HOST, port), partial(_Handler, session, self.token, settings))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        return f"http://{HOST}:{self.port}/{self.token}/"
+
+    def __enter__(self) -> "LabelServer":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # a browser keeps its connection
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection.
+
+    Args:
+        session: what is shown and written.
+        token: first part of each path.
+        settings: of the page.
+        *args: of the base class.
+    """
+
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "tesserl", ""
+    timeout = 60.0  # seconds that a silent connection is kept
+
+    def __init__(self, session: LabellingSession, token: str, settings: dict[str, Any], *args: Any) -> None:
+        self._session, self._token, self._settings = session, token, settings
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        """Answers with a page, the state, or a pair."""
+        place = self._place()
+        if place is None:
+            return
+        if place in PAGES:
+            name, media_type = PAGES[place]
+            self._send(HTTPStatus.OK, (files(__package__) / "page" / name).read_bytes(), media_type)
+        elif place == "api/state":
+            self._send_json(self._session.state() | self._settings)
+        elif place.startswith("api/pairs/") and place[10:].isdecimal() and len(place) < 30:
+            self._try(lambda: self._session.pair(int(place[10:])))
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+
+    def do_POST(self) -> None:
+        """Takes an answer, or takes one back."""
+        place = self._place()
+        if place is None:
+            return
+        origins = [f"http://{host}" for host in self._hosts()]
+        if self.headers.get("Origin", origins[0]) not in origins:
+            self._refuse(HTTPStatus.FORBIDDEN, "answers are taken from this page alone")
+            return
+        body = self._body()
+        if body is None:
+            return
+        if place == "api/answer":
+            self._try(lambda: self._answer(body))
+        elif place == "api/undo":
+            self._try(lambda: {"undone": self._session.undo(), **self._session.state()})
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+
+    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._session.answer(body.get("pair"), body.get("answer"))  # type: ignore[arg-type]  # checked there
+        return self._session.state()
+
+    def _hosts(self) -> tuple[str, str]:
+        port = self.connection.getsockname()[1]
+        return f"{HOST}:{port}", f"localhost:{port}"
+
+    def _place(self) -> str | None:
+        """What is asked for, behind the token; None after a refusal."""
+        if self.headers.get("Host") not in self._hosts():  # a foreign name that resolves to this machine
+            self._refuse(HTTPStatus.FORBIDDEN, "this address is for this machine alone")
+            return None
+        token, _, place = self.path.lstrip("/").partition("?")[0].partition("/")
+        if not secrets.compare_digest(token.encode(), self._token.encode()):
+            self._refuse(HTTPStatus.FORBIDDEN, "open the address that tesserl pairs label printed")
+            return None
+        return place
+
+    def _body(self) -> dict[str, Any] | None:
+        """The object that was sent; None after a refusal."""
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body of at most {MAX_BODY} bytes is needed")
+            return None
+        try:
+            body = json.loads(self.rfile.read(int(length)))
+        except ValueError:
+            body = None
+        if not isinstance(body, dict) or self.headers.get_content_type() != "application/json":
+            self._refuse(HTTPStatus.BAD_REQUEST, "a JSON object is needed")
+            return None
+        return body
+
+    def _try(self, make: Any) -> None:
+        try:
+            document = make()
+        except (StoreError, OSError) as error:
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        except ValueError as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+        else:
+            self._send_json(document)
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        self.close_connection = True  # a body may be left unread
+        self._send_json({"error": why}, status)
+
+    def _send_json(self, document: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._send(status, json.dumps(document).encode(), "application/json")
+
+    def _send(self, status: HTTPStatus, content: bytes, media_type: str) -> None:
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(content)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Nothing: paths hold the token."""

@@ -1,0 +1,158 @@
+"""Which pairs are to be judged, what a person sees of them, and what becomes of an answer."""
+
+import base64
+import threading
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tesserl_preference_opt import StoreError, append_label, load_pairs, read_labels
+from tesserl_trainer.run.frames import frame_png
+
+Side = Literal["left", "right"]
+Answer = Literal["left", "right", "tie", "skip"]
+ANSWERS: tuple[Answer, ...] = ("left", "right", "tie", "skip")
+
+UNDONE = ", undone"
+"""Ends the name of a judge who took an answer back: the pair is asked again, and has no label until then."""
+
+MAX_FRAMES = 1000
+"""Pictures of a clip; longer ones are thinned evenly."""
+
+
+class LabellingSession:
+    """The pairs of a store, one after the other, to one person.
+
+    Each answer is on disk before the next pair is shown, so that nothing is lost whenever it ends, and whoever opens
+    the store again continues with what has no answer. Which segment is on the left is drawn once for each pair, so
+    that labels that are there already cannot be guessed from the sides.
+
+    Args:
+        path: directory of the pairs, whose steps have pictures.
+        name: who judges.
+
+    Raises:
+        StoreError: the store cannot be read, or has no pictures.
+        ValueError: the name is empty or ends like that of an answer taken back.
+    """
+
+    def __init__(self, path: str | Path, *, name: str = "person") -> None:
+        if not name or name.endswith(UNDONE):
+            raise ValueError(f"the name of who judges must not be empty or end with {UNDONE!r}, got {name!r}")
+        self.path, self.name = Path(path), name
+        pairs = load_pairs(path, unlabelled=True)
+        if ("extra", "frame") not in pairs.pool.keys:
+            raise StoreError(
+                f"{path} has no pictures to show; collect episodes with --frames, and make pairs of them alone"
+            )
+        # as in the file: labels that people have given swap the segments of a pair when it is loaded
+        labels = read_labels(path)
+        swapped = torch.zeros(len(pairs), dtype=torch.bool)
+        swapped[[pair for pair, (choice, _) in labels.items() if choice == "second"]] = True
+        self._segments = torch.stack(
+            [
+                torch.where(swapped, pairs.rejected_segment, pairs.chosen_segment),
+                torch.where(swapped, pairs.chosen_segment, pairs.rejected_segment),
+            ],
+            dim=1,
+        )
+        self._pool = pairs.pool
+        self._answers: dict[int, Answer] = {}  # in the order in which they were given
+        for pair, (choice, source) in labels.items():
+            if not source.endswith(UNDONE):
+                self._answers[pair] = self._translate(pair, choice)
+        self._again: list[int] = []  # taken back, the last one first to be asked
+        self._lock = threading.Lock()
+
+    def state(self) -> dict[str, Any]:
+        """How far it is: ``total``, ``judged``, ``counts`` of the answers, and ``next``, the pair to ask (or None)."""
+        with self._lock:
+            counts = {answer: list(self._answers.values()).count(answer) for answer in ANSWERS}
+            return {
+                "total": len(self._segments),
+                "judged": len(self._answers),
+                "counts": counts,
+                "next": self._next(),
+            }
+
+    def pair(self, number: int) -> dict[str, Any]:
+        """What is shown of a pair: of each side ``length`` in steps, and ``frames``, PNG files in base64.
+
+        Args:
+            number: of the pair.
+
+        Raises:
+            ValueError: there is none.
+        """
+        self._check(number)
+        left, right = self._segments[number].tolist()[:: -1 if self._is_flipped(number) else 1]
+        return {"pair": number, "left": self._clip(left), "right": self._clip(right)}
+
+    def answer(self, number: int, answer: Answer) -> None:
+        """Writes an answer down; on disk when this returns.
+
+        Args:
+            number: of the pair.
+            answer: the better side, ``"tie"`` or ``"skip"``.
+
+        Raises:
+            StoreError: the last write was cut off.
+            ValueError: there is no such pair or answer.
+        """
+        self._check(number)
+        if answer not in ANSWERS:
+            raise ValueError(f"an answer must be one of {', '.join(ANSWERS)}, got {answer!r}")
+        with self._lock:
+            append_label(self.path, number, self._translate(number, answer), source=self.name)
+            self._answers.pop(number, None)
+            self._answers[number] = answer
+            self._again = [each for each in self._again if each != number]
+
+    def undo(self) -> int | None:
+        """Takes the last answer back, and asks that pair next.
+
+        Returns:
+            The pair; None where there is no answer.
+
+        Raises:
+            StoreError: the last write was cut off.
+        """
+        with self._lock:
+            if not self._answers:
+                return None
+            number = next(reversed(self._answers))
+            append_label(self.path, number, "skip", source=self.name + UNDONE)
+            del self._answers[number]
+            self._again.append(number)
+            return number
+
+    def _next(self) -> int | None:
+        if self._again:
+            return self._again[-1]
+        return next((pair for pair in range(len(self._segments)) if pair not in self._answers), None)
+
+    def _check(self, number: Any) -> None:
+        if type(number) is not int or not 0 <= number < len(self._segments):
+            raise ValueError(f"a pair must be in [0, {len(self._segments)}), got {number!r}")
+
+    def _clip(self, segment: int) -> dict[str, Any]:
+        frames = self._pool.segment(segment)["extra", "frame"]
+        length = len(frames)
+        shown = range(length)
+        if length > MAX_FRAMES:
+            shown = range(0, length, -(-length // MAX_FRAMES))
+        pictures = [base64.b64encode(frame_png(frames[step])).decode("ascii") for step in shown]
+        return {"length": length, "every": shown.step, "frames": pictures}
+
+    @staticmethod
+    def _is_flipped(pair: int) -> bool:
+        """Whether a pair's second segment is on the left: drawn once for all times."""
+        return bool(zlib.crc32(f"pair {pair}".encode()) & 1)
+
+    def _translate(self, pair: int, choice: Any) -> Any:
+        """The side of a segment, or the segment of a side; anything else as it is."""
+        names = ["second", "first"] if self._is_flipped(pair) else ["first", "second"]
+        table = {"left": names[0], "right": names[1], names[0]: "left", names[1]: "right"}
+        return table.get(choice, choice)
