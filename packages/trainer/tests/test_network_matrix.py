@@ -1,4 +1,7 @@
-"""Every cell of the catalogue, at tiny sizes: builds, runs, learns, is saved and loaded, in float32 and bfloat16."""
+"""Every cell of the catalogue, at tiny sizes: builds, learns, is saved and loaded, in float32 and bfloat16.
+
+Learning is a step of an algorithm: the quantile loss, or PPO's and then GRPO's.
+"""
 
 from collections import Counter
 
@@ -6,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from torch.distributions import Categorical
+from tensordict import TensorDict
 
+from tesserl_actor_critic import PPOLoss
 from tesserl_configs import ConfigError, RunConfig
+from tesserl_grpo import GRPOLoss
 from tesserl_iqn import quantile_huber_loss
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
@@ -60,15 +65,26 @@ def inputs_of(cell):
     return [*inputs, torch.rand(BATCH, TAUS, generator=generator)] if cell.family == "quantile" else inputs
 
 
-def loss_of(cell, outputs, inputs):
-    if cell.family == "quantile":
-        return quantile_huber_loss(
-            outputs[..., 1].float(), inputs[-1], torch.linspace(-1, 1, 5).expand(BATCH, 5)
-        ).mean()
-    logits, value = outputs
-    return (
-        Categorical(logits=logits.float()).log_prob(torch.arange(BATCH) % ACTIONS) + value.float().squeeze(-1)
-    ).sum()
+def loss_of(cell, network, inputs):
+    """The loss of the algorithm that trains such networks: for policies that of PPO."""
+    if cell.family == "policy":
+        return total(PPOLoss(network, log_metrics=False), steps_of(network, inputs))
+    targets = torch.linspace(-1, 1, 5).expand(BATCH, 5)
+    return quantile_huber_loss(network(*inputs)[..., 1].float(), inputs[-1], targets).mean()
+
+
+def steps_of(network, inputs):
+    """What a policy was like when it acted, and what came of it."""
+    action = torch.arange(BATCH) % ACTIONS
+    outcome = torch.linspace(-1, 1, BATCH).unsqueeze(1)
+    with torch.no_grad():
+        old_log_probs = network.distribution(*network.policy_parameters(*inputs)).log_prob(action)
+    steps = {"action": action, "action_log_prob": old_log_probs, "advantage": outcome, "value_target": outcome}
+    return TensorDict({**dict(zip(network.in_keys, inputs, strict=True)), **steps}, [BATCH])
+
+
+def total(loss, batch):
+    return sum(value for name, value in loss(batch).items() if name.startswith("loss_"))
 
 
 def check_gradients(network):
@@ -84,17 +100,21 @@ def named(cell):
     return "-".join([cell.family, cell.fusion, cell.vision, cell.trunk, *cell.streams])
 
 
+def learn(network, loss):
+    network.zero_grad()
+    loss.backward()
+    check_gradients(network)
+    torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1).step()
+
+
 @pytest.mark.parametrize("cell", DISTINCT, ids=named)
 def test_a_cell_builds_learns_and_survives_its_file(cell, options):
     network, inputs = build(cell, options), inputs_of(cell)
-    outputs = network(*inputs)
-    if cell.family == "quantile":
-        assert outputs.shape == (BATCH, TAUS, ACTIONS)
-    else:
-        assert [tuple(output.shape) for output in outputs] == [(BATCH, ACTIONS), (BATCH, 1)]
-    loss_of(cell, outputs, inputs).backward()
-    check_gradients(network)
-    torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1).step()
+    learn(network, loss_of(cell, network, inputs))
+    if cell.family == "policy":
+        network.value.requires_grad_(False)  # GRPO has no critic
+        grpo = GRPOLoss(network, entropy_coef=0.01, reduction="dapo", log_metrics=False)
+        learn(network, total(grpo, steps_of(network, inputs)))
     network.eval()
     with torch.no_grad():
         learned = network(*inputs)
@@ -102,11 +122,13 @@ def test_a_cell_builds_learns_and_survives_its_file(cell, options):
     copy.load_state_dict(network.state_dict())
     outputs = copy(*inputs)
     torch.testing.assert_close(outputs, learned, rtol=0, atol=0)
+    shapes = [(BATCH, TAUS, ACTIONS)] if cell.family == "quantile" else [(BATCH, ACTIONS), (BATCH, 1)]
+    assert [tuple(output.shape) for output in (outputs if isinstance(outputs, tuple) else [outputs])] == shapes
     with torch.autocast("cpu", torch.bfloat16):
         rough = copy(*inputs)
+        loss = loss_of(cell, copy, inputs)
     torch.testing.assert_close(rough, outputs, rtol=0.1, atol=0.1, check_dtype=False)
-    loss_of(cell, rough, inputs).backward()
-    check_gradients(copy)
+    learn(copy, loss)
 
 
 def test_every_combination_is_legal_and_counted(options, capsys):
@@ -139,5 +161,6 @@ def test_a_member_of_each_family_compiles(family, options):
     network, inputs = build(cell, options), inputs_of(cell)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(*inputs), network(*inputs))
-    loss_of(cell, compiled(*inputs), inputs).backward()
+    outputs = compiled(*inputs)
+    sum(output.square().sum() for output in (outputs if isinstance(outputs, tuple) else [outputs])).backward()
     check_gradients(network)
