@@ -68,7 +68,7 @@ def read_action_space(space: Any) -> DiscreteActions | ContinuousActions:
     if isinstance(space, int) and not isinstance(space, bool):
         return _discrete(space, (space,), scalar=True)
     start = getattr(space, "start", None)
-    if start is not None and bool(torch.as_tensor(start).any()):
+    if start is not None and bool(torch.as_tensor(start, device="cpu").any()):
         raise ValueError(f"actions must count from 0, got {space}; subtract its start in the environment")
     shape = tuple(getattr(space, "shape", None) or ())
     if getattr(space, "nvec", None) is not None:
@@ -95,7 +95,7 @@ def _discrete(space: Any, nvec: tuple[int, ...], *, scalar: bool) -> DiscreteAct
 
 
 def _continuous(space: Any, shape: tuple[int, ...], low: Any, high: Any) -> ContinuousActions:
-    low, high = torch.as_tensor(low), torch.as_tensor(high)
+    low, high = torch.as_tensor(low, device="cpu"), torch.as_tensor(high, device="cpu")
     if not low.is_floating_point():
         raise ValueError(f"a space with bounds must be of real numbers, got {space!r}; use a Discrete for categories")
     if len(shape) != 1 or shape[0] < 1:
