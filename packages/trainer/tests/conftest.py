@@ -10,6 +10,9 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from tensordict import TensorDict
+
+from tesserl_preference_opt import cut_segments, make_pairs, save_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +155,34 @@ def write_config(tmp_path: Path):
         return path
 
     return write
+
+
+def episodes(environment: str, number: int, seed: int = 1) -> list[TensorDict]:
+    """Episodes of random actions."""
+    env, trajectories = gym.make(environment, max_episode_steps=30), []
+    env.action_space.seed(seed)
+    for episode in range(number):
+        observation, _ = env.reset(seed=seed + episode)
+        steps, done = [], False
+        while not done:
+            action = env.action_space.sample()
+            after, reward, terminated, truncated, _ = env.step(action)
+            steps.append((observation, action, np.float32(reward)))
+            observation, done = after, terminated or truncated
+        observations, actions, rewards = (torch.as_tensor(np.array(each)) for each in zip(*steps, strict=True))
+        data = {"observation": observations, "action": actions, "next": {"reward": rewards.unsqueeze(1)}}
+        trajectories.append(TensorDict(data, [len(steps)]))
+    return trajectories
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory):
+    """A directory of pairs for each task."""
+    root, generator = tmp_path_factory.mktemp("pairs"), torch.Generator().manual_seed(1)
+    for environment in ("CartPole-v1", "Pendulum-v1"):
+        pool = cut_segments(episodes(environment, 20), generator=generator)
+        save_pairs(make_pairs(pool, num_pairs=60, generator=generator), root / environment)
+    return root
 
 
 @pytest.fixture(scope="session")
