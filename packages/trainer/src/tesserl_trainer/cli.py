@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
         ),
         "collect": (
             "tesserl_trainer.commands.collect:command",
-            "Play a policy and store its episodes, for pairs and for cloning.",
+            "Play a run's policy, or a random one, and store its episodes.",
         ),
         "pairs": (
             "tesserl_trainer.commands.pairs:command",

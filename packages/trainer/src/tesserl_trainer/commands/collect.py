@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def collect(
         seed_generators(drawn)
         policy = _policy(config, path, environments, seed=drawn, stochastic=stochastic, stack=stack)
         mixed = UniformActions(environments.single_action_space, drawn + 1) if epsilon > 0 else None
-        behavior = Behavior(policy, mixed, epsilon=epsilon, render=environments.render if frames else None)
+        render = partial(_pictures, environments, config) if frames else None
+        behavior = Behavior(policy, mixed, epsilon=epsilon, render=render)
         kind = StateStart if starts == "state" else SeedStart
         grouped = GroupStarts(environments, kind(seed), group_size=same_start)
         grouped.next_group = writer.next_start
@@ -179,6 +181,20 @@ def _environments(config: RunConfig, num_envs: int, starts: str, stack: ExitStac
     )
     stack.callback(environments.close)
     return environments
+
+
+def _pictures(environments: Environments, config: RunConfig) -> Any:
+    """What all environments show.
+
+    Raises:
+        ConfigError: a package that draws is missing.
+    """
+    try:
+        return environments.render()
+    except gym.error.DependencyNotInstalled as error:
+        raise ConfigError(
+            f"environment.id: {config.environment.id} cannot be drawn ({error}); collect with --no-frames"
+        ) from error
 
 
 def _policy(

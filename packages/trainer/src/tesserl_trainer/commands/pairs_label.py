@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
+from tesserl_preference_opt import StoreError
 from tesserl_trainer.commands.pairs_make import make_store
 from tesserl_trainer.labelling.server import LabelServer
 from tesserl_trainer.labelling.session import LabellingSession
-from tesserl_trainer.run.trajectories import is_trajectories
+from tesserl_trainer.run.trajectories import is_trajectories, load_trajectories
 
 
 def label_store(
@@ -50,6 +51,8 @@ def label_store(
     if is_trajectories(path):
         pairs = path.with_name(f"{path.name}-pairs") if out is None else out
         if not pairs.exists():
+            if not load_trajectories(path, verify=False).has_frames:
+                raise StoreError(f"{path} has no pictures to show; collect episodes with --frames")
             make_store([path], out=pairs, labelled=False, **drawing)
     session = LabellingSession(pairs, name=name)
     with _stopped_by_signals() as stopped, LabelServer(session, port=port, question=question, fps=fps) as server:

@@ -1,0 +1,338 @@
+"""``tesserl collect``: what is stored of a policy's episodes, and that nothing half-written is ever read."""
+
+import json
+import math
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+
+from tesserl_configs import load_config
+from tesserl_preference_opt import StoreError
+from tesserl_trainer import train
+from tesserl_trainer.cli import main
+from tesserl_trainer.commands import collect as collecting
+from tesserl_trainer.commands.collect import collect
+from tesserl_trainer.run import trajectories as storing
+from tesserl_trainer.run.checkpoint import load_networks
+from tesserl_trainer.run.frames import FRAME_BYTES, encode_frame, frame_png
+from tesserl_trainer.run.starts import SeedStart
+from tesserl_trainer.run.trajectories import TrajectoryWriter, load_trajectories
+from tesserl_trainer.wiring.algorithms import build_algorithm
+from tesserl_trainer.wiring.networks import build_network
+
+from .conftest import Counting, config_text
+from .stores import trajectory, write_trajectories
+
+MEMORY = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [11]}\n  memory: {kind: gru, hidden_size: 7}"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """A tiny run of each kind, by algorithm; ``gru`` is PPO with a memory."""
+    root = tmp_path_factory.mktemp("runs")
+    found = {}
+    for name in ("iqn", "ppo", "gru"):
+        text = config_text("CartPole-v1", "iqn" if name == "iqn" else "ppo")
+        for old, new in MEMORY.items() if name == "gru" else ():
+            text = text.replace(old, new)
+        (root / f"{name}.yaml").write_text(text)
+        found[name] = train(load_config(root / f"{name}.yaml", ["total_steps=60"]), run_dir=root / name)
+    return found
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(config_text("CartPole-v1", "ppo"))
+    return path
+
+
+@pytest.fixture
+def counting():
+    """A task that draws nothing and whose starts no seed repeats; episodes last 3 and 5 steps."""
+    gym.register("Counting-v0", Counting, kwargs={"lengths": (3, 5)})
+    yield "environment.id=Counting-v0"
+    del gym.registry["Counting-v0"]
+
+
+def check_episodes(stored) -> None:
+    """What holds of every store."""
+    for episode, line in zip(stored, stored.episodes, strict=True):
+        done = episode["next", "done"].squeeze(-1)
+        assert done.tolist() == [False] * (line.length - 1) + [True]
+        assert torch.equal(done, (episode["next", "terminated"] | episode["next", "truncated"]).squeeze(-1))
+        assert episode["next", "reward"].sum().item() == line.episode_return
+
+
+@pytest.mark.parametrize("name", ["iqn", "ppo", "gru"])
+@pytest.mark.parametrize("stochastic", [True, False])
+def test_whole_episodes_of_every_policy_are_stored(runs, tmp_path, name, stochastic):
+    result = collect(runs[name], out=tmp_path / "store", episodes=5, stochastic=stochastic)
+    stored = load_trajectories(tmp_path / "store")
+    check_episodes(stored)
+    assert (len(stored), stored.num_steps, stored.starts) == (5, result["steps"], [0, 1, 2, 3, 4])
+    assert result["return_mean"] == pytest.approx(stored.num_steps / 5)  # CartPole: a reward of 1 a step
+    assert stored.keys == ["observation"]
+    assert stored[0]["observation"].shape == (stored.episodes[0].length, 4)
+    is_known = torch.cat([episode["action_log_prob"] for episode in stored]).isfinite()
+    assert is_known.all() if stochastic and name != "iqn" else not is_known.any()
+    [source] = stored.manifest["sources"]
+    assert source["algorithm"] == ("iqn" if name == "iqn" else "ppo")
+    assert stored.manifest["environment"]["id"] == "CartPole-v1"
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+def test_log_probabilities_are_those_of_what_chose_the_actions(runs, tmp_path, epsilon):
+    collect(runs["ppo"], out=tmp_path / "store", episodes=4, epsilon=epsilon, checkpoint="latest")
+    config = load_config(runs["ppo"] / "config.yaml")
+    environment = gym.make("CartPole-v1")
+    algorithm = build_algorithm(config, build_network(config, environment.observation_space, environment.action_space))
+    algorithm.load_networks(load_networks(next((runs["ppo"] / "checkpoints").glob("step_*60"))))
+    for episode in load_trajectories(tmp_path / "store"):
+        [logits] = algorithm.policy.network.policy_parameters(episode["observation"].clone())
+        probability = logits.softmax(-1).gather(1, episode["action"].unsqueeze(1)).squeeze(1)
+        expected = ((1 - epsilon) * probability + epsilon / 2).log()
+        torch.testing.assert_close(episode["action_log_prob"], expected)
+
+
+@pytest.mark.parametrize(
+    ("task", "density"), [("CartPole-v1", 1 / 2), ("LunarLander-v3", 1 / 4), ("Pendulum-v1", 1 / 4)]
+)
+def test_random_actions_need_no_run_and_are_uniform(tmp_path, config, task, density):
+    text = config_text(task, "ppo")
+    config.write_text(text)
+    collect(config, out=tmp_path / "store", episodes=3, random=True, seed=4)
+    stored = load_trajectories(tmp_path / "store")
+    for episode in stored:
+        torch.testing.assert_close(episode["action_log_prob"], torch.full((len(episode),), math.log(density)))
+    actions = torch.cat([episode["action"] for episode in stored])
+    assert actions.dtype == (torch.float32 if task == "Pendulum-v1" else torch.int64)
+    assert len(actions.unique()) > 1
+    assert stored.manifest["sources"] == [{"policy": "random", "seed": 4}]
+    if task == "Pendulum-v1":
+        assert {episode.length for episode in stored.episodes} == {50}  # evaluation.max_episode_steps
+        assert stored[0]["next", "truncated"][-1].item()
+        assert not stored[0]["next", "terminated"][-1].item()
+
+
+def test_steps_are_reached_by_whole_episodes_and_not_by_more_than_are_needed(runs, tmp_path):
+    result = collect(runs["iqn"], out=tmp_path / "store", steps=70)
+    stored = load_trajectories(tmp_path / "store")
+    assert stored.num_steps == result["steps"] >= 70
+    assert stored.num_steps - stored.episodes[-1].length < 70
+
+
+@pytest.mark.parametrize("amount", [{"episodes": 6}, {"steps": 60}])
+def test_who_plays_beside_whom_changes_no_episode(runs, tmp_path, amount):
+    """Episodes that end first are not preferred, whatever the number of environments."""
+    for number in (1, 4):
+        options = {"stochastic": False, "overrides": [f"evaluation.num_envs={number}"], **amount}
+        collect(runs["iqn"], out=tmp_path / str(number), **options)
+    one, four = load_trajectories(tmp_path / "1"), load_trajectories(tmp_path / "4")
+    assert one.episodes == four.episodes
+    assert torch.equal(
+        torch.cat([each["observation"] for each in one]), torch.cat([each["observation"] for each in four])
+    )
+
+
+def test_episodes_of_one_start_begin_alike_and_others_do_not(runs, tmp_path):
+    collect(runs["ppo"], out=tmp_path / "store", episodes=6, same_start=3)
+    stored = load_trajectories(tmp_path / "store")
+    assert stored.starts == [0, 0, 0, 1, 1, 1]
+    firsts = [episode["observation"][0].tolist() for episode in stored]
+    assert firsts[0] == firsts[1] == firsts[2] != firsts[3] == firsts[4] == firsts[5]
+
+
+def test_starts_that_no_seed_repeats_are_refused(tmp_path, config, counting):
+    options = {"out": tmp_path / "store", "episodes": 4, "random": True}
+    options["overrides"] = [counting, "evaluation.num_envs=1"]
+    with pytest.raises(ValueError, match="trajectories of a group must share their first observation"):
+        collect(config, same_start=2, **options)
+    collect(config, **options)
+    assert [episode.length for episode in load_trajectories(tmp_path / "store").episodes] == [5, 3, 5, 3]
+
+
+def test_a_store_is_extended_by_new_starts_and_nothing_else(runs, tmp_path, config):
+    store = tmp_path / "store"
+    collect(runs["ppo"], out=store, episodes=3)
+    before = {file.name: file.read_bytes() for file in store.iterdir() if file.name != "manifest.json"}
+    first = [episode.clone() for episode in load_trajectories(store)]
+    assert collect(runs["iqn"], out=store, episodes=2)["episodes_in_store"] == 5
+    stored = load_trajectories(store)
+    check_episodes(stored)
+    assert stored.starts == [0, 1, 2, 3, 4]
+    assert [episode.source for episode in stored.episodes] == [0, 0, 0, 1, 1]
+    assert [source["algorithm"] for source in stored.manifest["sources"]] == ["ppo", "iqn"]
+    assert all(bool((old == new).all()) for old, new in zip(first, stored, strict=False))
+    assert {name: (store / name).read_bytes() for name in before} == before
+    files = {file.name: file.read_bytes() for file in store.iterdir()}
+    with pytest.raises(StoreError, match=r"store holds episodes of .*CartPole-v1.*got .*LunarLander-v3"):
+        collect(config, out=store, episodes=1, random=True, overrides=["environment.id=LunarLander-v3"])
+    with pytest.raises(StoreError, match=r"store holds other steps: expected \[\], got \['frame \[2048\]"):
+        collect(config, out=store, episodes=1, random=True, frames=True)
+    assert {file.name: file.read_bytes() for file in store.iterdir()} == files
+
+
+def test_pictures_show_the_state_that_was_acted_on(runs, tmp_path):
+    collect(runs["ppo"], out=tmp_path / "store", episodes=3, frames=True)
+    stored = load_trajectories(tmp_path / "store")
+    assert stored.has_frames
+    environment = gym.make("CartPole-v1", render_mode="rgb_array")
+    for start, episode in enumerate(stored):
+        seed, _ = SeedStart(3).arguments(start)  # the seed of the configuration
+        environment.reset(seed=seed)
+        for step, action in zip(episode, episode["action"].tolist(), strict=True):
+            assert torch.equal(step["frame"], encode_frame(environment.render()))
+            environment.step(action)
+    assert stored.manifest["environment"]["kwargs"] == {}
+
+
+def test_a_task_that_draws_nothing_says_so(tmp_path, config, counting, monkeypatch):
+    options = {"out": tmp_path / "store", "episodes": 1, "random": True, "frames": True}
+    with pytest.raises(ValueError, match=r"Counting-v0 draws no pictures .* are \[\]\); collect with --no-frames"):
+        collect(config, overrides=[counting], **options)
+
+    def render(self):
+        raise gym.error.DependencyNotInstalled("pygame is not installed")
+
+    monkeypatch.setattr("gymnasium.vector.SyncVectorEnv.render", render)
+    with pytest.raises(ValueError, match=r"CartPole-v1 cannot be drawn \(pygame is not installed\)"):
+        collect(config, **options)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("shape", [(40, 60, 3), (500, 300, 3), (10, 10), (1, 300, 3)])
+def test_a_picture_fits_whatever_it_shows(shape):
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    frame = encode_frame(noise)
+    assert (frame.shape, frame.dtype) == ((FRAME_BYTES,), torch.uint8)
+    assert frame_png(frame).startswith(b"\x89PNG")
+    assert frame_png(frame).endswith(b"IEND\xaeB`\x82")
+    assert torch.equal(encode_frame(noise / 255), frame)
+    with pytest.raises(ValueError, match=r"a picture must have the shape \[H, W, 3\] or \[H, W\], got \[5, 5, 4\]"):
+        encode_frame(np.zeros((5, 5, 4), np.uint8))
+
+
+def test_what_was_whole_is_kept_when_collecting_is_interrupted(runs, tmp_path, monkeypatch):
+    play = collecting.play_episodes
+
+    def interrupted(*args, **options):
+        episodes = play(*args, **options)
+        yield next(episodes)
+        yield next(episodes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collecting, "play_episodes", interrupted)
+    assert main(["collect", str(runs["ppo"]), "--out", str(tmp_path / "store"), "--episodes", "9"]) == 130
+    check_episodes(load_trajectories(tmp_path / "store"))
+    assert len(load_trajectories(tmp_path / "store")) == 2
+
+
+def test_a_write_that_was_cut_off_leaves_the_store_as_it_was(tmp_path, monkeypatch):
+    store = write_trajectories(tmp_path / "store", [4, 2])
+    monkeypatch.setattr(storing, "write_json", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        write_trajectories(store, [3])
+    assert len(load_trajectories(store)) == 2
+    monkeypatch.undo()
+    write_trajectories(store, [5])
+    assert [episode.length for episode in load_trajectories(store).episodes] == [4, 2, 5]
+
+
+def test_large_collections_are_written_in_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(storing, "FILE_BYTES", 1)
+    stored = load_trajectories(write_trajectories(tmp_path / "store", [4, 2, 6]))
+    assert len(stored.manifest["files"]) == 6
+    for number, length in enumerate([4, 2, 6]):
+        expected: TensorDict = trajectory(number, length)
+        assert bool((stored[number].exclude(("next", "done")) == expected.fill_("action_log_prob", -0.5)).all())
+    assert [len(episode) for episode in stored[-2:]] == [2, 6]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "missing", "version", "json", "line"])
+def test_a_damaged_store_is_an_error_that_names_the_file(tmp_path, damage):
+    store = write_trajectories(tmp_path / "store", [4, 2])
+    steps, episodes, manifest = (
+        store / name for name in ("steps-00000.safetensors", "episodes-00001.jsonl", "manifest.json")
+    )
+    content = bytearray(steps.read_bytes())
+    content[-1] ^= 1
+    actions = {
+        "flipped": (lambda: steps.write_bytes(content), "steps-00000.safetensors was changed: its SHA-256"),
+        "short": (lambda: steps.write_bytes(content[:-3]), "steps-00000.safetensors must have .* bytes, got"),
+        "missing": (episodes.unlink, "episodes-00001.jsonl is missing"),
+        "version": (lambda: manifest.write_text(manifest.read_text().replace("_version\": 1", "_version\": 2")),
+                    "manifest.json must be of format 'tesserl-trajectories', version 1, got .*2"),
+        "json": (lambda: manifest.write_text("{"), "manifest.json cannot be read"),
+        "line": (lambda: _replace_line(store), r"episodes-00001.jsonl:2: an episode must have length"),
+    }  # fmt: skip
+    act, message = actions[damage]
+    act()
+    with pytest.raises(StoreError, match=message):
+        load_trajectories(store)
+
+
+def _replace_line(store: Path) -> None:
+    """A file that is as its manifest says, and wrong all the same."""
+    file = store / "episodes-00001.jsonl"
+    first, _ = file.read_text().splitlines()
+    file.write_text(f'{first}\n{{"length": 2}}\n')
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["files"][1] |= storing.digest(file)
+    (store / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"must be a store of trajectories, new or empty, got \['thesis.txt'\] there"):
+        TrajectoryWriter(tmp_path, source={})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["RUN"], 2, "name either --episodes or --steps"),
+        (["RUN", "--episodes", "2", "--steps", "9"], 2, "name either --episodes or --steps"),
+        (["CONFIG", "--episodes", "2"], 2, "has no trained policy; name a run, or play with --random"),
+        (["RUN", "--episodes", "3", "--same-start", "2"], 1, "episodes must be a multiple of same_start, got 3 and 2"),
+        (["RUN", "--episodes", "2", "--checkpoint", "step_7"], 1, "no checkpoint 'step_7'; there are: step_"),
+        (["RUN", "--episodes", "2", "--starts", "state"], 2, "CartPoleEnv has no state to set"),
+        (["RUN", "--episodes", "2", "--epsilon", "1"], 2, "--epsilon"),
+        (["NOWHERE", "--episodes", "2"], 2, "does not exist"),
+    ],
+)
+def test_mistakes_are_named_and_make_nothing(runs, config, tmp_path, capfd, arguments, code, message):
+    names = {"RUN": str(runs["ppo"]), "CONFIG": str(config), "NOWHERE": str(tmp_path / "nowhere")}
+    out = tmp_path / "store"
+    assert main(["collect", *(names.get(each, each) for each in arguments), "--out", str(out)]) == code
+    error = capfd.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "either episodes or steps must be said, got None and None"),
+        ({"episodes": 0}, "episodes must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 5, "same_start": 0}, "same_start must be at least 1, got 0"),
+        ({"steps": 5, "epsilon": 1.0}, r"epsilon must be in \[0, 1\), got 1.0; for 1 play at random"),
+        ({"steps": 5, "starts": "level"}, "starts must be seed or state, got 'level'"),
+    ],
+)
+def test_options_out_of_their_range_are_refused(runs, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        collect(runs["ppo"], out=tmp_path / "store", **options)
+
+
+def test_the_command_prints_what_it_did(runs, tmp_path, capfd):
+    out = str(tmp_path / "store")
+    assert main(["collect", str(runs["iqn"]), "--out", out, "--episodes", "2", "--greedy", "--epsilon", "0.5"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert (result["path"], result["episodes"], result["starts"]) == (out, 2, 2)
