@@ -229,6 +229,19 @@ def test_torchrls_own_networks_give_torchrls_own_loss(kind):
     assert all(parameter.grad.abs().max() > 0 for parameter in ours.parameters())
 
 
+def test_dimensions_without_a_sum_are_refused():
+    head = nn.Sequential(nn.Linear(LENGTH, 4), NormalParamExtractor())
+    module = TensorDictModule(head, in_keys=["observation"], out_keys=["loc", "scale"])
+    actor = ProbabilisticActor(module, in_keys=["loc", "scale"], distribution_class=torch.distributions.Normal)
+    entries = {"observation": (LENGTH,), "action": (2,), "action_log_prob": (), "advantage": (1,), "value_target": (1,)}
+    batch = TensorDict({key: torch.zeros(8, *shape) for key, shape in entries.items()}, [8])
+    loss = PPOLoss(actor, ValueOperator(nn.Linear(LENGTH, 1), in_keys=["observation"]))
+    with pytest.raises(
+        ValueError, match=r"the policy's log_prob must have the shape \(8,\), got \(8, 2\); .*Independent"
+    ):
+        loss(batch)
+
+
 def test_several_actions_at_once_are_refused():
     class Both:
         dist_sample_keys = ("move", "aim")
