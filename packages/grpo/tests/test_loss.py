@@ -119,9 +119,16 @@ def test_directly_and_through_torchrls_actor_it_is_the_same(policy, as_actor, ma
     assert "logits" not in batch
 
 
-def test_torchrls_mask_is_obeyed_where_there_is_no_other(policy, make_batch):
+def test_torchrls_mask_is_obeyed_alone_and_beside_ours(policy, make_batch):
     loss, batch = GRPOLoss(policy), make_batch((4, 2, 3, 1), padding=math.nan)
     expected = loss(batch)
+    both = make_batch((4, 2, 3, 3), padding=math.nan)
+    both["mask"][3, 1:] = False
+    both["collector", "mask"] = make_batch((4, 4, 4, 4))["mask"]
+    torch.testing.assert_close(loss(both), expected)
+    both["collector", "mask"] = both["mask"]
+    both["mask"] = torch.ones_like(both["mask"])
+    torch.testing.assert_close(loss(both), expected)
     batch["collector", "mask"] = batch.pop("mask").unsqueeze(-1)
     torch.testing.assert_close(loss(batch), expected)
 

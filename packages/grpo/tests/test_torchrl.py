@@ -1,5 +1,6 @@
 """The loss around torchrl's actors and in its pipeline, and parity with torchrl where it has the same thing."""
 
+import math
 import warnings
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
-from torch.distributions import Categorical, Independent, Normal
+from torch.distributions import Categorical, Independent, Laplace, Normal, kl_divergence, register_kl
 from torchrl.collectors import Collector
 from torchrl.data import (
     Bounded,
@@ -108,6 +109,49 @@ def test_the_exact_divergence_of_squashed_gaussians_is_that_of_the_gaussians():
     distributions = [TanhNormal(*each, low=-2.0, high=3.0).root_dist for each in parameters]
     expected = gaussian_kl(*(value for each in distributions for value in (each.loc, each.scale)))
     torch.testing.assert_close(loss["loss_kl"], expected.mean())
+
+
+class Shifted(torch.distributions.Distribution):
+    """Somebody's own distribution: a Laplace around a location."""
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self, loc):
+        self.inner = Independent(Laplace(loc, 1.0), 1)
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
+
+    def log_prob(self, value):
+        return self.inner.log_prob(value)
+
+    def entropy(self):
+        return self.inner.entropy()
+
+
+class ShiftedPolicy(nn.Module):
+    in_keys = ("observation",)
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(FEATURES, DIMS)
+
+    def policy_parameters(self, observation):
+        return (self.network(observation),)
+
+    def distribution(self, loc):
+        return Shifted(loc)
+
+
+def test_the_exact_divergence_of_other_distributions_is_that_which_is_registered_with_torch():
+    batch = acted(actor(IndependentNormal, 2 * DIMS), 4, 6)
+    policy = ShiftedPolicy()
+    loss = GRPOLoss(policy, kl_coef=1.0, kl_kind="exact", reference=ReferencePolicy(policy))
+    with pytest.raises(TypeError, match=r"got <class '.*Shifted'>; register it with torch.distributions"):
+        loss(batch)
+    register_kl(Shifted, Shifted)(lambda p, q: kl_divergence(p.inner.base_dist, q.inner.base_dist).sum(dim=-1))
+    with torch.no_grad():
+        policy.network.bias += 1.0
+    expected = DIMS * math.exp(-1.0)  # of two Laplace distributions of scale 1 that are 1 apart
+    torch.testing.assert_close(loss(batch)["kl"], torch.tensor(expected))
 
 
 def test_on_flat_steps_it_is_torchrls_clipped_ppo_without_a_critic():

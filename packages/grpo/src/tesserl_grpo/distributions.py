@@ -65,7 +65,8 @@ def joint_entropy(policy: Distribution, num_dims: int) -> Tensor:
 def exact_kl(distribution: Distribution, reference: Distribution, num_dims: int) -> Tensor:
     """``KL(policy || reference)`` of two distributions of the same kind, summed over everything that makes one action.
 
-    Categorical and Gaussian policies, also squashed by tanh, one-hot or in several dimensions; what else torch knows.
+    Categorical and Gaussian policies of torch and torchrl, also squashed by tanh, one-hot or in several dimensions; and
+    whatever has been registered with ``torch.distributions.kl.register_kl``.
 
     Args:
         distribution: of the policy.
@@ -90,8 +91,8 @@ def exact_kl(distribution: Distribution, reference: Distribution, num_dims: int)
             divergence = kl_divergence(distribution, reference)
         except NotImplementedError as error:
             raise TypeError(
-                f"exact KL is known for categorical and Gaussian policies, got {type(distribution).__name__} and "
-                f"{type(reference).__name__}; use kl_kind k3"
+                f"exact KL is known for categorical and Gaussian policies of torch, got {type(distribution)}; register "
+                "it with torch.distributions.kl.register_kl, or use kl_kind k3"
             ) from error
     return _sum_events(divergence, num_dims)
 

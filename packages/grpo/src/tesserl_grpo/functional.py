@@ -122,16 +122,7 @@ def surrogate_loss(
 
 
 def log_bounds(kind: PolicyLossKind, clip_epsilon: float, clip_epsilon_high: float | None) -> tuple[float, float]:
-    """Return between which bounds the clip leaves the logarithm of a ratio alone.
-
-    Args:
-        kind: see `surrogate_loss`.
-        clip_epsilon: see `surrogate_loss`.
-        clip_epsilon_high: see `surrogate_loss`.
-
-    Returns:
-        (lower bound, upper bound).
-    """
+    """Return the bounds ``(lower, upper)`` between which `surrogate_loss` leaves the logarithm of a ratio alone."""
     if kind == "cispo":
         highest = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
         return -math.inf, math.log(highest)

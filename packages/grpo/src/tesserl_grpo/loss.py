@@ -88,7 +88,6 @@ class GRPOLoss(LossModule):
     default_keys = _AcceptedKeys
 
     actor_network: nn.Module
-    reference: ReferencePolicy | None
 
     def __init__(
         self,
@@ -126,9 +125,7 @@ class GRPOLoss(LossModule):
                 "actor_network must have in_keys and get_dist, or in_keys, policy_parameters and distribution, got "
                 f"{type(actor_network).__name__}; wrap it into a torchrl ProbabilisticActor"
             )
-        self.actor_network = actor_network
-        self.reference = reference
-        self.log_metrics = log_metrics
+        self.actor_network, self.reference, self.log_metrics = actor_network, reference, log_metrics
         self._input_keys: list[NestedKey] = list(cast("Any", actor_network).in_keys)
         self._check_options()
         if isinstance(actor_network, ProbabilisticTensorDictSequential):  # it says what it writes
@@ -169,12 +166,12 @@ class GRPOLoss(LossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes, or there is no reference.
         """
-        steps = Reader(tensordict, self.tensor_keys).steps(self._input_keys, self._mask_keys)
+        mask_keys = [self.tensor_keys.mask, *self._loss_mask_keys()]
+        steps = Reader(tensordict, self.tensor_keys).steps(self._input_keys, mask_keys)
         policy = self._distribution(self.actor_network, steps.inputs, steps.old_log_probs.shape)
         log_probs = joint_log_prob(policy, steps.action, steps.old_log_probs.shape)
         entropy = self._entropy(policy, log_probs.dim())
-        level = self.importance_level
-        log_ratio = importance_log_ratio(log_probs, steps.old_log_probs, steps.mask, level=level)
+        log_ratio = importance_log_ratio(log_probs, steps.old_log_probs, steps.mask, level=self.importance_level)
         losses = {"loss_objective": self._reduce(self._objective(log_ratio, log_probs, entropy, steps), steps)}
         divergence = None
         if entropy is not None and self.entropy_coef:
@@ -208,10 +205,10 @@ class GRPOLoss(LossModule):
 
         Raises:
             KeyError: a key is missing.
-            ValueError: there is no reference.
+            ValueError: there is no reference, or an entry has another shape than the class describes.
         """
         batch = Reader(tensordict, self.tensor_keys)
-        inputs, action, _ = batch.inputs(self._input_keys, self._mask_keys)
+        inputs, action, _ = batch.inputs(self._input_keys, [self.tensor_keys.mask, *self._loss_mask_keys()])
         return joint_log_prob(self._reference_distribution(inputs, batch.shape), action, batch.shape)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Any:
@@ -228,10 +225,6 @@ class GRPOLoss(LossModule):
         for name, parameter in super().named_parameters(*args, **kwargs):
             if parameter not in frozen:
                 yield name, parameter
-
-    @property
-    def _mask_keys(self) -> list[NestedKey]:
-        return [self.tensor_keys.mask, *self._loss_mask_keys()]
 
     def _entropy(self, policy: Distribution, num_dims: int) -> Tensor | None:
         """Return the entropy of each step, ``[*B]``, where it is of use."""
