@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 from torch import nn
+from torch.distributions import Categorical
 
 from tesserl_grpo import GRPOLoss, ReferencePolicy, flatten_steps, group_policy_loss, kl_estimate, step_weights
 from tesserl_grpo.kl import categorical_kl
@@ -226,6 +227,31 @@ class Rescaled(nn.Module):
 def test_any_module_with_get_dist_will_do(policy, make_batch):
     batch = make_batch((4, 2, 3, 1), padding=math.nan)
     torch.testing.assert_close(GRPOLoss(Rescaled(policy))(batch), GRPOLoss(policy)(batch))
+
+
+class Recurrent(nn.Module):
+    """A policy with a memory: what it does at a step depends on the steps before."""
+
+    in_keys = ("observation",)
+
+    def __init__(self):
+        super().__init__()
+        self.memory, self.head = nn.GRU(5, 7, batch_first=True), nn.Linear(7, 3)
+
+    def policy_parameters(self, observation):
+        return (self.head(self.memory(observation)[0]),)
+
+    def distribution(self, logits):
+        return Categorical(logits=logits, validate_args=False)
+
+
+def test_a_policy_with_a_memory_keeps_its_sequences_whole(make_batch):
+    torch.manual_seed(0)
+    loss = GRPOLoss(Recurrent(), entropy_coef=0.02)
+    expected = gradients(loss, make_batch((4, 2, 3, 1)))
+    found = gradients(loss, make_batch((4, 2, 3, 1), longest=9, padding=math.nan))
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1])
 
 
 @pytest.mark.parametrize("options", [{}, {"kl_coef": 0.1, "entropy_coef": 0.02}, {"importance_level": "trajectory"}])
