@@ -220,7 +220,7 @@ class PreferenceLoss(LossModule):
         if label is None:
             return loss
         if {"aot", "aot_unpaired"} & set(self.loss_types):
-            raise ValueError("aot sorts its batch and has no place for ties, got labels other than 1; drop ties")
+            raise ValueError("aot sorts its batch and has no place for ties, got labels; drop ties and the key label")
         reference = None if reference is None else reference.flip(0)
         return label * loss + (1 - label) * self._directed_loss(log_probs.flip(0), reference, lengths.flip(0))
 

@@ -72,7 +72,7 @@ class SegmentPool:
         Args:
             segment: numbers, int64.
         """
-        return torch.searchsorted(self.first, segment.to(self.first.device), right=True) - 1
+        return torch.searchsorted(self.first, segment.to(self.first.device).contiguous(), right=True) - 1
 
     def gather(
         self, segment: Tensor, *, pad_to: int | None = None, keys: Sequence[NestedKey] | None = None

@@ -77,7 +77,8 @@ def read_pairs(tensordict: TensorDictBase, keys: Any) -> tuple[tuple[Segments, S
         keys: names of ``chosen``, ``rejected``, ``mask`` and ``label``.
 
     Returns:
-        Chosen and rejected segments; and the probability that the chosen one is better, ``[P]``, or None for 1.
+        Chosen and rejected segments; and the probability that the chosen one is better, ``[P]``, or None where it is 1
+        for all.
 
     Raises:
         KeyError: chosen or rejected is missing.
@@ -93,9 +94,15 @@ def read_pairs(tensordict: TensorDictBase, keys: Any) -> tuple[tuple[Segments, S
             f"chosen, rejected and label must be equally many, got {num_pairs}, {len(rejected.mask)} and "
             f"{num_pairs if label is None else label.numel()}"
         )
-    if label is None or (not torch.compiler.is_compiling() and bool((label == 1).all())):
+    if label is None:
         return (chosen, rejected), None
-    return (chosen, rejected), label.reshape(num_pairs)
+    label = label.reshape(num_pairs)
+    if not torch.compiler.is_compiling():
+        if (label == 1).all():
+            return (chosen, rejected), None
+        if not ((label >= 0) & (label <= 1)).all():
+            raise ValueError(f"label must be in [0, 1], got {label}; train on pairs.labelled()")
+    return (chosen, rejected), label
 
 
 def pair_keys(keys: Any, entries: Sequence[NestedKey]) -> list[NestedKey]:

@@ -153,6 +153,7 @@ class _Columns:
             try:
                 chosen, rejected, label, margin, source = (line[name] for name in _COLUMNS)
                 right = 0 <= chosen < num_segments and 0 <= rejected < num_segments and label in (1, 0.5, None)
+                right = right and isinstance(source, str)
                 self.chosen.append(chosen)
                 self.rejected.append(rejected)
                 self.label.append(math.nan if label is None else label)
