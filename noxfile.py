@@ -239,7 +239,7 @@ def soak(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def bench(session: nox.Session) -> None:
     """Measure: all benchmarks of speed, or the script of benchmarks/ that is named after --, with its options."""
-    install_wheels(session, "trainer", *TOOLS["bench"], extras="[box2d,minatar]")
+    install_wheels(session, "trainer", *TOOLS["bench"], extras="[atari,box2d,minatar]")
     # Without what they require: bounds on pandas and virtualenv contradict constraints.txt; "bench" has what they use.
     session.install("--no-compile", "--no-deps", *TOOLS["bench-peers"])
     every = [[path.stem] for path in sorted(ROOT.glob("benchmarks/*.py")) if path.stem != "learning"]

@@ -23,6 +23,7 @@ PRIORITIZED = {"{kind: uniform, capacity: 90": "{kind: prioritized, capacity: 90
 NOISY = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [11], noisy: true, dueling: true}"}
 MUNCHAUSEN = {"  num_taus: 4": "  munchausen: {alpha: 0.9}\n  num_taus: 4"}
 BOLTZMANN = {"{kind: epsilon,": "{kind: boltzmann, temperature: 0.1,"}
+CHANNELS_LAST = {"name: tiny": "name: tiny\nchannels_last: true"}
 SPARSE = {"collect_steps: 1": "collect_steps: 5", "update_interval: 2": "update_interval: 4"}
 MEMMAP = {"capacity: 90": "storage: memmap, capacity: 90"}
 ASYNC = {"num_envs: 3": "num_envs: 3, vectorization: async"}
@@ -86,8 +87,9 @@ def test_it_holds_with_every_part_that_has_a_state(write_config, tmp_path, chang
         ("Pendulum-v1", TANH),
         ("LunarLander-v3", STATISTICS),
         ("MinAtar/Breakout-v1", {}),
+        ("MinAtar/Breakout-v1", CHANNELS_LAST),
     ],
-    ids=["separate", "lstm-async", "torchrl", "statistics-scaled", "tanh", "lunarlander", "minatar"],
+    ids=["separate", "lstm-async", "torchrl", "statistics-scaled", "tanh", "lunarlander", "minatar", "channels-last"],
 )
 def test_it_holds_for_ppo(write_config, tmp_path, environment, changes):
     result = halves_equal_the_whole(load_config(write_config(environment, "ppo", **changes)), tmp_path, 120)

@@ -121,6 +121,10 @@ class RunConfig(Block):
     device: str = Field(
         default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the networks are: cpu, cuda or cuda:N."
     )
+    channels_last: bool = Field(
+        default=False,
+        description="Memory format of convolutions; faster for pictures of Atari's size, slower for MinAtar's.",
+    )
     num_threads: Count = Field(default=1, description="CPU threads of torch, >= 1; small networks are fastest on one.")
 
     @model_validator(mode="before")

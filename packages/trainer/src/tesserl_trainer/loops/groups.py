@@ -173,7 +173,7 @@ class GroupLoop:
         """Continues from a checkpoint."""
         saved = checkpoint.state
         self.loss.load_state_dict(saved["networks"])
-        self.learner.optimizer.load_state_dict(saved["optimizer"])
+        self.learner.load_optimizer(saved["optimizer"])
         self.collector.load_state_dict(saved["collector"])
         self._groups.load_state_dict(saved["groups"])
         self.journal.load(saved, restored=True)

@@ -106,7 +106,7 @@ class OffPolicyLoop:
         saved = checkpoint.state
         self.replay.load(saved["replay"], checkpoint.manifest["replay"])
         self.learner.loss.load_state_dict(saved["networks"])
-        self.learner.optimizer.load_state_dict(saved["optimizer"])
+        self.learner.load_optimizer(saved["optimizer"])
         self.window.load_state_dict(saved["window"])
         self._owed = saved["owed"]
         restored = resumable.restore(self.collector.environments, saved["environments"])

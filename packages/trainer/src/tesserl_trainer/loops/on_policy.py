@@ -112,7 +112,7 @@ class OnPolicyLoop:
         """Continues from a checkpoint."""
         saved = checkpoint.state
         self.policy.network.load_state_dict(saved["networks"])
-        self.learner.optimizer.load_state_dict(saved["optimizer"])
+        self.learner.load_optimizer(saved["optimizer"])
         self.policy.load_state_dict(saved["policy"])
         if self.advantages.scaler is not None:
             self.advantages.scaler.load_state_dict(saved["rewards"])

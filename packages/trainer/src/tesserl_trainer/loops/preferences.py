@@ -214,7 +214,7 @@ class PreferenceLoop:
         if self.fresh is not None:
             self.fresh.load_state_dict(saved["fresh"])
         self.policies.load_state_dict(saved["networks"])
-        self.learner.optimizer.load_state_dict(saved["optimizer"])
+        self.learner.load_optimizer(saved["optimizer"])
         self._pairs.load_state_dict(saved["pairs"])
         self._accuracy.load_state_dict(saved["accuracy"])
         self._prepared = True

@@ -1,8 +1,10 @@
 """One gradient step, the same for every loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -53,3 +55,16 @@ class Learner:
         self.updated(updates)
         lap("optimiser")
         return metrics
+
+    def load_optimizer(self, saved: Mapping[str, Any]) -> None:
+        """Continues with the state of an optimiser.
+
+        Args:
+            saved: its state dict. Files keep no memory format, and fused kernels take for granted that a parameter and
+                its moments lie alike.
+        """
+        self.optimizer.load_state_dict(dict(saved))
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

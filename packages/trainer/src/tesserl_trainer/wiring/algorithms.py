@@ -1,5 +1,6 @@
 """``algorithm:`` and a network -> what acts and what learns. Which algorithm is built is decided here."""
 
+import torch
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
@@ -24,6 +25,8 @@ def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
         TypeError: the network is not that of the algorithm.
     """
     network.to(device_of(config.device))
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)
     match config.algorithm, network:
         case "iqn", QuantileNetwork():
             return build_iqn(config, network)
