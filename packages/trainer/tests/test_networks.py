@@ -286,12 +286,50 @@ def test_running_statistics_are_those_of_the_observations_acted_on(write_config)
 
 
 @pytest.mark.parametrize(("freeze", "share"), [("[]", 1), ("[vector]", 0)])
-def test_a_run_gathers_its_statistics_for_both_networks(write_config, tmp_path, freeze, share):
-    overrides = ["nn.vector.normalization.kind=running", f"nn.freeze={freeze}", "total_steps=60"]
-    run_dir = train(load_config(write_config(), overrides), run_dir=tmp_path / "run")
+@pytest.mark.parametrize(
+    ("algorithm", "overrides", "first", "second"),
+    [
+        ("iqn", (), "value_network_params.body", "target_value_network_params.body"),
+        ("ppo", ("ppo.shared_body=false",), "body", "critic_body"),
+    ],
+)
+def test_a_run_gathers_its_statistics_for_both_networks(
+    write_config, tmp_path, algorithm, overrides, first, second, freeze, share
+):
+    overrides = [*overrides, "nn.vector.normalization.kind=running", f"nn.freeze={freeze}", "total_steps=60"]
+    run_dir = train(load_config(write_config(algorithm=algorithm), overrides), run_dir=tmp_path / "run")
     state = load_networks(run_dir / "checkpoints/step_000000060")
-    key = "value_network_params.body.vector.normalizer.count"
-    assert state[key] == state[f"target_{key}"] == 60 * share
+    for name in ("count", "mean"):
+        one, other = (state[f"{body}.vector.normalizer.{name}"] for body in (first, second))
+        assert torch.equal(one, other)
+        assert (one.abs() > 0).all() == bool(share)
+    assert state[f"{first}.vector.normalizer.count"] == 60 * share
+
+
+def test_policies_start_orthogonal_in_heads_and_in_encoders_of_layers():
+    """Gains of PPO's authors: sqrt(2) in hidden layers, 0.01 for the policy, 1 for the value."""
+    block = {"vector": {"kind": "mlp", "hidden_sizes": [9]}, "heads": {"hidden_sizes": []}}
+    network = policy_network(block, spaces.Discrete(3))
+    hidden, policy, value = (
+        part.layers[0].weight for part in (network.body.vector.mlp, network.policy.mlp, network.value.mlp)
+    )
+    torch.testing.assert_close(hidden.T @ hidden, 2 * torch.eye(5))
+    torch.testing.assert_close(policy @ policy.T, 0.01**2 * torch.eye(3))
+    torch.testing.assert_close(value @ value.T, torch.eye(1))
+    assert not any(parameter.any() for name, parameter in network.named_parameters() if name.endswith("bias"))
+
+
+def test_orthogonal_initialisation_leaves_transformers_as_they_are():
+    states = []
+    for orthogonal in (False, True):
+        torch.manual_seed(1)
+        config = NNConfig.model_validate({**FUSED, "heads": {"hidden_sizes": [7]}})
+        layout = layout_of(image=(2, 8, 8), vector=5)
+        states.append(build_policy_network(config, layout, spaces.Discrete(3), orthogonal=orthogonal).state_dict())
+    changed = {name for name, entry in states[0].items() if not torch.equal(entry, states[1][name])}
+    assert {name.split(".")[1 if name.startswith("body") else 0] for name in changed} == {
+        "vision", "vector", "policy", "value"
+    }  # fmt: skip
 
 
 def test_spectral_vectors_of_a_frozen_encoder_stay(tmp_path):
