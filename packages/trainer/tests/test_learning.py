@@ -28,3 +28,13 @@ def test_iqn_balances_the_pole(tmp_path, seed):
 @pytest.mark.learn
 def test_iqn_lands(tmp_path):
     assert learned(tmp_path, "iqn/lunarlander.yaml")["return_mean"] >= 100
+
+
+@pytest.mark.learn
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_policies_balance_the_pole(tmp_path, algorithm, seed):
+    """Two seeds of each; five are measured by ``nox -s bench -- learning``."""
+    result = learned(tmp_path, f"{algorithm}/cartpole.yaml", f"seed={seed}")
+    assert result["episodes"] == 100
+    assert result["return_mean"] >= 475

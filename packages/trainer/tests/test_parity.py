@@ -1,4 +1,4 @@
-"""What docs/parity.md and docs/networks.md say is there."""
+"""What docs/parity.md, docs/ppo.md and docs/networks.md say is there."""
 
 import re
 from importlib import import_module
@@ -14,15 +14,27 @@ from tesserl_configs.nn import NNConfig
 from tesserl_configs.nn_rules import check
 from tesserl_trainer.cli import tesserl
 
-DOCS = Path(__file__).parents[3] / "docs"
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs"
 HEADER = ["seed system", "status", "here", "note"]
+CHECKLIST = ["detail", "here", "note", "test"]
 STATUS = re.compile(r"built|bettered|left out|planned: (PPO|DPO|GRPO|DPO, GRPO|Beyond The Rainbow)")
 
 
 def rows():
-    lines = (DOCS / "parity.md").read_text(encoding="utf-8").splitlines()
+    return [row for row in cells_of("parity.md") if row != HEADER]
+
+
+def details():
+    """The rows of the checklist of PPO's implementation details, whose tables alone have its columns."""
+    numbered = [row for row in cells_of("ppo.md") if len(row) == len(CHECKLIST) and row != CHECKLIST]
+    return [row for row in numbered if re.match(r"\d+\. ", row[0])]
+
+
+def cells_of(page):
+    lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
-    return [row for row in cells if row != HEADER and set("".join(row)) != {"-"}]
+    return [row for row in cells if set("".join(row)) != {"-"}]
 
 
 def names(cell):
@@ -70,6 +82,28 @@ def test_what_is_built_has_a_name_here():
 
 def test_every_name_exists():
     assert [name for row in rows() for name in names(row[2]) if not is_there(name)] == []
+
+
+def test_every_detail_of_ppo_has_its_place_and_its_test():
+    numbers = [int(row[0].split(".")[0]) for row in details()]
+    assert numbers == [*range(1, 38), *range(1, 5)]  # 37, and four that are not counted among them
+    assert [name for row in details() for name in names(row[1]) if not is_there(name)] == []
+    assert [name for row in details() for name in names(row[3]) if not is_test(name)] == []
+    assert [row[0] for row in details() if names(row[1]) and not names(row[3])] == []
+
+
+def is_test(name):
+    """Whether ``package/file::test`` exists."""
+    package, _, test = name.partition("/")
+    file, _, function = test.partition("::")
+    path = ROOT / "packages" / package / "tests" / f"{file}.py"
+    return path.is_file() and f"\ndef {function}(" in path.read_text(encoding="utf-8")
+
+
+def test_a_test_that_does_not_exist_is_found_out():
+    assert is_test("trainer/test_parity::test_every_row_has_a_status")
+    assert not is_test("trainer/test_parity::test_every_row")
+    assert not is_test("trainer/test_parities::test_every_row_has_a_status")
 
 
 @pytest.mark.parametrize(
