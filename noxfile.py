@@ -40,6 +40,7 @@ EACH_PACKAGE = nox.parametrize("package", [nox.param(name, id=name) for name in 
 TEST_ENVIRONMENT = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "RL_WARNINGS": "False"}
 # A change of one of these may change the result of every package.
 SHARED_PATHS = (".ci/", ".github/", "configs/", "constraints.txt", "noxfile.py", "pyproject.toml")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s
 
 
@@ -234,6 +235,20 @@ def learn(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Run the tests marked ``soak``, of all packages: kills, hung workers, memory."""
     run_marked(session, "soak")
+
+
+@nox.session(requires=["build"], default=False)
+def browser(session: nox.Session) -> None:
+    """Drive the labelling page in a headless Chromium: the one that is installed, or else one that is fetched."""
+    trainer = PROJECTS["trainer"]
+    install_wheels(session, "trainer", *nox.project.dependency_groups(trainer, "browser"), extras="[box2d]")
+    environment = dict(TEST_ENVIRONMENT)
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is not None:
+        environment["BROWSER_EXECUTABLE"] = found
+    else:
+        session.run("playwright", "install", "chromium", success_codes=range(256))
+    session.run("pytest", "tests/browser", *session.posargs, env=environment)
 
 
 @nox.session(requires=["build"])

@@ -1,0 +1,316 @@
+"""``tesserl pairs make`` and ``inspect``: what becomes a pair, and that a pair that cannot be read is named."""
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tesserl_configs import ConfigError
+from tesserl_preference_opt import StoreError, append_label, load_pairs
+from tesserl_trainer.cli import main
+from tesserl_trainer.commands.pairs_inspect import inspect_store, text
+from tesserl_trainer.commands.pairs_make import make_store
+from tesserl_trainer.run.files import digest
+from tesserl_trainer.run.frames import encode_frame
+
+from .stores import picture, write_pairs, write_trajectories
+
+LENGTHS = [4, 6, 8, 10, 12]
+"""Trajectory ``n`` has ``LENGTHS[n]`` steps of reward ``n``."""
+
+
+@pytest.fixture
+def trajectories(tmp_path):
+    return write_trajectories(tmp_path / "trajectories", LENGTHS)
+
+
+def steps_of(pair, side) -> list[list[int]]:
+    """``[number, t]`` of each step of one side."""
+    return pair[side]["observation"][0][pair[side]["mask"][0]].int().tolist()
+
+
+def test_whole_episodes_are_compared_by_their_return(trajectories, tmp_path):
+    result = make_store([trajectories], out=tmp_path / "pairs")
+    pairs = load_pairs(tmp_path / "pairs")
+    assert (result["pairs"], result["segments"], result["source"]) == (10, 5, "score")
+    for number in range(10):
+        pair = pairs[number]
+        chosen, rejected = steps_of(pair, "chosen"), steps_of(pair, "rejected")
+        better, worse = chosen[0][0], rejected[0][0]
+        assert chosen == [[better, t] for t in range(LENGTHS[better])]
+        assert rejected == [[worse, t] for t in range(LENGTHS[worse])]
+        assert pair["margin"].item() == better * LENGTHS[better] - worse * LENGTHS[worse] > 0
+
+
+def test_segments_of_one_length_lie_in_an_episode(trajectories, tmp_path):
+    make_store([trajectories], out=tmp_path / "pairs", segment="fixed:4", num=12)
+    pairs = load_pairs(tmp_path / "pairs")
+    assert len(pairs) == 12
+    for number in range(12):
+        for side in ("chosen", "rejected"):
+            steps = steps_of(pairs[number], side)
+            assert steps == [[steps[0][0], steps[0][1] + i] for i in range(4)]
+
+
+def test_segments_of_other_lengths_are_within_their_bounds(trajectories, tmp_path):
+    make_store([trajectories], out=tmp_path / "pairs", segment="variable:2:5")
+    assert set(load_pairs(tmp_path / "pairs").pool.length.tolist()) == {2, 3, 4, 5}
+
+
+def test_a_discounted_score_may_prefer_another_episode(tmp_path):
+    """Episode 1 has 12 rewards of 1; episode 2 has 5 of 2. Discounted by a half: below 2, and 3.875."""
+    store = write_trajectories(tmp_path / "trajectories", [3, 12, 5])
+    for by, margin in (("return", 2.0), ("discounted:0.5", 2 * (2 - 0.5**4) - (2 - 0.5**11))):
+        make_store([store], out=tmp_path / by, by=by)
+        pairs = load_pairs(tmp_path / by)
+        both = [n for n in range(3) if {steps_of(pairs[n], s)[0][0] for s in ("chosen", "rejected")} == {1, 2}]
+        assert steps_of(pairs[both[0]], "chosen")[0][0] == (1 if by == "return" else 2)
+        assert pairs.margin[both[0]].item() == pytest.approx(margin)
+
+
+def test_the_margin_the_start_and_the_ties_decide_what_is_compared(tmp_path):
+    starts = [0, 1, 0, 1, 1]
+    store = write_trajectories(tmp_path / "trajectories", LENGTHS, starts=starts)
+    options = {"segment": "fixed:2"}
+    make_store([store], out=tmp_path / "starts", same_start=True, **options)
+    pairs = load_pairs(tmp_path / "starts")
+    for number in range(len(pairs)):
+        assert starts[steps_of(pairs[number], "chosen")[0][0]] == starts[steps_of(pairs[number], "rejected")[0][0]]
+    make_store([store], out=tmp_path / "margin", min_margin=5, **options)  # rewards that differ by at least 3
+    assert load_pairs(tmp_path / "margin").margin.min() == 6
+    make_store([store], out=tmp_path / "ties", ties="keep", **options)
+    pairs = load_pairs(tmp_path / "ties")
+    assert torch.equal(pairs.label == 0.5, pairs.margin == 0)
+    assert (pairs.label == 0.5).any()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "agreement"), [("oracle", 1.0), ("mistake:1", 0.0), ("noisy:1000", 1.0), ("myopic", 1.0)]
+)
+def test_a_teacher_may_err(trajectories, tmp_path, teacher, agreement):
+    make_store([trajectories], out=tmp_path / "pairs", segment="fixed:4", teacher=teacher)
+    report = inspect_store(tmp_path / "pairs")
+    assert report["agreement"] == {"teacher": agreement}
+    assert list(report["sources"]) == ["teacher"]
+
+
+def test_pictures_stay_with_their_steps_and_out_of_batches(trajectories, tmp_path):
+    make_store([trajectories], out=tmp_path / "pairs", segment="fixed:3", num=5, value_discount=0.9)
+    pairs = load_pairs(tmp_path / "pairs")
+    for number in pairs.chosen_segment.tolist():
+        for step in pairs.pool.segment(number):
+            shade = 10 * step["observation"][0] + step["observation"][1]
+            assert torch.equal(step["extra", "frame"], encode_frame(picture(int(shade))))
+    assert sorted(pairs[0]["chosen"].keys()) == ["action", "mask", "observation", "reward", "value_target"]
+
+
+def test_several_stores_make_one_and_starts_stay_apart(tmp_path):
+    seeing = write_trajectories(tmp_path / "seeing", [3, 4])
+    blind = write_trajectories(tmp_path / "blind", [5, 6], frames=False)
+    result = make_store([seeing, blind], out=tmp_path / "pairs")
+    assert (result["pairs"], result["frames"]) == (5, False)  # 3 x 0 and 5 x 0 tie
+    with pytest.raises(ValueError, match="no pair is left of 4 segments"):
+        make_store([seeing, blind], out=tmp_path / "none", same_start=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_same_seed_makes_the_same_pairs(trajectories, tmp_path):
+    stores = [tmp_path / name for name in "abc"]
+    for store, seed in zip(stores, (1, 1, 2), strict=True):
+        make_store([trajectories], out=store, segment="variable:2:4", num=8, seed=seed)
+    a, b, c = ((store / "pairs-00001.jsonl").read_bytes() for store in stores)
+    assert a == b != c
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--segment", "fixed:x"], "--segment must be episode, fixed:LENGTH or variable:LEAST:MOST, got 'fixed:x'"),
+        (["--segment", "variable:3"], "--segment must be episode"),
+        (["--segment", "episode:3"], "--segment must be episode"),
+        (["--segment", "fixed:50"], "trajectories must have at least 50 steps"),
+        (["--by", "mean"], "--by must be return or discounted:FACTOR, got 'mean'"),
+        (["--by", "discounted:"], "--by must be return or discounted:FACTOR"),
+        (
+            ["--teacher", "strict"],
+            "--teacher must be one of oracle, noisy, myopic, skip, equal, mistake, with a number",
+        ),
+        (["--teacher", "oracle:3"], "--teacher must be one of"),
+        (["--teacher", "mistake:2"], "--teacher mistake:2: mistake must be in [0, 1], got 2.0"),
+        (["--num", "1000"], "1000 pairs were asked for, 10 can be made"),
+        (["minari:none/such-v0"], "minari:none/such-v0"),
+        (["NOWHERE"], "holds no trajectories"),
+    ],
+)
+def test_mistakes_are_named_and_make_nothing(trajectories, tmp_path, capfd, arguments, message):
+    arguments = [str(tmp_path / "nowhere") if each == "NOWHERE" else each for each in arguments]
+    assert main(["pairs", "make", str(trajectories), "--out", str(tmp_path / "pairs"), *arguments]) != 0
+    error = capfd.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_pairs_are_never_overwritten(trajectories, tmp_path):
+    make_store([trajectories], out=tmp_path / "pairs")
+    with pytest.raises(StoreError, match="pairs exists, pairs are not overwritten; name another directory"):
+        make_store([trajectories], out=tmp_path / "pairs")
+
+
+def test_minari_must_be_installed(monkeypatch, tmp_path):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "minari" else find(name))
+    with pytest.raises(ConfigError, match=r'minari:x/y-v0 needs Minari; install "tesserl-trainer\[minari\]"'):
+        make_store(["minari:x/y-v0"], out=tmp_path / "pairs")
+
+
+@pytest.mark.filterwarnings("ignore:.*is set to None:UserWarning")  # of who made the dataset, minari 0.5.4
+@pytest.mark.filterwarnings("ignore:.*eval_env.*:UserWarning")
+def test_pairs_are_made_of_a_minari_dataset(monkeypatch, tmp_path):
+    minari = pytest.importorskip("minari", reason="Minari needs Python 3.11")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    environment = gym.make("CartPole-v1")
+    random = np.random.default_rng(0)
+    episodes = []
+    for number, length in enumerate((6, 9, 7)):
+        observations = random.normal(size=(length + 1, 4)).astype(np.float32)
+        observations[0] = number // 2  # the first two begin alike
+        ends = np.arange(length) == length - 1
+        episodes.append(
+            minari.data_collector.EpisodeBuffer(
+                observations=observations,
+                actions=random.integers(0, 2, length),
+                rewards=np.ones(length),
+                terminations=ends,
+                truncations=np.zeros(length, bool),
+            )
+        )
+    minari.create_dataset_from_buffers("cartpole/tiny-v0", episodes, env=environment, algorithm_name="none")
+    with pytest.raises(StoreError, match="minari:cartpole/other-v0 is not on this machine; fetch it with --download"):
+        make_store(["minari:cartpole/other-v0"], out=tmp_path / "pairs")
+    options = {"segment": "fixed:3", "same_start": True, "labelled": False}
+    result = make_store(["minari:cartpole/tiny-v0"], out=tmp_path / "pairs", **options)
+    assert not result["frames"]
+    pairs = load_pairs(tmp_path / "pairs", unlabelled=True)
+    known = {
+        (*observation.tolist(), int(action))
+        for each in episodes
+        for observation, action in zip(each.observations, each.actions, strict=False)
+    }
+    batch = pairs[:]
+    for side in ("chosen", "rejected"):
+        steps = batch[side].flatten()
+        for observation, action in zip(steps["observation"].tolist(), steps["action"].tolist(), strict=True):
+            assert (*observation, action) in known
+    assert batch["chosen"]["action"].dtype == torch.int64
+
+
+def test_inspect_counts(tmp_path):
+    store = write_trajectories(tmp_path / "trajectories", LENGTHS)
+    make_store([store], out=tmp_path / "pairs", teacher="mistake:0.5", seed=3)
+    append_label(tmp_path / "pairs", 0, "tie", source="Ada")
+    append_label(tmp_path / "pairs", 1, "skip", source="Ada")
+    pairs = load_pairs(tmp_path / "pairs")
+    report = inspect_store(tmp_path / "pairs")
+    expected = {"pairs": 10, "labelled": 9, "unlabelled": 1, "ties": 1, "segments": 5, "frames": True}
+    assert {key: report[key] for key in expected} == expected
+    assert report["lengths"] == [4.0, 6.0, 8.0, 10.0, 12.0]
+    assert report["sources"] == {"Ada": 2, "teacher": 8}
+    assert report["people"] == {"tie": 1, "skip": 1}
+    margin = pairs.margin[pairs.label == 1]
+    assert report["agreement"] == {"Ada": None, "teacher": (margin > 0).double().mean().item()}
+    assert 0 < report["agreement"]["teacher"] < 1
+    assert report["margins"][0] == pairs.margin.min()
+    assert report["steps"]["observation"] == "[2] torch.float32"
+    shown = text(report)
+    assert "10 pairs of 5 segments" in shown
+    assert "judged by  Ada: 2" in shown
+
+
+def test_inspect_prints_a_report_or_json(trajectories, tmp_path, capfd):
+    make_store([trajectories], out=tmp_path / "pairs")
+    capfd.readouterr()
+    assert main(["pairs", "inspect", str(tmp_path / "pairs")]) == 0
+    assert "lengths    4 to 12, median 8" in capfd.readouterr().out
+    assert main(["pairs", "inspect", str(tmp_path / "pairs"), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["agreement"] == {"score": 1.0}
+
+
+def needing(pairs, segment: int) -> list[int]:
+    both = zip(pairs.chosen_segment.tolist(), pairs.rejected_segment.tolist(), strict=True)
+    return [number for number, each in enumerate(both) if segment in each]
+
+
+def test_pairs_with_numbers_that_are_none_are_named(trajectories, tmp_path):
+    store = tmp_path / "pairs"
+    make_store([trajectories], out=store)
+    names = needing(load_pairs(store), 2)
+    file = store / "segments-00000.safetensors"
+    tensors = load_file(file)
+    tensors["steps/observation"][int(tensors["start"][2]) + 1, 0] = torch.nan
+    save_file(tensors, file)
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["files"][0] |= {"sha256": digest(file)["sha256"]}
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match=f"pairs {', '.join(map(str, names))} must hold finite numbers.* observation$"):
+        inspect_store(store)
+
+
+@pytest.mark.parametrize("damage", ["segments", "pairs", "line"])
+def test_pairs_that_cannot_be_read_are_named(trajectories, tmp_path, capfd, damage):
+    store = tmp_path / "pairs"
+    make_store([trajectories], out=store, num=3)
+    capfd.readouterr()
+    segments, pairs = store / "segments-00000.safetensors", store / "pairs-00001.jsonl"
+    if damage == "segments":
+        segments.write_bytes(segments.read_bytes()[:-1] + b"\x07")
+        message = "pairs 0, 1, 2 cannot be read: .*segments-00000.safetensors was changed"
+    elif damage == "pairs":
+        pairs.unlink()
+        message = "pairs 0 to 2 cannot be read: .*pairs-00001.jsonl is missing"
+    else:
+        lines = pairs.read_text().splitlines()
+        pairs.write_text("\n".join([lines[0], lines[1].replace('"chosen": ', '"chosen": 9'), lines[2], ""]))
+        manifest = json.loads((store / "manifest.json").read_text())
+        found = digest(pairs)
+        manifest["files"][1] |= {"sha256": found["sha256"], "size": found["bytes"]}
+        (store / "manifest.json").write_text(json.dumps(manifest))
+        message = r"pairs-00001.jsonl:2: a pair must have chosen and rejected in \[0, "
+    with pytest.raises(StoreError, match=message):
+        inspect_store(store)
+    assert main(["pairs", "inspect", str(store)]) == 1
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_label_serves_until_it_is_stopped_and_continues_with_its_own_pairs(tmp_path, stop):
+    store = write_trajectories(tmp_path / "trajectories", LENGTHS)
+    arguments = ["pairs", "label", str(store), "--num", "4", "--segment", "fixed:3", "--no-open"]
+    command = [sys.executable, "-m", "tesserl_trainer.cli", *arguments]
+    for judged in (0, 1):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr.readline().startswith("http://127.0.0.1:")
+            process.send_signal(stop)
+            out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        result = json.loads(out)
+        assert (result["total"], result["judged"]) == (4, judged)
+        assert result["path"] == str(tmp_path / "trajectories-pairs")
+        append_label(result["path"], 0, "tie", source="Ada")
+
+
+def test_label_says_what_it_cannot_show(tmp_path, capfd):
+    blind = write_trajectories(tmp_path / "blind", [3, 4], frames=False)
+    for path in (blind, write_pairs(tmp_path / "blind-too", frames=False), Path(tmp_path / "nowhere")):
+        assert main(["pairs", "label", str(path), "--no-open"]) == 1
+    error = capfd.readouterr().err
+    assert error.count("has no pictures to show") == 2
+    assert "nowhere holds no pairs" in error
+    assert not (tmp_path / "blind-pairs").exists()
