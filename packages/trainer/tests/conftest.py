@@ -104,7 +104,7 @@ grpo:
 """,
     "dpo": """
 algorithm: dpo
-pairs: {source: {kind: online, num_groups: 3, group_size: 3, buffer_size: 14, num_epochs: 2}, holdout_fraction: 0.2}
+pairs: {source: {kind: online, num_groups: 1, group_size: 3, buffer_size: 8, num_epochs: 2}, holdout_fraction: 0.2}
 dpo:
   beta: {kind: linear, knots: [[0, 0.3], [200, 0.1]]}
   batch_size: 5
@@ -115,7 +115,7 @@ pairs:
   source:
     kind: online
     num_groups: 2
-    group_size: 3
+    group_size: 2
     same_start: false
     pairs_per_iteration: 7
     segments: {kind: variable, min_length: 5, max_length: 9}

@@ -45,7 +45,11 @@ class Pace:
 
 
 class PreferenceLoop:
-    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds."""
+    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds.
+
+    Raises:
+        ValueError: there is no source of pairs.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,8 @@ class PreferenceLoop:
         journal: Journal,
         cloning: Cloning | None = None,
     ) -> None:
+        if stored is None and fresh is None:
+            raise ValueError("expected stored pairs, fresh ones or both, got neither")
         self.learner, self.policies, self.batches = learner, policies, batches
         self.stored, self.fresh, self.observe, self.evaluating = stored, fresh, observe, evaluating
         self.pace, self.journal, self.cloning = pace, journal, cloning
@@ -76,22 +82,22 @@ class PreferenceLoop:
         Raises:
             DivergenceError: the loss became NaN or infinite.
         """
-        journal = self.journal
+        journal, stored, fresh = self.journal, self.stored, self.fresh
         if not self._prepared:
             self._prepare()
-        if self.stored is not None:
-            self.stored.change(self.policies.refer)
+        if stored is not None:
+            stored.change(self.policies.refer)
         while journal.running:
             before = journal.begin_round()
-            if self.fresh is None:
-                journal.step += 1
-                self._update(self._draw(self.pace.batch_size))
-            else:
-                trajectories = self._collect()
-                for batch in self._epochs():
+            if fresh is not None:
+                trajectories = self._collect(fresh)
+                for batch in self._epochs(fresh):
                     self._update(batch)
                 for trajectory in trajectories:
                     self.observe(trajectory)
+            elif stored is not None:
+                journal.step += 1
+                self._update(self.batches(stored.draw(self.pace.batch_size)))
             journal.end_round(before, self.save, self._metrics)
         self.save()
 
@@ -120,16 +126,9 @@ class PreferenceLoop:
         journal.log.log(journal.step, log)
         journal.measure()
 
-    def _draw(self, number: int) -> TensorDictBase:
-        if self.stored is None:
-            raise RuntimeError("there are no stored pairs to draw from")
-        return self.batches(self.stored.draw(number))
-
-    def _collect(self) -> list[TensorDictBase]:
+    def _collect(self, fresh: FreshPairs) -> list[TensorDictBase]:
         """Plays groups, and keeps the pairs that can be made of them."""
-        journal, fresh = self.journal, self.fresh
-        if fresh is None:
-            return []
+        journal = self.journal
         fresh.collector.collector.set_weights(None, journal.updates)
         trajectories, pairs = fresh.collect()
         journal.step += sum(len(trajectory) for trajectory in trajectories)
@@ -141,15 +140,15 @@ class PreferenceLoop:
         journal.laps.lap("pairs")
         return trajectories
 
-    def _epochs(self) -> Iterator[TensorDictBase]:
+    def _epochs(self, fresh: FreshPairs) -> Iterator[TensorDictBase]:
         """Batches of the newest pairs, each of them once in every epoch; of stored ones as many as belong to them."""
-        newest = None if self.fresh is None else self.fresh.train.pairs
+        newest, stored, size = fresh.train.pairs, self.stored, self.pace.batch_size
         if newest is None:
             return
-        num_stored = 0 if self.stored is None else round(self.pace.offline_fraction * self.pace.batch_size)
+        num_stored = 0 if stored is None else round(self.pace.offline_fraction * size)
         for _ in range(self.pace.num_epochs):
-            for index in torch.split(torch.randperm(len(newest)), max(self.pace.batch_size - num_stored, 1)):
-                more = [self.stored.draw(num_stored)] if self.stored is not None and num_stored else []
+            for index in torch.split(torch.randperm(len(newest)), max(size - num_stored, 1)):
+                more = [stored.draw(num_stored)] if stored is not None and num_stored else []
                 yield self.batches((newest, index), *more)
 
     def _update(self, batch: TensorDictBase) -> None:
