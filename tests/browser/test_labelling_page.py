@@ -14,6 +14,9 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from tesserl_preference_opt import load_pairs
+from tesserl_trainer.commands.pairs_make import make_store
+from tesserl_trainer.labelling.server import LabelServer
+from tesserl_trainer.labelling.session import LabellingSession
 
 CONFIG = """
 total_steps: 1024
@@ -51,7 +54,7 @@ def trajectories(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def pairs(trajectories, tmp_path) -> Path:
-    tesserl("pairs", "make", trajectories, "--out", tmp_path / "pairs", "--num", NUM_PAIRS, "--unlabelled")
+    make_store([trajectories], out=tmp_path / "pairs", num=NUM_PAIRS, labelled=False)
     return tmp_path / "pairs"
 
 
@@ -64,8 +67,16 @@ def tesserl(*arguments) -> None:
 
 
 @contextmanager
-def labelling(pairs: Path) -> Iterator[tuple[str, dict]]:
-    """The address of the page; and, afterwards, what the command printed."""
+def labelling(pairs: Path) -> Iterator[tuple[str, LabellingSession]]:
+    """The address of the page, and what it writes to."""
+    session = LabellingSession(pairs)
+    with LabelServer(session) as server:
+        yield server.url, session
+
+
+@contextmanager
+def running_command(pairs: Path) -> Iterator[tuple[str, dict]]:
+    """The same of the command in a process of its own; and, afterwards, what it printed."""
     result: dict = {}
     with subprocess.Popen(
         command("pairs", "label", pairs, "--no-open"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -111,13 +122,13 @@ def judge(page: Page, key: str) -> None:
 
 
 def test_ten_pairs_are_labelled_although_it_is_closed_in_the_middle(browser, pairs):
-    with labelling(pairs) as (address, result), opened(browser, address) as page:
+    with running_command(pairs) as (address, result), opened(browser, address) as page:
         for number, key in enumerate(["ArrowLeft", "ArrowRight", "t", "s"]):
             expect(page.locator("#count")).to_have_text(f"{number} of 10 judged")
             judge(page, key)
         expect(page.locator("#said")).to_have_text("Saved: skipped.")
     assert (result["judged"], result["counts"]) == (4, {"left": 1, "right": 1, "tie": 1, "skip": 1})
-    with labelling(pairs) as (address, result), opened(browser, address) as page:
+    with running_command(pairs) as (address, result), opened(browser, address) as page:
         expect(page.locator("#count")).to_have_text("4 of 10 judged")
         for _ in range(6):
             judge(page, "ArrowRight")
@@ -130,7 +141,7 @@ def test_ten_pairs_are_labelled_although_it_is_closed_in_the_middle(browser, pai
 
 
 def test_an_answer_is_taken_back_and_given_anew(browser, pairs):
-    with labelling(pairs) as (address, result), opened(browser, address) as page:
+    with labelling(pairs) as (address, session), opened(browser, address) as page:
         expect(page.locator("#undo")).to_be_disabled()
         judge(page, "ArrowLeft")
         assert page.get_attribute("body", "data-pair") == "1"
@@ -138,17 +149,17 @@ def test_an_answer_is_taken_back_and_given_anew(browser, pairs):
         assert page.get_attribute("body", "data-pair") == "0"
         expect(page.locator("#count")).to_have_text("0 of 10 judged")
         judge(page, "ArrowRight")
-    assert result["counts"] == {"left": 0, "right": 1, "tie": 0, "skip": 0}
+    assert session.state()["counts"] == {"left": 0, "right": 1, "tie": 0, "skip": 0}
 
 
 def test_the_buttons_do_what_the_keys_do(browser, pairs):
-    with labelling(pairs) as (address, result), opened(browser, address) as page:
+    with labelling(pairs) as (address, session), opened(browser, address) as page:
         for number, name in enumerate(["Left is better", "Right is better", "Equally good", "Cannot say, skip"]):
             page.get_by_role("button", name=name).click()
             expect(page.locator("body")).to_have_attribute("data-pair", str(number + 1))
         page.get_by_role("button", name="Undo last answer").click()
         expect(page.locator("#count")).to_have_text("3 of 10 judged")
-    assert result["counts"] == {"left": 1, "right": 1, "tie": 1, "skip": 0}
+    assert session.state()["counts"] == {"left": 1, "right": 1, "tie": 1, "skip": 0}
 
 
 def test_clips_play_pause_and_are_moved_by_hand(browser, pairs):
