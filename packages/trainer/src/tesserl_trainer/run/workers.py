@@ -23,7 +23,7 @@ class WorkerError(RuntimeError):
 
 
 class WorkerEnvironments(AsyncVectorEnv):
-    """One process for each environment.
+    """One process for each environment; it starts anew and imports what its maker needs, without torch half a second.
 
     Whatever is asked of the workers (spaces, reset, step, a call, an attribute, the end) fails with ``WorkerError``
     where one of them raises, dies, or takes too long.
