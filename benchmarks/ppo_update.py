@@ -60,11 +60,11 @@ class Ours:
         self.parameters = parameters_of(network)
         self.batch = as_tensordict(data)
 
-    def __call__(self) -> dict[str, Tensor]:
+    def __call__(self) -> tuple[Tensor, TensorDict]:
         results = self.loss(self.batch)
         loss = results["loss_objective"] + results["loss_critic"] + results["loss_entropy"]
         loss.backward()
-        return {"loss": loss, **results}
+        return loss, results
 
 
 class Torchrls(Ours):
@@ -92,7 +92,7 @@ class Floor:
         self.data = data
         self.metrics = metrics
 
-    def __call__(self) -> dict[str, Tensor]:
+    def __call__(self) -> tuple[Tensor, dict[str, Tensor]]:
         loss, entropy, log_ratio, value = ppo_loss(
             self.parameters[:6],
             self.parameters[6:],
@@ -101,12 +101,12 @@ class Floor:
             value_coef=VALUE_COEF,
             entropy_coef=ENTROPY_COEF,
         )
-        results = {"loss": loss, "entropy": entropy}
+        results = {"entropy": entropy}
         if self.metrics:
             target = self.data["value_target"]
             results.update(ppo_metrics(log_ratio, value, target, clip_epsilon=CLIP_EPSILON))
         loss.backward()
-        return results
+        return loss, results
 
 
 def parameters_of(network: ActorCritic) -> list[nn.Parameter]:
@@ -115,16 +115,16 @@ def parameters_of(network: ActorCritic) -> list[nn.Parameter]:
     return [parameter for part in parts for parameter in part.parameters()]
 
 
-def step(side: Ours | Floor) -> dict[str, Tensor]:
+def step(side: Ours | Floor) -> tuple[Tensor, TensorDict | dict[str, Tensor]]:
     for parameter in side.parameters:
         parameter.grad = None
     return side()
 
 
 def difference(ours: Ours, floor: Floor) -> float:
-    """Largest difference of the floor's results and of all gradients, relative to the largest of each."""
-    mine, theirs = step(ours), step(floor)
-    pairs = [(mine[name].detach(), value.detach()) for name, value in theirs.items()]
+    """Largest difference of the loss, of the floor's other results and of all gradients, relative to each."""
+    (my_loss, mine), (their_loss, theirs) = step(ours), step(floor)
+    pairs = [(my_loss.detach(), their_loss.detach()), *((mine[name], value) for name, value in theirs.items())]
     pairs += [(one.grad, other.grad) for one, other in zip(ours.parameters, floor.parameters, strict=True)]
     return max(float((one - other).abs().max() / other.abs().max()) for one, other in pairs)
 

@@ -15,8 +15,9 @@ import ppo_update
 def test_results_and_gradients_are_those_of_the_floor(metrics):
     ours, floor = ppo_update.build_sides(metrics=metrics)
     assert ppo_update.difference(ours, floor) <= 1e-6
-    assert {"loss", "entropy"} <= ppo_update.step(floor).keys()
-    assert ("ESS" in ppo_update.step(floor)) == metrics
+    _, results = ppo_update.step(floor)
+    assert "entropy" in results
+    assert ("ESS" in results) == metrics
 
 
 @pytest.mark.parametrize("name", ["old_log_probs", "advantage", "value_target"])

@@ -343,7 +343,7 @@ def test_bad_options_are_refused(make_network, options, error, message):
         (
             lambda batch: batch.set("action_log_prob", torch.zeros(8, 1)),
             ValueError,
-            r"action_log_prob must have the shape \(8,\), got \(8, 1\); it is that of a whole action",
+            r"must be those of whole actions, \(8,\), got \(8,\) of the policy and \(8, 1\) as action_log_prob",
         ),
         (
             lambda batch: batch.set("action", torch.zeros(8, 1, dtype=torch.int64)),

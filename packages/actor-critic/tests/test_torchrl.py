@@ -236,9 +236,7 @@ def test_dimensions_without_a_sum_are_refused():
     entries = {"observation": (LENGTH,), "action": (2,), "action_log_prob": (), "advantage": (1,), "value_target": (1,)}
     batch = TensorDict({key: torch.zeros(8, *shape) for key, shape in entries.items()}, [8])
     loss = PPOLoss(actor, ValueOperator(nn.Linear(LENGTH, 1), in_keys=["observation"]))
-    with pytest.raises(
-        ValueError, match=r"the policy's log_prob must have the shape \(8,\), got \(8, 2\); .*Independent"
-    ):
+    with pytest.raises(ValueError, match=r"must be those of whole actions, \(8,\), got \(8, 2\) .*Independent"):
         loss(batch)
 
 

@@ -64,6 +64,21 @@ class Reader:
             raise KeyError(f"expected the key {key!r}, the batch has {sorted(self.entries)}; rename keys with set_keys")
         return entry
 
+    def constant(self, key: NestedKey) -> Tensor:
+        """Return an entry without gradient.
+
+        Args:
+            key: its name.
+
+        Returns:
+            The entry.
+
+        Raises:
+            KeyError: it is missing.
+        """
+        entry = self.get(key)
+        return entry.detach() if entry.requires_grad else entry
+
     def column(self, key: NestedKey) -> Tensor:
         """Return an entry that has one number for each step.
 
@@ -77,12 +92,12 @@ class Reader:
             KeyError: it is missing.
             ValueError: its shape is not ``[*B, 1]``.
         """
-        entry = self.get(key)
+        entry = self.constant(key)
         if entry.shape != (*self.shape, 1):
             raise ValueError(
                 f"{key} must have the shape {(*self.shape, 1)}, got {tuple(entry.shape)}; unsqueeze the last dimension"
             )
-        return entry.detach().squeeze(-1)
+        return entry.squeeze(-1)
 
     def mask(self, keys: Iterable[NestedKey]) -> Tensor | None:
         """Return where steps are valid by all masks there are.

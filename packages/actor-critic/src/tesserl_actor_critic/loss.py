@@ -237,18 +237,18 @@ class PPOLoss(LossModule):
             raise ValueError(
                 f"{keys.action} must have the shape {expected}, got {tuple(action.shape)}; drop singleton dimensions"
             )
-        log_probs, old_log_probs = policy.log_prob(action), batch.get(keys.sample_log_prob)
-        for name, entry in (("the policy's log_prob", log_probs), (keys.sample_log_prob, old_log_probs)):
-            if entry.shape != batch.shape:
-                raise ValueError(
-                    f"{name} must have the shape {tuple(batch.shape)}, got {tuple(entry.shape)}; it is that of a whole "
-                    "action: sum over dimensions (torch.distributions.Independent), drop singleton ones"
-                )
+        log_probs, old_log_probs = policy.log_prob(action), batch.constant(keys.sample_log_prob)
+        if not log_probs.shape == old_log_probs.shape == batch.shape:
+            raise ValueError(
+                f"log-probabilities must be those of whole actions, {tuple(batch.shape)}, got {tuple(log_probs.shape)} "
+                f"of the policy and {tuple(old_log_probs.shape)} as {keys.sample_log_prob}; sum over dimensions of the "
+                "action (torch.distributions.Independent), drop singleton ones"
+            )
         return Steps(
             log_probs,
             _entropy(policy),
             value.squeeze(-1),
-            old_log_probs.detach(),
+            old_log_probs,
             batch.column(keys.advantage),
             batch.column(keys.value_target),
             None if self.value_clip is None else batch.column(keys.value),

@@ -88,9 +88,9 @@ class ActorCritic(nn.Module):
         self.state_keys: list[NestedKey] = list(getattr(body, "state_keys", ()))
         self.actions = actions
         self.distribution_class, self._distribution_options = _distribution(actions, distribution)
-        is_squashed = self.distribution_class is TanhNormal
+        self._is_squashed = self.distribution_class is TanhNormal
         for name in ("low", "high"):  # buffers, so that they move with the network
-            self.register_buffer(name, getattr(actions, name).clone() if is_squashed else None, persistent=False)
+            self.register_buffer(name, getattr(actions, name).clone() if self._is_squashed else None, persistent=False)
         if orthogonal:
             _initialise_head(self.policy, "policy")
             _initialise_head(self.value, "value")
@@ -153,7 +153,11 @@ class ActorCritic(nn.Module):
         Returns:
             The parameters of the distribution and the state value ``[*B, 1]``, in reward units.
         """
-        return self.forward_recurrent(*inputs)[: len(self.out_keys)] if self.state_keys else self._evaluate(*inputs)
+        if self.state_keys:
+            return self.forward_recurrent(*inputs)[: len(self.out_keys)]
+        features, critic_body = self.body(*inputs), self.critic_body
+        value = self.value(features if critic_body is None else critic_body(*inputs))
+        return *as_tuple(self.policy(features)), value
 
     def forward_recurrent(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the policy and the value on a recurrent body.
@@ -226,13 +230,8 @@ class ActorCritic(nn.Module):
     def _value_body(self) -> nn.Module:
         return self.body if self.critic_body is None else self.critic_body
 
-    def _evaluate(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        features = self.body(*inputs)
-        value_features = features if self.critic_body is None else self.critic_body(*inputs)
-        return *as_tuple(self.policy(features)), self.value(value_features)
-
     def _distribution_arguments(self) -> dict[str, Any]:
-        return self._distribution_options if self.low is None else {"low": self.low, "high": self.high}
+        return {"low": self.low, "high": self.high} if self._is_squashed else self._distribution_options
 
 
 def _width(body: nn.Module) -> int:
