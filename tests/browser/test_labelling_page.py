@@ -177,7 +177,7 @@ def test_clips_play_pause_and_are_moved_by_hand(browser, pairs):
         position.fill("0")
         assert picture(page, "left") == first
         page.locator("#speed").select_option("4")
-        page.keyboard.press(" ")
+        page.get_by_role("button", name="Play").click()
         expect(page.locator("#step")).not_to_have_text(re.compile("^step 1 of "))
 
 

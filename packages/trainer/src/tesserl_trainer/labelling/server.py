@@ -83,7 +83,7 @@ class LabelServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # a browser keeps its connection
+    block_on_close = False  # browsers open connections before they need them
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         *args: of the base class.
     """
 
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.0"  # a connection for each request: none is left that could answer after the end
     server_version, sys_version = "tesserl", ""
     timeout = 60.0  # seconds that a silent connection is kept
 
@@ -183,7 +183,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(document)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
-        self.close_connection = True  # a body may be left unread
         self._send_json({"error": why}, status)
 
     def _send_json(self, document: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
@@ -195,8 +194,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(content)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
 
