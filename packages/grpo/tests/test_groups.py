@@ -103,7 +103,7 @@ def test_groups_that_share_their_starts_pass():
             r"first observation: in group 9 that of trajectory 1 \(row 3\) is up to 0.5 away from that of trajectory 0 "
             r"\(row 1\), more than 0; reset every slot of a group with one seed",
         ),
-        (torch.tensor([[0], [0], [255], [0]], dtype=torch.uint8), r"in group 4 that of trajectory 1 \(row 2\) .* 255"),
+        (torch.tensor([[255], [0], [0], [0]], dtype=torch.uint8), r"in group 4 that of trajectory 1 \(row 2\) .* 255"),
         (torch.tensor([[0.0], [0.0], [torch.nan], [0.0]]), r"in group 4 that of trajectory 1 \(row 2\) .* nan away"),
     ],
 )
@@ -204,6 +204,17 @@ def test_trajectories_that_were_cut_are_kept_masked_or_bootstrapped():
     to_go = score_groups(batch, credit="to_go", truncation="bootstrap", next_value=next_value, discount=0.5).batch
     expected = group_advantages_to_go(rewards, mask, torch.tensor([0, 0, 1, 1]), discount=0.5)
     torch.testing.assert_close(to_go["advantage"].squeeze(-1), expected)
+
+
+@pytest.mark.parametrize("credit", ["trajectory", "to_go"])
+def test_padding_moves_no_score(credit):
+    batch = pad_trajectories(trajectories([3, 5, 2, 4], cut=(1, 2)), [0, 0, 1, 1])
+    expected = score_groups(batch, credit=credit, scale="group")
+    batch["next", "reward"][~batch["mask"]] = torch.nan
+    batch["next", "terminated"][~batch["mask"]] = True
+    found = score_groups(batch, credit=credit, scale="group")
+    torch.testing.assert_close(found.batch["advantage"], expected.batch["advantage"])
+    assert found.metrics == expected.metrics
 
 
 def test_bootstrapping_adds_to_the_last_reward_of_the_cut_only():

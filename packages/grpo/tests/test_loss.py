@@ -168,6 +168,8 @@ def test_without_reduction_it_keeps_the_steps(policy, make_batch):
     for key in ("loss_objective", "loss_entropy"):
         assert losses[key].shape == (4, 4)
         assert (losses[key][~batch["mask"]] == 0).all()
+    weighted = batch.copy().set("step_weight", torch.rand(4, 4))
+    torch.testing.assert_close(GRPOLoss(policy, reduction="none", entropy_coef=0.02)(weighted), losses)
     mean = GRPOLoss(policy, reduction="dapo")(batch)["loss_objective"]
     torch.testing.assert_close(losses["loss_objective"].sum() / 10, mean)
 
@@ -200,11 +202,11 @@ def test_can_be_called_with_the_entries_as_arguments(policy, make_batch):
 def test_nothing_but_the_policy_gets_a_gradient(policy, make_batch):
     loss = GRPOLoss(policy, kl_coef=0.3, entropy_coef=0.02, reference=ReferencePolicy(policy))
     batch = make_batch((4, 2, 3, 1)).exclude("reference_log_prob")
-    for key in ("advantage", "action_log_prob"):
-        batch[key].requires_grad_()
+    batch["step_weight"] = step_weights(batch["mask"])
+    constants = [batch[key].requires_grad_() for key in ("advantage", "action_log_prob", "step_weight")]
     losses = loss(batch)
     sum(value for key, value in losses.items() if key.startswith("loss")).backward()
-    assert batch["advantage"].grad is batch["action_log_prob"].grad is None
+    assert all(constant.grad is None for constant in constants)
     assert all(parameter.grad.abs().sum() > 0 for parameter in policy.parameters())
     assert all(parameter.grad is None for parameter in loss.reference.parameters())
     assert [id(each) for each in loss.parameters()] == [id(each) for each in policy.parameters()]

@@ -98,6 +98,14 @@ def test_it_works_around_torchrls_actors(build, action_shape, kl_kind):
     assert float(moved["entropy"]) != 0
 
 
+def test_an_entropy_without_a_formula_is_estimated():
+    policy = actor(TanhNormal, 2 * DIMS, low=-2.0, high=3.0)
+    batch = acted(policy, 64, 64)
+    with pytest.raises(NotImplementedError):
+        policy.get_dist(batch.select("observation")).entropy()
+    torch.testing.assert_close(GRPOLoss(policy)(batch)["entropy"], -batch["action_log_prob"].mean(), rtol=0, atol=0.1)
+
+
 def test_the_exact_divergence_of_squashed_gaussians_is_that_of_the_gaussians():
     policy = actor(TanhNormal, 2 * DIMS, low=-2.0, high=3.0)
     batch, reference = acted(policy, 4, 6), ReferencePolicy(policy)
