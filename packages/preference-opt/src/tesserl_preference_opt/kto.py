@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torchrl.objectives import LossModule
 
-from tesserl_preference_opt.functional import kto_loss, sum_log_probs
+from tesserl_preference_opt.functional import kto_loss
 from tesserl_preference_opt.policy import PolicyPass, action_key, action_log_probs, check_actor
 from tesserl_preference_opt.reference import ReferencePolicy, reference_source
 from tesserl_preference_opt.steps import Segments, Steps, get_entry, read_pairs, read_segments
@@ -182,8 +182,8 @@ class KTOLoss(LossModule):
 
     def _sum(self, log_probs: Tensor, steps: Steps) -> Tensor:
         """Return sums, or averages, of all segments, ``[P]``."""
-        sums, weights = sum_log_probs(steps.unpack(log_probs), steps.valid, discount=self.discount)
-        return sums / weights.clamp_min(1) if self.length_normalize else sums
+        sums = steps.sums(log_probs, discount=self.discount)
+        return sums / steps.lengths(discount=self.discount).clamp_min(1) if self.length_normalize else sums
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         """Do nothing: there is no value."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torchrl.objectives import LossModule
 
-from tesserl_preference_opt.functional import bc_loss, preference_loss, sum_log_probs
+from tesserl_preference_opt.functional import bc_loss, preference_loss
 from tesserl_preference_opt.functional.pairwise import (
     AVERAGED_LOSS_TYPES,
     REFERENCE_FREE_LOSS_TYPES,
@@ -26,7 +26,7 @@ from tesserl_preference_opt.functional.pairwise import (
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
 from tesserl_preference_opt.reference import ReferencePolicy, reference_source
-from tesserl_preference_opt.steps import Steps, pair_keys, read_pairs
+from tesserl_preference_opt.steps import pair_keys, read_pairs
 
 
 class PreferenceLoss(LossModule):
@@ -169,14 +169,16 @@ class PreferenceLoss(LossModule):
         """
         segments, label = read_pairs(tensordict, self.tensor_keys)
         policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
-        log_probs, lengths = self._sum(policy.log_probs, policy.steps)
+        steps = policy.steps
+        log_probs = steps.sums(policy.flat_log_probs, discount=self.discount).view(2, -1)  # of chosen and of rejected
+        lengths = steps.lengths(discount=self.discount).view(2, -1) if self._reads_lengths() else None
         reference = self._reference_log_probs(policy)
         loss = self._pair_loss(log_probs, reference, lengths, label)
         metrics = preference_metrics(self._rewards(log_probs, reference, lengths), log_probs, label)
         total, more = policy.add_terms(loss.mean(), self)
         with nullcontext() if self.nll_coef else torch.no_grad():
-            mask = policy.steps.valid
-            nll = bc_loss(policy.log_probs[: len(loss)], None if mask is None else mask[: len(loss)])
+            mask = None if steps.valid is None else steps.mask[: len(loss)]
+            nll = bc_loss(policy.log_probs[: len(loss)], mask)
         total = total + self.nll_coef * nll if self.nll_coef else total
         return TensorDict({"loss": total, **metrics, **more, "nll_loss": nll.detach()})
 
@@ -198,46 +200,49 @@ class PreferenceLoss(LossModule):
         named = super().named_parameters(prefix=prefix, recurse=recurse)
         return named if self.reference is None else self.reference.leave_out(named)
 
-    def _sum(self, log_probs: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
-        """Return sums over segments and their weights: of chosen and of rejected, ``[2, P]`` each."""
-        sums, weights = sum_log_probs(log_probs, steps.valid, discount=self.discount)
-        return sums.view(2, -1), weights.view(2, -1)
+    def _reads_lengths(self) -> bool:
+        return bool(self.length_normalize) or any(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
 
     def _reference_log_probs(self, policy: PolicyPass) -> Tensor | None:
         """Return the reference's summed log-probs, ``[2, P]``; None where the loss reads none."""
-        steps = policy.steps
         if not self.needs_reference:
             return None
+        steps = policy.steps
         if self.reference is not None:
             log_probs = self.reference.log_probs(steps, policy.action)[0]
         else:
             log_probs = steps.get(self.tensor_keys.reference_log_prob).detach().reshape(steps.batch_size)
-        return self._sum(steps.unpack(log_probs), steps)[0]
+        return steps.sums(log_probs, discount=self.discount).view(2, -1)
 
-    def _pair_loss(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor, label: Tensor | None) -> Tensor:
+    def _pair_loss(
+        self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None, label: Tensor | None
+    ) -> Tensor:
         """Return the loss of each pair, ``[P]``, from ``[2, P]``; a tie is half a pair each way."""
         loss = self._directed_loss(log_probs, reference, lengths)
         if label is None:
             return loss
         if {"aot", "aot_unpaired"} & set(self.loss_types):
             raise ValueError("aot sorts its batch and has no place for ties, got labels; drop ties and the key label")
-        reference = None if reference is None else reference.flip(0)
-        return label * loss + (1 - label) * self._directed_loss(log_probs.flip(0), reference, lengths.flip(0))
+        swapped = [None if each is None else each.flip(0) for each in (reference, lengths)]
+        return label * loss + (1 - label) * self._directed_loss(log_probs.flip(0), *swapped)
 
-    def _directed_loss(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor) -> Tensor:
+    def _directed_loss(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None) -> Tensor:
         """Return the weighted sum of all types, ``[P]``, as if the first of each pair were preferred."""
         losses = []
         for loss_type, weight in zip(self.loss_types, self.loss_weights, strict=True):
-            sums = [*log_probs.unbind(), *(() if reference is None else reference.unbind())]
-            if self.length_normalize and loss_type not in AVERAGED_LOSS_TYPES:
-                sums = [each / length.clamp_min(1) for each, length in zip(sums, [*lengths, *lengths], strict=False)]
+            sums = log_probs if reference is None else torch.cat([log_probs, reference])
+            chosen_lengths, rejected_lengths = (None, None) if lengths is None else lengths.unbind()
+            if self.length_normalize is False:
+                chosen_lengths = rejected_lengths = None
+            elif lengths is not None and self.length_normalize and loss_type not in AVERAGED_LOSS_TYPES:
+                sums = sums / lengths.clamp_min(1).repeat(len(sums) // 2, 1)
             loss = preference_loss(
-                *sums,
+                *sums.unbind(),
                 loss_type=loss_type,
                 beta=self.beta,
                 label_smoothing=self.label_smoothing if loss_type in SMOOTHED_LOSS_TYPES else 0.0,
-                chosen_lengths=None if self.length_normalize is False else lengths[0],
-                rejected_lengths=None if self.length_normalize is False else lengths[1],
+                chosen_lengths=chosen_lengths,
+                rejected_lengths=rejected_lengths,
                 f_divergence=self.f_divergence,
                 f_alpha=self.f_alpha,
                 simpo_gamma=self.simpo_gamma,
@@ -246,12 +251,12 @@ class PreferenceLoss(LossModule):
             losses.append(loss if weight == 1 else weight * loss)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
 
-    def _rewards(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor) -> Tensor:
+    def _rewards(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None) -> Tensor:
         """Return implicit rewards, beta times the log-ratio, averaged where the loss averages, ``[2, P]``."""
         by_type = all(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
         ratio = log_probs.detach() if reference is None else log_probs.detach() - reference
         averaged = by_type if self.length_normalize is None else self.length_normalize
-        return self.beta * (ratio / lengths.clamp_min(1) if averaged else ratio)
+        return self.beta * (ratio / lengths.clamp_min(1) if averaged and lengths is not None else ratio)
 
     def _check_options(self) -> None:
         if not self.loss_types or len(self.loss_weights) != len(self.loss_types):

@@ -29,7 +29,8 @@ def preference_metrics(rewards: Tensor, log_probs: Tensor, label: Tensor | None 
         Scalars, by TRL's names. The accuracy is the share of pairs whose chosen segment has the larger reward.
     """
     right = rewards[0] > rewards[1]
-    accuracy = right.float().mean() if label is None else (right & (label != 0.5)).sum() / (label != 0.5).sum()
+    decided = right.numel() if label is None else (label != 0.5).sum()
+    accuracy = (right if label is None else right & (label != 0.5)).sum() / decided
     chosen, rejected, chosen_log_probs, rejected_log_probs = torch.cat([rewards, log_probs]).mean(dim=1).unbind()
     return {
         "rewards/chosen": chosen,

@@ -85,7 +85,11 @@ class PolicyPass:
         self.action = self.steps.get(action_key)
         self.distribution = policy_distribution(actor_network, self.steps)
         self.flat_log_probs = action_log_probs(self.distribution, self.action, self.steps)
-        self.log_probs = self.steps.unpack(self.flat_log_probs)  # [P, T], 0 on padding
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Log-probs of the actions taken, ``[P, T]``; 0 on padding."""
+        return self.steps.unpack(self.flat_log_probs)
 
     def nll(self) -> Tensor:
         """Return the mean negative log-prob of all valid steps' actions, in nats."""

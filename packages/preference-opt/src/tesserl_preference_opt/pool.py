@@ -51,6 +51,7 @@ class SegmentPool:
         self.group = torch.cat([block.group for block in self.blocks])
         counts = torch.tensor([len(block.length) for block in self.blocks], device=self.length.device)
         self.first = counts.cumsum(0) - counts  # number of each block's first segment
+        self._row_length = _row_length(self.blocks)
 
     def __len__(self) -> int:
         return len(self.length)
@@ -90,6 +91,10 @@ class SegmentPool:
         Raises:
             ValueError: a segment is longer than ``pad_to``.
         """
+        if keys is None:
+            keys = [key for key in self.keys if not (isinstance(key, tuple) and key[0] == EXTRA)]
+        if self._row_length is not None and pad_to in (None, self._row_length):
+            return self._gather_rows(segment, keys, self._row_length)
         length = self.length[segment]
         longest = int(length.max()) if len(length) else 0
         if pad_to is not None and longest > pad_to:
@@ -97,8 +102,6 @@ class SegmentPool:
         offset = torch.arange(longest if pad_to is None else pad_to, device=length.device)
         step = torch.minimum(offset, length.unsqueeze(1) - 1)  # [n, T]
         entries: dict[NestedKey, Tensor] = {"mask": offset < length.unsqueeze(1)}
-        if keys is None:
-            keys = [key for key in self.keys if not (isinstance(key, tuple) and key[0] == EXTRA)]
         block_of = self.block_of(segment)
         for number, block in enumerate(self.blocks):
             rows = slice(None) if len(self.blocks) == 1 else (block_of == number).nonzero().squeeze(-1)
@@ -111,6 +114,15 @@ class SegmentPool:
                 else:
                     entries.setdefault(key, taken.new_empty((*step.shape, *entry.shape[1:])))[rows] = taken
         return TensorDict(entries, step.shape)
+
+    def _gather_rows(self, segment: Tensor, keys: Sequence[NestedKey], length: int) -> TensorDict:
+        """Return whole rows of a table: a third of the time of taking steps."""
+        steps, shape = self.blocks[0].steps, (len(segment), length)
+        entries: dict[NestedKey, Tensor] = {"mask": torch.ones(shape, dtype=torch.bool, device=self.length.device)}
+        for key in keys:
+            entry = steps.get(key)
+            entries[key] = entry.view(len(self), length, *entry.shape[1:]).index_select(0, segment)
+        return TensorDict(entries, shape)
 
     def set(self, key: NestedKey, values: Sequence[Tensor]) -> SegmentPool:
         """Return these segments with one more entry by the step, or another in its place.
@@ -136,3 +148,15 @@ class SegmentPool:
                 for each in self.blocks
             ]
         )
+
+
+def _row_length(blocks: Sequence[SegmentBlock]) -> int | None:
+    """Return the length of segments that are the rows of one table; None where they are not."""
+    block = blocks[0]
+    num_segments, num_steps = len(block.length), len(block.steps)
+    if len(blocks) > 1 or not num_segments or num_steps % num_segments:
+        return None
+    length = num_steps // num_segments
+    rows = torch.arange(0, num_steps, max(length, 1), device=block.start.device)
+    is_table = torch.equal(block.start, rows) and bool((block.length == length).all())
+    return length if is_table and all(each.is_contiguous() for each in block.steps.values(True, True)) else None

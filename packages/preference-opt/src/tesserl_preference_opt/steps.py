@@ -11,7 +11,7 @@ from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tesserl_preference_opt.functional import masked_mean
+from tesserl_preference_opt.functional import masked_mean, sum_log_probs
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,28 @@ class Steps:
         if self._index is not None:
             values = values.new_zeros(self.mask.numel()).index_copy(0, self._index, values)
         return values.view(self.mask.shape)
+
+    def sums(self, values: Tensor, *, discount: float) -> Tensor:
+        """Sum values over segments.
+
+        Args:
+            values: one for each step, in the shape of ``batch_size``.
+            discount: see `sum_log_probs`.
+
+        Returns:
+            ``[P]``.
+        """
+        if discount == 1 and self.valid is None:
+            return values.view(self.mask.shape).sum(dim=1)  # a fifth of the time of what follows
+        return sum_log_probs(self.unpack(values), self.valid, discount=discount)[0]
+
+    def lengths(self, *, discount: float) -> Tensor:
+        """Return the sums of the weights of the steps: without a discount the lengths of the segments, ``[P]``.
+
+        Args:
+            discount: see `sum_log_probs`.
+        """
+        return sum_log_probs(torch.zeros_like(self.mask, dtype=torch.float32), self.mask, discount=discount)[1]
 
     def elsewhere(self, values: Tensor) -> Tensor:
         """Give every step the value of a step of the next segment: the same step, counted round where it is shorter.
