@@ -303,7 +303,10 @@ def pins(session: nox.Session) -> None:
     """Write constraints.txt anew: the newest releases that all packages, extras and tools admit together."""
     session.install(*TOOLS["minimums"])
     sources = [f"packages/{name}/pyproject.toml" for name in PROJECTS]
-    groups = [option for source in sources for option in ("--group", f"{source}:test")]
+    own = [
+        f"packages/{name}/pyproject.toml:{group}" for name in PROJECTS for group in PROJECTS[name]["dependency-groups"]
+    ]
+    groups = [option for group in own for option in ("--group", group)]
     groups += [option for name in TOOLS if name != "bench-peers" for option in ("--group", f"pyproject.toml:{name}")]
     session.run(
         "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.10", "--upgrade", "--all-extras",

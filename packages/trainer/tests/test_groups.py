@@ -134,7 +134,7 @@ def test_environments_that_reset_themselves_are_refused():
 
 
 def test_a_state_cannot_be_set_in_any_environment():
-    with pytest.raises(TypeError, match=r"grpo.starts: CartPoleEnv has no state to set; .* choose starts of kind seed"):
+    with pytest.raises(TypeError, match=r"starts: CartPoleEnv has no state to set; .* choose starts of kind seed"):
         RestoredStarts(gym.make("CartPole-v1"))
 
 

@@ -65,7 +65,7 @@ class LazyGroup(click.Group):
         ),
         "pretrain": (
             "tesserl_trainer.commands.pretrain:command",
-            "Train a policy on what others did, for another run to start from.",
+            "Clone what others did, for another run to start from.",
         ),
         "collect": (
             "tesserl_trainer.commands.collect:command",

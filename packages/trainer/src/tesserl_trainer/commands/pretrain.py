@@ -132,7 +132,7 @@ def _steps(path: Path, size: int, config: RunConfig, layout: ObservationLayout, 
 DATA: dict[str, Callable[..., Draw]] = {"pairs": _pairs, "trajectories": _steps}
 
 
-@click.group(name="pretrain", help="Train a policy on what others did, for another run to start from.")
+@click.group(name="pretrain", help="Clone what others did, for another run to start from.")
 def command() -> None:
     """Has no options of its own."""
 

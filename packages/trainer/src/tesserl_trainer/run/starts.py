@@ -222,6 +222,6 @@ def _state_access(environment: Any) -> tuple[Callable[[], Any], Callable[[Any], 
 
         return lambda: (environment.data.qpos.copy(), environment.data.qvel.copy()), set_positions
     raise TypeError(
-        f"grpo.starts: {type(environment).__name__} has no state to set; it needs get_state() and set_state(state), "
+        f"starts: {type(environment).__name__} has no state to set; it needs get_state() and set_state(state), "
         "or choose starts of kind seed"
     )
