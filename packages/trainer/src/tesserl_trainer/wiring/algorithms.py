@@ -26,7 +26,7 @@ def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
     """
     network.to(device_of(config.device))
     if config.channels_last:
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs leave it out
     match config.algorithm, network:
         case "iqn", QuantileNetwork():
             return build_iqn(config, network)
