@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torchrl.modules import ProbabilisticActor
 
+import tesserl_actor_critic.divergences  # noqa: F401 - tells torch of the divergences of our distributions
 from tesserl_actor_critic.distributions import Categorical, DiagonalNormal, MultiCategorical, TanhNormal
 from tesserl_actor_critic.paths import Path, as_tuple, run_body
 from tesserl_actor_critic.spaces import ContinuousActions, DiscreteActions, read_action_space
