@@ -5,14 +5,18 @@ Shapes: ``*B`` any batch shape. A divergence is that of the whole action, in nat
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.distributions import register_kl
+from torch.distributions import kl
 
 from tesserl_actor_critic.distributions import Categorical, DiagonalNormal, MultiCategorical, TanhNormal, sum_of
 
+_register: Any = kl.register_kl  # untyped
 
-@register_kl(Categorical, Categorical)
+
+@_register(Categorical, Categorical)
 def categorical_kl(policy: Categorical, other: Categorical) -> Tensor:
     """``sum_a p(a) (log p(a) - log q(a))``, summed over action blocks.
 
@@ -27,7 +31,7 @@ def categorical_kl(policy: Categorical, other: Categorical) -> Tensor:
     return divergence.sum(dim=-1) if policy.event_shape else divergence
 
 
-@register_kl(MultiCategorical, MultiCategorical)
+@_register(MultiCategorical, MultiCategorical)
 def multi_categorical_kl(policy: MultiCategorical, other: MultiCategorical) -> Tensor:
     """Sum of the divergences of the choices, which are independent.
 
@@ -41,7 +45,7 @@ def multi_categorical_kl(policy: MultiCategorical, other: MultiCategorical) -> T
     return sum_of([_of_choice(*pair) for pair in zip(policy.log_policies, other.log_policies, strict=True)])
 
 
-@register_kl(DiagonalNormal, DiagonalNormal)
+@_register(DiagonalNormal, DiagonalNormal)
 def normal_kl(policy: DiagonalNormal, other: DiagonalNormal) -> Tensor:
     """``sum_d log(sigma_q / sigma_p) + (sigma_p^2 + (mu_p - mu_q)^2) / (2 sigma_q^2) - 1/2``.
 
@@ -57,7 +61,7 @@ def normal_kl(policy: DiagonalNormal, other: DiagonalNormal) -> Tensor:
     return 0.5 * (ratio + shift - 1 - ratio.log()).sum(dim=-1)
 
 
-@register_kl(TanhNormal, TanhNormal)
+@_register(TanhNormal, TanhNormal)
 def tanh_normal_kl(policy: TanhNormal, other: TanhNormal) -> Tensor:
     """That of the two Gaussians: squashing both into the same bounds changes nothing.
 
