@@ -93,7 +93,8 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
         if received:
             raise Interrupted(received[0], run_dir)
         journal = loop.journal
-        progress.note(f"where the time went: {journal.laps}")
+        if journal.laps.seconds:  # a run that was over already has done nothing
+            progress.note(f"where the time went: {journal.laps}")
         progress.note(f"trained {journal.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
         result = _final_evaluation(config, run_dir)
         plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
