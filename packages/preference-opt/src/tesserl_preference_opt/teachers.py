@@ -36,7 +36,7 @@ class ScriptedTeacher:
     B-Pref's thresholds are fractions of a mean return: where returns are negative they never fire. Here ``beta``,
     ``skip`` and ``equal`` are relative to a range of segment sums, so that scaling or shifting all sums changes no
     label: ``bounds``, or else the 5 and 95 % quantiles of the segments at hand. ``bounds=(0, 1)`` is B-Pref's
-        arithmetic.
+    arithmetic.
 
     Args:
         beta: inverse temperature, in units of one over the range; None prefers the larger sum for certain.

@@ -215,7 +215,8 @@ def verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what a run depends on."""
-    names = ("tesserl-trainer", "tesserl-iqn", "tesserl-nn-components", "torch", "torchrl", "tensordict", "gymnasium")
+    ours = ("trainer", "actor-critic", "grpo", "iqn", "nn-components", "preference-opt")
+    names = (*(f"tesserl-{name}" for name in ours), "torch", "torchrl", "tensordict", "gymnasium")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
