@@ -47,7 +47,8 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         self._lives_end_episodes_only = bool(options.get("life_loss_info")) and not options.get("episodic_life")
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": autoreset_mode}
-        stack, height, width, *colors = self._games.single_observation_space.shape or ()
+        shape: tuple[int, ...] = self._games.single_observation_space.shape
+        stack, height, width, *colors = shape
         self.single_observation_space = spaces.Box(0, 255, (3 * stack if colors else stack, height, width), np.uint8)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.single_action_space, self.action_space = self._games.single_action_space, self._games.action_space
