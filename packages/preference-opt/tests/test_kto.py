@@ -122,6 +122,8 @@ def test_compiles_without_a_graph_break(moved, make_segments):
 def test_wrong_arguments_are_named(make_actor, make_segments):
     with pytest.raises(ValueError, match="beta must be above 0, got 0"):
         KTOLoss(make_actor(), beta=0)
+    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\], got -0.5"):
+        KTOLoss(make_actor(), discount=-0.5)
     with pytest.raises(ValueError, match='reference_network must be "copy" or a policy, got None'):
         KTOLoss(make_actor(), reference_network=None)
     with pytest.raises(ValueError, match="a batch must have two segments or more, got 1: KL needs others' actions"):

@@ -333,6 +333,8 @@ def test_bfloat16_is_finite_and_close(kind, make_actor, make_batch):
         ({"reference_network": "frozen"}, "reference_network must be \"copy\" or a policy, got 'frozen'"),
         ({"beta": -1.0}, "beta must be above 0, got -1.0"),
         ({"value_coef": -1.0}, "value_coef must be at least 0, got -1.0"),
+        ({"discount": 1.5}, r"discount must be in \[0, 1\], got 1.5"),
+        ({"discopop_tau": 0.0}, "discopop_tau must be above 0, got 0.0"),
     ],
 )
 def test_wrong_options_are_named(options, message, make_actor):

@@ -150,7 +150,8 @@ def dies_and_is_resumed(write_config, tmp_path, capfd, kind, at):
     plan.unlink()
     assert main(["train", "--resume", str(run_dir)]) == 0, capfd.readouterr().err
     whole = tmp_path / "whole"
-    assert main(["train", str(config), "--run-dir", str(whole)]) == 0
+    patient = ["--set", f"environment.worker_timeout={PATIENCE}"]
+    assert main(["train", str(config), "--run-dir", str(whole), *patient]) == 0
     outcomes = [json.loads((Checkpoints(path).latest() / "manifest.json").read_text()) for path in (run_dir, whole)]
     assert outcomes[0]["step"] == 240
     assert outcomes[0]["files"]["networks.safetensors"] == outcomes[1]["files"]["networks.safetensors"]

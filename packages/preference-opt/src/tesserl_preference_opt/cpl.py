@@ -91,7 +91,6 @@ class CPLLoss(LossModule):
         rules = {
             "alpha must be above 0": (alpha > 0, alpha),
             "bias must be in (0, 1]": (0 < bias <= 1, bias),
-            "discount must be in [0, 1]": (0 <= discount <= 1, discount),
         }
         for rule, (holds, got) in rules.items():
             if not holds:

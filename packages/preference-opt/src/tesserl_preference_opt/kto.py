@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torchrl.objectives import LossModule
 
 from tesserl_preference_opt.functional import kto_loss
-from tesserl_preference_opt.policy import PolicyPass, action_key, action_log_probs, check_actor
+from tesserl_preference_opt.policy import PolicyPass, action_key, action_log_probs, check_actor, check_added_terms
 from tesserl_preference_opt.reference import ReferencePolicy, reference_source
 from tesserl_preference_opt.steps import Segments, Steps, get_entry, read_pairs, read_segments
 
@@ -94,6 +94,7 @@ class KTOLoss(LossModule):
         self.entropy_coef = entropy_coef
         if not beta > 0:
             raise ValueError(f"beta must be above 0, got {beta}")
+        check_added_terms(self)
         self.reference = ReferencePolicy(
             reference_source(actor_network, reference_network),
             sync_interval=reference_sync_interval,

@@ -274,6 +274,8 @@ class PreferenceLoss(LossModule):
             raise ValueError(
                 f"label_smoothing is read by {', '.join(SMOOTHED_LOSS_TYPES)}, got it for {', '.join(self.loss_types)}"
             )
+        if not self.discopop_tau > 0:
+            raise ValueError(f"discopop_tau must be above 0, got {self.discopop_tau}")
         check_added_terms(self)
 
     def _forward_value_estimator_keys(self, **_: Any) -> None:

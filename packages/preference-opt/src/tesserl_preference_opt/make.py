@@ -36,7 +36,7 @@ def make_pairs(
     Args:
         pool: what `cut_segments` returned.
         num_pairs: how many; None for all that there are (of ranked segments: all comparisons).
-        discount: weight of a step by that of the step before, in [0, 1].
+        discount: weight of a step by that of the step before in a score, in [0, 1]; a teacher has its own.
         min_margin: least difference of scores, in their units, at least 0.
         ties: whether pairs of equal score (to the teacher: of equal sums) are dropped or kept with label 0.5.
         teacher: judges the scores by the step; None prefers the larger score.

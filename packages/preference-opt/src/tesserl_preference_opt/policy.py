@@ -32,15 +32,17 @@ def check_actor(actor_network: nn.Module) -> None:
 
 
 def check_added_terms(loss_module: Any) -> None:
-    """Refuse coefficients that are out of range, and a value loss without a value.
+    """Refuse a discount and coefficients that are out of range, and a value loss without a value.
 
     Args:
-        loss_module: see `PolicyPass.add_terms`.
+        loss_module: see `PolicyPass.add_terms`; has a ``discount`` too.
 
     Raises:
         TypeError: nothing yields a value.
-        ValueError: ``value_coef`` is negative, or there is a critic that nothing would train.
+        ValueError: one of them is out of its range, or there is a critic that nothing would train.
     """
+    if not 0 <= loss_module.discount <= 1:
+        raise ValueError(f"discount must be in [0, 1], got {loss_module.discount}")
     if loss_module.value_coef < 0:
         raise ValueError(f"value_coef must be at least 0, got {loss_module.value_coef}")
     actor_network, critic_network = loss_module.actor_network, loss_module.critic_network
