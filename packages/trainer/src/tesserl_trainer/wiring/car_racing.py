@@ -37,7 +37,7 @@ class CarRacing(car_racing.CarRacing):
     def _render_road(self, zoom: float, translation: Any, angle: float) -> None:
         if self._road is not self.road_poly:
             self._road = self.road_poly
-            # the colors of a tile are an array that turns into another color where the car has been
+            # the colour of a tile is an array, which changes where the car has been
             self._shapes = [*((square, self.grass_color) for square in _grass()), *self.road_poly]
             self._corners = np.array([shape for shape, _ in self._shapes])
         surface: Any = self.surf
