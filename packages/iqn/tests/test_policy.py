@@ -8,10 +8,11 @@ import pytest
 import torch
 from tensordict import TensorDict
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from tesserl_iqn import QuantileNetwork, QuantilePolicy
-from tesserl_nn_components import VectorEncoder
+from tesserl_nn_components import SpectralConv2d, VectorEncoder
 
 DUELING = json.loads((Path(__file__).parent / "vectors" / "dueling.json").read_text())["quantile"]
 
@@ -216,3 +217,82 @@ def test_exploration_out_of_range_is_refused_when_it_is_used(name, value, messag
 def test_a_network_of_another_kind_is_refused():
     with pytest.raises(TypeError, match="network must be a QuantileNetwork"):
         QuantilePolicy(nn.Linear(5, 3))
+
+
+def test_blocks_explore_all_at_once_where_one_coin_is_thrown_for_all():
+    act = QuantilePolicy(
+        Arms(num_blocks=3),
+        tau_sampling="midpoints",
+        epsilon=0.5,
+        explore_per_block=False,
+        generator=torch.Generator().manual_seed(1),
+    )
+    explored = act.act(torch.ones(20_000, 1)) != torch.tensor([1, 0, 1])
+    torch.testing.assert_close(explored.float().mean(dim=0), torch.full((3,), 0.25), rtol=0, atol=0.012)
+    both = (explored[:, 0] & explored[:, 1]).float().mean().item()
+    assert both == pytest.approx(0.5 * 0.25, abs=0.008)
+    act.epsilon = torch.tensor([0.0, 1.0]).expand(5_000, 2)
+    explored = act.act(torch.ones(5_000, 2, 1)) != torch.tensor([1, 0, 1])
+    assert not explored[:, 0].any()
+    assert explored[:, 1].float().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("blocks", [None, 3])
+def test_greedy_actions_are_marked_whether_drawn_or_not(blocks):
+    act = QuantilePolicy(
+        Arms(num_blocks=blocks), tau_sampling="midpoints", epsilon=0.5, mark_greedy=True, generator=torch.Generator()
+    )
+    best = torch.tensor(1) if blocks is None else torch.tensor([1, 0, 1])
+    action = act.act(torch.ones(1_000, 1))
+    greedy = action == best if blocks is None else (action == best).all(dim=-1)
+    assert torch.equal(act.last_greedy, greedy)
+    assert 0.1 < greedy.float().mean() < 0.9
+    written = act(TensorDict({"observation": torch.ones(7, 1)}, [7]))
+    assert torch.equal(written["greedy"], act.last_greedy)
+    assert written["greedy"].shape == (7,)
+    act.epsilon, act.temperature = 0.0, 10.0
+    assert not act.act(torch.ones(1_000, 1)).equal(best.expand(1_000, *best.shape))
+    assert not act.last_greedy.all()
+    with act.greedy():
+        act.act(torch.ones(1_000, 1))
+    assert act.last_greedy.all()
+
+
+def test_nothing_is_marked_unless_asked_for():
+    act = policy(epsilon=0.5)
+    assert "greedy" not in act(TensorDict({"observation": torch.ones(7, 5)}, [7]))
+    assert act.last_greedy is None
+
+
+class Image(nn.Module):
+    in_keys, out_features = ("pixels",), 4
+
+    def __init__(self, convolution):
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, pixels):
+        return self.convolution(pixels).mean(dim=(-1, -2))
+
+
+@pytest.mark.parametrize("kind", ["ours", "parametrization"])
+def test_power_iterations_are_made_in_learning_only(kind):
+    convolution = SpectralConv2d(3, 4, 3) if kind == "ours" else spectral_norm(nn.Conv2d(3, 4, 3))
+    network = QuantileNetwork(Image(convolution), 3, hidden_sizes=(5,))
+    act, pixels = QuantilePolicy(network), torch.rand(2, 3, 6, 6)
+    with torch.no_grad():
+        weight = convolution.weight if kind == "ours" else convolution.parametrizations.weight.original
+        weight.mul_(torch.rand(1, 3, 1, 1))  # the vectors do not fit any more
+
+    def vectors():
+        return [buffer.clone() for buffer in network.buffers()]
+
+    before = vectors()
+    act.act(pixels)
+    act(TensorDict({"pixels": pixels}, [2]))
+    with act.greedy():
+        act.act(pixels)
+    assert all(map(torch.equal, vectors(), before))
+    assert all(module.training for module in network.modules())
+    network(pixels, taus=torch.rand(2, 8))
+    assert not all(map(torch.equal, vectors(), before))

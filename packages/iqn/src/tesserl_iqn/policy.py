@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import ParametrizationList
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from tesserl_iqn.functional import RiskKind, TauSampling, check_risk, check_tau_sampling, distort_taus, sample_taus
 from tesserl_iqn.network import QuantileNetwork, unwrap_network
-from tesserl_nn_components import NoisyLinear
+from tesserl_nn_components import NoisyLinear, SpectralConv2d
 
 
 class QuantilePolicy(TensorDictModuleBase):
@@ -23,12 +24,18 @@ class QuantilePolicy(TensorDictModuleBase):
 
     The kinds of exploration add up: noise drawn anew at each call (NoisyNets, Fortunato et al. 2018), Boltzmann
     (``softmax(action_value / temperature)``, as M-IQN acts), and last epsilon-greedy. With action blocks each block
-    explores on its own. ``epsilon`` and ``temperature`` are attributes to be assigned at any time.
+    explores on its own, or all of them at once (``explore_per_block``). ``epsilon`` and ``temperature`` are attributes
+    to be assigned at any time.
 
     `act` takes and returns plain tensors. Called as a module it reads a TensorDict and writes ``action_value``
     ``[*B, (N,) A]``, ``action`` and ``chosen_action_value`` ``[*B, 1]`` (the mean over blocks), for torchrl's
     collectors; under ``set_exploration_type(ExplorationType.DETERMINISTIC)`` it acts as in `greedy`. Neither keeps a
-    graph.
+    graph. With ``mark_greedy`` a call leaves in ``last_greedy`` (``[*B]``, bool) which actions were the best ones,
+    drawn at random or not, in all their blocks; in a TensorDict that is ``greedy``. `NStepWindow` may end its windows
+    before the others.
+
+    Power iterations of spectral norm belong to learning: layers that the network has when the policy is built make
+    none here, in training mode either.
 
     Evaluate inside ``with policy.greedy():``, which leaves training as it was, or with a policy around a copy of the
     network.
@@ -42,6 +49,9 @@ class QuantilePolicy(TensorDictModuleBase):
         epsilon: probability of a uniformly random action, in [0, 1]; a number or one for each observation, ``[*B]``.
         temperature: Boltzmann temperature, in reward units, at least 0; 0 chooses the best action.
         redraw_noise: whether each call draws new noise in noisy layers, one draw for the whole batch.
+        explore_per_block: whether epsilon's coin is thrown for each action block; False throws one for all blocks of an
+            observation, which then are uniformly random, each on its own, or none is.
+        mark_greedy: whether to tell which actions were greedy.
         action_space: how actions are written into a TensorDict: ``"categorical"`` ``[*B]`` or ``[*B, N]``, or
             ``"one_hot"`` ``[*B, A]`` or ``[*B, N * A]``. `act` returns categories.
         generator: source of randomness of everything drawn here; default: torch's global one.
@@ -61,6 +71,8 @@ class QuantilePolicy(TensorDictModuleBase):
         epsilon: float | Tensor = 0.0,
         temperature: float = 0.0,
         redraw_noise: bool = True,
+        explore_per_block: bool = True,
+        mark_greedy: bool = False,
         action_space: Literal["categorical", "one_hot"] = "categorical",
         generator: torch.Generator | None = None,
     ) -> None:
@@ -73,14 +85,19 @@ class QuantilePolicy(TensorDictModuleBase):
         self.network, observation_keys = unwrap_network(network)
         self.in_keys: list[NestedKey] = observation_keys
         self.out_keys: list[NestedKey] = ["action_value", "action", "chosen_action_value"]
+        self.out_keys += ["greedy"] if mark_greedy else []
         self.num_taus = num_taus
         self.tau_sampling: TauSampling = tau_sampling
         self.risk = risk
         self.epsilon = epsilon
         self.temperature = temperature
         self.redraw_noise = redraw_noise
+        self.explore_per_block = explore_per_block
+        self.mark_greedy = mark_greedy
+        self.last_greedy: Tensor | None = None
         self.action_space = action_space
         self.generator = generator
+        self._spectral_layers = tuple(_spectral_layers(self.network))
 
     @torch.no_grad()
     def act(self, *inputs: Tensor) -> Tensor:
@@ -123,6 +140,8 @@ class QuantilePolicy(TensorDictModuleBase):
         tensordict.set("action_value", value)
         tensordict.set("action", action)
         tensordict.set("chosen_action_value", chosen_value)
+        if self.mark_greedy:
+            tensordict.set("greedy", self.last_greedy)
         return tensordict
 
     def action_value(self, *inputs: Tensor) -> Tensor:
@@ -178,12 +197,26 @@ class QuantilePolicy(TensorDictModuleBase):
     def _redraw_and_evaluate(self, *inputs: Tensor) -> Tensor:
         if self.redraw_noise:
             self.network.reset_noise(self.generator)
-        return self.action_value(*inputs)
+        modes = [layer.training for layer in self._spectral_layers]
+        for layer in self._spectral_layers:
+            layer.training = False
+        try:
+            return self.action_value(*inputs)
+        finally:
+            for layer, mode in zip(self._spectral_layers, modes, strict=True):
+                layer.training = mode
 
     def _choose(self, value: Tensor) -> Tensor:
-        """Return categories for values ``[*B, (N,) A]``."""
+        """Return categories for values ``[*B, (N,) A]``, and note which are greedy."""
         if self.temperature < 0:
             raise ValueError(f"temperature must be at least 0, got {self.temperature}; 0 chooses the best action")
+        action = self._explore(value)
+        if self.mark_greedy:
+            greedy = action == value.argmax(dim=-1)
+            self.last_greedy = greedy if self.network.num_blocks is None else greedy.all(dim=-1)
+        return action
+
+    def _explore(self, value: Tensor) -> Tensor:
         if self.temperature > 0:
             # the largest of logits plus Gumbel noise is a draw from their softmax; -log of an exponential is Gumbel
             exponential = torch.empty_like(value).exponential_(generator=self.generator)
@@ -196,6 +229,17 @@ class QuantilePolicy(TensorDictModuleBase):
             return action
         elif not 0 < epsilon <= 1:
             raise ValueError(f"epsilon must be in [0, 1], got {epsilon}")
-        draw = torch.rand(action.shape, generator=self.generator, device=action.device)
+        one_coin = self.network.num_blocks is not None and not self.explore_per_block
+        coins = (*action.shape[:-1], 1) if one_coin else action.shape
+        draw = torch.rand(coins, generator=self.generator, device=action.device)
         uniform = torch.randint(self.network.num_actions, action.shape, generator=self.generator, device=action.device)
         return torch.where(draw < epsilon, uniform, action)
+
+
+def _spectral_layers(network: nn.Module) -> Iterator[nn.Module]:
+    """The modules that make a power iteration in training mode: ours, and whatever parametrizes a weight in torch."""
+    for module in network.modules():
+        if isinstance(module, SpectralConv2d):
+            yield module
+        elif isinstance(module, ParametrizationList):
+            yield from module.children()
