@@ -103,6 +103,13 @@ def test_workers_that_have_nothing_to_complain_of_close_quietly(alive):
     close(environments, failed=False)
 
 
+def test_workers_that_are_ended_at_once_say_nothing(alive, capfd):
+    environments = make(None, None)
+    environments.reset()
+    close(environments, failed=True)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_worker_may_take_its_time_for_every_step_that_it_replays():
     environments = make(None, None)
     seen = []

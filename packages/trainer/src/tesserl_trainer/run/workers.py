@@ -71,6 +71,8 @@ class WorkerEnvironments(AsyncVectorEnv):
             WorkerError: a worker could not close its environment, or not in time.
         """
         patience = 0.0 if terminate or self._state is not AsyncState.DEFAULT else self.timeout
+        if not patience:
+            _end(self.processes, patience)  # before the pipes: a worker that finds its pipe closed shows a traceback
         try:
             if patience:
                 for pipe in self.parent_pipes:
