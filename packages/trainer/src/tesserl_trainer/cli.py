@@ -55,6 +55,10 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.train:command",
             "Train from a YAML file, or continue a run with --resume.",
         ),
+        "sweep": (
+            "tesserl_trainer.commands.sweep:command",
+            "Train seeds x variants x tasks from one file.",
+        ),
         "eval": (
             "tesserl_trainer.commands.evaluate:command",
             "Play a trained policy and print its returns as JSON.",

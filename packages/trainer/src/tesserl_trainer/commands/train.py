@@ -21,6 +21,7 @@ from tesserl_trainer.run.files import write_json, write_text
 from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.state import seed_generators
+from tesserl_trainer.run.sweep import LOG
 
 CHANGEABLE = ("checkpoint", "evaluation", "logging", "total_steps")
 """What may differ when a run is resumed: nothing that its state depends on."""
@@ -158,7 +159,7 @@ def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Path:
 
 
 def _taken(path: Path) -> bool:
-    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+    return path.exists() and (not path.is_dir() or any(found.name != LOG for found in path.iterdir()))
 
 
 @click.command(name="train", help="Train from a YAML file, or continue a run with --resume.")

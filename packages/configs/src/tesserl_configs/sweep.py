@@ -1,0 +1,256 @@
+"""Sweeps: one YAML file that stands for many runs, seeds x variants (x tasks)."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from tesserl_configs.base import Block, NonNegativeInt
+from tesserl_configs.document import Document, ancestors
+from tesserl_configs.errors import ConfigError
+from tesserl_configs.loader import load_config, read_document
+from tesserl_configs.messages import TYPES
+from tesserl_configs.schema import RunConfig
+
+NAME_PATTERN = r"^\w[\w.+-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+OWN_KEYS = {"seed": "seeds", "name": "name"}
+"""Keys of a run that the sweep sets itself, and the key of the sweep that says how."""
+
+
+class SweepConfig(Block):
+    """The file of a sweep; every run of it is one file of a run with some keys changed."""
+
+    name: Name | None = Field(default=None, description="Name of the sweep and of its directory; null: the file's.")
+    config: str | None = Field(
+        default=None,
+        min_length=1,
+        description=(
+            "File that the runs start from, relative to the file of the sweep; {task} and {variant} stand for the "
+            "names. A task or a variant may name another one."
+        ),
+    )
+    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1, description="Seeds of each variant, >= 0, all different.")
+    tasks: dict[Name, dict[str, Any] | None] = Field(
+        default_factory=dict, description="Name -> keys of a run to change, dotted as for --set; may hold `config`."
+    )
+    variants: dict[Name, dict[str, Any] | None] = Field(
+        min_length=1,
+        description=(
+            "Name -> keys of a run to change, after those of the task; may hold `config`, and `tasks`, the names of "
+            "the tasks it is for (default: all)."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    task: str | None
+    variant: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def path(self) -> Path:
+        """Where it lives below the sweep's directory."""
+        return Path(self.task or "", self.variant, f"seed-{self.seed}")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs of a sweep: tasks in their order, in each the seeds, in each the variants.
+
+    A sweep that is stopped half-way has every variant at the first seeds.
+    """
+
+    name: str
+    runs: tuple[SweepRun, ...]
+
+
+@dataclass(frozen=True)
+class _Change:
+    """One key of a run that a task, a variant or the command line sets."""
+
+    override: str
+    place: str
+
+    @property
+    def key(self) -> str:
+        return self.override.partition("=")[0].strip()
+
+
+def load_sweep(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    name: str | None = None,
+    tasks: Iterable[str] = (),
+    variants: Iterable[str] = (),
+) -> Sweep:
+    """Reads a sweep and every run of it.
+
+    Args:
+        path: a YAML file, see ``SweepConfig``.
+        overrides: ``a.b=value`` each, for every run, after the changes of its task and its variant.
+        name: of the sweep, in place of the file's.
+        tasks: names of the tasks to keep; none means all.
+        variants: names of the variants to keep; none means all.
+
+    Returns:
+        The runs, validated.
+
+    Raises:
+        ConfigError: the file or a run of it is wrong; every problem has its place.
+    """
+    path, overrides = Path(path), tuple(overrides)
+    document = read_document(path)
+    sweep = _validated(path, document)
+    tasks, variants = tuple(tasks), tuple(variants)
+    problems = [*_unknown("--task", tasks, sweep.tasks), *_unknown("--variant", variants, sweep.variants)]
+    problems += _refused_keys(path, document, sweep)
+    if problems:
+        raise ConfigError(*problems)
+    name = name or sweep.name or path.stem
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(f"{path}: a name is letters, digits and _ . + -, as it becomes a directory; got {name!r}")
+    runs: list[SweepRun] = []
+    for task in [task for task in sweep.tasks or (None,) if not tasks or task in tasks]:
+        configs: dict[str, RunConfig] = {}
+        for variant in [variant for variant in sweep.variants if not variants or variant in variants]:
+            if task is not None and task not in ((sweep.variants[variant] or {}).get("tasks") or sweep.tasks):
+                continue
+            try:
+                config = _load_run(path, document, sweep, task, variant, overrides)
+            except ConfigError as error:
+                problems += error.messages
+                continue
+            full_name = "-".join(part for part in (name, task, variant) if part)
+            configs[variant] = config.model_copy(update={"name": full_name})
+        runs += [
+            SweepRun(task, variant, seed, config.model_copy(update={"seed": seed}))
+            for seed in sweep.seeds
+            for variant, config in configs.items()
+        ]
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+    if not runs:
+        raise ConfigError(f"{path}: no run is left: none of the variants {', '.join(variants)} is for these tasks")
+    return Sweep(name, tuple(runs))
+
+
+def _validated(path: Path, document: Document) -> SweepConfig:
+    problems = [f"{path}:{error.line}: {error}" for error in document.errors]
+    try:
+        sweep = SweepConfig.model_validate(document.data)
+    except ValidationError as error:
+        problems += [_message(path, document, details) for details in error.errors(include_url=False)]
+    else:
+        if len(set(sweep.seeds)) < len(sweep.seeds):
+            problems.append(f"{_place(path, document, 'seeds')}: a seed stands twice; every run has its own")
+    if problems:
+        raise ConfigError(*problems)
+    return sweep
+
+
+def _message(path: Path, document: Document, details: Mapping[str, Any]) -> str:
+    *above, last = (str(part) for part in details["loc"] if part != "[key]")
+    key, kind, context = ".".join([*above, last]), details["type"], details.get("ctx", {})
+    field = SweepConfig.model_fields.get(above[0] if above else last)
+    meaning = f"; {field.description}" if field and field.description else ""
+    got = json.dumps(details["input"], default=str)[:60]
+    if kind == "extra_forbidden":
+        text = f"unknown key{_nearest(last, SweepConfig.model_fields)}"
+    elif kind == "missing":
+        text = f"missing{meaning}"
+    elif kind == "string_pattern_mismatch":
+        text = f"a name is letters, digits and _ . + -, as it becomes a directory; got {got}"
+    elif kind in ("too_short", "string_too_short"):
+        text = f"is empty{meaning}"
+    elif kind == "greater_than_equal":
+        text = f"expected a value >= {context['ge']}, got {got}"
+    else:
+        text = f"expected {TYPES.get(kind, 'another value')}, got {got}{meaning}"
+    return f"{_place(path, document, key)}: {text}"
+
+
+def _refused_keys(path: Path, document: Document, sweep: SweepConfig) -> Iterator[str]:
+    """Keys of tasks and variants that are the sweep's own business, and variants for tasks that do not exist."""
+    for block, entries in (("tasks", sweep.tasks), ("variants", sweep.variants)):
+        for name, changes in entries.items():
+            for key in changes or {}:
+                if key in OWN_KEYS:
+                    place = _place(path, document, f"{block}.{name}.{key}")
+                    yield f"{place}: every run has its own; say it in {OWN_KEYS[key]} of the sweep"
+    for name, changes in sweep.variants.items():
+        if (wanted := (changes or {}).get("tasks")) is None:
+            continue
+        place = _place(path, document, f"variants.{name}.tasks")
+        if not isinstance(wanted, list) or not wanted:
+            yield f"{place}: expected a list of tasks, got {json.dumps(wanted)}"
+        else:
+            yield from (problem for task in wanted for problem in _unknown(place, (str(task),), sweep.tasks))
+
+
+def _unknown(place: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    known = tuple(known)
+    return [
+        f"{place}: there is no {name}{_nearest(name, known) or '; there are: ' + (', '.join(known) or 'none')}"
+        for name in names
+        if name not in known
+    ]
+
+
+def _load_run(
+    path: Path, document: Document, sweep: SweepConfig, task: str | None, variant: str, overrides: tuple[str, ...]
+) -> RunConfig:
+    """One variant on one task; problems are placed where the sweep's file, or the command line, says the key."""
+    base, base_place, changes = sweep.config, "config", []
+    for block, name, entries in (("tasks", task, sweep.tasks), ("variants", variant, sweep.variants)):
+        for key, value in ((entries.get(name) if name else None) or {}).items():
+            place = f"{block}.{name}.{key}"
+            if key == "config":
+                base, base_place = value, place
+            elif (block, key) != ("variants", "tasks"):
+                line = document.lines.get(place)
+                changes.append(_Change(f"{key}={json.dumps(value)}", f"{path}:{line}: {block}.{name}"))
+    changes += [_Change(override, f"--set {override.partition('=')[0]}") for override in overrides]
+    where = _place(path, document, base_place)
+    if not isinstance(base, str) or (task is None and "{task}" in base):
+        wanted = "a file that the runs start from" if not isinstance(base, str) else "no {task}, as there are no tasks"
+        raise ConfigError(f"{where}: expected {wanted}, got {json.dumps(base)} for the variant {variant}")
+    file = path.parent / base.replace("{task}", task or "").replace("{variant}", variant)
+    if not file.is_file():
+        raise ConfigError(f"{where}: there is no file {file}; paths are relative to the file of the sweep")
+    try:
+        return load_config(file, [change.override for change in changes])
+    except ConfigError as error:
+        raise ConfigError(*(_replaced(message, changes) for message in error.messages)) from error
+
+
+def _replaced(message: str, changes: Iterable[_Change]) -> str:
+    """A message of ``load_config`` about ``--set KEY``, with the place that set the key; the last one did."""
+    found = message
+    for change in changes:
+        for start in (f"--set {change.key}: ", f"--set {change.override}: "):
+            if message.startswith(start):
+                found = f"{change.place}: {message.removeprefix(start)}"
+    return found
+
+
+def _place(path: Path, document: Document, key: str) -> str:
+    line = next((document.lines[above] for above in ancestors(key) if above in document.lines), None)
+    return f"{path}:{line}: {key}" if line else f"{path}: {key}"
+
+
+def _nearest(name: str, legal: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(legal), n=1)
+    return f"; did you mean {found[0]}?" if found else ""

@@ -1,0 +1,214 @@
+"""``tesserl sweep``: seeds x variants x tasks from one file, each run in a process of its own."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
+from tesserl_configs.diff import diff_configs
+from tesserl_configs.sweep import Sweep, SweepRun, load_sweep
+from tesserl_trainer.run.files import write_text
+from tesserl_trainer.run.sweep import LOG, Ended, Job, SweepError, locked, run_jobs
+
+
+def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: float = 60.0) -> Path:
+    """Trains what is not trained yet.
+
+    Args:
+        sweep: the runs.
+        runs_dir: the sweep's directory is made below it.
+        num_parallel: runs at a time, at least 1.
+        stop_timeout: seconds that runs have to write a checkpoint in when the sweep is stopped.
+
+    Returns:
+        The sweep's directory.
+
+    Raises:
+        ConfigError: a run there was made with another configuration.
+        SweepError: another sweep is at work there, or runs failed; the others have been trained.
+        SweepStopped: SIGINT or SIGTERM; what was running has a checkpoint.
+    """
+    directory = runs_dir / sweep.name
+    with locked(directory) as lock:
+        refuse_others(sweep, directory)
+        todo = [run for run in sweep.runs if state_of(directory / run.path) != "finished"]
+        check_networks(todo)
+        report = _Report(len(sweep.runs), len(sweep.runs) - len(todo))
+        jobs = [_job(run, directory) for run in todo]
+        stopped = run_jobs(
+            jobs,
+            num_parallel=num_parallel,
+            lock=lock,
+            on_end=report.ended,
+            on_note=report.note,
+            stop_timeout=stop_timeout,
+        )
+    if stopped is not None:
+        raise SweepStopped(stopped, directory, report.num_finished, len(sweep.runs))
+    if report.failed:
+        raise SweepError(
+            f"{len(report.failed)} of {len(sweep.runs)} runs failed; the others are trained. The same command tries "
+            "them again from their last checkpoints:\n" + "\n".join(map(_failure, report.failed))
+        )
+    return directory
+
+
+class SweepStopped(Exception):  # noqa: N818 - not an error: the sweep was asked to stop, and did
+    """A signal stopped the sweep."""
+
+    def __init__(self, signum: int, directory: Path, num_finished: int, num_runs: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name} with {num_finished} of {num_runs} runs in {directory} finished; "
+            "the same command continues them"
+        )
+        self.exit_code = 128 + signum
+
+
+def state_of(run_dir: Path) -> str:
+    """``finished``; ``started``, with a checkpoint to continue from; or ``new``."""
+    if (run_dir / "evaluation.json").is_file():  # the last thing that a run writes
+        return "finished"
+    return "started" if (run_dir / "checkpoints" / "latest.json").is_file() else "new"
+
+
+def refuse_others(sweep: Sweep, directory: Path) -> None:
+    """Makes sure that what is in the directory belongs to this sweep.
+
+    Raises:
+        ConfigError: runs there were made with other configurations.
+    """
+    problems = []
+    for run in sweep.runs:
+        path = directory / run.path
+        if state_of(path) == "new":
+            continue
+        there = load_config(path / "config.yaml").model_copy(update={"name": run.config.name})
+        if changes := [f"{key} {left!r} there, {right!r} here" for key, left, right in diff_configs(there, run.config)]:
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            problems.append(f"{path}: made with another configuration: {'; '.join(changes[:3])}{more}")
+    if problems:
+        raise ConfigError(*problems, "remove these runs, or give this sweep another directory with --name or --runs")
+
+
+def check_networks(runs: Iterable[SweepRun]) -> None:
+    """Makes the task of every variant once, and its network without memory for the weights.
+
+    Raises:
+        ConfigError: a variant does not fit its task, or the task cannot be made here.
+    """
+    import torch  # with the environments and all networks: not before the files have been found to be right
+
+    from tesserl_trainer.wiring.environments import make_environments
+    from tesserl_trainer.wiring.networks import build_network
+
+    problems = []
+    for run in {run.path.parent: run for run in runs}.values():
+        try:
+            environments = make_environments(run.config.environment, 1, evaluation=True)
+            try:
+                spaces = environments.single_observation_space, environments.single_action_space
+            finally:
+                environments.close()
+            with torch.device("meta"):
+                build_network(run.config, *spaces)
+        except ValueError as error:
+            problems += [f"{run.path.parent}: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def default_parallel(configs: Iterable[RunConfig]) -> int:
+    """How many runs fit on the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(config.num_threads for config in configs))
+
+
+def _job(run: SweepRun, directory: Path) -> Job:
+    """The process of a run; its configuration is stored now, so that later edits of the file change nothing."""
+    path, name = directory / run.path, str(run.path)
+    if state_of(path) == "started":
+        return Job(name, ("train", "--resume", str(path)), path)
+    for left in path.glob("*"):  # of a run that ended before its first checkpoint
+        if left.name != LOG:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    file = directory / "configs" / f"{'-'.join(run.path.parts[:-1])}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, dump_config(run.config.model_copy(update={"seed": 1})))
+    return Job(name, ("train", str(file), "--set", f"seed={run.seed}", "--run-dir", str(path)), path)
+
+
+class _Report:
+    """Says what becomes of the runs, a line for each, on standard error."""
+
+    def __init__(self, num_runs: int, num_finished: int) -> None:
+        self.num_finished, self.failed = num_finished, list[Ended]()
+        self._num_runs = num_runs
+        self._console = Console(file=sys.stderr, highlight=False)
+        if num_finished:
+            self.note(f"{num_finished} of {num_runs} runs are finished already")
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def ended(self, ended: Ended) -> None:
+        name, seconds = ended.job.name, f"{ended.seconds:,.0f} s"
+        if state_of(ended.job.directory) == "finished" and ended.code == 0:
+            self.num_finished += 1
+            result = json.loads((ended.job.directory / "evaluation.json").read_text(encoding="utf-8"))
+            score = f"return {result['return_mean']:.1f} ± {result['return_std']:.1f}"
+            self.note(f"[{self.num_finished}/{self._num_runs}] {name}: {score}, {seconds}")
+        elif ended.code in (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL):
+            self.note(f"{name}: stopped after {seconds}")
+        else:
+            self.failed.append(ended)
+            self.note(f"{name}: failed after {seconds}")
+
+
+def _failure(ended: Ended) -> str:
+    lines = ended.job.log.read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line for line in lines if line.strip() and "tesserl --debug" not in line]
+    return f"  {ended.job.name}: exit code {ended.code}: {said[-1] if said else 'no output'}\n    log: {ended.job.log}"
+
+
+@click.command(name="sweep", help="Train seeds x variants x tasks from one file, each run in a process of its own.")
+@click.argument("file", metavar="SWEEP", type=click.Path(path_type=Path))
+@click.option(
+    "--jobs", "num_parallel", type=click.IntRange(min=1), help="Runs at a time. Default: cores / num_threads."
+)
+@click.option("--runs", "runs_dir", default="runs", show_default=True, type=click.Path(path_type=Path), help="Parent.")
+@click.option("--name", help="Name of the sweep and its directory, in place of the file's.")
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be repeated.")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Check every run, print what would be done, start nothing.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of every run; repeatable.")
+def command(
+    file: Path,
+    num_parallel: int | None,
+    runs_dir: Path,
+    name: str | None,
+    tasks: Sequence[str],
+    variants: Sequence[str],
+    dry_run: bool,
+    overrides: Sequence[str],
+) -> None:
+    """Trains; prints the sweep's directory."""
+    loaded = load_sweep(file, overrides, name=name, tasks=tasks, variants=variants)
+    num_parallel = num_parallel or default_parallel(run.config for run in loaded.runs)
+    if not dry_run:
+        click.echo(run_sweep(loaded, runs_dir, num_parallel=num_parallel))
+        return
+    directory = runs_dir / loaded.name
+    refuse_others(loaded, directory)
+    check_networks(loaded.runs)
+    states = [state_of(directory / run.path) for run in loaded.runs]
+    for run, state in zip(loaded.runs, states, strict=True):
+        click.echo(f"{run.path}: {state}, {run.config.total_steps:,} steps")
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "started", "new"))
+    click.echo(f"{len(loaded.runs)} runs in {directory}, {num_parallel} at a time: {counts}", err=True)

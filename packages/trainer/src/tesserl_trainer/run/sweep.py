@@ -1,0 +1,187 @@
+"""Many runs on one machine: a process for each, at most so many at a time, none lost to another one's failure."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+LOG = "train.log"
+"""File in a run's directory that has what its process wrote to stdout and stderr."""
+
+POLL = 0.1
+"""Seconds between two looks at the processes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that is to be started.
+
+    Args:
+        name: what a person calls it.
+        arguments: of ``tesserl``.
+        directory: of the run.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    directory: Path
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return self.directory / LOG
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended: its run, exit code and seconds."""
+
+    job: Job
+    code: int
+    seconds: float
+
+
+class SweepError(RuntimeError):
+    """A sweep that cannot be run here now."""
+
+    exit_code = 1
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[int]:
+    """Keeps every other sweep out of a directory.
+
+    Args:
+        directory: of the sweep; made if it is not there.
+
+    Yields:
+        The open lock. Runs inherit it, so that those of a sweep that was killed hold it until they have ended.
+
+    Raises:
+        SweepError: another sweep is at work there.
+    """
+    import fcntl  # not on Windows, where all but sweeps works
+
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / ".lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+            raise SweepError(
+                f"{directory}: a sweep is at work here (process {owner}, or runs that it left behind when it was "
+                "killed); wait for it, stop it, or choose another directory with --runs or --name"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    num_parallel: int,
+    lock: int,
+    on_end: Callable[[Ended], None],
+    on_note: Callable[[str], None],
+    stop_timeout: float = 60.0,
+) -> int | None:
+    """Runs all jobs.
+
+    The first SIGINT or SIGTERM asks every run to stop, which writes a checkpoint; what has not stopped in time, or at a
+    second signal, is named and killed.
+
+    Args:
+        jobs: started in this order.
+        num_parallel: processes at a time, at least 1.
+        lock: the descriptor of ``locked``.
+        on_end: told of every process that ends.
+        on_note: told of what a person should know.
+        stop_timeout: seconds that runs have to stop in.
+
+    Returns:
+        The signal that stopped it; None where all jobs have been run.
+    """
+    waiting, running = deque(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
+    with _signals() as received:
+        try:
+            while running or (waiting and not received):
+                while waiting and len(running) < num_parallel and not received:
+                    job = waiting.popleft()
+                    running[_start(job, lock)] = (job, time.monotonic())
+                if received:
+                    on_note(f"stopping {len(running)} runs; they write a checkpoint, up to {stop_timeout:g} s")
+                    _stop(running, received, on_note, stop_timeout)
+                _reap(running, on_end)
+                time.sleep(POLL if running else 0)
+        finally:  # whatever went wrong here: no process is left behind
+            if running:
+                _stop(running, received, on_note, stop_timeout)
+    return received[0] if received else None
+
+
+def _start(job: Job, lock: int) -> subprocess.Popen[bytes]:
+    """Starts a process in a session of its own: Ctrl-C of the terminal is ours to pass on, once."""
+    job.directory.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - our own command
+            (sys.executable, "-m", "tesserl_trainer.cli", *job.arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+
+
+def _reap(running: dict[subprocess.Popen[bytes], tuple[Job, float]], on_end: Callable[[Ended], None]) -> None:
+    for process in [process for process in running if process.poll() is not None]:
+        job, began = running.pop(process)
+        on_end(Ended(job, int(process.returncode), time.monotonic() - began))
+
+
+def _stop(
+    running: dict[subprocess.Popen[bytes], tuple[Job, float]],
+    received: list[int],
+    on_note: Callable[[str], None],
+    timeout: float,
+) -> None:
+    """Asks all processes to stop and waits until they have."""
+    for process in running:
+        process.send_signal(signal.SIGINT)
+    deadline, signals = time.monotonic() + timeout, len(received)
+    while any(process.poll() is None for process in running):
+        if time.monotonic() > deadline or len(received) > signals:
+            for process, (job, _) in running.items():
+                if process.poll() is None:
+                    on_note(f"{job.name} (process {process.pid}) has not stopped and is killed; log: {job.log}")
+                    os.killpg(process.pid, signal.SIGKILL)  # with the workers of its environments
+                    process.wait()
+        time.sleep(POLL)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Yields the list in which received signals appear."""
+    received: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+        received.append(signum)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
