@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,23 @@ def dies_and_is_resumed(write_config, tmp_path, capfd, kind, at):
 @pytest.mark.parametrize(("kind", "at"), [("raise", 31), ("exit", 47), ("sleep", 74)])
 def test_a_run_whose_worker_fails_says_so_and_goes_on_once_the_cause_is_gone(write_config, tmp_path, capfd, kind, at):
     dies_and_is_resumed(write_config, tmp_path, capfd, kind, at)
+
+
+@pytest.mark.parametrize(("algorithm", "at"), [("ppo", 72), ("grpo", 110), ("dpo", 72)])
+def test_a_worker_that_dies_loses_nothing_in_any_loop(write_config, tmp_path, capfd, algorithm, at):
+    plan = tmp_path / "plan.json"
+    task = f"{{id: Doomed-v0, kwargs: {{path: {plan}}}, vectorization: async, num_envs: 3}}"
+    config, run_dir, whole = write_config(algorithm=algorithm, **{"{id: CartPole-v1, num_envs: 3}": task}), "run", "all"
+    plan.write_text(json.dumps({"seed": None, "step": at, "kind": "exit"}))
+    assert main(["train", str(config), "--run-dir", str(tmp_path / run_dir)]) == 1
+    assert re.search(r"error: environment worker \d died \(exit code 7\)", capfd.readouterr().err)
+    assert not plan.exists()
+    assert main(["train", "--resume", str(tmp_path / run_dir)]) == 0
+    assert main(["train", str(config), "--run-dir", str(tmp_path / whole)]) == 0
+    manifests = [Checkpoints(tmp_path / name).latest() / "manifest.json" for name in (run_dir, whole)]
+    resumed, uninterrupted = (json.loads(manifest.read_text()) for manifest in manifests)
+    assert resumed["step"] == uninterrupted["step"] >= 240
+    assert resumed["files"]["networks.safetensors"] == uninterrupted["files"]["networks.safetensors"]
 
 
 @pytest.mark.soak

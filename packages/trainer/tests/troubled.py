@@ -71,7 +71,10 @@ class Troubled(gym.Env):
 
 
 class Doomed(gym.Wrapper):
-    """CartPole; the worker whose first seed the file names gets into trouble at a step of its life."""
+    """CartPole; the worker whose first seed the file names gets into trouble at a step of its life.
+
+    Where the file names none it is the first worker that gets there.
+    """
 
     def __init__(self, path):
         super().__init__(gym.make("CartPole-v1"))
@@ -85,6 +88,15 @@ class Doomed(gym.Wrapper):
         self.steps += 1
         if self.path.exists():
             plan = json.loads(self.path.read_text())
-            if (self.seed, self.steps) == (plan["seed"], plan["step"]):
+            if (plan["seed"] in (None, self.seed)) and self.steps == plan["step"] and self.claims(plan):
                 trouble(plan["kind"])
         return self.env.step(action)
+
+    def claims(self, plan):
+        """Whether it is this worker's turn: a file can be renamed once."""
+        if plan["seed"] is None:
+            try:
+                self.path.rename(self.path.with_suffix(".claimed"))
+            except FileNotFoundError:
+                return False
+        return True
