@@ -1,4 +1,4 @@
-"""Load every given experiment, as ``tesserl config validate`` does, without installing torch.
+"""Load every given experiment, and every run of the sweeps among them, without installing torch.
 
 python .ci/check_configs.py FILE...
 """
@@ -6,8 +6,10 @@ python .ci/check_configs.py FILE...
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from tesserl_configs import ConfigError, load_config
+from tesserl_configs.sweep import load_sweep
 
 
 def main(paths: list[str]) -> int:
@@ -15,7 +17,7 @@ def main(paths: list[str]) -> int:
     failed = 0
     for path in paths:
         try:
-            load_config(path)
+            (load_sweep if Path(path).parent.name == "sweeps" else load_config)(path)
         except ConfigError as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed += 1
