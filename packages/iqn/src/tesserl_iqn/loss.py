@@ -5,34 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictParams, dispatch
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.objectives import LossModule
 
 from tesserl_iqn.batch import Batch, read_batch
 from tesserl_iqn.functional import (
     TauSampling,
-    absolute_td_error,
     check_tau_sampling,
     munchausen_target,
     quantile_huber_loss,
+    quantile_losses,
     quantile_td_target,
     sample_taus,
+    self_loss_factor,
     take_action,
 )
 from tesserl_iqn.network import QuantileNetwork, unwrap_network
-from tesserl_nn_components import SpectralConv2d
+from tesserl_iqn.ties import tie_networks
 
 
 class IQNLoss(LossModule):
     """Quantile Huber loss of an implicit quantile network, for torchrl's collectors, replay buffers and updaters.
 
     IQN (Dabney et al. 2018, arXiv:1806.06923), with Double-Q, multi-step, prioritised weights, action blocks and the
-    Munchausen target (Vieillard et al. 2020, arXiv:2007.14430) as options.
+    Munchausen target (Vieillard et al. 2020, arXiv:2007.14430) as options. Around a network with fixed fractions it is
+    the loss of QR-DQN (Dabney et al. 2017, arXiv:1710.10044): the numbers of fractions and ``tau_sampling`` are those
+    of the network, and the arguments count for nothing.
 
     Reads the network's observation keys and ``action`` at the root, and under ``"next"`` the observations, ``reward``
     and ``terminated`` (``[*B, 1]``); where they are present also ``steps_to_next_obs`` (the steps that ``reward`` sums:
@@ -44,7 +47,9 @@ class IQNLoss(LossModule):
     as ``value_network`` and ``target_value_network``, also after casts, moves, ``load_state_dict``, ``deepcopy`` and
     pickling. Buffers that describe data (normalisation) are one tensor for both networks; noise, power-iteration
     vectors and batch-norm statistics belong to each. In training mode each call draws new noise on the target, runs it,
-    draws new noise on the online network and runs that. Schedules assign the attributes (``loss.discount = 0.997``).
+    draws new noise on the online network and runs that; each of these passes moves the power iterations of the network
+    that runs. In evaluation mode nothing is drawn and nothing moves. Noise and power iterations are in the state dict.
+    Schedules assign the attributes (``loss.discount = 0.997``).
 
     Args:
         network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus.
@@ -65,6 +70,10 @@ class IQNLoss(LossModule):
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``. Priority weights multiply each element before
             it (torchrl divides by their sum instead). Over blocks it is always the mean.
         tau_sampling: how training fractions are drawn: ``"uniform"``, ``"stratified"`` or ``"antithetic"``.
+        self_loss_clamp_ratio: divides each loss by the scatter of its own targets, see `self_loss_factor`, which may
+            enlarge it by about this ratio, at least 1 (Linesight: 4); None leaves losses as they are. The running means
+            are buffers, and move in training mode only.
+        self_loss_decay: decay of these means at each call, in [0, 1).
 
     Raises:
         TypeError: ``network`` is neither of the two.
@@ -88,6 +97,8 @@ class IQNLoss(LossModule):
     value_network_params: TensorDictParams
     target_value_network: QuantileNetwork
     target_value_network_params: TensorDictParams
+    self_loss_mean: Tensor
+    clamped_self_loss_mean: Tensor
 
     def __init__(
         self,
@@ -106,6 +117,8 @@ class IQNLoss(LossModule):
         action_space: Literal["categorical", "one_hot"] = "categorical",
         reduction: Literal["mean", "sum", "none"] = "mean",
         tau_sampling: TauSampling = "uniform",
+        self_loss_clamp_ratio: float | None = None,
+        self_loss_decay: float = 0.99,
     ) -> None:
         super().__init__()
         quantile_network, self._observation_keys = unwrap_network(network)
@@ -122,11 +135,16 @@ class IQNLoss(LossModule):
         self.action_space = action_space
         self.reduction = reduction
         self.tau_sampling = tau_sampling
+        self.self_loss_clamp_ratio = self_loss_clamp_ratio
+        self.self_loss_decay = self_loss_decay
         self._check_options()
         self.convert_to_functional(quantile_network, "value_network", create_target_params=True)
         # unregistered, as torchrl keeps value_network: the parameters are registered once, as value_network_params
         self.__dict__["target_value_network"] = deepcopy(quantile_network)
         self._tie()
+        if self_loss_clamp_ratio is not None:
+            for name in ("self_loss_mean", "clamped_self_loss_mean"):
+                self.register_buffer(name, torch.zeros(()))
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -162,23 +180,19 @@ class IQNLoss(LossModule):
             target.reset_noise()
         with torch.no_grad():
             next_features = target.features(*batch.next_observation)
-            taus = self._draw_taus(batch.batch_shape, self.num_target_taus, batch.reward.device)
-            next_quantiles = self._per_block(target.quantiles(next_features, taus))
-            target_values = self._target_values(batch, next_features)
+            next_quantiles, target_taus = self._draw(target, next_features, self.num_target_taus)
+            target_values = self._target_values(batch, next_features, next_quantiles)
         if self.training:
             online.reset_noise()
         features = online.features(*batch.observation)
-        taus = self._draw_taus(batch.batch_shape, self.num_taus, batch.reward.device)
-        quantiles = self._per_block(online.quantiles(features, taus))
-        predicted = take_action(quantiles, batch.action)  # [*B, (N,) K]
+        quantiles, taus = self._draw(online, features, self.num_taus)
         with torch.no_grad():
-            targets = self._targets(batch, features, next_quantiles, *target_values)
-        if online.num_blocks is not None:
-            taus = taus.unsqueeze(-2).expand_as(predicted)
-        loss = quantile_huber_loss(predicted, taus, targets, kappa=self.kappa)
-        td_error = absolute_td_error(predicted, targets)
+            targets = self._targets(batch, features, quantiles, next_quantiles, *target_values)
+        loss, td_error = quantile_losses(take_action(quantiles, batch.action), taus, targets, kappa=self.kappa)
         if online.num_blocks is not None:
             loss, td_error = loss.mean(dim=-1), td_error.mean(dim=-1)
+        if self.self_loss_clamp_ratio is not None:
+            loss = loss * self._self_loss_factor(targets, target_taus, tensordict)
         weight = self._maybe_get_priority_weight(tensordict)
         if weight is not None:
             loss = loss * weight.reshape(loss.shape)
@@ -200,20 +214,23 @@ class IQNLoss(LossModule):
             self.__dict__[name].train(mode)
         return self
 
-    def _target_values(self, batch: Batch, next_features: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def _target_values(
+        self, batch: Batch, next_features: Tensor, next_quantiles: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Return the target network's action values now and next, each where the target is made of it."""
         target = self.target_value_network
         value = next_value = None
         if self.munchausen_alpha is not None and self.munchausen_log_policy == "target":
             value = self._action_value(target, target.features(*batch.observation))
         if self.munchausen_alpha is not None or not self.use_double:
-            next_value = self._action_value(target, next_features)
+            next_value = self._action_value(target, next_features, next_quantiles)
         return value, next_value
 
     def _targets(
         self,
         batch: Batch,
         features: Tensor,
+        quantiles: Tensor,
         next_quantiles: Tensor,
         value: Tensor | None,
         next_value: Tensor | None,
@@ -225,7 +242,7 @@ class IQNLoss(LossModule):
         if self.munchausen_alpha is None:
             return quantile_td_target(batch.reward, batch.discount, next_quantiles, next_value.argmax(dim=-1))
         if value is None:
-            value = self._action_value(online, features.detach())
+            value = self._action_value(online, features.detach(), quantiles)
         return munchausen_target(
             batch.reward,
             batch.discount,
@@ -238,10 +255,47 @@ class IQNLoss(LossModule):
             clip=self.munchausen_clip,
         )
 
-    def _action_value(self, network: QuantileNetwork, features: Tensor) -> Tensor:
-        """Return the mean over one fresh row of policy taus for the whole batch, ``[*B, (N,) A]``."""
-        taus = self._draw_taus((), self.num_policy_taus, features.device)
-        return self._per_block(network.quantiles(features, taus)).mean(dim=-2)
+    @torch.no_grad()
+    def _self_loss_factor(self, targets: Tensor, taus: Tensor, tensordict: TensorDictBase) -> Tensor:
+        """Return the factor of each loss, ``[*B]``, and move the running means when training."""
+        self_loss = quantile_huber_loss(targets, taus, targets, kappa=self.kappa)
+        self_loss = self_loss if self.value_network.num_blocks is None else self_loss.mean(dim=-1)
+        factor, *means = self_loss_factor(
+            self_loss,
+            self.self_loss_mean,
+            self.clamped_self_loss_mean,
+            clamp_ratio=cast("float", self.self_loss_clamp_ratio),
+            decay=self.self_loss_decay,
+            mask=self._reduce_loss(torch.ones_like(self_loss), tensordict, reduction="none") > 0,
+        )
+        if self.training:
+            for buffer, mean in zip((self.self_loss_mean, self.clamped_self_loss_mean), means, strict=True):
+                buffer.copy_(mean)
+        return factor
+
+    def _draw(self, network: QuantileNetwork, features: Tensor, num_taus: int) -> tuple[Tensor, Tensor]:
+        """Return quantiles ``[*B, (N,) K, A]`` at fractions of each element, and these, ``[*B, (N,) K]``."""
+        if network.num_fixed_quantiles is None:
+            taus = self._draw_taus(features.shape[:-1], num_taus, features.device)
+            quantiles = self._per_block(network.quantiles(features, taus))
+        else:
+            quantiles = self._per_block(network.quantiles(features))
+            shape, num_taus = features.shape[:-1], network.num_fixed_quantiles
+            taus = sample_taus(shape, num_taus, kind="midpoints", device=features.device, dtype=torch.float32)
+        return quantiles, taus if network.num_blocks is None else taus.unsqueeze(-2).expand(quantiles.shape[:-1])
+
+    def _action_value(self, network: QuantileNetwork, features: Tensor, quantiles: Tensor | None = None) -> Tensor:
+        """Return the mean over one fresh row of policy taus for the whole batch, ``[*B, (N,) A]``.
+
+        Fixed fractions are what they are: then it is that of ``quantiles``, if they are known.
+        """
+        if network.num_fixed_quantiles is None:
+            quantiles = network.quantiles(features, self._draw_taus((), self.num_policy_taus, features.device))
+        elif quantiles is not None:
+            return quantiles.mean(dim=-2)
+        else:
+            quantiles = network.quantiles(features)
+        return self._per_block(quantiles).mean(dim=-2)
 
     def _per_block(self, quantiles: Tensor) -> Tensor:
         """Move the taus behind the blocks, ``[*B, (N,) K, A]``, in float32 or wider."""
@@ -256,6 +310,7 @@ class IQNLoss(LossModule):
         for num_taus in (self.num_taus, self.num_target_taus, self.num_policy_taus):
             check_tau_sampling(self.tau_sampling, num_taus)
         alpha, temperature = self.munchausen_alpha, self.munchausen_temperature
+        ratio = self.self_loss_clamp_ratio
         rules = {
             "discount must be in [0, 1]": (0 <= self.discount <= 1, self.discount),
             "kappa must be at least 0": (self.kappa >= 0, self.kappa),
@@ -272,6 +327,8 @@ class IQNLoss(LossModule):
             ),
             "reduction must be mean, sum or none": (self.reduction in ("mean", "sum", "none"), self.reduction),
             "tau_sampling of the loss must draw taus": (self.tau_sampling != "midpoints", self.tau_sampling),
+            "self_loss_clamp_ratio must be None or at least 1": (ratio is None or ratio >= 1, ratio),
+            "self_loss_decay must be in [0, 1)": (0 <= self.self_loss_decay < 1, self.self_loss_decay),
         }
         for rule, (holds, got) in rules.items():
             if not holds:
@@ -281,14 +338,8 @@ class IQNLoss(LossModule):
         """Do nothing: the target is computed here, not by a value estimator of torchrl."""
 
     def _tie(self) -> None:
-        """Make both networks run on the parameters and buffers that are registered here."""
         online, target = self._modules["value_network_params"], self._modules["target_value_network_params"]
-        for name in _data_buffers(self.value_network):
-            key = tuple(name.split("."))
-            target.get(key).data = online.get(key).data
-        online.to_module(self.value_network)
-        target.data.to_module(self.target_value_network)
-        self.target_value_network.requires_grad_(False)
+        tie_networks(self.value_network, self.target_value_network, online, target)
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> IQNLoss:
         """Cast or move, then tie again: every tensor got new storage of its own."""
@@ -306,18 +357,3 @@ class IQNLoss(LossModule):
 
 def _under_next(key: NestedKey) -> NestedKey:
     return ("next", key) if isinstance(key, str) else ("next", *key)
-
-
-def _data_buffers(network: nn.Module) -> list[str]:
-    """Return the names of the buffers that describe data, such as the statistics of a normaliser.
-
-    The others are noise, power-iteration vectors of spectral norm and statistics of activations: they belong to the
-    weights of one network.
-    """
-    names = []
-    for prefix, module in network.named_modules():
-        if hasattr(module, "reset_noise") or isinstance(module, nn.modules.batchnorm._NormBase | SpectralConv2d):
-            continue
-        own = module.named_buffers(prefix, recurse=False)
-        names += [name for name, _ in own if not name.endswith(("_u", "_v"))]
-    return names

@@ -52,9 +52,14 @@ class CosineEmbedding(nn.Linear):
 class QuantileNetwork(nn.Module):
     """Return quantiles of every action at given fractions, around any body (IQN, arXiv:1806.06923).
 
+    With ``num_fixed_quantiles`` it is the network of QR-DQN (Dabney et al. 2017, arXiv:1710.10044): without an
+    embedding, its head gives the quantiles at the midpoints of as many equal segments of [0, 1]. Any other fraction has
+    the quantile of the segment it lies in, as in a distribution of equally likely returns; so risk can be distorted.
+
     The body runs once per observation. Its features are multiplied with the embedding of each fraction and go through
     the head, so that several sets of fractions may share one pass of the body: `features`, then `quantiles` as often as
-    wanted.
+    wanted. A pass in training mode makes a power iteration in layers under spectral norm; noise is only drawn by
+    `reset_noise`.
 
     With ``dueling`` a value and an advantage stream are combined at each fraction, ``v + a - mean_a(a)``. With action
     blocks each block holds quantiles of the whole return given this block's action, and has a value of its own: blocks
@@ -69,8 +74,11 @@ class QuantileNetwork(nn.Module):
         hidden_sizes: hidden layers of the head (of each stream); empty for a linear head.
         dueling: whether to split value and advantages (Wang et al. 2016, arXiv:1511.06581).
         noisy: whether the head's layers are noisy (Fortunato et al. 2018, arXiv:1706.10295); see `reset_noise`.
+        num_fixed_quantiles: quantiles ``K`` of each action at fixed fractions, at least 1, then ``num_cosines`` and
+            ``cosine_start`` count for nothing; None for an embedding of any fraction.
         head: a head of your own, from ``[*B, K, F]`` to ``[*B, K, A]`` or ``[*B, K, N, A]``, such as a
-            `QuantileDecoder` with transformer streams; then ``hidden_sizes`` counts for nothing.
+            `QuantileDecoder` with transformer streams; then ``hidden_sizes`` counts for nothing. With fixed fractions
+            it maps ``[*B, F]`` to ``[*B, K, A]``, or ``[*B, K * N, A]`` with blocks.
 
     Raises:
         TypeError: the body has no ``in_keys`` or no ``out_features``.
@@ -88,6 +96,7 @@ class QuantileNetwork(nn.Module):
         hidden_sizes: Sequence[int] = (512,),
         dueling: bool = False,
         noisy: bool = False,
+        num_fixed_quantiles: int | None = None,
         head: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -99,6 +108,8 @@ class QuantileNetwork(nn.Module):
                 )
         if num_actions < 1 or (num_blocks is not None and num_blocks < 1):
             raise ValueError(f"num_actions and num_blocks must be at least 1, got {num_actions} and {num_blocks}")
+        if num_fixed_quantiles is not None and num_fixed_quantiles < 1:
+            raise ValueError(f"num_fixed_quantiles must be at least 1, got {num_fixed_quantiles}; QR-DQN has 200")
         if head is not None and (dueling or noisy):
             raise ValueError(
                 f"a given head is taken as it is, got {dueling=} and {noisy=} too; build the head with them"
@@ -107,11 +118,16 @@ class QuantileNetwork(nn.Module):
         self.num_actions = num_actions
         self.num_blocks = num_blocks
         self.body = body
-        self.embedding = CosineEmbedding(num_cosines, features, start=cosine_start)
-        if head is None and (dueling or num_blocks is not None):
+        self.num_fixed_quantiles = num_fixed_quantiles
+        slots = num_blocks  # each has advantages and a value of its own
+        if num_fixed_quantiles is None:
+            self.embedding = CosineEmbedding(num_cosines, features, start=cosine_start)
+        else:
+            slots = num_fixed_quantiles * (num_blocks or 1)
+        if head is None and (dueling or slots is not None):
             stream = partial(MLP, hidden_sizes=hidden_sizes, noisy=noisy)
             head = QuantileDecoder(
-                features, num_actions, num_blocks=num_blocks, dueling=dueling, advantage=stream, value=stream
+                features, num_actions, num_blocks=slots, dueling=dueling, advantage=stream, value=stream
             )
         self.head = MLP(features, hidden_sizes, num_actions, noisy=noisy) if head is None else head
         # found once: walking all modules twice an update costs 2 % of a small one
@@ -119,8 +135,8 @@ class QuantileNetwork(nn.Module):
 
     @property
     def in_keys(self) -> list[str]:
-        """Keys of the inputs in order: the body's, then ``taus``."""
-        return [*cast("list[str]", self.body.in_keys), "taus"]
+        """Keys of the inputs in order: the body's, then ``taus`` unless they are fixed."""
+        return [*cast("list[str]", self.body.in_keys), *([] if self.num_fixed_quantiles else ["taus"])]
 
     @property
     def out_keys(self) -> list[str]:
@@ -135,13 +151,13 @@ class QuantileNetwork(nn.Module):
         """Return the quantiles of every action.
 
         Args:
-            *inputs: the body's inputs in the order of its ``in_keys``, then ``taus`` unless given by name.
-            taus: fractions in [0, 1], ``[*B, K]``.
+            *inputs: the body's inputs in the order of its ``in_keys``, then ``taus`` unless fixed or given by name.
+            taus: fractions in [0, 1], ``[*B, K]``; None where they are fixed: all of these.
 
         Returns:
             Return of each action at each fraction, in reward units, ``[*B, K, A]`` or ``[*B, K, N, A]``.
         """
-        if taus is None:
+        if taus is None and self.num_fixed_quantiles is None:
             *inputs, taus = inputs  # type: ignore[assignment]
         return self.quantiles(self.features(*inputs), taus)
 
@@ -156,25 +172,43 @@ class QuantileNetwork(nn.Module):
         """
         return self.body(*inputs)
 
-    def quantiles(self, features: Tensor, taus: Tensor) -> Tensor:
+    def quantiles(self, features: Tensor, taus: Tensor | None = None) -> Tensor:
         """Run the embedding and the head.
 
         Args:
             features: what `features` returned, ``[*B, F]``.
-            taus: fractions in [0, 1], ``[*B, K]``, or one row for all observations, ``[K]``.
+            taus: fractions in [0, 1], ``[*B, K]``, or one row for all observations, ``[K]``; None where they are fixed:
+                all of these.
 
         Returns:
             Return of each action at each fraction, in reward units, ``[*B, K, A]`` or ``[*B, K, N, A]``.
 
         Raises:
-            ValueError: the batch shapes of ``features`` and ``taus`` differ.
+            ValueError: the batch shapes of ``features`` and ``taus`` differ, or there are no ``taus``.
         """
+        if taus is None:
+            if self.num_fixed_quantiles is None:
+                raise ValueError("taus must be given, got None; only a network with num_fixed_quantiles has its own")
+            return self._fixed(features)
         if taus.dim() > 1 and taus.shape[:-1] != features.shape[:-1]:
             raise ValueError(
                 f"taus must have the batch shape of the features {tuple(features.shape[:-1])} and one more dimension, "
                 f"got {tuple(taus.shape)}; draw a row of taus per observation, or one for all"
             )
-        return self.head(features.unsqueeze(-2) * self.embedding(taus))
+        if self.num_fixed_quantiles is None:
+            return self.head(features.unsqueeze(-2) * self.embedding(taus))
+        quantiles, axis = self._fixed(features), features.dim() - 1
+        segment = (taus * self.num_fixed_quantiles).long().clamp(max=self.num_fixed_quantiles - 1)
+        if taus.dim() == 1:
+            return quantiles.index_select(axis, segment)
+        segment = segment.reshape(*segment.shape, *(1 for _ in quantiles.shape[axis + 1 :]))
+        return quantiles.gather(axis, segment.expand(*taus.shape, *quantiles.shape[axis + 1 :]))
+
+    def _fixed(self, features: Tensor) -> Tensor:
+        """Return the quantiles at the fixed fractions, ``[*B, K, (N,) A]``."""
+        blocks = () if self.num_blocks is None else (self.num_blocks,)
+        shape = (*features.shape[:-1], self.num_fixed_quantiles, *blocks, self.num_actions)
+        return self.head(features).reshape(shape)
 
     def reset_noise(self, generator: torch.Generator | None = None) -> None:
         """Draw new noise in every noisy layer, those of the body included.
@@ -195,10 +229,11 @@ def unwrap_network(network: nn.Module) -> tuple[QuantileNetwork, list[NestedKey]
     """Return a quantile network and the keys of its observations.
 
     Args:
-        network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus.
+        network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus, unless they
+            are fixed.
 
     Returns:
-        The quantile network, and the keys without the last.
+        The quantile network, and the keys without that of the taus.
 
     Raises:
         TypeError: ``network`` is neither of the two.
@@ -209,4 +244,5 @@ def unwrap_network(network: nn.Module) -> tuple[QuantileNetwork, list[NestedKey]
             f"network must be a QuantileNetwork or a TensorDictModule around one, got {type(network).__name__} around "
             f"{type(inner).__name__}; wrap a body of your own with QuantileNetwork(body, num_actions)"
         )
-    return inner, list(cast("list[NestedKey]", network.in_keys))[:-1]
+    keys = list(cast("list[NestedKey]", network.in_keys))
+    return inner, keys if inner.num_fixed_quantiles else keys[:-1]

@@ -1,0 +1,151 @@
+"""Losses over all pairs of predicted and target quantiles, as a table of the pairs or in closed form.
+
+Shapes: ``*B`` any batch shape, ``N`` predicted quantiles, ``M`` targets. With ``u_ij = target_j - quantile_i`` both
+losses are sums over ``j`` of functions that are piecewise polynomials of ``quantile_i``. The closed form sorts the
+targets once, keeps their prefix sums, and finds for each quantile how many targets lie below each bend: ``O((N + M) log
+M)`` for each element of the batch instead of ``O(N M)``, and no ``[*B, N, M]`` in memory or in the graph.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.functional import pad
+
+# Pairs of one element of the batch from which on the closed form is the faster one, forward and backward.
+TABLE_LIMIT = 1024
+
+
+def quantile_huber_loss(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kappa: float = 1.0) -> Tensor:
+    """Quantile Huber loss between predicted quantiles and sampled targets (IQN).
+
+    With ``u_ij = target_j - quantile_i``: ``sum_i mean_j |tau_i - 1{u_ij < 0}| * Huber_kappa(u_ij) / kappa``. Without
+    the division by ``kappa`` a small kappa would shrink the loss (dqn_zoo leaves it out); the sum is over the
+    predictions, so that N and M may differ (Tianshou sums over the targets).
+
+    Args:
+        quantiles: predicted return at each fraction, in reward units, ``[*B, N]``.
+        taus: the fractions of the predictions, in [0, 1], ``[*B, N]``; no gradient flows into them.
+        targets: sampled target returns, in reward units, ``[*B, M]``; no gradient flows into them.
+        kappa: where the loss turns from quadratic to linear, in reward units; 0 is the pinball loss
+            ``|tau - 1{u < 0}| * |u|``.
+
+    Returns:
+        Loss of each element of the batch, ``[*B]``, in float32 or wider.
+
+    Raises:
+        ValueError: ``taus`` differ from ``quantiles`` in shape, ``targets`` have another batch shape, or kappa < 0.
+    """
+    return quantile_losses(quantiles, taus, targets, kappa=kappa)[0]
+
+
+def quantile_losses(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kappa: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Both `quantile_huber_loss` and `absolute_td_error`, for the cost of the first.
+
+    Args:
+        quantiles: predicted return at each fraction, in reward units, ``[*B, N]``.
+        taus: the fractions of the predictions, in [0, 1], ``[*B, N]``.
+        targets: sampled target returns, in reward units, ``[*B, M]``.
+        kappa: threshold of the Huber loss, in reward units, at least 0.
+
+    Returns:
+        Loss, and absolute temporal difference error without gradient, each ``[*B]``, in float32 or wider.
+
+    Raises:
+        ValueError: as `quantile_huber_loss`.
+    """
+    if taus.shape != quantiles.shape:
+        raise ValueError(
+            f"taus must have the shape of quantiles {tuple(quantiles.shape)}, got {tuple(taus.shape)}; "
+            "draw one tau per quantile"
+        )
+    if targets.shape[:-1] != quantiles.shape[:-1]:
+        raise ValueError(
+            f"targets must have the batch shape of quantiles {tuple(quantiles.shape[:-1])} and one more dimension, "
+            f"got {tuple(targets.shape)}"
+        )
+    if kappa < 0:
+        raise ValueError(f"kappa must be at least 0, got {kappa}; 0 is the pinball loss")
+    quantiles, taus, targets = _at_least_float32(quantiles), _at_least_float32(taus.detach()), targets.detach()
+    form = _by_table if _prefers_table(quantiles, targets) else _in_closed_form
+    return form(quantiles, taus, _at_least_float32(targets), kappa)
+
+
+def absolute_td_error(quantiles: Tensor, targets: Tensor) -> Tensor:
+    """Mean of ``|target_j - quantile_i|`` over all pairs, the priority of prioritised replay.
+
+    BTR sums over the predictions instead, which is N times this and gives the same distribution of draws.
+
+    Args:
+        quantiles: predicted return at each fraction, in reward units, ``[*B, N]``.
+        targets: sampled target returns, in reward units, ``[*B, M]``.
+
+    Returns:
+        Absolute temporal difference error without gradient, in reward units, ``[*B]``, in float32 or wider.
+    """
+    with torch.no_grad():
+        return quantile_losses(quantiles, torch.zeros_like(quantiles), targets)[1]
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _prefers_table(quantiles: Tensor, targets: Tensor) -> bool:
+    """Whether few pairs make the table cheaper; on Apple's GPUs, which lack float64, it is always taken."""
+    return quantiles.shape[-1] * targets.shape[-1] <= TABLE_LIMIT or quantiles.device.type == "mps"
+
+
+def _by_table(quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
+    """Return loss and absolute error from a table of all pairs."""
+    shape = (*quantiles.shape, targets.shape[-1])  # [*B, N, M]
+    predicted = quantiles.unsqueeze(-1).expand(shape)
+    target = targets.unsqueeze(-2).expand(shape)
+    # smooth L1 with beta is Huber with delta = beta divided by beta, and L1 for beta = 0: exactly the two cases here
+    huber = functional.smooth_l1_loss(predicted, target, reduction="none", beta=kappa)
+    taus = taus.unsqueeze(-1)
+    weight = torch.where(target < predicted, 1 - taus, taus)
+    loss = (weight * huber).sum(dim=(-2, -1)) / targets.shape[-1]
+    with torch.no_grad():
+        return loss, (target - predicted).abs_().mean(dim=(-2, -1))
+
+
+def _in_closed_form(quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
+    """Return loss and absolute error from counts and prefix sums of the sorted targets.
+
+    The targets fall into four groups around a quantile ``q``: below ``q - kappa``, from there to ``q``, from there to
+    ``q + kappa``, and above. In each the loss is a polynomial of ``q``; their sum is ``(a q + b) q + c``, and its
+    gradient by ``q`` the exact one, since coefficients are constant where it exists.
+    """
+    num_targets = targets.shape[-1]
+    quantiles, order = quantiles.sort(dim=-1)  # the search below takes a third of the time where they ascend
+    with torch.no_grad():
+        taus = taus.gather(-1, order)
+        # Squares of large returns would cancel: values are taken from the middle of the targets, sums in float64
+        sorted_targets = targets.sort(dim=-1).values
+        middle = sorted_targets[..., num_targets // 2, None].double()
+        sorted_targets = sorted_targets.double() - middle
+    q = quantiles.double() - middle
+    with torch.no_grad():
+        below = torch.searchsorted(sorted_targets, torch.cat([q - kappa, q], dim=-1))
+        upto = torch.searchsorted(sorted_targets, q + kappa, right=True)
+        index = torch.cat([below, upto], dim=-1)
+        sums = pad(sorted_targets.cumsum(dim=-1), (1, 0))  # [*B, M + 1], the first is the sum of none
+        (n_low, n_mid, n_up), (s_low, s_mid, s_up) = index.chunk(3, dim=-1), sums.gather(-1, index).chunk(3, dim=-1)
+        s_all = sums[..., -1:]
+        over, under = taus.double(), 1 - taus.double()
+        a = torch.zeros_like(q)
+        b = under * n_low - over * (num_targets - n_up)
+        c = over * (s_all - s_up) - under * s_low
+        if kappa > 0:
+            squares = pad(sorted_targets.square().cumsum(dim=-1), (1, 0))
+            r_low, r_mid, r_up = squares.gather(-1, index).chunk(3, dim=-1)
+            a = (under * (n_mid - n_low) + over * (n_up - n_mid)) / (2 * kappa)
+            b -= (under * (s_mid - s_low) + over * (s_up - s_mid)) / kappa
+            c += (under * (r_mid - r_low) + over * (r_up - r_mid)) / (2 * kappa)
+            c -= (under * n_low + over * (num_targets - n_up)) * (kappa / 2)
+        error = q * (2 * n_mid - num_targets) + (s_all - 2 * s_mid)
+        error = error.mean(dim=-1) / num_targets
+    loss = ((a * q + b) * q + c).sum(dim=-1) / num_targets
+    return loss.to(quantiles.dtype), error.to(quantiles.dtype)
