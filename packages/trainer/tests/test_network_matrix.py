@@ -1,6 +1,6 @@
 """Every cell of the catalogue, at tiny sizes: builds, learns, is saved and loaded, in float32 and bfloat16.
 
-Learning is a step of an algorithm: the quantile loss, or PPO's and then GRPO's.
+Learning is a step of an algorithm: the quantile loss, or PPO's, then GRPO's and then DPO's.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from tesserl_actor_critic import PPOLoss
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_grpo import GRPOLoss
 from tesserl_iqn import quantile_huber_loss
+from tesserl_preference_opt import PreferenceLoss
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
 from tesserl_trainer.wiring.topologies import cells
@@ -83,6 +84,12 @@ def steps_of(network, inputs):
     return TensorDict({**dict(zip(network.in_keys, inputs, strict=True)), **steps}, [BATCH])
 
 
+def pair_of(network, inputs):
+    """One pair of segments of two steps, with the policy as it is for a reference."""
+    steps = steps_of(network, inputs).rename_key_("action_log_prob", "reference_log_prob").view(2, 1, BATCH // 2)
+    return TensorDict({"chosen": steps[0], "rejected": steps[1]}, [1])
+
+
 def total(loss, batch):
     return sum(value for name, value in loss(batch).items() if name.startswith("loss_"))
 
@@ -112,9 +119,10 @@ def test_a_cell_builds_learns_and_survives_its_file(cell, options):
     network, inputs = build(cell, options), inputs_of(cell)
     learn(network, loss_of(cell, network, inputs))
     if cell.family == "policy":
-        network.value.requires_grad_(False)  # GRPO has no critic
+        network.value.requires_grad_(False)  # of no use to GRPO and DPO
         grpo = GRPOLoss(network, entropy_coef=0.01, reduction="dapo", log_metrics=False)
         learn(network, total(grpo, steps_of(network, inputs)))
+        learn(network, PreferenceLoss(network)(pair_of(network, inputs))["loss"])
     network.eval()
     with torch.no_grad():
         learned = network(*inputs)
