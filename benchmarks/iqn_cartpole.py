@@ -3,10 +3,13 @@
 import sys
 from pathlib import Path
 
+import yaml
+
 from common.harness import HEADER, Bar, Comparison, Worker, arguments, compare, finish
 from common.target import Contestant, time_to_target
 
 ROOT = Path(__file__).parents[1]
+PEERS = yaml.safe_load((ROOT / "benchmarks/settings/iqn_peers.yaml").read_text())
 TARGET, EPISODES, INTERVAL = 475.0, 20, 2_000
 
 
@@ -14,7 +17,7 @@ def speed(rounds: int, steps: int, python: str) -> Comparison:
     """Environment steps per second at the same settings; learning is under way in both before the first round."""
     config = str(ROOT / "benchmarks/settings/iqn_cartpole.yaml")
     with (
-        Worker("tianshou_iqn.py", {"seed": 1}, python=python) as peer,
+        Worker("tianshou_iqn.py", {**PEERS["tianshou_cartpole"], "seed": 1}, python=python) as peer,
         Worker("our_loop.py", {"config": config, "overrides": ["seed=1"], "warmup": 1_000}) as ours,
     ):
         for side in (peer, ours):
@@ -30,7 +33,8 @@ def speed(rounds: int, steps: int, python: str) -> Comparison:
 
 def target(seeds: int, python: str) -> tuple[Comparison, list[dict[str, object]]]:
     """Seconds of training until a greedy evaluation reaches the target."""
-    zoo = {"target": TARGET, "episodes": EPISODES, "interval": INTERVAL}
+    often = {"interval": INTERVAL, "episodes": EPISODES, "seed": 10_000, "max_episode_steps": 500}
+    zoo = {**PEERS["qrdqn_cartpole_target"], "target": TARGET, "evaluation": often}
     evaluation = [f"evaluation.interval={INTERVAL}", f"evaluation.episodes={EPISODES}"]
     ours = {"config": str(ROOT / "configs/iqn/cartpole.yaml"), "target": TARGET}
     return time_to_target(
