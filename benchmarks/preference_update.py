@@ -1,4 +1,14 @@
-"""One epoch of PreferenceLoss over 10,000 pairs of 50 steps, from minibatches to updates, against plain PyTorch."""
+"""One epoch of PreferenceLoss over 10,000 pairs of 50 steps, from minibatches to updates, against plain PyTorch.
+
+python benchmarks/preference_update.py                  time, then memory
+python benchmarks/preference_update.py --part memory    what 100,000 stored pairs need beyond 1,000, on Linux
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import torch
 from tensordict import TensorDict
@@ -11,9 +21,10 @@ from common.harness import HEADER, Bar, Comparison, arguments, compare, finish, 
 from floors.preferences import epoch, preference_loss
 from tesserl_actor_critic import ActorCritic
 from tesserl_nn_components import MLP
-from tesserl_preference_opt import PreferenceLoss, PreferencePairs
+from tesserl_preference_opt import PreferenceLoss, PreferencePairs, save_pairs
 
 FEATURES, ACTIONS, PAIRS, STEPS, BATCH, BETA, LEARNING_RATE = 4, 2, 10_000, 50, 64, 0.1, 3e-4
+FEW, MANY, MEGABYTES = 1_000, 100_000, 50.0
 
 
 class Body(MLP):
@@ -41,6 +52,12 @@ def build_data(num_pairs: int) -> dict[str, Tensor]:
     }
 
 
+def build_pairs(data: dict[str, Tensor]) -> PreferencePairs:
+    shape = data["action"].shape[1:]
+    chosen, rejected = (TensorDict({name: each[side] for name, each in data.items()}, shape) for side in (0, 1))
+    return PreferencePairs.from_segments(chosen, rejected)
+
+
 def policy_parameters(network: ActorCritic) -> list[nn.Parameter]:
     return [*network.body.parameters(), *network.policy.parameters()]
 
@@ -50,11 +67,7 @@ class Ours:
 
     def __init__(self, network: ActorCritic, actor: nn.Module, data: dict[str, Tensor]) -> None:
         self.loss = PreferenceLoss(actor, beta=BETA)
-        sides = [
-            TensorDict({name: each[side] for name, each in data.items()}, [*data["action"].shape[1:]])
-            for side in (0, 1)
-        ]
-        self.pairs = PreferencePairs.from_segments(*sides)
+        self.pairs = build_pairs(data)
         self.parameters = policy_parameters(network)
         self.optimizer = torch.optim.Adam(self.parameters, lr=LEARNING_RATE)
 
@@ -112,9 +125,7 @@ def build_sides(kind: str, num_pairs: int) -> tuple[Ours, Floor]:
     return Ours(network, torchrl_actor(network) if kind == "torchrl" else network, data), floor
 
 
-def main() -> list[Comparison]:
-    options = arguments(__doc__, seconds=0).parse_args()
-    torch.set_num_threads(1)
+def measure_speed(rounds: int) -> list[Comparison]:
     print(HEADER)
     comparisons = []
     for kind, bar in (("ours", Bar("cost", 1.15)), ("torchrl", Bar("cost"))):
@@ -124,11 +135,40 @@ def main() -> list[Comparison]:
         ours, floor = build_sides(kind, PAIRS)
         repeat(ours, 1), repeat(floor, 1)
         name = f"epoch of {PAIRS} pairs of {STEPS} steps, actor: {kind}"
-        comparisons.append(
-            compare(name, lambda: repeat(floor, 1), lambda: repeat(ours, 1), bar, rounds=options.rounds)  # noqa: B023
-        )
+        comparisons.append(compare(name, lambda: repeat(floor, 1), lambda: repeat(ours, 1), bar, rounds=rounds))  # noqa: B023
     return comparisons
 
 
+def measure_memory() -> dict[str, float]:
+    """Anonymous memory of processes that go once over stored pairs, in MB, without and with a reference in memory."""
+    worker, measured = Path(__file__).parent / "workers" / "pairs_memory.py", {}
+    with tempfile.TemporaryDirectory() as directory:
+        for count in (FEW, MANY):
+            data = build_data(count)
+            del data["reference_log_prob"]
+            store = save_pairs(build_pairs(data), Path(directory) / str(count))
+            measured[f"{count} pairs on disk"] = sum(each.stat().st_size for each in store.iterdir()) / 2**20
+            for name, more in (("", []), (", and a reference", ["reference"])):
+                out = subprocess.check_output([sys.executable, worker, store, *more], text=True)
+                measured[f"{count} pairs{name}"] = json.loads(out)["megabytes"]
+    for name, megabytes in measured.items():
+        print(f"{name:<44} {megabytes:7.1f} MB", flush=True)
+    grown = measured[f"{MANY} pairs"] - measured[f"{FEW} pairs"]
+    print(f"{'grown by':<44} {grown:7.1f} MB  <= {MEGABYTES:g} {'' if grown <= MEGABYTES else 'MISSED'}")
+    return measured | {"grown": grown}
+
+
+def main() -> None:
+    parser = arguments(__doc__, seconds=0)
+    parser.add_argument("--part", choices=["speed", "memory"], help="one of the two; without it, both")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    comparisons = measure_speed(options.rounds) if options.part != "memory" else []
+    memory = measure_memory() if options.part != "speed" else {}
+    finish("preference_update", comparisons, megabytes=memory)
+    if memory.get("grown", 0) > MEGABYTES:
+        sys.exit("missed: memory")
+
+
 if __name__ == "__main__":
-    finish("preference_update", main())
+    main()
