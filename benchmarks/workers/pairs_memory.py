@@ -1,4 +1,4 @@
-"""Goes once over the pairs of a store and prints its anonymous memory then, in MB; a second argument adds a reference."""
+"""Goes once over the pairs of a store and prints its anonymous memory, in MB; a second argument adds a reference."""
 
 import json
 import sys
