@@ -74,6 +74,11 @@ class Sweep:
 
     name: str
     runs: tuple[SweepRun, ...]
+    tasks: tuple[str, ...]
+    """Names of all tasks of the file, those without runs here among them."""
+
+    variants: tuple[str, ...]
+    """Names of all variants of the file; the first is the one that the others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def load_sweep(
         raise ConfigError(*dict.fromkeys(problems))
     if not runs:
         raise ConfigError(f"{path}: no run is left: none of the variants {', '.join(variants)} is for these tasks")
-    return Sweep(name, tuple(runs))
+    return Sweep(name, tuple(runs), tuple(sweep.tasks), tuple(sweep.variants))
 
 
 def _validated(path: Path, document: Document) -> SweepConfig:

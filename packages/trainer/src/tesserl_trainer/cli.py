@@ -59,6 +59,10 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.sweep:command",
             "Train seeds x variants x tasks from one file.",
         ),
+        "compare": (
+            "tesserl_trainer.commands.compare:command",
+            "Compare the runs of a sweep: intervals, tables and a picture.",
+        ),
         "eval": (
             "tesserl_trainer.commands.evaluate:command",
             "Play a trained policy and print its returns as JSON.",

@@ -1,8 +1,20 @@
 """Pictures of runs."""
 
+from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
+from typing import Any
 
+from tesserl_trainer.analysis.comparison import AGGREGATES, Band, Comparison
 from tesserl_trainer.analysis.record import read_metrics, series
+from tesserl_trainer.analysis.statistics import Interval
+
+STEPS = "environment steps"
+COLUMNS = 3
+"""Panels with curves beside each other in the picture of a comparison."""
+
+MANY = 6
+"""Of more variants than these, curves have no bands but the reference's: they would hide each other."""
 
 
 def plot_curve(run_dir: Path, *, title: str) -> Path:
@@ -30,9 +42,84 @@ def plot_curve(run_dir: Path, *, title: str) -> Path:
     axes.plot(
         steps, returns, color="C0", marker="o", markersize=3, label="evaluation (greedy), ± one standard deviation"
     )
-    axes.set(title=title, xlabel="environment steps", ylabel="return")
+    axes.set(title=title, xlabel=STEPS, ylabel="return")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
     path = run_dir / "curve.png"
     figure.savefig(path, dpi=120)
     return path
+
+
+def plot_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
+    """Draws aggregates, probabilities of improvement, profiles and curves of a comparison.
+
+    Args:
+        comparison: what to draw.
+        path: of the picture.
+        title: stands above it.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import EngFormatter
+
+    variants, score = comparison.variants, "return" if comparison.bounds is None else "score"
+    palette = colormaps["tab10" if len(variants) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    colours = {variant: palette[index % len(palette)] for index, variant in enumerate(variants)}
+    curves = [(f"{task}: evaluations, IQM", STEPS, "return", comparison.curves(task)) for task in comparison.tasks]
+    if len(comparison.tasks) > 1:
+        axis = STEPS if comparison.same_steps else "share of the task's steps"
+        curves.insert(0, ("all tasks: evaluations, IQM", axis, "score", comparison.curves()))
+    if comparison.complete:
+        curves.insert(0, ("performance profile", score, "share of runs above", comparison.profiles()))
+    rows, top = ceil(len(curves) / COLUMNS), 1.1 + 0.27 * max(len(comparison.complete), 2)
+    legend = 0.3 * ceil(len(variants) / 6) + 0.2
+    figure = Figure(figsize=(4.6 * COLUMNS, top + 3.3 * rows + legend), layout="constrained")
+    figure.suptitle(title)
+    upper, lower, bottom = figure.subfigures(3, 1, height_ratios=[top, 3.3 * rows, legend], squeeze=False).flat
+    _draw_intervals(upper, comparison, colours, score)
+    panels = lower.subplots(rows, COLUMNS, squeeze=False).flat
+    for panel, (name, x, y, bands) in zip(panels, curves, strict=False):
+        panel.set_title(name, fontsize="medium")
+        panel.set(xlabel=x, ylabel=y)
+        if x == STEPS:
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        _draw_bands(panel, bands, colours, comparison.reference)
+    for panel in lower.axes[len(curves) :]:
+        panel.set_axis_off()
+    handles = [Line2D([], [], color=colours[variant], label=variant) for variant in variants]
+    bottom.legend(handles=handles, loc="center", ncols=6, frameon=False)
+    figure.savefig(path, dpi=100)
+
+
+def _draw_intervals(figure: Any, comparison: Comparison, colours: Mapping[str, Any], score: str) -> None:
+    """A row of panels that share the variants' names; what has no interval is a hollow point."""
+    complete, reference = comparison.complete, comparison.reference
+    aggregates = comparison.aggregates()
+    columns: list[tuple[str, dict[str, Interval], tuple[str, ...]]] = [
+        (f"{name}, {score}", {variant: aggregates[variant][name] for variant in complete}, ()) for name in AGGREGATES
+    ]
+    better = {variant: value for variant, value in comparison.improvements().items() if variant in complete}
+    columns.append((f"P(better than {reference})", better, (reference,)))
+    panels = figure.subplots(1, len(columns), sharey=True)
+    for panel, (name, intervals, involved) in zip(panels, columns, strict=True):
+        for variant, (value, low, high) in intervals.items():
+            row, colour, known = complete.index(variant), colours[variant], comparison.has_spread(variant, *involved)
+            if known:
+                panel.plot([low, high], [row, row], color=colour, linewidth=6, alpha=0.35, solid_capstyle="butt")
+            panel.plot(value, row, "o", color=colour, markersize=5, fillstyle="full" if known else "none")
+        panel.set_title(name, fontsize="medium")
+        panel.grid(axis="x", alpha=0.3)
+        panel.locator_params(axis="x", nbins=5)
+    panels[-1].axvline(0.5, color="0.5", linewidth=1, linestyle="--")
+    panels[-1].set_xlim(-0.03, 1.03)
+    panels[0].set_yticks(range(len(complete)), complete)
+    panels[0].set_ylim(len(complete) - 0.4, -0.6)
+
+
+def _draw_bands(panel: Any, bands: Mapping[str, Band], colours: Mapping[str, Any], reference: str) -> None:
+    for variant, (x, value, low, high) in bands.items():
+        panel.plot(x, value, color=colours[variant], linewidth=2 if variant == reference else 1.3)
+        if len(bands) <= MANY or variant == reference:
+            panel.fill_between(x, low, high, color=colours[variant], alpha=0.15, linewidth=0)
+    panel.grid(alpha=0.3)

@@ -14,8 +14,8 @@ from rich.console import Console
 from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
 from tesserl_configs.diff import diff_configs
 from tesserl_configs.sweep import Sweep, SweepRun, load_sweep
-from tesserl_trainer.run.files import write_text
-from tesserl_trainer.run.sweep import LOG, Ended, Job, SweepError, locked, run_jobs
+from tesserl_trainer.run.files import write_json, write_text
+from tesserl_trainer.run.sweep import LOG, ORDER, Ended, Job, SweepError, locked, run_jobs
 
 
 def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: float = 60.0) -> Path:
@@ -40,6 +40,7 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
         refuse_others(sweep, directory)
         todo = [run for run in sweep.runs if state_of(directory / run.path) != "finished"]
         check_networks(todo)
+        write_json(directory / ORDER, {"tasks": sweep.tasks, "variants": sweep.variants})
         report = _Report(len(sweep.runs), len(sweep.runs) - len(todo))
         jobs = [_job(run, directory) for run in todo]
         stopped = run_jobs(

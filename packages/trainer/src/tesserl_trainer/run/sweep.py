@@ -15,6 +15,9 @@ from types import FrameType
 LOG = "train.log"
 """File in a run's directory that has what its process wrote to stdout and stderr."""
 
+ORDER = "sweep.json"
+"""File in a sweep's directory that names its tasks and variants in their order; a comparison shows them in it."""
+
 POLL = 0.1
 """Seconds between two looks at the processes."""
 

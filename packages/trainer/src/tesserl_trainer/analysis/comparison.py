@@ -1,0 +1,281 @@
+"""Variants beside each other: their runs, grouped by task, and what can be said about them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tesserl_trainer.analysis.statistics import (
+    Array,
+    Interval,
+    curve_band,
+    interquartile_mean,
+    interval,
+    mean,
+    median,
+    performance_profile,
+    probability_of_improvement,
+)
+
+AGGREGATES = {"IQM": interquartile_mean, "mean": mean, "median": median}
+POINTS = 51
+"""Points of a curve whose runs were evaluated at different steps, and of a performance profile."""
+
+Bounds = tuple[float, float]
+Band = tuple[Array, Array, Array, Array]
+"""Steps (or thresholds), value, lower and upper bound, ``[points]`` each."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its score, and its evaluations as (steps, values)."""
+
+    variant: str
+    task: str
+    seed: int
+    score: float
+    curve: tuple[Sequence[int], Sequence[float]]
+    path: Path
+
+
+class ComparisonError(ValueError):
+    """Runs that cannot be compared as asked."""
+
+
+class Comparison:
+    """The runs of several variants on several tasks.
+
+    Args:
+        runs: at least one.
+        reference: the variant that the others are compared with; by default the first.
+        bounds: task -> the returns that become 0 and 1; None: returns as they are. Tasks without bounds take those of
+            the reference: its mean at its first evaluation, and its mean score.
+
+    Raises:
+        ComparisonError: there are no runs, or none of the reference; two have the same variant, task and seed; bounds
+            do not differ or name no task.
+    """
+
+    def __init__(
+        self, runs: Sequence[Run], *, reference: str | None = None, bounds: Mapping[str, Bounds] | None = None
+    ) -> None:
+        if not runs:
+            raise ComparisonError("there is no finished run to compare")
+        self.tasks = list(dict.fromkeys(run.task for run in runs))
+        self.variants = list(dict.fromkeys(run.variant for run in runs))
+        self.reference = reference or self.variants[0]
+        if self.reference not in self.variants:
+            raise ComparisonError(f"--reference {reference}: no such variant; there are: {', '.join(self.variants)}")
+        self.runs: dict[tuple[str, str], list[Run]] = {}
+        for run in sorted(runs, key=lambda run: run.seed):
+            beside = self.runs.setdefault((run.variant, run.task), [])
+            if beside and beside[-1].seed == run.seed:
+                raise ComparisonError(
+                    f"{beside[-1].path} and {run.path} are both seed {run.seed} of {run.variant} on {run.task}; "
+                    "leave one out, or group the runs by another key with --by"
+                )
+            beside.append(run)
+        self.bounds = None if bounds is None else self._bounds(bounds)
+        everywhere = [name for name in self.variants if all((name, task) in self.runs for task in self.tasks)]
+        self.complete = everywhere
+        """Variants with runs of every task: the others have no aggregate, which would be one of other tasks."""
+
+    def _bounds(self, given: Mapping[str, Bounds]) -> dict[str, Bounds]:
+        for task in given:
+            if task not in self.tasks:
+                raise ComparisonError(f"--normalize {task}: no such task; there are: {', '.join(self.tasks)}")
+        bounds = {}
+        for task in self.tasks:
+            runs = self.runs.get((self.reference, task), [])
+            if task not in given and not (runs and all(run.curve[1] for run in runs)):
+                raise ComparisonError(
+                    f"{task}: the reference {self.reference} has no runs with evaluations to take bounds from; "
+                    f"give them with --normalize {task}=LOW:HIGH"
+                )
+            low, high = given.get(task) or (
+                float(np.mean([run.curve[1][0] for run in runs])),
+                float(np.mean([run.score for run in runs])),
+            )
+            if low == high:
+                raise ComparisonError(f"{task}: 0 and 1 would both be {low:g}; give --normalize {task}=LOW:HIGH")
+            bounds[task] = (low, high)
+        return bounds
+
+    def scale(self, task: str, values: Array) -> Array:
+        """Returns as scores of a task."""
+        low, high = self.bounds[task] if self.bounds is not None else (0.0, 1.0)
+        return (values - low) / (high - low)
+
+    def strata(self, variant: str) -> list[Array]:
+        """Scores of a variant, ``[runs]`` for each task that it has runs of."""
+        tasks = [task for task in self.tasks if (variant, task) in self.runs]
+        return [self.scale(task, self.returns(variant, task)) for task in tasks]
+
+    def returns(self, variant: str, task: str) -> Array:
+        """Returns by seed, as they are, ``[runs]``."""
+        return np.array([run.score for run in self.runs.get((variant, task), [])])
+
+    def has_spread(self, *variants: str) -> bool:
+        """Whether every task has two runs: the spread of a single one is unknown, and its bootstrap claims none."""
+        return all(len(scores) > 1 for variant in variants for scores in self.strata(variant))
+
+    def aggregates(self) -> dict[str, dict[str, Interval]]:
+        """Variant -> name of the aggregate -> estimate and interval."""
+        return {
+            variant: {name: interval(self.strata(variant), statistic) for name, statistic in AGGREGATES.items()}
+            for variant in self.complete
+        }
+
+    def improvements(self) -> dict[str, Interval]:
+        """Variant -> probability that it improves over the reference, on the tasks that both have runs of."""
+        found = {}
+        for variant in self.variants:
+            common = [task for task in self.tasks if {(variant, task), (self.reference, task)} <= self.runs.keys()]
+            if variant != self.reference and common:
+                ours, theirs = ([self.returns(name, task) for task in common] for name in (variant, self.reference))
+                found[variant] = probability_of_improvement(ours, theirs)
+        return found
+
+    def profiles(self) -> dict[str, Band]:
+        """Variant -> thresholds and the fraction of its runs above each."""
+        scores = np.concatenate([np.concatenate(self.strata(variant)) for variant in self.complete])
+        thresholds = np.linspace(scores.min(), scores.max(), POINTS)
+        return {
+            name: (thresholds, *self._known(performance_profile(self.strata(name), thresholds), self.strata(name)))
+            for name in self.complete
+        }
+
+    def curves(self, task: str | None = None) -> dict[str, Band]:
+        """Variant -> interquartile mean of its evaluations.
+
+        Args:
+            task: the returns of one task over environment steps; None: the scores of all tasks over steps, or over the
+                share of each task's steps where tasks have different numbers of them.
+        """
+        return {
+            variant: band
+            for variant in (self.variants if task else self.complete)
+            if (band := self._curve(variant, [task] if task else self.tasks, scaled=task is None)) is not None
+        }
+
+    @property
+    def same_steps(self) -> bool:
+        """Whether all tasks were trained for the same number of steps: within 2 %, as groups end where they end."""
+        last = [self._last_step(task) for task in self.tasks]
+        return max(last) <= 1.02 * min(last)
+
+    def _last_step(self, task: str) -> int:
+        runs = [run for (_, name), runs in self.runs.items() if name == task for run in runs]
+        return max((run.curve[0][-1] for run in runs if run.curve[0]), default=0)
+
+    def _curve(self, variant: str, tasks: list[str], *, scaled: bool) -> Band | None:
+        runs = [[run.curve for run in self.runs.get((variant, task), [])] for task in tasks]
+        flat = [curve for curves in runs for curve in curves]
+        if not flat or not all(steps for steps, _ in flat):
+            return None
+        shared = len(tasks) > 1 and not self.same_steps
+        ends = [self._last_step(task) if shared else 1.0 for task in tasks]
+        grid = np.array(flat[0][0], float) / ends[0]
+        if any(list(steps) != list(flat[0][0]) for steps, _ in flat):
+            spans = [
+                (steps[0] / end, steps[-1] / end) for curves, end in zip(runs, ends, strict=True) for steps, _ in curves
+            ]
+            grid = np.linspace(max(first for first, _ in spans), min(last for _, last in spans), POINTS)
+        strata = []
+        for task, curves, end in zip(tasks, runs, ends, strict=True):
+            values = np.array([np.interp(grid, np.array(steps) / end, values) for steps, values in curves])
+            strata.append(self.scale(task, values) if scaled else values)
+        return grid, *self._known(curve_band(strata), strata)
+
+    def _known(self, band: tuple[Array, Array, Array], strata: Sequence[Array]) -> tuple[Array, Array, Array]:
+        """A band without bounds (NaN) where a task has a single run."""
+        value, low, high = band
+        unknown = np.nan if any(len(runs) < 2 for runs in strata) else 0.0
+        return value, low + unknown, high + unknown
+
+    def verdicts(self) -> list[str]:
+        """One sentence for each variant but the reference: whether its interval of the IQM is apart."""
+        aggregates, better = self.aggregates(), self.improvements()
+        if self.reference not in aggregates:
+            return [f"{self.reference}, the reference, has no runs of some tasks: there is nothing to compare with"]
+        return [
+            self._verdict(variant, aggregates[variant]["IQM"], aggregates[self.reference]["IQM"], better[variant])
+            for variant in self.complete
+            if variant != self.reference
+        ]
+
+    def _verdict(self, variant: str, ours: Interval, theirs: Interval, better: Interval) -> str:
+        pair = f"{variant} and {self.reference}"
+        if single := [name for name in (variant, self.reference) if not self.has_spread(name)]:
+            return f"{pair} cannot be told apart: a task of {single[0]} has a single run, which has no interval"
+        intervals = f"{ours.low:.4g} to {ours.high:.4g} and {theirs.low:.4g} to {theirs.high:.4g}"
+        if ours.low <= theirs.high and theirs.low <= ours.high:
+            text = f"{pair} cannot be told apart: the 95 % intervals of their IQM overlap, {intervals}"
+            if better.low <= 0.5 <= better.high:
+                return text
+            more = "more" if better.low > 0.5 else "less"
+            return f"{text} (though run against run {variant} is the better one {more} often than not)"
+        order = "above" if ours.low > theirs.high else "below"
+        return f"{variant} is {order} {self.reference}: the 95 % intervals of their IQM are apart, {intervals}"
+
+    def notes(self) -> list[str]:
+        """What was done to the returns, and what stands where."""
+        if self.bounds is None:
+            notes = ["returns as they are"]
+        else:
+            shown = "; ".join(f"{task}: 0 is {low:.4g}, 1 is {high:.4g}" for task, (low, high) in self.bounds.items())
+            notes = [f"scores: returns scaled for each task, {shown}"]
+        notes += [
+            f"{name} has no runs of {', '.join(task for task in self.tasks if (name, task) not in self.runs)}: "
+            "it is in the tables of its tasks only"
+            for name in self.variants
+            if name not in self.complete
+        ]
+        return notes
+
+    def report(self) -> dict[str, Any]:
+        """Everything, as JSON data."""
+        return {
+            "reference": self.reference,
+            "bounds": self.bounds,
+            "notes": self.notes(),
+            "verdicts": self.verdicts(),
+            "aggregates": {
+                variant: {name: self._interval(value, variant) for name, value in values.items()}
+                for variant, values in self.aggregates().items()
+            },
+            "improvements": {
+                variant: self._interval(value, variant, self.reference)
+                for variant, value in self.improvements().items()
+            },
+            "profiles": _bands(self.profiles(), "threshold") if self.complete else {},
+            "curves": _bands(self.curves(), "steps" if self.same_steps else "share"),
+            "tasks": {
+                task: {
+                    "returns": {
+                        name: {str(run.seed): run.score for run in self.runs[name, task]}
+                        for name in self.variants
+                        if (name, task) in self.runs
+                    },
+                    "curves": _bands(self.curves(task), "steps"),
+                }
+                for task in self.tasks
+            },
+        }
+
+    def _interval(self, interval: Interval, *variants: str) -> dict[str, float | None]:
+        return (
+            interval._asdict() if self.has_spread(*variants) else {"value": interval.value, "low": None, "high": None}
+        )
+
+
+def _bands(bands: Mapping[str, Band], axis: str) -> dict[str, dict[str, list[float | None]]]:
+    return {
+        variant: {
+            name: [None if np.isnan(value) else value for value in values.tolist()]
+            for name, values in zip((axis, "value", "low", "high"), band, strict=True)
+        }
+        for variant, band in bands.items()
+    }

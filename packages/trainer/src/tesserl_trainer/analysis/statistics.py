@@ -1,0 +1,178 @@
+"""What a handful of runs says: aggregates, their bootstrap intervals, profiles and probabilities of improvement.
+
+Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv:2108.13264). The runs
+of one task are a stratum: a resample draws as many runs of each task as there are, with replacement.
+``strata`` are the scores of one variant, an array ``[runs]`` for each task; ``R`` counts resamples.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Statistic = Callable[[Array], Array]
+"""From scores ``[..., N]`` to one number for each row, ``[...]``."""
+
+NUM_RESAMPLES = 10_000
+EXACT_UP_TO = 50_000
+"""So many resamples are all computed, each as likely as any other; of more, ``NUM_RESAMPLES`` are drawn."""
+
+
+class Interval(NamedTuple):
+    """An estimate and the percentiles of its bootstrap distribution."""
+
+    value: float
+    low: float
+    high: float
+
+
+def interquartile_mean(scores: Array) -> Array:
+    """Mean of the middle half: the lowest and the highest quarter, rounded down to whole scores, are left out.
+
+    Section 4.3 of the paper; equal to ``scipy.stats.trim_mean(scores, 0.25)``.
+
+    Args:
+        scores: ``[..., N]``.
+
+    Returns:
+        ``[...]``.
+    """
+    cut = scores.shape[-1] // 4
+    return np.asarray(np.sort(scores, -1)[..., cut : scores.shape[-1] - cut].mean(-1))
+
+
+def mean(scores: Array) -> Array:
+    """Mean over the last axis."""
+    return np.asarray(scores.mean(-1))
+
+
+def median(scores: Array) -> Array:
+    """Median over the last axis."""
+    return np.asarray(np.median(scores, -1))
+
+
+def resamples(
+    sizes: Sequence[int], *, exact_up_to: int = EXACT_UP_TO, num_resamples: int = NUM_RESAMPLES
+) -> list[NDArray[np.int64]]:
+    """Indices of stratified resamples; equal arguments give equal ones.
+
+    Args:
+        sizes: number of runs in each stratum, each at least 1.
+        exact_up_to: all resamples, if there are no more than these.
+        num_resamples: drawn, where there are more.
+
+    Returns:
+        For each stratum indices ``[R, size]``.
+    """
+    count = prod(size**size for size in sizes)
+    if count > exact_up_to:
+        generator = np.random.default_rng(0)
+        return [generator.integers(size, size=(num_resamples, size)) for size in sizes]
+    number = np.arange(count)
+    indices = []
+    for size in sizes:  # the number of a resample, read as digits of base `size`: every combination once
+        digits = []
+        for _ in range(size):
+            number, digit = np.divmod(number, size)
+            digits.append(digit)
+        indices.append(np.stack(digits, -1))
+    return indices
+
+
+def interval(
+    strata: Sequence[Array], statistic: Statistic, *, level: float = 0.95, exact_up_to: int = EXACT_UP_TO
+) -> Interval:
+    """A statistic of all runs of all tasks together, with its stratified percentile-bootstrap interval.
+
+    Args:
+        strata: scores of each task, ``[runs]``.
+        statistic: of the scores of all tasks, ``[..., N] -> [...]``.
+        level: probability mass of the interval, in (0, 1).
+        exact_up_to: see ``resamples``.
+    """
+    indices = resamples([len(scores) for scores in strata], exact_up_to=exact_up_to)
+    value, low, high = _bands(strata, statistic, level, indices)
+    return Interval(float(value), float(low), float(high))
+
+
+def performance_profile(
+    strata: Sequence[Array], thresholds: Array, *, level: float = 0.95
+) -> tuple[Array, Array, Array]:
+    """Fraction of the runs whose score is above each threshold, with pointwise intervals (section 4.2).
+
+    Args:
+        strata: scores of each task, ``[runs]``.
+        thresholds: ``[K]``, in units of the scores.
+        level: probability mass of the intervals.
+
+    Returns:
+        Fraction, lower and upper bound, ``[K]`` each.
+    """
+    above = [(scores[:, None] > thresholds).astype(np.float64) for scores in strata]
+    return _bands(above, lambda runs: np.asarray(runs.mean(-2)), level, _fewer(above))
+
+
+def curve_band(strata: Sequence[Array], *, level: float = 0.95) -> tuple[Array, Array, Array]:
+    """Interquartile mean at each point of curves, with pointwise intervals.
+
+    Args:
+        strata: curves of each task, ``[runs, points]``.
+        level: probability mass of the intervals.
+
+    Returns:
+        Interquartile mean, lower and upper bound, ``[points]`` each.
+    """
+    return _bands(strata, lambda runs: interquartile_mean(np.swapaxes(runs, -1, -2)), level, _fewer(strata))
+
+
+def probability_of_improvement(
+    ours: Sequence[Array], others: Sequence[Array], *, level: float = 0.95, exact_up_to: int = EXACT_UP_TO
+) -> Interval:
+    """Probability that a run of ours beats one of the others on a task drawn at random; a draw counts half.
+
+    Equation 2 of the paper: the mean over tasks of the Mann-Whitney statistic. Both sides are resampled.
+
+    Args:
+        ours: scores of each task, ``[runs]``.
+        others: the same of what they are compared with; tasks in the same order.
+        level: probability mass of the interval.
+        exact_up_to: see ``resamples``.
+    """
+    wins = [
+        0.5 + 0.5 * np.sign(mine[:, None] - theirs) for mine, theirs in zip(ours, others, strict=True)
+    ]  # per task [ours, others]
+    sizes = [size for matrix in wins for size in matrix.shape]
+    indices = resamples(sizes, exact_up_to=exact_up_to)
+    drawn = [
+        np.einsum("ri,ij,rj->r", _frequencies(left, len(matrix)), matrix, _frequencies(right, matrix.shape[1]))
+        for matrix, left, right in zip(wins, indices[::2], indices[1::2], strict=True)
+    ]
+    low, high = np.quantile(np.mean(drawn, 0), _tails(level))
+    return Interval(float(np.mean([matrix.mean() for matrix in wins])), float(low), float(high))
+
+
+def _bands(
+    strata: Sequence[Array], statistic: Statistic, level: float, indices: Sequence[NDArray[np.int64]]
+) -> tuple[Array, Array, Array]:
+    """A statistic of the runs of all tasks (the first axis, behind that of the resamples) and its interval."""
+    drawn = np.concatenate([scores[index] for scores, index in zip(strata, indices, strict=True)], 1)
+    low, high = np.quantile(statistic(drawn), _tails(level), 0)
+    return statistic(np.concatenate(list(strata))), low, high
+
+
+def _fewer(strata: Sequence[Array]) -> list[NDArray[np.int64]]:
+    """Resamples for what has many points: a band in a picture needs no third digit."""
+    return resamples([len(runs) for runs in strata], exact_up_to=5_000, num_resamples=2_000)
+
+
+def _frequencies(index: NDArray[np.int64], size: int) -> Array:
+    """How often each run stands in each resample, as a fraction: ``[R, size]``."""
+    rows = np.arange(len(index))[:, None] * size
+    return np.bincount((index + rows).ravel(), minlength=len(index) * size).reshape(-1, size) / index.shape[1]
+
+
+def _tails(level: float) -> tuple[float, float]:
+    return (1 - level) / 2, (1 + level) / 2
