@@ -1,17 +1,20 @@
-"""IQNLoss, forward and backward, against the same passes in plain PyTorch."""
+"""IQNLoss against the same passes in plain PyTorch; with 200 fixed quantiles against them compiled, Adam included."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
 from common.harness import HEADER, Bar, Comparison, arguments, compare, finish, repeated
-from floors.iqn import cosine_frequencies, iqn_loss
+from floors.iqn import cosine_frequencies, fusable_pairwise_loss, iqn_loss, pairwise_loss, qr_loss
 from tesserl_iqn import IQNLoss, QuantileNetwork
 from tesserl_nn_components import MLP
 
 FEATURES, ACTIONS, COSINES, BATCH, TAUS, POLICY_TAUS, DISCOUNT = 4, 2, 64, 128, 8, 32, 0.99
+QUANTILES = 200  # of QR-DQN on Atari
 
 
 class Body(MLP):
@@ -55,22 +58,20 @@ class Ours:
 class Floor:
     """The same on plain tensors."""
 
-    def __init__(self, network: QuantileNetwork, target: QuantileNetwork, data: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        loss: Callable[..., Tensor],
+        network: QuantileNetwork,
+        target: QuantileNetwork,
+        data: dict[str, Tensor],
+    ) -> None:
+        self.loss = loss
         self.parameters = [nn.Parameter(parameter.detach().clone()) for parameter in network.parameters()]
         self.target = [parameter.detach().clone() for parameter in target.parameters()]
         self.data = data
-        self.frequencies = cosine_frequencies(COSINES)
 
     def __call__(self) -> Tensor:
-        loss = iqn_loss(
-            self.parameters,
-            self.target,
-            self.frequencies,
-            **self.data,
-            discount=DISCOUNT,
-            num_taus=TAUS,
-            num_policy_taus=POLICY_TAUS,
-        )
+        loss = self.loss(self.parameters, self.target, **self.data)
         loss.backward()
         return loss
 
@@ -79,6 +80,17 @@ def step(side: Ours | Floor) -> Tensor:
     for parameter in side.parameters:
         parameter.grad = None
     return side()
+
+
+def training(side: Ours | Floor) -> Callable[[], None]:
+    """A step of ``side`` and one of Adam, whose learning rate leaves the weights where they are."""
+    optimizer = torch.optim.Adam(side.parameters, lr=1e-12)
+
+    def train() -> None:
+        step(side)
+        optimizer.step()
+
+    return train
 
 
 def check_same(ours: Ours, floor: Floor) -> None:
@@ -95,14 +107,34 @@ def check_same(ours: Ours, floor: Floor) -> None:
                 raise SystemExit(f"the floor is no floor: loss or gradients differ by {difference:.1e}")
 
 
-def sides(hidden_sizes: list[int]) -> tuple[Ours, Floor]:
+def networks(**options: object) -> tuple[QuantileNetwork, QuantileNetwork, dict[str, Tensor]]:
+    """A network, a target that differs from it, and a batch."""
     torch.manual_seed(0)
-    network = QuantileNetwork(Body(FEATURES, [64, 64]), ACTIONS, num_cosines=COSINES, hidden_sizes=hidden_sizes)
+    network = QuantileNetwork(Body(FEATURES, [64, 64]), ACTIONS, num_cosines=COSINES, **options)
     target, data = copy.deepcopy(network), batch()
     with torch.no_grad():
         for parameter in target.parameters():
             parameter.mul_(0.9)
-    return Ours(network, target, data), Floor(network, target, data)
+    return network, target, data
+
+
+def iqn_sides(hidden_sizes: list[int]) -> tuple[Ours, Floor]:
+    loss = partial(
+        iqn_loss,
+        frequencies=cosine_frequencies(COSINES),
+        discount=DISCOUNT,
+        num_taus=TAUS,
+        num_policy_taus=POLICY_TAUS,
+    )
+    made = networks(hidden_sizes=hidden_sizes)
+    return Ours(*made), Floor(loss, *made)
+
+
+def qr_sides(compiled: bool) -> tuple[Ours, Floor]:
+    pairwise = fusable_pairwise_loss if compiled else pairwise_loss
+    loss = partial(qr_loss, discount=DISCOUNT, num_quantiles=QUANTILES, pairwise=pairwise)
+    made = networks(hidden_sizes=(), num_fixed_quantiles=QUANTILES)
+    return Ours(*made), Floor(torch.compile(loss) if compiled else loss, *made)
 
 
 def main() -> list[Comparison]:
@@ -111,14 +143,26 @@ def main() -> list[Comparison]:
     print(HEADER)
     comparisons = []
     for hidden_sizes in ([], [64], [512]):  # the last is the default
-        ours, floor = sides(hidden_sizes)
+        ours, floor = iqn_sides(hidden_sizes)
         check_same(ours, floor)
         comparisons.append(
             compare(
                 f"IQN update, batch {BATCH}, head {hidden_sizes}",
-                repeated(lambda: step(floor), options.seconds),  # noqa: B023 (called in this pass of the loop)
-                repeated(lambda: step(ours), options.seconds),  # noqa: B023
+                repeated(partial(step, floor), options.seconds),
+                repeated(partial(step, ours), options.seconds),
                 Bar("cost", 1.15),
+                rounds=options.rounds,
+            )
+        )
+    for compiled in (False, True):
+        ours, floor = qr_sides(compiled)
+        check_same(ours, floor)
+        comparisons.append(
+            compare(
+                f"QR-DQN step, {QUANTILES} quantiles, peer {'compiled' if compiled else 'eager'}",
+                repeated(training(floor), options.seconds),
+                repeated(training(ours), options.seconds),
+                Bar("cost", 2.0 if compiled else None),
                 rounds=options.rounds,
             )
         )
