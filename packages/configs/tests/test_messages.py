@@ -24,7 +24,7 @@ MESSAGES = {  # override -> message after the place
     "ppo.clip_epsilon=7": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
     "environment.atari={}": "environment.atari: belongs to vectorization atari, got sync; remove the block",
     "num_epochs=4": "num_epochs: unknown key; legal here: name, seed, total_steps, environment, nn, "
-    "initial_weights, algorithm, iqn, optimizer, replay, evaluation, checkpoint, logging, device, channels_last, "
+    "initial_weights, algorithm, iqn, btr, optimizer, replay, evaluation, checkpoint, logging, device, channels_last, "
     "num_threads",
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "
     'atari, got "asink"; did you mean async?',

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tesserl_configs.btr_resolution import resolve
 from tesserl_configs.document import Document, DocumentError, ancestors, parse, render
 from tesserl_configs.errors import ConfigError, Problem
 from tesserl_configs.messages import problems_of
@@ -43,10 +44,12 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
             problems.append((0, str(error)))
     if data.get("name") is None:
         data["name"] = name_from(path)
+    data, origins, _ = resolve(data)
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
-        problems += [_placed(problem, path, document, changed) for problem in problems_of(error, data)]
+        found = (_with_origin(problem, origins) for problem in problems_of(error, data))
+        problems += [_placed(problem, path, document, changed) for problem in found]
     if problems:
         raise ConfigError(*(text for _, text in sorted(problems, key=lambda problem: problem[0])))
     return config
@@ -99,6 +102,15 @@ def read_document(path: Path) -> Document:
     if not isinstance(document.data, dict):
         raise ConfigError(f"{path}: expected keys and values, got {type(document.data).__name__} at the top level")
     return document
+
+
+def _with_origin(problem: Problem, origins: dict[str, str]) -> Problem:
+    """A problem with a key that ``btr`` filled, or in a block whose kind it chose, at the switch that did it."""
+    path = problem.path
+    if path in origins:
+        return Problem(origins[path], f"it sets {path}: {problem.message}")
+    kind = f"{path.rpartition('.')[0]}.kind"
+    return Problem(path, f"{problem.message} ({origins[kind]} chose the kind)") if kind in origins else problem
 
 
 def _placed(problem: Problem, path: Path, document: Document, changed: list[str]) -> tuple[int, str]:

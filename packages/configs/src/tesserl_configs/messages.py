@@ -9,10 +9,14 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from tesserl_configs.btr import ALL_TAG, OPTIONS_TAG, SWITCH_TAG
 from tesserl_configs.errors import ConfigError, Problem
 from tesserl_configs.introspection import all_keys, candidates, field_at, kind_of, literals_in
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
 from tesserl_configs.schema import OWNERS, Algorithm
+
+TAGS = (NUMBER_TAG, SCHEDULE_TAG, SWITCH_TAG, OPTIONS_TAG, ALL_TAG)
+"""Tags of unions that no key of a file chooses by."""
 
 BOUNDS = {
     "greater_than": ("gt", ">"),
@@ -57,7 +61,7 @@ def _path(location: Iterable[str | int], data: Any) -> list[str | int]:
     path: list[str | int] = []
     fresh = True  # no tag of this place has been seen yet
     for part in location:
-        if part in (NUMBER_TAG, SCHEDULE_TAG):
+        if part in TAGS:
             continue
         if fresh and isinstance(data, dict) and data.get("kind") == part and len(candidates(path, data)) != 1:
             fresh = False

@@ -16,6 +16,8 @@ from pydantic import (
 
 from tesserl_configs import rules
 from tesserl_configs.base import Block, Count, NonNegativeInt
+from tesserl_configs.btr import BTR
+from tesserl_configs.btr_resolution import resolve
 from tesserl_configs.defaults import with_defaults
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_configs.errors import ConfigError
@@ -31,6 +33,7 @@ from tesserl_configs.replay import Replay, UniformReplay
 Algorithm = Literal["iqn", "ppo", "grpo", "dpo", "cpl"]
 OWNERS: dict[str, tuple[Algorithm, ...]] = {
     "iqn": ("iqn",),
+    "btr": ("iqn",),
     "ppo": ("ppo",),
     "grpo": ("grpo",),
     "dpo": ("dpo",),
@@ -106,6 +109,14 @@ class RunConfig(Block):
     )
     algorithm: Algorithm = Field(description="The algorithm; its options are in the block of that name.")
     iqn: IQNConfig = Field(default_factory=IQNConfig, description="Options of implicit quantile networks.")
+    btr: BTR | None = Field(
+        default=None,
+        exclude=True,
+        description=(
+            "Switches of Beyond The Rainbow, of iqn alone: all, or a block. They fill other blocks where the file is "
+            "silent, before anything is validated; a resolved file has none."
+        ),
+    )
     ppo: PPOConfig = Field(default_factory=PPOConfig, description="Options of proximal policy optimisation.")
     grpo: GRPOConfig = Field(default_factory=GRPOConfig, description="Options of group-relative policy optimisation.")
     dpo: DPOConfig = Field(default_factory=DPOConfig, description="Options of direct preference optimisation.")
@@ -129,8 +140,18 @@ class RunConfig(Block):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_the_defaults_of_the_algorithm(cls, data: Any) -> Any:
-        return with_defaults(data) if isinstance(data, Mapping) else data
+    def _fill_in_where_the_file_is_silent(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        resolution = resolve(data)
+        if resolution.problems:
+            raise ConfigError(*resolution.problems)
+        return with_defaults(resolution.data)
+
+    @field_validator("btr")
+    @classmethod
+    def _forget_what_stands_elsewhere_now(cls, block: Any) -> None:  # noqa: ARG003 - pydantic hands it over
+        return None
 
     @field_validator(*OWNERS, mode="before")
     @classmethod

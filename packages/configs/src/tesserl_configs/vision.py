@@ -49,6 +49,13 @@ class CNNVision(Block):
     use_maxpool: bool = Field(
         default=False, description="Stride by max-pooling after a convolution of stride 1, as rlpyt does."
     )
+    pool_size: Count | None = Field(
+        default=None,
+        description="Side of the feature map after adaptive max-pooling, >= 1, at most its size before; null: none.",
+    )
+    spectral_norm: Literal["none", "all"] = Field(
+        default="none", description="Convolutions under spectral normalisation (Miyato et al. 2018)."
+    )
     pixel_range: PixelRange = Field(default="unit", description=PIXEL_RANGE)
 
     @model_validator(mode="before")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from torch import Tensor, nn
 
@@ -16,8 +16,7 @@ from tesserl_nn_components.pixels import (
     check_pixel_range,
     scale_pixels,
 )
-
-Size = int | tuple[int, int]
+from tesserl_nn_components.spectral import Size, SpectralConv2d
 
 
 def conv2d_output_shape(
@@ -86,9 +85,13 @@ class Conv2dStack(nn.Module):
         use_maxpool: downsample by max-pooling instead of strides.
         dilations: one for each convolution; None for 1.
         pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1] or ``"symmetric"`` for [-1, 1].
+        pool_size: the last feature map is max-pooled to ``pool_size`` x ``pool_size``, at most its own size; None for
+            no pooling.
+        spectral_norm: the convolutions under spectral normalisation, ``"none"`` or ``"all"``, see
+            :class:`SpectralConv2d`.
 
     Raises:
-        ValueError: if the sequences differ in length or are empty.
+        ValueError: if the sequences differ in length or are empty, or an option is out of its range.
     """
 
     def __init__(
@@ -103,9 +106,16 @@ class Conv2dStack(nn.Module):
         use_maxpool: bool = False,
         dilations: Sequence[Size] | None = None,
         pixel_range: PixelRange = "unit",
+        pool_size: int | None = None,
+        spectral_norm: Literal["none", "all"] = "none",
     ) -> None:
         super().__init__()
         check_pixel_range(pixel_range)
+        if spectral_norm not in ("none", "all") or (pool_size is not None and pool_size < 1):
+            raise ValueError(
+                f'spectral_norm must be "none" or "all" and pool_size None or at least 1, got {spectral_norm!r} and '
+                f"{pool_size}"
+            )
         paddings = [0] * len(channels) if paddings is None else paddings
         dilations = [1] * len(channels) if dilations is None else dilations
         lengths = [len(channels), len(kernel_sizes), len(strides), len(paddings), len(dilations)]
@@ -119,13 +129,20 @@ class Conv2dStack(nn.Module):
         for width, kernel, stride, padding, dilation in zip(
             channels, kernel_sizes, strides, paddings, dilations, strict=True
         ):
-            layers.append(nn.Conv2d(fan_in, width, kernel, 1 if use_maxpool else stride, padding, dilation))
+            step = 1 if use_maxpool else stride
+            if spectral_norm == "all":
+                layers.append(SpectralConv2d(fan_in, width, kernel, padding, stride=step, dilation=dilation))
+            else:
+                layers.append(nn.Conv2d(fan_in, width, kernel, step, padding, dilation))
             layers.append(activation())
             if use_maxpool and max(_pair(stride)) > 1:
                 layers.append(nn.MaxPool2d(stride))
             fan_in = width
+        if pool_size is not None:
+            layers.append(nn.AdaptiveMaxPool2d(pool_size))
         self.in_channels = in_channels
         self.out_channels = fan_in
+        self.pool_size = pool_size
         self.pixel_range = pixel_range
         self.layers = nn.Sequential(*layers)
 
@@ -137,7 +154,8 @@ class Conv2dStack(nn.Module):
         """Return (channels, height, width) of the output for images of ``h`` x ``w`` pixels.
 
         Raises:
-            ValueError: if the image vanishes in a layer; the message names it.
+            ValueError: if the image vanishes in a layer, which the message names, or is smaller than ``pool_size``
+                behind the last one.
         """
         for index, layer in enumerate(self.layers):
             if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
@@ -147,7 +165,11 @@ class Conv2dStack(nn.Module):
                 h, w = conv2d_output_shape(h, w, window.kernel_size, window.stride, window.padding, window.dilation)
             except ValueError as error:
                 raise ValueError(f"layer {index} of the stack, {layer}: {error}") from None
-        return self.out_channels, h, w
+        if self.pool_size is None:
+            return self.out_channels, h, w
+        if self.pool_size > min(h, w):
+            raise ValueError(f"pool_size must be at most {min(h, w)}, as the map is {h} x {w}, got {self.pool_size}")
+        return self.out_channels, self.pool_size, self.pool_size
 
     def conv_out_size(self, h: int, w: int, c: int | None = None) -> int:
         """Return the number of features after flattening, without a forward pass.
@@ -173,8 +195,8 @@ class Conv2dHead(nn.Module):
 
     Args:
         image_shape: (channels, height, width).
-        channels: see :class:`Conv2dStack`; so are ``kernel_sizes``, ``strides``, ``paddings``, ``use_maxpool`` and
-            ``pixel_range``.
+        channels: see :class:`Conv2dStack`; so are ``kernel_sizes``, ``strides``, ``paddings``, ``use_maxpool``,
+            ``pixel_range``, ``pool_size`` and ``spectral_norm``.
         kernel_sizes: one for each convolution.
         strides: one for each convolution.
         hidden_sizes: hidden widths of the MLP, see :class:`MLP`.
@@ -183,6 +205,8 @@ class Conv2dHead(nn.Module):
         activation: makes the activation module, here and in the MLP.
         use_maxpool: downsample by max-pooling instead of strides.
         pixel_range: what uint8 input is scaled to.
+        pool_size: side of the last feature map after adaptive max-pooling; None for no pooling.
+        spectral_norm: the convolutions under spectral normalisation.
 
     Raises:
         ValueError: if the image vanishes in a layer, or the sequences do not fit.
@@ -201,6 +225,8 @@ class Conv2dHead(nn.Module):
         activation: Activation = nn.ReLU,
         use_maxpool: bool = False,
         pixel_range: PixelRange = "unit",
+        pool_size: int | None = None,
+        spectral_norm: Literal["none", "all"] = "none",
     ) -> None:
         super().__init__()
         self.in_keys = ["pixels"]
@@ -214,6 +240,8 @@ class Conv2dHead(nn.Module):
             activation=activation,
             use_maxpool=use_maxpool,
             pixel_range=pixel_range,
+            pool_size=pool_size,
+            spectral_norm=spectral_norm,
         )
         flat_features = self.conv.conv_out_size(*self.image_shape[1:])
         self.head: nn.Module = nn.Identity()

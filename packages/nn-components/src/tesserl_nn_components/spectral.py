@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+Size = int | tuple[int, int]
+
 
 class SpectralConv2d(nn.Conv2d):
     """``nn.Conv2d`` whose weight is divided by its largest singular value.
@@ -18,15 +20,26 @@ class SpectralConv2d(nn.Conv2d):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: int or (height, width).
+        kernel_size: int or (height, width); so are the others.
         padding: zeros added on both sides.
+        stride: step of the window.
+        dilation: distance between the kernel's elements.
     """
 
     u: Tensor
     v: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        padding: Size = 0,
+        *,
+        stride: Size = 1,
+        dilation: Size = 1,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation)
         rows, columns = self.weight.flatten(1).shape
         self.register_buffer("u", normalize(torch.randn(rows), dim=0))
         self.register_buffer("v", normalize(torch.randn(columns), dim=0))

@@ -105,8 +105,11 @@ def build_vision(config: visions.Vision, image_shape: tuple[int, ...]) -> nn.Mod
                     activation=ACTIVATIONS[config.activation],
                     use_maxpool=config.use_maxpool,
                     pixel_range=config.pixel_range,
+                    pool_size=config.pool_size,
+                    spectral_norm=config.spectral_norm,
                 )
         case visions.ImpalaVision():
+            check_pool_size(config, height, width)
             return ImpalaCNN(
                 shape,
                 channels=config.channels,
@@ -141,6 +144,21 @@ def build_vision(config: visions.Vision, image_shape: tuple[int, ...]) -> nn.Mod
                     **hf_model(config),
                 )
     raise TypeError(f"vision of kind {config.kind} has no encoder")
+
+
+def check_pool_size(config: visions.ImpalaVision, height: int, width: int) -> None:
+    """Refuses to pool a feature map to a larger one, which would only repeat its entries.
+
+    Raises:
+        ConfigError: ``pool_size`` is above the side of the last stage's map.
+    """
+    for _ in config.channels:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    if config.pool_size is not None and config.pool_size > min(height, width):
+        raise ConfigError(
+            f"nn.vision.pool_size: expected at most {min(height, width)}, as the map behind {len(config.channels)} "
+            f"stages is {height} x {width} here, got {config.pool_size}; choose a smaller one, fewer channels or null"
+        )
 
 
 def build_vector(config: MLPVector, width: int) -> VectorEncoder:
