@@ -247,3 +247,33 @@ def test_bad_chunks_are_refused_with_their_reason():
         window.extend(rollout(3, 5))
     with pytest.raises(ValueError, match="expected at most 1 waiting steps, got 2"):
         NStepWindow(2, 0.9).load_state_dict(window.state_dict())
+
+
+def test_windows_end_before_an_action_that_was_not_greedy():
+    batch = rollout(1, 8, end=0.0)
+    batch["greedy"] = torch.tensor([[True, True, True, False, True, False, False, True]])
+    batch["next", "reward"] = torch.arange(1.0, 9.0).reshape(1, 8, 1)
+    out = NStepWindow(3, 0.5, cut_at_exploration=True).extend(batch)
+    # the first action of a window may be anything: those of steps 3, 5 are not greedy and lead their windows
+    assert out["steps_to_next_obs"].squeeze(-1).tolist() == [3, 2, 1, 2, 1, 1]
+    assert out["next", "reward"].squeeze(-1).tolist() == [1 + 1 + 0.75, 2 + 1.5, 3, 4 + 2.5, 5, 6]
+    for row, t in enumerate([2, 2, 2, 4, 4, 5]):  # what is bootstrapped from follows the last step that was summed
+        assert torch.equal(out["next", "observation"][row], batch["next", "observation"][0, t])
+    assert "greedy" not in out
+
+
+def test_windows_that_end_at_exploration_do_not_depend_on_how_the_stream_is_cut():
+    batch = rollout(3, 24, mask=True)
+    batch["greedy"] = torch.rand(3, 24, generator=torch.Generator().manual_seed(3)) < 0.7
+    whole = NStepWindow(4, 0.9, cut_at_exploration=True).extend(batch)
+    window = NStepWindow(4, 0.9, cut_at_exploration=True)
+    parts = [window.extend(chunk) for chunk in chunks(batch, [1, 7, 2, 14])]
+    assert (torch.cat(parts) == whole).all()
+    longer = NStepWindow(4, 0.9).extend(batch)
+    assert (whole["steps_to_next_obs"] <= longer["steps_to_next_obs"]).all()
+    assert (whole["steps_to_next_obs"] < longer["steps_to_next_obs"]).any()
+
+
+def test_cutting_at_exploration_needs_to_know_what_was_greedy():
+    with pytest.raises(ValueError, match=r"it lacks \[\('greedy',\)\]"):
+        NStepWindow(3, 0.9, cut_at_exploration=True).extend(rollout(1, 4))

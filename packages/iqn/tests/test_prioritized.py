@@ -256,3 +256,14 @@ def test_bad_input_is_refused_with_its_reason():
         sampler.mark_update(torch.zeros(2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"shape \(4,\), the capacity of this tree, got \(5,\)"):
         sampler.load_state_dict(PrioritizedSampler(5).state_dict())
+
+
+def test_excluded_items_are_not_drawn_until_they_are_written_again():
+    rb = buffer()
+    rb.extend(items(0, 8))
+    rb.sampler.exclude(torch.tensor([1, 6]))
+    assert set(rb.sample(400)["index"].tolist()) == {0, 2, 3, 4, 5, 7}
+    rb.sampler.load_state_dict(rb.sampler.state_dict())
+    assert set(rb.sample(400)["index"].tolist()) == {0, 2, 3, 4, 5, 7}
+    rb.extend(items(8, 10))  # over 0 and 1
+    assert set(rb.sample(400)["index"].tolist()) == {0, 1, 2, 3, 4, 5, 7}

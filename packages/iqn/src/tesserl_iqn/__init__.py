@@ -11,10 +11,11 @@ from tesserl_iqn.functional import (
 from tesserl_iqn.loss import IQNLoss
 from tesserl_iqn.network import CosineEmbedding, QuantileNetwork
 from tesserl_iqn.policy import QuantilePolicy
-from tesserl_iqn.replay import NStepWindow, PrioritizedSampler, SumTree, n_step_returns
+from tesserl_iqn.replay import FrameStorage, NStepWindow, PrioritizedSampler, SumTree, n_step_returns
 
 __all__ = [
     "CosineEmbedding",
+    "FrameStorage",
     "IQNLoss",
     "NStepWindow",
     "PrioritizedSampler",

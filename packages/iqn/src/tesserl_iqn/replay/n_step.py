@@ -1,7 +1,9 @@
 """Multi-step returns that end where an episode ends.
 
 A window of ``num_steps`` steps sums rewards up to and including the first step that terminated or was truncated;
-the observation after its last summed step is what a target bootstraps from.
+the observation after its last summed step is what a target bootstraps from. A window may also end before the first
+action that its policy would not have chosen, as those of Watkins' Q(lambda) do (Sutton and Barto 2018, section 12.10):
+what follows such an action says little of the value of the greedy policy.
 
 Shapes: ``N`` environments, ``T`` steps of one chunk, ``M`` emitted transitions.
 """
@@ -74,14 +76,16 @@ class NStepWindow:
     Args:
         num_steps: longest window, in steps, at least 1.
         discount: gamma, in [0, 1].
+        cut_at_exploration: whether windows end before an action that was not greedy; that of a window's first step may
+            be anything. ``steps_to_next_obs`` is that of the shorter window, and so is the discount.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
-    def __init__(self, num_steps: int, discount: float) -> None:
+    def __init__(self, num_steps: int, discount: float, *, cut_at_exploration: bool = False) -> None:
         _check_options(num_steps, discount)
-        self.num_steps, self.discount = num_steps, discount
+        self.num_steps, self.discount, self._cut = num_steps, discount, cut_at_exploration
         self._powers = [discount**k for k in range(num_steps)]
         self._keys: list[_Key] = []
         self._waiting: dict[_Key, Tensor] = {}  # time first: [up to num_steps - 1, N, ...]
@@ -94,7 +98,8 @@ class NStepWindow:
                 in the root and in ``next``. Needs ``action`` and, under ``next``, ``reward``, ``terminated``,
                 ``truncated`` and ``done`` (each ``[N, T, 1]``). Where ``mask`` (``[N, T]``, bool) is false the step is
                 no transition, such as the one that a NEXT_STEP environment spends on resetting, and no window starts
-                there; such a step follows the end of an episode, so that no window crosses it either.
+                there; such a step follows the end of an episode, so that no window crosses it either. With
+                ``cut_at_exploration`` it needs ``greedy`` (``[N, T]``, bool), which `QuantilePolicy` writes.
 
         Returns:
             ``[M]``: observations and ``action`` of the first step; under ``next``, observations and flags of the
@@ -113,6 +118,7 @@ class NStepWindow:
         else:
             flat.update(self._outcomes(columns, starts))
             self._waiting = {key: column[starts:] for key, column in columns.items()}
+        flat.pop(("greedy",), None)
         mask = flat.pop(("mask",), None)
         if mask is not None and not mask.all():
             valid = mask.nonzero().squeeze(-1)
@@ -148,7 +154,7 @@ class NStepWindow:
     def _columns(self, batch: TensorDictBase) -> dict[_Key, Tensor]:
         """The steps that wait and those of the chunk, time first: ``[T, N, ...]`` by key."""
         if not self._keys:
-            self._keys = _transition_keys(batch)
+            self._keys = _transition_keys(batch, [("action",), *([("greedy",)] if self._cut else [])])
         columns = {key: batch.get(key).transpose(0, 1) for key in self._keys}
         if self.num_steps == 1:
             return columns
@@ -164,6 +170,9 @@ class NStepWindow:
         reward = columns["next", "reward"].squeeze(-1)
         done = columns["next", "done"].squeeze(-1)
         num_envs = reward.shape[1]
+        if self._cut:
+            done = done.clone()
+            done[:-1] |= ~columns["greedy",][1:]  # before such an action a window ends as it does at a last step
         if starts:
             reward, done = reward.unfold(0, self.num_steps, 1), done.unfold(0, self.num_steps, 1)
             returns, steps = _sum_windows(reward, done, reward.new_tensor(self._powers))
@@ -177,20 +186,20 @@ class NStepWindow:
         return following
 
 
-def _transition_keys(batch: TensorDictBase) -> list[_Key]:
-    """The keys a transition needs: observations (in the root and in ``next``), action, mask, reward and flags."""
+def _transition_keys(batch: TensorDictBase, chosen: list[_Key]) -> list[_Key]:
+    """The keys a transition needs: observations (in the root and in ``next``), ``chosen``, mask, reward and flags."""
     keys = {(key,) if isinstance(key, str) else key for key in batch.keys(include_nested=True, leaves_only=True)}
     outcome: list[_Key] = [("next", name) for name in ("reward", *_FLAGS)]
-    missing = [key for key in [("action",), *outcome] if key not in keys]
+    missing = [key for key in [*chosen, *outcome] if key not in keys]
     if missing:
-        raise ValueError(f"batch must hold action and {outcome}; it lacks {missing}")
+        raise ValueError(f"batch must hold {[*chosen, *outcome]}; it lacks {missing}")
     observations = sorted(key for key in keys if ("next", *key) in keys and ("next", *key) not in outcome)
     if not observations:
         raise ValueError(
             f"batch must hold observations in the root and in next under the same keys, got {sorted(keys)}"
         )
     mask: list[_Key] = [("mask",)] if ("mask",) in keys else []
-    return [*observations, ("action",), *mask, *(("next", *key) for key in observations), *outcome]
+    return [*observations, *chosen, *mask, *(("next", *key) for key in observations), *outcome]
 
 
 def _check_options(num_steps: int, discount: float) -> None:

@@ -140,6 +140,18 @@ class PrioritizedSampler(samplers.Sampler):
         """Gives written items the largest priority seen so far; torchrl's writers call this."""
         self.update_priority(index, self._largest, storage=storage)
 
+    def exclude(self, index: _Index, *, storage: Storage | None = None) -> None:
+        """Keeps items from being drawn until they are written again or ``update_priority`` names them.
+
+        Args:
+            index: items, as in ``update_priority``.
+            storage: needed where it has several dimensions.
+
+        Raises:
+            IndexError: an item lies beyond the capacity.
+        """
+        self._tree.update(self._items(index, storage), 0.0)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Priorities after ``alpha`` (``[capacity]`` float64), and scalars: exponents, ``eps``, largest priority."""
         scalars = {"alpha": self._alpha, "beta": self._beta, "eps": self._eps, "largest": self._largest}

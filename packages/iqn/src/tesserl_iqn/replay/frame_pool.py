@@ -1,0 +1,122 @@
+"""Frames that are kept once, however often they are added."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Numbers = NDArray[np.int32]
+
+
+class FramePool:
+    """Frames with a number each, kept for as long as somebody needs them.
+
+    Args:
+        shape: of a frame.
+        block_size: frames for which room is reserved at a time.
+        scratch_dir: directory of a file for them; None for memory.
+    """
+
+    def __init__(self, shape: torch.Size, block_size: int, scratch_dir: str | Path | None) -> None:
+        self.shape, self._block_size, self._scratch_dir = shape, block_size, scratch_dir
+        size = shape.numel()
+        self._word = next(
+            word for word in (np.int64, np.int32, np.int16, np.uint8) if not size % np.dtype(word).itemsize
+        )
+        generator = np.random.default_rng(0)  # of the weights of a sum, not of anything that is learnt
+        self._weights = generator.integers(-(2**63), 2**63, size // np.dtype(self._word).itemsize)
+        self._blocks: list[Tensor] = []
+        self._users = np.zeros(0, np.int32)  # by frame: how often a transition needs it
+        self._hashes = np.zeros(0, np.int64)
+        self._number_of: dict[int, int] = {}  # by hash
+        self._free: list[int] = []
+        self._num_used = 0  # slots that have ever been written to
+
+    @property
+    def num_stored(self) -> int:
+        """Frames that somebody needs."""
+        return self._num_used - len(self._free)
+
+    def add(self, frames: Tensor) -> Numbers:
+        """Stores frames ``[n, *shape]`` that are not stored yet; returns the numbers of all, ``[n]``."""
+        rows = frames.reshape(len(frames), self.shape.numel()).contiguous()
+        size = 2048  # what is compared lies twice in memory
+        parts = [self._add(rows[start : start + size]) for start in range(0, len(rows), size)]
+        return np.concatenate([np.zeros(0, np.int32), *parts])
+
+    def _add(self, rows: Tensor) -> Numbers:
+        words = rows.numpy().view(self._word)
+        hashes = words @ self._weights
+        distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        known = np.array([self._number_of.get(value, -1) for value in distinct.tolist()], np.int32)
+        new = known < 0
+        if new.any():
+            known[new] = self._store(rows[torch.from_numpy(first[new])], distinct[new])
+        numbers = known[inverse]
+        differs = (self.gather(torch.from_numpy(numbers)).flatten(1).numpy().view(self._word) != words).any(-1)
+        for i in np.flatnonzero(differs).tolist():  # another frame of the same hash, which is rare
+            number = self._number_of[int(hashes[i])]
+            if not torch.equal(self.gather(torch.tensor([number])).flatten(1), rows[i : i + 1]):
+                number = int(self._store(rows[i : i + 1], hashes[i : i + 1])[0])
+            numbers[i] = number
+        return numbers
+
+    def _store(self, rows: Tensor, hashes: NDArray[np.int64]) -> Numbers:
+        reused = self._free[len(self._free) - min(len(rows), len(self._free)) :]
+        del self._free[len(self._free) - len(reused) :]
+        fresh = range(self._num_used, self._num_used + len(rows) - len(reused))
+        self._num_used += len(fresh)
+        while self._num_used > len(self._users):
+            self._grow()
+        numbers = np.array([*reused, *fresh], np.int32)
+        slots = torch.from_numpy(numbers)
+        for block, where in self._by_block(slots):
+            block[slots[where] % self._block_size] = rows[where]
+        self._hashes[numbers] = hashes
+        self._number_of.update(zip(hashes.tolist(), numbers.tolist(), strict=True))
+        return numbers
+
+    def _grow(self) -> None:
+        shape = (self._block_size, self.shape.numel())
+        if self._scratch_dir is None:
+            self._blocks.append(torch.empty(shape, dtype=torch.uint8))
+        else:
+            with tempfile.TemporaryFile(dir=self._scratch_dir) as file:  # the map keeps it
+                array: Any = np.memmap(file, np.uint8, "w+", shape=shape)
+            self._blocks.append(torch.from_numpy(array))
+        self._users = np.concatenate([self._users, np.zeros(self._block_size, np.int32)])
+        self._hashes = np.concatenate([self._hashes, np.zeros(self._block_size, np.int64)])
+
+    def retain(self, numbers: Numbers) -> None:
+        """Counts users of frames; what has none is given up by the next ``release`` that names it."""
+        np.add.at(self._users, numbers, 1)
+
+    def release(self, numbers: Numbers) -> None:
+        """Takes users away, and gives up the frames that have none left."""
+        np.subtract.at(self._users, numbers, 1)
+        unused = np.unique(numbers[self._users[numbers] == 0]).tolist()
+        for number, value in zip(unused, self._hashes[unused].tolist(), strict=True):
+            if self._number_of.get(value) == number:
+                del self._number_of[value]
+        self._free += unused
+
+    def gather(self, numbers: Tensor, pin_memory: bool = False) -> Tensor:
+        """Frames ``[n, *shape]`` in new memory."""
+        out = torch.empty((len(numbers), self.shape.numel()), dtype=torch.uint8, pin_memory=pin_memory)
+        if len(self._blocks) == 1:
+            torch.index_select(self._blocks[0], 0, numbers, out=out)
+        else:
+            for block, where in self._by_block(numbers):
+                out[where] = block[numbers[where] % self._block_size]
+        return out.view(-1, *self.shape)
+
+    def _by_block(self, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Blocks, and which of the numbers lie in each."""
+        of = numbers // self._block_size
+        return [(block, (of == i).nonzero().squeeze(-1)) for i, block in enumerate(self._blocks)]
