@@ -50,6 +50,18 @@ def test_the_json_schema_describes_every_key_and_requires_the_kind():
     assert (discount["minimum"], discount["maximum"], discount["default"]) == (0, 1, 0.99)
 
 
+def test_the_json_schema_knows_the_switches_and_the_blocks_whose_kind_they_choose():
+    schema = json_schema()
+    word, block = schema["properties"]["btr"]["anyOf"][0]["oneOf"]
+    assert (word["const"], block["$ref"]) == ("all", "#/$defs/BTRConfig")
+    without_kind = schema["properties"]["replay"]["oneOf"][-1]
+    assert without_kind["not"] == {"required": ["kind"]}
+    assert {"capacity", "alpha"} <= set(without_kind["properties"])
+    refusals = {rule["if"]["properties"]["algorithm"]["const"]: rule["then"] for rule in schema["allOf"]}
+    assert refusals["ppo"]["properties"]["btr"] is False
+    assert "btr" not in refusals["iqn"]["properties"]
+
+
 def test_a_difference_has_the_path_and_both_values(load):
     left = load()
     right = load("", "seed=2", "iqn.exploration={kind: noisy}", "nn.heads.noisy=true", "nn.heads.hidden_sizes=[5, 7]")

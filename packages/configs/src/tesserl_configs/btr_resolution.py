@@ -71,8 +71,8 @@ def resolve(data: Mapping[str, Any]) -> Resolution:
     """Fills what the switches of ``btr:`` ask for where a file is silent.
 
     Args:
-        data: the data of a whole file; it is not changed. Where its ``btr`` is missing or cannot be read, or its
-            algorithm is not iqn, nothing is filled; validation says why.
+        data: the data of a whole file; it is not changed. Without ``btr``, or with another algorithm than iqn, nothing
+            is filled; one that cannot be read counts as one without switches, and validation says why.
 
     Returns:
         New data, which still holds ``btr`` and resolves to itself.
@@ -109,7 +109,7 @@ def _read(data: Mapping[str, Any]) -> BTRConfig | None:
     try:
         block = TypeAdapter(BTR).validate_python(data["btr"])
     except ValidationError:
-        return None
+        return BTRConfig()
     return BTRConfig(all=True) if isinstance(block, str) else block
 
 
@@ -176,8 +176,7 @@ class _Filling:
 
     def plain_encoder(self) -> None:
         """Gives a file that names no encoder, and one that leaves its kind to the switches, convolutions."""
-        vision = at(self.data, "nn.vision")
-        if _has_only_a_vector(self.data) or (vision is not None and "kind" in vision):
+        if _has_only_a_vector(self.data) or at(self.data, "nn.vision.kind") is not None:
             return
         wanted: Wanted = {"nn.vision.kind": "cnn"}
         if _is_minatar(self.data):

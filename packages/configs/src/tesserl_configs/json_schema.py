@@ -17,10 +17,27 @@ def json_schema() -> dict[str, Any]:
         _refused(schema, "algorithm", algorithm, [block for block, owners in OWNERS.items() if algorithm not in owners])
         for algorithm in get_args(Algorithm)
     ]
+    for block, key in (("", "replay"), ("IQNConfig", "exploration"), ("NNConfig", "vision")):
+        _may_leave_its_kind_to_btr(schema, (schema["$defs"][block] if block else schema)["properties"][key])
     environment = schema["$defs"]["EnvironmentConfig"]
     others = [kind for kind in environment["properties"]["vectorization"]["enum"] if kind != "atari"]
     environment["allOf"] = [_refused(environment, "vectorization", kind, ["atari"]) for kind in others]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Tesserl run"}
+
+
+def _may_leave_its_kind_to_btr(schema: dict[str, Any], union: dict[str, Any]) -> None:
+    """Adds the form without ``kind``, which only the loader can check: the switches of ``btr`` choose it."""
+    members = [schema["$defs"][member["$ref"].rpartition("/")[2]] for member in union["oneOf"]]
+    properties = {key: {} for member in members for key in member["properties"] if key != "kind"}
+    union["oneOf"].append(
+        {
+            "type": "object",
+            "description": "With btr, whose switches choose the kind.",
+            "not": {"required": ["kind"]},
+            "properties": properties,
+            "additionalProperties": False,
+        }
+    )
 
 
 def _refused(schema: dict[str, Any], key: str, value: str, blocks: list[str]) -> dict[str, Any]:

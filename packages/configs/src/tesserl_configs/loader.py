@@ -110,7 +110,9 @@ def _with_origin(problem: Problem, origins: dict[str, str]) -> Problem:
     if path in origins:
         return Problem(origins[path], f"it sets {path}: {problem.message}")
     kind = f"{path.rpartition('.')[0]}.kind"
-    return Problem(path, f"{problem.message} ({origins[kind]} chose the kind)") if kind in origins else problem
+    if kind in origins and problem.message.startswith("unknown key for kind"):
+        return Problem(path, f"{problem.message} ({origins[kind]} chose the kind)")
+    return problem
 
 
 def _placed(problem: Problem, path: Path, document: Document, changed: list[str]) -> tuple[int, str]:
