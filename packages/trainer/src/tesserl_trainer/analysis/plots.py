@@ -10,8 +10,8 @@ from tesserl_trainer.analysis.record import read_metrics, series
 from tesserl_trainer.analysis.statistics import Interval
 
 STEPS = "environment steps"
-COLUMNS = 3
-"""Panels with curves beside each other in the picture of a comparison."""
+WIDTH = 14.0
+"""Of the picture of a comparison, in inches."""
 
 MANY = 6
 """Of more variants than these, curves have no bands but the reference's: they would hide each other."""
@@ -50,12 +50,13 @@ def plot_curve(run_dir: Path, *, title: str) -> Path:
     return path
 
 
-def plot_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
+def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: str) -> None:
     """Draws aggregates, probabilities of improvement, profiles and curves of a comparison.
 
     Args:
         comparison: what to draw.
         path: of the picture.
+        metric: what the curves show.
         title: stands above it.
     """
     from matplotlib import colormaps
@@ -63,22 +64,23 @@ def plot_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter
 
-    variants, score = comparison.variants, "return" if comparison.bounds is None else "score"
+    variants, score = comparison.variants, metric if comparison.bounds is None else "score"
     palette = colormaps["tab10" if len(variants) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
     colours = {variant: palette[index % len(palette)] for index, variant in enumerate(variants)}
-    curves = [(f"{task}: evaluations, IQM", STEPS, "return", comparison.curves(task)) for task in comparison.tasks]
+    curves = [(f"{task}, IQM of the runs", STEPS, metric, comparison.curves(task)) for task in comparison.tasks]
     if len(comparison.tasks) > 1:
         axis = STEPS if comparison.same_steps else "share of the task's steps"
-        curves.insert(0, ("all tasks: evaluations, IQM", axis, "score", comparison.curves()))
+        curves.insert(0, ("all tasks, IQM of the runs", axis, score, comparison.curves()))
     if comparison.complete:
         curves.insert(0, ("performance profile", score, "share of runs above", comparison.profiles()))
-    rows, top = ceil(len(curves) / COLUMNS), 1.1 + 0.27 * max(len(comparison.complete), 2)
+    columns = min((3, 4, 2), key=lambda count: -len(curves) % count)  # as few empty places as can be
+    rows, top = ceil(len(curves) / columns), 1.1 + 0.27 * max(len(comparison.complete), 2)
     legend = 0.3 * ceil(len(variants) / 6) + 0.2
-    figure = Figure(figsize=(4.6 * COLUMNS, top + 3.3 * rows + legend), layout="constrained")
+    figure = Figure(figsize=(WIDTH, top + 3.3 * rows + legend), layout="constrained")
     figure.suptitle(title)
     upper, lower, bottom = figure.subfigures(3, 1, height_ratios=[top, 3.3 * rows, legend], squeeze=False).flat
-    _draw_intervals(upper, comparison, colours, score)
-    panels = lower.subplots(rows, COLUMNS, squeeze=False).flat
+    _draw_intervals(upper, comparison, colours)
+    panels = lower.subplots(rows, columns, squeeze=False).flat
     for panel, (name, x, y, bands) in zip(panels, curves, strict=False):
         panel.set_title(name, fontsize="medium")
         panel.set(xlabel=x, ylabel=y)
@@ -92,12 +94,12 @@ def plot_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
     figure.savefig(path, dpi=100)
 
 
-def _draw_intervals(figure: Any, comparison: Comparison, colours: Mapping[str, Any], score: str) -> None:
+def _draw_intervals(figure: Any, comparison: Comparison, colours: Mapping[str, Any]) -> None:
     """A row of panels that share the variants' names; what has no interval is a hollow point."""
     complete, reference = comparison.complete, comparison.reference
     aggregates = comparison.aggregates()
     columns: list[tuple[str, dict[str, Interval], tuple[str, ...]]] = [
-        (f"{name}, {score}", {variant: aggregates[variant][name] for variant in complete}, ()) for name in AGGREGATES
+        (name, {variant: aggregates[variant][name] for variant in complete}, ()) for name in AGGREGATES
     ]
     better = {variant: value for variant, value in comparison.improvements().items() if variant in complete}
     columns.append((f"P(better than {reference})", better, (reference,)))

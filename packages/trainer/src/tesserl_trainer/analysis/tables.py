@@ -35,7 +35,7 @@ def _aggregates(comparison: Comparison) -> Table:
 
 def _task(comparison: Comparison, task: str) -> Table:
     seeds = sorted({run.seed for (_, name), runs in comparison.runs.items() if name == task for run in runs})
-    table = _table(f"{task}: returns by seed", "variant", *map(str, seeds), "mean", "IQM")
+    table = _table(f"{task}, by seed", "variant", *map(str, seeds), "mean", "IQM")
     for variant in comparison.variants:
         runs = comparison.runs.get((variant, task), [])
         scores = {run.seed: run.score for run in runs}

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tesserl_configs.loader import read_document
+from tesserl_configs.document import parse
 from tesserl_trainer.analysis.comparison import Bounds, Comparison, ComparisonError, Run
 from tesserl_trainer.analysis.plots import plot_comparison
 from tesserl_trainer.analysis.record import read_metrics, series
@@ -78,7 +78,7 @@ def read_run(directory: Path, root: Path, *, by: str, metric: str, last: bool) -
     """
     if not (directory / "evaluation.json").is_file():
         return None
-    config = read_document(directory / "config.yaml").data
+    config = parse((directory / "config.yaml").read_text(encoding="utf-8")).data
     names = _below(directory, root)
     task = names[-3] if len(names) > 2 else _value(config, "environment.id", directory)
     variant = names[-2] if len(names) > 1 else _value(config, "name", directory)
@@ -198,4 +198,4 @@ def command(
             {"metric": metric, "weights": weights, "left_out": list(map(str, unfinished))} | comparison.report(),
         )
     if png_path is not None:
-        plot_comparison(comparison, png_path, title=scored)
+        plot_comparison(comparison, png_path, metric=metric, title=scored)

@@ -178,7 +178,7 @@ def _failure(ended: Ended) -> str:
     return f"  {ended.job.name}: exit code {ended.code}: {said[-1] if said else 'no output'}\n    log: {ended.job.log}"
 
 
-@click.command(name="sweep", help="Train seeds x variants x tasks from one file, each run in a process of its own.")
+@click.command(name="sweep", help="Train seeds x variants x tasks from one file.")
 @click.argument("file", metavar="SWEEP", type=click.Path(path_type=Path))
 @click.option(
     "--jobs", "num_parallel", type=click.IntRange(min=1), help="Runs at a time. Default: cores / num_threads."

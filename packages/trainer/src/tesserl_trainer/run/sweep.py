@@ -18,6 +18,9 @@ LOG = "train.log"
 ORDER = "sweep.json"
 """File in a sweep's directory that names its tasks and variants in their order; a comparison shows them in it."""
 
+COMMAND = (sys.executable, "-m", "tesserl_trainer.cli")
+"""What runs are started with: this very installation, whatever PATH says."""
+
 POLL = 0.1
 """Seconds between two looks at the processes."""
 
@@ -139,7 +142,7 @@ def _start(job: Job, lock: int) -> subprocess.Popen[bytes]:
     job.directory.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own command
-            (sys.executable, "-m", "tesserl_trainer.cli", *job.arguments),
+            (*COMMAND, *job.arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,224 @@
+"""``tesserl compare`` on directories of runs whose numbers are known."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tesserl_trainer.analysis.comparison import Comparison, Run
+from tesserl_trainer.cli import main
+
+EVALUATED = (100, 200, 300)
+
+
+def write_run(
+    directory: Path, *, seed: int, best: float, name: str = "x", environment: str = "Here-v0", **more
+) -> Path:
+    """A run whose evaluations rise from 0 to ``best``, and whose last weights have one less."""
+    directory.mkdir(parents=True)
+    config = {"name": name, "seed": seed, "environment": {"id": environment}, **more}
+    (directory / "config.yaml").write_text(json.dumps(config))
+    rows = [(step, "evaluation/return", best * place / 2) for place, step in enumerate(EVALUATED)]
+    rows += [(step, "train/loss", 7.0 - place) for place, step in enumerate(EVALUATED)]
+    text = "".join(f"{step},{metric},{value},0.0\n" for step, metric, value in rows)
+    (directory / "metrics.csv").write_text(f"step,name,value,time\n{text}")
+    (directory / "evaluation.json").write_text(json.dumps({"return_mean": best, "last_return_mean": best - 1}))
+    return directory
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    """Two tasks, two variants, three seeds; ``low`` is far below ``base``; ``odd`` has no runs of the second task."""
+    scores = {
+        ("first", "base"): (10, 12, 14),
+        ("first", "low"): (1, 2, 3),
+        ("first", "odd"): (9, 12, 15),
+        ("second", "base"): (110, 100, 120),
+        ("second", "low"): (50, 55, 60),
+    }
+    for (task, variant), returns in scores.items():
+        for seed, best in enumerate(returns, 1):
+            write_run(tmp_path / "s" / task / variant / f"seed-{seed}", seed=seed, best=best)
+    return tmp_path / "s"
+
+
+@pytest.fixture
+def compare(tmp_path, capfd):
+    """Runs the command; returns what it printed and the JSON it wrote."""
+
+    def run(*arguments: object, code: int = 0) -> tuple[str, dict]:
+        path = tmp_path / "report.json"
+        assert main(["compare", *map(str, arguments), "--json", str(path)]) == code, capfd.readouterr().err
+        output = capfd.readouterr()
+        if code:
+            return output.err, {}
+        return output.out, json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+    return run
+
+
+def test_a_sweep_is_grouped_by_its_directories(sweep, compare):
+    out, report = compare(sweep)
+    assert list(report["tasks"]) == ["first", "second"]
+    assert report["tasks"]["first"]["returns"]["low"] == {"1": 1, "2": 2, "3": 3}
+    assert list(report["aggregates"]) == ["base", "low"]
+    assert "odd has no runs of second: it is in the tables of its tasks only" in out
+    assert "first, by seed" in out
+
+
+def test_scores_are_scaled_by_the_reference_and_the_output_says_so(sweep, compare):
+    out, report = compare(sweep)
+    assert report["bounds"] == {"first": [0, 12], "second": [0, 110]}
+    assert "scores: returns scaled for each task, first: 0 is 0, 1 is 12; second: 0 is 0, 1 is 110" in out
+    low = [1 / 12, 2 / 12, 3 / 12, 50 / 110, 55 / 110, 60 / 110]
+    assert report["aggregates"]["low"]["mean"]["value"] == pytest.approx(np.mean(low))
+    assert report["aggregates"]["low"]["IQM"]["value"] == pytest.approx(np.mean(low[1:5]))
+    assert report["aggregates"]["low"]["median"]["value"] == pytest.approx(np.mean(low[2:4]))
+
+
+def test_bounds_can_be_given_or_refused(sweep, compare):
+    _, report = compare(sweep, "--normalize", "first=2:22", "--normalize", "reference")
+    assert report["bounds"] == {"first": [2, 22], "second": [0, 110]}
+    assert report["aggregates"]["base"]["mean"]["value"] == pytest.approx((0.4 + 0.5 + 0.6 + 3) / 6)
+    out, report = compare(sweep, "--normalize", "none")
+    assert report["bounds"] is None
+    assert report["aggregates"]["base"]["mean"]["value"] == pytest.approx((36 + 330) / 6)
+    assert "returns as they are" in out
+
+
+def test_one_task_has_raw_returns(sweep, compare):
+    _, report = compare(sweep, "--task", "first")
+    assert report["bounds"] is None
+    assert list(report["aggregates"]) == ["base", "low", "odd"]
+    assert report["aggregates"]["odd"]["mean"]["value"] == 12
+
+
+def test_the_sentences_say_what_can_be_told_apart(sweep, compare):
+    out, report = compare(sweep, "--task", "first")
+    # 27 resamples: the percentile 2.5 lies 0.65 of the way from the least mean to the next, a third of a step
+    assert "low is below base: the 95 % intervals of their IQM are apart, 1.217 to 2.783 and 10.43 to 13.57" in out
+    assert "odd and base cannot be told apart: the 95 % intervals of their IQM overlap" in out
+    assert report["improvements"]["low"] == {"value": 0, "low": 0, "high": 0}
+    # 9 loses to all; 12 wins 1, draws 1; 15 wins 3
+    assert report["improvements"]["odd"]["value"] == pytest.approx((1.5 + 3) / 9)
+    out, _ = compare(sweep, "--task", "first", "--reference", "low")
+    assert "base is above low" in out
+
+
+def test_overlapping_intervals_do_not_hide_that_one_wins_more_often():
+    def runs(variant, *scores):
+        return [
+            Run(variant, "t", seed, score, ([1], [score]), Path(f"{variant}-{seed}"))
+            for seed, score in enumerate(scores)
+        ]
+
+    comparison = Comparison([*runs("a", 499, 498, 499.5, 498), *runs("b", 500, 500, 400, 500)])
+    assert comparison.verdicts()[0].endswith("overlap, 400 to 500 and 498 to 499.5")
+    comparison = Comparison([*runs("a", 498.4, 500, 498.4, 500, 498.7), *runs("b", 500, 500, 500, 500, 500)])
+    assert comparison.verdicts()[0].endswith("(though run against run b is the better one more often than not)")
+
+
+def test_a_single_run_has_no_interval(tmp_path, compare):
+    for variant, best in (("a", 1), ("b", 9)):
+        write_run(tmp_path / "s" / variant / "seed-1", seed=1, best=best)
+    out, report = compare(tmp_path / "s")
+    assert "b and a cannot be told apart: a task of b has a single run, which has no interval" in out
+    assert report["aggregates"]["b"]["IQM"] == {"value": 9, "low": None, "high": None}
+    assert report["improvements"]["b"]["low"] is None
+    assert report["tasks"]["Here-v0"]["curves"]["b"]["low"] == [None, None, None]
+
+
+def test_last_weights_and_other_metrics(sweep, compare):
+    _, report = compare(sweep, "--task", "first", "--final")
+    assert report["tasks"]["first"]["returns"]["low"] == {"1": 0, "2": 1, "3": 2}
+    _, report = compare(sweep, "--task", "first", "--metric", "train/loss", "--final")
+    assert report["tasks"]["first"]["returns"]["low"] == {"1": 5, "2": 5, "3": 5}
+    assert report["tasks"]["first"]["curves"]["low"]["value"] == [7, 6, 5]
+    _, report = compare(sweep, "--task", "first", "--metric", "train/loss")
+    assert report["tasks"]["first"]["returns"]["low"]["1"] == 7
+
+
+def test_curves_are_at_the_evaluations_and_interpolated_where_these_differ(sweep, compare):
+    _, report = compare(sweep)
+    curve = report["tasks"]["first"]["curves"]["base"]
+    assert (curve["steps"], curve["value"]) == ([100, 200, 300], [0, 6, 12])
+    assert report["curves"]["base"]["value"] == pytest.approx([0, 0.5, np.mean([100 / 110, 1, 1, 120 / 110])])
+    path = sweep / "first/base/seed-2/metrics.csv"
+    path.write_text("step,name,value,time\n150,evaluation/return,2,0\n350,evaluation/return,6,0\n")
+    curve = compare(sweep)[1]["tasks"]["first"]["curves"]["base"]
+    assert (curve["steps"][0], curve["steps"][-1], len(curve["steps"])) == (150, 300, 51)
+    assert curve["value"][0] == pytest.approx(np.mean([10 / 4, 2, 14 / 4]))
+
+
+def test_the_order_is_that_of_the_sweep(sweep, compare):
+    (sweep / "sweep.json").write_text(json.dumps({"tasks": ["second", "first"], "variants": ["odd", "low", "base"]}))
+    _, report = compare(sweep, "--task", "first")
+    assert (report["reference"], list(report["aggregates"])) == ("odd", ["odd", "low", "base"])
+    assert list(compare(sweep, "--reference", "base")[1]["tasks"]) == ["second", "first"]
+
+
+def test_loose_runs_are_grouped_by_name_and_environment(tmp_path, compare):
+    runs = [write_run(tmp_path / f"r-{seed}", seed=seed, best=seed, name="a") for seed in (1, 2, 10)]
+    runs += [write_run(tmp_path / f"q-{seed}", seed=seed, best=5, name="b", nn={"width": 3}) for seed in (1, 2)]
+    _, report = compare(*runs)
+    assert report["tasks"]["Here-v0"]["returns"] == {"a": {"1": 1, "2": 2, "10": 10}, "b": {"1": 5, "2": 5}}
+    assert list(compare(*runs[:3], "--by", "seed")[1]["aggregates"]) == ["1", "2", "10"]
+    assert list(compare(*runs[3:], "--by", "nn.width")[1]["aggregates"]) == ["3"]
+
+
+def test_a_part_of_a_sweep_is_grouped_as_the_whole(sweep, compare):
+    _, report = compare(sweep / "first" / "base", sweep / "first" / "low" / "seed-2")
+    assert next(iter(report["tasks"].values()))["returns"] == {"base": {"1": 10, "2": 12, "3": 14}, "low": {"2": 2}}
+
+
+def test_what_is_not_finished_is_named(sweep, compare):
+    (sweep / "first/low/seed-2/evaluation.json").unlink()
+    out, report = compare(sweep)
+    assert f"left out, not finished: {sweep}/first/low/seed-2" in out
+    assert report["left_out"] == [f"{sweep}/first/low/seed-2"]
+    assert report["tasks"]["first"]["returns"]["low"] == {"1": 1, "3": 3}
+    assert f"not finished: {sweep}/first/low/seed-2" in compare(sweep, "--strict", code=1)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--reference", "nobody"], "no such variant; there are: base, low"),
+        (["--normalize", "first=x"], "expected none, reference or TASK=LOW:HIGH"),
+        (["--normalize", "third=0:1"], "no such task; there are: first, second"),
+        (["--normalize", "first=1:1"], "0 and 1 would both be 1"),
+        (["--normalize", "none", "--normalize", "reference"], "stands alone"),
+        (["--reference", "odd"], "second: the reference odd has no runs with evaluations to take bounds from"),
+        (["--metric", "train/los"], "has no metric train/los"),
+        (["--by", "iqn.taus"], "has no key iqn.taus"),
+        (["--by", "name"], "are both seed 1 of x on first"),
+        (["--task", "third"], "there is no finished run to compare"),
+    ],
+)
+def test_mistakes_are_named(sweep, compare, arguments, message):
+    error, _ = compare(sweep, *arguments, code=1)
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_directory_without_runs_is_an_error(tmp_path, compare):
+    assert f"{tmp_path}: no run here" in compare(tmp_path, code=1)[0]
+
+
+def test_the_picture_shows_every_variant(sweep, tmp_path, capfd):
+    from matplotlib.image import imread
+
+    assert main(["compare", str(sweep), "--png", str(tmp_path / "c.png")]) == 0
+    height, width, _ = imread(tmp_path / "c.png").shape
+    assert width == 1400
+    assert height > 500
+
+
+def test_it_does_not_wait_for_torch(sweep):
+    code = f"import sys; from tesserl_trainer.cli import main; main(['compare', {str(sweep)!r}]); "
+    code += "print([name for name in ('torch', 'gymnasium', 'matplotlib', 'pydantic') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stdout

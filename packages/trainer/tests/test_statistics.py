@@ -1,0 +1,131 @@
+"""Aggregates and their bootstrap, against numbers by hand and the enumeration of all resamples."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from tesserl_trainer.analysis.statistics import (
+    curve_band,
+    interquartile_mean,
+    interval,
+    mean,
+    median,
+    performance_profile,
+    probability_of_improvement,
+    resamples,
+)
+
+
+def array(*values: float) -> np.ndarray:
+    return np.array(values, float)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([7.0], 7.0),
+        ([1.0, 2.0, 9.0], 4.0),  # a quarter of three is less than a score: nothing is cut
+        ([9.0, 1.0, 2.0, 4.0], 3.0),
+        ([100.0, 3.0, 1.0, 2.0, -50.0], 2.0),
+        ([8.0, 1.0, 2.0, 3.0, 5.0, 100.0, 6.0, 0.0], (2 + 3 + 5 + 6) / 4),
+    ],
+)
+def test_the_interquartile_mean_is_that_of_the_middle_half(scores, expected):
+    assert interquartile_mean(array(*scores)) == pytest.approx(expected)
+    assert interquartile_mean(np.stack([array(*scores)] * 2)) == pytest.approx([expected] * 2)
+
+
+@pytest.mark.parametrize("sizes", [[1], [3], [2, 3], [2, 1, 2]])
+def test_all_resamples_are_each_there_once(sizes):
+    indices = resamples(sizes)
+    combined = [tuple(row) for row in np.concatenate(indices, 1)]
+    expected = product(*(range(size) for size in sizes for _ in range(size)))
+    assert sorted(combined) == sorted(expected)
+
+
+def test_more_resamples_are_drawn_and_always_the_same():
+    first, second = resamples([9, 4], exact_up_to=100), resamples([9, 4], exact_up_to=100)
+    assert [index.shape for index in first] == [(10_000, 9), (10_000, 4)]
+    assert all(np.array_equal(left, right) for left, right in zip(first, second, strict=True))
+    for index, size in zip(first, [9, 4], strict=True):
+        assert np.bincount(index.ravel(), minlength=size) / index.size == pytest.approx(1 / size, abs=0.01)
+
+
+def test_the_interval_of_two_runs_by_hand():
+    # means 0, 1/2, 1/2, 1; the percentile 2.5 lies 0.075 of the way from the first to the second
+    assert interval([array(0, 1)], mean) == pytest.approx((0.5, 0.0375, 0.9625))
+    assert interval([array(3)], mean) == (3, 3, 3)
+
+
+@pytest.mark.parametrize("statistic", [mean, median, interquartile_mean])
+def test_intervals_over_tasks_equal_the_enumeration_of_all_resamples(statistic):
+    strata = [array(1, 4, 9), array(-2, 0), array(5, 5.5)]
+    every = [
+        statistic(array(*(score for part in parts for score in part)))
+        for parts in product(*(list(product(scores, repeat=len(scores))) for scores in strata))
+    ]
+    low, high = np.quantile(every, [0.05, 0.95])
+    value = float(statistic(array(1, 4, 9, -2, 0, 5, 5.5)))
+    assert tuple(interval(strata, statistic, level=0.9)) == pytest.approx((value, low, high))
+
+
+def test_drawn_resamples_come_close_to_all_of_them():
+    scores = [array(3, 9, 1, 7, 20)]
+    exact, drawn = interval(scores, mean), interval(scores, mean, exact_up_to=0)
+    assert tuple(drawn) == pytest.approx(tuple(exact), abs=0.5)
+    assert drawn != exact
+
+
+def test_tasks_are_strata():
+    apart = [array(0, 0), array(100, 100)]
+    assert interval(apart, mean) == (50, 50, 50)
+    assert interval([np.concatenate(apart)], mean).high > 50
+
+
+def test_a_profile_counts_the_runs_above_each_threshold():
+    fraction, low, high = performance_profile([array(1, 2), array(3)], array(0, 1, 2.5, 3))
+    assert fraction == pytest.approx([1, 2 / 3, 1 / 3, 0])
+    assert (low[0], high[0], low[3], high[3]) == (1, 1, 0, 0)
+    # the run of the second task is in every resample; those of the first are above 1 never, once or twice
+    every = [1 / 3, 2 / 3, 2 / 3, 1]
+    assert (low[1], high[1]) == pytest.approx(np.quantile(every, [0.025, 0.975]))
+
+
+@pytest.mark.parametrize(
+    ("ours", "others", "expected"),
+    [
+        ([[1, 3]], [[2, 2]], 0.5),
+        ([[2]], [[2]], 0.5),
+        ([[5, 6]], [[1, 2, 3]], 1.0),
+        ([[1, 2, 3]], [[2]], 0.5),
+        ([[5, 6], [0]], [[1], [1, 2]], 0.5),  # every task counts the same: 1 and 0
+        ([[4, 1]], [[1, 3]], (1 + 1 + 0.5 + 0) / 4),
+    ],
+)
+def test_the_probability_of_improvement_is_the_share_of_pairs_won(ours, others, expected):
+    strata = [[array(*task) for task in side] for side in (ours, others)]
+    assert probability_of_improvement(*strata).value == pytest.approx(expected)
+    assert probability_of_improvement(*strata[::-1]).value == pytest.approx(1 - expected)
+
+
+def test_its_interval_resamples_both_sides():
+    ours, others = [1.0, 4.0, 3.0], [2.0, 3.0]
+    every = [
+        np.mean([(a > b) + 0.5 * (a == b) for a in left for b in right])
+        for left in product(ours, repeat=3)
+        for right in product(others, repeat=2)
+    ]
+    low, high = np.quantile(every, [0.025, 0.975])
+    found = probability_of_improvement([array(*ours)], [array(*others)])
+    assert found == pytest.approx((np.mean([0, 0, 1, 1, 1, 0.5]), low, high))
+    drawn = probability_of_improvement([array(*ours)], [array(*others)], exact_up_to=0)
+    assert drawn == pytest.approx(found, abs=0.02)
+
+
+def test_the_band_of_curves_is_the_interval_at_each_point():
+    curves = [np.array([[1.0, 5.0], [2.0, 5.0], [6.0, 8.0]]), np.array([[0.0, 1.0], [3.0, 2.0]])]
+    value, low, high = curve_band(curves)
+    for point in range(2):
+        expected = interval([task[:, point] for task in curves], interquartile_mean)
+        assert (value[point], low[point], high[point]) == pytest.approx(expected)
