@@ -35,6 +35,9 @@ def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
         optimizer = data.get("optimizer", {"kind": "adam"})
         if isinstance(optimizer, dict) and optimizer.get("kind") in ADAM_KINDS:
             result["optimizer"] = {**OPTIMIZER[algorithm], **optimizer}
+    replay, iqn = data.get("replay"), data.get("iqn", {})
+    if isinstance(replay, dict) and replay.get("ratio") is not None and isinstance(iqn, dict):
+        result["iqn"] = {"update_interval": None, **iqn}  # the other way to say how much is learned
     nn = data.get("nn")
     if algorithm in HIDDEN_SIZES and isinstance(nn, dict) and isinstance(nn.get("heads", {}), dict):
         result["nn"] = {**nn, "heads": {"hidden_sizes": HIDDEN_SIZES[algorithm], **nn.get("heads", {})}}

@@ -161,7 +161,9 @@ class IQNConfig(Block):
     )
     munchausen: MunchausenConfig | None = Field(default=None, description="The Munchausen target; null: none.")
     target_update: TargetUpdate = Field(default_factory=SoftUpdate, description="How the target network follows.")
-    update_interval: Count = Field(default=4, description="Environment steps per gradient update, >= 1 (paper: 4).")
+    update_interval: Count | None = Field(
+        default=4, description="Environment steps per gradient update, >= 1 (paper: 4); null: replay.ratio says it."
+    )
     collect_steps: Count = Field(
         default=1, description="Steps of all environments together between two rounds of updates, >= 1."
     )

@@ -61,10 +61,41 @@ def batches_fit_the_buffer(config: RunConfig) -> Iterator[Problem]:
         )
 
 
+def updates_are_paced_once(config: RunConfig) -> Iterator[Problem]:
+    """Either steps or drawn transitions say how many updates there are."""
+    interval, ratio = config.iqn.update_interval, config.replay.ratio
+    if interval is not None and ratio is not None:
+        yield Problem(
+            "replay.ratio",
+            f"expected null beside iqn.update_interval = {interval}, got {ratio:g}; write one of the two",
+        )
+    if interval is None and ratio is None:
+        yield Problem("iqn.update_interval", "expected a number of steps without replay.ratio, got null; write one")
+
+
+def shared_frames_are_there(config: RunConfig) -> Iterator[Problem]:
+    """Frames are those of images that are seen."""
+    if config.replay.share_frames and config.nn.vision.kind == "none":
+        yield Problem(
+            "replay.share_frames", "is for images and nn.vision has kind none; choose an encoder there or write null"
+        )
+
+
+def cut_windows_have_several_steps(config: RunConfig) -> Iterator[Problem]:
+    """A window of one step holds nothing but its first action."""
+    if config.replay.cut_at_exploration and config.iqn.num_steps == 1:
+        yield Problem(
+            "replay.cut_at_exploration", "shortens windows, and iqn.num_steps = 1 leaves nothing to cut; raise it"
+        )
+
+
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     antithetic_taus_come_in_pairs,
     noisy_exploration_has_noise,
     warmup_ends,
     warmup_fills_a_batch,
     batches_fit_the_buffer,
+    updates_are_paced_once,
+    shared_frames_are_there,
+    cut_windows_have_several_steps,
 )
