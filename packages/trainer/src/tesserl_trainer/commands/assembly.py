@@ -86,6 +86,7 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
         seeds=worker_seeds(config.seed, environments),
         device=config.device,
         on_start=getattr(algorithm.policy, "start", None),
+        greedy=_greedy_marks(config, algorithm),
     )
 
     def journal_of(source: Collector | GroupCollector, *schedules: Scheduled) -> Journal:
@@ -111,11 +112,19 @@ def _of_groups(config: RunConfig) -> Any:
     return None
 
 
+def _greedy_marks(config: RunConfig, algorithm: Algorithm) -> Callable[[], Any] | None:
+    """Where it is read off which actions were greedy; None where nobody asks."""
+    if config.algorithm != "iqn" or not config.replay.cut_at_exploration:
+        return None
+    algorithm.policy.mark_greedy = True
+    return lambda: algorithm.policy.last_greedy.cpu()
+
+
 def _off_policy(
     config: RunConfig, algorithm: Algorithm, collector: Collector, run_dir: Path, journal: Callable[..., Journal]
 ) -> Loop:
     iqn, settings = config.iqn, config.replay
-    replay = build_replay(config, run_dir)
+    replay = build_replay(config, run_dir, collector.layout)
     schedules = []
     if settings.kind == "prioritized":
         beta = settings.beta
@@ -123,9 +132,9 @@ def _off_policy(
     return off_policy.OffPolicyLoop(
         _learner(algorithm, iqn.max_grad_norm),
         collector,
-        NStepWindow(iqn.num_steps, iqn.discount),
+        NStepWindow(iqn.num_steps, iqn.discount, cut_at_exploration=settings.cut_at_exploration),
         replay,
-        off_policy.Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size),
+        off_policy.Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size, settings.ratio),
         journal(collector, *schedules),
     )
 

@@ -3,7 +3,8 @@
 repeat until ``total_steps``:
     collect a few steps with the exploring policy
     turn them into n-step transitions and store them
-    for every ``update_interval`` environment steps: draw a batch, one gradient step, one target update
+    for every ``update_interval`` environment steps, or every ``batch_size / ratio`` stored transitions: draw a batch,
+        one gradient step, one target update
     log, evaluate and checkpoint when their interval has passed
 """
 
@@ -21,12 +22,32 @@ from tesserl_trainer.run.replay import Replay
 
 @dataclass
 class Pace:
-    """How collecting and learning alternate, in environment steps (``batch_size`` in transitions)."""
+    """How collecting and learning alternate, in environment steps (``batch_size`` in transitions).
+
+    Either ``update_interval`` or ``ratio``, how often each transition is drawn on average, is a number.
+    """
 
     collect_steps: int
     warmup_steps: int
-    update_interval: int
+    update_interval: int | None
     batch_size: int
+    ratio: float | None = None
+
+    def updates(self, owed: float, steps: int, transitions: int) -> tuple[int, float]:
+        """Updates that are due.
+
+        Args:
+            owed: what the rounds before have left.
+            steps: environment steps of this round.
+            transitions: that this round has stored to learn from.
+
+        Returns:
+            The updates, and what is owed after them: environment steps, or transitions to be drawn.
+        """
+        if self.update_interval is not None:
+            return divmod(int(owed) + steps, self.update_interval)
+        number, rest = divmod(owed + (self.ratio or 0.0) * transitions, self.batch_size)
+        return int(number), rest
 
 
 class OffPolicyLoop:
@@ -43,7 +64,7 @@ class OffPolicyLoop:
     ) -> None:
         self.learner, self.collector, self.window, self.replay = learner, collector, window, replay
         self.pace, self.journal = pace, journal
-        self._owed = 0  # environment steps since the warm-up that have not been paid for with updates
+        self._owed: float = 0  # what has been collected since the warm-up and not been paid for with updates
 
     def run(self) -> None:
         """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
@@ -58,19 +79,26 @@ class OffPolicyLoop:
             batch = self.collector.collect(self.pace.collect_steps)
             journal.step += batch.numel()
             journal.laps.lap("collect")
-            self.replay.extend(self.window.extend(batch))
+            transitions = self.replay.extend(self.window.extend(batch))
             journal.laps.lap("replay")
-            self._learn(before)
-            journal.end_round(before, self.save, lambda: {"replay/size": len(self.replay)})
+            self._learn(before, transitions)
+            journal.end_round(before, self.save, lambda: {"replay/size": len(self.replay), **self._test()})
         self.save()
 
-    def _learn(self, before: int) -> None:
+    def _test(self) -> dict[str, float]:
+        """What the loss says of transitions that are not learnt from."""
+        batch = self.replay.test_batch(self.pace.batch_size, seed=self.journal.step)
+        if batch is None:
+            return {}
+        loss = self.learner.evaluate(batch)["loss"]
+        return {"test/loss": float(loss), "test/td_error": float(batch["td_error"].mean())}
+
+    def _learn(self, before: int, transitions: int) -> None:
         """All updates that the collected steps pay for."""
         journal = self.journal
         if journal.step < self.pace.warmup_steps or not len(self.replay):
             return
-        self._owed += journal.step - before
-        number, self._owed = divmod(self._owed, self.pace.update_interval)
+        number, self._owed = self.pace.updates(self._owed, journal.step - before, transitions)
         for batch in self.replay.batches(number, self.pace.batch_size):
             journal.laps.lap("replay")
             journal.updates += 1

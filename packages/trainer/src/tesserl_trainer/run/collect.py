@@ -21,6 +21,9 @@ from tesserl_trainer.run.workers import autoreset_mode, step
 Policy = Callable[..., Tensor]
 """From one tensor ``[N, ...]`` for each observation key to actions ``[N, ...]``."""
 
+Marks = Callable[[], Tensor]
+"""Which actions ``[N]`` of the policy's last call were greedy."""
+
 Start = Callable[[NDArray[np.bool_]], None]
 """Told which environments ``[N]`` begin an episode, before a policy sees their first observation."""
 
@@ -47,6 +50,7 @@ class Collector:
             reset; ``None`` leaves them unseeded.
         device: where the policy lives; the batches stay on the CPU.
         on_start: told which environments begin an episode; for policies with a memory.
+        greedy: tells which of the actions were greedy; the batches hold it then.
 
     Raises:
         ValueError: the environment does not say its autoreset mode.
@@ -61,8 +65,10 @@ class Collector:
         seeds: list[int] | int | None = None,
         device: torch.device | str = "cpu",
         on_start: Start | None = None,
+        greedy: Marks | None = None,
     ) -> None:
         self.environments, self.layout, self.policy, self._on_start = environments, layout, policy, on_start
+        self._greedy = greedy
         self.num_envs = environments.num_envs
         self.version = 0
         self.episodes: list[Episode] = []
@@ -97,8 +103,9 @@ class Collector:
 
         Returns:
             ``[N, T]``: the layout's keys, ``action``, ``mask`` (false where the step was no transition),
-            ``policy_version`` and, under ``next``, the layout's keys, ``reward``, ``terminated``, ``truncated`` and
-            ``done``. It is a view of buffers that the next call with the same T overwrites: copy what must stay.
+            ``policy_version``, ``greedy`` (bool, where the collector knows) and, under ``next``, the layout's keys,
+            ``reward``, ``terminated``, ``truncated`` and ``done``. It is a view of buffers that the next call with the
+            same T overwrites: copy what must stay.
         """
         buffers = self._buffers.get(num_steps)
         if buffers is None:
@@ -114,6 +121,8 @@ class Collector:
                     inputs = tuple(tensor.to(self._device, non_blocking=True) for tensor in inputs)
                 actions = self.policy(*inputs).cpu().numpy()
                 buffers.write_action(column, actions)
+                if self._greedy is not None:
+                    buffers.write_greedy(column, self._greedy())
                 self._step(actions, column)
         self._current = buffers.columns[-1].upcoming
         if buffers.filled_version != self.version:
@@ -265,6 +274,12 @@ class _Buffers:
             },
             batch_size,
         )
+
+    def write_greedy(self, column: _Column, greedy: Tensor) -> None:
+        """Writes which actions were greedy."""
+        if "greedy" not in self.batch:
+            self.batch.set("greedy", torch.zeros(self.batch.batch_size, dtype=torch.bool))
+        self.batch.get("greedy")[:, column.index] = greedy
 
     def write_action(self, column: _Column, actions: NDArray[Any]) -> None:
         """Writes actions; the first ones show what an action looks like."""

@@ -56,6 +56,21 @@ class Learner:
         lap("optimiser")
         return metrics
 
+    @torch.no_grad()
+    def evaluate(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """What the loss says of a batch, without learning: networks, noise and generators are left as they are.
+
+        Args:
+            batch: what the loss reads; it writes into it as ever.
+        """
+        buffers = [(buffer, buffer.clone()) for buffer in self.loss.buffers()]
+        devices = {buffer.device for buffer, _ in buffers} | {parameter.device for parameter in self.parameters}
+        with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
+            metrics: dict[str, Tensor] = dict(self.loss(batch).items())
+        for buffer, value in buffers:
+            buffer.copy_(value)
+        return metrics
+
     def load_optimizer(self, saved: Mapping[str, Any]) -> None:
         """Continues with the state of an optimiser.
 

@@ -4,10 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 from torchrl.data import TensorDictReplayBuffer
 
+from tesserl_iqn.replay import FrameStorage
 from tesserl_trainer.run.segments import Segments
 
 
@@ -15,10 +18,12 @@ class Replay:
     """A replay buffer of transitions, counted in the order in which they came.
 
     Args:
-        buffer: torchrl buffer with a tensor or memmap storage; its writer is not used.
+        buffer: torchrl buffer with a tensor, memmap or frame storage; its writer is not used.
         capacity: transitions it holds.
         segments: where a checkpoint keeps its content.
-        prioritized: whether its sampler has priorities, so that each batch must be drawn after the update before it.
+        prioritized: whether its sampler follows the errors, so that each batch must be drawn after the update before.
+        test_fraction: share of the transitions that no batch holds, in [0, 1); above 0 the sampler must be a
+            ``PrioritizedSampler``. Which ones depends on their number alone.
         device: where the batches go.
     """
 
@@ -29,44 +34,80 @@ class Replay:
         segments: Segments,
         *,
         prioritized: bool,
+        test_fraction: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
         self.buffer, self.capacity, self.prioritized = buffer, capacity, prioritized
         self.total = 0
-        self._segments, self._device = segments, torch.device(device)
+        self._segments, self._device, self._test_fraction = segments, torch.device(device), test_fraction
 
     def __len__(self) -> int:
         """Transitions it holds now."""
         return min(self.total, self.capacity)
 
-    def extend(self, transitions: TensorDictBase) -> None:
-        """Adds transitions ``[M]``, overwriting the oldest where it is full."""
+    def extend(self, transitions: TensorDictBase) -> int:
+        """Adds transitions ``[M]``, overwriting the oldest where it is full; returns how many are learnt from."""
+        numbers = torch.arange(self.total, self.total + len(transitions))
+        held_out = self._held_out(numbers)
         self.total += len(transitions)
         if len(transitions) > self.capacity:
             transitions = transitions[-self.capacity :]
         if len(transitions):
-            positions = torch.arange(self.total - len(transitions), self.total) % self.capacity
+            positions = numbers[-len(transitions) :] % self.capacity
             self.buffer.storage.set(positions, transitions)  # what the buffer's writer does, at half its cost
             self.buffer.sampler.mark_update(positions)
+            if self._test_fraction:
+                self.buffer.sampler.exclude(positions[held_out[-len(transitions) :]])
+        return len(numbers) - int(held_out.sum())
+
+    def _held_out(self, numbers: Tensor) -> Tensor:
+        """Which transitions no batch holds, by their numbers: a hash of each against the fraction (splitmix64)."""
+        mixed = numbers.numpy().astype(np.uint64) + np.uint64(1)
+        for shift, factor in ((0, 0x9E3779B97F4A7C15), (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift)) if shift else mixed) * np.uint64(factor)
+        uniform = (mixed ^ (mixed >> np.uint64(31))) / np.float64(2**64)
+        return torch.from_numpy(uniform < self._test_fraction)
+
+    def test_batch(self, batch_size: int, seed: int) -> TensorDictBase | None:
+        """Draws transitions that are not learnt from, without touching any generator.
+
+        Args:
+            batch_size: transitions.
+            seed: which ones.
+
+        Returns:
+            ``[batch_size]``; None where there are none.
+        """
+        numbers = torch.arange(self.total - len(self), self.total)
+        positions = numbers[self._held_out(numbers)] % self.capacity
+        if not len(positions):
+            return None
+        drawn = torch.randint(len(positions), (batch_size,), generator=torch.Generator().manual_seed(seed))
+        return self._moved(self.buffer.storage.get(positions[drawn]))
 
     def batches(self, number: int, batch_size: int) -> Iterator[TensorDictBase]:
         """Draws batches one after the other.
 
         Uniform batches are drawn in one go (what is drawn does not depend on the updates in between, and one call of
-        the buffer costs as much as several small updates); prioritised ones when they are asked for.
+        the buffer costs as much as several small updates); others when they are asked for.
 
         Args:
             number: batches.
             batch_size: transitions per batch.
         """
-        if self.prioritized:
+        if self.prioritized or self._test_fraction:
             for _ in range(number):
                 yield self._moved(self.buffer.sample(batch_size))
         elif number:
             yield from self._moved(self.buffer.sample(number * batch_size)).split(batch_size)
 
     def _moved(self, batch: TensorDictBase) -> TensorDictBase:
-        return batch if self._device.type == "cpu" else batch.to(self._device, non_blocking=True)
+        if self._device.type == "cpu":
+            return batch
+        # what a FrameStorage returns is pinned already; pinned memory is reused only after its copy
+        return batch.apply(lambda leaf: leaf if leaf.is_pinned() else leaf.pin_memory()).to(
+            self._device, non_blocking=True
+        )
 
     def update_priority(self, batch: TensorDictBase) -> None:
         """Hands the ``td_error`` of a batch to a prioritised sampler."""
@@ -86,9 +127,16 @@ class Replay:
         """Writes the transitions that are not on disk yet; returns the entries of all segments in use."""
         return self._segments.write(self._read, self.total - len(self), self.total)
 
-    def _read(self, start: int, stop: int) -> TensorDictBase:
-        positions = torch.arange(start, stop) % self.capacity
-        return self.buffer.storage.get(positions)
+    def _read(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Tensors of the transitions by key; of pixels each frame once, as ``frames``, and its number for each use."""
+        positions, storage = torch.arange(start, stop) % self.capacity, self.buffer.storage
+        frames = {}
+        if isinstance(storage, FrameStorage):
+            transitions, frames["frames"] = storage.get_compact(positions)
+        else:
+            transitions = storage.get(positions)
+        leaves = transitions.items(include_nested=True, leaves_only=True)
+        return {"/".join(key) if isinstance(key, tuple) else key: value for key, value in leaves} | frames
 
     def prune(self, checkpoints: Iterable[Path]) -> None:
         """Removes from disk what none of these checkpoints needs."""
@@ -103,9 +151,13 @@ class Replay:
         segments = self._segments.read(entries)
         self.total = state["total"]
         oldest = self.total - len(self)
-        for start, transitions in segments:
-            kept = transitions[max(oldest - start, 0) :]
+        for start, stop, tensors in segments:
+            frames = tensors.pop("frames", None)
+            transitions = TensorDict({tuple(key.split("/")): value for key, value in tensors.items()}, [stop - start])
             first = max(start, oldest)
-            positions = torch.arange(first, first + len(kept)) % self.capacity
-            self.buffer.storage.set(positions, kept)
+            positions, transitions = torch.arange(first, stop) % self.capacity, transitions[first - start :]
+            if frames is None:
+                self.buffer.storage.set(positions, transitions)
+            else:
+                self.buffer.storage.set_compact(positions, transitions, frames)
         self.buffer.sampler.load_state_dict(state["sampler"])

@@ -5,12 +5,12 @@ checkpoint refers to the segments it needs and adds only what is new since the o
 the open one under a name of its own. Names tell the range: ``replay/000004096-000008192.safetensors``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 
 from tesserl_trainer.run.checkpoint import CheckpointError, read_manifest, verify
 from tesserl_trainer.run.files import digest, write_atomically
@@ -31,11 +31,11 @@ class Segments:
         self._size = size
         self._known: dict[str, Entry] = {}
 
-    def write(self, read: Callable[[int, int], TensorDictBase], first: int, last: int) -> list[Entry]:
+    def write(self, read: Callable[[int, int], Mapping[str, Tensor]], first: int, last: int) -> list[Entry]:
         """Writes what is not on disk yet of the transitions ``first`` to ``last`` (exclusive).
 
         Args:
-            read: returns the transitions of a range.
+            read: returns the transitions of a range, as tensors by name.
             first: oldest transition that is still in the buffer.
             last: number of transitions that ever entered it.
 
@@ -53,26 +53,23 @@ class Segments:
             entries.append(self._known[name])
         return entries
 
-    def _write_one(self, name: str, transitions: TensorDictBase) -> Entry:
+    def _write_one(self, name: str, transitions: Mapping[str, Tensor]) -> Entry:
         path = self.directory / name
-        tensors = {
-            "/".join(key) if isinstance(key, tuple) else key: value.cpu().contiguous()
-            for key, value in transitions.items(include_nested=True, leaves_only=True)
-        }
+        tensors = {key: value.cpu().contiguous() for key, value in transitions.items()}
         write_atomically(path, lambda partial: save_file(tensors, partial))
         start, stop = _range(name)
         return {"file": name, "start": start, "stop": stop, **digest(path)}
 
-    def read(self, entries: Iterable[Mapping[str, Any]]) -> list[tuple[int, TensorDictBase]]:
-        """Verifies and reads segments.
+    def read(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
+        """Verifies segments, all of them before the first is read, and reads them one after the other.
 
         Returns:
-            For each, the number of its first transition and the transitions ``[stop - start]``.
+            For each, the number of its first transition, that of the one after its last, and the tensors by name.
 
         Raises:
             CheckpointError: one is missing or damaged.
         """
-        segments: list[tuple[int, TensorDictBase]] = []
+        verified = []
         for entry in entries:
             name = str(entry["file"])
             if not (self.directory / name).is_file():
@@ -82,10 +79,8 @@ class Segments:
                 )
             verify(self.directory, {name: entry})
             self._known[name] = dict(entry)
-            leaves = {tuple(key.split("/")): value for key, value in load_file(self.directory / name).items()}
-            length = int(entry["stop"]) - int(entry["start"])
-            segments.append((int(entry["start"]), TensorDict(leaves, [length])))
-        return segments
+            verified.append((int(entry["start"]), int(entry["stop"]), self.directory / name))
+        return ((start, stop, load_file(path)) for start, stop, path in verified)
 
     def prune(self, checkpoints: Iterable[Path]) -> None:
         """Removes the segments that none of the checkpoints refers to."""

@@ -2,31 +2,84 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage, TensorDictReplayBuffer
 
-from tesserl_configs import RunConfig, value_at
-from tesserl_iqn.replay import PrioritizedSampler
+from tesserl_configs import ConfigError, RunConfig, value_at
+from tesserl_iqn.replay import FrameStorage, PrioritizedSampler
+from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.replay import Replay
 from tesserl_trainer.run.segments import Segments
 
 
-def build_replay(config: RunConfig, run_dir: Path) -> Replay:
+def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout) -> Replay:
     """Builds the replay buffer of a run.
 
     Args:
         config: the whole configuration.
         run_dir: directory of the run; checkpoints keep the buffer's content there.
+        layout: the keys that the task's observations yield.
+
+    Raises:
+        ConfigError: frames shall be shared and the observation has none.
     """
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it reports every new storage on standard output
     settings = config.replay
-    storage_type = LazyMemmapStorage if settings.storage == "memmap" else LazyTensorStorage
-    prioritized = settings.kind == "prioritized"
     options = {}
     if settings.kind == "prioritized":
         sampler = PrioritizedSampler(
-            settings.capacity, alpha=settings.alpha, beta=value_at(settings.beta, 0), eps=settings.eps
+            settings.capacity,
+            alpha=settings.alpha,
+            beta=value_at(settings.beta, 0),
+            eps=settings.eps,
+            weight_exponent=settings.weight_exponent,
         )
         options = {"sampler": sampler, "priority_key": "td_error"}
-    buffer = TensorDictReplayBuffer(storage=storage_type(settings.capacity), **options)
-    return Replay(buffer, settings.capacity, Segments(run_dir), prioritized=prioritized, device=config.device)
+    elif settings.test_fraction:
+        options = {"sampler": PrioritizedSampler(settings.capacity, alpha=0.0)}  # uniform, and can leave items out
+    return Replay(
+        TensorDictReplayBuffer(storage=_storage(config, run_dir, layout), **options),
+        settings.capacity,
+        Segments(run_dir),
+        prioritized=settings.kind == "prioritized",
+        test_fraction=settings.test_fraction,
+        device=config.device,
+    )
+
+
+def _storage(config: RunConfig, run_dir: Path, layout: ObservationLayout) -> LazyTensorStorage:
+    settings, on_disk = config.replay, config.replay.storage == "memmap"
+    num_frames = stacked_frames(config.environment)
+    images = layout.dtypes.get("pixels") == np.uint8
+    if settings.share_frames and not images:
+        raise ConfigError(
+            f"replay.share_frames: needs an observation with an image of uint8, {config.environment.id} yields "
+            f"{layout.shapes or 'none'}; write null"
+        )
+    if images and (settings.share_frames or (settings.share_frames is None and num_frames > 1)):
+        if on_disk:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        return FrameStorage(
+            settings.capacity,
+            num_frames=num_frames,
+            scratch_dir=run_dir if on_disk else None,
+            pin_memory=torch.device(config.device).type == "cuda",
+        )
+    return LazyMemmapStorage(settings.capacity) if on_disk else LazyTensorStorage(settings.capacity)
+
+
+def stacked_frames(environment: Any) -> int:
+    """How many images an observation of an ``environment:`` block stacks; 1 where it does not say so.
+
+    Args:
+        environment: the block.
+    """
+    if environment.vectorization == "atari":
+        return int(environment.atari.stack_num)
+    number = 1
+    for wrapper in environment.wrappers:
+        number *= wrapper.num_frames if wrapper.kind == "frame_stack" else 1
+    return number
