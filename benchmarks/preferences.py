@@ -1,19 +1,19 @@
-"""A policy that is better than its data: offline DPO and CPL against behaviour cloning on CartPole.
+"""A policy that is better than its data: offline DPO and CPL against behaviour cloning.
 
-python benchmarks/preferences.py                    five seeds
-python benchmarks/preferences.py --mistakes 0.2     a fifth of the labels are wrong
-python benchmarks/preferences.py --quick            does everything run?
+python benchmarks/preferences.py                        CartPole, pairs of whole episodes, five seeds
+python benchmarks/preferences.py --mistakes 0.2         a fifth of the labels are wrong
+python benchmarks/preferences.py --task lunarlander     LunarLander, pairs of segments of 64 steps
+python benchmarks/preferences.py --quick                does everything run?
 
-One mediocre policy plays, its episodes are paired by return, and every method learns from these pairs with the same
-network and the same number of gradient updates on batches of the same size: cloning of the chosen episodes, cloning of
-all of them, DPO and CPL after a third of their updates of cloning all. Each is measured by its last weights on 100
+One mediocre policy plays, pieces of its episodes are paired by return, and every method learns from these pairs with
+the same network and the same number of gradient updates on batches of the same size: cloning of what was chosen,
+cloning of all, DPO and CPL after a third of their updates of cloning all. Each is measured by its last weights on 100
 greedy episodes, the same for all. Steps that have been done are read, not done again.
 """
 
 import argparse
 import json
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +22,96 @@ import numpy as np
 from common.harness import RESULTS
 from common.learning import bootstrap_interval
 from tesserl_configs import load_config
-from tesserl_trainer import evaluate
+from tesserl_trainer import evaluate, train
 from tesserl_trainer.analysis.record import read_metrics, series
+from tesserl_trainer.commands.collect import collect
+from tesserl_trainer.commands.pairs_make import make_store
+from tesserl_trainer.commands.pretrain import pretrain_bc
 
 ROOT = Path(__file__).parents[1]
-DPO, CPL = ROOT / "configs/dpo/cartpole_offline.yaml", ROOT / "benchmarks/settings/cpl_cartpole.yaml"
-RARELY = ["evaluation.episodes=5", "evaluation.interval=1_000_000"]
+RARELY = ["evaluation.episodes=5", "evaluation.final_episodes=5", "evaluation.interval=1_000_000"]
 METHODS = ("bc chosen", "bc all", "dpo", "cpl")
 
 
-def tesserl(*arguments: object) -> str:
-    """Runs a command and returns what it printed."""
-    command = [sys.executable, "-m", "tesserl_trainer.cli", *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+@dataclass(frozen=True)
+class Task:
+    """Where pairs come from, and what learns from them."""
+
+    teacher: str  # trained for so many steps, it is the policy of the data
+    teacher_steps: int
+    episodes: int
+    segment: str
+    solved: float  # return at which the task counts as solved
+    dpo: str
+    cpl: str
+
+    def file(self, method: str) -> Path:
+        """The configuration of a method; cloning takes that of DPO."""
+        return ROOT / (self.cpl if method == "cpl" else self.dpo)
+
+    def share(self, reached: float, random: float) -> float:
+        """How far a return is on the way from random to solved."""
+        return (reached - random) / (self.solved - random)
 
 
-def options(overrides: list[str]) -> list[str]:
-    return [option for override in overrides for option in ("--set", override)]
+TASKS = {
+    "cartpole": Task(
+        teacher="configs/ppo/cartpole.yaml",
+        teacher_steps=6_144,
+        episodes=2_000,
+        segment="episode",
+        solved=500,
+        dpo="configs/dpo/cartpole_offline.yaml",
+        cpl="benchmarks/settings/cpl_cartpole.yaml",
+    ),
+    "lunarlander": Task(
+        teacher="configs/ppo/lunarlander.yaml",
+        teacher_steps=40_960,
+        episodes=1_000,
+        segment="fixed:64",
+        solved=200,
+        dpo="benchmarks/settings/dpo_lunarlander.yaml",
+        cpl="configs/dpo/cpl_lunarlander.yaml",
+    ),
+}
 
 
-def make_data(runs: Path, num_episodes: int, num_pairs: int, mistakes: float) -> tuple[Path, dict[str, float]]:
-    """The mediocre policy, its episodes and their pairs; and what it and a random one reach."""
-    policy, episodes = runs / "mediocre", runs / "episodes"
+def make_data(
+    task: Task, runs: Path, num_episodes: int, num_pairs: int, mistakes: float
+) -> tuple[Path, dict[str, float]]:
+    """The pairs; and what a random policy and the policy of the data reach, and which share of the way that is."""
+    policy, episodes, about = runs / "mediocre", runs / "episodes", runs / "about.json"
     pairs = runs / (f"pairs-{mistakes:g}" if mistakes else "pairs")
-    ppo = ROOT / "configs/ppo/cartpole.yaml"
     if not (policy / "evaluation.json").exists():
-        tesserl("train", ppo, "--run-dir", policy, *options(["total_steps=6_144", *RARELY]))
-    if not episodes.exists():
-        about = tesserl("collect", policy, "--checkpoint", "latest", "--episodes", num_episodes, "--seed", 7,
-                        "--out", episodes)  # fmt: skip
-        (runs / "about.json").write_text(about)
-        tesserl("collect", ppo, "--random", "--episodes", 100, "--seed", 7, "--out", runs / "random")
+        train(load_config(ROOT / task.teacher, [f"total_steps={task.teacher_steps}", *RARELY]), run_dir=policy)
+    if not about.exists():
+        played = collect(policy, checkpoint="latest", episodes=num_episodes, seed=7, out=episodes)
+        random = collect(ROOT / task.teacher, random=True, episodes=200, seed=7, out=runs / "random")
+        returns = {"random": random["return_mean"], "sampled": played["return_mean"]}
+        returns["greedy"] = evaluate(policy, episodes=100, checkpoint="latest")["return_mean"]
+        about.write_text(json.dumps(returns))
     if not pairs.exists():
-        teacher = ["--teacher", f"mistake:{mistakes:g}"] if mistakes else []
-        tesserl("pairs", "make", episodes, "--num", num_pairs, "--out", pairs, *teacher)
-    greedy = evaluate(policy, episodes=100, checkpoint="latest")["return_mean"]
-    return pairs, {"sampled": json.loads((runs / "about.json").read_text())["return_mean"], "greedy": greedy}
+        teacher = f"mistake:{mistakes:g}" if mistakes else None
+        make_store([episodes], num=num_pairs, segment=task.segment, teacher=teacher, out=pairs)
+    returns = json.loads(about.read_text())
+    shares = {f"share, {name}": task.share(returns[name], returns["random"]) for name in ("sampled", "greedy")}
+    return pairs, returns | shares
 
 
-def learn(method: str, seed: int, pairs: Path, runs: Path, updates: int) -> dict[str, Any]:
+def learn(task: Task, method: str, seed: int, pairs: Path, runs: Path, updates: int) -> dict[str, Any]:
     """One method, one seed."""
     run_dir = runs / f"{pairs.name}-{method.replace(' ', '-')}-seed-{seed}"
-    same = [f"seed={seed}", *RARELY, f"pairs.source.path={pairs}"]
-    if not (run_dir / "evaluation.json").exists():
-        if method.startswith("bc"):
-            size = load_config(DPO).dpo.batch_size
-            tesserl("pretrain", "bc", DPO, "--pairs", pairs, "--data", method.removeprefix("bc "), "--updates", updates,
-                    "--batch-size", size, "--run-dir", run_dir, *options(same))  # fmt: skip
-        else:
-            split = [f"{method}.pretraining.num_updates={updates // 3}", f"total_steps={updates - updates // 3}"]
-            file = DPO if method == "dpo" else CPL
-            tesserl("train", file, "--run-dir", run_dir, *options([*same, *split]))
+    file, same = task.file(method), [f"seed={seed}", *RARELY, f"pairs.source.path={pairs}"]
+    size = load_config(task.file("dpo")).dpo.batch_size
+    if (run_dir / "evaluation.json").exists():
+        pass
+    elif method.startswith("bc"):
+        side: Any = method.removeprefix("bc ")
+        pretrain_bc(file, pairs=pairs, data=side, updates=updates, batch_size=size, run_dir=run_dir, overrides=same)
+    else:
+        first = updates // 3
+        own = [f"{method}.pretraining.num_updates={first}", f"{method}.batch_size={size}"]
+        train(load_config(file, [*same, *own, f"total_steps={updates - first}"]), run_dir=run_dir)
     result = evaluate(run_dir, episodes=100, checkpoint="latest")
     accuracy = series(read_metrics(run_dir / "metrics.csv"), "held_out/rewards/accuracies")[1]
     return {
@@ -85,8 +124,8 @@ def learn(method: str, seed: int, pairs: Path, runs: Path, updates: int) -> dict
 def report(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Rows of a table: each method, and how often it was better than both ways of cloning."""
     rows = [
-        "| method | mean return | 95 % interval | better than cloning | held-out accuracy |",
-        "|---|---|---|---|---|",
+        "| method | return by seed | mean | 95 % interval | better than both clones | held-out accuracy |",
+        "|---|---|---|---|---|---|",
     ]
     for method, runs in results.items():
         returns = [run["return"] for run in runs]
@@ -96,33 +135,41 @@ def report(results: dict[str, list[dict[str, Any]]]) -> list[str]:
         accuracies = [run["accuracy"] for run in runs if run["accuracy"] is not None]
         accuracy = f"{np.mean(accuracies):.3f}" if accuracies else ""
         wins = "" if method.startswith("bc") else f"{better} of {len(runs)}"
-        rows.append(f"| {method} | {np.mean(returns):.1f} | {low:.1f} to {high:.1f} | {wins} | {accuracy} |")
+        each = ", ".join(f"{value:.0f}" for value in returns)
+        rows.append(f"| {method} | {each} | {np.mean(returns):.1f} | {low:.1f} to {high:.1f} | {wins} | {accuracy} |")
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=TASKS, default="cartpole")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--mistakes", type=float, default=0.0, help="share of wrong labels")
-    parser.add_argument("--updates", type=int, default=3_000, help="gradient updates of each method")
+    parser.add_argument("--updates", type=int, default=1_500, help="gradient updates of each method")
     parser.add_argument("--runs", type=Path, default=Path("runs/preferences"), help="where the runs go")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the table goes")
     parser.add_argument("--quick", action="store_true", help="one seed, few updates")
     arguments = parser.parse_args()
-    seeds, updates, numbers, runs = arguments.seeds, arguments.updates, (2_000, 2_000), arguments.runs
+    task, seeds, updates, runs = (
+        TASKS[arguments.task],
+        arguments.seeds,
+        arguments.updates,
+        arguments.runs / arguments.task,
+    )
+    num_episodes, num_pairs = task.episodes, 2_000
     if arguments.quick:
-        seeds, updates, numbers, runs = seeds[:1], 30, (40, 60), runs / "quick"
+        seeds, updates, runs, num_episodes, num_pairs = seeds[:1], 30, runs / "quick", 40, 60
     runs.mkdir(parents=True, exist_ok=True)
-    pairs, data = make_data(runs, *numbers, arguments.mistakes)
+    pairs, data = make_data(task, runs, num_episodes, num_pairs, arguments.mistakes)
     print(f"the policy of the data: {data}", flush=True)
     results: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
     for seed in seeds:
         for method in METHODS:
-            results[method].append(learn(method, seed, pairs, runs, updates))
+            results[method].append(learn(task, method, seed, pairs, runs, updates))
             print(f"seed {seed}: {method} {results[method][-1]['return']:.1f}", flush=True)
     rows = report(results)
     print("\n".join(rows))
-    name = "preferences_cartpole" + (f"_{arguments.mistakes:g}" if arguments.mistakes else "")
+    name = f"preferences_{arguments.task}" + (f"_{arguments.mistakes:g}" if arguments.mistakes else "")
     if not arguments.quick:
         record = {"data": data, "seeds": seeds, "updates": updates, "results": results}
         (arguments.output / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
