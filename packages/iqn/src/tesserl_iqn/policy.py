@@ -41,7 +41,8 @@ class QuantilePolicy(TensorDictModuleBase):
     network.
 
     Args:
-        network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus.
+        network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus; where it has
+            fixed fractions, these are taken and ``num_taus`` and ``tau_sampling`` count for nothing.
         num_taus: fractions whose mean is the action value, at least 1; one row for all observations of a call.
         tau_sampling: how they are drawn, see `sample_taus`.
         risk: distortion of the fractions and its strength, such as ``("cvar", 0.1)``, see `distort_taus`; None is
@@ -153,11 +154,11 @@ class QuantilePolicy(TensorDictModuleBase):
         Returns:
             Value of every action, in reward units, ``[*B, A]`` or ``[*B, N, A]`` with blocks.
         """
-        features = self.network.features(*inputs)
+        features, fixed = self.network.features(*inputs), self.network.num_fixed_quantiles
         taus = sample_taus(
             (),
-            self.num_taus,
-            kind=self.tau_sampling,
+            self.num_taus if fixed is None else fixed,
+            kind=self.tau_sampling if fixed is None else "midpoints",
             generator=self.generator,
             device=features.device,
             dtype=torch.float32,
