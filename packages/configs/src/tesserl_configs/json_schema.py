@@ -28,7 +28,7 @@ def json_schema() -> dict[str, Any]:
 def _may_leave_its_kind_to_btr(schema: dict[str, Any], union: dict[str, Any]) -> None:
     """Adds the form without ``kind``, which only the loader can check: the switches of ``btr`` choose it."""
     members = [schema["$defs"][member["$ref"].rpartition("/")[2]] for member in union["oneOf"]]
-    properties = {key: {} for member in members for key in member["properties"] if key != "kind"}
+    properties: dict[str, Any] = {key: {} for member in members for key in member["properties"] if key != "kind"}
     union["oneOf"].append(
         {
             "type": "object",
