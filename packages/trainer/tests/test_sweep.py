@@ -1,0 +1,265 @@
+"""``tesserl sweep``: what is started, in what order, what is said of it, and what is left when it is stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tesserl_configs import load_config
+from tesserl_configs.sweep import load_sweep
+from tesserl_trainer.cli import main
+from tesserl_trainer.commands import sweep as command
+from tesserl_trainer.commands.sweep import SweepStopped, default_parallel, run_sweep
+from tesserl_trainer.run import sweep as processes
+from tesserl_trainer.run.sweep import SweepError, locked
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+FAKE = '''
+"""Stands for ``tesserl``: leaves what a run leaves, says what it was asked; fails or waits where its name says so."""
+import json, signal, sys, time
+from pathlib import Path
+
+def stop(signum, frame):
+    if "stuck" not in directory.parts:
+        (directory / "checkpoints").mkdir(exist_ok=True)
+        (directory / "checkpoints/latest.json").write_text("{}")
+        sys.exit(130)
+
+arguments = sys.argv[1:]
+directory = Path(arguments[arguments.index("--run-dir") + 1] if "--run-dir" in arguments else arguments[-1])
+signal.signal(signal.SIGINT, stop)
+root = directory.parent.parent
+busy = root / f"{directory.parent.name}-{directory.name}.busy"
+busy.touch()
+with (root / "calls").open("a") as calls:
+    calls.write(json.dumps([arguments, len(list(root.glob("*.busy")))]) + "\\n")
+if "--run-dir" in arguments:
+    text = Path(arguments[1]).read_text().replace("\\nseed: 1\\n", "\\n" + arguments[3].replace("=", ": ") + "\\n")
+    (directory / "config.yaml").write_text(text)
+print("begun", flush=True)
+while directory.parts[-2] in ("waiting", "stuck") and "--resume" not in arguments:
+    time.sleep(0.01)
+time.sleep(0.03)
+busy.unlink()
+if "failing" in directory.parts:
+    sys.exit("error: it was not to be")
+(directory / "evaluation.json").write_text(json.dumps({"return_mean": 7.0, "return_std": 0.5}))
+'''
+
+
+@pytest.fixture
+def sweep_of(write_config, tmp_path, monkeypatch):
+    """Loads a sweep over variants that change nothing, whose runs are ``FAKE``."""
+    (tmp_path / "fake.py").write_text(FAKE)
+    monkeypatch.setattr(processes, "COMMAND", (sys.executable, str(tmp_path / "fake.py")))
+    monkeypatch.setattr(processes, "POLL", 0.01)
+    write_config(algorithm="ppo")
+
+    def load(*variants: str, seeds: tuple[int, ...] = (1, 2), **changes: object):
+        data = {"config": "tiny.yaml", "seeds": list(seeds), "variants": {name: dict(changes) for name in variants}}
+        (tmp_path / "s.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+        return load_sweep(tmp_path / "s.yaml")
+
+    return load
+
+
+def calls(directory: Path) -> list[tuple[list[str], int]]:
+    return [json.loads(line) for line in (directory / "calls").read_text().splitlines()]
+
+
+def signal_when(path: Path, *numbers: int) -> threading.Thread:
+    """Sends signals to this process once a file is there and says something."""
+
+    def send() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not (path.exists() and path.stat().st_size):
+            time.sleep(0.01)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_every_run_has_its_directory_its_log_and_a_line(sweep_of, tmp_path, capfd):
+    directory = run_sweep(sweep_of("a", "b"), tmp_path / "runs", num_parallel=2)
+    assert directory == tmp_path / "runs" / "s"
+    for name in ("a/seed-1", "a/seed-2", "b/seed-1", "b/seed-2"):
+        assert (directory / name / "evaluation.json").is_file()
+        assert (directory / name / "train.log").read_text() == "begun\n"
+    asked = {tuple(arguments) for arguments, _ in calls(directory)}
+    path = str(directory / "b" / "seed-2")
+    assert ("train", str(directory / "configs/b.yaml"), "--set", "seed=2", "--run-dir", path) in asked
+    assert max(busy for _, busy in calls(directory)) <= 2
+    assert "[4/4] " in (error := capfd.readouterr().err)
+    assert "a/seed-2: return 7.0 ± 0.5, 0 s" in error
+    assert json.loads((directory / "sweep.json").read_text()) == {"tasks": [], "variants": ["a", "b"]}
+
+
+def test_the_stored_configuration_is_the_runs(sweep_of, tmp_path):
+    sweep = sweep_of("a", **{"ppo.discount": 0.5})
+    directory = run_sweep(sweep, tmp_path, num_parallel=1)
+    for run in sweep.runs:
+        assert load_config(directory / "configs/a.yaml", [f"seed={run.seed}"]) == run.config
+    assert sweep.runs[0].config.ppo.discount == 0.5
+
+
+def test_a_failure_loses_no_other_run_and_is_tried_again(sweep_of, tmp_path, capfd):
+    sweep = sweep_of("failing", "a")
+    with pytest.raises(SweepError) as caught:
+        run_sweep(sweep, tmp_path, num_parallel=1)
+    log = tmp_path / "s/failing/seed-1/train.log"
+    assert "2 of 4 runs failed; the others are trained" in str(caught.value)
+    assert f"failing/seed-1: exit code 1: error: it was not to be\n    log: {log}" in str(caught.value)
+    assert "failing/seed-1: failed after 0 s" in capfd.readouterr().err
+    assert (tmp_path / "s/a/seed-2/evaluation.json").is_file()
+    assert len(calls(tmp_path / "s")) == 4
+    with pytest.raises(SweepError):
+        run_sweep(sweep, tmp_path, num_parallel=1)
+    assert [arguments[3] for arguments, _ in calls(tmp_path / "s")[4:]] == ["seed=1", "seed=2"]
+    assert "2 of 4 runs are finished already" in capfd.readouterr().err
+    assert log.read_text().count("begun") == 2
+
+
+def test_finished_runs_stay_and_started_ones_continue(sweep_of, tmp_path):
+    sweep = sweep_of("a", seeds=(1, 2, 3))
+    directory = run_sweep(sweep, tmp_path, num_parallel=1)
+    finished, started, begun = (directory / run.path for run in sweep.runs)
+    (started / "evaluation.json").unlink()
+    (started / "checkpoints").mkdir()
+    (started / "checkpoints/latest.json").write_text("{}")
+    (begun / "evaluation.json").unlink()
+    (begun / "checkpoints").mkdir()
+    (begun / "metrics.csv").write_text("step,name,value,time\n")
+    before = (finished / "evaluation.json").stat().st_mtime_ns
+    run_sweep(sweep, tmp_path, num_parallel=1)
+    assert [arguments[:2] for arguments, _ in calls(directory)[3:]] == [
+        ["train", "--resume"],
+        ["train", str(directory / "configs/a.yaml")],
+    ]
+    assert (finished / "evaluation.json").stat().st_mtime_ns == before
+    assert not (begun / "metrics.csv").exists()  # of a run that had no checkpoint to continue from
+    assert (begun / "train.log").read_text() == "begun\nbegun\n"
+
+
+def test_runs_of_another_configuration_are_refused(sweep_of, tmp_path):
+    directory = run_sweep(sweep_of("a", "b"), tmp_path, num_parallel=1)
+    with pytest.raises(ValueError, match="made with another configuration") as caught:
+        run_sweep(sweep_of("a", **{"ppo.discount": 0.5}), tmp_path, num_parallel=1)
+    assert f"{directory}/a/seed-1: made with another configuration: ppo.discount 0.99 there, 0.5 here" in str(
+        caught.value
+    )
+    assert len(calls(directory)) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_run_and_the_same_command_continues(sweep_of, tmp_path, capfd, number):
+    sweep = sweep_of("waiting", seeds=(1, 2, 3))  # they wait until they are stopped, unless they are resumed
+    logs = [tmp_path / f"s/waiting/seed-{seed}/train.log" for seed in (1, 2, 3)]
+    signal_when(logs[1], number)
+    with pytest.raises(SweepStopped, match=r"0 of 3 runs in .* finished; the same command continues them") as caught:
+        run_sweep(sweep, tmp_path, num_parallel=2)
+    assert caught.value.exit_code == 128 + number
+    assert (logs[0].with_name("checkpoints") / "latest.json").is_file()
+    assert not logs[2].exists()
+    assert "waiting/seed-1: stopped after" in capfd.readouterr().err
+
+
+def test_a_run_that_does_not_stop_is_named_and_killed(sweep_of, tmp_path, capfd):
+    signal_when(tmp_path / "s/stuck/seed-1/train.log", signal.SIGINT)
+    with pytest.raises(SweepStopped):
+        run_sweep(sweep_of("stuck"), tmp_path, num_parallel=1, stop_timeout=0.1)
+    assert "stuck/seed-1 (process " in (error := capfd.readouterr().err)
+    assert f"has not stopped and is killed; log: {tmp_path}/s/stuck/seed-1/train.log" in error
+
+
+def test_a_second_signal_does_not_wait(sweep_of, tmp_path, capfd):
+    signal_when(tmp_path / "s/stuck/seed-1/train.log", signal.SIGINT, signal.SIGINT)
+    with pytest.raises(SweepStopped):
+        run_sweep(sweep_of("stuck"), tmp_path, num_parallel=1, stop_timeout=1e6)
+    assert "has not stopped and is killed" in capfd.readouterr().err
+
+
+def test_two_sweeps_do_not_share_a_directory(sweep_of, tmp_path):
+    sweep = sweep_of("a")
+    with locked(tmp_path / "s"), pytest.raises(SweepError, match=f"a sweep is at work here \\(process {os.getpid()}"):
+        run_sweep(sweep, tmp_path, num_parallel=1)
+    run_sweep(sweep, tmp_path, num_parallel=1)
+
+
+def test_runs_that_a_killed_sweep_left_keep_the_directory(tmp_path):
+    with locked(tmp_path) as lock:
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
+    with pytest.raises(SweepError, match="runs that it left behind"), locked(tmp_path):
+        pass
+    child.communicate(b"\n")
+    with locked(tmp_path):
+        pass
+
+
+def test_a_mistake_in_the_last_variant_starts_nothing(sweep_of, tmp_path, capfd):
+    sweep_of("a")
+    file = tmp_path / "s.yaml"
+    for mistake in (
+        "{ppo.discoun: 0.5}",
+        "{environment.id: Nowhere-v0}",
+        "{environment.id: Pendulum-v1, algorithm: iqn}",
+    ):
+        text = f"config: tiny.yaml\nseeds: [1]\nvariants: {{a: {{}}, last: {mistake}}}\n"
+        file.write_text(text)
+        assert main(["sweep", str(file), "--runs", str(tmp_path / "runs")]) == 2
+        assert "last" in capfd.readouterr().err
+        assert not list((tmp_path / "runs").rglob("train.log"))
+
+
+def test_a_dry_run_prints_what_there_is_and_what_would_be(sweep_of, tmp_path, capfd):
+    sweep = sweep_of("a", "b")
+    (run_sweep(sweep, tmp_path, num_parallel=1) / "b/seed-2/evaluation.json").unlink()
+    capfd.readouterr()
+    arguments = ["sweep", str(tmp_path / "s.yaml"), "--runs", str(tmp_path), "--dry-run", "--jobs", "3"]
+    assert main(arguments) == 0
+    output = capfd.readouterr()
+    assert output.out.splitlines()[-2:] == ["a/seed-2: finished, 240 steps", "b/seed-2: new, 240 steps"]
+    assert output.err == f"4 runs in {tmp_path}/s, 3 at a time: 3 finished, 0 started, 1 new\n"
+    assert len(calls(tmp_path / "s")) == 4
+    assert main([*arguments, "--name", "t", "--variant", "a", "--set", "total_steps=120"]) == 0
+    assert capfd.readouterr().out == "a/seed-1: new, 120 steps\na/seed-2: new, 120 steps\n"
+
+
+def test_as_many_runs_as_cores_have_threads_for(sweep_of, monkeypatch):
+    config = sweep_of("a").runs[0].config
+    monkeypatch.setattr(command.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    for threads, expected in ((1, 8), (3, 2), (16, 1)):
+        assert default_parallel([config, config.model_copy(update={"num_threads": threads})]) == expected
+
+
+def test_a_real_run_is_trained_and_compared(write_config, tmp_path, capfd):
+    write_config(algorithm="ppo")
+    (tmp_path / "s.yaml").write_text("config: tiny.yaml\nseeds: [5]\nvariants: {a: {ppo.discount: 0.5}}\n")
+    arguments = ["sweep", str(tmp_path / "s.yaml"), "--runs", str(tmp_path / "runs"), "--set", "total_steps=60"]
+    assert main(arguments) == 0
+    assert capfd.readouterr().out == f"{tmp_path}/runs/s\n"
+    run = tmp_path / "runs/s/a/seed-5"
+    assert load_config(run / "config.yaml") == load_sweep(tmp_path / "s.yaml", ["total_steps=60"]).runs[0].config
+    assert (run / "train.log").read_text().endswith(f"{run}\n")
+    assert main(["compare", str(tmp_path / "runs/s")]) == 0
+    assert "CartPole-v1, by seed" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("sweeps/*.yaml")), ids=lambda file: file.stem)
+def test_every_run_of_every_sweep_loads(file):
+    sweep = load_sweep(file)
+    assert {run.variant for run in sweep.runs} == set(sweep.variants)
+    assert {run.task for run in sweep.runs} == set(sweep.tasks or [None])
+    configs = [run.config.model_copy(update={"name": None}) for run in sweep.runs if run.seed == sweep.runs[0].seed]
+    assert len({config.model_dump_json() for config in configs}) == len(configs)  # no two variants are the same
