@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from common.harness import RESULTS
-from common.learning import bootstrap_interval
 from tesserl_configs import load_config
 from tesserl_trainer import evaluate, train
 from tesserl_trainer.analysis.record import read_metrics, series
+from tesserl_trainer.analysis.statistics import interval, mean
 from tesserl_trainer.commands.collect import collect
 from tesserl_trainer.commands.pairs_make import make_store
 from tesserl_trainer.commands.pretrain import pretrain_bc
@@ -129,7 +129,7 @@ def report(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     ]
     for method, runs in results.items():
         returns = [run["return"] for run in runs]
-        low, high = bootstrap_interval(returns)
+        _, low, high = interval([np.array(returns)], mean)
         cloned = [max(results[name][index]["return"] for name in METHODS[:2]) for index in range(len(runs))]
         better = sum(ours > theirs for ours, theirs in zip(returns, cloned, strict=True))
         accuracies = [run["accuracy"] for run in runs if run["accuracy"] is not None]

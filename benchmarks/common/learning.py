@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from common.harness import Worker
 from tesserl_trainer.analysis.record import read_metrics, series
+from tesserl_trainer.analysis.statistics import Interval, interval, mean
 
 Curve = tuple[list[int], list[float]]  # steps, and the mean return of the evaluation there
 
@@ -36,13 +36,13 @@ class Learned:
     peer: list[Seed] = field(default_factory=list)
 
     @property
-    def difference(self) -> tuple[float, float, float] | None:
+    def difference(self) -> Interval | None:
         """Mean of (ours - the peer's), paired by seed, and its 95 % interval; None without a peer of every seed."""
         others = {run.seed: run.best for run in self.peer}
         if not self.seeds or any(run.seed not in others for run in self.seeds):
             return None
         differences = [run.best - others[run.seed] for run in self.seeds]
-        return float(np.mean(differences)), *bootstrap_interval(differences)
+        return interval([np.array(differences)], mean)
 
     @property
     def holds(self) -> bool:
@@ -55,9 +55,9 @@ class Learned:
         if self.at_least is not None:
             return f">= {self.at_least:g} on each seed, {'holds' if self.holds else '**missed**'}"
         if self.difference is not None:
-            mean, low, high = self.difference
+            value, low, high = self.difference
             verdict = "holds" if self.holds else "**missed**"
-            return f"ours - SB3: {mean:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}, {verdict}"
+            return f"ours - SB3: {value:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}, {verdict}"
         return "-"
 
     def row(self) -> str:
@@ -89,15 +89,6 @@ HEADER = (
 
 def returns(values: object) -> str:
     return ", ".join(f"{value:.4g}" for value in values)  # type: ignore[attr-defined]
-
-
-def bootstrap_interval(values: list[float], level: float = 0.95) -> tuple[float, float]:
-    """Interval of the mean over all resamples of ``values``, each as likely as any other; at most 7 values."""
-    if len(values) > 7:
-        raise ValueError(f"all resamples of more than 7 values are too many, got {len(values)}; draw them instead")
-    means = np.array(list(product(values, repeat=len(values)))).mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def read_run(run_dir: Path, seed: int) -> Seed:
