@@ -81,6 +81,25 @@ BROKEN = {
         "--set iqn.exploration: iqn.exploration.kind: noisy explores by the noise of the heads; "
         "set nn.heads.noisy: true or use epsilon",
     ),
+    "updates paced twice": (
+        ["replay.ratio=8", "iqn.update_interval=4"],
+        "--set replay.ratio: replay.ratio: expected null beside iqn.update_interval = 4, got 8; write one of the two",
+    ),
+    "updates paced by nothing": (
+        ["iqn.update_interval=null"],
+        "--set iqn.update_interval: iqn.update_interval: expected a number of steps without replay.ratio, got null; "
+        "write one",
+    ),
+    "shared_frames_are_there": (
+        ["replay.share_frames=true"],
+        "--set replay.share_frames: replay.share_frames: is for images and nn.vision has kind none; choose an encoder "
+        "there or write null",
+    ),
+    "cut_windows_have_several_steps": (
+        ["replay.cut_at_exploration=true"],
+        "--set replay.cut_at_exploration: replay.cut_at_exploration: shortens windows, and iqn.num_steps = 1 leaves "
+        "nothing to cut; raise it",
+    ),
     "warm-up and total steps": (
         ["total_steps=99"],
         "x.yaml:6: replay.warmup_steps: expected at most total_steps = 99, got 100",
@@ -125,6 +144,11 @@ def test_a_batch_larger_than_the_buffer_is_named_beside_the_warm_up(errors_of):
         ["iqn.tau_sampling=antithetic", "iqn.num_taus=6"],
         ["iqn.tau_sampling=stratified", "iqn.num_taus=7"],
         ["iqn.exploration={kind: noisy}", "nn.heads.noisy=true"],
+        ["replay.ratio=0.5"],
+        ["replay.ratio=null", "iqn.update_interval=4"],
+        [CNN, "replay.share_frames=true"],
+        ["replay.cut_at_exploration=true", "iqn.num_steps=2"],
+        ["replay={kind: prioritized, capacity: 500, warmup_steps: 100, weight_exponent: alpha}"],
         ["total_steps=100", "replay.capacity=100", "iqn.batch_size=100"],
         ["iqn.num_steps=9", "iqn.batch_size=36"],  # 36 + 8 * 8 = 100
     ],
@@ -132,6 +156,15 @@ def test_a_batch_larger_than_the_buffer_is_named_beside_the_warm_up(errors_of):
 )
 def test_what_just_keeps_the_rules_loads(load, overrides):
     load("", *overrides)
+
+
+def test_the_ratio_of_replay_stands_in_for_the_interval_of_updates(load):
+    from tesserl_configs import RunConfig
+
+    config = load("", "replay.ratio=0.5")
+    assert config.iqn.update_interval is None
+    assert RunConfig.model_validate(config.model_dump()) == config
+    assert load().iqn.update_interval == 4
 
 
 def test_all_broken_rules_are_reported_together(errors_of):
