@@ -59,29 +59,42 @@ def in_order(runs: Iterable[Run], paths: Iterable[Path]) -> list[Run]:
     )
 
 
-def read_run(directory: Path, root: Path, *, by: str, metric: str, last: bool) -> Run | None:
-    """What one run left.
+def identify(directory: Path, root: Path, *, by: str) -> tuple[str, str, int]:
+    """Variant, task and seed of a run.
 
     Args:
         directory: of the run.
         root: the directory that it was found from: ``<task>/<variant>/seed-<n>`` below it names task and variant,
             as does ``<variant>/seed-<n>``; where that is missing, the environment and the configuration's name do.
         by: ``variant``, or the dotted key of the configuration whose values are the variants.
+
+    Raises:
+        ComparisonError: its configuration has no such key.
+    """
+    config = parse((directory / "config.yaml").read_text(encoding="utf-8")).data
+    names = _below(directory, root)
+    task = names[-3] if len(names) > 2 else _value(config, "environment.id", directory)
+    if by == "variant" and len(names) > 1:
+        variant = names[-2]
+    else:
+        variant = _value(config, "name" if by == "variant" else by, directory)
+    return variant, task, int(config["seed"])
+
+
+def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tuple[list[int], list[float]]]:
+    """What a finished run came to.
+
+    Args:
+        directory: of the run.
         metric: name in ``metrics.csv``.
         last: score the last weights (of another metric than the evaluations' return: its last value) and not the best.
 
     Returns:
-        None where the run is not finished.
+        The score, and the metric as (steps, values).
 
     Raises:
-        ComparisonError: it has no such metric, or its configuration no such key.
+        ComparisonError: the run has no such metric, or the score is not finite.
     """
-    if not (directory / "evaluation.json").is_file():
-        return None
-    config = parse((directory / "config.yaml").read_text(encoding="utf-8")).data
-    names = _below(directory, root)
-    task = names[-3] if len(names) > 2 else _value(config, "environment.id", directory)
-    variant = names[-2] if len(names) > 1 else _value(config, "name", directory)
     curve = series(read_metrics(directory / "metrics.csv"), metric)
     if metric == EVALUATION:
         evaluation = json.loads((directory / "evaluation.json").read_text(encoding="utf-8"))
@@ -92,8 +105,7 @@ def read_run(directory: Path, root: Path, *, by: str, metric: str, last: bool) -
         raise ComparisonError(f"{directory}: has no metric {metric}; the second column of its metrics.csv names them")
     if not math.isfinite(score):
         raise ComparisonError(f"{directory}: {metric} is {score}; leave the run out")
-    variant = variant if by == "variant" else _value(config, by, directory)
-    return Run(variant, task, int(config["seed"]), float(score), curve, directory)
+    return float(score), curve
 
 
 def _below(directory: Path, root: Path) -> tuple[str, ...]:
@@ -175,12 +187,18 @@ def command(
     png_path: Path | None,
 ) -> None:
     """Prints tables and sentences."""
-    found = find_runs(paths)
-    read = [read_run(run, root, by=by, metric=metric, last=not best) for run, root in found]
-    unfinished = [run for (run, _), result in zip(found, read, strict=True) if result is None]
+    runs: list[Run] = []
+    unfinished: list[Path] = []
+    for directory, root in find_runs(paths):
+        variant, task, seed = identify(directory, root, by=by)
+        if tasks and task not in tasks:
+            continue
+        if (directory / "evaluation.json").is_file():
+            runs.append(Run(variant, task, seed, *read_score(directory, metric, last=not best), directory))
+        else:
+            unfinished.append(directory)
     if strict and unfinished:
         raise ComparisonError("not finished: " + ", ".join(map(str, unfinished)))
-    runs = [run for run in read if run is not None and (not tasks or run.task in tasks)]
     bounds = parse_bounds(normalize, several_tasks=len({run.task for run in runs}) > 1)
     comparison = Comparison(in_order(runs, paths), reference=reference, bounds=bounds)
     weights = "best" if best else "last"
