@@ -50,7 +50,7 @@ def test_what_is_written_is_a_valid_configuration_with_the_same_meaning(imported
     assert (iqn.num_taus, iqn.num_target_taus, iqn.num_policy_taus, iqn.num_cosines) == (6, 6, 30, 64)
     assert (iqn.cosine_start, iqn.tau_sampling, iqn.kappa) == (1, "antithetic", 0.01)
     assert (iqn.discount, iqn.num_steps, iqn.double, iqn.compile) == (0.997, 2, False, False)
-    assert iqn.update_interval == 64 // 16
+    assert (iqn.update_interval, config.replay.ratio) == (None, 16)
     assert (iqn.target_update.rate, iqn.target_update.interval) == (0.05, 128 // 64)
 
 
@@ -84,7 +84,8 @@ def test_the_defaults_of_the_seed_system_are_written_out(imported):
     assert (config.iqn.kappa, config.iqn.num_cosines, config.iqn.num_steps, config.iqn.discount) == (0.005, 128, 3, 1.0)
     assert (config.optimizer.kind, config.optimizer.weight_decay) == ("radam", 0.1)
     assert config.iqn.batch_size == 512
-    assert config.iqn.update_interval == 512 // 32
+    assert (config.iqn.update_interval, config.replay.ratio) == (None, 32)
+    assert (config.replay.test_fraction, config.replay.cut_at_exploration) == (0.05, True)
     assert config.nn.heads.hidden_sizes == (512,)
     assert config.replay.kind == "uniform"
 

@@ -20,15 +20,13 @@ def import_iqn(source: Source) -> dict[str, Any]:
     return {
         "iqn": _iqn(source, batch_size),
         "optimizer": import_optimizer(source, batch_size=batch_size, weight_decay=0.1),
-        "replay": _replay(source),
+        "replay": {**_replay(source), **_use_of_replay(source)},
     }
 
 
 def _iqn(source: Source, batch_size: int) -> dict[str, Any]:
     take = source.take
     num_taus = take("nn.iqn.n", "iqn.num_taus", 8, "and iqn.num_target_taus")
-    reuse = "memory.number_times_single_memory_is_used_before_discard"
-    update_interval = batch_size // take(reuse, "iqn.update_interval", 32, "batch_size / it: steps for each update")
     discounts = take("training.gamma_schedule", "iqn.discount", [[0, 0.999], [2_500_000, 1.0]], "its last value")
     norm = take(
         "nn.training.clip_grad_norm", "iqn.max_grad_norm", 30, f"/ {batch_size}: its loss is a sum over the batch"
@@ -45,7 +43,6 @@ def _iqn(source: Source, batch_size: int) -> dict[str, Any]:
         "double": take("nn.training.use_ddqn", "iqn.double", True),
         "kappa": take("nn.iqn.kappa", "iqn.kappa", 0.005),
         "target_update": _target_update(source, batch_size),
-        "update_interval": max(1, update_interval),
         "batch_size": batch_size,
         "max_grad_norm": norm / batch_size,
         "exploration": _exploration(source),
@@ -76,6 +73,17 @@ def _exploration(source: Source) -> dict[str, Any]:
     default = [[0, 1.0], [50_000, 1.0], [300_000, 0.1], [3_000_000, 0.03]]
     epsilon = scheduled(source, "exploration.epsilon_schedule", "iqn.exploration.epsilon", default)
     return {"kind": "epsilon", "epsilon": epsilon}
+
+
+def _use_of_replay(source: Source) -> dict[str, Any]:
+    result = {
+        "ratio": source.take("memory.number_times_single_memory_is_used_before_discard", "replay.ratio", 32),
+        "test_fraction": source.take("memory.buffer_test_ratio", "replay.test_fraction", 0.05),
+    }
+    cut = source.take("training.discard_non_greedy_actions_in_nsteps", "replay.cut_at_exploration", True)
+    if cut and source.take("training.n_steps", "iqn.num_steps", 3) > 1:
+        result["cut_at_exploration"] = True
+    return result
 
 
 def _replay(source: Source) -> dict[str, Any]:
