@@ -16,7 +16,7 @@ from tesserl_trainer.run.journal import DivergenceError
 from tesserl_trainer.run.pairs import Batches, NewestPairs, Shuffled, with_entries
 
 from .test_on_policy import metrics_of
-from .test_resume import halves_equal_the_whole, killed_and_resumed, outcome, run
+from .test_resume import halves_equal_the_whole, killed_and_resumed, outcome
 
 CONFIG = """
 name: tiny
@@ -294,12 +294,15 @@ def test_stored_and_fresh_pairs_continue_too(write, tmp_path, changes):
     assert outcome(run_dir) == whole
 
 
-@pytest.mark.parametrize(("moment", "number"), [("log", 7), ("checkpoint", 8), ("pointer", 3)])
-def test_a_killed_run_ends_like_one_that_was_not(write, tmp_path, moment, number):
-    config = write(**PRETRAINING)
-    assert run("train", str(config), "--run-dir", str(tmp_path / "whole")) == 0
+@pytest.mark.parametrize(
+    ("source", "moment", "number"),
+    [("offline", "checkpoint", 8), ("offline", "pointer", 3), ("online", "collect", 3), ("online", "log", 5)],
+)
+def test_a_killed_run_ends_like_one_that_was_not(write, write_config, tmp_path, source, moment, number):
+    config = write(**PRETRAINING) if source == "offline" else write_config(algorithm="dpo")
+    whole = outcome(train(load_config(config), run_dir=tmp_path / "whole"))
     killed_and_resumed(config, tmp_path / "killed", moment, number)
-    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "killed") == whole
 
 
 # --- weights of another run --------------------------------------------------------------------------------------
