@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tesserl_nn_components import Conv2dHead, Conv2dStack, conv2d_output_shape
+from tesserl_nn_components import Conv2dHead, Conv2dStack, SpectralConv2d, conv2d_output_shape
 
 NATURE = {"channels": [32, 64, 64], "kernel_sizes": [8, 4, 3], "strides": [4, 2, 1]}
 SMALL = {"channels": [5, 7], "kernel_sizes": [3, 2], "strides": [2, 1]}
@@ -157,3 +157,39 @@ def test_head_survives_pickling(hidden_sizes):
 def test_half_precision_network_takes_bytes():
     head = Conv2dHead((3, 9, 11), **SMALL, hidden_sizes=13).to(torch.bfloat16)
     assert head(torch.zeros(2, 3, 9, 11, dtype=torch.uint8)).dtype == torch.bfloat16
+
+
+def test_pool_size_is_the_side_of_the_last_map_whatever_the_image():
+    stack = Conv2dStack(2, [3], [3], [1], pool_size=4)
+    plain = Conv2dStack(2, [3], [3], [1])
+    plain.load_state_dict(stack.state_dict())
+    pixels = torch.rand(5, 2, 10, 13)
+    assert torch.equal(stack(pixels), torch.nn.functional.adaptive_max_pool2d(plain(pixels), 4))
+    assert (stack.out_shape(10, 13), stack.conv_out_size(10, 13)) == ((3, 4, 4), 48)
+    head = Conv2dHead((2, 10, 10), [3], [3], [1], [7], pool_size=8)  # as large as the map
+    assert head(torch.rand(5, 2, 10, 10)).shape == (5, 7)
+
+
+def test_a_pool_larger_than_the_map_is_refused():
+    with pytest.raises(ValueError, match="pool_size must be at most 8, as the map is 8 x 8, got 9"):
+        Conv2dHead((2, 10, 10), [3], [3], [1], [], pool_size=9)
+
+
+@pytest.mark.parametrize("options", [{"pool_size": 0}, {"spectral_norm": "residual"}])
+def test_bad_pooling_and_norm_are_refused(options):
+    with pytest.raises(ValueError, match='spectral_norm must be "none" or "all" and pool_size None or at least 1'):
+        Conv2dStack(2, [3], [3], [1], **options)
+
+
+def test_spectral_norm_divides_each_convolution_by_its_largest_singular_value():
+    stack = Conv2dStack(2, [6, 5], [(3, 2), 3], [(2, 1), 1], [1, (0, 1)], dilations=[1, (1, 2)], spectral_norm="all")
+    plain = Conv2dStack(2, [6, 5], [(3, 2), 3], [(2, 1), 1], [1, (0, 1)], dilations=[1, (1, 2)])
+    for module in stack.modules():
+        if isinstance(module, SpectralConv2d):
+            module.power_iteration(500)
+    for name, parameter in plain.named_parameters():
+        value = stack.get_parameter(name).detach()
+        scale = torch.linalg.matrix_norm(value.flatten(1), ord=2) if name.endswith("weight") else 1
+        parameter.data.copy_(value / scale)
+    pixels = torch.rand(4, 2, 11, 9)
+    torch.testing.assert_close(stack.eval()(pixels), plain(pixels))

@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Count, Fraction, FractionAboveZero, NonNegative, NonPositive, Positive, Real
+from tesserl_configs.base import (
+    AtLeastOne,
+    Block,
+    Count,
+    Fraction,
+    FractionAboveZero,
+    NonNegative,
+    NonPositive,
+    Positive,
+    Real,
+)
+from tesserl_configs.policy import PRECISION, Precision
 from tesserl_configs.schedules import Schedule, ScheduledFraction, ScheduledPositive
 
 
@@ -50,6 +61,12 @@ TargetUpdate = Annotated[SoftUpdate | HardUpdate, Field(discriminator="kind")]
 # --- exploration -------------------------------------------------------------------------------------------------
 
 
+PER_BLOCK = (
+    "Whether epsilon's coin is thrown for each action block; false: one for all blocks of an observation. "
+    "Without blocks there is one in any case."
+)
+
+
 def _dopamine_epsilon() -> ScheduledFraction:
     return Schedule(kind="linear", knots=((0, 1.0), (250_000, 0.01)))
 
@@ -65,6 +82,7 @@ class EpsilonExploration(Block):
             "(Dopamine's IQN: from 1 to 0.01 in 1,000,000 frames, 4 a step)."
         ),
     )
+    per_block: bool = Field(default=True, description=PER_BLOCK)
 
 
 class BoltzmannExploration(Block):
@@ -78,6 +96,7 @@ class BoltzmannExploration(Block):
     epsilon: ScheduledFraction = Field(
         default=0.0, description="Probability of a random action, in [0, 1]; a number or a schedule."
     )
+    per_block: bool = Field(default=True, description=PER_BLOCK)
 
 
 class NoisyExploration(Block):
@@ -87,6 +106,7 @@ class NoisyExploration(Block):
     epsilon: ScheduledFraction = Field(
         default=0.0, description="Probability of a random action, in [0, 1]; a number or a schedule."
     )
+    per_block: bool = Field(default=True, description=PER_BLOCK)
 
 
 Exploration = Annotated[EpsilonExploration | BoltzmannExploration | NoisyExploration, Field(discriminator="kind")]
@@ -124,6 +144,24 @@ class CPWRisk(Block):
 
 Risk = Annotated[CVaRRisk | WangRisk | PowRisk | CPWRisk, Field(discriminator="kind")]
 
+# --- reset -------------------------------------------------------------------------------------------------------
+
+
+class ResetConfig(Block):
+    """Weights move towards a fresh initialisation from time to time: shrink and perturb.
+
+    Ash & Adams 2020 (arXiv:1910.08475); Nikishin et al. 2022 (arXiv:2205.07802) for last layers and targets.
+    """
+
+    interval: Count = Field(description="Gradient updates from one reset to the next, >= 1.")
+    factor: Fraction = Field(
+        default=0.01, description="How far all weights move, in [0, 1]; 0: not at all, 1: all the way."
+    )
+    last_layer_factor: Fraction = Field(
+        default=0.8, description="How far the last layer of each stream of the heads moves, in [0, 1]."
+    )
+
+
 # --- the block ---------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +188,13 @@ class IQNConfig(Block):
     cosine_start: Literal[0, 1] = Field(
         default=0, description="First cosine: 0 (paper, Beyond The Rainbow) or 1 (Dopamine and its family)."
     )
+    num_fixed_quantiles: Count | None = Field(
+        default=None,
+        description=(
+            "Quantiles of each action at fixed fractions, QR-DQN (Dabney et al. 2017, arXiv:1710.10044), instead of an "
+            "embedding of drawn ones, >= 1 (its paper: 200); null: IQN."
+        ),
+    )
     discount: Fraction = Field(default=0.99, description="Discount of one environment step, in [0, 1] (paper: 0.99).")
     num_steps: Count = Field(default=1, description="Rewards summed before bootstrapping, >= 1 (paper: 1).")
     double: bool = Field(
@@ -158,6 +203,13 @@ class IQNConfig(Block):
     )
     kappa: NonNegative = Field(
         default=1.0, description="Threshold of the Huber loss, in reward units, >= 0; 0: quantile loss (paper: 1)."
+    )
+    self_loss_clamp_ratio: AtLeastOne | None = Field(
+        default=None,
+        description=(
+            "Divides each loss by the scatter of its own targets, which may enlarge it by about this ratio, >= 1 "
+            "(Linesight: 4); null: losses are left as they are."
+        ),
     )
     munchausen: MunchausenConfig | None = Field(default=None, description="The Munchausen target; null: none.")
     target_update: TargetUpdate = Field(default_factory=SoftUpdate, description="How the target network follows.")
@@ -172,8 +224,17 @@ class IQNConfig(Block):
         default=10.0,
         description="Norm to clip gradients to, > 0; null: no clipping (Beyond The Rainbow: 10).",
     )
+    random_crop: Count | None = Field(
+        default=None,
+        description=(
+            "Shifts the images of each transition at random when learning, by at most so many pixels in each "
+            "direction, edges repeated, >= 1 (DrQ, arXiv:2004.13649: 4 of 84); null: never."
+        ),
+    )
+    reset: ResetConfig | None = Field(default=None, description="Periodic partial reset of the weights; null: never.")
     exploration: Exploration = Field(
         default_factory=EpsilonExploration, description="How actions are chosen in training."
     )
     risk: Risk | None = Field(default=None, description="Distortion of the fractions when acting; null: neutral.")
+    precision: Precision = Field(default="float32", description=PRECISION)
     compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")

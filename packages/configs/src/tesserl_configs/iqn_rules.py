@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tesserl_configs.errors import Problem
+from tesserl_configs.iqn import IQNConfig
 
 if TYPE_CHECKING:
     from tesserl_configs.schema import RunConfig
@@ -21,6 +22,23 @@ def antithetic_taus_come_in_pairs(config: RunConfig) -> Iterator[Problem]:
             yield Problem(
                 f"iqn.{name}", f"expected an even number, as tau_sampling is antithetic, got {count}; or use stratified"
             )
+
+
+def fixed_fractions_are_not_drawn(config: RunConfig) -> Iterator[Problem]:
+    """Quantiles at fixed fractions leave nothing to draw and nothing to embed."""
+    if config.iqn.num_fixed_quantiles is None:
+        return
+    for name in ("tau_sampling", "policy_tau_sampling", "num_cosines", "cosine_start"):
+        if getattr(config.iqn, name) != IQNConfig.model_fields[name].default:
+            yield Problem(f"iqn.{name}", "iqn.num_fixed_quantiles leaves no fraction to draw or to embed; remove it")
+    if "embedding" in config.nn.freeze or config.nn.learning_rate_factors.embedding != 1:
+        yield Problem("iqn.num_fixed_quantiles", "this network has no part embedding, which nn names; remove it there")
+
+
+def images_can_be_cropped(config: RunConfig) -> Iterator[Problem]:
+    """A random crop is of images."""
+    if config.iqn.random_crop is not None and config.nn.vision.kind == "none":
+        yield Problem("iqn.random_crop", "is for images and nn.vision has kind none; remove it")
 
 
 def noisy_exploration_has_noise(config: RunConfig) -> Iterator[Problem]:
@@ -91,6 +109,8 @@ def cut_windows_have_several_steps(config: RunConfig) -> Iterator[Problem]:
 
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     antithetic_taus_come_in_pairs,
+    fixed_fractions_are_not_drawn,
+    images_can_be_cropped,
     noisy_exploration_has_noise,
     warmup_ends,
     warmup_fills_a_batch,

@@ -12,6 +12,7 @@ from tesserl_iqn.loss import IQNLoss
 from tesserl_iqn.network import CosineEmbedding, QuantileNetwork
 from tesserl_iqn.policy import QuantilePolicy
 from tesserl_iqn.replay import FrameStorage, NStepWindow, PrioritizedSampler, SumTree, n_step_returns
+from tesserl_iqn.reset import shrink_and_perturb
 
 __all__ = [
     "CosineEmbedding",
@@ -29,4 +30,5 @@ __all__ = [
     "n_step_returns",
     "quantile_huber_loss",
     "quantile_td_target",
+    "shrink_and_perturb",
 ]

@@ -15,6 +15,7 @@ from tesserl_nn_components.mlp import MLP
 from tesserl_nn_components.noisy import NoisyLinear, reset_noise, zero_noise
 from tesserl_nn_components.normalization import FixedNormalizer, RunningNormalizer
 from tesserl_nn_components.parts import freeze, parameter_groups
+from tesserl_nn_components.pixels import random_crop
 from tesserl_nn_components.pretrained import from_pretrained, load_pretrained, read_config, save_pretrained
 from tesserl_nn_components.recurrent import RecurrentBody
 from tesserl_nn_components.spectral import SpectralConv2d
@@ -73,6 +74,7 @@ __all__ = [
     "parameter_groups",
     "pull_from_hub",
     "push_to_hub",
+    "random_crop",
     "read_config",
     "reset_noise",
     "restore_leading_dims",

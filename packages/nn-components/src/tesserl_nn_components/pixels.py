@@ -68,3 +68,35 @@ def as_image_batch(pixels: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
             "images are channels first"
         )
     return pixels if pixels.dim() == 4 else pixels.reshape(math.prod(pixels.shape[:-3]), *image_shape)
+
+
+def random_crop(pixels: Tensor, padding: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Shift each image at random: pad it by repeating its edges, and cut a window of its own size.
+
+    DrQ (Kostrikov et al. 2021, arXiv:2004.13649), section 3.1, with one draw for each element of the batch.
+
+    Args:
+        pixels: images of any dtype, ``[*B, C, H, W]``; the channels of an image move together.
+        padding: pixels added on each side, at least 0, and so the largest shift in each direction (DrQ: 4 of 84).
+        generator: source of randomness; default: torch's global one.
+
+    Returns:
+        New images of the same shape and dtype.
+
+    Raises:
+        ValueError: if ``padding`` is negative or ``pixels`` has fewer than three axes.
+    """
+    if padding < 0 or pixels.dim() < 3:
+        raise ValueError(
+            f"padding must be at least 0 and pixels [*B, C, H, W], got {padding} and shape {tuple(pixels.shape)}"
+        )
+    images = pixels.reshape(-1, *pixels.shape[-3:])
+    shifts = torch.randint(-padding, padding + 1, (2, len(images), 1), generator=generator, device=pixels.device)
+    rows, columns = (
+        (torch.arange(size, device=pixels.device) + shift).clamp_(0, size - 1)
+        for size, shift in zip(images.shape[-2:], shifts, strict=True)
+    )
+    element = torch.arange(len(images), device=pixels.device)[:, None, None]
+    # the three index tensors give [B, H, W], in front of the channels that stand between them
+    shifted = images[element, :, rows[:, :, None], columns[:, None, :]]
+    return shifted.movedim(-1, 1).reshape(pixels.shape)

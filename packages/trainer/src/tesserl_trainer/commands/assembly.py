@@ -71,7 +71,7 @@ def assemble(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack:
     network = build_network(config, *spaces)
     if config.initial_weights is not None and Checkpoints(run_dir).latest() is None:  # a continued run has its own
         load_initial_weights(network, Path(config.initial_weights))
-    algorithm = build_algorithm(config, network)
+    algorithm = build_algorithm(config, network, fresh=lambda: build_network(config, *spaces))
     if not collects:
         schedules = algorithm.schedules
         journal = build_journal(config, run_dir, algorithm, layout, list, schedules, progress, stack)

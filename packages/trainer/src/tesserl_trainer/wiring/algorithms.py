@@ -1,5 +1,7 @@
 """``algorithm:`` and a network -> what acts and what learns. Which algorithm is built is decided here."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -13,12 +15,13 @@ from tesserl_trainer.wiring.ppo import build_ppo
 from tesserl_trainer.wiring.preferences import build_preferences
 
 
-def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
+def build_algorithm(config: RunConfig, network: nn.Module, fresh: Callable[[], nn.Module] | None = None) -> Algorithm:
     """Builds everything that surrounds a network.
 
     Args:
         config: the whole configuration.
         network: what ``build_network`` returned; it is moved to the device.
+        fresh: makes another network like it, for the resets of a training run; None where nothing is trained.
 
     Raises:
         ConfigError: the device is not there, or nothing is left to learn.
@@ -29,7 +32,7 @@ def build_algorithm(config: RunConfig, network: nn.Module) -> Algorithm:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs leave it out
     match config.algorithm, network:
         case "iqn", QuantileNetwork():
-            return build_iqn(config, network)
+            return build_iqn(config, network, fresh)
         case "ppo", ActorCritic():
             return build_ppo(config, network)
         case "grpo", ActorCritic():

@@ -1,41 +1,49 @@
 """``iqn:`` and a quantile network -> what acts and what learns."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tesserl_configs import RunConfig, value_at
-from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy
-from tesserl_nn_components import RunningNormalizer
+from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, shrink_and_perturb
+from tesserl_nn_components import RunningNormalizer, random_crop
 from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, learning_rate_schedule
+from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, forward_of, learning_rate_schedule
 from tesserl_trainer.wiring.networks import learning_rate_groups
 
 
-def build_iqn(config: RunConfig, network: QuantileNetwork) -> Algorithm:
+def build_iqn(config: RunConfig, network: QuantileNetwork, fresh: Callable[[], nn.Module] | None = None) -> Algorithm:
     """Builds everything that surrounds a quantile network.
 
     Args:
         config: the whole configuration.
         network: what ``build_network`` returned, on its device.
+        fresh: makes another one like it, for ``iqn.reset``; None where nothing is trained.
 
     Raises:
         ConfigError: nothing is left to learn.
     """
-    loss = _build_loss(config.iqn, network)
+    iqn = config.iqn
+    loss = _build_loss(iqn, network)
+    forward = forward_of(loss, precision=iqn.precision, compiled=iqn.compile, device=config.device)
     learning_rate = value_at(config.optimizer.learning_rate, 0)
     groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
     optimizer = build_optimizer(config.optimizer, groups)
     policy = _build_policy(config, network)
+    updated = target_updater(iqn.target_update, loss)
+    if iqn.reset is not None and fresh is not None:
+        updated = resetting(updated, iqn.reset, loss, fresh, optimizer)
     return Algorithm(
         saved=loss,
         loss=loss,
-        forward=torch.compile(loss) if config.iqn.compile else loss,
+        forward=forward if iqn.random_crop is None else cropping(forward, iqn.random_crop),
         parameters=[parameter for parameter in network.parameters() if parameter.requires_grad],
         optimizer=optimizer,
-        updated=target_updater(config.iqn.target_update, loss),
+        updated=updated,
         policy=policy,
         act=observing(network.body, policy.act),
         schedules=[*_exploration(config, policy), learning_rate_schedule(config.optimizer, optimizer)],
@@ -60,6 +68,7 @@ def _build_loss(iqn: Any, network: QuantileNetwork) -> IQNLoss:
         double=iqn.double,
         kappa=iqn.kappa,
         tau_sampling=iqn.tau_sampling,
+        self_loss_clamp_ratio=iqn.self_loss_clamp_ratio,
         **munchausen,
     )
 
@@ -72,6 +81,7 @@ def _build_policy(config: RunConfig, network: QuantileNetwork) -> QuantilePolicy
         tau_sampling="midpoints" if iqn.policy_tau_sampling == "midpoint" else "uniform",
         risk=None if iqn.risk is None else (iqn.risk.kind, iqn.risk.eta),
         redraw_noise=config.nn.heads.noisy,
+        explore_per_block=iqn.exploration.per_block,
     )
 
 
@@ -126,3 +136,55 @@ def target_updater(config: Any, loss: IQNLoss) -> Callable[[int], None]:
                 torch._foreach_copy_(target, online)
 
     return update
+
+
+def resetting(
+    updated: Callable[[int], None],
+    config: Any,
+    loss: IQNLoss,
+    fresh: Callable[[], nn.Module],
+    optimizer: Optimizer,
+) -> Callable[[int], None]:
+    """``updated``, followed every ``interval`` updates by a partial reset of both networks.
+
+    Args:
+        updated: called with the number of updates so far.
+        config: the ``reset:`` block.
+        loss: holds the networks.
+        fresh: makes another network like them; its weights are drawn from torch's global generator.
+        optimizer: of the online network.
+    """
+
+    def update_and_reset(updates: int) -> None:
+        updated(updates)
+        if updates % config.interval == 0:
+            shrink_and_perturb(
+                (loss.value_network, loss.target_value_network),
+                cast("QuantileNetwork", fresh()),
+                factor=config.factor,
+                last_layer_factor=config.last_layer_factor,
+                optimizer=optimizer,
+            )
+
+    return update_and_reset
+
+
+def cropping(
+    forward: Callable[[TensorDictBase], TensorDictBase], padding: int
+) -> Callable[[TensorDictBase], TensorDictBase]:
+    """``forward`` on images shifted at random, those of a transition's two ends by draws of their own.
+
+    Args:
+        forward: reads a batch and writes its ``td_error`` into it.
+        padding: largest shift, in pixels.
+    """
+
+    def crop_and_forward(batch: TensorDictBase) -> TensorDictBase:
+        shifted = batch.copy()  # what was drawn from the buffer stays as it is
+        for key in ("pixels", ("next", "pixels")):
+            shifted[key] = random_crop(batch[key], padding)
+        result = forward(shifted)
+        batch["td_error"] = shifted["td_error"]
+        return result
+
+    return crop_and_forward

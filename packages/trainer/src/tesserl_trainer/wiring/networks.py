@@ -73,13 +73,20 @@ def build_quantile_network(
         num_blocks=num_blocks,
         num_cosines=config.iqn.num_cosines,
         cosine_start=config.iqn.cosine_start,
+        num_fixed_quantiles=config.iqn.num_fixed_quantiles,
     )
     freeze_parts(network, config.nn.freeze)
     return network
 
 
 def quantile_network(
-    heads: HeadsConfig, body: nn.Module, num_actions: int, *, num_blocks: int | None = None, **options: Any
+    heads: HeadsConfig,
+    body: nn.Module,
+    num_actions: int,
+    *,
+    num_blocks: int | None = None,
+    num_fixed_quantiles: int | None = None,
+    **options: Any,
 ) -> QuantileNetwork:
     """Puts quantile heads on a body.
 
@@ -88,13 +95,17 @@ def quantile_network(
         body: what ``build_body`` returned.
         num_actions: actions ``A``, of each block.
         num_blocks: number ``N`` of action blocks; None for one action.
+        num_fixed_quantiles: quantiles of each action at fixed fractions; None: of an embedding of any fraction.
         **options: ``num_cosines`` and ``cosine_start`` of ``QuantileNetwork``.
     """
     if heads == HeadsConfig(hidden_sizes=heads.hidden_sizes, dueling=heads.dueling, noisy=heads.noisy):
         head: dict[str, Any] = {name: getattr(heads, name) for name in ("hidden_sizes", "dueling", "noisy")}
     else:  # more than the algorithm's own head can do
-        head = {"head": build_quantile_head(heads, _width(body), num_actions, num_blocks)}
-    return QuantileNetwork(body, num_actions, num_blocks=num_blocks, **options, **head)
+        slots = num_blocks if num_fixed_quantiles is None else num_fixed_quantiles * (num_blocks or 1)
+        head = {"head": build_quantile_head(heads, _width(body), num_actions, slots)}
+    return QuantileNetwork(
+        body, num_actions, num_blocks=num_blocks, num_fixed_quantiles=num_fixed_quantiles, **options, **head
+    )
 
 
 def build_policy_network(

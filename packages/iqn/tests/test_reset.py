@@ -1,0 +1,80 @@
+"""Shrink and perturb: how far each parameter moves, and what stays."""
+
+import copy
+
+import pytest
+import torch
+
+from tesserl_iqn import QuantileNetwork, shrink_and_perturb
+from tesserl_iqn.reset import last_layers
+from tesserl_nn_components import MLP, Conv2dHead, SpectralConv2d
+
+
+def network(*, seed, dueling=True, noisy=True, body=None, hidden_sizes=(6,)):
+    torch.manual_seed(seed)
+    body = body or MLP(5, [7], 4)
+    body.in_keys = getattr(body, "in_keys", ["observation"])
+    return QuantileNetwork(body, 3, num_cosines=2, hidden_sizes=hidden_sizes, dueling=dueling, noisy=noisy)
+
+
+@pytest.mark.parametrize(("dueling", "names"), [(True, ["head.advantage", "head.value"]), (False, ["head"])])
+@pytest.mark.parametrize("hidden_sizes", [(), (6,), (6, 8)])
+def test_the_last_layers_are_those_that_give_values(dueling, names, hidden_sizes):
+    built = network(seed=0, dueling=dueling, hidden_sizes=hidden_sizes)
+    found = last_layers(built)
+    assert [name.startswith(stream) for name, stream in zip(found, names, strict=True)] == [True] * len(names)
+    assert {built.get_submodule(name).out_features for name in found} == ({1, 3} if dueling else {3})
+
+
+def test_weights_move_by_their_factors_and_moments_shrink_with_them():
+    online, target, fresh = (network(seed=seed) for seed in range(3))
+    online.body.requires_grad_(False)
+    target.requires_grad_(False)
+    optimizer = torch.optim.Adam([p for p in online.parameters() if p.requires_grad], lr=0.1)
+    online(torch.randn(8, 5), taus=torch.rand(8, 3)).square().sum().backward()
+    optimizer.step()
+    before = [copy.deepcopy(module.state_dict()) for module in (online, target)]
+    moments = {name: copy.deepcopy(optimizer.state[p]) for name, p in online.named_parameters() if p.requires_grad}
+    shrink_and_perturb((online, target), fresh, factor=0.25, last_layer_factor=0.75, optimizer=optimizer)
+    last = tuple(f"{name}." for name in last_layers(online))
+    for module, old in zip((online, target), before, strict=True):
+        for name, parameter in module.named_parameters():
+            factor = 0.0 if name.startswith("body.") else 0.75 if name.startswith(last) else 0.25
+            expected = (1 - factor) * old[name] + factor * fresh.get_parameter(name).detach()
+            torch.testing.assert_close(parameter.detach(), expected)
+            if module is online and factor:
+                state = optimizer.state[parameter]
+                torch.testing.assert_close(state["exp_avg"], (1 - factor) * moments[name]["exp_avg"])
+                assert torch.equal(state["exp_avg_sq"], moments[name]["exp_avg_sq"])
+        for name, buffer in module.named_buffers():
+            assert torch.equal(buffer, old[name])  # the noise
+
+
+def test_all_the_way_is_the_fresh_network_and_nothing_is_nothing():
+    online, fresh = network(seed=0), network(seed=1)
+    before = copy.deepcopy(online.state_dict())
+    shrink_and_perturb([online], fresh, factor=0, last_layer_factor=0)
+    assert all(torch.equal(value, before[name]) for name, value in online.state_dict().items())
+    shrink_and_perturb([online], fresh, factor=1, last_layer_factor=1)
+    for name, parameter in online.named_parameters():
+        assert torch.equal(parameter, fresh.get_parameter(name))
+
+
+def test_singular_vectors_follow_the_moved_weights():
+    def body():
+        return Conv2dHead((2, 6, 6), [3], [3], [1], [4], spectral_norm="all")
+
+    online, fresh = network(seed=0, body=body()), network(seed=1, body=body())
+    shrink_and_perturb([online], fresh, factor=0.9)
+    [layer] = [module for module in online.modules() if isinstance(module, SpectralConv2d)]
+    matrix = layer.weight.detach().flatten(1)
+    value = torch.dot(layer.u, matrix @ layer.v)
+    torch.testing.assert_close(value, torch.linalg.matrix_norm(matrix, ord=2), rtol=1e-3, atol=0)
+
+
+def test_bad_input_is_refused():
+    online = network(seed=0)
+    with pytest.raises(ValueError, match=r"factor and last_layer_factor must be in \[0, 1\], got 0.1 and 1.5"):
+        shrink_and_perturb([online], online, factor=0.1, last_layer_factor=1.5)
+    with pytest.raises(ValueError, match="fresh must have the parameters of the networks, got others"):
+        shrink_and_perturb([online], network(seed=1, dueling=False))
