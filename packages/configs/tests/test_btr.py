@@ -47,8 +47,8 @@ ALONE = {  # switch: everything that differs from IQN with the network of Mnih e
     "noisy: true": {"nn.heads.noisy": True, "iqn.exploration.kind": "noisy"},
     "layer_norm: true": {"nn.heads.layer_norm": True},
     "dueling: true": {"nn.heads.dueling": True},
-    "prioritized: true": {"replay.kind": "prioritized", "replay.alpha": 0.2, "replay.beta": 0.2},
-    "prioritized: {alpha: 0.6}": {"replay.kind": "prioritized", "replay.alpha": 0.6, "replay.beta": 0.2},
+    "prioritized: true": {"replay.kind": "prioritized", "replay.alpha": 0.2, "replay.weight_exponent": "alpha"},
+    "prioritized: {alpha: 0.6}": {"replay.kind": "prioritized", "replay.alpha": 0.6, "replay.weight_exponent": "alpha"},
     "n_step: true": {"iqn.num_steps": 3},
     "n_step: 5": {"iqn.num_steps": 5},
     "vector_environments: true": {
@@ -106,7 +106,8 @@ btr: {text}
     assert (config.environment.num_envs, iqn.update_interval, iqn.batch_size) == (64, 64, 256)
     assert (iqn.target_update.kind, iqn.target_update.interval) == ("hard", 500)
     assert (optimizer.kind, optimizer.learning_rate, optimizer.eps) == ("adam", 1e-4, 0.005 / 256)
-    assert (replay.kind, replay.alpha, replay.capacity, replay.warmup_steps) == ("prioritized", 0.2, 2**20, 200_000)
+    assert (replay.kind, replay.alpha, replay.weight_exponent) == ("prioritized", 0.2, "alpha")
+    assert (replay.capacity, replay.warmup_steps) == (2**20, 200_000)
     knots = dict(iqn.exploration.epsilon.knots)
     assert (knots[0], knots[2_000_000], knots[25_000_000]) == (1, 0.3742, 0)  # 0.01 + 0.99 / e
 

@@ -62,9 +62,8 @@ class PrioritizedSwitch(Block):
     alpha: Fraction = Field(
         default=0.2, description="Exponent of priorities, in [0, 1]; 0: uniform (Beyond The Rainbow: 0.2)."
     )
-    beta: ScheduledFraction = Field(
-        default=0.2,
-        description="Exponent of the importance weights, in [0, 1] (Beyond The Rainbow's code: 0.2, its alpha).",
+    weight_exponent: Literal["beta", "alpha"] = Field(
+        default="alpha", description="Exponent of the importance weights: alpha (Beyond The Rainbow) or replay.beta."
     )
 
 

@@ -9,7 +9,7 @@
 | noisy | ``nn.heads.noisy``; ``iqn.exploration``: kind noisy, epsilon off at half of ``total_steps`` |
 | layer_norm | ``nn.heads.layer_norm``, and ``nn.vector.layer_norm`` where there is a perceptron |
 | dueling | ``nn.heads.dueling`` |
-| prioritized | ``replay``: kind prioritized, alpha 0.2 |
+| prioritized | ``replay``: kind prioritized, alpha 0.2, weight_exponent alpha |
 | n_step | ``iqn.num_steps``: 3 |
 | vector_environments | ``environment.num_envs``: 64; ``iqn.update_interval``: 64; ``iqn.batch_size``: 256 |
 | all | the rest of the recipe, see `_recipe` |
@@ -238,7 +238,7 @@ def _dueling(*_: Any) -> Wanted:
 
 
 def _prioritized(setting: Any, _: Any) -> Wanted:
-    options = _options(setting, PrioritizedSwitch).model_dump(mode="json")
+    options = _options(setting, PrioritizedSwitch).model_dump()
     return {"replay.kind": "prioritized", **{f"replay.{key}": value for key, value in options.items()}}
 
 

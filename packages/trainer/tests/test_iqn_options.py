@@ -1,0 +1,190 @@
+"""What ``btr:`` and the rarer options of ``iqn:`` become: networks, updates, and runs that can be interrupted."""
+
+import copy
+
+import pytest
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+from torch import nn
+
+from tesserl_configs import ConfigError, RunConfig, load_config
+from tesserl_iqn.reset import last_layers
+from tesserl_nn_components import NoisyLinear, SpectralConv2d
+from tesserl_trainer import build_network
+from tesserl_trainer.wiring.algorithms import build_algorithm
+from tesserl_trainer.wiring.iqn import cropping
+from tesserl_trainer.wiring.learning import build_optimizer
+
+from .test_resume import halves_equal_the_whole
+
+MINATAR = spaces.Box(0, 255, (4, 10, 10), "uint8")
+SWITCHES = {
+    "munchausen": {nn.Conv2d},
+    "impala": {nn.Conv2d, nn.MaxPool2d},
+    "max_pool": {nn.Conv2d, nn.AdaptiveMaxPool2d},
+    "spectral_norm": {SpectralConv2d},
+    "noisy": {nn.Conv2d, NoisyLinear},
+    "layer_norm": {nn.Conv2d, nn.LayerNorm},
+    "dueling": {nn.Conv2d},
+    "prioritized": {nn.Conv2d},
+    "n_step": {nn.Conv2d},
+    "vector_environments": {nn.Conv2d},
+    "all": {nn.Conv2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d, SpectralConv2d, NoisyLinear},
+}
+
+
+def breakout(btr=None, **changes):
+    return RunConfig(
+        total_steps=500_000,
+        environment={"id": "MinAtar/Breakout-v1"},
+        nn={"heads": {"hidden_sizes": [6]}, **changes.pop("nn", {})},
+        algorithm="iqn",
+        btr=btr,
+        replay={"warmup_steps": 5_000},
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_builds_its_layers_on_images_of_10_x_10(switch):
+    network = build_network(breakout({switch: True}), MINATAR, spaces.Discrete(3))
+    known = (nn.Conv2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d, SpectralConv2d, NoisyLinear, nn.LayerNorm)
+    assert {type(module) for module in network.modules() if type(module) in known} == SWITCHES[switch]
+    pixels = torch.randint(256, (5, 4, 10, 10), dtype=torch.uint8)
+    assert network(pixels, taus=torch.rand(5, 7)).shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("vision", "message"),
+    [
+        ({"kind": "impala", "pool_size": 6}, "expected at most 2, as the map behind 3 stages is 2 x 2 here, got 6"),
+        (
+            {"kind": "cnn", "channels": [5], "kernel_sizes": [3], "strides": [1], "pool_size": 9},
+            "pool_size must be at most 8, as the map is 8 x 8, got 9",
+        ),
+    ],
+)
+def test_a_pool_larger_than_the_map_is_refused_with_the_sizes(vision, message):
+    with pytest.raises(ConfigError, match=f"nn.vision.*: {message}"):
+        build_network(breakout({}, nn={"vision": vision}), MINATAR, spaces.Discrete(3))
+
+
+OPTIONS = {
+    "everything": {
+        "btr": {"all": True, "impala": False, "layer_norm": True},
+        "iqn": "{random_crop: 1, reset: {interval: 20}, self_loss_clamp_ratio: 4, exploration: {per_block: false}}",
+    },
+    "fixed-bfloat16": {"btr": {"dueling": True}, "iqn": "{num_fixed_quantiles: 5, precision: bfloat16}"},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_interrupting_changes_nothing(tmp_path, name):
+    file = tmp_path / "x.yaml"
+    options = OPTIONS[name]
+    file.write_text(
+        f"""\
+name: tiny
+total_steps: 120
+environment: {{id: MinAtar/Breakout-v1, num_envs: 3}}
+nn:
+  vision: {{kind: cnn, channels: [5], kernel_sizes: [3], strides: [1]}}
+  heads: {{hidden_sizes: [11]}}
+algorithm: iqn
+btr: {str(options["btr"]).replace("'", "").replace("True", "true").replace("False", "false")}
+iqn: {options["iqn"]}
+replay: {{capacity: 90, warmup_steps: 30}}
+evaluation: {{interval: 60, episodes: 1, final_episodes: 1, num_envs: 1, max_episode_steps: 20}}
+checkpoint: {{interval: 60}}
+logging: {{interval: 30, tensorboard: false}}
+"""
+    )
+    result = halves_equal_the_whole(load_config(file, ["iqn.batch_size=9", "iqn.update_interval=3"]), tmp_path, 60)
+    assert result["step"] == 120
+
+
+def algorithm_of(config, fresh=None):
+    torch.manual_seed(0)
+    network = build_network(config, MINATAR, spaces.Discrete(3))
+    return build_algorithm(config, network, fresh)
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (2, 6, 4, 10, 10), dtype=torch.uint8, generator=generator)
+    following = {"pixels": pixels[1], "reward": torch.ones(6, 1), "terminated": torch.zeros(6, 1, dtype=torch.bool)}
+    return TensorDict({"pixels": pixels[0], "action": torch.zeros(6, dtype=torch.int64), "next": following}, [6])
+
+
+def test_crops_are_of_what_is_learned_from_and_leave_the_batch_as_it_is():
+    drawn, seen = batch(), []
+
+    def forward(shifted):
+        seen.append(shifted.clone())
+        shifted["td_error"] = torch.arange(6.0)
+        return TensorDict({"loss": torch.zeros(())})
+
+    before = drawn.clone()
+    cropping(forward, 2)(drawn)
+    for key in ("pixels", ("next", "pixels")):
+        assert torch.equal(drawn[key], before[key])
+        moved = [not torch.equal(new, old) for new, old in zip(seen[0][key], drawn[key], strict=True)]
+        assert sum(moved) >= 3
+        assert torch.equal(seen[0][key].flatten().unique(), drawn[key].flatten().unique())
+    assert torch.equal(drawn["td_error"], torch.arange(6.0))
+
+
+def test_a_reset_moves_both_networks_towards_new_weights_when_it_is_due():
+    config = breakout({}, iqn={"reset": {"interval": 3, "factor": 0.5, "last_layer_factor": 1}})
+    made = []
+
+    def fresh():
+        made.append(build_network(config, MINATAR, spaces.Discrete(3)))
+        return made[-1]
+
+    algorithm = algorithm_of(config, fresh)
+    loss = algorithm.loss
+    for updates in (1, 2):
+        algorithm.updated(updates)
+    assert not made
+    before = copy.deepcopy(loss.value_network.state_dict())
+    algorithm.updated(3)
+    [new] = made
+    last = tuple(last_layers(new))
+    for name, parameter in loss.value_network.named_parameters():
+        factor = 1 if name.startswith(last) else 0.5
+        torch.testing.assert_close(parameter.data, torch.lerp(before[name], new.get_parameter(name).data, factor))
+    target = loss.target_value_network.state_dict()
+    torch.testing.assert_close(target["embedding.weight"], loss.value_network.embedding.weight.data)
+
+
+def test_bfloat16_runs_the_update_in_bfloat16_and_keeps_the_weights():
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        algorithm = algorithm_of(breakout({}, iqn={"precision": precision}))
+        torch.manual_seed(1)
+        drawn = batch()
+        loss = algorithm.forward(drawn)["loss"]
+        loss.backward()
+        losses.append(loss.item())
+        assert {parameter.dtype for parameter in algorithm.parameters} == {torch.float32}
+        assert drawn["td_error"].dtype == torch.float32
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_radam_decays_weights_apart_from_the_gradient():
+    """Without a gradient a weight shrinks by 1 - rate * decay, and its moments stay 0."""
+    config = load_optimizer(kind="radam", learning_rate=0.1, weight_decay=0.5)
+    weight = nn.Parameter(torch.tensor([2.0, -4.0]))
+    optimizer = build_optimizer(config, [{"params": [weight], "lr": 0.1}])
+    for _ in range(2):
+        weight.grad = torch.zeros(2)
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.tensor([2.0, -4.0]) * 0.95**2)
+    assert optimizer.state[weight]["exp_avg"].abs().sum() == 0
+
+
+def load_optimizer(**block):
+    return breakout({}, optimizer=block).optimizer
