@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 
 FAKE = '''
 """Stands for ``tesserl``: leaves what a run leaves, says what it was asked; fails or waits where its name says so."""
-import json, signal, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 
 def stop(signum, frame):
@@ -49,6 +49,8 @@ while directory.parts[-2] in ("waiting", "stuck") and "--resume" not in argument
     time.sleep(0.01)
 time.sleep(0.03)
 busy.unlink()
+if "killed" in directory.parts:
+    os.kill(os.getpid(), signal.SIGKILL)
 if "failing" in directory.parts:
     sys.exit("error: it was not to be")
 (directory / "evaluation.json").write_text(json.dumps({"return_mean": 7.0, "return_std": 0.5}))
@@ -129,6 +131,12 @@ def test_a_failure_loses_no_other_run_and_is_tried_again(sweep_of, tmp_path, cap
     assert [arguments[3] for arguments, _ in calls(tmp_path / "s")[4:]] == ["seed=1", "seed=2"]
     assert "2 of 4 runs are finished already" in capfd.readouterr().err
     assert log.read_text().count("begun") == 2
+
+
+def test_a_run_that_something_else_kills_has_failed(sweep_of, tmp_path):
+    with pytest.raises(SweepError, match="killed/seed-1: killed by SIGKILL: begun"):
+        run_sweep(sweep_of("killed", "a"), tmp_path, num_parallel=1)
+    assert (tmp_path / "s/a/seed-2/evaluation.json").is_file()
 
 
 def test_finished_runs_stay_and_started_ones_continue(sweep_of, tmp_path):

@@ -165,7 +165,7 @@ class _Report:
             result = json.loads((ended.job.directory / "evaluation.json").read_text(encoding="utf-8"))
             score = f"return {result['return_mean']:.1f} ± {result['return_std']:.1f}"
             self.note(f"[{self.num_finished}/{self._num_runs}] {name}: {score}, {seconds}")
-        elif ended.code in (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL):
+        elif ended.stopped:
             self.note(f"{name}: stopped after {seconds}")
         else:
             self.failed.append(ended)
@@ -175,7 +175,8 @@ class _Report:
 def _failure(ended: Ended) -> str:
     lines = ended.job.log.read_text(encoding="utf-8", errors="replace").split("\n")
     said = [line for line in lines if line.strip() and "tesserl --debug" not in line]
-    return f"  {ended.job.name}: exit code {ended.code}: {said[-1] if said else 'no output'}\n    log: {ended.job.log}"
+    how = f"exit code {ended.code}" if ended.code >= 0 else f"killed by {signal.Signals(-ended.code).name}"
+    return f"  {ended.job.name}: {how}: {said[-1] if said else 'no output'}\n    log: {ended.job.log}"
 
 
 @click.command(name="sweep", help="Train seeds x variants x tasks from one file.")

@@ -47,11 +47,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that has ended: its run, exit code and seconds."""
+    """A process that has ended: its run, exit code, seconds, and whether it had been asked to stop."""
 
     job: Job
     code: int
     seconds: float
+    stopped: bool
 
 
 class SweepError(RuntimeError):
@@ -129,7 +130,7 @@ def run_jobs(
                 if received:
                     on_note(f"stopping {len(running)} runs; they write a checkpoint, up to {stop_timeout:g} s")
                     _stop(running, received, on_note, stop_timeout)
-                _reap(running, on_end)
+                _reap(running, on_end, stopped=bool(received))
                 time.sleep(POLL if running else 0)
         finally:  # whatever went wrong here: no process is left behind
             if running:
@@ -151,10 +152,12 @@ def _start(job: Job, lock: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _reap(running: dict[subprocess.Popen[bytes], tuple[Job, float]], on_end: Callable[[Ended], None]) -> None:
+def _reap(
+    running: dict[subprocess.Popen[bytes], tuple[Job, float]], on_end: Callable[[Ended], None], *, stopped: bool
+) -> None:
     for process in [process for process in running if process.poll() is not None]:
         job, began = running.pop(process)
-        on_end(Ended(job, int(process.returncode), time.monotonic() - began))
+        on_end(Ended(job, int(process.returncode), time.monotonic() - began, stopped))
 
 
 def _stop(
