@@ -105,8 +105,9 @@ class FrameStorage(LazyTensorStorage):
         numbers = self._written(index)
         single = numbers.dim() == 2
         numbers = numbers.unsqueeze(0) if single else numbers
-        frames = self._existing_pool().gather(numbers.transpose(0, 1).flatten(), self._pin_memory)
         data: TensorDictBase = super().get(index)
+        # the largest piece of memory last, so that it is the first to be free again
+        frames = self._existing_pool().gather(numbers.transpose(0, 1).flatten(), self._pin_memory)
         channels, *size = frames.shape[1:]
         stacks = frames.view(len(self._keys), len(numbers), self._num_frames * channels, *size)
         for key, stack in zip(self._keys, stacks, strict=True):
