@@ -77,20 +77,18 @@ def calls(directory: Path) -> list[tuple[list[str], int]]:
     return [json.loads(line) for line in (directory / "calls").read_text().splitlines()]
 
 
-def signal_when(path: Path, *numbers: int) -> threading.Thread:
-    """Sends signals to this process once a file is there and says something."""
+def signal_when(paths: list[Path], *numbers: int) -> None:
+    """Sends signals to this process once all logs are there and say something."""
 
     def send() -> None:
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not (path.exists() and path.stat().st_size):
+        while time.monotonic() < deadline and not all(path.exists() and path.stat().st_size for path in paths):
             time.sleep(0.01)
         for number in numbers:
             os.kill(os.getpid(), number)
             time.sleep(0.1)
 
-    thread = threading.Thread(target=send, daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=send, daemon=True).start()
 
 
 def test_every_run_has_its_directory_its_log_and_a_line(sweep_of, tmp_path, capfd):
@@ -174,7 +172,7 @@ def test_runs_of_another_configuration_are_refused(sweep_of, tmp_path):
 def test_a_signal_stops_every_run_and_the_same_command_continues(sweep_of, tmp_path, capfd, number):
     sweep = sweep_of("waiting", seeds=(1, 2, 3))  # they wait until they are stopped, unless they are resumed
     logs = [tmp_path / f"s/waiting/seed-{seed}/train.log" for seed in (1, 2, 3)]
-    signal_when(logs[1], number)
+    signal_when(logs[:2], number)
     with pytest.raises(SweepStopped, match=r"0 of 3 runs in .* finished; the same command continues them") as caught:
         run_sweep(sweep, tmp_path, num_parallel=2)
     assert caught.value.exit_code == 128 + number
@@ -184,7 +182,7 @@ def test_a_signal_stops_every_run_and_the_same_command_continues(sweep_of, tmp_p
 
 
 def test_a_run_that_does_not_stop_is_named_and_killed(sweep_of, tmp_path, capfd):
-    signal_when(tmp_path / "s/stuck/seed-1/train.log", signal.SIGINT)
+    signal_when([tmp_path / "s/stuck/seed-1/train.log"], signal.SIGINT)
     with pytest.raises(SweepStopped):
         run_sweep(sweep_of("stuck"), tmp_path, num_parallel=1, stop_timeout=0.1)
     assert "stuck/seed-1 (process " in (error := capfd.readouterr().err)
@@ -192,7 +190,7 @@ def test_a_run_that_does_not_stop_is_named_and_killed(sweep_of, tmp_path, capfd)
 
 
 def test_a_second_signal_does_not_wait(sweep_of, tmp_path, capfd):
-    signal_when(tmp_path / "s/stuck/seed-1/train.log", signal.SIGINT, signal.SIGINT)
+    signal_when([tmp_path / "s/stuck/seed-1/train.log"], signal.SIGINT, signal.SIGINT)
     with pytest.raises(SweepStopped):
         run_sweep(sweep_of("stuck"), tmp_path, num_parallel=1, stop_timeout=1e6)
     assert "has not stopped and is killed" in capfd.readouterr().err
