@@ -62,7 +62,10 @@ def test_without_tasks_there_is_no_level_for_them(files):
 
 def test_overrides_come_last_and_parts_can_be_chosen(files):
     sweep = load_sweep(files(), ["total_steps=700", "iqn.num_taus=9"], name="cut", tasks=["lander"], variants=["wide"])
-    assert [(run.config.total_steps, run.config.iqn.num_taus, run.seed) for run in sweep.runs] == [(700, 9, 3), (700, 9, 4)]
+    assert [(run.config.total_steps, run.config.iqn.num_taus, run.seed) for run in sweep.runs] == [
+        (700, 9, 3),
+        (700, 9, 4),
+    ]
     assert (sweep.name, sweep.variants) == ("cut", ("plain", "wide", "other"))
 
 
