@@ -138,6 +138,28 @@ def test_a_key_without_a_counterpart_is_named_with_the_reason(imported, line):
     assert line in lines(imported()[0])
 
 
+def test_rarer_options_of_iqn_are_carried_over(imported):
+    text = """\
+nn:
+  vis: {cnn: {use_adaptive_maxpool: true, adaptive_maxpool_size: 4, use_spectral_norm: true}}
+  training: {target_self_loss_clamp_ratio: 3, reset_every_n_frames_generated: 64_000, last_layer_reset_factor: 0.7,
+             overall_reset_mul_factor: 0.02, additional_transition_after_reset: 5}
+training: {algorithm: iqn, batch_size: 128}
+memory: {number_times_single_memory_is_used_before_discard: 16}
+exploration: {multi_action_exploration: per_block}
+performance: {apply_randomcrop_augmentation: true, n_pixels_to_crop_on_each_side: 3}
+"""
+    result, config = imported(text, environment_id="CarRacing-v3")
+    iqn, vision = config.iqn, config.nn.vision
+    assert (vision.kind, vision.pool_size, vision.spectral_norm) == ("cnn", 4, "all")
+    assert (iqn.self_loss_clamp_ratio, iqn.random_crop, iqn.exploration.per_block) == (3, 3, False)
+    reset = iqn.reset  # 64,000 frames, each used 16 times, in batches of 128
+    assert (reset.interval, reset.factor, reset.last_layer_factor) == (8_000, 0.02, 0.7)
+    assert not [note for note in result.notes if "not a key of the seed system" in note.text]
+    _, plain = imported("training: {algorithm: iqn}\nnn: {vis: {cnn: {}}}\n", environment_id="CarRacing-v3")
+    assert (plain.iqn.self_loss_clamp_ratio, plain.iqn.random_crop, plain.iqn.reset) == (4, None, None)
+
+
 def test_another_algorithm_says_what_keeps_the_result_from_loading(write):
     result = import_config(write("training: {algorithm: sac}\nppo: {gamma: 0.9}\n"))
     assert lines(result)[:2] == [

@@ -7,6 +7,9 @@ from typing import Any
 from tesserl_configs.importer_source import Source, scheduled
 from tesserl_configs.importer_training import import_optimizer
 
+NEVER = 1e12
+"""Frames beyond which the seed system means that something never happens."""
+
 
 def import_iqn(source: Source) -> dict[str, Any]:
     """Our blocks ``iqn``, ``optimizer`` and ``replay``.
@@ -42,12 +45,16 @@ def _iqn(source: Source, batch_size: int) -> dict[str, Any]:
         "num_steps": take("training.n_steps", "iqn.num_steps", 3),
         "double": take("nn.training.use_ddqn", "iqn.double", True),
         "kappa": take("nn.iqn.kappa", "iqn.kappa", 0.005),
+        "self_loss_clamp_ratio": take("nn.training.target_self_loss_clamp_ratio", "iqn.self_loss_clamp_ratio", 4),
         "target_update": _target_update(source, batch_size),
         "batch_size": batch_size,
         "max_grad_norm": norm / batch_size,
         "exploration": _exploration(source),
         "compile": take("nn.training.use_jit", "iqn.compile", True),
     }
+    if take("performance.apply_randomcrop_augmentation", "iqn.random_crop", False):
+        result["random_crop"] = take("performance.n_pixels_to_crop_on_each_side", "iqn.random_crop", 2)
+    result |= _reset(source, batch_size)
     if take("btr.use_munchausen", "iqn.munchausen", False):
         result["munchausen"] = _munchausen(source)
     return result
@@ -60,6 +67,23 @@ def _target_update(source: Source, batch_size: int) -> dict[str, Any]:
     return {"kind": "soft", "rate": rate, "interval": max(1, transitions // batch_size)}
 
 
+def _reset(source: Source, batch_size: int) -> dict[str, Any]:
+    """The periodic reset where the file switches it on; there it counts frames, here updates."""
+    frames = source.leaves.get("nn.training.reset_every_n_frames_generated")
+    if frames is None or frames > NEVER:
+        return {}
+    take, block = source.take, "nn.training"
+    reuse = source.leaves.get("memory.number_times_single_memory_is_used_before_discard") or 32
+    text = f"frames * {reuse} uses / {batch_size}: updates"
+    interval = take(f"{block}.reset_every_n_frames_generated", "iqn.reset.interval", frames, text)
+    reset = {
+        "interval": max(1, int(interval * reuse) // batch_size),
+        "factor": take(f"{block}.overall_reset_mul_factor", "iqn.reset.factor", 0.01),
+        "last_layer_factor": take(f"{block}.last_layer_reset_factor", "iqn.reset.last_layer_factor", 0.8),
+    }
+    return {"reset": reset}
+
+
 def _munchausen(source: Source) -> dict[str, Any]:
     temperature = source.take("btr.munchausen_entropy_tau", "iqn.munchausen.temperature", 0.03)
     clip = source.take("btr.munchausen_lo", "iqn.munchausen.clip", -1.0, "* temperature: it clips the log itself")
@@ -68,11 +92,13 @@ def _munchausen(source: Source) -> dict[str, Any]:
 
 
 def _exploration(source: Source) -> dict[str, Any]:
+    key = "exploration.multi_action_exploration"
     if source.leaves.get("btr.use_noisy_linear"):
         return {"kind": "noisy"}
+    per_block = source.take(key, "iqn.exploration.per_block", "per_action", "per_action is true") == "per_action"
     default = [[0, 1.0], [50_000, 1.0], [300_000, 0.1], [3_000_000, 0.03]]
     epsilon = scheduled(source, "exploration.epsilon_schedule", "iqn.exploration.epsilon", default)
-    return {"kind": "epsilon", "epsilon": epsilon}
+    return {"kind": "epsilon", "epsilon": epsilon, "per_block": per_block}
 
 
 def _use_of_replay(source: Source) -> dict[str, Any]:

@@ -45,12 +45,13 @@ def _vision(source: Source, mode: str) -> dict[str, Any]:
         if source.take("nn.vis.transformer.use_hf_backbone", "nn.vision.kind", False, "hf if true, else vit"):
             return _hf_vision(source, mode)
         return _vit(source, mode)
-    if not _cnn_option(source, "use_impala_cnn", "kind", False):
-        return {"kind": "cnn", "preset": "compact", "activation": "leaky_relu", "pixel_range": "symmetric"}
+    if _cnn_option(source, "use_impala_cnn", "kind", False):
+        stack = {"kind": "impala", "width": _cnn_option(source, "impala_model_size", "width", 2)}
+    else:
+        stack = {"kind": "cnn", "preset": "compact", "activation": "leaky_relu"}
     pools = _cnn_option(source, "use_adaptive_maxpool", "pool_size", False)
     return {
-        "kind": "impala",
-        "width": _cnn_option(source, "impala_model_size", "width", 2),
+        **stack,
         "pool_size": _cnn_option(source, "adaptive_maxpool_size", "pool_size", 6) if pools else None,
         "spectral_norm": "all" if _cnn_option(source, "use_spectral_norm", "spectral_norm", False) else "none",
         "pixel_range": "symmetric",

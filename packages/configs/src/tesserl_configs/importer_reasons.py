@@ -9,7 +9,7 @@ OLD_OUTPUTS = "there the value learns its own old outputs; dpo.value learns retu
 ONE_PROCESS = "about processes that run beside each other; ours collects and learns in turns"
 OBSERVATIONS = "about the game's observations; write those of your task into nn.vector.normalization"
 PLOTS = "about plots and tables of the seed system; ours writes metrics.csv and TensorBoard"
-RESET = "no periodic reset of weights; it is off in the seed system's own files"
+RESET = "nn.training.reset_every_n_frames_generated never comes"
 SCHEDULE_FIRST = "its schedule goes before it"
 SHAPING = "a discount of ppo; for dpo and grpo it shapes the rewards of one game"
 UNUSED = "not read by the seed system either"
@@ -32,6 +32,7 @@ REASONS = {  # the longest path that leads to a key decides
     "environment.temporal_mini_race_duration_ms": "no fixed-horizon values; iqn.discount below 1 bounds the horizon",
     "exploration": "exploration is by epsilon, boltzmann or noisy alone",
     "exploration.epsilon_boltzmann_schedule": "adds noise to values in a part of the steps; see kind boltzmann",
+    "exploration.multi_action_exploration": "noise explores; there is no coin to throw",
     "exploration.epsilon_schedule": "btr.use_noisy_linear switches it off in the seed system",
     "exploration.tau_epsilon_boltzmann": "a standard deviation of noise on values, not a temperature",
     "grpo.grpo_ent_coef": SCHEDULE_FIRST,
@@ -48,22 +49,19 @@ REASONS = {  # the longest path that leads to a key decides
     "nn.float_input_dim": "the size of observations comes from the environment",
     "nn.init_from_pretrained": WARM_START,
     "nn.iqn": "for the algorithm iqn only",
-    "nn.training.additional_transition_after_reset": RESET,
+    "nn.training.additional_transition_after_reset": "no extra updates after a reset; see replay.ratio",
     "nn.training.clip_grad_value": "gradients are clipped by their norm only: iqn.max_grad_norm",
     "nn.training.last_layer_reset_factor": RESET,
     "nn.training.overall_reset_mul_factor": RESET,
     "nn.training.reset_every_n_frames_generated": RESET,
-    "nn.training.single_reset_flag": RESET,
-    "nn.training.target_self_loss_clamp_ratio": "no scaling of the loss by the spread of its target",
-    "nn.vis.cnn.use_adaptive_maxpool": "kind cnn has no pooling to a fixed size",
-    "nn.vis.cnn.use_spectral_norm": "kind cnn has no spectral normalisation",
+    "nn.training.single_reset_flag": "resets recur: iqn.reset.interval",
     "nn.vis.image_size": "the size of images comes from the environment; resize them there",
     "normalization": OBSERVATIONS,
     "performance": ONE_PROCESS,
-    "performance.apply_randomcrop_augmentation": "no augmentation of images",
+    "performance.apply_randomcrop_augmentation": "for the algorithm iqn only",
     "performance.frames_before_save_best_runs": "checkpoint.keep_best keeps the best one",
     "performance.make_highest_prio_figures": PLOTS,
-    "performance.n_pixels_to_crop_on_each_side": "no augmentation of images",
+    "performance.n_pixels_to_crop_on_each_side": "performance.apply_randomcrop_augmentation is off",
     "performance.n_transitions_to_plot_in_distribution_curves": PLOTS,
     "performance.plot_race_time_left_curves": PLOTS,
     "performance.threshold_to_save_all_runs_ms": "checkpoint.keep_best keeps the best one",
