@@ -149,12 +149,12 @@ def test_the_tensordict_module_reads_no_taus(make_batch):
 def test_it_learns_the_quantiles_of_a_bandit(make_loss):
     net = QuantileNetwork(VectorEncoder(1, hidden_sizes=[]), 1, num_fixed_quantiles=5, hidden_sizes=())
     loss = make_loss(net, kappa=0.0)
-    optimizer = torch.optim.Adam(loss.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.02)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(300):
+    for _ in range(250):
         following = {
             "observation": torch.zeros(256, 1),
-            "reward": 10 * torch.rand(256, 1, generator=generator),
+            "reward": 2 * torch.rand(256, 1, generator=generator),
             "terminated": torch.ones(256, 1, dtype=torch.bool),
         }
         entries = {"observation": torch.zeros(256, 1), "action": torch.zeros(256, dtype=torch.int64)}
@@ -162,7 +162,7 @@ def test_it_learns_the_quantiles_of_a_bandit(make_loss):
         optimizer.step()
         optimizer.zero_grad()
     learned = net(torch.zeros(1)).squeeze(-1)
-    torch.testing.assert_close(learned, 10 * torch.tensor(MIDPOINTS["5"]), rtol=0, atol=0.5)
+    torch.testing.assert_close(learned, 2 * torch.tensor(MIDPOINTS["5"]), rtol=0, atol=0.12)
 
 
 def test_compiles_without_a_graph_break(make_loss, make_batch):

@@ -16,7 +16,6 @@ from torchrl.objectives import LossModule
 from tesserl_iqn.batch import Batch, read_batch
 from tesserl_iqn.functional import (
     TauSampling,
-    check_tau_sampling,
     munchausen_target,
     quantile_huber_loss,
     quantile_losses,
@@ -26,6 +25,7 @@ from tesserl_iqn.functional import (
     take_action,
 )
 from tesserl_iqn.network import QuantileNetwork, unwrap_network
+from tesserl_iqn.options import check_options
 from tesserl_iqn.ties import tie_networks
 
 
@@ -137,7 +137,7 @@ class IQNLoss(LossModule):
         self.tau_sampling = tau_sampling
         self.self_loss_clamp_ratio = self_loss_clamp_ratio
         self.self_loss_decay = self_loss_decay
-        self._check_options()
+        check_options(self)
         self.convert_to_functional(quantile_network, "value_network", create_target_params=True)
         # unregistered, as torchrl keeps value_network: the parameters are registered once, as value_network_params
         self.__dict__["target_value_network"] = deepcopy(quantile_network)
@@ -287,15 +287,13 @@ class IQNLoss(LossModule):
     def _action_value(self, network: QuantileNetwork, features: Tensor, quantiles: Tensor | None = None) -> Tensor:
         """Return the mean over one fresh row of policy taus for the whole batch, ``[*B, (N,) A]``.
 
-        Fixed fractions are what they are: then it is that of ``quantiles``, if they are known.
+        Fixed fractions are always the same: then it is the mean of ``quantiles``, where they are known.
         """
-        if network.num_fixed_quantiles is None:
-            quantiles = network.quantiles(features, self._draw_taus((), self.num_policy_taus, features.device))
-        elif quantiles is not None:
-            return quantiles.mean(dim=-2)
-        else:
-            quantiles = network.quantiles(features)
-        return self._per_block(quantiles).mean(dim=-2)
+        if quantiles is None or network.num_fixed_quantiles is None:
+            fixed = network.num_fixed_quantiles is not None
+            taus = None if fixed else self._draw_taus((), self.num_policy_taus, features.device)
+            quantiles = self._per_block(network.quantiles(features, taus))
+        return quantiles.mean(dim=-2)
 
     def _per_block(self, quantiles: Tensor) -> Tensor:
         """Move the taus behind the blocks, ``[*B, (N,) K, A]``, in float32 or wider."""
@@ -305,34 +303,6 @@ class IQNLoss(LossModule):
 
     def _draw_taus(self, batch_shape: Sequence[int], num_taus: int, device: torch.device) -> Tensor:
         return sample_taus(batch_shape, num_taus, kind=self.tau_sampling, device=device, dtype=torch.float32)
-
-    def _check_options(self) -> None:
-        for num_taus in (self.num_taus, self.num_target_taus, self.num_policy_taus):
-            check_tau_sampling(self.tau_sampling, num_taus)
-        alpha, temperature = self.munchausen_alpha, self.munchausen_temperature
-        ratio = self.self_loss_clamp_ratio
-        rules = {
-            "discount must be in [0, 1]": (0 <= self.discount <= 1, self.discount),
-            "kappa must be at least 0": (self.kappa >= 0, self.kappa),
-            "munchausen_alpha must be None or in [0, 1]": (alpha is None or 0 <= alpha <= 1, alpha),
-            "munchausen_temperature must be above 0": (temperature > 0, temperature),
-            "munchausen_clip must be at most 0": (self.munchausen_clip <= 0, self.munchausen_clip),
-            "munchausen_log_policy must be target or online": (
-                self.munchausen_log_policy in ("target", "online"),
-                self.munchausen_log_policy,
-            ),
-            "action_space must be categorical or one_hot": (
-                self.action_space in ("categorical", "one_hot"),
-                self.action_space,
-            ),
-            "reduction must be mean, sum or none": (self.reduction in ("mean", "sum", "none"), self.reduction),
-            "tau_sampling of the loss must draw taus": (self.tau_sampling != "midpoints", self.tau_sampling),
-            "self_loss_clamp_ratio must be None or at least 1": (ratio is None or ratio >= 1, ratio),
-            "self_loss_decay must be in [0, 1)": (0 <= self.self_loss_decay < 1, self.self_loss_decay),
-        }
-        for rule, (holds, got) in rules.items():
-            if not holds:
-                raise ValueError(f"{rule}, got {got!r}")
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         """Do nothing: the target is computed here, not by a value estimator of torchrl."""
