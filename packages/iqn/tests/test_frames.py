@@ -136,6 +136,20 @@ def test_a_transition_of_two_stacks_brings_one_new_frame():
     assert storage.num_stored == 34
 
 
+def test_a_full_storage_does_not_grow():
+    storage, total = FrameStorage(40, num_frames=4), 0
+    for transitions in (NStepWindow(3, 0.9).extend(rollout(2, 30, seed=seed)) for seed in range(6)):
+        for start in range(0, len(transitions), 8):
+            part = transitions[start : start + 8]
+            storage.set(torch.arange(total, total + len(part)) % 40, part)
+            total += len(part)
+    pool = storage._pool
+    assert total > 300
+    assert pool._num_used < 40 * 2  # a transition brings a frame, and one more where an episode begins
+    assert len(pool._number_of) == pool.num_stored <= pool._num_used
+    assert pool._users.sum() == 40 * 8
+
+
 def test_what_is_read_is_nobody_elses():
     storage = FrameStorage(10, num_frames=4)
     batch = rollout(1, 10)[0]

@@ -1,9 +1,7 @@
 """Runs whose replay shares frames, holds transitions out, or paces the updates."""
 
 import json
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -20,6 +18,8 @@ from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.segments import Segments
 from tesserl_trainer.wiring.replay import build_replay, stacked_frames
 
+from .pictures import Pictures
+
 PIXELS = {
     "MinAtar/Breakout-v1": "Pictures-v0",
     "num_envs: 3": "num_envs: 3, wrappers: [{kind: frame_stack, num_frames: 3}]",
@@ -34,30 +34,6 @@ WHOLE = {"capacity: 90": "capacity: 90, share_frames: false"}
 ON_DISK = {"capacity: 90": "capacity: 90, storage: memmap"}
 
 
-class Pictures(gym.Env):
-    """A dot on a picture that is not square; an episode ends by chance, or after nine steps."""
-
-    def __init__(self) -> None:
-        self.observation_space = spaces.Box(0, 255, (12, 9, 1), np.uint8)
-        self.action_space = spaces.Discrete(3)
-
-    def _picture(self) -> np.ndarray:
-        picture = np.zeros((12, 9, 1), np.uint8)
-        picture[self.place, self.t % 9] = 255
-        return picture
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        super().reset(seed=seed)
-        self.t, self.place = 0, int(self.np_random.integers(12))
-        return self._picture(), {}
-
-    def step(self, action: int):
-        self.t += 1
-        self.place = (self.place + int(action) - 1) % 12
-        return self._picture(), float(self.place == 3), bool(self.np_random.random() < 0.1), self.t >= 9, {}
-
-
-gym.register("Pictures-v0", Pictures)
 LAYOUT = ObservationLayout(Pictures().observation_space)
 
 
