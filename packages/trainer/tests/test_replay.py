@@ -10,10 +10,12 @@ from tesserl_trainer.run.replay import Replay
 from tesserl_trainer.run.segments import Segments
 
 
-def make(tmp_path, capacity=7, prioritized=False) -> Replay:
+def make(tmp_path, capacity=7, prioritized=False, test_fraction=0.0) -> Replay:
     options = {"sampler": PrioritizedSampler(capacity), "priority_key": "td_error"} if prioritized else {}
+    if test_fraction and not prioritized:
+        options = {"sampler": PrioritizedSampler(capacity, alpha=0.0)}
     buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(capacity), **options)
-    return Replay(buffer, capacity, Segments(tmp_path, size=4), prioritized=prioritized)
+    return Replay(buffer, capacity, Segments(tmp_path, size=4), prioritized=prioritized, test_fraction=test_fraction)
 
 
 def numbered(start: int, stop: int) -> TensorDict:
@@ -72,3 +74,39 @@ def test_uniform_batches_cover_the_buffer_and_have_the_size_that_was_asked_for(t
     assert [len(batch) for batch in batches] == [20, 20, 20]
     assert set(torch.cat([batch["observation"] for batch in batches]).tolist()) == set(range(5))
     assert list(replay.batches(0, 20)) == []
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_a_part_of_the_transitions_is_tested_and_never_learnt_from(tmp_path, prioritized):
+    replay, learnt = make(tmp_path, 1000, prioritized, 0.25), []
+    for start in range(0, 1500, 30):
+        learnt.append(replay.extend(numbered(start, start + 30)))
+    assert sum(learnt) == pytest.approx(0.75 * 1500, abs=60)
+    trained = set(torch.cat([batch["observation"] for batch in replay.batches(20, 500)]).tolist())
+    before = torch.get_rng_state()
+    tested = set(torch.cat([replay.test_batch(500, seed)["observation"] for seed in range(20)]).tolist())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not trained & tested
+    assert trained | tested == set(range(500, 1500))
+    assert torch.equal(replay.test_batch(9, 1)["observation"], replay.test_batch(9, 1)["observation"])
+    again = make(tmp_path, 1000, prioritized, 0.25)
+    again.load(replay.state_dict(), replay.write())
+    assert set(torch.cat([batch["observation"] for batch in again.batches(9, 500)]).tolist()) <= trained
+    assert set(again.test_batch(500, 3)["observation"].tolist()) <= tested
+
+
+def test_which_ones_are_tested_does_not_depend_on_how_they_came(tmp_path):
+    tested = []
+    for sizes in ([100], [1] * 100):
+        replay, start = make(tmp_path, 40, test_fraction=0.3), 0
+        for size in sizes:
+            replay.extend(numbered(start, start + size))
+            start += size
+        tested.append(sorted(set(replay.test_batch(500, 0)["observation"].tolist())))
+    assert tested[0] == tested[1]
+
+
+def test_nothing_is_tested_unless_asked_for(tmp_path):
+    replay = make(tmp_path)
+    assert replay.extend(numbered(0, 9)) == 9
+    assert replay.test_batch(3, 0) is None

@@ -47,8 +47,7 @@ class Replay:
 
     def extend(self, transitions: TensorDictBase) -> int:
         """Adds transitions ``[M]``, overwriting the oldest where it is full; returns how many are learnt from."""
-        numbers = torch.arange(self.total, self.total + len(transitions))
-        held_out = self._held_out(numbers)
+        numbers, number_to_learn = torch.arange(self.total, self.total + len(transitions)), len(transitions)
         self.total += len(transitions)
         if len(transitions) > self.capacity:
             transitions = transitions[-self.capacity :]
@@ -57,8 +56,10 @@ class Replay:
             self.buffer.storage.set(positions, transitions)  # what the buffer's writer does, at half its cost
             self.buffer.sampler.mark_update(positions)
             if self._test_fraction:
+                held_out = self._held_out(numbers)
                 self.buffer.sampler.exclude(positions[held_out[-len(transitions) :]])
-        return len(numbers) - int(held_out.sum())
+                number_to_learn -= int(held_out.sum())
+        return number_to_learn
 
     def _held_out(self, numbers: Tensor) -> Tensor:
         """Which transitions no batch holds, by their numbers: a hash of each against the fraction (splitmix64)."""
@@ -78,6 +79,8 @@ class Replay:
         Returns:
             ``[batch_size]``; None where there are none.
         """
+        if not self._test_fraction:
+            return None
         numbers = torch.arange(self.total - len(self), self.total)
         positions = numbers[self._held_out(numbers)] % self.capacity
         if not len(positions):
