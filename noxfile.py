@@ -41,6 +41,7 @@ TEST_ENVIRONMENT = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "RL_WARNINGS": 
 # A change of one of these may change the result of every package.
 SHARED_PATHS = (".ci/", ".github/", "configs/", "constraints.txt", "noxfile.py", "pyproject.toml")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+LEARNING = ("learning", "preferences", "minatar_peers")  # benchmarks of what is learned: hours
 CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s
 
 
@@ -257,7 +258,7 @@ def bench(session: nox.Session) -> None:
     install_wheels(session, "trainer", *TOOLS["bench"], extras="[atari,box2d,minatar]")
     # Without what they require: bounds on pandas and virtualenv contradict constraints.txt; "bench" has what they use.
     session.install("--no-compile", "--no-deps", *TOOLS["bench-peers"])
-    every = [[path.stem] for path in sorted(ROOT.glob("benchmarks/*.py")) if path.stem != "learning"]
+    every = [[path.stem] for path in sorted(ROOT.glob("benchmarks/*.py")) if path.stem not in LEARNING]
     for name, *options in [session.posargs] if session.posargs else every:
         session.run("python", f"benchmarks/{name}.py", *options, env=TEST_ENVIRONMENT)
 
