@@ -113,7 +113,7 @@ def test_every_key_of_the_file_is_named_once_or_more(imported):
         "training.misspelt",
     } <= keys
     assert lines(result)[:2] == [
-        "environment.temporal_mini_race_duration_ms: no fixed-horizon values; iqn.discount below 1 bounds the horizon",
+        "environment.temporal_mini_race_duration_ms: in steps: iqn.fixed_horizon, with the wrapper clock",
         "nn.fusion_mode -> nn.fusion.kind",
     ]
     assert "nn.iqn.n -> iqn.num_taus (and iqn.num_target_taus)" in lines(result)

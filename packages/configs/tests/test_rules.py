@@ -27,6 +27,53 @@ BROKEN = {
         "--set environment.wrappers: environment.wrappers.0: telemetry adds a vector and nn.vector has kind none; "
         "choose mlp there or remove the wrapper",
     ),
+    "a clock nobody reads": (
+        [CNN, "nn.vector={kind: none}", "iqn.fixed_horizon={steps: 9}", "environment.wrappers=[{kind: clock}]"],
+        "--set environment.wrappers: environment.wrappers.0: clock adds a vector and nn.vector has kind none; "
+        "choose mlp there or remove the wrapper",
+    ),
+    "a clock nobody sets": (
+        ["environment.wrappers=[{kind: clock}]"],
+        "--set environment.wrappers: environment.wrappers.0: clock: is for iqn.fixed_horizon, which is not set; "
+        "remove the wrapper",
+    ),
+    "two clocks": (
+        ["environment.wrappers=[{kind: clock}, {kind: clock}]", "iqn.fixed_horizon={steps: 9}"],
+        "--set environment.wrappers: environment.wrappers.1: clock: there is one already; remove the wrapper",
+    ),
+    "horizons_have_a_clock": (
+        ["iqn.fixed_horizon={steps: 9}"],
+        "--set iqn.fixed_horizon: iqn.fixed_horizon: needs a clock in the observation; add {kind: clock} to "
+        "environment.wrappers",
+    ),
+    "statistics of a clock": (
+        [
+            "environment.wrappers=[{kind: clock}]",
+            "iqn.fixed_horizon={steps: 9}",
+            "nn.vector.normalization.kind=running",
+        ],
+        "--set nn.vector.normalization.kind: nn.vector.normalization.kind: running statistics are those of acting, "
+        "where the clock of iqn.fixed_horizon is 0; choose fixed or none",
+    ),
+    "tests without a clock": (
+        ["environment.wrappers=[{kind: clock}]", "iqn.fixed_horizon={steps: 9}", "replay.test_fraction=0.1"],
+        "--set replay.test_fraction: replay.test_fraction: batches of a test have no clock for iqn.fixed_horizon; "
+        "remove one of them",
+    ),
+    "images_can_be_cropped": (
+        ["iqn.random_crop=2"],
+        "--set iqn.random_crop: iqn.random_crop: is for images and nn.vision has kind none; remove it",
+    ),
+    "fixed_fractions_are_not_drawn": (
+        ["iqn.num_fixed_quantiles=5", "iqn.num_cosines=9"],
+        "--set iqn.num_cosines: iqn.num_cosines: iqn.num_fixed_quantiles leaves no fraction to draw or to embed; "
+        "remove it",
+    ),
+    "fixed fractions have no embedding": (
+        ["iqn.num_fixed_quantiles=5", "nn.freeze=[embedding]"],
+        "--set iqn.num_fixed_quantiles: iqn.num_fixed_quantiles: this network has no part embedding, which nn names; "
+        "remove it there",
+    ),
     "colours_are_there": (
         [CNN, "environment.wrappers=[{kind: frame_stack, num_frames: 4}, {kind: grayscale}]"],
         "--set environment.wrappers: environment.wrappers.1: grayscale needs a colour image, after frame_stack there "

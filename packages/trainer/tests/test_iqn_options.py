@@ -2,6 +2,8 @@
 
 import copy
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -12,9 +14,11 @@ from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_iqn.reset import last_layers
 from tesserl_nn_components import NoisyLinear, SpectralConv2d
 from tesserl_trainer import build_network
+from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.iqn import cropping
+from tesserl_trainer.wiring.iqn import crop, preparing, set_clock
 from tesserl_trainer.wiring.learning import build_optimizer
+from tesserl_trainer.wiring.wrappers import Clock
 
 from .test_resume import halves_equal_the_whole
 
@@ -104,6 +108,68 @@ logging: {{interval: 30, tensorboard: false}}
     assert result["step"] == 120
 
 
+def test_interrupting_changes_nothing_with_a_fixed_horizon(write_config, tmp_path):
+    overrides = [
+        "environment.wrappers=[{kind: clock}]",
+        "iqn.fixed_horizon={steps: 9, start_fraction: 0.2}",
+        "iqn.discount=1",
+        "total_steps=120",
+    ]
+    config = load_config(write_config("CartPole-v1"), overrides)
+    halves_equal_the_whole(config, tmp_path, 60)
+
+
+def test_a_clock_is_the_first_feature_and_0_where_actions_are_chosen():
+    class Both(gym.Env):
+        observation_space = spaces.Dict({"a": spaces.Box(1, 2, (2,)), "pixels": spaces.Box(0, 255, (5, 5, 3), "uint8")})
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return {"a": np.ones(2, np.float32), "pixels": np.full((5, 5, 3), 7, np.uint8)}, {}
+
+    for environment, rest in ((Both(), [1, 1]), (gym.make("CartPole-v1"), None)):
+        wrapped = Clock(environment)
+        layout = ObservationLayout(wrapped.observation_space)
+        seen, _ = wrapped.reset(seed=0)
+        out = layout.empty(1)
+        layout.write({name: part[None] for name, part in seen.items()}, out)
+        assert out["observation"].shape == (1, 3 if rest else 5)
+        assert out["observation"][0, 0] == 0
+        assert out["observation"][0, 1:].tolist() == (rest or seen["observation"].tolist())
+    with pytest.raises(ConfigError, match="clock is the first feature, before the key '0_clock'; rename that key"):
+        Clock(wrapped)
+
+
+def test_a_transition_is_put_at_a_random_place_of_the_horizon():
+    torch.manual_seed(0)
+    observation = torch.arange(1.0, 13.0).reshape(4, 3)
+    following = {
+        "observation": observation + 20,
+        "reward": torch.full((4, 1), 9.0),
+        "terminated": torch.zeros(4, 1).bool(),
+    }
+    drawn = TensorDict(
+        {
+            "observation": observation.clone(),
+            "partial_returns": torch.tensor([[1.0, 3.0]]).expand(4, 2),
+            "steps_to_next_obs": torch.full((4, 1), 2),
+            "next": following,
+        },
+        [4],
+    )
+    copied = drawn.copy()
+    set_clock(copied, 2, 0.0)
+    clock = copied["observation"][:, 0] * 2
+    assert set(clock.tolist()) == {0, 1}
+    assert copied["next", "reward"][:, 0].tolist() == [3.0 if t == 0 else 1.0 for t in clock.tolist()]
+    assert copied["steps_to_next_obs"][:, 0].tolist() == [2 if t == 0 else 1 for t in clock.tolist()]
+    assert copied["next", "terminated"].all()
+    assert (copied["next", "observation"][:, 0] == 1).all()
+    assert torch.equal(copied["observation"][:, 1:], observation[:, 1:])
+    assert torch.equal(drawn["observation"], observation)
+    assert (drawn["next", "reward"] == 9).all()
+
+
 def algorithm_of(config, fresh=None):
     torch.manual_seed(0)
     network = build_network(config, MINATAR, spaces.Discrete(3))
@@ -126,12 +192,11 @@ def test_crops_are_of_what_is_learned_from_and_leave_the_batch_as_it_is():
         return TensorDict({"loss": torch.zeros(())})
 
     before = drawn.clone()
-    cropping(forward, 2)(drawn)
+    preparing(forward, [lambda copied: crop(copied, 2)])(drawn)
     for key in ("pixels", ("next", "pixels")):
         assert torch.equal(drawn[key], before[key])
         moved = [not torch.equal(new, old) for new, old in zip(seen[0][key], drawn[key], strict=True)]
         assert sum(moved) >= 3
-        assert torch.equal(seen[0][key].flatten().unique(), drawn[key].flatten().unique())
     assert torch.equal(drawn["td_error"], torch.arange(6.0))
 
 

@@ -72,6 +72,12 @@ class Telemetry(Block):
     kind: Literal["telemetry"] = "telemetry"
 
 
+class Clock(Block):
+    """For iqn.fixed_horizon: a first feature of the vector observation that is 0 where actions are chosen."""
+
+    kind: Literal["clock"] = "clock"
+
+
 class RewardScale(Block):
     """Multiplies the rewards that training sees; evaluation reports the task's own."""
 
@@ -88,7 +94,7 @@ class RewardClip(Block):
 
 
 Wrapper = Annotated[
-    TimeLimit | FrameSkip | FrameStack | Grayscale | Crop | Resize | Telemetry | RewardScale | RewardClip,
+    TimeLimit | FrameSkip | FrameStack | Grayscale | Crop | Resize | Telemetry | Clock | RewardScale | RewardClip,
     Field(discriminator="kind"),
 ]
 

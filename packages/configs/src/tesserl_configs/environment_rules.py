@@ -38,14 +38,23 @@ def images_are_seen(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def telemetry_is_seen(config: RunConfig) -> Iterator[Problem]:
-    """Telemetry is a vector observation."""
+def vectors_of_wrappers_are_seen(config: RunConfig) -> Iterator[Problem]:
+    """Telemetry and a clock are vector observations."""
     for index, wrapper in enumerate(config.environment.wrappers):
-        if wrapper.kind == "telemetry" and config.nn.vector.kind == "none":
+        if wrapper.kind in ("telemetry", "clock") and config.nn.vector.kind == "none":
             yield Problem(
                 f"environment.wrappers.{index}",
-                "telemetry adds a vector and nn.vector has kind none; choose mlp there or remove the wrapper",
+                f"{wrapper.kind} adds a vector and nn.vector has kind none; choose mlp there or remove the wrapper",
             )
+
+
+def clocks_are_set(config: RunConfig) -> Iterator[Problem]:
+    """A clock that nothing sets tells nothing, and one feature holds it."""
+    clocks = [index for index, wrapper in enumerate(config.environment.wrappers) if wrapper.kind == "clock"]
+    used = config.algorithm == "iqn" and config.iqn.fixed_horizon is not None
+    for index in clocks if not used else clocks[1:]:
+        reason = "there is one already" if used else "is for iqn.fixed_horizon, which is not set"
+        yield Problem(f"environment.wrappers.{index}", f"clock: {reason}; remove the wrapper")
 
 
 def colours_are_there(config: RunConfig) -> Iterator[Problem]:
@@ -125,7 +134,8 @@ def check_starts(config: RunConfig, path: str, kind: str) -> Iterator[Problem]:
 
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     images_are_seen,
-    telemetry_is_seen,
+    vectors_of_wrappers_are_seen,
+    clocks_are_set,
     colours_are_there,
     clipped_rewards_have_a_range,
     wrappers_wrap_single_environments,

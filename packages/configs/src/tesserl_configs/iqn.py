@@ -162,6 +162,19 @@ class ResetConfig(Block):
     )
 
 
+class FixedHorizonConfig(Block):
+    """Values of the next steps alone, by a clock in the observation (Linesight's mini-races; arXiv:1712.00378).
+
+    Each transition is learned from at a random clock; the horizon ends it as a terminal state does.
+    """
+
+    steps: Count = Field(description="Environment steps that a value looks ahead, >= 1; discount 1 is fine.")
+    start_fraction: Fraction = Field(
+        default=0.0,
+        description="Probability of clock 0, at which actions are chosen, beside its share of the rest, in [0, 1].",
+    )
+
+
 # --- the block ---------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +243,9 @@ class IQNConfig(Block):
             "Shifts the images of each transition at random when learning, by at most so many pixels in each "
             "direction, edges repeated, >= 1 (DrQ, arXiv:2004.13649: 4 of 84); null: never."
         ),
+    )
+    fixed_horizon: FixedHorizonConfig | None = Field(
+        default=None, description="Values of a fixed horizon, with the wrapper clock; null: of whole episodes."
     )
     reset: ResetConfig | None = Field(default=None, description="Periodic partial reset of the weights; null: never.")
     exploration: Exploration = Field(

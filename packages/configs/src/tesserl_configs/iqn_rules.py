@@ -35,6 +35,25 @@ def fixed_fractions_are_not_drawn(config: RunConfig) -> Iterator[Problem]:
         yield Problem("iqn.num_fixed_quantiles", "this network has no part embedding, which nn names; remove it there")
 
 
+def horizons_have_a_clock(config: RunConfig) -> Iterator[Problem]:
+    """The network reads where in the horizon it is, in every observation that it learns from."""
+    if config.iqn.fixed_horizon is None:
+        return
+    if all(wrapper.kind != "clock" for wrapper in config.environment.wrappers):
+        yield Problem(
+            "iqn.fixed_horizon", "needs a clock in the observation; add {kind: clock} to environment.wrappers"
+        )
+    if config.nn.vector.kind == "mlp" and config.nn.vector.normalization.kind == "running":
+        yield Problem(
+            "nn.vector.normalization.kind",
+            "running statistics are those of acting, where the clock of iqn.fixed_horizon is 0; choose fixed or none",
+        )
+    if config.replay.test_fraction:
+        yield Problem(
+            "replay.test_fraction", "batches of a test have no clock for iqn.fixed_horizon; remove one of them"
+        )
+
+
 def images_can_be_cropped(config: RunConfig) -> Iterator[Problem]:
     """A random crop is of images."""
     if config.iqn.random_crop is not None and config.nn.vision.kind == "none":
@@ -110,6 +129,7 @@ def cut_windows_have_several_steps(config: RunConfig) -> Iterator[Problem]:
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     antithetic_taus_come_in_pairs,
     fixed_fractions_are_not_drawn,
+    horizons_have_a_clock,
     images_can_be_cropped,
     noisy_exploration_has_noise,
     warmup_ends,

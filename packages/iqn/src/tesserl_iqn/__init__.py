@@ -8,6 +8,7 @@ from tesserl_iqn.functional import (
     quantile_huber_loss,
     quantile_td_target,
 )
+from tesserl_iqn.horizon import end_at_horizon, sample_clock
 from tesserl_iqn.loss import IQNLoss
 from tesserl_iqn.network import CosineEmbedding, QuantileNetwork
 from tesserl_iqn.policy import QuantilePolicy
@@ -26,9 +27,11 @@ __all__ = [
     "__version__",
     "cosine_features",
     "distort_taus",
+    "end_at_horizon",
     "munchausen_target",
     "n_step_returns",
     "quantile_huber_loss",
     "quantile_td_target",
+    "sample_clock",
     "shrink_and_perturb",
 ]

@@ -55,16 +55,19 @@ def n_step_returns(
     done = terminated | truncated
     done[..., -1:] = True  # the data end here, and so does every window
     reward_windows, done_windows = (pad(part, (0, num_steps - 1)).unfold(-1, num_steps, 1) for part in (reward, done))
-    returns, steps = _sum_windows(reward_windows, done_windows, powers[:-1])
+    partial, steps = _sum_windows(reward_windows, done_windows, powers[:-1])
     last = torch.arange(reward.shape[-1], device=reward.device) + steps - 1
-    return returns, torch.where(terminated.gather(-1, last), 0.0, powers[steps]), last
+    return partial[..., -1], torch.where(terminated.gather(-1, last), 0.0, powers[steps]), last
 
 
 def _sum_windows(reward: Tensor, done: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
-    """Discounted sum and number of steps up to the first that is done; windows ``[..., num_steps]`` to ``[...]``."""
+    """Discounted sums ``[..., num_steps]`` of the first rewards, and the number of steps ``[...]``, of windows.
+
+    A window ends at the first step that is done; behind it the sum stays. The last one is the return.
+    """
     inside = done.cumsum(-1) <= done  # no step before this one was done
     # selected, not multiplied: the reward of a step outside the window may be anything, NaN too
-    return (torch.where(inside, reward, 0.0) * powers).sum(-1), inside.sum(-1)
+    return (torch.where(inside, reward, 0.0) * powers).cumsum(-1), inside.sum(-1)
 
 
 class NStepWindow:
@@ -78,14 +81,24 @@ class NStepWindow:
         discount: gamma, in [0, 1].
         cut_at_exploration: whether windows end before an action that was not greedy; that of a window's first step may
             be anything. ``steps_to_next_obs`` is that of the shorter window, and so is the discount.
+        keep_partial_returns: whether transitions hold ``partial_returns`` ``[M, num_steps]``, the discounted sums of
+            the first 1, 2, ... rewards of their window; behind its last step the sum stays.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
-    def __init__(self, num_steps: int, discount: float, *, cut_at_exploration: bool = False) -> None:
+    def __init__(
+        self,
+        num_steps: int,
+        discount: float,
+        *,
+        cut_at_exploration: bool = False,
+        keep_partial_returns: bool = False,
+    ) -> None:
         _check_options(num_steps, discount)
         self.num_steps, self.discount, self._cut = num_steps, discount, cut_at_exploration
+        self._keeps_partial_returns = keep_partial_returns
         self._powers = [discount**k for k in range(num_steps)]
         self._keys: list[_Key] = []
         self._waiting: dict[_Key, Tensor] = {}  # time first: [up to num_steps - 1, N, ...]
@@ -115,6 +128,8 @@ class NStepWindow:
         if self.num_steps == 1:
             flat.update((key, column.flatten(0, 1)) for key, column in columns.items() if key[0] == "next")
             flat["steps_to_next_obs",] = torch.ones_like(flat["next", "done"], dtype=torch.int64)
+            if self._keeps_partial_returns:
+                flat["partial_returns",] = flat["next", "reward"].clone()
         else:
             flat.update(self._outcomes(columns, starts))
             self._waiting = {key: column[starts:] for key, column in columns.items()}
@@ -175,13 +190,15 @@ class NStepWindow:
             done[:-1] |= ~columns["greedy",][1:]  # before such an action a window ends as it does at a last step
         if starts:
             reward, done = reward.unfold(0, self.num_steps, 1), done.unfold(0, self.num_steps, 1)
-            returns, steps = _sum_windows(reward, done, reward.new_tensor(self._powers))
+            partial, steps = _sum_windows(reward, done, reward.new_tensor(self._powers))
         else:
-            returns, steps = reward[:0], done[:0].long()
+            partial, steps = reward.new_empty(0, num_envs, self.num_steps), done[:0].long()
         steps = steps.flatten()
         last = torch.arange(len(steps), device=steps.device) + (steps - 1) * num_envs
         following = {key: column.flatten(0, 1)[last] for key, column in columns.items() if key[0] == "next"}
-        following["next", "reward"] = returns.reshape(-1, 1)
+        following["next", "reward"] = partial[..., -1].reshape(-1, 1)
+        if self._keeps_partial_returns:
+            following["partial_returns",] = partial.flatten(0, 1)
         following["steps_to_next_obs",] = steps.unsqueeze(-1)
         return following
 

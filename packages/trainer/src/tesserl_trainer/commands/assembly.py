@@ -132,7 +132,12 @@ def _off_policy(
     return off_policy.OffPolicyLoop(
         _learner(algorithm, iqn.max_grad_norm),
         collector,
-        NStepWindow(iqn.num_steps, iqn.discount, cut_at_exploration=settings.cut_at_exploration),
+        NStepWindow(
+            iqn.num_steps,
+            iqn.discount,
+            cut_at_exploration=settings.cut_at_exploration,
+            keep_partial_returns=iqn.fixed_horizon is not None,
+        ),
         replay,
         off_policy.Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size, settings.ratio),
         journal(collector, *schedules),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tesserl_configs import RunConfig, value_at
-from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, shrink_and_perturb
+from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, end_at_horizon, sample_clock, shrink_and_perturb
 from tesserl_nn_components import RunningNormalizer, random_crop
 from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, forward_of, learning_rate_schedule
@@ -40,7 +40,7 @@ def build_iqn(config: RunConfig, network: QuantileNetwork, fresh: Callable[[], n
     return Algorithm(
         saved=loss,
         loss=loss,
-        forward=forward if iqn.random_crop is None else cropping(forward, iqn.random_crop),
+        forward=preparing(forward, _preparations(iqn)),
         parameters=[parameter for parameter in network.parameters() if parameter.requires_grad],
         optimizer=optimizer,
         updated=updated,
@@ -169,22 +169,69 @@ def resetting(
     return update_and_reset
 
 
-def cropping(
-    forward: Callable[[TensorDictBase], TensorDictBase], padding: int
+def preparing(
+    forward: Callable[[TensorDictBase], TensorDictBase], steps: list[Callable[[TensorDictBase], None]]
 ) -> Callable[[TensorDictBase], TensorDictBase]:
-    """``forward`` on images shifted at random, those of a transition's two ends by draws of their own.
+    """``forward`` on batches that were changed for learning; what was drawn from the buffer stays as it is.
 
     Args:
         forward: reads a batch and writes its ``td_error`` into it.
-        padding: largest shift, in pixels.
+        steps: each replaces entries of a shallow copy of the batch.
     """
+    if not steps:
+        return forward
 
-    def crop_and_forward(batch: TensorDictBase) -> TensorDictBase:
-        shifted = batch.copy()  # what was drawn from the buffer stays as it is
-        for key in ("pixels", ("next", "pixels")):
-            shifted[key] = random_crop(batch[key], padding)
-        result = forward(shifted)
-        batch["td_error"] = shifted["td_error"]
+    def prepare_and_forward(batch: TensorDictBase) -> TensorDictBase:
+        prepared = batch.copy()
+        for step in steps:
+            step(prepared)
+        result = forward(prepared)
+        batch["td_error"] = prepared["td_error"]
         return result
 
-    return crop_and_forward
+    return prepare_and_forward
+
+
+def _preparations(iqn: Any) -> list[Callable[[TensorDictBase], None]]:
+    steps: list[Callable[[TensorDictBase], None]] = []
+    if iqn.fixed_horizon is not None:
+        settings = iqn.fixed_horizon
+        steps.append(lambda batch: set_clock(batch, settings.steps, settings.start_fraction))
+    if iqn.random_crop is not None:
+        steps.append(lambda batch: crop(batch, iqn.random_crop))
+    return steps
+
+
+def crop(batch: TensorDictBase, padding: int) -> None:
+    """Shifts images at random, those of a transition's two ends by draws of their own."""
+    for key in ("pixels", ("next", "pixels")):
+        batch[key] = random_crop(batch[key], padding)
+
+
+def set_clock(batch: TensorDictBase, horizon: int, start_fraction: float) -> None:
+    """Puts each transition at a random place of the horizon: its clock is the first feature of ``observation``.
+
+    Args:
+        batch: ``[B]``, with ``partial_returns``, as ``NStepWindow`` keeps them.
+        horizon: steps that a value looks ahead.
+        start_fraction: probability of clock 0 beside its share of the rest.
+    """
+    partial_returns = batch["partial_returns"]
+    clock = sample_clock(len(batch), horizon, start_fraction=start_fraction, device=partial_returns.device)
+    reward, steps, terminated, later = end_at_horizon(
+        partial_returns,
+        batch["steps_to_next_obs"].squeeze(-1),
+        batch["next", "terminated"].squeeze(-1),
+        clock,
+        horizon,
+    )
+    for key, value in (("observation", clock), (("next", "observation"), later)):
+        observation = batch[key].clone()
+        observation[:, 0] = value / horizon
+        batch[key] = observation
+    for key, value in (
+        (("next", "reward"), reward),
+        (("next", "terminated"), terminated),
+        ("steps_to_next_obs", steps),
+    ):
+        batch[key] = value.unsqueeze(-1)

@@ -4,6 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit, TransformReward
 
 from tesserl_configs import ConfigError
@@ -11,6 +12,9 @@ from tesserl_trainer.wiring.images import AreaMean, FrameStack, Images, ImageWra
 from tesserl_trainer.wiring.telemetry import Telemetry
 
 Environment = gym.Env[Any, Any]
+
+CLOCK_KEY = "0_clock"
+"""Sorts before names that begin with a letter."""
 
 TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, TransformReward)
 """Wrappers through which an observation passes as it is."""
@@ -34,6 +38,8 @@ def wrap(environment: Environment, config: Any, channels: str = "auto") -> Envir
             return FrameSkip(environment, config.num_frames, max_last_two=config.max_last_two, channels=channels)
         case "telemetry":
             return Telemetry(environment)
+        case "clock":
+            return Clock(environment)
         case "reward_scale":
             scale = config.scale
             return TransformReward(environment, lambda reward: float(reward) * scale)
@@ -67,6 +73,33 @@ def _wrap_images(environment: Environment, config: Any, images: Images) -> Envir
         case "resize":
             return ImageWrapper(environment, images, AreaMean(shape, config.height, config.width, axis))
     raise ConfigError(f"environment.wrappers: no wrapper of kind {config.kind}")
+
+
+class Clock(gym.ObservationWrapper[Any, Any, Any]):
+    """Adds a number, the first feature of ``observation``, that is 0 here and set where transitions are learned from.
+
+    Args:
+        environment: the environment; the keys of a Dict observation stand behind ``0_clock`` in sorted order.
+
+    Raises:
+        ConfigError: they do not.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        space = environment.observation_space
+        parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
+        if min(parts) <= CLOCK_KEY:
+            raise ConfigError(
+                f"environment.wrappers: clock is the first feature, before the key {min(parts)!r}; rename that key"
+            )
+        self.observation_space = spaces.Dict({CLOCK_KEY: spaces.Box(0.0, 1.0, (1,), np.float32), **parts})
+        self._is_dict = isinstance(space, spaces.Dict)
+
+    def observation(self, observation: Any) -> dict[str, Any]:
+        """The observation, and clock 0."""
+        parts = observation if self._is_dict else {"observation": observation}
+        return {CLOCK_KEY: np.zeros(1, np.float32), **parts}
 
 
 class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
