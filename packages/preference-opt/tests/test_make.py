@@ -164,7 +164,7 @@ def test_ties_are_dropped_or_kept():
 
 def test_equal_lengths_always_tie_where_reward_counts_steps():
     pool = cut_segments([trajectory([1.0] * 30)] * 5, segment_length=10)
-    with pytest.raises(ValueError, match="1 pairs were asked for, 0 can be made of 15 segments in 1 groups"):
+    with pytest.raises(ValueError, match="1 pairs were asked for, 0 can be made of 15 segments with a margin"):
         make_pairs(pool, num_pairs=1)
 
 

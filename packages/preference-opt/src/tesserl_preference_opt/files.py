@@ -101,7 +101,9 @@ def read_manifest(directory: Path) -> list[dict[str, Any]]:
     """
     path = directory / MANIFEST
     if not path.is_file():
-        raise StoreError(f"{directory} holds no pairs: {path} is missing; make a store with save_pairs")
+        raise StoreError(
+            f"{directory} holds no pairs: {path} is missing; make a store with save_pairs, or with tesserl pairs make"
+        )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

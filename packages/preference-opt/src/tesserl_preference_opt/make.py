@@ -171,9 +171,11 @@ def _draw(
             raise ValueError(f"num_pairs must be said for {num_segments} segments: they make too many pairs")
         found = _draw_until_enough(score, group, num_pairs, min_margin, keep_ties, generator)
     if num_pairs is not None and found.shape[1] < num_pairs:
+        num_groups = len(set(group.tolist()))
+        within = f" in {num_groups} groups" if num_groups > 1 else ""
         raise ValueError(
-            f"{num_pairs} pairs were asked for, {found.shape[1]} can be made of {num_segments} segments in "
-            f"{len(set(group.tolist()))} groups with a margin of {min_margin}; collect more, or lower the margin"
+            f"{num_pairs} pairs were asked for, {found.shape[1]} can be made of {num_segments} segments{within} with a "
+            f"margin of {min_margin}; collect more, or lower the margin"
         )
     found = found[:, :num_pairs]
     swap = torch.rand(found.shape[1], generator=generator) < 0.5
