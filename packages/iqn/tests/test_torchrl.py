@@ -9,7 +9,7 @@ from torchrl.envs import EnvBase
 from torchrl.objectives import HardUpdate, SoftUpdate
 from torchrl.trainers import ReplayBufferTrainer, Trainer
 
-from tesserl_iqn import IQNLoss, PrioritizedSampler, QuantileNetwork, QuantilePolicy
+from tesserl_iqn import IQNLoss, NStepWindow, PrioritizedSampler, QuantileNetwork, QuantilePolicy
 from tesserl_nn_components import VectorEncoder
 
 NUM_ENVS, LENGTH, LIMIT = 4, 5, 20
@@ -200,3 +200,16 @@ def test_prioritised_replay_weighs_the_loss_and_takes_its_errors():
     torch.set_rng_state(state)
     plain = loss(sample.exclude("priority_weight"))["loss"]
     assert weighted < plain  # weights are at most 1, and not all of them 1
+
+
+def test_a_collector_hands_on_which_actions_were_greedy():
+    network = QuantileNetwork(VectorEncoder(LENGTH, hidden_sizes=[8]), 2, hidden_sizes=(8,))
+    policy = QuantilePolicy(network, epsilon=0.5, mark_greedy=True)
+    whole, cut = NStepWindow(4, 0.9), NStepWindow(4, 0.9, cut_at_exploration=True)
+    steps = []
+    for batch in collector(policy, 40 * NUM_ENVS):
+        assert torch.equal(batch["greedy"], batch["action"] == batch["action_value"].argmax(-1))
+        steps.append((whole.extend(batch)["steps_to_next_obs"], cut.extend(batch)["steps_to_next_obs"]))
+    longer, shorter = (torch.cat(parts) for parts in zip(*steps, strict=True))
+    assert (shorter <= longer).all()
+    assert (shorter < longer).any()

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from torchrl.data import LazyTensorStorage
 
 from tesserl_configs import ConfigError, load_config
+from tesserl_iqn import FrameStorage, NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.run import resumable
 from tesserl_trainer.run.checkpoint import Checkpoints
@@ -214,3 +216,24 @@ def test_other_tasks_and_a_missing_extra_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'Breakout-v5 needs ale_py; install "tesserl-trainer\[atari\]"'):
         make_environments(environment, 1)
+
+
+def test_shared_frames_are_the_frames_of_the_games():
+    """Black frames before an episode and three colours included, through ends of episodes and a full buffer."""
+    options = {"img_height": 21, "img_width": 20, "stack_num": 3, "frameskip": 8, "grayscale": False}
+    environments = games(noop_max=1, max_num_frames_per_episode=160, **options)
+    layout = ObservationLayout(environments.single_observation_space)
+    actions = iter(torch.from_numpy(moves(60)))
+    collector, window = Collector(environments, layout, lambda pixels: next(actions), seeds=[1, 2]), NStepWindow(3, 0.9)
+    shared, whole, total = FrameStorage(70, num_frames=3), LazyTensorStorage(70), 0
+    for _ in range(12):
+        transitions = window.extend(collector.collect(5))
+        for storage in (shared, whole):
+            storage.set(torch.arange(total, total + len(transitions)) % 70, transitions)
+        total += len(transitions)
+    assert total > 70
+    assert collector.episodes
+    everything = whole.get(torch.arange(70))
+    assert (shared.get(torch.arange(70)) == everything).all()
+    assert not everything["pixels"].flatten(2).any(-1).all()  # black frames
+    assert shared.num_stored < 70 * 1.4

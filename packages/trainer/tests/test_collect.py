@@ -138,3 +138,15 @@ def test_an_environment_that_hides_its_autoreset_mode_is_refused():
 def test_next_step_mode_marks_exactly_the_reset_steps():
     batch = make_collector(AutoresetMode.NEXT_STEP, (2, 3)).collect(9)
     assert np.flatnonzero(~batch["mask"][0].numpy()).tolist() == [2, 6]
+
+
+def test_batches_hold_which_actions_were_greedy_where_the_policy_says_so():
+    environments = counting_envs(AutoresetMode.SAME_STEP, (3, 2), (1, 4))
+    marks = iter(torch.tensor([[True, False], [False, False], [True, True], [False, True]]))
+    layout = ObservationLayout(environments.single_observation_space)
+    collector = Collector(
+        environments, layout, lambda observation: torch.zeros(2, dtype=torch.int64), seeds=[1, 1], greedy=marks.__next__
+    )
+    assert collector.collect(3)["greedy"].tolist() == [[True, False, True], [False, False, True]]
+    assert collector.collect(1)["greedy"].tolist() == [[False], [True]]
+    assert "greedy" not in make_collector(AutoresetMode.SAME_STEP, (1,)).collect(1)
