@@ -64,6 +64,18 @@ BROKEN = {
         ["iqn.random_crop=2"],
         "--set iqn.random_crop: iqn.random_crop: is for images and nn.vision has kind none; remove it",
     ),
+    "graphs_are_of_cuda": (
+        ["iqn.cuda_graph=true"],
+        "--set iqn.cuda_graph: iqn.cuda_graph: needs device cuda, got cpu; set it to false",
+    ),
+    "graphs are not compiled": (
+        ["iqn.cuda_graph=true", "iqn.compile=true", "device=cuda"],
+        "--set iqn.cuda_graph: iqn.cuda_graph: records what iqn.compile would compile; choose one of the two",
+    ),
+    "graphs have no sgd": (
+        ["iqn.cuda_graph=true", "optimizer={kind: sgd}", "device=cuda"],
+        "--set iqn.cuda_graph: iqn.cuda_graph: holds the optimiser too, which sgd does not allow; choose adam",
+    ),
     "fixed_fractions_are_not_drawn": (
         ["iqn.num_fixed_quantiles=5", "iqn.num_cosines=9"],
         "--set iqn.num_cosines: iqn.num_cosines: iqn.num_fixed_quantiles leaves no fraction to draw or to embed; "

@@ -11,13 +11,18 @@ from tensordict import TensorDict
 from torch import nn
 
 from tesserl_configs import ConfigError, RunConfig, load_config
+from tesserl_configs.environment import EnvironmentConfig
 from tesserl_iqn.reset import last_layers
 from tesserl_nn_components import NoisyLinear, SpectralConv2d
-from tesserl_trainer import build_network
+from tesserl_trainer import build_network, train
+from tesserl_trainer.analysis.record import read_metrics
+from tesserl_trainer.commands.assembly import frames_per_step
+from tesserl_trainer.run.cuda_graph import GraphedLearner
+from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.iqn import crop, preparing, set_clock
-from tesserl_trainer.wiring.learning import build_optimizer
+from tesserl_trainer.wiring.learning import build_optimizer, learning_rate_schedule
 from tesserl_trainer.wiring.wrappers import Clock
 
 from .test_resume import halves_equal_the_whole
@@ -237,6 +242,53 @@ def test_bfloat16_runs_the_update_in_bfloat16_and_keeps_the_weights():
         assert drawn["td_error"].dtype == torch.float32
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_learning_rates_of_a_graph_stay_where_they_are():
+    weight = nn.Parameter(torch.zeros(2))
+    config = breakout({}, optimizer={"kind": "adam", "learning_rate": 0.5}).optimizer
+    optimizer = build_optimizer(config, [{"params": [weight], "lr": 0.5, "factor": 0.1}], capturable=True)
+    [group] = optimizer.param_groups
+    rate = group["lr"]
+    learning_rate_schedule(config, optimizer).apply(0.2)
+    assert group["lr"] is rate
+    assert rate.item() == pytest.approx(0.02)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graph_repeats_the_update_of_the_plain_learner():
+    results = []
+    for kind in (Learner, GraphedLearner):
+        graphed = kind is GraphedLearner
+        algorithm = algorithm_of(breakout({}, device="cuda", iqn={"cuda_graph": graphed, "tau_sampling": "stratified"}))
+        learner = kind(algorithm.loss, algorithm.forward, algorithm.parameters, algorithm.optimizer, 10.0)
+        for update in range(8):
+            drawn = batch(update).to("cuda")
+            metrics = learner.update(drawn, update, lambda _: None)
+            assert drawn["td_error"].isfinite().all()
+        results.append((metrics["loss"].item(), algorithm.parameters[0].detach().abs().mean().item()))
+    assert results[1] == pytest.approx(results[0], rel=0.2)  # other draws of fractions
+
+
+@pytest.mark.parametrize(
+    ("environment", "frames"),
+    [
+        ({"id": "ALE/Pong-v5", "vectorization": "atari", "atari": {"frameskip": 3}}, 3),
+        ({"id": "X-v0", "wrappers": [{"kind": "frame_skip", "num_frames": 4}, {"kind": "grayscale"}]}, 4),
+        ({"id": "X-v0"}, 1),
+    ],
+)
+def test_frames_of_a_step_are_those_of_frame_skip(environment, frames):
+    assert frames_per_step(EnvironmentConfig(**environment)) == frames
+
+
+def test_frames_are_logged_beside_steps(write_config, tmp_path):
+    overrides = ["environment.wrappers=[{kind: frame_skip, num_frames: 2}]", "total_steps=60"]
+    run_dir = train(load_config(write_config("CartPole-v1"), overrides), run_dir=tmp_path / "run")
+    frames = [
+        (step, value) for step, name, value, *_ in read_metrics(run_dir / "metrics.csv") if name == "train/frames"
+    ]
+    assert frames == [(30, 60), (60, 120)]
 
 
 def test_radam_decays_weights_apart_from_the_gradient():

@@ -254,3 +254,7 @@ class IQNConfig(Block):
     risk: Risk | None = Field(default=None, description="Distortion of the fractions when acting; null: neutral.")
     precision: Precision = Field(default="float32", description=PRECISION)
     compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+    cuda_graph: bool = Field(
+        default=False,
+        description="Records an update once as a CUDA graph and replays it; for device cuda alone. Not measured yet.",
+    )

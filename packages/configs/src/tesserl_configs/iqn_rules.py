@@ -60,6 +60,18 @@ def images_can_be_cropped(config: RunConfig) -> Iterator[Problem]:
         yield Problem("iqn.random_crop", "is for images and nn.vision has kind none; remove it")
 
 
+def graphs_are_of_cuda(config: RunConfig) -> Iterator[Problem]:
+    """A CUDA graph is recorded on a CUDA device, once, with the optimiser in it."""
+    if not config.iqn.cuda_graph:
+        return
+    if not config.device.startswith("cuda"):
+        yield Problem("iqn.cuda_graph", f"needs device cuda, got {config.device}; set it to false")
+    if config.iqn.compile:
+        yield Problem("iqn.cuda_graph", "records what iqn.compile would compile; choose one of the two")
+    if config.optimizer.kind == "sgd":
+        yield Problem("iqn.cuda_graph", "holds the optimiser too, which sgd does not allow; choose adam")
+
+
 def noisy_exploration_has_noise(config: RunConfig) -> Iterator[Problem]:
     """Exploring by noise needs layers that make it."""
     if config.iqn.exploration.kind == "noisy" and not config.nn.heads.noisy:
@@ -131,6 +143,7 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     fixed_fractions_are_not_drawn,
     horizons_have_a_clock,
     images_can_be_cropped,
+    graphs_are_of_cuda,
     noisy_exploration_has_noise,
     warmup_ends,
     warmup_fills_a_batch,

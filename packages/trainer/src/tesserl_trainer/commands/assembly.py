@@ -1,17 +1,20 @@
 """From a configuration to a loop that is ready to run."""
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 from tesserl_configs import RunConfig, value_at
+from tesserl_configs.environment import EnvironmentConfig
 from tesserl_grpo import GRPOLoss
 from tesserl_iqn.replay import NStepWindow
 from tesserl_trainer.commands.evaluate import play
 from tesserl_trainer.loops import groups, off_policy, on_policy, preferences
 from tesserl_trainer.run.checkpoint import Checkpoints
 from tesserl_trainer.run.collect import Collector, Episode
+from tesserl_trainer.run.cuda_graph import GraphedLearner
 from tesserl_trainer.run.evaluate import Evaluation
 from tesserl_trainer.run.groups import GroupCollector
 from tesserl_trainer.run.journal import Intervals, Journal, Loop
@@ -130,7 +133,7 @@ def _off_policy(
         beta = settings.beta
         schedules.append(Scheduled("beta", lambda step: value_at(beta, step), replay.set_beta))
     return off_policy.OffPolicyLoop(
-        _learner(algorithm, iqn.max_grad_norm),
+        _learner(algorithm, iqn.max_grad_norm, GraphedLearner if iqn.cuda_graph else Learner),
         collector,
         NStepWindow(
             iqn.num_steps,
@@ -217,8 +220,8 @@ def _preferences(
     )
 
 
-def _learner(algorithm: Algorithm, max_grad_norm: float | None) -> Learner:
-    return Learner(
+def _learner(algorithm: Algorithm, max_grad_norm: float | None, kind: type[Learner] = Learner) -> Learner:
+    return kind(
         loss=algorithm.loss,
         forward=algorithm.forward,
         parameters=algorithm.parameters,
@@ -255,7 +258,13 @@ def build_journal(
     )
     stack.callback(log.close)
     return Journal(
-        Intervals(config.total_steps, config.logging.interval, config.evaluation.interval, config.checkpoint.interval),
+        Intervals(
+            config.total_steps,
+            config.logging.interval,
+            config.evaluation.interval,
+            config.checkpoint.interval,
+            frames_per_step(config.environment),
+        ),
         schedules,
         pop_episodes,
         _evaluator(config, algorithm, layout, stack),
@@ -263,6 +272,13 @@ def build_journal(
         log,
         progress,
     )
+
+
+def frames_per_step(environment: EnvironmentConfig) -> int:
+    """Frames of the task for each action, where frame skip makes them more than one."""
+    if environment.vectorization == "atari":
+        return environment.atari.frameskip
+    return math.prod(wrapper.num_frames for wrapper in environment.wrappers if wrapper.kind == "frame_skip")
 
 
 def _evaluator(

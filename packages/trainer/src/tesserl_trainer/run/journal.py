@@ -33,12 +33,13 @@ class Loop(Protocol):
 
 @dataclass
 class Intervals:
-    """When things are due, in environment steps."""
+    """When things are due, in environment steps, and how many frames a step is."""
 
     total_steps: int
     logging: int
     evaluation: int
     checkpoint: int
+    frames_per_step: int = 1
 
 
 class Laps:
@@ -153,6 +154,8 @@ class Journal:
             metrics["train/return"] = sum(episode.episode_return for episode in episodes) / len(episodes)
             metrics["train/length"] = sum(episode.length for episode in episodes) / len(episodes)
         metrics |= {f"schedule/{schedule.name}": schedule.value(self.step) for schedule in self.schedules}
+        if self.intervals.frames_per_step > 1:
+            metrics["train/frames"] = self.step * self.intervals.frames_per_step
         metrics |= {"train/episodes": self.episodes, "train/updates": self.updates, **own}
         rates = self._rate.pop(self.step, self.updates)
         metrics |= {"time/steps_per_second": rates[0], "time/updates_per_second": rates[1]}

@@ -32,7 +32,7 @@ def build_iqn(config: RunConfig, network: QuantileNetwork, fresh: Callable[[], n
     forward = forward_of(loss, precision=iqn.precision, compiled=iqn.compile, device=config.device)
     learning_rate = value_at(config.optimizer.learning_rate, 0)
     groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
-    optimizer = build_optimizer(config.optimizer, groups)
+    optimizer = build_optimizer(config.optimizer, groups, capturable=iqn.cuda_graph)
     policy = _build_policy(config, network)
     updated = target_updater(iqn.target_update, loss)
     if iqn.reset is not None and fresh is not None:

@@ -68,12 +68,13 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-def build_optimizer(config: Any, groups: list[dict[str, Any]]) -> Optimizer:
+def build_optimizer(config: Any, groups: list[dict[str, Any]], *, capturable: bool = False) -> Optimizer:
     """Builds an optimiser from an ``optimizer:`` block.
 
     Args:
         config: the block.
         groups: the parameters that it moves, with the learning rate of each group.
+        capturable: for a CUDA graph: counters and learning rates are tensors on the device.
     """
     options = {
         name: getattr(config, name) for name in ("betas", "eps", "momentum", "weight_decay") if hasattr(config, name)
@@ -82,6 +83,9 @@ def build_optimizer(config: Any, groups: list[dict[str, Any]]) -> Optimizer:
         options["fused"] = True
     if config.kind == "radam":
         options["decoupled_weight_decay"] = True  # as in the authors' code; torch's default adds it to the gradient
+    if capturable:
+        options["capturable"] = True
+        groups = [{**group, "lr": torch.tensor(group["lr"], device=group["params"][0].device)} for group in groups]
     return OPTIMIZERS[config.kind](groups, **options)
 
 
@@ -90,7 +94,10 @@ def learning_rate_schedule(config: Any, optimizer: Optimizer) -> Scheduled:
 
     def apply(value: float) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = value * group["factor"]
+            if isinstance(group["lr"], Tensor):  # a CUDA graph reads it where it is
+                group["lr"].fill_(value * group["factor"])
+            else:
+                group["lr"] = value * group["factor"]
 
     return Scheduled("learning_rate", lambda step: value_at(config.learning_rate, step), apply)
 
