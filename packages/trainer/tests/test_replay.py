@@ -5,7 +5,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from tesserl_iqn import PrioritizedSampler
+from tesserl_iqn import FrameStorage, PrioritizedSampler
 from tesserl_trainer.run.replay import Replay
 from tesserl_trainer.run.segments import Segments
 
@@ -110,3 +110,15 @@ def test_nothing_is_tested_unless_asked_for(tmp_path):
     replay = make(tmp_path)
     assert replay.extend(numbered(0, 9)) == 9
     assert replay.test_batch(3, 0) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_go_to_the_device(tmp_path):
+    buffer = TensorDictReplayBuffer(storage=FrameStorage(8, num_frames=1, pin_memory=True))
+    replay = Replay(buffer, 8, Segments(tmp_path, size=4), prioritized=False, device="cuda")
+    pixels = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).expand(6, 1, 3, 5)
+    replay.extend(TensorDict({"pixels": pixels, "number": torch.arange(6), "next": {"pixels": pixels + 1}}, [6]))
+    for batch in replay.batches(3, 50):
+        assert batch["pixels"].device.type == "cuda"
+        assert (batch["pixels"].long().amax((1, 2, 3)) == batch["number"]).all()
+        assert (batch["next", "pixels"].long() == batch["pixels"].long() + 1).all()
