@@ -119,6 +119,17 @@ def test_bfloat16_is_computed_in_float32(num):
     torch.testing.assert_close(losses, expected)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-7, 1e-3])
+@pytest.mark.usefixtures("closed_form")
+def test_a_perfect_prediction_has_no_loss_and_no_negative_priority(spread):
+    quantiles = 1e4 * torch.randn(50, 1) + spread * torch.randn(50, 1)
+    loss, error = quantile_losses(quantiles.expand(-1, 60), torch.rand(50, 60), quantiles.expand(-1, 60))
+    assert torch.equal(loss, torch.zeros(50))
+    assert torch.equal(error, torch.zeros(50))
+    near = quantiles + spread * torch.rand(50, 60)
+    assert (quantile_losses(near, torch.rand(50, 60), near)[1] >= 0).all()
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.usefixtures("closed_form")
 def test_what_is_not_finite_is_not_hidden(place):

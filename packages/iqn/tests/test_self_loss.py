@@ -32,6 +32,12 @@ def test_transitions_alike_keep_their_loss_and_certain_ones_too():
     assert means == [0, 0]
 
 
+def test_a_self_loss_that_rounding_left_below_zero_counts_as_none():
+    factor, *means = self_loss_factor(torch.tensor([-1e-12, 4.0]), ZERO, ZERO)
+    assert factor.isfinite().all()
+    assert means[0].item() == pytest.approx(1.0)
+
+
 def test_masked_elements_move_no_mean():
     mask = torch.tensor([True, False, True])
     results = [

@@ -187,7 +187,7 @@ def self_loss_factor(
     Returns:
         The factor of each loss, ``[*B]``, and both running means after this batch.
     """
-    spread = self_loss.sqrt()
+    spread = self_loss.clamp(min=0).sqrt()  # rounding may leave a loss of nothing a little below 0
     typical = _running_mean(typical, spread, decay, mask)
     clamped = spread.clamp(min=typical / clamp_ratio)
     typical_clamped = _running_mean(typical_clamped, clamped, decay, mask)

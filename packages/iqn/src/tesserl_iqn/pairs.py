@@ -148,6 +148,6 @@ def _in_closed_form(quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: flo
             c += (under * (r_mid - r_low) + over * (r_up - r_mid)) / (2 * kappa)
             c -= (under * n_low + over * (num_targets - n_up)) * (kappa / 2)
         error = q * (2 * n_mid - num_targets) + (s_all - 2 * s_mid)
-        error = error.mean(dim=-1) / num_targets
+        error = error.mean(dim=-1).clamp(min=0) / num_targets  # rounding must not make a negative priority
     loss = ((a * q + b) * q + c).sum(dim=-1) / num_targets
     return loss.to(quantiles.dtype), error.to(quantiles.dtype)
