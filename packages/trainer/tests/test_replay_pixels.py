@@ -1,5 +1,6 @@
 """Runs whose replay shares frames, holds transitions out, or paces the updates."""
 
+import gc
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from safetensors.torch import load_file
+from tensordict import TensorDict
 
 from tesserl_configs import ConfigError, load_config
 from tesserl_iqn import FrameStorage
@@ -102,6 +104,16 @@ def test_sharing_frames_needs_frames(write_config, tmp_path):
     floats = ObservationLayout(spaces.Box(0.0, 1.0, (12, 9, 1), np.float32))
     with pytest.raises(ConfigError, match=r"share_frames: needs an observation with an image of uint8"):
         build_replay(config, tmp_path, floats)
+
+
+def test_what_is_kept_on_disk_lies_in_the_directory_of_the_run_while_it_is_needed(write_config, tmp_path):
+    config = load_config(write_config("MinAtar/Breakout-v1", **ON_DISK))
+    replay = build_replay(config, tmp_path / "run", LAYOUT)
+    replay.extend(TensorDict({"pixels": torch.zeros(3, 1, 12, 9, dtype=torch.uint8)}, [3]))
+    assert (tmp_path / "run" / "buffer" / "pixels.memmap").stat().st_size == 90 * 12 * 9
+    del replay
+    gc.collect()
+    assert not (tmp_path / "run" / "buffer").exists()
 
 
 def test_frames_are_shared_where_the_environment_stacks_them(write_config, tmp_path):

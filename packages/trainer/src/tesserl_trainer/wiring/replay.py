@@ -1,6 +1,8 @@
 """``replay:`` -> a replay buffer."""
 
 import logging
+import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,13 @@ def _storage(config: RunConfig, run_dir: Path, layout: ObservationLayout) -> Laz
             scratch_dir=run_dir if on_disk else None,
             pin_memory=torch.device(config.device).type == "cuda",
         )
-    return LazyMemmapStorage(settings.capacity) if on_disk else LazyTensorStorage(settings.capacity)
+    if not on_disk:
+        return LazyTensorStorage(settings.capacity)
+    # without a directory the files would lie in shared memory, and torchrl would take the signals for cleaning up
+    directory = run_dir / "buffer"
+    storage = LazyMemmapStorage(settings.capacity, scratch_dir=directory, existsok=True)
+    weakref.finalize(storage, shutil.rmtree, directory, ignore_errors=True)
+    return storage
 
 
 def stacked_frames(environment: Any) -> int:
