@@ -119,7 +119,6 @@ def _greedy_marks(config: RunConfig, algorithm: Algorithm) -> Callable[[], Any] 
     """Where it is read off which actions were greedy; None where nobody asks."""
     if config.algorithm != "iqn" or not config.replay.cut_at_exploration:
         return None
-    algorithm.policy.mark_greedy = True
     return lambda: algorithm.policy.last_greedy.cpu()
 
 

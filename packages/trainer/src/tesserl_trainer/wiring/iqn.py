@@ -82,6 +82,7 @@ def _build_policy(config: RunConfig, network: QuantileNetwork) -> QuantilePolicy
         risk=None if iqn.risk is None else (iqn.risk.kind, iqn.risk.eta),
         redraw_noise=config.nn.heads.noisy,
         explore_per_block=iqn.exploration.per_block,
+        mark_greedy=config.replay.cut_at_exploration,
     )
 
 
