@@ -32,7 +32,7 @@ def options(hf_models):
     """Keys that make every kind of part tiny."""
     wide = {"out_features": 11, "d_model": 4}
     return {
-        "vision.cnn": {"channels": [3], "kernel_sizes": [3], "strides": [2]},
+        "vision.cnn": {"channels": [3], "kernel_sizes": [3], "strides": [2], "pool_size": 2, "spectral_norm": "all"},
         "vision.impala": {"channels": [3, 4], "pool_size": 2, "spectral_norm": "residual"},
         "vision.vit": {"patch_size": 4, "d_model": 6, "num_layers": 1, "num_heads": 2},
         "vision.hf": {"model": hf_models["vit"], "local_files_only": True},

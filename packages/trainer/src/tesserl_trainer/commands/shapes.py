@@ -47,7 +47,7 @@ def network_layers(config: RunConfig) -> list[Layer]:
     with torch.device("meta"):
         network: Any = build_network(config, *spaces)
         shapes = dict(make_layout(config, spaces[0]).shapes)
-        if config.algorithm == "iqn":
+        if config.algorithm == "iqn" and config.iqn.num_fixed_quantiles is None:
             shapes["taus"] = (config.iqn.num_taus,)
         inputs = [torch.zeros(BATCH, *shape) for shape in shapes.values()]
         if getattr(network, "state_keys", ()):
