@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from tesserl_configs import RunConfig, dump_config, load_config
-from tesserl_configs.btr_resolution import SWITCHES, at, resolve
+from tesserl_configs.btr_resolution import SWITCHES, resolve
+from tesserl_configs.btr_switches import at
 from tesserl_configs.diff import diff_configs
 from tesserl_configs.loader import as_data
 

@@ -1,7 +1,7 @@
 """``btr:``, the switches of Beyond The Rainbow (Clark et al. 2024, arXiv:2411.03820).
 
 Each switch fills keys of other blocks where the file is silent; an explicit key wins. What they fill is in
-`tesserl_configs.btr_resolution`; what came of it is what is validated, printed and saved.
+`tesserl_configs.btr_switches`; what came of it is what is validated, printed and saved.
 """
 
 from __future__ import annotations

@@ -1,57 +1,31 @@
-"""What the switches of ``btr:`` fill, in a pure function from the data of a file to the data that is validated.
-
-| switch | fills |
-|---|---|
-| munchausen | ``iqn.munchausen``: alpha 0.9, temperature 0.03, clip -1, log_policy online |
-| impala | ``nn.vision``: kind impala, width 2 |
-| max_pool | ``nn.vision.pool_size``: 6 |
-| spectral_norm | ``nn.vision.spectral_norm``: residual of kind impala, all of kind cnn |
-| noisy | ``nn.heads.noisy``; ``iqn.exploration``: kind noisy, epsilon off at half of ``total_steps`` |
-| layer_norm | ``nn.heads.layer_norm``, and ``nn.vector.layer_norm`` where there is a perceptron |
-| dueling | ``nn.heads.dueling`` |
-| prioritized | ``replay``: kind prioritized, alpha 0.2, weight_exponent alpha |
-| n_step | ``iqn.num_steps``: 3 |
-| vector_environments | ``environment.num_envs``: 64; ``iqn.update_interval``: 64; ``iqn.batch_size``: 256 |
-| all | the rest of the recipe, see `_recipe` |
-"""
+"""What the switches of ``btr:`` fill, in a pure function from the data of a file to the data that is validated."""
 
 from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from tesserl_configs.btr import (
-    BTR,
-    BTRConfig,
-    ImpalaSwitch,
-    MaxPoolSwitch,
-    MunchausenSwitch,
-    NoisySwitch,
-    PrioritizedSwitch,
+from tesserl_configs.btr import BTR, BTRConfig
+from tesserl_configs.btr_switches import (
+    MINATAR_CNN,
+    OPTION_KEYS,
+    WANTED,
+    Wanted,
+    at,
+    has_only_a_vector,
+    is_minatar,
+    recipe,
 )
 from tesserl_configs.errors import Problem
-
-NUM_ENVS = 64
-"""Environments of the paper, with one update of 256 transitions for each step of all of them."""
-
-TARGET_STEPS = 32_000
-"""Environment steps from one copy to the target network to the next: 500 updates of the paper."""
-
-MINATAR_CNN = {"channels": [16], "kernel_sizes": [3], "strides": [1], "hidden_sizes": [128]}
-"""The network of Young & Tian 2019 (arXiv:1903.03176) for images of 10 x 10."""
 
 PLAIN_KINDS = {"replay": "uniform", "iqn.exploration": "epsilon", "nn.vision": "cnn"}
 """What a block that leaves its kind to the switches has when its switch is off."""
 
 SWITCHES = tuple(name for name in BTRConfig.model_fields if name != "all")
-
-Wanted = dict[str, Any]
-"""Dotted path -> value; the first one is what a switch is for."""
 
 
 class Resolution(NamedTuple):
@@ -89,18 +63,11 @@ def resolve(data: Mapping[str, Any]) -> Resolution:
         if setting is not False:
             filling.switch(name, setting, named=written)
     if block.all:
-        filling.fill("btr.all", _recipe(filling.data))
+        filling.fill("btr.all", recipe(filling.data))
     for path, kind in PLAIN_KINDS.items():
         if isinstance(at(filling.data, path), dict):
             filling.fill("btr", {f"{path}.kind": kind})
     return Resolution(filling.data, filling.origins, filling.problems)
-
-
-def at(data: Any, path: str) -> Any:
-    """What stands at a dotted path of plain data; None where nothing does."""
-    for key in path.split("."):
-        data = data.get(key) if isinstance(data, Mapping) else None
-    return data
 
 
 def _read(data: Mapping[str, Any]) -> BTRConfig | None:
@@ -134,7 +101,7 @@ class _Filling:
             if named:
                 self.problems.append(Problem(f"btr.{name}", _cannot(name, self.data)))
             return
-        if name == "impala" and not named and _has_only_a_vector(self.data):
+        if name == "impala" and not named and has_only_a_vector(self.data):
             return
         origin = f"btr.{name}" if named else "btr.all"
         overruled = self.fill(origin, wanted)
@@ -176,10 +143,10 @@ class _Filling:
 
     def plain_encoder(self) -> None:
         """Gives a file that names no encoder, and one that leaves its kind to the switches, convolutions."""
-        if _has_only_a_vector(self.data) or at(self.data, "nn.vision.kind") is not None:
+        if has_only_a_vector(self.data) or at(self.data, "nn.vision.kind") is not None:
             return
         wanted: Wanted = {"nn.vision.kind": "cnn"}
-        if _is_minatar(self.data):
+        if is_minatar(self.data):
             wanted |= {f"nn.vision.{key}": value for key, value in copy.deepcopy(MINATAR_CNN).items()}
         self.fill("btr", wanted)
 
@@ -191,135 +158,6 @@ class _Filling:
             if not isinstance(block, dict):
                 return None
         return block
-
-
-# --- what each switch asks for ------------------------------------------------------------------------------------
-
-
-def _munchausen(setting: Any, _: Any) -> Wanted:
-    options = _options(setting, MunchausenSwitch)
-    return {f"iqn.munchausen.{key}": getattr(options, key) for key in ("alpha", "temperature", "clip", "log_policy")}
-
-
-def _impala(setting: Any, _: Any) -> Wanted:
-    return {"nn.vision.kind": "impala", "nn.vision.width": _options(setting, ImpalaSwitch).width}
-
-
-def _max_pool(setting: Any, data: Any) -> Wanted:
-    kind, size = at(data, "nn.vision.kind"), _options(setting, MaxPoolSwitch).size
-    if kind not in ("cnn", "impala"):
-        return {}
-    fitting = {"cnn": 4, "impala": 2}[kind] if _is_minatar(data) else 6
-    return {"nn.vision.pool_size": fitting if size is None else size}
-
-
-def _spectral_norm(_: Any, data: Any) -> Wanted:
-    normalized = {"impala": "residual", "cnn": "all"}.get(at(data, "nn.vision.kind"))
-    return {"nn.vision.spectral_norm": normalized} if normalized else {}
-
-
-def _noisy(setting: Any, data: Any) -> Wanted:
-    epsilon = _options(setting, NoisySwitch).epsilon
-    if epsilon is None:
-        chosen: Any = _decaying_epsilon(at(data, "total_steps"))
-    else:
-        chosen = epsilon if isinstance(epsilon, float) else epsilon.model_dump(mode="json")
-    return {"nn.heads.noisy": True, "iqn.exploration.kind": "noisy", "iqn.exploration.epsilon": chosen}
-
-
-def _layer_norm(_: Any, data: Any) -> Wanted:
-    vector = at(data, "nn.vector")
-    has_layers = isinstance(vector, dict) and vector.get("kind") == "mlp" and vector.get("hidden_sizes", (1,))
-    return {"nn.heads.layer_norm": True, **({"nn.vector.layer_norm": True} if has_layers else {})}
-
-
-def _dueling(*_: Any) -> Wanted:
-    return {"nn.heads.dueling": True}
-
-
-def _prioritized(setting: Any, _: Any) -> Wanted:
-    options = _options(setting, PrioritizedSwitch).model_dump()
-    return {"replay.kind": "prioritized", **{f"replay.{key}": value for key, value in options.items()}}
-
-
-def _n_step(setting: Any, _: Any) -> Wanted:
-    return {"iqn.num_steps": 3 if setting is True else setting}
-
-
-def _vector_environments(setting: Any, data: Any) -> Wanted:
-    number = _count(at(data, "environment.num_envs"), NUM_ENVS) if setting is True else setting
-    return {"environment.num_envs": number, "iqn.update_interval": number, "iqn.batch_size": 4 * number}
-
-
-WANTED = {
-    "munchausen": _munchausen,
-    "impala": _impala,
-    "max_pool": _max_pool,
-    "spectral_norm": _spectral_norm,
-    "noisy": _noisy,
-    "layer_norm": _layer_norm,
-    "dueling": _dueling,
-    "prioritized": _prioritized,
-    "n_step": _n_step,
-    "vector_environments": _vector_environments,
-}
-"""Switch -> what it asks for, of its setting and the data so far; nothing where it cannot do anything."""
-
-OPTION_KEYS = {"size": "pool_size"}
-"""Options whose key elsewhere has another name."""
-
-
-def _recipe(data: Any) -> Wanted:
-    """What ``all`` asks for besides the switches; the target is copied as often in environment steps as published."""
-    interval, batch_size = _count(at(data, "iqn.update_interval"), 4), _count(at(data, "iqn.batch_size"), 32)
-    return {
-        "iqn.num_taus": 8,
-        "iqn.num_target_taus": 8,
-        "iqn.num_policy_taus": 8,
-        "iqn.discount": 0.997,
-        "iqn.max_grad_norm": 10.0,
-        "iqn.target_update.kind": "hard",
-        "iqn.target_update.interval": max(TARGET_STEPS // interval, 1),
-        "optimizer.kind": "adam",
-        "optimizer.learning_rate": 1e-4,
-        "optimizer.eps": 0.005 / batch_size,
-        "replay.capacity": 2**20,
-        "replay.warmup_steps": 200_000,
-    }
-
-
-def _decaying_epsilon(total_steps: Any) -> Any:
-    """Epsilon beside the noise: exponentially from 1 towards 0.01, and 0 from half of the run on.
-
-    The published run has 50 million steps and a time constant of 2 million, a 25th of them.
-    """
-    constant = _count(total_steps, 0) / 25
-    if constant < 4:
-        return 0.0
-    knots = [
-        [round(times * constant), round(0.01 + 0.99 * math.exp(-times), 4)] for times in (0, 0.5, 1, 1.5, 2, 3, 4, 6)
-    ]
-    half = round(12.5 * constant)
-    return {"kind": "linear", "knots": [*knots, [half - 1, 0.01], [half, 0.0]]}
-
-
-# --- what the data says -------------------------------------------------------------------------------------------
-
-
-def _options(setting: Any, block: type[Any]) -> Any:
-    return block() if setting is True else setting
-
-
-def _count(value: Any, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
-
-
-def _is_minatar(data: Any) -> bool:
-    return str(at(data, "environment.id")).startswith("MinAtar/")
-
-
-def _has_only_a_vector(data: Any) -> bool:
-    return at(data, "nn.vision") is None and at(data, "nn.vector.kind") not in (None, "none")
 
 
 def _cannot(name: str, data: Any) -> str:
