@@ -159,6 +159,20 @@ def test_what_is_read_is_nobody_elses():
     assert torch.equal(storage[2:4]["next", "pixels"], batch[2:4]["next", "pixels"])
 
 
+def test_memory_is_used_again_once_nobody_holds_a_part_of_it():
+    storage, batch = FrameStorage(10, num_frames=4), rollout(1, 10)[0]
+    storage.set(range(10), batch)
+    read = storage.get(torch.arange(7))
+    part, place = read["next", "pixels"][3:, 2], read["pixels"].data_ptr()
+    del read
+    again = storage.get(torch.arange(7))
+    assert again["pixels"].data_ptr() != place
+    assert torch.equal(part, batch[3:7]["next", "pixels"][:, 2])
+    del part
+    assert storage.get(torch.arange(7))["pixels"].data_ptr() == place
+    assert torch.equal(again["pixels"], batch[:7]["pixels"])
+
+
 def test_single_transitions_and_equal_positions_are_written_as_in_torchrl():
     storage, batch = FrameStorage(5, num_frames=2), rollout(1, 8, num_frames=2)[0]
     for t in range(5):

@@ -30,6 +30,7 @@ OPTIONS = "weight_exponent: alpha, alpha: 0.2, test_fraction: 0.2, cut_at_explor
 RAINBOW = {
     "kind: uniform": f"kind: prioritized, {OPTIONS}",
     "heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [11], noisy: true}",
+    "epsilon: {kind: linear, knots: [[0, 1.0], [100, 0.1]]}": "epsilon: 1.0",
 }
 RATIO = {"update_interval: 2": "double: true", "warmup_steps: 30": "warmup_steps: 30, ratio: 3.7"}
 WHOLE = {"capacity: 90": "capacity: 90, share_frames: false"}
@@ -60,6 +61,8 @@ def test_n_steps_and_n_steps_are_two_n_steps_with_shared_frames(write_config, tm
     tensors = load_file(next(iter(sorted((run_dir / "replay").glob("*")))))
     assert tensors["pixels"].dtype == torch.int32
     assert len(tensors["frames"]) < len(tensors["pixels"]) * 3  # a third of it would be six
+    full = (tensors["steps_to_next_obs"] == 3).float().mean()  # of a third of the actions that are greedy, or all
+    assert full < 0.3 if config.replay.cut_at_exploration else full > 0.4
     assert {path.name for path in run_dir.iterdir()} >= {"replay", "checkpoints"}
 
 

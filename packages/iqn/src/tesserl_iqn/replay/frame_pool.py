@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class FramePool:
         self._number_of: dict[int, int] = {}  # by hash
         self._free: list[int] = []
         self._num_used = 0  # slots that have ever been written to
+        self._spare: list[NDArray[np.uint8]] = []  # memory of batches that are gone
 
     @property
     def num_stored(self) -> int:
@@ -108,13 +110,30 @@ class FramePool:
 
     def gather(self, numbers: Tensor, pin_memory: bool = False) -> Tensor:
         """Frames ``[n, *shape]`` in new memory."""
-        out = torch.empty((len(numbers), self.shape.numel()), dtype=torch.uint8, pin_memory=pin_memory)
+        out = self._empty(len(numbers), pin_memory)
         if len(self._blocks) == 1:
             torch.index_select(self._blocks[0], 0, numbers, out=out)
         else:
             for block, where in self._by_block(numbers):
                 out[where] = block[numbers[where] % self._block_size]
         return out.view(-1, *self.shape)
+
+    def _empty(self, num_frames: int, pin_memory: bool) -> Tensor:
+        """Memory for frames, ``[num_frames, size]``, that nobody else holds.
+
+        That of former batches is used again: getting fresh pages from the system costs as much as filling them.
+        """
+        size = num_frames * self.shape.numel()
+        if pin_memory:  # torch does the same with pinned memory
+            return torch.empty((num_frames, self.shape.numel()), dtype=torch.uint8, pin_memory=True)
+        fitting = [i for i, memory in enumerate(self._spare) if len(memory) == size]
+        memory = self._spare.pop(fitting[-1]) if fitting else np.empty(size, np.uint8)
+        held = memory[:]  # the tensor and its views hold this view, whose end is theirs
+        weakref.finalize(held, self._give_back, memory).atexit = False
+        return torch.from_numpy(held).view(num_frames, self.shape.numel())
+
+    def _give_back(self, memory: NDArray[np.uint8]) -> None:
+        self._spare = [*self._spare[-3:], memory]
 
     def _by_block(self, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Blocks, and which of the numbers lie in each."""
