@@ -175,7 +175,7 @@ def test_minari_must_be_installed(monkeypatch, tmp_path):
 @pytest.mark.filterwarnings("ignore:.*is set to None:UserWarning")  # of who made the dataset, minari 0.5.4
 @pytest.mark.filterwarnings("ignore:.*eval_env.*:UserWarning")
 def test_pairs_are_made_of_a_minari_dataset(monkeypatch, tmp_path):
-    minari = pytest.importorskip("minari", reason="Minari needs Python 3.11")
+    minari = pytest.importorskip("minari", reason="Minari is not installed; it needs Python 3.11")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     environment = gym.make("CartPole-v1")
     random = np.random.default_rng(0)
