@@ -67,12 +67,13 @@ def anonymous_memory() -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
-def filled(storage: LazyTensorStorage) -> LazyTensorStorage:
-    """A storage full of random frames, as many vector steps after one another as it holds."""
+def filled(storage: LazyTensorStorage, *keys: object) -> LazyTensorStorage:
+    """A storage full of random frames, as many vector steps after one another as it holds; of some keys, or of all."""
     generator, steps = torch.Generator().manual_seed(0), STACK + NUM_STEPS
     frames = torch.randint(256, (steps, ENVS, *SIZE), dtype=torch.uint8, generator=generator)
     for start in range(0, PIXELS, ENVS):
-        storage.set(torch.arange(start, start + ENVS), pixels(frames, 0))
+        transitions = pixels(frames, 0)
+        storage.set(torch.arange(start, start + ENVS), transitions.select(*keys) if keys else transitions)
         frames = torch.cat([frames[1:], torch.randint(256, frames[:1].shape, dtype=torch.uint8, generator=generator)])
     return storage
 
@@ -86,6 +87,7 @@ def frame_part(seconds: float, rounds: int) -> tuple[list[Comparison], dict[str,
     print(
         f"\n{each:.0f} bytes per transition, {2**20 * each / 2**30:.2f} GiB for 2^20 (RssAnon of {PIXELS} transitions)"
     )
+    stacks = filled(FrameStorage(PIXELS, num_frames=STACK), "pixels", ("next", "pixels"), "action")
     ordinary = filled(LazyTensorStorage(PIXELS))
     indices = cycle(torch.randint(PIXELS, (64, BATCH)))
     flat = torch.randint(256, (PIXELS, SIZE[0] * SIZE[1]), dtype=torch.uint8)
@@ -96,11 +98,17 @@ def frame_part(seconds: float, rounds: int) -> tuple[list[Comparison], dict[str,
         (
             "256 x 2 stacks, by index_select",
             lambda: flat.index_select(0, next(gathers)),
-            lambda: ours.get(next(indices)),
+            lambda: stacks.get(next(indices)),
             Bar("cost", 1.3),
         ),
         (
-            "256 x 2 stacks, by LazyTensorStorage",
+            "256 whole transitions, by index_select",
+            lambda: flat.index_select(0, next(gathers)),
+            lambda: ours.get(next(indices)),
+            Bar("cost"),
+        ),
+        (
+            "256 whole transitions, by LazyTensorStorage",
             lambda: ordinary.get(next(indices)),
             lambda: ours.get(next(indices)),
             Bar("cost"),
