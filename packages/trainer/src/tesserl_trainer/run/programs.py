@@ -76,7 +76,7 @@ class QuantileProgram(nn.Module):
             ``[B, (N,) A]``, and the best ``action`` ``[B, (N)]``.
         """
         features = self.network.features(*_given(pixels, observation))
-        quantile_values = self.network.quantiles(features, taus if self.taus is None else self.taus)  # type: ignore[arg-type]
+        quantile_values = self.network.quantiles(features, taus if self.taus is None else self.taus)
         action_value = quantile_values.mean(dim=1)
         outputs = {"action_value": action_value, "action": action_value.argmax(dim=-1)}
         return {"quantile_values": quantile_values, **outputs} if self.taus is None else outputs
