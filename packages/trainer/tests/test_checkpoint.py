@@ -135,6 +135,17 @@ def test_the_newest_and_the_best_stay(tmp_path):
     assert checkpoints.best().name == "step_000000002"
 
 
+def test_a_best_checkpoint_that_is_not_kept_is_none(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=False)
+    assert checkpoints.best() is None
+    checkpoints.save(1, {})
+    checkpoints.mark_best({"checkpoint": "step_000000001", "return_mean": 1.0})
+    assert checkpoints.best() == checkpoints.latest()
+    checkpoints.save(2, {})
+    checkpoints.prune()
+    assert checkpoints.best() is None
+
+
 def test_rewinding_removes_what_is_newer(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep_last=9)
     for step in (1, 2, 3):

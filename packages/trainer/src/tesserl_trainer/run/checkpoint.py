@@ -127,8 +127,9 @@ class Checkpoints:
         return self._named("latest.json")
 
     def best(self) -> Path | None:
-        """The checkpoint that ``best.json`` names, or ``None``."""
-        return self._named("best.json")
+        """The checkpoint that ``best.json`` names; ``None`` where nothing was evaluated, or it was not kept."""
+        best = self._named("best.json")
+        return best if best is not None and best.is_dir() else None
 
     def _named(self, name: str) -> Path | None:
         pointer = self.directory / name
