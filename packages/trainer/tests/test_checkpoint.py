@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tensordict import TensorDict
 
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_checkpoint, load_networks
 from tesserl_trainer.run.segments import Segments
@@ -189,11 +188,9 @@ def test_all_generators_continue_where_they_were():
     assert draw() == expected
 
 
-def transitions(start: int, stop: int) -> TensorDict:
+def transitions(start: int, stop: int) -> dict[str, torch.Tensor]:
     number = torch.arange(start, stop)
-    return TensorDict(
-        {"observation": number, "next": TensorDict({"reward": number * 2.0}, [len(number)])}, [len(number)]
-    )
+    return {"observation": number, "next/reward": number * 2.0}
 
 
 def test_full_segments_are_written_once_and_the_open_one_under_its_own_name(tmp_path):
@@ -211,9 +208,10 @@ def test_full_segments_are_written_once_and_the_open_one_under_its_own_name(tmp_
     assert calls == [(0, 10), (10, 13), (10, 20), (20, 24)]
     entries = segments.write(read, 24, 47)
     assert [(e["start"], e["stop"]) for e in entries] == [(24, 30), (30, 40), (40, 47)]
-    again = Segments(tmp_path, size=10).read(entries)
-    assert torch.cat([rows["observation"] for _, rows in again]).tolist() == list(range(24, 47))
-    assert torch.cat([rows["next", "reward"] for _, rows in again]).tolist() == [2.0 * i for i in range(24, 47)]
+    again = list(Segments(tmp_path, size=10).read(entries))
+    assert [(start, stop) for start, stop, _ in again] == [(24, 30), (30, 40), (40, 47)]
+    assert torch.cat([rows["observation"] for *_, rows in again]).tolist() == list(range(24, 47))
+    assert torch.cat([rows["next/reward"] for *_, rows in again]).tolist() == [2.0 * i for i in range(24, 47)]
 
 
 def test_damaged_and_missing_segments_are_found(tmp_path):
