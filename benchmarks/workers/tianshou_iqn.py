@@ -90,7 +90,7 @@ def build(settings: dict) -> OffPolicyTrainer:
     params = OffPolicyTrainerParams(
         training_collector=collector,
         collection_step_num_env_steps=num_envs,
-        update_step_num_gradient_steps_per_sample=1 / 4,
+        update_step_num_gradient_steps_per_sample=1 / settings["update_interval"],
         batch_size=settings["batch_size"],
         max_epochs=10**9,
         training_fn=lambda _, step: policy.set_eps_training(first + (last - first) * min(step / decay, 1.0)),
