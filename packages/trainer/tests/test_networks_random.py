@@ -29,7 +29,7 @@ ACTIONS = [
 ]
 
 
-RARE = {"freeze", "learning_rate_factors", "preset", "vision_features", "pooling", "layer_norm"}
+RARE = {"freeze", "learning_rate_factors", "preset", "vision_features", "pooling", "pool_size", "layer_norm"}
 OFTEN = {NNConfig: 0.9, LearningRateFactors: 0.2}  # a key is drawn this often; 0.3 elsewhere, 0.03 where it is rare
 FLOATS = {"dropout": [0.0, 0.1, 0.5], "feedforward_ratio": [1.0, 1.5, 2.0]}
 
