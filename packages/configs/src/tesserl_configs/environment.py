@@ -16,6 +16,9 @@ from pydantic import (
 from tesserl_configs.atari import AtariConfig
 from tesserl_configs.base import Block, Count, NonNegativeInt, Positive, Real
 
+ALE = "ALE/"
+"""How the ids of the Arcade Learning Environment begin."""
+
 
 class TimeLimit(Block):
     """Truncates episodes."""
@@ -104,15 +107,21 @@ class EnvironmentConfig(Block):
 
     id: str = Field(min_length=1, description="Gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1.")
     num_envs: Count = Field(default=8, description="Environments that are stepped together, >= 1.")
-    vectorization: Literal["sync", "async", "vector_entry_point", "atari"] = Field(
+    vectorization: Literal["sync", "async", "vector_entry_point", "atari", "envpool"] = Field(
         default="sync",
         description=(
             "sync: all in this process, fastest for cheap tasks; async: one process each; "
-            "vector_entry_point: the task's own vectorised form; atari: ale_py's, for ids ALE/...-v5."
+            "vector_entry_point: the task's own vectorised form; atari: ale_py's, for ids ALE/...-v5; "
+            "envpool: threads in C++ (Weng et al. 2022, arXiv:2206.10558), for ids ALE/...-v5 and its own."
         ),
     )
-    atari: AtariConfig = Field(default_factory=AtariConfig, description="Options of vectorization atari; for no other.")
-    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Arguments of gymnasium.make.")
+    atari: AtariConfig = Field(
+        default_factory=AtariConfig,
+        description="Options of vectorization atari, and of envpool for ids ALE/...-v5; for no other.",
+    )
+    kwargs: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Arguments of gymnasium.make; with vectorization envpool those of its task."
+    )
     wrappers: tuple[Wrapper, ...] = Field(default=(), description="Wrappers, the innermost first.")
     channels: Literal["auto", "first", "last"] = Field(
         default="auto", description="Channel axis of image observations; auto: the shorter of the two outer axes."
@@ -121,15 +130,22 @@ class EnvironmentConfig(Block):
         default=60.0, description="Seconds to wait for one step of an async worker before the run fails, > 0."
     )
 
+    @property
+    def has_atari(self) -> bool:
+        """Whether the games are those of ALE with the options of ``atari``."""
+        return self.vectorization == "atari" or (self.vectorization == "envpool" and self.id.startswith(ALE))
+
     @field_validator("atari", mode="before")
     @classmethod
     def _belongs_to_atari(cls, block: Any, info: ValidationInfo) -> Any:
-        vectorization = info.data.get("vectorization", "atari")
-        if vectorization != "atari":
-            raise ValueError(f"belongs to vectorization atari, got {vectorization}; remove the block")
+        vectorization, environment_id = info.data.get("vectorization", "atari"), info.data.get("id", ALE)
+        if vectorization not in ("atari", "envpool"):
+            raise ValueError(f"belongs to vectorization atari or envpool, got {vectorization}; remove the block")
+        if vectorization == "envpool" and not environment_id.startswith(ALE):
+            raise ValueError(f"is for games of ALE, got {environment_id}; write its options in environment.kwargs")
         return block
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unused = () if self.vectorization == "atari" else ("atari",)
+        unused = () if self.has_atari else ("atari",)
         return {key: value for key, value in serialize(self).items() if key not in unused}

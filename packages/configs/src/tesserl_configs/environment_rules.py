@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from tesserl_configs.environment import ALE
 from tesserl_configs.errors import Problem
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ OF_IMAGES = {
     "resize": "changes images",
 }
 """What wrappers do that need an image."""
+
+NOT_IN_ENVPOOL = {"maxpool": True, "life_loss_info": False, "continuous": False, "continuous_action_threshold": 0.5}
+"""Options of ale_py that envpool does not have, and what it does."""
+
+SET_BY_THE_TRAINER = {"num_envs", "batch_size", "env_type", "seed", "env_seed", "gym_reset_return_info"}
+"""Arguments of ``envpool.make`` that are no options of a task."""
 
 
 def images_are_seen(config: RunConfig) -> Iterator[Problem]:
@@ -83,8 +90,8 @@ def clipped_rewards_have_a_range(config: RunConfig) -> Iterator[Problem]:
 def wrappers_wrap_single_environments(config: RunConfig) -> Iterator[Problem]:
     """A task's own vectorised form is not made of environments that could be wrapped."""
     vectorization = config.environment.vectorization
-    if vectorization in ("vector_entry_point", "atari") and config.environment.wrappers:
-        remedy = "use environment.atari" if vectorization == "atari" else "remove them"
+    if vectorization in ("vector_entry_point", "atari", "envpool") and config.environment.wrappers:
+        remedy = "use environment.atari" if config.environment.has_atari else "remove them"
         yield Problem(
             "environment.wrappers",
             f"wrap single environments, vectorization {vectorization} has none; {remedy} or choose vectorization sync",
@@ -92,24 +99,47 @@ def wrappers_wrap_single_environments(config: RunConfig) -> Iterator[Problem]:
 
 
 def atari_is_configured_in_its_block(config: RunConfig) -> Iterator[Problem]:
-    """ale_py's vector environment plays games of ALE; its options stand in a block of their own."""
+    """Vectorised games of ALE show a screen; their options stand in a block of their own."""
     environment = config.environment
-    if environment.vectorization != "atari":
+    if not environment.has_atari:
         return
-    if not environment.id.startswith("ALE/"):
+    vectorization = f"vectorization {environment.vectorization}"
+    if not environment.id.startswith(ALE):
         yield Problem(
             "environment.id",
-            f'vectorization atari plays games of ALE, such as ALE/Pong-v5, got "{environment.id}"; '
-            "choose vectorization sync",
+            f'{vectorization} plays games of ALE, such as ALE/Pong-v5, got "{environment.id}"; choose vectorization sync',
         )
     if config.nn.vision.kind == "none" or config.nn.vector.kind != "none":
         yield Problem(
             "nn",
-            "vectorization atari shows a screen and nothing else; "
-            "choose an encoder for nn.vision and none for nn.vector",
+            f"{vectorization} shows a screen and nothing else; choose an encoder for nn.vision and none for nn.vector",
         )
     if environment.kwargs:
-        yield Problem("environment.kwargs", "vectorization atari has its options in environment.atari; remove them")
+        yield Problem("environment.kwargs", f"{vectorization} has its options in environment.atari; remove them")
+
+
+def envpool_has_the_options(config: RunConfig) -> Iterator[Problem]:
+    """What envpool cannot do is not asked of it, and what the trainer tells it is not told twice."""
+    environment = config.environment
+    if environment.vectorization != "envpool":
+        return
+    for key in sorted(environment.kwargs.keys() & SET_BY_THE_TRAINER):
+        yield Problem(f"environment.kwargs.{key}", "is what the trainer tells envpool; remove it")
+    if environment.has_atari:
+        for key, only in NOT_IN_ENVPOOL.items():
+            got = getattr(environment.atari, key)
+            if got != only:
+                expected, found = (str(value).lower() for value in (only, got))
+                yield Problem(
+                    f"environment.atari.{key}",
+                    f"vectorization envpool has no such option, expected {expected}, got {found}; "
+                    "choose vectorization atari",
+                )
+        if environment.atari.noop_max == 0:
+            yield Problem(
+                "environment.atari.noop_max",
+                "vectorization envpool needs a value >= 1, got 0; choose vectorization atari",
+            )
 
 
 def check_starts(config: RunConfig, path: str, kind: str) -> Iterator[Problem]:
@@ -121,10 +151,10 @@ def check_starts(config: RunConfig, path: str, kind: str) -> Iterator[Problem]:
         kind: its kind.
     """
     vectorization = config.environment.vectorization
-    if vectorization == "vector_entry_point":
+    if vectorization in ("vector_entry_point", "envpool"):
         yield Problem(
             "environment.vectorization",
-            f"{path} gives each environment its start, those of vector_entry_point are reset together; choose sync",
+            f"{path} gives each environment its start, those of {vectorization} are reset together; choose sync",
         )
     elif vectorization == "atari" and kind != "seed":
         yield Problem(
@@ -140,4 +170,5 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     clipped_rewards_have_a_range,
     wrappers_wrap_single_environments,
     atari_is_configured_in_its_block,
+    envpool_has_the_options,
 )

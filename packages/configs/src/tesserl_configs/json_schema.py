@@ -20,7 +20,8 @@ def json_schema() -> dict[str, Any]:
     for block, key in (("", "replay"), ("IQNConfig", "exploration"), ("NNConfig", "vision")):
         _may_leave_its_kind_to_btr(schema, (schema["$defs"][block] if block else schema)["properties"][key])
     environment = schema["$defs"]["EnvironmentConfig"]
-    others = [kind for kind in environment["properties"]["vectorization"]["enum"] if kind != "atari"]
+    kinds = environment["properties"]["vectorization"]["enum"]
+    others = [kind for kind in kinds if kind not in ("atari", "envpool")]
     environment["allOf"] = [_refused(environment, "vectorization", kind, ["atari"]) for kind in others]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Tesserl run"}
 
