@@ -1,7 +1,13 @@
-"""IQN on MinAtar Breakout beside sb3-contrib's QR-DQN and Tianshou's IQN: returns and seconds after as many steps.
+r"""IQN on MinAtar Breakout beside sb3-contrib's QR-DQN and Tianshou's IQN: returns and seconds after as many steps.
 
-Networks, batches, exploration and learning rate are the same (settings/iqn_peers.yaml says what is not). Each run is
-measured by its best weights on 100 greedy episodes of unused seeds; runs that have been made are read, not made again.
+Networks, batches, updates, exploration and learning rate are the same; settings/iqn_peers.yaml says what is not. Ours
+are runs of the ablation:
+
+tesserl sweep configs/sweeps/minatar_ablation.yaml --name minatar-ablation-100k \
+    --task breakout --set total_steps=100_000 --set evaluation.interval=10_000
+
+Each run is measured by its best weights on 100 greedy episodes of unused seeds, its seconds are those of training,
+without evaluations. Peers' runs that have been made are read, not made again.
 """
 
 import argparse
@@ -14,29 +20,23 @@ import numpy as np
 import yaml
 
 from common.harness import RESULTS, Worker
-from common.learning import read_run
-from learning import train
+from tesserl_trainer.analysis.record import read_metrics, series
 
 ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "configs/iqn/btr_minatar.yaml"
-OURS = {
-    "IQN": "btr={}",
-    "IQN with n_step": "btr={n_step: 3}",
-    "Beyond The Rainbow": "btr={all: true, impala: {width: 1}}",
-}
+OURS = {"IQN": "iqn", "IQN with n_step": "n_step", "Beyond The Rainbow": "all"}  # variants of the sweep
 PEERS = {
     "QR-DQN, sb3-contrib": ("sb3_qrdqn.py", "qrdqn_minatar"),
     "IQN with n_step, Tianshou": ("tianshou_iqn.py", "tianshou_minatar"),
 }
-Answer = dict[str, Any]  # best, last: mean returns; wall, cpu: seconds
+Answer = dict[str, Any]  # best, last: mean returns; wall: seconds
 
 
-def ours(name: str, seed: int, steps: int, runs: Path) -> Answer:
-    """A run of ``tesserl train``, evaluations included in its seconds."""
-    run_dir = runs / f"{name.lower().replace(' ', '-')}-seed-{seed}"
-    train(CONFIG, run_dir, seed, [OURS[name], f"total_steps={steps}", "evaluation.interval=10_000"])
-    run = read_run(run_dir, seed)
-    return {"best": run.best, "last": run.last, "wall": run.wall, "cpu": run.cpu}
+def ours(run_dir: Path) -> Answer:
+    """What a run of the sweep left."""
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    steps, rates = series(read_metrics(run_dir / "metrics.csv"), "time/steps_per_second")
+    wall = sum(np.diff([0, *steps]) / rates)
+    return {"best": evaluation["return_mean"], "last": evaluation["last_return_mean"], "wall": wall}
 
 
 def peer(name: str, seed: int, steps: int, runs: Path, python: str) -> Answer:
@@ -51,33 +51,36 @@ def peer(name: str, seed: int, steps: int, runs: Path, python: str) -> Answer:
         record.write_text(json.dumps(answer))
     answer = json.loads(record.read_text())
     best, last = float(np.mean(answer["returns"])), float(np.mean(answer["last_returns"]))
-    return {"best": best, "last": last, "wall": answer["wall"], "cpu": answer["cpu"]}
+    return {"best": best, "last": last, "wall": answer["wall"]}
 
 
 def row(name: str, answers: list[Answer]) -> str:
     best, last = (", ".join(f"{answer[key]:.1f}" for answer in answers) for key in ("best", "last"))
-    wall, cpu = (np.median([answer[key] for answer in answers]) for key in ("wall", "cpu"))
-    return f"| {name} | {best} | {last} | {wall:.0f} s wall, {cpu:.0f} s CPU |"
+    return f"| {name} | {best} | {last} | {np.median([answer['wall'] for answer in answers]):.0f} s |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--runs", type=Path, default=Path("runs/minatar_peers"), help="where the runs go")
+    parser.add_argument(
+        "--sweep", type=Path, default=Path("runs/minatar-ablation-100k/breakout"), help="where ours are"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/minatar_peers"), help="where the peers' runs go")
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers installed")
-    parser.add_argument("--quick", action="store_true", help="one seed, few steps: does everything run?")
+    parser.add_argument("--quick", action="store_true", help="peers only, one seed, few steps: does everything run?")
     options = parser.parse_args()
     if options.quick:
         options.seeds, options.steps, options.runs = options.seeds[:1], 12_000, options.runs / "quick"
-    results: dict[str, list[Answer]] = {name: [] for name in (*OURS, *PEERS)}
+    results: dict[str, list[Answer]] = {name: [] for name in PEERS}
     rows = ["| | best weights, by seed | last weights | median time |", "|---|---|---|---|"]
     for seed in options.seeds:
-        for name in OURS:
-            results[name].append(ours(name, seed, options.steps, options.runs))
         for name in PEERS:
             results[name].append(peer(name, seed, options.steps, options.runs, options.peers_python))
         print(f"seed {seed}:", ", ".join(f"{name} {answers[-1]['best']:.1f}" for name, answers in results.items()))
+    if not options.quick:
+        found = {name: [ours(options.sweep / OURS[name] / f"seed-{seed}") for seed in options.seeds] for name in OURS}
+        results = found | results
     rows += [row(name, answers) for name, answers in results.items()]
     print("\n".join(rows))
     if not options.quick:
