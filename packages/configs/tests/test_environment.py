@@ -45,8 +45,27 @@ def test_the_options_of_atari_are_printed_where_they_are_used(write):
 
 def test_the_options_of_atari_belong_to_its_vectorization(errors_in):
     text = CARS.replace("  wrappers:", "  atari: {frameskip: 2}\n  wrappers:")
-    assert errors_in(text) == ["x.yaml:5: environment.atari: belongs to vectorization atari, got async; "
+    assert errors_in(text) == ["x.yaml:5: environment.atari: belongs to vectorization atari or envpool, got async; "
                                "remove the block"]  # fmt: skip
+
+
+def test_envpool_has_the_options_of_atari_for_games_of_ale(write, errors_in):
+    text = PONG.replace("vectorization: atari", "vectorization: envpool, atari: {stack_num: 2}")
+    config = load_config(write(text))
+    assert config.environment.has_atari
+    assert yaml.safe_load(dump_config(config))["environment"]["atari"]["stack_num"] == 2
+    assert load_config(write(dump_config(config), "again.yaml")) == config
+    [message] = errors_in(text.replace("ALE/Pong-v5", "Ant-v5"))
+    assert message == ("x.yaml:2: environment.atari: is for games of ALE, got Ant-v5; "
+                       "write its options in environment.kwargs")  # fmt: skip
+
+
+def test_other_tasks_of_envpool_have_arguments(write):
+    text = PONG.replace("ALE/Pong-v5", "Ant-v5").replace("atari}", "envpool, kwargs: {num_threads: 3}}")
+    config = load_config(write(text.replace("{vision: {kind: cnn}}", "{vector: {kind: mlp}}")))
+    assert not config.environment.has_atari
+    assert "atari" not in yaml.safe_load(dump_config(config))["environment"]
+    assert load_config(write(dump_config(config), "again.yaml")) == config
 
 
 def test_wrappers_of_images_survive_the_round_trip(write):

@@ -5,6 +5,7 @@ import pytest
 CNN = "nn.vision={kind: cnn}"
 SCREEN = "nn={vision: {kind: cnn}}"
 ATARI, PONG = "environment.vectorization=atari", "environment.id=ALE/Pong-v5"
+ENVPOOL = "environment.vectorization=envpool"
 
 BROKEN = {
     "stacked_frames_are_seen": (
@@ -116,6 +117,35 @@ BROKEN = {
         "--set environment.kwargs.frameskip: environment.kwargs: vectorization atari has its options in "
         "environment.atari; remove them",
     ),
+    "a screen of envpool": (
+        [ENVPOOL, PONG],
+        "x.yaml:3: nn: vectorization envpool shows a screen and nothing else; choose an encoder for nn.vision and none "
+        "for nn.vector",
+    ),
+    "envpool_has_the_options": (
+        [ENVPOOL, PONG, SCREEN, "environment.atari={life_loss_info: true}"],
+        "--set environment.atari: environment.atari.life_loss_info: vectorization envpool has no such option, expected "
+        "false, got true; choose vectorization atari",
+    ),
+    "envpool without its maximum": (
+        [ENVPOOL, PONG, SCREEN, "environment.atari={maxpool: false}"],
+        "--set environment.atari: environment.atari.maxpool: vectorization envpool has no such option, expected true, "
+        "got false; choose vectorization atari",
+    ),
+    "no idle frames in envpool": (
+        [ENVPOOL, PONG, SCREEN, "environment.atari={noop_max: 0}"],
+        "--set environment.atari: environment.atari.noop_max: vectorization envpool needs a value >= 1, got 0; choose "
+        "vectorization atari",
+    ),
+    "what envpool is told": (
+        [ENVPOOL, "environment.kwargs={seed: 3, num_threads: 2}"],
+        "--set environment.kwargs: environment.kwargs.seed: is what the trainer tells envpool; remove it",
+    ),
+    "wrappers around envpool": (
+        [ENVPOOL, "environment.wrappers=[{kind: reward_scale, scale: 0.1}]"],
+        "--set environment.wrappers: environment.wrappers: wrap single environments, vectorization envpool has none; "
+        "remove them or choose vectorization sync",
+    ),
     "clipped_rewards_have_a_range": (
         ["environment.wrappers=[{kind: reward_clip, low: 1, high: 1}]"],
         "--set environment.wrappers: environment.wrappers.0.low: expected less than high = 1, got 1",
@@ -198,6 +228,8 @@ def test_a_batch_larger_than_the_buffer_is_named_beside_the_warm_up(errors_of):
         ["environment.wrappers=[{kind: reward_clip, low: 0, high: 1}]"],
         ["environment.vectorization=vector_entry_point"],
         [ATARI, PONG, SCREEN, "environment.atari.frameskip=2", "environment.atari.repeat_action_probability=0.25"],
+        [ENVPOOL, PONG, SCREEN, "environment.atari={frameskip: 2, noop_max: 1, episodic_life: true}"],
+        [ENVPOOL, "environment.kwargs.num_threads=2"],
         [CNN, "environment.wrappers=[{kind: telemetry}, {kind: grayscale}, {kind: frame_stack, num_frames: 2}]"],
         [CNN, "environment.wrappers=[{kind: frame_skip, num_frames: 4, max_last_two: true}, {kind: crop, left: 1}]"],
         ["iqn.tau_sampling=antithetic", "iqn.num_taus=6"],
