@@ -22,8 +22,7 @@ MESSAGES = {  # override -> message after the place
     "algorithm=dqn": 'algorithm: expected one of iqn, ppo, grpo, dpo, cpl, got "dqn"; did you mean iqn?',
     "ppo={num_step: 5}": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
     "ppo.clip_epsilon=7": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
-    "environment.atari={}": "environment.atari: belongs to vectorization atari or envpool, got sync; "
-    "remove the block",
+    "environment.atari={}": "environment.atari: belongs to vectorization atari or envpool, got sync; remove the block",
     "num_epochs=4": "num_epochs: unknown key; legal here: name, seed, total_steps, environment, nn, "
     "initial_weights, algorithm, iqn, btr, optimizer, replay, evaluation, checkpoint, logging, device, channels_last, "
     "num_threads",

@@ -107,7 +107,8 @@ def atari_is_configured_in_its_block(config: RunConfig) -> Iterator[Problem]:
     if not environment.id.startswith(ALE):
         yield Problem(
             "environment.id",
-            f'{vectorization} plays games of ALE, such as ALE/Pong-v5, got "{environment.id}"; choose vectorization sync',
+            f'{vectorization} plays games of ALE, such as ALE/Pong-v5, got "{environment.id}"; '
+            "choose vectorization sync",
         )
     if config.nn.vision.kind == "none" or config.nn.vector.kind != "none":
         yield Problem(

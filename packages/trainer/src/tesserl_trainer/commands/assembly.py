@@ -275,7 +275,7 @@ def build_journal(
 
 def frames_per_step(environment: EnvironmentConfig) -> int:
     """Frames of the task for each action, where frame skip makes them more than one."""
-    if environment.vectorization == "atari":
+    if environment.has_atari:
         return environment.atari.frameskip
     return math.prod(wrapper.num_frames for wrapper in environment.wrappers if wrapper.kind == "frame_skip")
 

@@ -161,12 +161,15 @@ def _drawing(config: RunConfig) -> RunConfig:
         ConfigError: it does not.
     """
     task = config.environment
-    register(task.id)
-    point: Any = gym.spec(task.id).entry_point
-    modes = getattr(load_env_creator(point) if isinstance(point, str) else point, "metadata", {}).get("render_modes")
-    if task.vectorization == "atari" or (modes is not None and "rgb_array" not in modes):
-        what = "vectorization atari" if task.vectorization == "atari" else f"its render modes are {modes}"
-        raise ConfigError(f"environment.id: {task.id} draws no pictures ({what}); collect with --no-frames")
+    why = f"vectorization {task.vectorization}" if task.vectorization in ("atari", "envpool") else ""
+    if not why:
+        register(task.id)
+        point: Any = gym.spec(task.id).entry_point
+        point = load_env_creator(point) if isinstance(point, str) else point
+        modes = getattr(point, "metadata", {}).get("render_modes")
+        why = f"its render modes are {modes}" if modes is not None and "rgb_array" not in modes else ""
+    if why:
+        raise ConfigError(f"environment.id: {task.id} draws no pictures ({why}); collect with --no-frames")
     environment = task.model_copy(update={"kwargs": {**task.kwargs, "render_mode": "rgb_array"}})
     return config.model_copy(update={"environment": environment})
 

@@ -19,6 +19,7 @@ from tesserl_trainer.run.starts import RestoredStarts
 from tesserl_trainer.run.workers import WorkerEnvironments
 from tesserl_trainer.wiring import wrappers
 from tesserl_trainer.wiring.atari import AtariEnvironments
+from tesserl_trainer.wiring.envpool import EnvpoolEnvironments, atari_options, task_name
 
 Environments = VectorEnv[Any, Any, Any]
 Made = TypeVar("Made")
@@ -54,11 +55,13 @@ def make_environments(
 
     Returns:
         Environments in SAME_STEP mode (DISABLED for evaluation and for groups), or in their own mode where they are
-        natively vectorised by an entry point.
+        natively vectorised by an entry point or by envpool.
 
     Raises:
         ConfigError: the id is unknown, its package is missing, or it does not take the given arguments.
     """
+    if config.vectorization == "envpool":
+        return _made(config, lambda: _pools(config, num_envs, resets_itself=not (evaluation or groups)))
     register(config.id)
     spec = copy(_made(config, lambda: gym.spec(config.id)))
     # the two wrappers that only find mistakes of whoever steps an environment by hand cost 5 % of a CartPole step
@@ -92,6 +95,15 @@ def _wrapped(environment: gym.Env[Any, Any], config: Any, evaluation: bool) -> g
         if not (evaluation and wrapper.kind in REWARD_WRAPPERS):
             environment = wrappers.wrap(environment, wrapper, config.channels)
     return environment
+
+
+def _pools(config: Any, num_envs: int, *, resets_itself: bool) -> EnvpoolEnvironments:
+    """The environments of envpool; those that do not reset themselves play whole games."""
+    mode = AutoresetMode.NEXT_STEP if resets_itself else AutoresetMode.DISABLED
+    options = config.kwargs
+    if config.has_atari:
+        options = atari_options(config.atari if resets_itself else config.atari.model_copy(update=WHOLE_GAMES))
+    return EnvpoolEnvironments(task_name(config.id), num_envs, autoreset_mode=mode, **options)
 
 
 def _game(config: Any, spec: EnvSpec) -> str:
@@ -141,7 +153,8 @@ def worker_seeds(seed: int, environments: Environments) -> list[int] | int:
     """One independent seed for each environment of a run; a single one where only the task's own form takes it."""
     children = np.random.SeedSequence(seed).spawn(environments.num_envs)
     seeds = [int(child.generate_state(1)[0]) for child in children]
-    return seeds if isinstance(environments, AtariEnvironments) or hasattr(environments, "call") else seeds[0]
+    own = isinstance(environments, AtariEnvironments | EnvpoolEnvironments)
+    return seeds if own or hasattr(environments, "call") else seeds[0]
 
 
 def discrete_actions(space: spaces.Space[Any]) -> tuple[int, int | None]:

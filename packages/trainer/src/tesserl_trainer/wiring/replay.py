@@ -85,7 +85,7 @@ def stacked_frames(environment: Any) -> int:
     Args:
         environment: the block.
     """
-    if environment.vectorization == "atari":
+    if environment.has_atari:
         return int(environment.atari.stack_num)
     number = 1
     for wrapper in environment.wrappers:
