@@ -87,6 +87,10 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.config:command",
             "Validate, show, compare and import configurations.",
         ),
+        "observe": (
+            "tesserl_trainer.commands.observe:command",
+            "Draw and describe what the network will be fed.",
+        ),
         "topologies": (
             "tesserl_trainer.commands.topologies:command",
             "Print every network that can be built, with sizes and tokens.",

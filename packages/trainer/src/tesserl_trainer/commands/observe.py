@@ -1,0 +1,117 @@
+"""``tesserl observe``: what the network will be fed, to be looked at before anything is trained."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+from tensordict import TensorDictBase
+from torch import Tensor, uint8
+
+from tesserl_configs import RunConfig, load_config
+from tesserl_configs.replay import UniformReplay
+from tesserl_iqn import NStepWindow
+from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.run.episodes import UniformActions
+from tesserl_trainer.run.state import seed_generators
+from tesserl_trainer.wiring.environments import make_environments, worker_seeds
+from tesserl_trainer.wiring.networks import make_layout
+from tesserl_trainer.wiring.replay import build_replay, stacked_frames
+
+NUM_ENVS, PANELS = 4, 16
+"""Environments, and pictures in a row, at most: enough to look at."""
+
+
+def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[TensorDictBase, TensorDictBase]:
+    """Takes random actions, and what comes of them through the wrappers, n-step returns and replay of training.
+
+    Args:
+        config: the whole configuration. Algorithms without a replay are shown transitions of one step.
+        steps: of each environment, at least 1; of iqn, at least ``iqn.num_steps``.
+        samples: transitions to draw from the replay, at least 1.
+
+    Returns:
+        The transitions drawn, ``[samples]``, and all that there are, ``[M]``.
+
+    Raises:
+        ConfigError: the task cannot be made, or no network can read its observations.
+        ValueError: the actions have no uniform distribution, or the steps do not make a transition.
+    """
+    seed_generators(config.seed)
+    with closing(make_environments(config.environment, min(config.environment.num_envs, NUM_ENVS))) as environments:
+        layout = make_layout(config, environments.single_observation_space)
+        actions = UniformActions(environments.single_action_space, config.seed)
+        seeds = worker_seeds(config.seed, environments)
+        batch = Collector(environments, layout, actions.act, seeds=seeds).collect(steps)
+    iqn = config.algorithm == "iqn"
+    transitions = (NStepWindow(config.iqn.num_steps, config.iqn.discount) if iqn else NStepWindow(1, 1.0)).extend(batch)
+    if not len(transitions):
+        raise ValueError(f"steps: expected at least iqn.num_steps = {config.iqn.num_steps}, got {steps}; take more")
+    settings = config.replay if iqn else UniformReplay()
+    settings = settings.model_copy(update={"capacity": len(transitions), "test_fraction": 0.0})
+    config = config.model_copy(update={"replay": settings, "device": "cpu"})
+    with TemporaryDirectory() as directory:
+        replay = build_replay(config, Path(directory), layout)
+        replay.extend(transitions)
+        return next(replay.batches(1, samples)).clone(), transitions
+
+
+def draw(transitions: TensorDictBase, path: Path, *, num_frames: int) -> None:
+    """Draws transitions ``[samples]``, whose images stack ``num_frames``, as rows of where they start and lead."""
+    from matplotlib.figure import Figure  # takes as long to import as a game to start
+
+    width = len(list(islice(_panels(transitions[0], num_frames), PANELS)))
+    figure = Figure(figsize=(1.5 + 1.6 * max(width, 2), 2.8 * len(transitions) + 0.4), layout="constrained")
+    axes = figure.subplots(2 * len(transitions), width, squeeze=False)
+    for i, one in enumerate(transitions.unbind(0)):
+        steps, ends = int(one["steps_to_next_obs"]), [key for key in ("terminated", "truncated") if one["next", key]]
+        outcome = ", ".join([f"reward {float(one['next', 'reward']):.3g}", *ends])
+        labels = f"#{i}\naction {one['action'].tolist()}", f"{steps} step{'s' * (steps > 1)} on\n{outcome}"
+        for row, (part, label) in enumerate(zip((one, one["next"]), labels, strict=True), 2 * i):
+            axes[row, 0].set_ylabel(label, fontsize=8)
+            for axis, (title, image) in zip(axes[row], _panels(part, num_frames), strict=False):
+                axis.set_title(title, fontsize=8)
+                if image.ndim == 1:
+                    axis.bar(range(len(image)), image.tolist())
+                else:
+                    axis.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255 if image.dtype == uint8 else None)
+                    axis.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=100)
+
+
+def _panels(observation: TensorDictBase, num_frames: int) -> Iterator[tuple[str, Tensor]]:
+    """Titles with images ``[H, W]`` or ``[H, W, 3]``, then with the vector ``[F]``."""
+    pixels: Tensor
+    for pixels in [observation["pixels"]] if "pixels" in observation else []:
+        for number, frame in enumerate(pixels.reshape(num_frames, -1, *pixels.shape[1:]), 1):
+            images = [frame.movedim(0, -1)] if len(frame) == 3 else list(frame)
+            for channel, image in enumerate(images):
+                yield f"frame {number}" if len(images) == 1 else f"frame {number}, channel {channel}", image
+    if "observation" in observation:
+        yield "observation", observation["observation"]
+
+
+def table(transitions: TensorDictBase) -> str:
+    """One line for each key: type, shape, and the smallest, mean and largest number."""
+    rows = [("key", "dtype", "shape", "minimum", "mean", "maximum")]
+    for key, value in sorted(transitions.flatten_keys(".").items()):
+        numbers = (f"{float(number):.4g}" for number in (value.min(), value.double().mean(), value.max()))
+        rows.append((key, str(value.dtype)[6:], " x ".join(map(str, value.shape[1:])) or "-", *numbers))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+@click.command(name="observe", help="Draw and describe what the network will be fed, by random actions.")
+@click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The picture, a PNG.")
+@click.option("--steps", default=64, show_default=True, type=click.IntRange(min=1), help="Of each environment.")
+@click.option("--samples", default=4, show_default=True, type=click.IntRange(min=1), help="Transitions to draw.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+def command(config_path: Path, out: Path, steps: int, samples: int, overrides: tuple[str, ...]) -> None:
+    """Prints a line for each key; writes the picture."""
+    config = load_config(config_path, overrides)
+    drawn, transitions = observe(config, steps=steps, samples=samples)
+    draw(drawn, out, num_frames=stacked_frames(config.environment))
+    click.echo(table(transitions))
