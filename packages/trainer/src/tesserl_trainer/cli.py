@@ -89,7 +89,7 @@ class LazyGroup(click.Group):
         ),
         "observe": (
             "tesserl_trainer.commands.observe:command",
-            "Draw and describe what the network will be fed, by random actions.",
+            "Draw what the network will be fed by random actions.",
         ),
         "topologies": (
             "tesserl_trainer.commands.topologies:command",

@@ -103,7 +103,7 @@ def table(transitions: TensorDictBase) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-@click.command(name="observe", help="Draw and describe what the network will be fed, by random actions.")
+@click.command(name="observe", help="Draw what the network will be fed by random actions.")
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The picture, a PNG.")
 @click.option("--steps", default=64, show_default=True, type=click.IntRange(min=1), help="Of each environment.")
