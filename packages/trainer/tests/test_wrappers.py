@@ -40,7 +40,8 @@ class Image(gym.Env):
     """One given image."""
 
     def __init__(self, image, high=255):
-        self.observation_space = spaces.Box(0, high, image.shape, image.dtype.type)
+        low, high = np.zeros(image.shape), np.full(image.shape, high)
+        self.observation_space = spaces.Box(low, high, dtype=image.dtype.type)
         self.action_space, self.image = spaces.Discrete(2), image
 
     def reset(self, *, seed=None, options=None):
@@ -75,6 +76,14 @@ def test_frames_are_stacked_oldest_first_and_never_across_episodes(shape, stacke
     assert frames(environment.reset()[0]) == [0, 0, 0]
     if vector:
         assert environment.step(0)[0]["a"].tolist() == [1.0]
+
+
+def test_planes_of_true_and_false_can_be_stacked():
+    planes = np.arange(40).reshape(4, 5, 2) % 3 == 0
+    environment = wrap(Image(planes, high=True), blocks.FrameStack(num_frames=2))
+    observation, _ = environment.reset()
+    assert environment.observation_space.contains(observation)
+    assert np.array_equal(observation, np.concatenate([planes, planes], -1))
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ class Images:
         """The observation space after a change of the image that keeps its type."""
         old = self.space
         shape = change(np.zeros(old.shape, old.dtype)).shape
-        image = spaces.Box(old.low.min(), old.high.max(), shape, old.dtype.type)
+        low, high = np.full(shape, old.low.min()), np.full(shape, old.high.max())
+        image = spaces.Box(low, high, dtype=old.dtype.type)
         if not isinstance(self._whole, spaces.Dict):
             return image
         return spaces.Dict({**self._whole.spaces, self._key: image})
