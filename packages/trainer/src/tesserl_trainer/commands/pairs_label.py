@@ -1,10 +1,7 @@
 """Serving the page on which people judge pairs."""
 
-import signal
 import threading
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from tesserl_preference_opt import StoreError
 from tesserl_trainer.commands.pairs_make import make_store
 from tesserl_trainer.labelling.server import LabelServer
 from tesserl_trainer.labelling.session import LabellingSession
+from tesserl_trainer.run.signals import on_signals
 from tesserl_trainer.run.trajectories import is_trajectories, load_trajectories
 
 
@@ -55,23 +53,11 @@ def label_store(
                 raise StoreError(f"{path} has no pictures to show; collect episodes with --frames")
             make_store([path], out=pairs, labelled=False, **drawing)
     session = LabellingSession(pairs, name=name)
-    with _stopped_by_signals() as stopped, LabelServer(session, port=port, question=question, fps=fps) as server:
+    stopped = threading.Event()
+    with on_signals(lambda _: stopped.set()), LabelServer(session, port=port, question=question, fps=fps) as server:
         click.echo(f"{server.url}  (Ctrl-C ends; every answer is saved at once)", err=True)
         if open_page:
             webbrowser.open(server.url)
         stopped.wait()
     state = session.state()
     return {"path": str(pairs), **{key: state[key] for key in ("total", "judged", "counts")}}
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Yields what SIGINT and SIGTERM set."""
-    stopped = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in numbers}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,11 +1,9 @@
 """``tesserl train``: from one YAML file to a run directory."""
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -20,6 +18,7 @@ from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, load_checkpo
 from tesserl_trainer.run.files import write_json, write_text
 from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.run.signals import on_signals
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.sweep import LOG
 
@@ -125,19 +124,13 @@ def _stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
     """
     received: list[int] = []
 
-    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+    def stop(signum: int) -> None:
         received.append(signum)
         loop.journal.stop = True
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        give_back()
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
+    with on_signals(stop) as give_back:
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Path:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+
+from tesserl_trainer.run.signals import on_signals
 
 LOG = "train.log"
 """File in a run's directory that has what its process wrote to stdout and stderr."""
@@ -121,7 +122,8 @@ def run_jobs(
         The signal that stopped it; None where all jobs have been run.
     """
     waiting, running = deque(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
-    with _signals() as received:
+    received: list[int] = []
+    with on_signals(received.append):
         try:
             while running or (waiting and not received):
                 while waiting and len(running) < num_parallel and not received:
@@ -178,19 +180,3 @@ def _stop(
                     os.killpg(process.pid, signal.SIGKILL)  # with the workers of its environments
                     process.wait()
         time.sleep(POLL)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Yields the list in which received signals appear."""
-    received: list[int] = []
-
-    def note(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-        received.append(signum)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
