@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ class Comparison:
         """Whether every task has two runs: the spread of a single one is unknown, and its bootstrap claims none."""
         return all(len(scores) > 1 for variant in variants for scores in self.strata(variant))
 
+    @cached_property
     def aggregates(self) -> dict[str, dict[str, Interval]]:
         """Variant -> name of the aggregate -> estimate and interval."""
         return {
@@ -128,6 +130,7 @@ class Comparison:
             for variant in self.complete
         }
 
+    @cached_property
     def improvements(self) -> dict[str, Interval]:
         """Variant -> probability that it improves over the reference, on the tasks that both have runs of."""
         found = {}
@@ -197,7 +200,7 @@ class Comparison:
 
     def verdicts(self) -> list[str]:
         """One sentence for each variant but the reference: whether its interval of the IQM is apart."""
-        aggregates, better = self.aggregates(), self.improvements()
+        aggregates, better = self.aggregates, self.improvements
         if self.reference not in aggregates:
             return [f"{self.reference}, the reference, has no runs of some tasks: there is nothing to compare with"]
         return [
@@ -244,11 +247,10 @@ class Comparison:
             "verdicts": self.verdicts(),
             "aggregates": {
                 variant: {name: self._interval(value, variant) for name, value in values.items()}
-                for variant, values in self.aggregates().items()
+                for variant, values in self.aggregates.items()
             },
             "improvements": {
-                variant: self._interval(value, variant, self.reference)
-                for variant, value in self.improvements().items()
+                variant: self._interval(value, variant, self.reference) for variant, value in self.improvements.items()
             },
             "profiles": _bands(self.profiles(), "threshold") if self.complete else {},
             "curves": _bands(self.curves(), "steps" if self.same_steps else "share"),

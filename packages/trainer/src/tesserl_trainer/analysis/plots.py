@@ -97,11 +97,11 @@ def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: s
 def _draw_intervals(figure: Any, comparison: Comparison, colours: Mapping[str, Any]) -> None:
     """A row of panels that share the variants' names; what has no interval is a hollow point."""
     complete, reference = comparison.complete, comparison.reference
-    aggregates = comparison.aggregates()
+    aggregates = comparison.aggregates
     columns: list[tuple[str, dict[str, Interval], tuple[str, ...]]] = [
         (name, {variant: aggregates[variant][name] for variant in complete}, ()) for name in AGGREGATES
     ]
-    better = {variant: value for variant, value in comparison.improvements().items() if variant in complete}
+    better = {variant: value for variant, value in comparison.improvements.items() if variant in complete}
     columns.append((f"P(better than {reference})", better, (reference,)))
     panels = figure.subplots(1, len(columns), sharey=True)
     for panel, (name, intervals, involved) in zip(panels, columns, strict=True):

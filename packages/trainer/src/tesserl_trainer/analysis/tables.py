@@ -20,7 +20,7 @@ def _aggregates(comparison: Comparison) -> Table:
     over = "all tasks" if len(comparison.tasks) > 1 else comparison.tasks[0]
     table = _table(f"{over}, with 95 % bootstrap intervals", "variant", "runs", *AGGREGATES)
     table.add_column(f"P(better than {comparison.reference})", justify="right")
-    aggregates, improvements = comparison.aggregates(), comparison.improvements()
+    aggregates, improvements = comparison.aggregates, comparison.improvements
     for variant in comparison.complete:
         spread = comparison.has_spread(variant)
         compared = comparison.has_spread(variant, comparison.reference)
