@@ -89,11 +89,11 @@ def _message(details: Mapping[str, Any], path: list[str | int], data: Any) -> st
             return f"kind is missing; {_one_of(_kinds(path, data))}"
         case "union_tag_invalid":
             kinds = _kinds(path, data)
-            return f"{_one_of(kinds, 'one of the kinds')}, got {context['tag']}{_nearest(context['tag'], kinds)}"
+            return f"{_one_of(kinds, 'one of the kinds')}, got {context['tag']}{nearest(context['tag'], kinds)}"
         case "literal_error":
             field = field_at(path, data)
             legal = literals_in(field.annotation) if field else ()
-            return f"{_one_of(legal)}, got {got}{_nearest(details['input'], legal)}"
+            return f"{_one_of(legal)}, got {got}{nearest(details['input'], legal)}"
         case "value_error":
             return str(context["error"])
     if kind in BOUNDS:
@@ -120,8 +120,8 @@ def _unknown_key(path: list[str | int], data: Any) -> str:
     siblings = [str(kind_of(other)) for other in others if name in other.model_fields]
     if siblings:
         return f"unknown key for kind {kind_of(chosen)}; it belongs to kind {', '.join(siblings)}"
-    if nearest := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
-        return f"unknown key; did you mean {nearest[0]}?"
+    if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
+        return f"unknown key; did you mean {near[0]}?"
     blocks = {block for block, field in all_keys() if field == name and _may_stand(block, data)}
     if blocks:
         places = sorted(f"{block}.{name}".lstrip(".") for block in blocks)
@@ -152,7 +152,8 @@ def _one_of(legal: Iterable[Any], what: str = "") -> str:
     return f"expected {what or 'one of'} {', '.join(map(str, legal))}"
 
 
-def _nearest(got: Any, legal: Iterable[Any]) -> str:
+def nearest(got: Any, legal: Iterable[Any]) -> str:
+    """What may have been meant, as the end of a sentence; nothing where no legal text is near."""
     found = difflib.get_close_matches(got, [str(value) for value in legal], n=1) if isinstance(got, str) else []
     return f"; did you mean {found[0]}?" if found else ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from tesserl_configs.base import Block, NonNegativeInt
 from tesserl_configs.document import Document, ancestors
 from tesserl_configs.errors import ConfigError
 from tesserl_configs.loader import load_config, read_document
-from tesserl_configs.messages import TYPES
+from tesserl_configs.messages import TYPES, nearest
 from tesserl_configs.schema import RunConfig
 
 NAME_PATTERN = r"^\w[\w.+-]*$"
@@ -173,7 +172,7 @@ def _message(path: Path, document: Document, details: Mapping[str, Any]) -> str:
     meaning = f"; {field.description}" if field and field.description else ""
     got = json.dumps(details["input"], default=str)[:60]
     if kind == "extra_forbidden":
-        text = f"unknown key{_nearest(last, SweepConfig.model_fields)}"
+        text = f"unknown key{nearest(last, SweepConfig.model_fields)}"
     elif kind == "missing":
         text = f"missing{meaning}"
     elif kind == "string_pattern_mismatch":
@@ -208,7 +207,7 @@ def _refused_keys(path: Path, document: Document, sweep: SweepConfig) -> Iterato
 def _unknown(place: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
     known = tuple(known)
     return [
-        f"{place}: there is no {name}{_nearest(name, known) or '; there are: ' + (', '.join(known) or 'none')}"
+        f"{place}: there is no {name}{nearest(name, known) or '; there are: ' + (', '.join(known) or 'none')}"
         for name in names
         if name not in known
     ]
@@ -254,8 +253,3 @@ def _replaced(message: str, changes: Iterable[_Change]) -> str:
 def _place(path: Path, document: Document, key: str) -> str:
     line = next((document.lines[above] for above in ancestors(key) if above in document.lines), None)
     return f"{path}:{line}: {key}" if line else f"{path}: {key}"
-
-
-def _nearest(name: str, legal: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(legal), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
