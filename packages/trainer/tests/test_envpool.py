@@ -23,7 +23,6 @@ from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.atari import AtariEnvironments
 from tesserl_trainer.wiring.environments import make_environments, worker_seeds
 from tesserl_trainer.wiring.envpool import EnvpoolEnvironments, atari_options
-from tesserl_trainer.wiring.replay import stacked_frames
 
 from .conftest import ALGORITHMS, CONFIG
 
@@ -199,7 +198,7 @@ def test_the_options_of_atari_are_translated():
         "full_action_space": False, "num_threads": 2, "thread_affinity_offset": -1, "max_episode_steps": 36_000,
     }  # fmt: skip
     config = EnvironmentConfig(id="ALE/Pong-v5", vectorization="envpool", atari=AtariConfig(stack_num=2))
-    assert stacked_frames(config) == 2
+    assert config.stacked_frames == 2
 
 
 SMALL = AtariConfig(img_height=21, img_width=20, stack_num=2, noop_max=1, num_threads=1, episodic_life=True)

@@ -16,7 +16,6 @@ from tesserl_iqn.reset import last_layers
 from tesserl_nn_components import NoisyLinear, SpectralConv2d
 from tesserl_trainer import build_network, train
 from tesserl_trainer.analysis.record import read_metrics
-from tesserl_trainer.commands.assembly import frames_per_step
 from tesserl_trainer.run.cuda_graph import GraphedLearner
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.observations import ObservationLayout
@@ -279,7 +278,7 @@ def test_a_graph_repeats_the_update_of_the_plain_learner():
     ],
 )
 def test_frames_of_a_step_are_those_of_frame_skip(environment, frames):
-    assert frames_per_step(EnvironmentConfig(**environment)) == frames
+    assert EnvironmentConfig(**environment).frames_per_step == frames
 
 
 def test_frames_are_logged_beside_steps(write_config, tmp_path):

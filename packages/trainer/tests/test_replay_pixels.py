@@ -18,7 +18,7 @@ from tesserl_trainer.loops.off_policy import Pace
 from tesserl_trainer.run.checkpoint import Checkpoints
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.segments import Segments
-from tesserl_trainer.wiring.replay import build_replay, stacked_frames
+from tesserl_trainer.wiring.replay import build_replay
 
 from .pictures import Pictures
 
@@ -124,6 +124,6 @@ def test_frames_are_shared_where_the_environment_stacks_them(write_config, tmp_p
     assert not isinstance(build_replay(alone, tmp_path, LAYOUT).buffer.storage, FrameStorage)
     stacked = load_config(write_config("MinAtar/Breakout-v1", **PIXELS))
     assert isinstance(build_replay(stacked, tmp_path, LAYOUT).buffer.storage, FrameStorage)
-    assert stacked_frames(stacked.environment) == 3
+    assert stacked.environment.stacked_frames == 3
     atari = alone.environment.model_copy(update={"vectorization": "atari"})
-    assert stacked_frames(atari) == 4
+    assert atari.stacked_frames == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -134,6 +135,19 @@ class EnvironmentConfig(Block):
     def has_atari(self) -> bool:
         """Whether the games are those of ALE with the options of ``atari``."""
         return self.vectorization == "atari" or (self.vectorization == "envpool" and self.id.startswith(ALE))
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames of the task for each action, where frame skip makes them more than one."""
+        return self.atari.frameskip if self.has_atari else self._frames_of("frame_skip")
+
+    @property
+    def stacked_frames(self) -> int:
+        """How many images an observation stacks; 1 where the block does not say so."""
+        return self.atari.stack_num if self.has_atari else self._frames_of("frame_stack")
+
+    def _frames_of(self, kind: Literal["frame_skip", "frame_stack"]) -> int:
+        return math.prod(wrapper.num_frames for wrapper in self.wrappers if wrapper.kind == kind)
 
     @field_validator("atari", mode="before")
     @classmethod

@@ -1,13 +1,11 @@
 """From a configuration to a loop that is ready to run."""
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 from tesserl_configs import RunConfig, value_at
-from tesserl_configs.environment import EnvironmentConfig
 from tesserl_grpo import GRPOLoss
 from tesserl_iqn.replay import NStepWindow
 from tesserl_trainer.commands.evaluate import play
@@ -262,7 +260,7 @@ def build_journal(
             config.logging.interval,
             config.evaluation.interval,
             config.checkpoint.interval,
-            frames_per_step(config.environment),
+            config.environment.frames_per_step,
         ),
         schedules,
         pop_episodes,
@@ -271,13 +269,6 @@ def build_journal(
         log,
         progress,
     )
-
-
-def frames_per_step(environment: EnvironmentConfig) -> int:
-    """Frames of the task for each action, where frame skip makes them more than one."""
-    if environment.has_atari:
-        return environment.atari.frameskip
-    return math.prod(wrapper.num_frames for wrapper in environment.wrappers if wrapper.kind == "frame_skip")
 
 
 def _evaluator(

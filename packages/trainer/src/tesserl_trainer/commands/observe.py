@@ -18,7 +18,7 @@ from tesserl_trainer.run.episodes import UniformActions
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.wiring.environments import make_environments, worker_seeds
 from tesserl_trainer.wiring.networks import make_layout
-from tesserl_trainer.wiring.replay import build_replay, stacked_frames
+from tesserl_trainer.wiring.replay import build_replay
 
 NUM_ENVS, PANELS = 4, 16
 """Environments, and pictures in a row, at most: enough to look at."""
@@ -113,5 +113,5 @@ def command(config_path: Path, out: Path, steps: int, samples: int, overrides: t
     """Prints a line for each key; writes the picture."""
     config = load_config(config_path, overrides)
     drawn, transitions = observe(config, steps=steps, samples=samples)
-    draw(drawn, out, num_frames=stacked_frames(config.environment))
+    draw(drawn, out, num_frames=config.environment.stacked_frames)
     click.echo(table(transitions))

@@ -4,7 +4,6 @@ import logging
 import shutil
 import weakref
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout) ->
 
 def _storage(config: RunConfig, run_dir: Path, layout: ObservationLayout) -> LazyTensorStorage:
     settings, on_disk = config.replay, config.replay.storage == "memmap"
-    num_frames = stacked_frames(config.environment)
+    num_frames = config.environment.stacked_frames
     images = layout.dtypes.get("pixels") == np.uint8
     if settings.share_frames and not images:
         raise ConfigError(
@@ -77,17 +76,3 @@ def _storage(config: RunConfig, run_dir: Path, layout: ObservationLayout) -> Laz
     storage = LazyMemmapStorage(settings.capacity, scratch_dir=directory, existsok=True)
     weakref.finalize(storage, shutil.rmtree, directory, ignore_errors=True)
     return storage
-
-
-def stacked_frames(environment: Any) -> int:
-    """How many images an observation of an ``environment:`` block stacks; 1 where it does not say so.
-
-    Args:
-        environment: the block.
-    """
-    if environment.has_atari:
-        return int(environment.atari.stack_num)
-    number = 1
-    for wrapper in environment.wrappers:
-        number *= wrapper.num_frames if wrapper.kind == "frame_stack" else 1
-    return number
