@@ -150,6 +150,15 @@ def test_evaluation_plays_whole_games_with_the_games_own_rewards(tmp_path):
     assert max(outcomes[0].lengths) > 40  # more than one life
 
 
+@pytest.mark.parametrize("limit", [9, 50])
+def test_an_episode_is_cut_where_the_trainer_says_and_never_later_than_the_block_does(tmp_path, limit):
+    options = f"{SMALL}, noop_max: 0, use_fire_reset: false, max_num_frames_per_episode: 160"  # 20 steps
+    environments = make_environments(block(tmp_path, options).environment, 2, groups=True, max_length=limit)
+    environments.reset(seed=[1, 2])
+    truncated = [environments.step(np.zeros(2, int))[3].tolist() for _ in range(min(limit, 20))]
+    assert truncated == [[False, False]] * (min(limit, 20) - 1) + [[True, True]]
+
+
 def test_rewards_are_clipped_in_training_alone(tmp_path):
     config = block(tmp_path, "frameskip: 8, num_threads: 1", game="ALE/SpaceInvaders-v5")
     rewards = {}

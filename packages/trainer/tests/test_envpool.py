@@ -61,7 +61,9 @@ class Pool:
 
 MADE: list[Pool] = []
 SPEC = SimpleNamespace(
-    gymnasium_observation_space=spaces.Box(-(2.0**31), 2.0**31, (3,)), gymnasium_action_space=spaces.Discrete(2)
+    gymnasium_observation_space=spaces.Box(-(2.0**31), 2.0**31, (3,)),
+    gymnasium_action_space=spaces.Discrete(2),
+    config=SimpleNamespace(max_episode_steps=500),
 )
 
 
@@ -145,6 +147,16 @@ def test_evaluation_plays_one_episode_for_each_seed(envpool):
         result = evaluate_policy(policy, environments, layout, [13, 4, 25, 9], max_episode_steps=6)
         assert result.lengths == [3, 4, 5, 6]
         assert result.returns == [9.0, 10.0, 20.0, 27.0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [(None, {}), (7, {"max_episode_steps": 7}), (900, {"max_episode_steps": 500})]
+)
+def test_an_episode_is_cut_where_the_trainer_says_and_never_later_than_the_task_does(envpool, asked, told):
+    config = EnvironmentConfig(id="Count-v0", num_envs=2, vectorization="envpool")
+    make_environments(config, 2, evaluation=True, max_length=asked).reset(seed=3)
+    threads = {"num_threads": 1, "thread_affinity_offset": -1}
+    assert [pool.options for pool in envpool] == [told | threads] * 2
 
 
 def test_dictionaries_are_joined_entry_by_entry(envpool, monkeypatch):

@@ -12,24 +12,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
+from packaging.requirements import Requirement
 
-REQUIRED = {  # distribution -> (module, what mends it)
-    "torch": ("torch", 'pip install "torch>=2.13"'),
-    "tensordict": ("tensordict", 'pip install "tensordict>=0.14.3,<0.15" "torchrl>=0.14.1,<0.15"'),
-    "torchrl": ("torchrl", 'pip install "tensordict>=0.14.3,<0.15" "torchrl>=0.14.1,<0.15"'),
-    "gymnasium": ("gymnasium", 'pip install "gymnasium>=1.1,<2"'),
-    "numpy": ("numpy", 'pip install "numpy>=1.26"'),
-    "safetensors": ("safetensors", 'pip install "safetensors>=0.5"'),
-    "tensorboard": ("torch.utils.tensorboard", 'pip install "tensorboard>=2.18"'),
-    "tesserl-configs": ("tesserl_configs.schema", 'pip install "tesserl-configs>=0.1,<0.2"'),
-    "tesserl-nn-components": ("tesserl_nn_components", 'pip install "tesserl-nn-components>=0.1,<0.2"'),
-    "tesserl-iqn": ("tesserl_iqn", 'pip install "tesserl-iqn>=0.1,<0.2"'),
-    "tesserl-trainer": ("tesserl_trainer", "pip install tesserl-trainer"),
+NAME = "tesserl-trainer"
+MODULES = {  # of distributions whose module has another name, or that are looked into
+    "pillow": "PIL",
+    "tensorboard": "torch.utils.tensorboard",
+    "tesserl-configs": "tesserl_configs.schema",
 }
 EXTRAS = {  # extra -> (distribution, module)
-    "minatar": ("minatar", "minatar"),
+    "atari": ("ale-py", "ale_py"),
     "box2d": ("box2d", "Box2D"),
+    "envpool": ("envpool", "envpool"),
     "hf": ("transformers", "transformers"),
+    "minari": ("minari", "minari"),
+    "minatar": ("minatar", "minatar"),
     "onnx": ("onnxruntime", "onnxruntime"),
     "wandb": ("wandb", "wandb"),
 }
@@ -48,8 +45,8 @@ class Check:
     """The command that mends it."""
 
 
-class Absent(Exception):  # noqa: N818 - nothing is wrong: something optional is not there
-    """Something optional is not there, with what that means."""
+class Absent(Exception):  # noqa: N818 - where it is optional, nothing is wrong
+    """Something is not there as it should be, with what that means."""
 
 
 @click.command(name="doctor", help="Show versions, what is missing, and the command that mends it.")
@@ -84,15 +81,26 @@ def examine() -> list[Check]:
     checks = [
         Check("python", "ok" if python_ok else "broken", platform.python_version(), "" if python_ok else "use >= 3.10")
     ]
-    checks += [_package(name, module, remedy) for name, (module, remedy) in REQUIRED.items()]
+    checks.append(_package(NAME, "tesserl_trainer", Requirement(NAME)))
+    required = _required()
+    checks += [
+        _package(name, MODULES.get(name, name.replace("-", "_")), requirement) for name, requirement in required.items()
+    ]
     checks += [
         _tried("prioritised replay", "broken", _sample_by_priority, 'pip install --force-reinstall "tesserl-iqn<0.2"'),
         _tried("torchrl C++ extension", "missing", _load_extension, 'pip install "torch==2.14.*"'),
         _tried("CUDA", "missing", _find_cuda, ""),
     ]
     for extra, (name, module) in EXTRAS.items():
-        checks.append(_package(name, module, f'pip install "tesserl-trainer[{extra}]"', status="missing"))
+        requirement = _required(extra).get(name, Requirement(name))
+        checks.append(_package(name, module, requirement, extra=extra))
     return checks
+
+
+def _required(extra: str = "") -> dict[str, Requirement]:
+    """What the metadata of this package asks for here, by distribution; with an extra, its requirements too."""
+    lines = [Requirement(line) for line in importlib.metadata.requires(NAME) or []]
+    return {line.name: line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})}
 
 
 def _assemble(path: Path, overrides: tuple[str, ...]) -> str:
@@ -113,13 +121,16 @@ def _assemble(path: Path, overrides: tuple[str, ...]) -> str:
     return f"runs here: {config.environment.id}, {size:,} parameters, on {config.device}"
 
 
-def _package(name: str, module: str, remedy: str, *, status: str = "broken") -> Check:
+def _package(name: str, module: str, requirement: Requirement, *, extra: str = "") -> Check:
     def version() -> str:
         found = importlib.metadata.version(name)
         importlib.import_module(module)
+        if not requirement.specifier.contains(found, prereleases=True):
+            raise Absent(f"{found} is installed, {requirement.specifier} is needed")
         return found
 
-    return _tried(name, status, version, remedy)
+    wanted = f"{NAME}[{extra}]" if extra else f"{requirement.name}{requirement.specifier}"
+    return _tried(name, "missing" if extra else "broken", version, f'pip install "{wanted}"')
 
 
 def _tried(name: str, status: str, attempt: Callable[[], str], remedy: str) -> Check:

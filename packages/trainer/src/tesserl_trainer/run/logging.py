@@ -66,7 +66,7 @@ class MetricsLog:
         now = round(time.time(), 3)
         if self._file is None:
             raise RuntimeError("the metrics log is not open; call open() first")
-        self._file.write(_lines([(step, name, value, now) for name, value in metrics.items()]))
+        self._file.write(_lines([(step, name, float(value), now) for name, value in metrics.items()]))
         self._file.flush()
         if self._board is not None:
             for name, value in metrics.items():

@@ -51,7 +51,7 @@ def make_environments(
         evaluation: without what changes rewards and cuts games short, in this process, resetting only when told to.
         groups: resetting only when told to; every episode's start is given to it.
         restorable: a reset can put an environment into a given state.
-        max_length: steps after which an episode is truncated; None: where the task does.
+        max_length: steps after which an episode is truncated at the latest; None: where the task does.
 
     Returns:
         Environments in SAME_STEP mode (DISABLED for evaluation and for groups), or in their own mode where they are
@@ -61,7 +61,7 @@ def make_environments(
         ConfigError: the id is unknown, its package is missing, or it does not take the given arguments.
     """
     if config.vectorization == "envpool":
-        return _made(config, lambda: _pools(config, num_envs, resets_itself=not (evaluation or groups)))
+        return _made(config, lambda: _pools(config, num_envs, not (evaluation or groups), max_length))
     register(config.id)
     spec = copy(_made(config, lambda: gym.spec(config.id)))
     # the two wrappers that only find mistakes of whoever steps an environment by hand cost 5 % of a CartPole step
@@ -70,6 +70,9 @@ def make_environments(
     mode = AutoresetMode.DISABLED if evaluation or groups else AutoresetMode.SAME_STEP
     if config.vectorization == "atari":
         options = config.atari.model_dump() | (WHOLE_GAMES if evaluation else {})
+        if max_length is not None:  # ale_py counts frames, the idle ones at the start among them
+            longest = max_length * config.atari.frameskip
+            options["max_num_frames_per_episode"] = min(options["max_num_frames_per_episode"], longest)
         return AtariEnvironments(_game(config, spec), num_envs, autoreset_mode=mode, **options)
     if config.vectorization == "vector_entry_point" and not evaluation:
         return _made(config, lambda: gym.make_vec(config.id, num_envs, "vector_entry_point", **config.kwargs))
@@ -97,13 +100,13 @@ def _wrapped(environment: gym.Env[Any, Any], config: Any, evaluation: bool) -> g
     return environment
 
 
-def _pools(config: Any, num_envs: int, *, resets_itself: bool) -> EnvpoolEnvironments:
+def _pools(config: Any, num_envs: int, resets_itself: bool, max_length: int | None) -> EnvpoolEnvironments:
     """The environments of envpool; those that do not reset themselves play whole games."""
     mode = AutoresetMode.NEXT_STEP if resets_itself else AutoresetMode.DISABLED
     options = config.kwargs
     if config.has_atari:
         options = atari_options(config.atari if resets_itself else config.atari.model_copy(update=WHOLE_GAMES))
-    return EnvpoolEnvironments(task_name(config.id), num_envs, autoreset_mode=mode, **options)
+    return EnvpoolEnvironments(task_name(config.id), num_envs, autoreset_mode=mode, max_length=max_length, **options)
 
 
 def _game(config: Any, spec: EnvSpec) -> str:

@@ -35,6 +35,7 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         num_envs: number of environments.
         autoreset_mode: NEXT_STEP, as envpool does it: the step after the end of an episode ignores its action and
             yields the first observation of the next one. Or DISABLED, for ``reset(options={"reset_mask": ...})``.
+        max_length: steps after which an episode is truncated at the latest; None: where the task does.
         **options: of ``envpool.make``.
 
     Raises:
@@ -42,7 +43,15 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         TypeError: the task does not take the options.
     """
 
-    def __init__(self, task: str, num_envs: int, *, autoreset_mode: AutoresetMode, **options: Any) -> None:
+    def __init__(
+        self,
+        task: str,
+        num_envs: int,
+        *,
+        autoreset_mode: AutoresetMode,
+        max_length: int | None = None,
+        **options: Any,
+    ) -> None:
         if importlib.util.find_spec("envpool") is None:
             what = "environment.vectorization: envpool needs the package of that name, for Python 3.11 or newer"
             raise ConfigError(f'{what}; install "tesserl-trainer[envpool]"')
@@ -57,6 +66,8 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         if not shared:
             self._options = {**options, "num_threads": 1, "thread_affinity_offset": -1}
         spec = self._envpool.make_spec(task, **self._options)
+        if max_length is not None:
+            self._options = {**self._options, "max_episode_steps": min(max_length, spec.config.max_episode_steps)}
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": autoreset_mode}
         self.single_observation_space = spec.gymnasium_observation_space
