@@ -147,6 +147,23 @@ def test_channels_last_memory_changes_nothing():
     torch.testing.assert_close(strided(pixels.to(memory_format=torch.channels_last)), expected)
 
 
+@pytest.mark.parametrize("pixel_range", ["unit", "symmetric"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_bytes_reach_the_convolutions_as_these_want_them_and_are_rounded_once(pixel_range, memory_format):
+    head = Conv2dHead((3, 16, 16), **SMALL, hidden_sizes=None, pixel_range=pixel_range)
+    head.to(memory_format=memory_format)
+    seen = []
+    head.conv.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    pixels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 256).reshape(2, 3, 16, 16)
+    exact = pixels.double() / 255 if pixel_range == "unit" else (pixels.double() - 127.5) / 127.5
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
+            from_bytes, from_floats = head(pixels), head(exact.float())
+        assert torch.equal(seen[-2], exact.to(dtype))
+        assert seen[-2].is_contiguous(memory_format=memory_format)
+        torch.testing.assert_close(from_bytes, from_floats, rtol=0, atol=0 if dtype is torch.bfloat16 else 1e-6)
+
+
 @pytest.mark.parametrize("hidden_sizes", [None, 13])
 def test_head_survives_pickling(hidden_sizes):
     head = Conv2dHead((3, 9, 11), **SMALL, hidden_sizes=hidden_sizes)

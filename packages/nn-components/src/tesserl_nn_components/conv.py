@@ -14,7 +14,7 @@ from tesserl_nn_components.pixels import (
     as_image_batch,
     check_image_shape,
     check_pixel_range,
-    scale_pixels,
+    scale_pixels_for,
 )
 from tesserl_nn_components.spectral import Size, SpectralConv2d
 
@@ -148,7 +148,7 @@ class Conv2dStack(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map images ``[B, C, H, W]``, or one ``[C, H, W]``, to feature maps of ``out_channels`` channels."""
-        return self.layers(scale_pixels(pixels, next(self.parameters()).dtype, self.pixel_range))
+        return self.layers(scale_pixels_for(self.layers, pixels, self.pixel_range))
 
     def out_shape(self, h: int, w: int) -> tuple[int, int, int]:
         """Return (channels, height, width) of the output for images of ``h`` x ``w`` pixels.

@@ -15,7 +15,7 @@ from tesserl_nn_components.pixels import (
     as_image_batch,
     check_image_shape,
     check_pixel_range,
-    scale_pixels,
+    scale_pixels_for,
 )
 from tesserl_nn_components.spectral import SpectralConv2d
 
@@ -78,7 +78,7 @@ class ImpalaCNN(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map images ``[*B, C, H, W]``, uint8 or floating point, to features ``[*B, out_features]``."""
         images = as_image_batch(pixels, self.image_shape)
-        features = self.pool(self.stages(scale_pixels(images, next(self.parameters()).dtype, self.pixel_range)))
+        features = self.pool(self.stages(scale_pixels_for(self.stages, images, self.pixel_range)))
         features = torch.relu(features.flatten(1))
         return features if pixels.dim() == 4 else features.reshape(*pixels.shape[:-3], self.out_features)
 

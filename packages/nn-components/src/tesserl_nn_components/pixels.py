@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PixelRange = Literal["unit", "symmetric"]
 
@@ -26,16 +26,40 @@ def scale_pixels(pixels: Tensor, dtype: torch.dtype, pixel_range: PixelRange = "
         TypeError: if ``pixels`` is neither uint8 nor floating point.
     """
     if pixels.dtype == torch.uint8:
-        # The conversion made a copy, so dividing in place touches nobody else's tensor
+        # The conversion made a copy, so working in place touches nobody else's tensor
         if pixel_range == "unit":
             return pixels.to(dtype).div_(255)
-        return pixels.to(dtype).div_(127.5).sub_(1)
+        return pixels.to(dtype).sub_(127.5).div_(127.5)  # the difference is exact in bfloat16 too
     if pixels.is_floating_point():
         return pixels
     raise TypeError(
         f"pixels must be uint8 (scaled inside) or floating point (taken as they are), got {pixels.dtype}; "
         "convert them with .to(torch.uint8) or .float()"
     )
+
+
+def scale_pixels_for(convolutions: nn.Module, pixels: Tensor, pixel_range: PixelRange = "unit") -> Tensor:
+    """Call `scale_pixels` with the dtype and the memory format in which convolutions work.
+
+    Convolutions convert their input themselves, but four bytes a value, and once more in the backward pass: two fifths
+    of the time of the Nature CNN's first layer in ``channels_last``.
+
+    Args:
+        convolutions: module with the weight of a convolution among its parameters.
+        pixels: image, ``[*B, C, H, W]``, uint8 or floating point.
+        pixel_range: see `scale_pixels`.
+
+    Returns:
+        A tensor of the same shape. Under autocast, scaled pixels have its dtype: the values of a convolution that
+        converts them itself.
+    """
+    weight = next(parameter for parameter in convolutions.parameters() if parameter.dim() == 4)
+    dtype, kind = weight.dtype, pixels.device.type
+    if dtype is torch.float32 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    if pixels.dtype is torch.uint8 and pixels.dim() == 4 and not weight.is_contiguous():
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    return scale_pixels(pixels, dtype, pixel_range)
 
 
 def check_image_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
