@@ -61,6 +61,20 @@ def test_output_is_the_hand_written_network():
     assert mlp(torch.tensor([1.0, 2.0])).item() == pytest.approx(15.0)
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_under_autocast_the_output_layer_keeps_differences_that_bfloat16_has_not(noisy):
+    mlp = MLP(3, [5], 2, noisy=noisy)
+    last = mlp.layers[-1]
+    weight, bias = (last.weight_mu, last.bias_mu) if noisy else (last.weight, last.bias)
+    with torch.no_grad():
+        weight[1] = weight[0]
+        bias.copy_(torch.tensor([10.0, 10.01]))
+    with torch.autocast("cpu", torch.bfloat16):
+        values, hidden = mlp(torch.rand(7, 3)), MLP(3, [5])(torch.rand(7, 3))
+    assert (values.dtype, hidden.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(values[:, 1] - values[:, 0], torch.full((7,), 0.01), rtol=0, atol=1e-5)
+
+
 def test_any_leading_dimensions_pass_through():
     mlp = MLP(5, [7], 9)
     x = torch.randn(2, 3, 4, 5)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from tesserl_nn_components.noisy import NoisyLinear
+from tesserl_nn_components.precision import in_full_precision
 
 Activation = Callable[[], nn.Module]
 
@@ -16,7 +17,8 @@ class MLP(nn.Module):
     """Linear layers with an activation after each hidden one.
 
     The semantics are rlpyt's ``MlpModel`` (Stooke & Abbeel 2019, arXiv:1909.01500): with ``out_features`` the last
-    layer is linear, without it the activated last hidden layer is the output.
+    layer is linear, without it the activated last hidden layer is the output. Under autocast this linear layer computes
+    in the dtype of its parameters all the same: what it gives are values, logits and the like.
 
     Args:
         in_features: width of the input.
@@ -59,11 +61,12 @@ class MLP(nn.Module):
         self.in_features = in_features
         self.out_features = widths[-1]
         self.layers = nn.Sequential(*layers)
+        self._output = None if out_features is None else len(layers) - 1
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, in_features]`` to ``[*B, out_features]``."""
-        for layer in self.layers:  # the container's own call would cost 2 % of a small update
-            features = layer(features)
+        for index, layer in enumerate(self.layers):  # the container's own call would cost 2 % of a small update
+            features = in_full_precision(layer, features) if index == self._output else layer(features)
         return features
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tesserl_nn_components.precision import under_autocast
+
 PixelRange = Literal["unit", "symmetric"]
 
 
@@ -55,7 +57,7 @@ def scale_pixels_for(convolutions: nn.Module, pixels: Tensor, pixel_range: Pixel
     """
     weight = next(parameter for parameter in convolutions.parameters() if parameter.dim() == 4)
     dtype, kind = weight.dtype, pixels.device.type
-    if dtype is torch.float32 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if dtype is torch.float32 and under_autocast(kind):
         dtype = torch.get_autocast_dtype(kind)
     if pixels.dtype is torch.uint8 and pixels.dim() == 4 and not weight.is_contiguous():
         pixels = pixels.contiguous(memory_format=torch.channels_last)

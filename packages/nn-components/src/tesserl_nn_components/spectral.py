@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from tesserl_nn_components.precision import full_precision
+
 Size = int | tuple[int, int]
 
 
@@ -55,8 +57,10 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # nn.Conv2d's name
         """Map ``[B, in_channels, H, W]`` to ``[B, out_channels, H', W']``."""
-        if self.training:
-            self.power_iteration()
-        # Copies: a later forward pass changes the buffers in place, perhaps before this one's backward
-        singular_value = torch.dot(self.u.clone(), torch.mv(self.weight.flatten(1), self.v.clone()))
-        return self._conv_forward(input, self.weight / singular_value, self.bias)
+        with full_precision(input.device.type):
+            if self.training:
+                self.power_iteration()
+            # Copies: a later forward pass changes the buffers in place, perhaps before this one's backward
+            singular_value = torch.dot(self.u.clone(), torch.mv(self.weight.flatten(1), self.v.clone()))
+            weight = self.weight / singular_value
+        return self._conv_forward(input, weight, self.bias)
