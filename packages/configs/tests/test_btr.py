@@ -124,6 +124,26 @@ def test_an_explicit_key_wins(write):
     assert config.replay.warmup_steps == 5_000
 
 
+@pytest.mark.parametrize("steps", ["500_000", "5e5", "500000.0"])
+def test_a_number_fills_the_same_however_it_is_written(write, steps):
+    text = f"{PLAIN}btr: all\n".replace("1_000_000", steps).replace("iqn: {exploration: {epsilon: 0.5}}\n", "")
+    text = text.replace("vectorization", "num_envs: 8.0, vectorization")
+    config = load_config(write(text))
+    assert (config.total_steps, config.iqn.update_interval, config.iqn.batch_size) == (500_000, 8, 32)
+    assert dict(config.iqn.exploration.epsilon.knots)[250_000] == 0
+
+
+def test_the_target_is_copied_as_often_where_a_ratio_paces_the_updates(write):
+    text = f"{PLAIN}btr: all\n".replace("{warmup_steps: 5_000}", "{warmup_steps: 5_000, ratio: 4}")
+    config = load_config(write(text), ["iqn.update_interval=null"])
+    assert config.iqn.target_update.interval == 32_000 * 4 // config.iqn.batch_size == 500
+
+
+def test_all_goes_with_fixed_quantiles(write):
+    iqn = load_config(write(f"{PLAIN}btr: all\n"), ["iqn.num_fixed_quantiles=51"]).iqn
+    assert (iqn.num_fixed_quantiles, iqn.munchausen.alpha) == (51, 0.9)
+
+
 def test_a_switch_that_is_off_stays_off_under_all(write):
     config = load_config(write(f"{PLAIN}btr: {{all: true, noisy: false, impala: false, n_step: 2}}\n"))
     assert (config.nn.heads.noisy, config.nn.vision.kind, config.iqn.num_steps) == (False, "cnn", 2)

@@ -165,6 +165,20 @@ BROKEN = {
         "--set iqn.num_target_taus: iqn.num_target_taus: expected an even number, as tau_sampling is antithetic, "
         "got 9; or use stratified",
     ),
+    "antithetic num_policy_taus": (
+        ["iqn.tau_sampling=antithetic", "iqn.num_policy_taus=5"],
+        "--set iqn.num_policy_taus: iqn.num_policy_taus: expected an even number, as tau_sampling is antithetic, "
+        "got 5; or use stratified",
+    ),
+    "one exponent of weights": (
+        ["replay={kind: prioritized, capacity: 500, warmup_steps: 100, weight_exponent: alpha, beta: 0.7}"],
+        "--set replay: replay.beta: is not used where replay.weight_exponent is alpha; remove one of the two",
+    ),
+    "fixed fractions are not drawn": (
+        ["iqn.num_fixed_quantiles=5", "iqn.num_target_taus=7"],
+        "--set iqn.num_target_taus: iqn.num_target_taus: iqn.num_fixed_quantiles leaves no fraction to draw or to "
+        "embed; remove it",
+    ),
     "noisy_exploration_has_noise": (
         ["iqn.exploration={kind: noisy}"],
         "--set iqn.exploration: iqn.exploration.kind: noisy explores by the noise of the heads; "

@@ -48,7 +48,9 @@ def _options(setting: Any, block: type[Any]) -> Any:
 
 
 def _count(value: Any, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+    """A number that the schema takes for a count, such as 8 or 5e5, as an integer."""
+    is_count = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    return int(value) if is_count and value > 0 else default
 
 
 def is_minatar(data: Any) -> bool:
@@ -136,15 +138,17 @@ OPTION_KEYS = {"size": "pool_size"}
 
 def recipe(data: Any) -> Wanted:
     """What ``all`` asks for besides the switches; the target is copied as often in environment steps as published."""
-    interval, batch_size = _count(at(data, "iqn.update_interval"), 4), _count(at(data, "iqn.batch_size"), 32)
+    batch_size, ratio = _count(at(data, "iqn.batch_size"), 32), at(data, "replay.ratio")
+    interval: float = _count(at(data, "iqn.update_interval"), 4)  # environment steps from one update to the next
+    if isinstance(ratio, int | float) and ratio > 0:
+        interval = batch_size / ratio
+    fractions = {"iqn.num_taus": 8, "iqn.num_target_taus": 8, "iqn.num_policy_taus": 8}
     return {
-        "iqn.num_taus": 8,
-        "iqn.num_target_taus": 8,
-        "iqn.num_policy_taus": 8,
+        **({} if at(data, "iqn.num_fixed_quantiles") else fractions),
         "iqn.discount": 0.997,
         "iqn.max_grad_norm": 10.0,
         "iqn.target_update.kind": "hard",
-        "iqn.target_update.interval": max(TARGET_STEPS // interval, 1),
+        "iqn.target_update.interval": max(int(TARGET_STEPS // interval), 1),
         "optimizer.kind": "adam",
         "optimizer.learning_rate": 1e-4,
         "optimizer.eps": 0.005 / batch_size,

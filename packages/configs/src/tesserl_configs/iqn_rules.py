@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tesserl_configs.errors import Problem
 from tesserl_configs.iqn import IQNConfig
+from tesserl_configs.replay import PrioritizedReplay
 
 if TYPE_CHECKING:
     from tesserl_configs.schema import RunConfig
@@ -16,7 +17,7 @@ def antithetic_taus_come_in_pairs(config: RunConfig) -> Iterator[Problem]:
     """Every antithetic fraction tau has its mirror image 1 - tau."""
     if config.iqn.tau_sampling != "antithetic":
         return
-    for name in ("num_taus", "num_target_taus"):
+    for name in ("num_taus", "num_target_taus", "num_policy_taus"):
         count = getattr(config.iqn, name)
         if count % 2:
             yield Problem(
@@ -28,7 +29,8 @@ def fixed_fractions_are_not_drawn(config: RunConfig) -> Iterator[Problem]:
     """Quantiles at fixed fractions leave nothing to draw and nothing to embed."""
     if config.iqn.num_fixed_quantiles is None:
         return
-    for name in ("tau_sampling", "policy_tau_sampling", "num_cosines", "cosine_start"):
+    drawn = ("tau_sampling", "policy_tau_sampling", "num_taus", "num_target_taus", "num_policy_taus")
+    for name in (*drawn, "num_cosines", "cosine_start"):
         if getattr(config.iqn, name) != IQNConfig.model_fields[name].default:
             yield Problem(f"iqn.{name}", "iqn.num_fixed_quantiles leaves no fraction to draw or to embed; remove it")
     if "embedding" in config.nn.freeze or config.nn.learning_rate_factors.embedding != 1:
@@ -122,6 +124,13 @@ def updates_are_paced_once(config: RunConfig) -> Iterator[Problem]:
         yield Problem("iqn.update_interval", "expected a number of steps without replay.ratio, got null; write one")
 
 
+def weights_have_one_exponent(config: RunConfig) -> Iterator[Problem]:
+    """Importance weights have the exponent beta, or that of the priorities."""
+    replay, default = config.replay, PrioritizedReplay.model_fields["beta"].default
+    if replay.kind == "prioritized" and replay.weight_exponent == "alpha" and replay.beta != default:
+        yield Problem("replay.beta", "is not used where replay.weight_exponent is alpha; remove one of the two")
+
+
 def shared_frames_are_there(config: RunConfig) -> Iterator[Problem]:
     """Frames are those of images that are seen."""
     if config.replay.share_frames and config.nn.vision.kind == "none":
@@ -149,6 +158,7 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     warmup_fills_a_batch,
     batches_fit_the_buffer,
     updates_are_paced_once,
+    weights_have_one_exponent,
     shared_frames_are_there,
     cut_windows_have_several_steps,
 )
