@@ -26,6 +26,17 @@ def test_the_last_layers_are_those_that_give_values(dueling, names, hidden_sizes
     assert {built.get_submodule(name).out_features for name in found} == ({1, 3} if dueling else {3})
 
 
+def test_the_momentum_of_sgd_shrinks_too():
+    online, fresh = network(seed=0), network(seed=1)
+    optimizer = torch.optim.SGD(online.parameters(), lr=0.1, momentum=0.9)
+    online(torch.randn(8, 5), taus=torch.rand(8, 3)).square().sum().backward()
+    optimizer.step()
+    weight = next(online.get_submodule(last_layers(online)[0]).parameters())
+    momentum = optimizer.state[weight]["momentum_buffer"].clone()
+    shrink_and_perturb([online], fresh, factor=0.25, last_layer_factor=0.75, optimizer=optimizer)
+    torch.testing.assert_close(optimizer.state[weight]["momentum_buffer"], 0.25 * momentum)
+
+
 def test_weights_move_by_their_factors_and_moments_shrink_with_them():
     online, target, fresh = (network(seed=seed) for seed in range(3))
     online.body.requires_grad_(False)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tesserl_iqn import IQNLoss
 from tesserl_iqn.functional import quantile_huber_loss, self_loss_factor
 
 ZERO = torch.zeros(())
@@ -106,6 +107,12 @@ def test_evaluation_and_padding_leave_the_means_which_a_checkpoint_carries(make_
         loss(batch)["loss"].backward()
         means.append(loss.self_loss_mean.clone())
     assert torch.equal(*means)
+
+
+def test_the_means_are_where_the_network_is(make_loss):
+    network = make_loss().value_network.to("meta")
+    loss = IQNLoss(network, self_loss_clamp_ratio=4.0)
+    assert {buffer.device.type for buffer in loss.buffers()} == {"meta"}
 
 
 def test_without_the_option_there_are_no_means(make_loss):

@@ -144,7 +144,7 @@ class IQNLoss(LossModule):
         self._tie()
         if self_loss_clamp_ratio is not None:
             for name in ("self_loss_mean", "clamped_self_loss_mean"):
-                self.register_buffer(name, torch.zeros(()))
+                self.register_buffer(name, torch.zeros((), device=next(quantile_network.parameters()).device))
 
     @property
     def in_keys(self) -> list[NestedKey]:

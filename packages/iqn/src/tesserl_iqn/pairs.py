@@ -77,7 +77,8 @@ def quantile_losses(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kappa: 
 def absolute_td_error(quantiles: Tensor, targets: Tensor) -> Tensor:
     """Mean of ``|target_j - quantile_i|`` over all pairs, the priority of prioritised replay.
 
-    BTR sums over the predictions instead, which is N times this and gives the same distribution of draws.
+    BTR sums over the predictions instead, which is N times this. That draws alike, but for new transitions, whose
+    priority is the largest so far and at least 1: with the mean they are drawn more often where errors are below 1.
 
     Args:
         quantiles: predicted return at each fraction, in reward units, ``[*B, N]``.

@@ -32,8 +32,8 @@ def shrink_and_perturb(
         fresh: a newly made network of the same architecture.
         factor: how far weights move, in [0, 1].
         last_layer_factor: how far those of `last_layers` move, in [0, 1].
-        optimizer: of the online network: the first moment of a parameter shrinks as it does. The second one, which
-            scales its steps, stays.
+        optimizer: of the online network: the first moment (momentum) of a parameter shrinks as it does. The second one,
+            which scales its steps, stays.
 
     Raises:
         ValueError: a factor is out of its range, or the networks differ in their parameters.
@@ -57,8 +57,9 @@ def shrink_and_perturb(
             amount = last_layer_factor if name in last else factor
             parameters[name].lerp_(source[name].to(parameters[name]), amount)
             state = {} if optimizer is None else optimizer.state.get(parameters[name], {})
-            if "exp_avg" in state:
-                state["exp_avg"].mul_(1 - amount)
+            for moment in ("exp_avg", "momentum_buffer"):  # of Adam's kin, and of SGD
+                if state.get(moment) is not None:
+                    state[moment].mul_(1 - amount)
         for module in network.modules():
             if isinstance(module, SpectralConv2d):
                 module.power_iteration(15)
