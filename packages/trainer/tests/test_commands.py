@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tesserl_configs import ConfigError
+from tesserl_trainer import train
 from tesserl_trainer.cli import main
+from tesserl_trainer.commands.evaluate import run_config
 
 
 @pytest.fixture
@@ -39,6 +42,10 @@ def test_a_resumed_run_can_be_made_longer_and_nothing_else(run_dir, capfd):
     assert (run_dir / "checkpoints/step_000000180").is_dir()
     assert main(["train", "--resume", str(run_dir), "--set", "iqn.discount=0.5"]) == 2
     assert "can only change checkpoint, evaluation, logging, total_steps" in capfd.readouterr().err
+    config = run_config(run_dir)
+    iqn = config.iqn.model_copy(update={"discount": 0.5})
+    with pytest.raises(ConfigError, match=r"iqn.discount: expected .* as in .*config.yaml, got 0.5; a resumed run can"):
+        train(config.model_copy(update={"iqn": iqn}), run_dir=run_dir, resume=True)
     older = sorted((run_dir / "checkpoints").glob("step_*"))[-2]
     assert main(["train", "--resume", str(older)]) == 0
     assert "step 180/180" in capfd.readouterr().err

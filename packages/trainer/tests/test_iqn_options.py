@@ -20,7 +20,7 @@ from tesserl_trainer.run.cuda_graph import GraphedLearner
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.iqn import crop, preparing, set_clock
+from tesserl_trainer.wiring.iqn import crop, preparing, set_clock, target_updater
 from tesserl_trainer.wiring.learning import build_optimizer, learning_rate_schedule
 from tesserl_trainer.wiring.wrappers import Clock
 
@@ -241,6 +241,27 @@ def test_bfloat16_runs_the_update_in_bfloat16_and_keeps_the_weights():
         assert drawn["td_error"].dtype == torch.float32
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_a_hard_copy_brings_the_singular_vectors_of_its_weights_and_no_noise():
+    config = breakout({"spectral_norm": True, "noisy": True}, iqn={"target_update": {"kind": "hard", "interval": 2}})
+    loss = algorithm_of(config).loss
+    online, target = loss.value_network, loss.target_value_network
+    with torch.no_grad():
+        for parameter in online.parameters():
+            parameter.mul_(torch.rand_like(parameter))
+    online.reset_noise()
+    online.body(batch()["pixels"])  # an iteration
+    noise = {name: value.clone() for name, value in target.named_buffers() if "epsilon" in name}
+    before, updated = copy.deepcopy(target.state_dict()), target_updater(config.iqn.target_update, loss)
+    updated(1)
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+    updated(2)
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, noise[name] if name in noise else online.state_dict()[name]), name
+    pixels = batch()["pixels"]
+    assert noise
+    assert torch.equal(target.eval().body(pixels), online.eval().body(pixels))
 
 
 def test_learning_rates_of_a_graph_stay_where_they_are():

@@ -85,6 +85,14 @@ def test_averages_continue_from_a_state():
     assert second.pop() == {"loss": 1.5}
 
 
+def test_averages_of_a_checkpoint_go_to_the_device_of_what_is_added():
+    first, second = Averages(), Averages()
+    first.add({"loss": torch.tensor(1.0)})
+    second.load_state_dict(first.state_dict())
+    second.add({"loss": torch.zeros((), device="meta")})
+    assert second.state_dict()["sums"]["loss"].device.type == "meta"
+
+
 def test_progress_is_plain_lines_where_there_is_no_terminal(capfd):
     with ProgressDisplay(2_000) as progress:
         progress.advance(1)

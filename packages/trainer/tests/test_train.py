@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tesserl_configs import ConfigError, load_config
+from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_trainer import build_network, evaluate, train
 from tesserl_trainer.run.checkpoint import CheckpointError
 from tesserl_trainer.run.journal import DivergenceError
@@ -70,9 +70,12 @@ def test_a_directory_that_holds_something_is_not_overwritten(write_config, run_d
         train(load_config(write_config()), run_dir=run_dir)
 
 
-def test_a_diverging_run_names_the_step_and_the_last_finite_checkpoint(write_config, tmp_path):
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+def test_a_diverging_run_names_the_step_and_the_last_finite_checkpoint(write_config, tmp_path, kind):
     changes = {"learning_rate: 1.0e-3": "learning_rate: 1.0e+30", "warmup_steps: 30": "warmup_steps: 60"}
     config = load_config(write_config(**changes))
+    replay = {"kind": kind, "capacity": config.replay.capacity, "warmup_steps": 60}
+    config = RunConfig.model_validate({**config.model_dump(), "replay": replay})
     with pytest.raises(DivergenceError, match=r"not finite at step \d+ \(update \d+\); .* is .*step_000000060; lower"):
         train(config, run_dir=tmp_path / "run")
 

@@ -10,6 +10,7 @@ import click
 import torch
 
 from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
+from tesserl_configs.diff import diff_configs
 from tesserl_trainer.analysis.plots import plot_curve
 from tesserl_trainer.commands.assembly import assemble
 from tesserl_trainer.commands.evaluate import evaluate, find_checkpoint, run_config
@@ -49,7 +50,8 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
 
     Raises:
         CheckpointError: the checkpoint to resume from is missing or damaged; nothing has been changed.
-        ConfigError: the configuration does not fit the task, or the directory is taken.
+        ConfigError: the configuration does not fit the task, or the directory is taken, or the resumed run had another
+            configuration.
         DivergenceError: the loss became NaN or infinite.
         Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
     """
@@ -59,8 +61,24 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
         path = find_checkpoint(Path(run_dir), resume if isinstance(resume, str) else "latest")
         checkpoint = load_checkpoint(path)
         refuse_cloned(checkpoint)
+        _refuse_changes(config, Path(run_dir))
         return _run(config, Path(run_dir), checkpoint)
     return _run(config, _new_directory(config, run_dir), None)
+
+
+def _refuse_changes(config: RunConfig, run_dir: Path) -> None:
+    """A checkpoint brings its own settings along: others would have no effect, or half of one."""
+    changed = [
+        difference
+        for difference in diff_configs(run_config(run_dir), config)
+        if difference.path.split(".")[0] not in CHANGEABLE
+    ]
+    if changed:
+        path, was, wanted = changed[0]
+        raise ConfigError(
+            f"{path}: expected {was} as in {run_dir / 'config.yaml'}, got {wanted}; a resumed run can only change "
+            f"{', '.join(CHANGEABLE)}, start a new run for the rest"
+        )
 
 
 Build = Callable[[RunConfig, Path, ProgressDisplay, ExitStack], Loop]

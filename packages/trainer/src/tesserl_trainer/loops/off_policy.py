@@ -19,6 +19,9 @@ from tesserl_trainer.run.journal import Journal
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.replay import Replay
 
+REMEDY = "lower optimizer.learning_rate or iqn.max_grad_norm"
+"""What helps against a loss that is not finite."""
+
 
 @dataclass
 class Pace:
@@ -104,9 +107,13 @@ class OffPolicyLoop:
             journal.updates += 1
             metrics = self.learner.update(batch, journal.updates, journal.laps.lap)
             journal.averages.add({**metrics, "td_error": batch["td_error"].mean()})
-            self.replay.update_priority(batch)
+            try:
+                self.replay.update_priority(batch)
+            except ValueError:  # it refuses priorities that are not finite
+                journal.require_finite(REMEDY)
+                raise
         if number:
-            journal.require_finite("lower optimizer.learning_rate or iqn.max_grad_norm")
+            journal.require_finite(REMEDY)
 
     def save(self) -> None:
         """Writes a checkpoint of everything."""

@@ -30,18 +30,14 @@ class GraphedLearner(Learner):
 
     def update(self, batch: TensorDictBase, updates: int, lap: Callable[[str], None]) -> dict[str, Tensor]:
         """One gradient step, see `Learner.update`."""
-        if self._warm < WARMUP:
-            self._warm += 1
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch leaves it untyped
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                metrics = self._step(batch)
-            torch.cuda.current_stream().wait_stream(stream)
-        else:
-            if self._graph is None:
-                self._record(batch)
-            metrics = self._replay(batch)
-        self.updated(updates)
+        with torch.cuda.device(self.parameters[0].device):  # streams and graphs are those of the current device
+            if self._warm < WARMUP:
+                metrics = self._warm_up(batch)
+            else:
+                if self._graph is None:
+                    self._record(batch)
+                metrics = self._replay(batch)
+            self.updated(updates)
         lap("optimiser")
         return metrics
 
@@ -50,6 +46,16 @@ class GraphedLearner(Learner):
         super().load_optimizer(saved)
         for group in self.optimizer.param_groups:
             group["lr"] = torch.as_tensor(group["lr"], device=self.parameters[0].device)
+
+    def _warm_up(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """An ordinary step, on a stream of its own as recordings are."""
+        self._warm += 1
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch leaves it untyped
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            metrics = self._step(batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        return metrics
 
     def _record(self, batch: TensorDictBase) -> None:
         """Records a step, which does not run it: kernels will read and write the memory that they see now."""

@@ -101,14 +101,16 @@ class Averages:
         """Adds one scalar tensor for every name (the same names every time)."""
         self._count += 1
         for name, value in metrics.items():
-            if name in self._sums:
-                self._sums[name] += value
-            else:
+            if name not in self._sums:
                 self._sums[name] = value.detach().to(torch.float64, copy=True)
+                continue
+            if self._sums[name].device != value.device:  # it comes from a checkpoint
+                self._sums[name] = self._sums[name].to(value.device)
+            self._sums[name] += value
 
     def finite(self) -> bool:
         """Whether no sum is NaN or infinite."""
-        return all(bool(torch.isfinite(value)) for value in self._sums.values())
+        return not self._sums or bool(torch.stack(list(self._sums.values())).isfinite().all())
 
     def pop(self) -> dict[str, float]:
         """The means since the last call; nothing where nothing was added."""

@@ -126,6 +126,9 @@ class _Memory:
             self._state = self._body.initial_state(inputs.shape[0], device=inputs.device)
         if self._is_init is None:
             self._is_init = torch.ones(inputs.shape[0], 1, dtype=torch.bool, device=inputs.device)
+        if self._is_init.device != inputs.device:  # they come from a checkpoint
+            self._is_init = self._is_init.to(inputs.device)
+            self._state = tuple(part.to(inputs.device) for part in self._state)
         return self._is_init, self._state
 
     def split(self, outputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

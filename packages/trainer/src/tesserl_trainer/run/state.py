@@ -84,5 +84,6 @@ def set_generators_state(state: Mapping[str, Any]) -> None:
     numpy_state["state"] = {**numpy_state["state"], "key": np.array(numpy_state["state"]["key"], np.uint32)}
     np.random.set_state(numpy_state)  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available():
+        for index, saved in enumerate(state["cuda"][: torch.cuda.device_count()]):  # there may be fewer devices now
+            torch.cuda.set_rng_state(saved, index)

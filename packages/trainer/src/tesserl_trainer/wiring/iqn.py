@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from tesserl_configs import RunConfig, value_at
 from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, end_at_horizon, sample_clock, shrink_and_perturb
-from tesserl_nn_components import RunningNormalizer, random_crop
+from tesserl_nn_components import RunningNormalizer, SpectralConv2d, random_crop
 from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, forward_of, learning_rate_schedule
 from tesserl_trainer.wiring.networks import learning_rate_groups
@@ -126,8 +126,9 @@ def target_updater(config: Any, loss: IQNLoss) -> Callable[[int], None]:
     """
     for name in loss._has_update_associated:  # what torchrl's updaters tell a loss; it would warn of a missing one
         loss._has_update_associated[name] = True
-    online = [parameter.data for parameter in loss.value_network.parameters()]
-    target = [parameter.data for parameter in loss.target_value_network.parameters()]
+    networks = loss.value_network, loss.target_value_network
+    online, target = ([parameter.data for parameter in network.parameters()] for network in networks)
+    online_vectors, target_vectors = (_singular_vectors(network) for network in networks)
 
     def update(updates: int) -> None:
         if updates % config.interval == 0:
@@ -135,8 +136,16 @@ def target_updater(config: Any, loss: IQNLoss) -> Callable[[int], None]:
                 torch._foreach_lerp_(target, online, config.rate)
             else:
                 torch._foreach_copy_(target, online)
+                for vector, source in zip(target_vectors, online_vectors, strict=True):
+                    vector.copy_(source)  # else its first passes would divide by singular values of the weights before
 
     return update
+
+
+def _singular_vectors(network: nn.Module) -> list[Tensor]:
+    """Those of all layers under spectral norm."""
+    layers = [module for module in network.modules() if isinstance(module, SpectralConv2d)]
+    return [vector for layer in layers for vector in (layer.u, layer.v)]
 
 
 def resetting(
