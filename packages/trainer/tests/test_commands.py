@@ -47,8 +47,13 @@ def test_a_resumed_run_can_be_made_longer_and_nothing_else(run_dir, capfd):
     with pytest.raises(ConfigError, match=r"iqn.discount: expected .* as in .*config.yaml, got 0.5; a resumed run can"):
         train(config.model_copy(update={"iqn": iqn}), run_dir=run_dir, resume=True)
     older = sorted((run_dir / "checkpoints").glob("step_*"))[-2]
+    newest = max((run_dir / "checkpoints").glob("step_*")).name
     assert main(["train", "--resume", str(older)]) == 0
-    assert "step 180/180" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert f"removed what came after it: {newest}" in said
+    assert "step 180/180" in said
+    assert main(["train", "--resume", str(run_dir), "--set", "total_steps=60"]) == 2
+    assert "total_steps: expected at least 180, the step of the checkpoint, got 60;" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """What a run leaves behind, and what it says when it cannot go on."""
 
 import json
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,10 @@ import torch
 
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_trainer import build_network, evaluate, train
+from tesserl_trainer.commands.evaluate import run_config
+from tesserl_trainer.loops.off_policy import OffPolicyLoop
 from tesserl_trainer.run.checkpoint import CheckpointError
+from tesserl_trainer.run.files import alone_in
 from tesserl_trainer.run.journal import DivergenceError
 from tesserl_trainer.wiring.environments import make_environments
 
@@ -68,6 +74,30 @@ def test_runs_of_one_name_stand_side_by_side(write_config, tmp_path, monkeypatch
 def test_a_directory_that_holds_something_is_not_overwritten(write_config, run_dir):
     with pytest.raises(ConfigError, match=r"is not empty; continue the run there with --resume"):
         train(load_config(write_config()), run_dir=run_dir)
+
+
+def test_a_run_that_goes_on_has_no_result_until_it_is_over(run_dir, monkeypatch):
+    config, result = run_config(run_dir), (run_dir / "evaluation.json").read_text()
+    train(config, run_dir=run_dir, resume=True)
+    assert (run_dir / "evaluation.json").read_text() == result
+    monkeypatch.setattr(OffPolicyLoop, "save", lambda loop: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(config.model_copy(update={"total_steps": 300}), run_dir=run_dir, resume=True)
+    assert not (run_dir / "evaluation.json").exists()
+
+
+def test_two_processes_do_not_train_in_one_directory(run_dir, monkeypatch):
+    monkeypatch.setattr("tesserl_trainer.commands.train.alone_in", partial(alone_in, timeout=0.0))
+    held = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from pathlib import Path; from tesserl_trainer.run.files import alone_in\n"
+         "with alone_in(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", str(run_dir)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert held.stdout.readline() == "held\n"
+    with pytest.raises(OSError, match=r"run: another process trains here; wait for it, stop it, or name another"):
+        train(run_config(run_dir), run_dir=run_dir, resume=True)
+    held.communicate("", timeout=60)
+    train(run_config(run_dir), run_dir=run_dir, resume=True)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritized"])

@@ -16,7 +16,7 @@ from tesserl_trainer.commands.assembly import assemble
 from tesserl_trainer.commands.evaluate import evaluate, find_checkpoint, run_config
 from tesserl_trainer.loops.cloning import refuse_cloned
 from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
-from tesserl_trainer.run.files import write_json, write_text
+from tesserl_trainer.run.files import alone_in, write_json, write_text
 from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.signals import on_signals
@@ -52,6 +52,7 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
         CheckpointError: the checkpoint to resume from is missing or damaged; nothing has been changed.
         ConfigError: the configuration does not fit the task, or the directory is taken, or the resumed run had another
             configuration.
+        OSError: another process trains there.
         DivergenceError: the loss became NaN or infinite.
         Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
     """
@@ -59,26 +60,26 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
         if run_dir is None:
             raise ValueError("resume needs run_dir, the directory of the run to continue")
         path = find_checkpoint(Path(run_dir), resume if isinstance(resume, str) else "latest")
-        checkpoint = load_checkpoint(path)
-        refuse_cloned(checkpoint)
-        _refuse_changes(config, Path(run_dir))
-        return _run(config, Path(run_dir), checkpoint)
+        return _run(config, Path(run_dir), path)
     return _run(config, _new_directory(config, run_dir), None)
 
 
-def _refuse_changes(config: RunConfig, run_dir: Path) -> None:
-    """A checkpoint brings its own settings along: others would have no effect, or half of one."""
-    changed = [
-        difference
-        for difference in diff_configs(run_config(run_dir), config)
-        if difference.path.split(".")[0] not in CHANGEABLE
-    ]
-    if changed:
-        path, was, wanted = changed[0]
-        raise ConfigError(
-            f"{path}: expected {was} as in {run_dir / 'config.yaml'}, got {wanted}; a resumed run can only change "
-            f"{', '.join(CHANGEABLE)}, start a new run for the rest"
-        )
+def _load(path: Path, config: RunConfig, run_dir: Path) -> Checkpoint:
+    """The checkpoint to continue from; it brings its own settings along, and others would have half an effect."""
+    checkpoint = load_checkpoint(path)
+    refuse_cloned(checkpoint)
+    for key, was, wanted in diff_configs(run_config(run_dir), config):
+        if key.split(".")[0] not in CHANGEABLE:
+            raise ConfigError(
+                f"{key}: expected {was} as in {run_dir / 'config.yaml'}, got {wanted}; a resumed run can only change "
+                f"{', '.join(CHANGEABLE)}, start a new run for the rest"
+            )
+        if key == "total_steps" and wanted < checkpoint.step:
+            raise ConfigError(
+                f"total_steps: expected at least {checkpoint.step:,}, the step of the checkpoint, got {wanted:,}; "
+                "name an older checkpoint of the run, or leave it out"
+            )
+    return checkpoint
 
 
 Build = Callable[[RunConfig, Path, ProgressDisplay, ExitStack], Loop]
@@ -95,17 +96,20 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build) -> Pat
     return _run(config, _new_directory(config, run_dir), None, build)
 
 
-def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build: Build = assemble) -> Path:
+def _run(config: RunConfig, run_dir: Path, resumed: Path | None, build: Build = assemble) -> Path:
     torch.set_num_threads(config.num_threads)
     seed_generators(config.seed)
     run_dir.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
+    with alone_in(run_dir), ExitStack() as stack:
+        checkpoint = None if resumed is None else _load(resumed, config, run_dir)
         progress = stack.enter_context(ProgressDisplay(config.total_steps, checkpoint.step if checkpoint else 0))
         loop = build(config, run_dir, progress, stack)
         if checkpoint is not None:
             loop.load(checkpoint)
         write_text(run_dir / "config.yaml", dump_config(config))
         loop.journal.log.open(resume_step=checkpoint.step if checkpoint else None)
+        if loop.journal.running:  # what was said of the run before is no longer its result
+            (run_dir / "evaluation.json").unlink(missing_ok=True)
         with _stopped_by_signals(loop) as received:
             loop.run()
         if received:

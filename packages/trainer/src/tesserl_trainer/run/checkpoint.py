@@ -86,20 +86,24 @@ class Checkpoints:
         write_json(self.directory / "latest.json", {"checkpoint": path.name})
         return path
 
-    def rewind(self, step: int, best: Mapping[str, Any] | None) -> None:
+    def rewind(self, step: int, best: Mapping[str, Any] | None) -> list[str]:
         """Removes what is newer than ``step``, and names the best checkpoint that was known then.
 
         Args:
             step: of the checkpoint from which the run continues.
             best: content of ``best.json`` at that step; ``None`` where nothing had been evaluated.
+
+        Returns:
+            The names of the checkpoints that are gone.
         """
-        for path in self.directory.glob("step_*"):
-            if path.name > checkpoint_name(step):
-                shutil.rmtree(path)
+        newer = sorted(path for path in self.directory.glob("step_*") if path.name > checkpoint_name(step))
+        for path in newer:
+            shutil.rmtree(path)
         write_json(self.directory / "latest.json", {"checkpoint": checkpoint_name(step)})
         (self.directory / "best.json").unlink(missing_ok=True)
         if best is not None and (self.directory / best["checkpoint"]).is_dir():
             write_json(self.directory / "best.json", best)
+        return [path.name for path in newer]
 
     def mark_best(self, best: Mapping[str, Any]) -> None:
         """Names the best checkpoint: ``{"checkpoint": directory name, "return_mean": of its evaluation}``."""

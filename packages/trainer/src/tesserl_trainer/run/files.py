@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,39 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone_in(directory: Path, *, timeout: float = 10.0) -> Iterator[None]:
+    """Keeps every other process out of a directory that asks in the same way.
+
+    Args:
+        directory: it must be there.
+        timeout: seconds to wait: worker processes hold on to it for a moment after their parent has been killed.
+
+    Raises:
+        OSError: another process is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor, last = os.open(directory, os.O_RDONLY), time.monotonic() + timeout
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > last:
+                    raise OSError(
+                        f"{directory}: another process trains here; wait for it, stop it, or name another directory"
+                    ) from None
+                time.sleep(0.1)
+        yield
     finally:
         os.close(descriptor)
 

@@ -219,7 +219,9 @@ class Journal:
         counters = saved["counters"]
         self.step, self.updates, self.episodes = counters["step"], counters["updates"], counters["episodes"]
         self.best = saved["best"]
-        self.checkpoints.rewind(self.step, self.best)
+        removed = self.checkpoints.rewind(self.step, self.best)
+        if removed:
+            self.progress.note(f"continuing at step {self.step:,}; removed what came after it: {', '.join(removed)}")
         if self.checkpoints.best() is None:
             self.best = None
         self.exact = saved["exact"] and restored
