@@ -110,7 +110,7 @@ class Averages:
 
     def finite(self) -> bool:
         """Whether no sum is NaN or infinite."""
-        return not self._sums or bool(torch.stack(list(self._sums.values())).isfinite().all())
+        return not self._sums or bool(torch.cat([value.flatten() for value in self._sums.values()]).isfinite().all())
 
     def pop(self) -> dict[str, float]:
         """The means since the last call; nothing where nothing was added."""
