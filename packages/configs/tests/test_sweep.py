@@ -101,6 +101,7 @@ def test_files_are_found_beside_the_sweep(files, monkeypatch, tmp_path):
         ("seeds: [3, 4]", "", "try.yaml: seeds: missing; Seeds of each variant"),
         ("[3, 4]", "[]", "try.yaml:2: seeds: is empty"),
         ("[3, 4]", "[3, -1]", "try.yaml:2: seeds.1: expected a value >= 0, got -1"),
+        ("[3, 4]", "[-1]", "try.yaml:2: seeds.0: expected a value >= 0, got -1"),
         ("[3, 4]", "[3, 3]", "try.yaml:2: seeds: a seed stands twice"),
         ("[3, 4]", "3", "try.yaml:2: seeds: expected a list, got 3"),
         ("variants:", "varaints:", "try.yaml:8: varaints: unknown key; did you mean variants?"),
@@ -121,6 +122,31 @@ def test_mistakes_have_a_place(files, old, new, message):
     assert message in refused(files(SWEEP.replace(old, new, 1)))
 
 
+def test_bad_seeds_are_no_empty_list(files):
+    assert len(refused(files(SWEEP.replace("[3, 4]", "[-1, x]"))).splitlines()) == 2
+
+
+def test_names_of_runs_do_not_collide(files):
+    text = "config: base.yaml\nseeds: [1]\ntasks: {a: {}, a-b: {}}\nvariants: {b-c: {}, c: {}}\n"
+    names = [run.config.name for run in load_sweep(files(text)).runs]
+    assert names == ["try--a--b-c", "try--a--c", "try--a-b--b-c", "try--a-b--c"]
+
+
+def test_all_runs_of_the_file_have_a_path_those_left_out_too(files):
+    sweep = load_sweep(files(), tasks=["pole"], variants=["wide"])
+    assert sweep.paths == tuple(run.path for run in load_sweep(files()).runs)
+    assert len(sweep.runs) == 2
+
+
+def test_a_mistake_of_the_file_below_names_who_made_it_one(files, write):
+    path = write(name="base.yaml")
+    path.write_text(path.read_text() + "iqn: {num_taus: 4}\n")
+    text = SWEEP.replace("plain: {}", "plain: {algorithm: ppo}")
+    assert "base.yaml:" in (error := refused(files(text)))
+    assert "iqn: belongs to algorithm iqn" in error
+    assert error.endswith("(in try.yaml:9: variants.plain on the task pole, and 1 more)")
+
+
 def test_all_mistakes_are_listed_and_each_once(files):
     text = SWEEP.replace("iqn.num_taus: 16", "iqn.num_tau: 16").replace("plain: {}", "plain: {device: tpu}")
     lines = refused(files(text)).splitlines()
@@ -134,7 +160,12 @@ def test_mistakes_of_the_command_line_and_of_the_files_below(files, write):
     assert "--set iqn.num_tau: iqn.num_tau: unknown key" in refused(files(), "iqn.num_tau=3")
     assert "--task: there is no poles; did you mean pole?" in refused(files(), tasks=["poles"])
     assert "--variant: there is no narrow; there are: plain, wide, other" in refused(files(), variants=["narrow"])
-    assert "no run is left" in refused(files(), tasks=["pole"], variants=["other"])
+    error = "try.yaml: no run is left: none of the variants other is for pole; choose others with --task and --variant"
+    assert refused(files(), tasks=["pole"], variants=["other"]) == error
+    text = SWEEP.replace("plain: {}", "plain: {tasks: [lander]}").replace("  wide:", "  #")
+    assert "none of the variants plain, other is for pole;" in refused(files(text), tasks=["pole"])
+    assert "--set seed=7: every run has its own; say it in seeds of the sweep" in refused(files(), "seed=7")
+    assert "--set name = x: every run has its own; say it in name of the sweep" in refused(files(), "name = x")
     assert "a name is letters, digits" in refused(files(), name="a/b")
     text = "config: '{task}.yaml'\nseeds: [1]\nvariants: {a: {}}\n"
     assert "expected no {task}, as there are no tasks" in refused(files(text))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +62,7 @@ class SweepRun:
     @property
     def path(self) -> Path:
         """Where it lives below the sweep's directory."""
-        return Path(self.task or "", self.variant, f"seed-{self.seed}")
+        return _path_of(self.task, self.variant, self.seed)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,13 @@ class Sweep:
 
     variants: tuple[str, ...]
     """Names of all variants of the file; the first is the one that the others are compared with."""
+
+    paths: tuple[Path, ...]
+    """Where all runs of the file live, those that are left out here among them; in their order."""
+
+
+Cell = tuple[str | None, str]
+"""A task, where there are tasks, and a variant for it: the runs that differ in nothing but the seed."""
 
 
 @dataclass(frozen=True)
@@ -120,35 +128,65 @@ def load_sweep(
     sweep = _validated(path, document)
     tasks, variants = tuple(tasks), tuple(variants)
     problems = [*_unknown("--task", tasks, sweep.tasks), *_unknown("--variant", variants, sweep.variants)]
-    problems += _refused_keys(path, document, sweep)
+    problems += [*_refused_overrides(overrides), *_refused_keys(path, document, sweep)]
     if problems:
         raise ConfigError(*problems)
     name = name or sweep.name or path.stem
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"{path}: a name is letters, digits and _ . + -, as it becomes a directory; got {name!r}")
+    cells = list(_cells(sweep))
+    separator = _separator(cells)
     runs: list[SweepRun] = []
+    found: dict[str, list[Cell]] = {}  # what is wrong, and where it is: the mistake of a file is one of many runs
     for task in [task for task in sweep.tasks or (None,) if not tasks or task in tasks]:
         configs: dict[str, RunConfig] = {}
-        for variant in [variant for variant in sweep.variants if not variants or variant in variants]:
-            if task is not None and task not in ((sweep.variants[variant] or {}).get("tasks") or sweep.tasks):
-                continue
+        for cell in [cell for cell in cells if cell[0] == task and (not variants or cell[1] in variants)]:
             try:
-                config = _load_run(path, document, sweep, task, variant, overrides)
+                config = _load_run(path, document, sweep, *cell, overrides)
             except ConfigError as error:
-                problems += error.messages
+                for message in error.messages:
+                    found.setdefault(message, []).append(cell)
                 continue
-            full_name = "-".join(part for part in (name, task, variant) if part)
-            configs[variant] = config.model_copy(update={"name": full_name})
+            full_name = separator.join(part for part in (name, *cell) if part)
+            configs[cell[1]] = config.model_copy(update={"name": full_name})
         runs += [
             SweepRun(task, variant, seed, config.model_copy(update={"seed": seed}))
             for seed in sweep.seeds
             for variant, config in configs.items()
         ]
-    if problems:
-        raise ConfigError(*dict.fromkeys(problems))
+    if found:
+        raise ConfigError(*(_with_cells(message, path, document, where) for message, where in found.items()))
     if not runs:
-        raise ConfigError(f"{path}: no run is left: none of the variants {', '.join(variants)} is for these tasks")
-    return Sweep(name, tuple(runs), tuple(sweep.tasks), tuple(sweep.variants))
+        raise ConfigError(
+            f"{path}: no run is left: none of the variants {', '.join(variants or sweep.variants)} is for "
+            f"{', '.join(tasks or sweep.tasks)}; choose others with --task and --variant"
+        )
+    paths = [
+        _path_of(task, variant, seed)
+        for task in sweep.tasks or (None,)
+        for seed in sweep.seeds
+        for its_task, variant in cells
+        if its_task == task
+    ]
+    return Sweep(name, tuple(runs), tuple(sweep.tasks), tuple(sweep.variants), tuple(paths))
+
+
+def _path_of(task: str | None, variant: str, seed: int) -> Path:
+    return Path(task or "", variant, f"seed-{seed}")
+
+
+def _cells(sweep: SweepConfig) -> Iterator[Cell]:
+    """Every task with every variant that is for it, in the order of the file."""
+    for task in sweep.tasks or (None,):
+        for variant, changes in sweep.variants.items():
+            if task is None or task in ((changes or {}).get("tasks") or sweep.tasks):
+                yield task, variant
+
+
+def _separator(cells: Iterable[Cell]) -> str:
+    """The fewest dashes that keep ``a`` and ``b-c`` apart from ``a-b`` and ``c``; enough of them always do."""
+    names = [tuple(part for part in cell if part) for cell in cells]
+    return next("-" * n for n in count(1) if len({("-" * n).join(parts) for parts in names}) == len(names))
 
 
 def _validated(path: Path, document: Document) -> SweepConfig:
@@ -156,7 +194,11 @@ def _validated(path: Path, document: Document) -> SweepConfig:
     try:
         sweep = SweepConfig.model_validate(document.data)
     except ValidationError as error:
-        problems += [_message(path, document, details) for details in error.errors(include_url=False)]
+        problems += [
+            _message(path, document, details)
+            for details in error.errors(include_url=False)
+            if not (details["type"] == "too_short" and details["input"])  # pydantic counts the valid entries alone
+        ]
     else:
         if len(set(sweep.seeds)) < len(sweep.seeds):
             problems.append(f"{_place(path, document, 'seeds')}: a seed stands twice; every run has its own")
@@ -184,6 +226,14 @@ def _message(path: Path, document: Document, details: Mapping[str, Any]) -> str:
     else:
         text = f"expected {TYPES.get(kind, 'another value')}, got {got}{meaning}"
     return f"{_place(path, document, key)}: {text}"
+
+
+def _refused_overrides(overrides: Iterable[str]) -> Iterator[str]:
+    """Keys of the command line that are the sweep's own business."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key in OWN_KEYS:
+            yield f"--set {override}: every run has its own; say it in {OWN_KEYS[key]} of the sweep"
 
 
 def _refused_keys(path: Path, document: Document, sweep: SweepConfig) -> Iterator[str]:
@@ -238,6 +288,16 @@ def _load_run(
         return load_config(file, [change.override for change in changes])
     except ConfigError as error:
         raise ConfigError(*(_replaced(message, changes) for message in error.messages)) from error
+
+
+def _with_cells(message: str, path: Path, document: Document, cells: list[Cell]) -> str:
+    """A message with the runs that it is about, unless it stands in their variant."""
+    task, variant = cells[0]
+    place = _place(path, document, f"variants.{variant}")
+    if message.startswith((f"{place}:", f"{place}.")):
+        return message
+    more = f", and {len(cells) - 1} more" if len(cells) > 1 else ""
+    return f"{message} (in {place}{f' on the task {task}' if task else ''}{more})"
 
 
 def _replaced(message: str, changes: Iterable[_Change]) -> str:

@@ -5,17 +5,27 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
-from tesserl_configs.diff import diff_configs
+from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.sweep import Sweep, SweepRun, load_sweep
 from tesserl_trainer.run.files import write_json, write_text
 from tesserl_trainer.run.sweep import LOG, ORDER, Ended, Job, SweepError, locked, run_jobs
+
+WRITTEN = (
+    *("config.yaml", "metrics.csv", "curve.png", LOG, ".config.yaml.partial", ".metrics.csv.partial"),
+    *("buffer", "buffer/*", "checkpoints", "checkpoints/best.json", "checkpoints/.*.partial*"),
+    *("replay", "replay/*.safetensors", "replay/.*.partial", "tensorboard", "tensorboard/events.out.tfevents.*"),
+    *("wandb", "wandb/*"),
+)
+"""What training leaves in a run's directory before the first checkpoint; ``*`` stands for ``/`` too."""
 
 
 def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: float = 60.0) -> Path:
@@ -31,16 +41,18 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
         The sweep's directory.
 
     Raises:
-        ConfigError: a run there was made with another configuration.
+        ConfigError: a run there was made with another configuration, or something else is where one shall be.
         SweepError: another sweep is at work there, or runs failed; the others have been trained.
-        SweepStopped: SIGINT or SIGTERM; what was running has a checkpoint.
+        SweepStopped: SIGINT, SIGTERM or SIGHUP; what was running has a checkpoint.
     """
     directory = runs_dir / sweep.name
+    refuse_files(sweep, directory)
     with locked(directory) as lock:
         refuse_others(sweep, directory)
         todo = [run for run in sweep.runs if state_of(directory / run.path) != "finished"]
-        check_networks(todo)
-        write_json(directory / ORDER, {"tasks": sweep.tasks, "variants": sweep.variants})
+        check_networks(todo, directory)
+        order = {"tasks": sweep.tasks, "variants": sweep.variants, "runs": expected_runs(sweep, directory)}
+        write_json(directory / ORDER, order)
         report = _Report(len(sweep.runs), len(sweep.runs) - len(todo))
         jobs = [_job(run, directory) for run in todo]
         stopped = run_jobs(
@@ -52,7 +64,7 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
             stop_timeout=stop_timeout,
         )
     if stopped is not None:
-        raise SweepStopped(stopped, directory, report.num_finished, len(sweep.runs))
+        raise SweepStopped(stopped, directory, report.num_finished, len(sweep.runs), report.failed)
     if report.failed:
         raise SweepError(
             f"{len(report.failed)} of {len(sweep.runs)} runs failed; the others are trained. The same command tries "
@@ -64,10 +76,11 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
 class SweepStopped(Exception):  # noqa: N818 - not an error: the sweep was asked to stop, and did
     """A signal stopped the sweep."""
 
-    def __init__(self, signum: int, directory: Path, num_finished: int, num_runs: int) -> None:
+    def __init__(self, signum: int, directory: Path, num_finished: int, num_runs: int, failed: Sequence[Ended]) -> None:
+        before = f"\n{len(failed)} of them failed:\n" + "\n".join(map(_failure, failed)) if failed else ""
         super().__init__(
             f"stopped by {signal.Signals(signum).name} with {num_finished} of {num_runs} runs in {directory} finished; "
-            "the same command continues them"
+            f"the same command continues them{before}"
         )
         self.exit_code = 128 + signum
 
@@ -79,46 +92,129 @@ def state_of(run_dir: Path) -> str:
     return "started" if (run_dir / "checkpoints" / "latest.json").is_file() else "new"
 
 
-def refuse_others(sweep: Sweep, directory: Path) -> None:
-    """Makes sure that what is in the directory belongs to this sweep.
+def refuse_files(sweep: Sweep, directory: Path) -> None:
+    """Makes sure that every directory of a sweep is one or can become one.
 
     Raises:
-        ConfigError: runs there were made with other configurations.
+        ConfigError: a file, or a link that leads nowhere, is in the place of one.
     """
-    problems = []
+    places = [place for run in sweep.runs for place in (directory / run.path, _stored(run, directory).parent)]
+    found = {above for place in places for above in (place, *place.parents) if os.path.lexists(above)}
+    if problems := [
+        f"{path}: expected a directory, or nothing yet, got another file; move it away, or give this sweep another "
+        "directory with --name or --runs"
+        for path in sorted(found)
+        if not path.is_dir()
+    ]:
+        raise ConfigError(*problems)
+
+
+def refuse_others(sweep: Sweep, directory: Path) -> None:
+    """Makes sure that what is in the directory belongs to this sweep, and that nothing of worth is removed from it.
+
+    Raises:
+        ConfigError: runs there were made with other configurations, or training has not written what is there.
+    """
+    problems, lost = list[str](), list[str]()
     for run in sweep.runs:
         path = directory / run.path
-        if state_of(path) == "new":
+        state = state_of(path)
+        if state == "new":
+            lost += _kept(path)
             continue
-        there = load_config(path / "config.yaml").model_copy(update={"name": run.config.name})
-        if changes := [f"{key} {left!r} there, {right!r} here" for key, left, right in diff_configs(there, run.config)]:
+        changes = [
+            f"{key} {left!r} there, {right!r} here"
+            for key, left, right in _changes(run, directory)
+            if not _may_change(key, state)
+        ]
+        if changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             problems.append(f"{path}: made with another configuration: {'; '.join(changes[:3])}{more}")
     if problems:
-        raise ConfigError(*problems, "remove these runs, or give this sweep another directory with --name or --runs")
+        problems.append("remove these runs, or give this sweep another directory with --name or --runs")
+    if problems or lost:
+        raise ConfigError(*lost, *problems)
 
 
-def check_networks(runs: Iterable[SweepRun]) -> None:
-    """Makes the task of every variant once, and its network without memory for the weights.
+def _changes(run: SweepRun, directory: Path) -> list[Difference]:
+    """What differs between a run as it was made and as it shall be; its name is no part of that."""
+    there = load_config(directory / run.path / "config.yaml").model_copy(update={"name": run.config.name})
+    return diff_configs(there, run.config)
+
+
+def _may_change(key: str, state: str) -> bool:
+    """Whether a run can have another value now: a finished one where its score does not depend on it."""
+    from tesserl_trainer.commands.train import CHANGEABLE  # with torch
+
+    block = key.partition(".")[0]
+    if state == "finished":
+        return block in ("checkpoint", "logging") and key != "checkpoint.keep_best"
+    return block in CHANGEABLE
+
+
+def _kept(path: Path) -> Iterator[str]:
+    """Why the directory of a run without ``latest.json`` must not be cleared for it to begin anew; often nothing."""
+    if checkpoints := sorted((path / "checkpoints").glob("step_*")):
+        yield (
+            f"{path}: has checkpoints and no checkpoints/latest.json that names one; continue the run with "
+            f"`tesserl train --resume {checkpoints[-1]}`, or move it away"
+        )
+        return
+    foreign = [str(found.relative_to(path)) for found in sorted(path.rglob("*")) if not _is_written(found, path)]
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        yield f"{path}: has {', '.join(foreign[:3])}{more}, which training does not write; move it away, or remove it"
+
+
+def _is_written(found: Path, run_dir: Path) -> bool:
+    name = found.relative_to(run_dir).as_posix()
+    if found.is_symlink() and not name.startswith("wandb/"):  # W&B makes some
+        return False
+    return any(fnmatchcase(name, pattern) for pattern in WRITTEN)
+
+
+def expected_runs(sweep: Sweep, directory: Path) -> list[str]:
+    """The paths of all runs that the directory shall have: those of this sweep, and of earlier parts of it."""
+    order = directory / ORDER
+    before = json.loads(order.read_text(encoding="utf-8")).get("runs", []) if order.is_file() else []
+    expected = {*before, *(run.path.as_posix() for run in sweep.runs)}
+    return [path.as_posix() for path in sweep.paths if path.as_posix() in expected]
+
+
+def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
+    """Makes the task of every variant once, and its network without memory for the weights; opens what they start from.
+
+    Args:
+        runs: those that are to be trained.
+        directory: of the sweep.
 
     Raises:
-        ConfigError: a variant does not fit its task, or the task cannot be made here.
+        ConfigError: a variant does not fit its task, or what it needs is not here.
     """
     import torch  # with the environments and all networks: not before the files have been found to be right
 
     from tesserl_trainer.wiring.environments import make_environments
-    from tesserl_trainer.wiring.networks import build_network
+    from tesserl_trainer.wiring.initial_weights import load_initial_weights
+    from tesserl_trainer.wiring.learning import device_of
+    from tesserl_trainer.wiring.networks import build_network, make_layout
+    from tesserl_trainer.wiring.preferences import build_stored_pairs
 
     problems = []
-    for run in {run.path.parent: run for run in runs}.values():
+    for run in {run.path.parent: run for run in runs}.values():  # the last seed, which is the last to be started
+        config = run.config
         try:
-            environments = make_environments(run.config.environment, 1, evaluation=True)
+            device_of(config.device)
+            environments = make_environments(config.environment, 1, evaluation=True)
             try:
                 spaces = environments.single_observation_space, environments.single_action_space
             finally:
                 environments.close()
-            with torch.device("meta"):
-                build_network(run.config, *spaces)
+            weights = None if state_of(directory / run.path) != "new" else config.initial_weights
+            with torch.device("meta" if weights is None else "cpu"):
+                network = build_network(config, *spaces)
+            if weights is not None:
+                load_initial_weights(network, Path(weights))
+            build_stored_pairs(config, make_layout(config, spaces[0]))
         except ValueError as error:
             problems += [f"{run.path.parent}: {line}" for line in str(error).splitlines()]
     if problems:
@@ -131,15 +227,26 @@ def default_parallel(configs: Iterable[RunConfig]) -> int:
     return max(1, cores // max(config.num_threads for config in configs))
 
 
+def _stored(run: SweepRun, directory: Path) -> Path:
+    """Where the configuration is kept that a variant is trained with on a task.
+
+    ``.yml``, as ``tesserl compare`` takes every ``config.yaml`` for a run, and a variant may have the name config.
+    """
+    return directory / "configs" / (run.task or "") / f"{run.variant}.yml"
+
+
 def _job(run: SweepRun, directory: Path) -> Job:
     """The process of a run; its configuration is stored now, so that later edits of the file change nothing."""
     path, name = directory / run.path, str(run.path)
     if state_of(path) == "started":
-        return Job(name, ("train", "--resume", str(path)), path)
-    for left in path.glob("*"):  # of a run that ended before its first checkpoint
+        changed = [f"{key}={json.dumps(wanted)}" for key, _, wanted in _changes(run, directory)]
+        return Job(
+            name, ("train", *(part for each in changed for part in ("--set", each)), "--resume", str(path)), path
+        )
+    for left in path.glob("*"):  # of a run that ended before its first checkpoint, see WRITTEN
         if left.name != LOG:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    file = directory / "configs" / f"{'-'.join(run.path.parts[:-1])}.yaml"
+    file = _stored(run, directory)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, dump_config(run.config.model_copy(update={"seed": 1})))
     return Job(name, ("train", str(file), "--set", f"seed={run.seed}", "--run-dir", str(path)), path)
@@ -156,7 +263,8 @@ class _Report:
             self.note(f"{num_finished} of {num_runs} runs are finished already")
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        with suppress(OSError):  # the terminal is gone, and with it who would read this; runs shall stop all the same
+            self._console.print(text, markup=False, soft_wrap=True)
 
     def ended(self, ended: Ended) -> None:
         name, seconds = ended.job.name, f"{ended.seconds:,.0f} s"
@@ -165,7 +273,7 @@ class _Report:
             result = json.loads((ended.job.directory / "evaluation.json").read_text(encoding="utf-8"))
             score = f"return {result['return_mean']:.1f} ± {result['return_std']:.1f}"
             self.note(f"[{self.num_finished}/{self._num_runs}] {name}: {score}, {seconds}")
-        elif ended.stopped:
+        elif ended.stopped and ended.code not in (1, 2):  # these are the exit codes of errors, before it was stopped
             self.note(f"{name}: stopped after {seconds}")
         else:
             self.failed.append(ended)
@@ -207,9 +315,11 @@ def command(
         click.echo(run_sweep(loaded, runs_dir, num_parallel=num_parallel))
         return
     directory = runs_dir / loaded.name
+    refuse_files(loaded, directory)
     refuse_others(loaded, directory)
-    check_networks(loaded.runs)
     states = [state_of(directory / run.path) for run in loaded.runs]
+    todo = [run for run, state in zip(loaded.runs, states, strict=True) if state != "finished"]
+    check_networks(todo, directory)
     for run, state in zip(loaded.runs, states, strict=True):
         click.echo(f"{run.path}: {state}, {run.config.total_steps:,} steps")
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "started", "new"))

@@ -17,7 +17,8 @@ LOG = "train.log"
 """File in a run's directory that has what its process wrote to stdout and stderr."""
 
 ORDER = "sweep.json"
-"""File in a sweep's directory that names its tasks and variants in their order; a comparison shows them in it."""
+"""File in a sweep's directory: its ``tasks`` and ``variants`` in their order, in which a comparison shows them, and the
+paths of the ``runs`` that it shall have."""
 
 COMMAND = (sys.executable, "-m", "tesserl_trainer.cli")
 """What runs are started with: this very installation, whatever PATH says."""
@@ -107,8 +108,8 @@ def run_jobs(
 ) -> int | None:
     """Runs all jobs.
 
-    The first SIGINT or SIGTERM asks every run to stop, which writes a checkpoint; what has not stopped in time, or at a
-    second signal, is named and killed.
+    The first SIGINT, SIGTERM or SIGHUP asks every run to stop, which writes a checkpoint; what has not stopped in time,
+    or at a second signal, is named and killed.
 
     Args:
         jobs: started in this order.
