@@ -1,6 +1,7 @@
 """``tesserl compare`` on directories of runs whose numbers are known."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from tesserl_trainer.analysis.comparison import Comparison, Run
+from tesserl_trainer.analysis.plots import _draw_bands
+from tesserl_trainer.analysis.tables import comparison_verdicts
 from tesserl_trainer.cli import main
 
 EVALUATED = (100, 200, 300)
@@ -116,9 +119,11 @@ def test_overlapping_intervals_do_not_hide_that_one_wins_more_often():
         ]
 
     comparison = Comparison([*runs("a", 499, 498, 499.5, 498), *runs("b", 500, 500, 400, 500)])
-    assert comparison.verdicts()[0].endswith("overlap, 400 to 500 and 498 to 499.5")
+    assert comparison_verdicts(comparison)[0].endswith("overlap, 400 to 500 and 498 to 499.5")
     comparison = Comparison([*runs("a", 498.4, 500, 498.4, 500, 498.7), *runs("b", 500, 500, 500, 500, 500)])
-    assert comparison.verdicts()[0].endswith("(though run against run b is the better one more often than not)")
+    assert comparison_verdicts(comparison)[0].endswith(
+        "(though run against run b is the better one more often than not)"
+    )
 
 
 def test_a_single_run_has_no_interval(tmp_path, compare):
@@ -189,19 +194,150 @@ def test_what_is_not_finished_is_named(sweep, compare):
         (["--reference", "nobody"], "no such variant; there are: base, low"),
         (["--normalize", "first=x"], "expected none, reference or TASK=LOW:HIGH"),
         (["--normalize", "third=0:1"], "no such task; there are: first, second"),
-        (["--normalize", "first=1:1"], "0 and 1 would both be 1"),
+        (
+            ["--normalize", "first=1:1"],
+            "first: 0 would be 1 and 1 would be 1, but scores need a finite return and a higher",
+        ),
+        (["--normalize", "first=20:0"], "first: 0 would be 20 and 1 would be 0, but"),
+        (["--normalize", "first=nan:1"], "first: 0 would be nan"),
+        (["--normalize", "first=0:inf"], "1 would be inf"),
         (["--normalize", "none", "--normalize", "reference"], "stands alone"),
         (["--reference", "odd"], "second: the reference odd has no runs with evaluations to take bounds from"),
-        (["--metric", "train/los"], "has no metric train/los"),
+        (["--metric", "train/los"], "--metric train/los: no such metric; did you mean train/loss?"),
         (["--by", "iqn.taus"], "has no key iqn.taus"),
+        (["--by", "environment.idd"], "has no key environment.idd; did you mean id?"),
+        (["--reference", "bas"], "--reference bas: no such variant; did you mean base?"),
         (["--by", "name"], "are both seed 1 of x on first"),
-        (["--task", "third"], "there is no finished run to compare"),
+        (["--task", "third"], "--task third: no such task; there are: first, second"),
+        (["--task", "frist"], "did you mean first?"),
+        (["--png", "nowhere/here/x.png"], "there is no directory nowhere/here; make it first: mkdir -p nowhere/here"),
     ],
 )
 def test_mistakes_are_named(sweep, compare, arguments, message):
     error, _ = compare(sweep, *arguments, code=1)
     assert message in error
     assert "Traceback" not in error
+
+
+def describe(sweep: Path, tasks=("first", "second"), variants=("base", "low", "odd"), **more) -> None:
+    (sweep / "sweep.json").write_text(json.dumps({"tasks": tasks, "variants": variants, **more}))
+
+
+def test_a_reference_that_got_worse_gives_no_scale(sweep, compare):
+    for seed in (1, 2, 3):
+        (sweep / f"second/base/seed-{seed}/metrics.csv").write_text(
+            "step,name,value,time\n100,evaluation/return,200,0\n200,evaluation/return,110,0\n"
+        )
+    error, _ = compare(sweep, code=1)
+    assert "second: 0 would be 200 and 1 would be 110, the first evaluation and the score of base, but" in error
+    assert "give --normalize second=LOW:HIGH" in error
+    assert compare(sweep, "--normalize", "second=0:200")[1]["bounds"] == {"first": [0, 12], "second": [0, 200]}
+
+
+def test_intervals_of_few_runs_that_are_apart_come_with_a_warning(sweep, tmp_path, compare):
+    out, report = compare(sweep, "--task", "first")
+    assert "10.43 to 13.57, but 3 runs are too few to be sure: two equal variants of so few runs each come out" in out
+    assert "apart in about one of 6 such comparisons" in report["verdicts"][0]
+    assert report["too_few_runs"] == ["low", "odd"]
+    out, report = compare(sweep)  # six runs of two tasks
+    assert "low is below base" in out
+    assert "too few" not in out
+    assert report["too_few_runs"] == []
+    for variant, count in (("a", 5), ("b", 2)):
+        for seed in range(count):
+            write_run(tmp_path / "t" / variant / f"seed-{seed}", seed=seed, best=seed + 10 * (variant == "b"))
+    assert "but 2 runs are too few to be sure" in compare(tmp_path / "t")[0]
+
+
+def test_the_reference_is_the_first_variant_of_the_sweep_wherever_it_has_runs(sweep, compare):
+    describe(sweep, variants=("odd", "low", "base"))
+    shutil.rmtree(sweep / "first/low")
+    shutil.rmtree(sweep / "first/odd")
+    write_run(sweep / "second/odd/seed-1", seed=1, best=3)
+    assert compare(sweep, "--normalize", "none")[1]["reference"] == "odd"  # though the first task has base only
+    assert list(compare(sweep / "second")[1]["aggregates"]) == ["odd", "low", "base"]
+    (sweep / "second/odd/seed-1/evaluation.json").unlink()
+    out, report = compare(sweep / "second")
+    assert report["reference"] == "low"
+    assert "the reference is low, as odd, the first variant of the sweep, has no finished run here" in out
+    assert "has no finished run" not in compare(sweep / "second", "--reference", "base")[0]
+    assert "no such variant with a finished run here" in compare(sweep, "--reference", "odd", code=1)[0]
+
+
+def test_runs_that_never_started_are_named(sweep, compare):
+    names = [f"{task}/odd/seed-{seed}" for task in ("first", "second") for seed in range(1, 5)]
+    describe(sweep, runs=names)
+    (sweep / "first/base/seed-4").mkdir()  # and one that older sweeps know of only as a directory
+    out, report = compare(sweep)
+    missing = ["first/odd/seed-4", *names[4:], "first/base/seed-4"]
+    assert report["missing"] == [str(sweep / name) for name in missing]
+    shown = ", ".join(report["missing"][:4])
+    assert f"left out, never started or failed at once: {shown} and 2 more" in out
+    assert f"never started or failed at once: {shown}" in compare(sweep, "--strict", code=1)[0]
+    assert compare(sweep, "--task", "first")[1]["missing"] == [str(sweep / name) for name in (missing[0], missing[-1])]
+    assert compare(sweep / "first/low", "--strict")[1]["missing"] == []
+
+
+def test_a_sweep_without_finished_runs_says_what_it_has(tmp_path, compare):
+    for seed in range(1, 7):
+        (write_run(tmp_path / f"s/a/seed-{seed}", seed=seed, best=1) / "evaluation.json").unlink()
+    error, _ = compare(tmp_path / "s", code=1)
+    assert f"{tmp_path}/s: there is no finished run to compare; not finished: {tmp_path}/s/a/seed-1, " in error
+    assert "seed-4 and 2 more" in error
+    (tmp_path / "t").mkdir()
+    describe(tmp_path / "t", tasks=(), variants=("a",), runs=["a/seed-1"])
+    assert f"never started or failed at once: {tmp_path}/t/a/seed-1" in compare(tmp_path / "t", code=1)[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("sweep.json", "{}", "sweep.json: tasks: expected a list of names, got null; start the sweep again"),
+        ("sweep.json", '{"tasks": [', "sweep.json: not whole JSON (Expecting value"),
+        ("sweep.json", '{"tasks": [], "variants": [], "runs": 3}', "runs: expected a list of names, got 3"),
+        ("first/base/seed-1/config.yaml", "name: x", "seed-1/config.yaml: has no key seed; leave the run out"),
+        ("first/base/seed-1/config.yaml", "seed: x", "seed: expected a whole number, got x"),
+        ("first/base/seed-1/config.yaml", "a: [", "seed-1/config.yaml: not valid YAML"),
+        ("first/base/seed-1/evaluation.json", '{"return_mean": 1}', "last_return_mean: expected a number, got null"),
+        ("first/base/seed-1/evaluation.json", '{"return', "seed-1/evaluation.json: not whole JSON"),
+        ("first/base/seed-1/metrics.csv", "step\n1,2\n", "seed-1: metrics.csv: a bad line"),
+    ],
+)
+def test_broken_files_are_named(sweep, compare, file, text, message):
+    (sweep / file).write_text(text)
+    error, _ = compare(sweep, "--final", code=1)
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_what_a_sweep_starts_runs_from_is_no_run(sweep, compare):
+    describe(sweep)
+    (sweep / "configs").mkdir()
+    (sweep / "configs" / "config.yaml").write_text("seed: 1")
+    assert compare(sweep, "--strict")[1]["left_out"] == []
+
+
+def test_sweeps_without_tasks_of_one_environment_are_one_task(tmp_path, compare):
+    for name in ("s", "t"):
+        write_run(tmp_path / "runs" / name / f"{name}-variant" / "seed-1", seed=1, best=1)
+        describe(tmp_path / "runs" / name, tasks=(), variants=(f"{name}-variant",))
+    assert list(compare(tmp_path / "runs")[1]["tasks"]) == ["Here-v0"]
+
+
+def test_a_directory_that_is_named_twice_counts_once(sweep, compare, monkeypatch):
+    monkeypatch.chdir(sweep.parent)
+    assert compare("s", sweep, "s/../s/first")[1]["tasks"] == compare(sweep)[1]["tasks"]
+
+
+def test_a_curve_of_one_evaluation_is_a_point():
+    from matplotlib.figure import Figure
+
+    runs = [
+        Run(name, "t", 1, 1.0, (steps, [1.0] * len(steps)), Path(name)) for name, steps in (("a", [5]), ("b", [5, 9]))
+    ]
+    axes = Figure().add_subplot()
+    _draw_bands(axes, Comparison(runs).curves("t"), {"a": "C0", "b": "C1"}, "a")
+    assert [line.get_marker() for line in axes.lines] == ["o", "None"]
 
 
 def test_a_directory_without_runs_is_an_error(tmp_path, compare):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tesserl_trainer.analysis.statistics import (
+    FALSE_ALARMS,
     curve_band,
     interquartile_mean,
     interval,
@@ -129,3 +130,15 @@ def test_the_band_of_curves_is_the_interval_at_each_point():
     for point in range(2):
         expected = interval([task[:, point] for task in curves], interquartile_mean)
         assert (value[point], low[point], high[point]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("sizes", "one_of"), FALSE_ALARMS.items())
+def test_false_alarms_are_as_often_as_is_said(sizes, one_of):
+    generator = np.random.default_rng(0)
+
+    def drawn():
+        return interval([generator.normal(size=size) for size in sizes], interquartile_mean)
+
+    pairs = [(drawn(), drawn()) for _ in range(2_000)]
+    apart = np.mean([left.low > right.high or right.low > left.high for left, right in pairs])
+    assert apart == pytest.approx(1 / one_of, rel=0.25)

@@ -1,10 +1,10 @@
 """Variants beside each other: their runs, grouped by task, and what can be said about them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,30 +45,82 @@ class ComparisonError(ValueError):
     """Runs that cannot be compared as asked."""
 
 
+def unknown(option: str, name: str, what: str, known: Iterable[str]) -> ComparisonError:
+    """The error of an option that names what is not there."""
+    return ComparisonError(f"{option} {name}: no such {what}{hint(name, known)}")
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What may have been meant, or what there is, as the end of a sentence."""
+    from tesserl_configs.messages import nearest  # imports pydantic, which takes longer than most comparisons
+
+    legal = list(known)
+    return nearest(name, legal) or f"; there are: {', '.join(legal) or 'none'}"
+
+
+def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bounds] | None:
+    """What ``--normalize`` says.
+
+    Args:
+        values: ``none``, ``reference``, or ``TASK=LOW:HIGH`` each.
+        several_tasks: whether returns of different tasks come together, which are scaled if nothing is said.
+
+    Raises:
+        ComparisonError: it says something else.
+    """
+    if "none" in values and len(values) > 1:
+        raise ComparisonError("--normalize none: stands alone")
+    if not values or list(values) == ["none"]:
+        return {} if several_tasks and not values else None
+    bounds: dict[str, Bounds] = {}
+    for value in values:
+        if value == "reference":
+            continue
+        task, _, numbers = value.rpartition("=")
+        try:
+            low, high = map(float, numbers.split(":"))
+        except ValueError:
+            raise ComparisonError(
+                f"--normalize {value}: expected none, reference or TASK=LOW:HIGH, such as breakout=0:20"
+            ) from None
+        bounds[task] = (low, high)
+    return bounds
+
+
 class Comparison:
     """The runs of several variants on several tasks.
 
     Args:
         runs: at least one.
-        reference: the variant that the others are compared with; by default the first.
+        reference: the variant that the others are compared with; by default the first of ``variants`` with runs.
         bounds: task -> the returns that become 0 and 1; None: returns as they are. Tasks without bounds take those of
             the reference: its mean at its first evaluation, and its mean score.
+        tasks: names in their order; those of other runs come behind, as the runs do.
+        variants: the same of variants.
 
     Raises:
         ComparisonError: there are no runs, or none of the reference; two have the same variant, task and seed; bounds
-            do not differ or name no task.
+            are not a lower and a higher return, or name no task.
     """
 
     def __init__(
-        self, runs: Sequence[Run], *, reference: str | None = None, bounds: Mapping[str, Bounds] | None = None
+        self,
+        runs: Sequence[Run],
+        *,
+        reference: str | None = None,
+        bounds: Mapping[str, Bounds] | None = None,
+        tasks: Sequence[str] = (),
+        variants: Sequence[str] = (),
     ) -> None:
         if not runs:
             raise ComparisonError("there is no finished run to compare")
-        self.tasks = list(dict.fromkeys(run.task for run in runs))
-        self.variants = list(dict.fromkeys(run.variant for run in runs))
+        self.tasks = _ordered((run.task for run in runs), tasks)
+        self.variants = _ordered((run.variant for run in runs), variants)
         self.reference = reference or self.variants[0]
+        self._passed_over = "" if reference or not variants or variants[0] in self.variants else variants[0]
         if self.reference not in self.variants:
-            raise ComparisonError(f"--reference {reference}: no such variant; there are: {', '.join(self.variants)}")
+            what = "variant with a finished run here" if self.reference in variants else "variant"
+            raise unknown("--reference", self.reference, what, self.variants)
         self.runs: dict[tuple[str, str], list[Run]] = {}
         for run in sorted(runs, key=lambda run: run.seed):
             beside = self.runs.setdefault((run.variant, run.task), [])
@@ -86,7 +138,7 @@ class Comparison:
     def _bounds(self, given: Mapping[str, Bounds]) -> dict[str, Bounds]:
         for task in given:
             if task not in self.tasks:
-                raise ComparisonError(f"--normalize {task}: no such task; there are: {', '.join(self.tasks)}")
+                raise unknown("--normalize", task, "task", self.tasks)
         bounds = {}
         for task in self.tasks:
             runs = self.runs.get((self.reference, task), [])
@@ -99,8 +151,12 @@ class Comparison:
                 float(np.mean([run.curve[1][0] for run in runs])),
                 float(np.mean([run.score for run in runs])),
             )
-            if low == high:
-                raise ComparisonError(f"{task}: 0 and 1 would both be {low:g}; give --normalize {task}=LOW:HIGH")
+            if not (isfinite(low) and isfinite(high) and low < high):  # else the better run has the lower score
+                source = "" if task in given else f", the first evaluation and the score of {self.reference}"
+                raise ComparisonError(
+                    f"{task}: 0 would be {low:.6g} and 1 would be {high:.6g}{source}, but scores need a "
+                    f"finite return and a higher one; give --normalize {task}=LOW:HIGH"
+                )
             bounds[task] = (low, high)
         return bounds
 
@@ -198,31 +254,6 @@ class Comparison:
         unknown = np.nan if any(len(runs) < 2 for runs in strata) else 0.0
         return value, low + unknown, high + unknown
 
-    def verdicts(self) -> list[str]:
-        """One sentence for each variant but the reference: whether its interval of the IQM is apart."""
-        aggregates, better = self.aggregates, self.improvements
-        if self.reference not in aggregates:
-            return [f"{self.reference}, the reference, has no runs of some tasks: there is nothing to compare with"]
-        return [
-            self._verdict(variant, aggregates[variant]["IQM"], aggregates[self.reference]["IQM"], better[variant])
-            for variant in self.complete
-            if variant != self.reference
-        ]
-
-    def _verdict(self, variant: str, ours: Interval, theirs: Interval, better: Interval) -> str:
-        pair = f"{variant} and {self.reference}"
-        if single := [name for name in (variant, self.reference) if not self.has_spread(name)]:
-            return f"{pair} cannot be told apart: a task of {single[0]} has a single run, which has no interval"
-        intervals = f"{ours.low:.4g} to {ours.high:.4g} and {theirs.low:.4g} to {theirs.high:.4g}"
-        if ours.low <= theirs.high and theirs.low <= ours.high:
-            text = f"{pair} cannot be told apart: the 95 % intervals of their IQM overlap, {intervals}"
-            if better.low <= 0.5 <= better.high:
-                return text
-            more = "more" if better.low > 0.5 else "less"
-            return f"{text} (though run against run {variant} is the better one {more} often than not)"
-        order = "above" if ours.low > theirs.high else "below"
-        return f"{variant} is {order} {self.reference}: the 95 % intervals of their IQM are apart, {intervals}"
-
     def notes(self) -> list[str]:
         """What was done to the returns, and what stands where."""
         if self.bounds is None:
@@ -230,6 +261,11 @@ class Comparison:
         else:
             shown = "; ".join(f"{task}: 0 is {low:.4g}, 1 is {high:.4g}" for task, (low, high) in self.bounds.items())
             notes = [f"scores: returns scaled for each task, {shown}"]
+        if self._passed_over:
+            notes.append(
+                f"the reference is {self.reference}, as {self._passed_over}, the first variant of the sweep, has no "
+                "finished run here; --reference chooses another one"
+            )
         notes += [
             f"{name} has no runs of {', '.join(task for task in self.tasks if (name, task) not in self.runs)}: "
             "it is in the tables of its tasks only"
@@ -238,46 +274,8 @@ class Comparison:
         ]
         return notes
 
-    def report(self) -> dict[str, Any]:
-        """Everything, as JSON data."""
-        return {
-            "reference": self.reference,
-            "bounds": self.bounds,
-            "notes": self.notes(),
-            "verdicts": self.verdicts(),
-            "aggregates": {
-                variant: {name: self._interval(value, variant) for name, value in values.items()}
-                for variant, values in self.aggregates.items()
-            },
-            "improvements": {
-                variant: self._interval(value, variant, self.reference) for variant, value in self.improvements.items()
-            },
-            "profiles": _bands(self.profiles(), "threshold") if self.complete else {},
-            "curves": _bands(self.curves(), "steps" if self.same_steps else "share"),
-            "tasks": {
-                task: {
-                    "returns": {
-                        name: {str(run.seed): run.score for run in self.runs[name, task]}
-                        for name in self.variants
-                        if (name, task) in self.runs
-                    },
-                    "curves": _bands(self.curves(task), "steps"),
-                }
-                for task in self.tasks
-            },
-        }
 
-    def _interval(self, interval: Interval, *variants: str) -> dict[str, float | None]:
-        return (
-            interval._asdict() if self.has_spread(*variants) else {"value": interval.value, "low": None, "high": None}
-        )
-
-
-def _bands(bands: Mapping[str, Band], axis: str) -> dict[str, dict[str, list[float | None]]]:
-    return {
-        variant: {
-            name: [None if np.isnan(value) else value for value in values.tolist()]
-            for name, values in zip((axis, "value", "low", "high"), band, strict=True)
-        }
-        for variant, band in bands.items()
-    }
+def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Each name once: those that the order has in its order, the others behind."""
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(dict.fromkeys(names), key=lambda name: places.get(name, len(places)))

@@ -121,7 +121,8 @@ def _draw_intervals(figure: Any, comparison: Comparison, colours: Mapping[str, A
 
 def _draw_bands(panel: Any, bands: Mapping[str, Band], colours: Mapping[str, Any], reference: str) -> None:
     for variant, (x, value, low, high) in bands.items():
-        panel.plot(x, value, color=colours[variant], linewidth=2 if variant == reference else 1.3)
+        width, marker = 2 if variant == reference else 1.3, "o" if x[0] == x[-1] else None  # a point makes no line
+        panel.plot(x, value, color=colours[variant], linewidth=width, marker=marker, markersize=5)
         if len(bands) <= MANY or variant == reference:
             panel.fill_between(x, low, high, color=colours[variant], alpha=0.15, linewidth=0)
     panel.grid(alpha=0.3)

@@ -20,6 +20,11 @@ NUM_RESAMPLES = 10_000
 EXACT_UP_TO = 50_000
 """So many resamples are all computed, each as likely as any other; of more, ``NUM_RESAMPLES`` are drawn."""
 
+FALSE_ALARMS = {(2,): 3, (2, 2): 6, (3,): 6, (4,): 40}
+"""Runs of each task -> of how many comparisons of two equal variants with so many runs one has 95 % intervals of the
+IQM that are apart, counted with scores of one normal distribution. With fewer than five runs there are only these.
+"""
+
 
 class Interval(NamedTuple):
     """An estimate and the percentiles of its bootstrap distribution."""

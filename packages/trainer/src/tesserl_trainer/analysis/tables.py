@@ -1,12 +1,17 @@
-"""A comparison as tables for a person to read."""
+"""A comparison as sentences and tables for a person to read, and as JSON data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from tesserl_trainer.analysis.comparison import AGGREGATES, Comparison
-from tesserl_trainer.analysis.statistics import Interval, interquartile_mean
+from tesserl_trainer.analysis.comparison import AGGREGATES, Band, Comparison
+from tesserl_trainer.analysis.statistics import FALSE_ALARMS, Interval, interquartile_mean
+
+FEW = 5
+"""Fewer runs than these come out apart too easily, see ``FALSE_ALARMS``."""
 
 
 def comparison_tables(comparison: Comparison) -> Iterator[Table]:
@@ -14,6 +19,78 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
     yield _aggregates(comparison)
     for task in comparison.tasks:
         yield _task(comparison, task)
+
+
+def comparison_verdicts(comparison: Comparison) -> list[str]:
+    """One sentence for each variant but the reference: whether its interval of the IQM is apart."""
+    reference = comparison.reference
+    if reference not in comparison.complete:
+        return [f"{reference}, the reference, has no runs of some tasks: there is nothing to compare with"]
+    return [_verdict(comparison, variant) for variant in comparison.complete if variant != reference]
+
+
+def too_few(comparison: Comparison) -> list[str]:
+    """Variants whose verdict rests on fewer than ``FEW`` runs on either side."""
+    sizes = {name: sum(map(len, comparison.strata(name))) for name in (*comparison.complete, comparison.reference)}
+    others = [name for name in comparison.complete if name != comparison.reference]
+    return [name for name in others if min(sizes[name], sizes[comparison.reference]) < FEW]
+
+
+def comparison_report(comparison: Comparison) -> dict[str, Any]:
+    """Everything, as JSON data."""
+    return {
+        "reference": comparison.reference,
+        "bounds": comparison.bounds,
+        "notes": comparison.notes(),
+        "verdicts": comparison_verdicts(comparison),
+        "too_few_runs": too_few(comparison),
+        "aggregates": {
+            variant: {name: _interval(value, comparison, variant) for name, value in values.items()}
+            for variant, values in comparison.aggregates.items()
+        },
+        "improvements": {
+            variant: _interval(value, comparison, variant, comparison.reference)
+            for variant, value in comparison.improvements.items()
+        },
+        "profiles": _bands(comparison.profiles(), "threshold") if comparison.complete else {},
+        "curves": _bands(comparison.curves(), "steps" if comparison.same_steps else "share"),
+        "tasks": {
+            task: {
+                "returns": {
+                    name: {str(run.seed): run.score for run in comparison.runs[name, task]}
+                    for name in comparison.variants
+                    if (name, task) in comparison.runs
+                },
+                "curves": _bands(comparison.curves(task), "steps"),
+            }
+            for task in comparison.tasks
+        },
+    }
+
+
+def _verdict(comparison: Comparison, variant: str) -> str:
+    reference, better = comparison.reference, comparison.improvements[variant]
+    ours, theirs = (comparison.aggregates[name]["IQM"] for name in (variant, reference))
+    pair = f"{variant} and {reference}"
+    if single := [name for name in (variant, reference) if not comparison.has_spread(name)]:
+        return f"{pair} cannot be told apart: a task of {single[0]} has a single run, which has no interval"
+    intervals = f"{ours.low:.4g} to {ours.high:.4g} and {theirs.low:.4g} to {theirs.high:.4g}"
+    if ours.low <= theirs.high and theirs.low <= ours.high:
+        text = f"{pair} cannot be told apart: the 95 % intervals of their IQM overlap, {intervals}"
+        if better.low <= 0.5 <= better.high:
+            return text
+        more = "more" if better.low > 0.5 else "less"
+        return f"{text} (though run against run {variant} is the better one {more} often than not)"
+    order = "above" if ours.low > theirs.high else "below"
+    text = f"{variant} is {order} {reference}: the 95 % intervals of their IQM are apart, {intervals}"
+    if variant not in too_few(comparison):
+        return text
+    sizes = [tuple(map(len, comparison.strata(name))) for name in (variant, reference)]
+    few = min((size for size in sizes if size in FALSE_ALARMS), key=lambda size: FALSE_ALARMS[size])
+    return (
+        f"{text}, but {sum(few)} runs are too few to be sure: two equal variants of so few runs each "
+        f"come out apart in about one of {FALSE_ALARMS[few]} such comparisons"
+    )
 
 
 def _aggregates(comparison: Comparison) -> Table:
@@ -56,3 +133,18 @@ def _table(title: str, first: str, *others: str) -> Table:
 
 def _shown(value: Interval, *, spread: bool) -> str:
     return f"{value.value:.4g} ({value.low:.4g} to {value.high:.4g})" if spread else f"{value.value:.4g} (one run)"
+
+
+def _interval(interval: Interval, comparison: Comparison, *variants: str) -> dict[str, float | None]:
+    known = comparison.has_spread(*variants)
+    return interval._asdict() if known else {"value": interval.value, "low": None, "high": None}
+
+
+def _bands(bands: Mapping[str, Band], axis: str) -> dict[str, dict[str, list[float | None]]]:
+    return {
+        variant: {
+            name: [None if np.isnan(value) else value for value in values.tolist()]
+            for name, values in zip((axis, "value", "low", "high"), band, strict=True)
+        }
+        for variant, band in bands.items()
+    }

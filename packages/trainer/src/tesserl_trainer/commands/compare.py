@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,54 @@ import click
 from rich.console import Console
 
 from tesserl_configs.document import parse
-from tesserl_trainer.analysis.comparison import Bounds, Comparison, ComparisonError, Run
+from tesserl_trainer.analysis.comparison import Comparison, ComparisonError, Run, hint, parse_bounds, unknown
 from tesserl_trainer.analysis.plots import plot_comparison
 from tesserl_trainer.analysis.record import read_metrics, series
-from tesserl_trainer.analysis.tables import comparison_tables
+from tesserl_trainer.analysis.tables import comparison_report, comparison_tables, comparison_verdicts
 from tesserl_trainer.run.files import write_json
 from tesserl_trainer.run.sweep import ORDER
 
 EVALUATION = "evaluation/return"
 SEED = re.compile(r"seed-\d+")
+FILE = click.Path(path_type=Path, dir_okay=False)
+SHOWN = 4
+"""Runs that a line names; it counts the others."""
+
+
+@dataclass(frozen=True)
+class SweepOrder:
+    """What a sweep says about itself: its (resolved) directory, its names in their order, the paths of its runs."""
+
+    directory: Path
+    tasks: tuple[str, ...]
+    variants: tuple[str, ...]
+    runs: tuple[str, ...]
+
+
+def sweep_of(path: Path) -> SweepOrder | None:
+    """The sweep that a directory is, or is a part of; None where there is none.
+
+    Raises:
+        ComparisonError: what the sweep wrote about itself is not whole.
+    """
+    path = path.resolve()
+    above = [path, *path.parents][:4]  # no run is deeper than task, variant and seed
+    file = next((directory / ORDER for directory in above if (directory / ORDER).is_file()), None)
+    if file is None:
+        return None
+    remedy = "start the sweep again, which writes it, or remove it: runs then stand by name"
+    order = {"runs": []} | _read_json(file, remedy)  # sweeps did not write their runs at first
+    names: dict[str, tuple[str, ...]] = {}
+    for key in ("tasks", "variants", "runs"):
+        value = order.get(key)
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise ComparisonError(f"{file}: {key}: expected a list of names, got {json.dumps(value):.60}; {remedy}")
+        names[key] = tuple(value)
+    return SweepOrder(file.parent, **names)
 
 
 def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """The runs in directories, and the directory that each was found from.
+    """The runs in directories, each once, and the directory that each was found from.
 
     Args:
         paths: runs, or directories that hold some at any depth.
@@ -34,29 +70,38 @@ def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
         (run's directory, one of ``paths``), sorted by name below each path.
 
     Raises:
-        ComparisonError: there is no run in one of the paths.
+        ComparisonError: there is no run in one of the paths, and no sweep that says which there should be.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, tuple[Path, Path]] = {}
     for path in paths:
-        here = sorted((config.parent for config in path.rglob("config.yaml")), key=_natural) if path.is_dir() else []
-        if not here:
+        files = path.rglob("config.yaml") if path.is_dir() else ()
+        here = sorted((file.parent for file in files if not _is_of_sweep(file)), key=_natural)
+        if not here and not (path.is_dir() and missing_runs([path])):
             raise ComparisonError(f"{path}: no run here (no config.yaml in or below it); name a run or a sweep")
         for run in here:
-            found.setdefault(run, path)
-    return list(found.items())
+            found.setdefault(run.resolve(), (run, path))
+    return list(found.values())
 
 
-def in_order(runs: Iterable[Run], paths: Iterable[Path]) -> list[Run]:
-    """Runs in the order of tasks and variants that the directories' sweeps say; others behind, as they were."""
-    orders = [json.loads(file.read_text(encoding="utf-8")) for path in paths if (file := path / ORDER).is_file()]
-    places = {
-        (key, name): place for key in ("tasks", "variants") for order in orders for place, name in enumerate(order[key])
-    }
-    last = len(places)
-    return sorted(
-        runs,
-        key=lambda run: (places.get(("tasks", run.task), last), places.get(("variants", run.variant), last)),
-    )
+def missing_runs(paths: Iterable[Path], tasks: Sequence[str] = ()) -> list[Path]:
+    """Runs of sweeps that should be below the paths and have no configuration: never started, or failed at once.
+
+    Args:
+        paths: sweeps, or parts of some, or directories that hold some.
+        tasks: only runs of these, where the sweep has tasks; none means all.
+    """
+    missing: dict[Path, Path] = {}
+    for path in paths:
+        base = path.resolve()
+        places = [path, *(file.parent for file in path.rglob(ORDER))]
+        for sweep in filter(None, map(sweep_of, places)):
+            begun = sweep.directory.glob("*/*/seed-*" if sweep.tasks else "*/seed-*")
+            begun_runs = sorted((run for run in begun if SEED.fullmatch(run.name)), key=_natural)
+            for run in [*(sweep.directory / name for name in sweep.runs), *begun_runs]:
+                chosen = not (tasks and sweep.tasks) or run.relative_to(sweep.directory).parts[0] in tasks
+                if chosen and run.is_relative_to(base) and not (run / "config.yaml").is_file():
+                    missing.setdefault(run, path / run.relative_to(base))
+    return list(missing.values())
 
 
 def identify(directory: Path, root: Path, *, by: str) -> tuple[str, str, int]:
@@ -64,21 +109,27 @@ def identify(directory: Path, root: Path, *, by: str) -> tuple[str, str, int]:
 
     Args:
         directory: of the run.
-        root: the directory that it was found from: ``<task>/<variant>/seed-<n>`` below it names task and variant,
-            as does ``<variant>/seed-<n>``; where that is missing, the environment and the configuration's name do.
+        root: the directory that it was found from. What the run's sweep says comes first; where there is none,
+            ``<task>/<variant>/seed-<n>`` below the root names task and variant, as does ``<variant>/seed-<n>``; where
+            that is missing, the environment and the configuration's name do.
         by: ``variant``, or the dotted key of the configuration whose values are the variants.
 
     Raises:
-        ComparisonError: its configuration has no such key.
+        ComparisonError: its configuration has no such key, or is none.
     """
-    config = parse((directory / "config.yaml").read_text(encoding="utf-8")).data
+    file = directory / "config.yaml"
+    try:
+        config = parse(file.read_text(encoding="utf-8")).data
+    except ValueError as error:
+        raise ComparisonError(f"{file}: {error}; leave the run out") from error
     names = _below(directory, root)
-    task = names[-3] if len(names) > 2 else _value(config, "environment.id", directory)
-    if by == "variant" and len(names) > 1:
-        variant = names[-2]
-    else:
-        variant = _value(config, "name" if by == "variant" else by, directory)
-    return variant, task, int(config["seed"])
+    task = names[-3] if len(names) > 2 else _value(config, "environment.id", file)
+    key = "name" if by == "variant" else by
+    variant = names[-2] if key != by and len(names) > 1 else _value(config, key, file, given=key == by)
+    seed = _value(config, "seed", file)
+    if not seed.isdecimal():
+        raise ComparisonError(f"{file}: seed: expected a whole number, got {seed:.60}; leave the run out")
+    return variant, task, int(seed)
 
 
 def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tuple[list[int], list[float]]]:
@@ -95,25 +146,43 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
     Raises:
         ComparisonError: the run has no such metric, or the score is not finite.
     """
-    curve = series(read_metrics(directory / "metrics.csv"), metric)
+    try:
+        rows = read_metrics(directory / "metrics.csv")
+    except ValueError as error:
+        raise ComparisonError(f"{directory}: metrics.csv: a bad line ({error}); leave the run out") from error
+    curve = series(rows, metric)
     if metric == EVALUATION:
-        evaluation = json.loads((directory / "evaluation.json").read_text(encoding="utf-8"))
-        score = evaluation["last_return_mean" if last else "return_mean"]
+        file, key = directory / "evaluation.json", "last_return_mean" if last else "return_mean"
+        score = _read_json(file, "leave the run out").get(key)
+        if not isinstance(score, int | float):
+            remedy = "leave out the run, or --final" if last else "leave out the run"
+            raise ComparisonError(f"{file}: {key}: expected a number, got {json.dumps(score):.60}; {remedy}")
     elif curve[1]:
         score = curve[1][-1] if last else max(curve[1])
     else:
-        raise ComparisonError(f"{directory}: has no metric {metric}; the second column of its metrics.csv names them")
+        raise unknown(f"{directory}: --metric", metric, "metric", dict.fromkeys(row[1] for row in rows))
     if not math.isfinite(score):
         raise ComparisonError(f"{directory}: {metric} is {score}; leave the run out")
     return float(score), curve
 
 
+def _is_of_sweep(file: Path) -> bool:
+    """Whether a file is what a sweep starts a variant of the name `config` from, and no run's."""
+    folder = file.resolve().parent
+    return folder.name == "configs" and (folder.parent / ORDER).is_file()
+
+
 def _below(directory: Path, root: Path) -> tuple[str, ...]:
     """The names of task, variant and run that the layout of a sweep gives; ``()`` for a loose run."""
-    if not SEED.fullmatch(directory.resolve().name):
+    here = directory.resolve()
+    if not SEED.fullmatch(here.name):
         return ()
+    if sweep := sweep_of(here):
+        names = here.relative_to(sweep.directory).parts
+        if len(names) == (3 if sweep.tasks else 2):
+            return names
     names = directory.relative_to(root).parts
-    return names if len(names) > 1 else directory.resolve().parts[-2:]
+    return names if len(names) > 1 else here.parts[-2:]
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -121,41 +190,35 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", str(path))]
 
 
-def _value(config: Any, key: str, directory: Path) -> str:
+def _read_json(file: Path, remedy: str) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ComparisonError(f"{file}: not whole JSON ({error}); {remedy}") from error
+    if not isinstance(data, dict):
+        raise ComparisonError(f"{file}: expected keys and values, got {json.dumps(data):.60}; {remedy}")
+    return data
+
+
+def _value(config: Any, key: str, file: Path, *, given: bool = False) -> str:
     for part in key.split("."):
         if not isinstance(config, dict) or part not in config:
-            raise ComparisonError(f"{directory}: its config.yaml has no key {key}; --by takes variant or a dotted key")
+            remedy = hint(part, config if isinstance(config, dict) else ()) if given else "; leave the run out"
+            raise ComparisonError(f"{file}: has no key {key}{remedy}")
         config = config[part]
     return config if isinstance(config, str) else json.dumps(config)
 
 
-def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bounds] | None:
-    """What ``--normalize`` says.
+def _check_places(files: dict[str, Path | None]) -> None:
+    """Before the minutes that the numbers take."""
+    for option, file in files.items():
+        if file is not None and not (place := file.parent).is_dir():
+            raise ComparisonError(f"{option} {file}: there is no directory {place}; make it first: mkdir -p {place}")
 
-    Args:
-        values: ``none``, ``reference``, or ``TASK=LOW:HIGH`` each.
-        several_tasks: whether returns of different tasks come together, which are scaled if nothing is said.
 
-    Raises:
-        ComparisonError: it says something else.
-    """
-    if "none" in values and len(values) > 1:
-        raise ComparisonError("--normalize none: stands alone")
-    if not values or list(values) == ["none"]:
-        return {} if several_tasks and not values else None
-    bounds: dict[str, Bounds] = {}
-    for value in values:
-        if value == "reference":
-            continue
-        task, _, numbers = value.rpartition("=")
-        try:
-            low, high = map(float, numbers.split(":"))
-        except ValueError:
-            raise ComparisonError(
-                f"--normalize {value}: expected none, reference or TASK=LOW:HIGH, such as breakout=0:20"
-            ) from None
-        bounds[task] = (low, high)
-    return bounds
+def _listed(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return ", ".join(map(str, paths[:SHOWN])) + more
 
 
 @click.command(name="compare", help="Compare the runs of a sweep: intervals, tables and a picture.")
@@ -163,7 +226,7 @@ def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bou
 @click.option("--by", default="variant", show_default=True, help="What is compared: variant, or a key of the configs.")
 @click.option("--metric", default=EVALUATION, show_default=True, help="A name of metrics.csv.")
 @click.option("--best/--final", default=True, help="Score the best weights (default) or the last ones.")
-@click.option("--reference", metavar="NAME", help="The variant that the others are compared with. [the first]")
+@click.option("--reference", metavar="NAME", help="The variant that the others are compared with. [the sweep's first]")
 @click.option(
     "--normalize",
     multiple=True,
@@ -171,9 +234,9 @@ def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bou
     help="How returns become scores. [reference where there are several tasks]",
 )
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be repeated.")
-@click.option("--strict", is_flag=True, help="A run that is not finished is an error.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all numbers to this file.")
-@click.option("--png", "png_path", type=click.Path(path_type=Path), help="Draw them to this file.")
+@click.option("--strict", is_flag=True, help="A run that is missing or not finished is an error.")
+@click.option("--json", "json_path", type=FILE, help="Write all numbers to this file.")
+@click.option("--png", "png_path", type=FILE, help="Draw them to this file.")
 def command(
     paths: Sequence[Path],
     by: str,
@@ -187,33 +250,50 @@ def command(
     png_path: Path | None,
 ) -> None:
     """Prints tables and sentences."""
+    _check_places({"--json": json_path, "--png": png_path})
     runs: list[Run] = []
     unfinished: list[Path] = []
-    for directory, root in find_runs(paths):
+    known: set[str] = set()
+    located = find_runs(paths)
+    sweeps = list(filter(None, map(sweep_of, dict.fromkeys([*paths, *(directory for directory, _ in located)]))))
+    for directory, root in located:
         variant, task, seed = identify(directory, root, by=by)
+        known.add(task)
         if tasks and task not in tasks:
             continue
         if (directory / "evaluation.json").is_file():
             runs.append(Run(variant, task, seed, *read_score(directory, metric, last=not best), directory))
         else:
             unfinished.append(directory)
-    if strict and unfinished:
-        raise ComparisonError("not finished: " + ", ".join(map(str, unfinished)))
-    bounds = parse_bounds(normalize, several_tasks=len({run.task for run in runs}) > 1)
-    comparison = Comparison(in_order(runs, paths), reference=reference, bounds=bounds)
+    known.update(task for sweep in sweeps for task in sweep.tasks)
+    for task in tasks:
+        if task not in known:
+            raise unknown("--task", task, "task", sorted(known))
+    missing = missing_runs(paths, tasks)
+    lacking = [f"not finished: {_listed(unfinished)}"] if unfinished else []
+    lacking += [f"never started or failed at once: {_listed(missing)}"] if missing else []
+    if not runs:
+        raise ComparisonError(f"{_listed(paths)}: there is no finished run to compare; {'; '.join(lacking)}")
+    if strict and lacking:
+        raise ComparisonError("; ".join([*lacking, "start the sweep again, which trains them, or leave out --strict"]))
+    comparison = Comparison(
+        runs,
+        reference=reference,
+        bounds=parse_bounds(normalize, several_tasks=len({run.task for run in runs}) > 1),
+        tasks=[task for sweep in sweeps for task in sweep.tasks],
+        variants=[variant for sweep in sweeps for variant in sweep.variants] if by == "variant" else (),
+    )
     weights = "best" if best else "last"
     scored = f"{metric}, {weights} weights" if metric == EVALUATION else f"{metric}, {weights} value"
-    notes = [scored, *(f"left out, not finished: {run}" for run in unfinished)]
+    notes = [scored, *(f"left out, {line}" for line in lacking)]
     width = None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns)
     console = Console(file=sys.stdout, highlight=False, width=width)
     for table in comparison_tables(comparison):
         console.print(table)
-    for line in [*comparison.verdicts(), *comparison.notes(), *notes]:
+    for line in [*comparison_verdicts(comparison), *comparison.notes(), *notes]:
         console.print(line, markup=False, soft_wrap=True)
     if json_path is not None:
-        write_json(
-            json_path,
-            {"metric": metric, "weights": weights, "left_out": list(map(str, unfinished))} | comparison.report(),
-        )
+        left_out = {"left_out": list(map(str, unfinished)), "missing": list(map(str, missing))}
+        write_json(json_path, {"metric": metric, "weights": weights} | left_out | comparison_report(comparison))
     if png_path is not None:
         plot_comparison(comparison, png_path, metric=metric, title=scored)
