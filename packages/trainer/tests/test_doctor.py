@@ -92,7 +92,8 @@ def test_a_required_package_that_does_not_import_is_broken_and_its_first_line_is
 
 def test_torchrls_extension_is_optional(without):
     without("torchrl._torchrl", error=ImportError("undefined symbol"))
-    assert by_name()["torchrl C++ extension"].status == "missing"
+    check = by_name()["torchrl C++ extension"]
+    assert (check.status, check.remedy) == ("missing", "")
 
 
 def test_the_exit_code_is_1_where_something_required_is_broken(without, capsys):
@@ -133,5 +134,11 @@ def test_a_configuration_is_tried_on_this_machine(write_config, capsys):
     assert "environment.id: " in capsys.readouterr().out
     assert main(["doctor", path, "--set", "iqn.num_tau=3"]) == 1
     assert "did you mean num_taus?" in capsys.readouterr().out
+    mistakes = ["--set", "iqn.num_tau=3", "--set", f"iqn.{'x' * 400}=1", "--set", "iqn.num_step=2"]
+    assert main(["doctor", path, *mistakes]) == 1
+    shown = capsys.readouterr().out
+    assert "did you mean num_taus?" in shown
+    assert "did you mean num_steps?" in shown
+    assert "x" * 400 in shown
     assert main(["doctor", "--set", "seed=1"]) == 2
     assert "--set: name the CONFIG that it overrides" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def command(context: click.Context, config_path: Path | None, overrides: tuple[s
         width = max(len(check.name) for check in checks)
         for check in checks:
             click.secho(f"{check.status:8}", fg={"ok": "green", "missing": "yellow"}.get(check.status, "red"), nl=False)
-            click.echo(f"{check.name:{width}}  {check.detail}")
+            click.echo(f"{check.name:{width}}  " + check.detail.replace("\n", "\n" + " " * (width + 10)))
             if check.remedy:
                 click.echo(f"{'':8}{'':{width}}  mend it with: {check.remedy}")
     context.exit(0 if healthy else 1)
@@ -88,7 +88,7 @@ def examine() -> list[Check]:
     ]
     checks += [
         _tried("prioritised replay", "broken", _sample_by_priority, 'pip install --force-reinstall "tesserl-iqn<0.2"'),
-        _tried("torchrl C++ extension", "missing", _load_extension, 'pip install "torch==2.14.*"'),
+        _tried("torchrl C++ extension", "missing", _load_extension, ""),
         _tried("CUDA", "missing", _find_cuda, ""),
     ]
     for extra, (name, module) in EXTRAS.items():
@@ -105,18 +105,21 @@ def _required(extra: str = "") -> dict[str, Requirement]:
 
 def _assemble(path: Path, overrides: tuple[str, ...]) -> str:
     """Builds what a run of the file would build: its task and its network, on its device."""
-    from tesserl_configs import load_config
+    from tesserl_configs import ConfigError, load_config
     from tesserl_trainer.wiring.environments import make_environments
     from tesserl_trainer.wiring.learning import device_of
     from tesserl_trainer.wiring.networks import build_network
 
-    config = load_config(path, overrides)
-    device_of(config.device)
-    environments = make_environments(config.environment, 1, evaluation=True)
     try:
-        network = build_network(config, environments.single_observation_space, environments.single_action_space)
-    finally:
-        environments.close()
+        config = load_config(path, overrides)
+        device_of(config.device)
+        environments = make_environments(config.environment, 1, evaluation=True)
+        try:
+            network = build_network(config, environments.single_observation_space, environments.single_action_space)
+        finally:
+            environments.close()
+    except ConfigError as error:  # each of its lines is a mistake, and what mends it
+        raise Absent(str(error)) from error
     size = sum(parameter.numel() for parameter in network.parameters())
     return f"runs here: {config.environment.id}, {size:,} parameters, on {config.device}"
 

@@ -23,6 +23,9 @@ from tesserl_trainer.wiring.replay import build_replay
 NUM_ENVS, PANELS = 4, 16
 """Environments, and pictures in a row, at most: enough to look at."""
 
+SAMPLES = 32
+"""Transitions in a picture, at most: two rows each."""
+
 
 def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[TensorDictBase, TensorDictBase]:
     """Takes random actions, and what comes of them through the wrappers, n-step returns and replay of training.
@@ -107,10 +110,12 @@ def table(transitions: TensorDictBase) -> str:
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The picture, a PNG.")
 @click.option("--steps", default=64, show_default=True, type=click.IntRange(min=1), help="Of each environment.")
-@click.option("--samples", default=4, show_default=True, type=click.IntRange(min=1), help="Transitions to draw.")
+@click.option("--samples", default=4, show_default=True, type=click.IntRange(1, SAMPLES), help="Transitions to draw.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
 def command(config_path: Path, out: Path, steps: int, samples: int, overrides: tuple[str, ...]) -> None:
     """Prints a line for each key; writes the picture."""
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no directory {out.parent}; make it first: mkdir -p {out.parent}")
     config = load_config(config_path, overrides)
     drawn, transitions = observe(config, steps=steps, samples=samples)
     draw(drawn, out, num_frames=config.environment.stacked_frames)
