@@ -1,10 +1,13 @@
 """The record of metrics, and what a person sees."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from tesserl_trainer.analysis.plots import plot_curve
 from tesserl_trainer.analysis.record import read_metrics, series
+from tesserl_trainer.commands.assembly import run_title
 from tesserl_trainer.run.logging import Averages, MetricsLog
 from tesserl_trainer.run.progress import ProgressDisplay
 
@@ -91,6 +94,13 @@ def test_averages_of_a_checkpoint_go_to_the_device_of_what_is_added():
     second.load_state_dict(first.state_dict())
     second.add({"loss": torch.zeros((), device="meta")})
     assert second.state_dict()["sums"]["loss"].device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("path", "title"), [("runs/ppo-2", "ppo-2"), ("runs/sweep/lander/ppo/seed-3", "ppo-seed-3"), ("try", "ppo-try")]
+)
+def test_the_title_of_a_run_tells_it_from_others(path, title):
+    assert run_title("ppo", Path(path)) == title
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(capfd):

@@ -250,9 +250,8 @@ def build_journal(
         progress: what a person sees.
         stack: closes the log and the environments of evaluations.
     """
-    log = MetricsLog(
-        run_dir, tensorboard=config.logging.tensorboard, wandb=run_dir.name if config.logging.wandb else None
-    )
+    title = run_title(config.name, run_dir) if config.logging.wandb else None
+    log = MetricsLog(run_dir, tensorboard=config.logging.tensorboard, wandb=title)
     stack.callback(log.close)
     return Journal(
         Intervals(
@@ -280,3 +279,8 @@ def _evaluator(
     stack.callback(environments.close)
     seeds = range(settings.seed, settings.seed + settings.episodes)
     return lambda: play(config, algorithm, environments, layout, seeds)
+
+
+def run_title(name: str | None, run_dir: Path) -> str:
+    """What tells a run from others: its directory is called like its configuration, or, in a sweep, like its seed."""
+    return run_dir.name if run_dir.name.startswith(str(name)) else f"{name}-{run_dir.name}"

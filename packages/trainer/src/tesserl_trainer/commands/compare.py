@@ -74,7 +74,7 @@ def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for path in paths:
-        files = path.rglob("config.yaml") if path.is_dir() else ()
+        files = filter(Path.is_file, path.rglob("config.yaml")) if path.is_dir() else ()
         here = sorted((file.parent for file in files if not _is_of_sweep(file)), key=_natural)
         if not here and not (path.is_dir() and missing_runs([path])):
             raise ComparisonError(f"{path}: no run here (no config.yaml in or below it); name a run or a sweep")
