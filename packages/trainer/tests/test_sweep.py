@@ -57,6 +57,14 @@ if "failing" in directory.parts:
 '''
 
 
+@pytest.fixture(autouse=True)
+def of_a_session():
+    """Hanging up ends a process, also where these tests run below ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def sweep_of(write_config, tmp_path, monkeypatch):
     """Loads a sweep over variants that change nothing, whose runs are ``FAKE``."""
