@@ -1,4 +1,7 @@
-"""IQN on Breakout from pixels, end to end: agent steps per second against Tianshou, in float32 and in bfloat16."""
+"""IQN on Breakout from pixels, end to end: agent steps per second against Tianshou, in float32 and in bfloat16.
+
+Without a bar also against Tianshou without its trainer's check of the whole buffer (see ``workers/tianshou_iqn.py``).
+"""
 
 import sys
 from pathlib import Path
@@ -9,9 +12,12 @@ from common.breakdown import breakdown, print_breakdown
 from common.harness import HEADER, Bar, Worker, arguments, compare, finish
 
 SETTINGS = Path(__file__).parent / "settings"
-SIDES = {  # what differs from settings/iqn_breakout.yaml, and the bar
-    "IQN on Breakout, by Tianshou": ([], 1.6),
-    "the same in bfloat16": (["iqn.precision=bfloat16"], 3.0),
+BFLOAT16 = ["iqn.precision=bfloat16"]
+SIDES = {  # what differs from settings/iqn_breakout.yaml, whether Tianshou checks its buffer, and the bar
+    "IQN on Breakout, by Tianshou": ([], True, 1.6),
+    "the same in bfloat16": (BFLOAT16, True, 3.0),
+    "by Tianshou without its check": ([], False, None),
+    "the same in bfloat16, without": (BFLOAT16, False, None),
 }
 
 
@@ -24,10 +30,12 @@ def main() -> None:
     settings = yaml.safe_load((SETTINGS / "iqn_peers.yaml").read_text())["tianshou_breakout"]
     comparisons, parts = [], {}
     print(HEADER)
-    for name, (overrides, limit) in SIDES.items():
+    for name, (overrides, checked, limit) in SIDES.items():
         ours = {"config": str(SETTINGS / "iqn_breakout.yaml"), "overrides": ["seed=1", *overrides], "warmup": 1_000}
         with (
-            Worker("tianshou_iqn.py", {**settings, "seed": 1}, python=options.peers_python) as peer,
+            Worker(
+                "tianshou_iqn.py", {**settings, "seed": 1, "check_buffer": checked}, python=options.peers_python
+            ) as peer,
             Worker("our_loop.py", ours) as own,
         ):
             for side in (peer, own):
@@ -41,7 +49,7 @@ def main() -> None:
                     rounds=1 if options.quick else options.rounds,
                 )
             )
-            parts[name] = breakdown(own, options.steps)
+            parts["bfloat16" if overrides else "float32"] = breakdown(own, options.steps)
     print_breakdown(parts)
     finish("iqn_breakout", comparisons, microseconds=parts)
 
