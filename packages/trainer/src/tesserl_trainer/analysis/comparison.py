@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -52,10 +53,9 @@ def unknown(option: str, name: str, what: str, known: Iterable[str]) -> Comparis
 
 def hint(name: str, known: Iterable[str]) -> str:
     """What may have been meant, or what there is, as the end of a sentence."""
-    from tesserl_configs.messages import nearest  # imports pydantic, which takes longer than most comparisons
-
     legal = list(known)
-    return nearest(name, legal) or f"; there are: {', '.join(legal) or 'none'}"
+    found = get_close_matches(name, legal, n=1)
+    return f"; did you mean {found[0]}?" if found else f"; there are: {', '.join(legal) or 'none'}"
 
 
 def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bounds] | None:
