@@ -5,27 +5,25 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
-from tesserl_configs.diff import Difference, diff_configs
+from tesserl_configs import ConfigError, RunConfig, dump_config
 from tesserl_configs.sweep import Sweep, SweepRun, load_sweep
+from tesserl_trainer.commands.sweep_directory import (
+    changes_of,
+    expected_runs,
+    refuse_files,
+    refuse_others,
+    state_of,
+    stored_config,
+)
 from tesserl_trainer.run.files import write_json, write_text
 from tesserl_trainer.run.sweep import LOG, ORDER, Ended, Job, SweepError, locked, run_jobs
-
-WRITTEN = (
-    *("config.yaml", "metrics.csv", "curve.png", LOG, ".config.yaml.partial", ".metrics.csv.partial"),
-    *("buffer", "buffer/*", "checkpoints", "checkpoints/best.json", "checkpoints/.*.partial*"),
-    *("replay", "replay/*.safetensors", "replay/.*.partial", "tensorboard", "tensorboard/events.out.tfevents.*"),
-    *("wandb", "wandb/*"),
-)
-"""What training leaves in a run's directory before the first checkpoint; ``*`` stands for ``/`` too."""
 
 
 def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: float = 60.0) -> Path:
@@ -85,102 +83,6 @@ class SweepStopped(Exception):  # noqa: N818 - not an error: the sweep was asked
         self.exit_code = 128 + signum
 
 
-def state_of(run_dir: Path) -> str:
-    """``finished``; ``started``, with a checkpoint to continue from; or ``new``."""
-    if (run_dir / "evaluation.json").is_file():  # the last thing that a run writes
-        return "finished"
-    return "started" if (run_dir / "checkpoints" / "latest.json").is_file() else "new"
-
-
-def refuse_files(sweep: Sweep, directory: Path) -> None:
-    """Makes sure that every directory of a sweep is one or can become one.
-
-    Raises:
-        ConfigError: a file, or a link that leads nowhere, is in the place of one.
-    """
-    places = [place for run in sweep.runs for place in (directory / run.path, _stored(run, directory).parent)]
-    found = {above for place in places for above in (place, *place.parents) if os.path.lexists(above)}
-    if problems := [
-        f"{path}: expected a directory, or nothing yet, got another file; move it away, or give this sweep another "
-        "directory with --name or --runs"
-        for path in sorted(found)
-        if not path.is_dir()
-    ]:
-        raise ConfigError(*problems)
-
-
-def refuse_others(sweep: Sweep, directory: Path) -> None:
-    """Makes sure that what is in the directory belongs to this sweep, and that nothing of worth is removed from it.
-
-    Raises:
-        ConfigError: runs there were made with other configurations, or training has not written what is there.
-    """
-    problems, lost = list[str](), list[str]()
-    for run in sweep.runs:
-        path = directory / run.path
-        state = state_of(path)
-        if state == "new":
-            lost += _kept(path)
-            continue
-        changes = [
-            f"{key} {left!r} there, {right!r} here"
-            for key, left, right in _changes(run, directory)
-            if not _may_change(key, state)
-        ]
-        if changes:
-            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-            problems.append(f"{path}: made with another configuration: {'; '.join(changes[:3])}{more}")
-    if problems:
-        problems.append("remove these runs, or give this sweep another directory with --name or --runs")
-    if problems or lost:
-        raise ConfigError(*lost, *problems)
-
-
-def _changes(run: SweepRun, directory: Path) -> list[Difference]:
-    """What differs between a run as it was made and as it shall be; its name is no part of that."""
-    there = load_config(directory / run.path / "config.yaml").model_copy(update={"name": run.config.name})
-    return diff_configs(there, run.config)
-
-
-def _may_change(key: str, state: str) -> bool:
-    """Whether a run can have another value now: a finished one where its score does not depend on it."""
-    from tesserl_trainer.commands.train import CHANGEABLE  # with torch
-
-    block = key.partition(".")[0]
-    if state == "finished":
-        return block in ("checkpoint", "logging") and key != "checkpoint.keep_best"
-    return block in CHANGEABLE
-
-
-def _kept(path: Path) -> Iterator[str]:
-    """Why the directory of a run without ``latest.json`` must not be cleared for it to begin anew; often nothing."""
-    if checkpoints := sorted((path / "checkpoints").glob("step_*")):
-        yield (
-            f"{path}: has checkpoints and no checkpoints/latest.json that names one; continue the run with "
-            f"`tesserl train --resume {checkpoints[-1]}`, or move it away"
-        )
-        return
-    foreign = [str(found.relative_to(path)) for found in sorted(path.rglob("*")) if not _is_written(found, path)]
-    if foreign:
-        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        yield f"{path}: has {', '.join(foreign[:3])}{more}, which training does not write; move it away, or remove it"
-
-
-def _is_written(found: Path, run_dir: Path) -> bool:
-    name = found.relative_to(run_dir).as_posix()
-    if found.is_symlink() and not name.startswith("wandb/"):  # W&B makes some
-        return False
-    return any(fnmatchcase(name, pattern) for pattern in WRITTEN)
-
-
-def expected_runs(sweep: Sweep, directory: Path) -> list[str]:
-    """The paths of all runs that the directory shall have: those of this sweep, and of earlier parts of it."""
-    order = directory / ORDER
-    before = json.loads(order.read_text(encoding="utf-8")).get("runs", []) if order.is_file() else []
-    expected = {*before, *(run.path.as_posix() for run in sweep.runs)}
-    return [path.as_posix() for path in sweep.paths if path.as_posix() in expected]
-
-
 def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
     """Makes the task of every variant once, and its network without memory for the weights; opens what they start from.
 
@@ -227,26 +129,18 @@ def default_parallel(configs: Iterable[RunConfig]) -> int:
     return max(1, cores // max(config.num_threads for config in configs))
 
 
-def _stored(run: SweepRun, directory: Path) -> Path:
-    """Where the configuration is kept that a variant is trained with on a task.
-
-    ``.yml``, as ``tesserl compare`` takes every ``config.yaml`` for a run, and a variant may have the name config.
-    """
-    return directory / "configs" / (run.task or "") / f"{run.variant}.yml"
-
-
 def _job(run: SweepRun, directory: Path) -> Job:
     """The process of a run; its configuration is stored now, so that later edits of the file change nothing."""
     path, name = directory / run.path, str(run.path)
     if state_of(path) == "started":
-        changed = [f"{key}={json.dumps(wanted)}" for key, _, wanted in _changes(run, directory)]
+        changed = [f"{key}={json.dumps(wanted)}" for key, _, wanted in changes_of(run, directory)]
         return Job(
             name, ("train", *(part for each in changed for part in ("--set", each)), "--resume", str(path)), path
         )
-    for left in path.glob("*"):  # of a run that ended before its first checkpoint, see WRITTEN
+    for left in path.glob("*"):  # of a run that ended before its first checkpoint, see `WRITTEN`
         if left.name != LOG:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    file = _stored(run, directory)
+    file = stored_config(run, directory)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, dump_config(run.config.model_copy(update={"seed": 1})))
     return Job(name, ("train", str(file), "--set", f"seed={run.seed}", "--run-dir", str(path)), path)
