@@ -135,9 +135,8 @@ def target_updater(config: Any, loss: IQNLoss) -> Callable[[int], None]:
             if config.kind == "soft":
                 torch._foreach_lerp_(target, online, config.rate)
             else:
-                torch._foreach_copy_(target, online)
-                for vector, source in zip(target_vectors, online_vectors, strict=True):
-                    vector.copy_(source)  # else its first passes would divide by singular values of the weights before
+                # without the vectors its first passes would divide by singular values of the weights before
+                torch._foreach_copy_(target + target_vectors, online + online_vectors)
 
     return update
 
