@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -20,12 +20,13 @@ from tesserl_iqn.functional import (
     quantile_huber_loss,
     quantile_losses,
     quantile_td_target,
-    sample_taus,
     self_loss_factor,
     take_action,
 )
+from tesserl_iqn.learning_layers import without_dropout
 from tesserl_iqn.network import QuantileNetwork, unwrap_network
 from tesserl_iqn.options import check_options
+from tesserl_iqn.sampling import sample_action_value, sample_quantiles
 from tesserl_iqn.ties import tie_networks
 
 
@@ -48,8 +49,8 @@ class IQNLoss(LossModule):
     pickling. Buffers that describe data (normalisation) are one tensor for both networks; noise, power-iteration
     vectors and batch-norm statistics belong to each. In training mode each call draws new noise on the target, runs it,
     draws new noise on the online network and runs that; each of these passes moves the power iterations of the network
-    that runs. In evaluation mode nothing is drawn and nothing moves. Noise and power iterations are in the state dict.
-    Schedules assign the attributes (``loss.discount = 0.997``).
+    that runs; dropout is the online network's alone. In evaluation mode nothing is drawn and nothing moves. Noise and
+    power iterations are in the state dict. Schedules assign the attributes (``loss.discount = 0.997``).
 
     Args:
         network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus.
@@ -141,6 +142,7 @@ class IQNLoss(LossModule):
         self.convert_to_functional(quantile_network, "value_network", create_target_params=True)
         # unregistered, as torchrl keeps value_network: the parameters are registered once, as value_network_params
         self.__dict__["target_value_network"] = deepcopy(quantile_network)
+        without_dropout(self.target_value_network)
         self._tie()
         if self_loss_clamp_ratio is not None:
             for name in ("self_loss_mean", "clamped_self_loss_mean"):
@@ -204,7 +206,8 @@ class IQNLoss(LossModule):
         """Set training mode, on both networks too.
 
         Args:
-            mode: True for training, False for evaluation: no new noise, no power iteration, no dropout.
+            mode: True for training, False for evaluation: no new noise, no power iteration, no dropout (of which the
+                target network has none in training either).
 
         Returns:
             This loss.
@@ -212,6 +215,7 @@ class IQNLoss(LossModule):
         super().train(mode)
         for name in ("value_network", "target_value_network"):
             self.__dict__[name].train(mode)
+        without_dropout(self.target_value_network)
         return self
 
     def _target_values(
@@ -274,35 +278,11 @@ class IQNLoss(LossModule):
         return factor
 
     def _draw(self, network: QuantileNetwork, features: Tensor, num_taus: int) -> tuple[Tensor, Tensor]:
-        """Return quantiles ``[*B, (N,) K, A]`` at fractions of each element, and these, ``[*B, (N,) K]``."""
-        if network.num_fixed_quantiles is None:
-            taus = self._draw_taus(features.shape[:-1], num_taus, features.device)
-            quantiles = self._per_block(network.quantiles(features, taus))
-        else:
-            quantiles = self._per_block(network.quantiles(features))
-            shape, num_taus = features.shape[:-1], network.num_fixed_quantiles
-            taus = sample_taus(shape, num_taus, kind="midpoints", device=features.device, dtype=torch.float32)
-        return quantiles, taus if network.num_blocks is None else taus.unsqueeze(-2).expand(quantiles.shape[:-1])
+        return sample_quantiles(network, features, num_taus, kind=self.tau_sampling)
 
     def _action_value(self, network: QuantileNetwork, features: Tensor, quantiles: Tensor | None = None) -> Tensor:
-        """Return the mean over one fresh row of policy taus for the whole batch, ``[*B, (N,) A]``.
-
-        Fixed fractions are always the same: then it is the mean of ``quantiles``, where they are known.
-        """
-        if quantiles is None or network.num_fixed_quantiles is None:
-            fixed = network.num_fixed_quantiles is not None
-            taus = None if fixed else self._draw_taus((), self.num_policy_taus, features.device)
-            quantiles = self._per_block(network.quantiles(features, taus))
-        return quantiles.mean(dim=-2)
-
-    def _per_block(self, quantiles: Tensor) -> Tensor:
-        """Move the taus behind the blocks, ``[*B, (N,) K, A]``, in float32 or wider."""
-        if self.value_network.num_blocks is not None:
-            quantiles = quantiles.transpose(-3, -2)
-        return quantiles.float() if quantiles.dtype in (torch.bfloat16, torch.float16) else quantiles
-
-    def _draw_taus(self, batch_shape: Sequence[int], num_taus: int, device: torch.device) -> Tensor:
-        return sample_taus(batch_shape, num_taus, kind=self.tau_sampling, device=device, dtype=torch.float32)
+        number, kind = self.num_policy_taus, self.tau_sampling
+        return sample_action_value(network, features, number, kind=kind, quantiles=quantiles)
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         """Do nothing: the target is computed here, not by a value estimator of torchrl."""

@@ -9,14 +9,14 @@ from typing import Literal
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.parametrize import ParametrizationList
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from tesserl_iqn.functional import RiskKind, TauSampling, check_risk, check_tau_sampling, distort_taus, sample_taus
+from tesserl_iqn.learning_layers import dropout_layers, spectral_layers
 from tesserl_iqn.network import QuantileNetwork, unwrap_network
-from tesserl_nn_components import NoisyLinear, SpectralConv2d
+from tesserl_nn_components import NoisyLinear
 
 
 class QuantilePolicy(TensorDictModuleBase):
@@ -34,8 +34,8 @@ class QuantilePolicy(TensorDictModuleBase):
     drawn at random or not, in all their blocks; in a TensorDict that is ``greedy``. `NStepWindow` may end its windows
     before the others.
 
-    Power iterations of spectral norm belong to learning: layers that the network has when the policy is built make
-    none here, in training mode either.
+    Power iterations of spectral norm and dropout belong to learning: the layers that the network has when the policy is
+    built make none and drop nothing here, in training mode either.
 
     Evaluate inside ``with policy.greedy():``, which leaves training as it was, or with a policy around a copy of the
     network.
@@ -98,7 +98,7 @@ class QuantilePolicy(TensorDictModuleBase):
         self.last_greedy: Tensor | None = None
         self.action_space = action_space
         self.generator = generator
-        self._spectral_layers = tuple(_spectral_layers(self.network))
+        self._learning_layers = (*spectral_layers(self.network), *dropout_layers(self.network))
 
     @torch.no_grad()
     def act(self, *inputs: Tensor) -> Tensor:
@@ -198,13 +198,13 @@ class QuantilePolicy(TensorDictModuleBase):
     def _redraw_and_evaluate(self, *inputs: Tensor) -> Tensor:
         if self.redraw_noise:
             self.network.reset_noise(self.generator)
-        modes = [layer.training for layer in self._spectral_layers]
-        for layer in self._spectral_layers:
+        modes = [layer.training for layer in self._learning_layers]
+        for layer in self._learning_layers:
             layer.training = False
         try:
             return self.action_value(*inputs)
         finally:
-            for layer, mode in zip(self._spectral_layers, modes, strict=True):
+            for layer, mode in zip(self._learning_layers, modes, strict=True):
                 layer.training = mode
 
     def _choose(self, value: Tensor) -> Tensor:
@@ -235,12 +235,3 @@ class QuantilePolicy(TensorDictModuleBase):
         draw = torch.rand(coins, generator=self.generator, device=action.device)
         uniform = torch.randint(self.network.num_actions, action.shape, generator=self.generator, device=action.device)
         return torch.where(draw < epsilon, uniform, action)
-
-
-def _spectral_layers(network: nn.Module) -> Iterator[nn.Module]:
-    """The modules that make a power iteration in training mode: ours, and whatever parametrizes a weight in torch."""
-    for module in network.modules():
-        if isinstance(module, SpectralConv2d):
-            yield module
-        elif isinstance(module, ParametrizationList):
-            yield from module.children()

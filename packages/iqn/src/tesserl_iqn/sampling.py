@@ -1,0 +1,64 @@
+"""What the loss draws from a network: quantiles at sampled fractions, and action values, their means."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tesserl_iqn.fractions import TauSampling, sample_taus
+from tesserl_iqn.network import QuantileNetwork
+
+
+def sample_quantiles(
+    network: QuantileNetwork, features: Tensor, num_taus: int, *, kind: TauSampling
+) -> tuple[Tensor, Tensor]:
+    """Return quantiles at fractions of each element, and these.
+
+    Args:
+        network: what to ask; where it has fixed fractions, they are taken, and nothing is drawn.
+        features: of the observations, ``[*B, F]``.
+        num_taus: fractions ``K`` of each element.
+        kind: how they are drawn, see `sample_taus`.
+
+    Returns:
+        Quantiles, ``[*B, (N,) K, A]``, in float32 or wider, and fractions, ``[*B, (N,) K]``.
+    """
+    batch_shape = features.shape[:-1]
+    if network.num_fixed_quantiles is None:
+        taus = sample_taus(batch_shape, num_taus, kind=kind, device=features.device, dtype=torch.float32)
+        quantiles = _per_block(network, network.quantiles(features, taus))
+    else:
+        quantiles, num_taus = _per_block(network, network.quantiles(features)), network.num_fixed_quantiles
+        taus = sample_taus(batch_shape, num_taus, kind="midpoints", device=features.device, dtype=torch.float32)
+    return quantiles, taus if network.num_blocks is None else taus.unsqueeze(-2).expand(quantiles.shape[:-1])
+
+
+def sample_action_value(
+    network: QuantileNetwork, features: Tensor, num_taus: int, *, kind: TauSampling, quantiles: Tensor | None = None
+) -> Tensor:
+    """Return the value of every action: the mean over one fresh row of fractions for the whole batch.
+
+    Args:
+        network: what to ask.
+        features: of the observations, ``[*B, F]``.
+        num_taus: fractions of the row.
+        kind: how they are drawn, see `sample_taus`.
+        quantiles: of these features, ``[*B, (N,) K, A]``, where they are known: fixed fractions are always the same, so
+            that it is their mean.
+
+    Returns:
+        Action values, ``[*B, (N,) A]``.
+    """
+    if network.num_fixed_quantiles is None:
+        taus = sample_taus((), num_taus, kind=kind, device=features.device, dtype=torch.float32)
+        quantiles = _per_block(network, network.quantiles(features, taus))
+    elif quantiles is None:
+        quantiles = _per_block(network, network.quantiles(features))
+    return quantiles.mean(dim=-2)
+
+
+def _per_block(network: QuantileNetwork, quantiles: Tensor) -> Tensor:
+    """Move the fractions behind the blocks, ``[*B, (N,) K, A]``, in float32 or wider."""
+    if network.num_blocks is not None:
+        quantiles = quantiles.transpose(-3, -2)
+    return quantiles.float() if quantiles.dtype in (torch.bfloat16, torch.float16) else quantiles
