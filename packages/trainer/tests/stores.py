@@ -8,7 +8,7 @@ from tensordict import TensorDict
 
 from tesserl_preference_opt import cut_segments, make_pairs, save_pairs
 from tesserl_trainer.run.frames import encode_frame
-from tesserl_trainer.run.trajectories import TrajectoryWriter
+from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 
 
 def picture(shade: int) -> np.ndarray:

@@ -16,11 +16,12 @@ from tesserl_trainer import train
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands import collect as collecting
 from tesserl_trainer.commands.collect import collect
-from tesserl_trainer.run import trajectories as storing
+from tesserl_trainer.run import trajectory_writer as storing
 from tesserl_trainer.run.checkpoint import load_networks
 from tesserl_trainer.run.frames import FRAME_BYTES, encode_frame, frame_png
 from tesserl_trainer.run.starts import SeedStart
-from tesserl_trainer.run.trajectories import TrajectoryWriter, load_trajectories
+from tesserl_trainer.run.trajectories import load_trajectories
+from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.networks import build_network
 

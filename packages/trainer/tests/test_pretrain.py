@@ -8,7 +8,7 @@ from tesserl_configs import load_config
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
 from tesserl_trainer.run.checkpoint import Checkpoints, load_checkpoint
-from tesserl_trainer.run.trajectories import TrajectoryWriter
+from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 
 from .conftest import episodes
 from .test_on_policy import metrics_of

@@ -23,7 +23,8 @@ from tesserl_trainer.run.episodes import Behavior, UniformActions, play_episodes
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.starts import GroupStarts, SeedStart, StateStart
 from tesserl_trainer.run.state import seed_generators
-from tesserl_trainer.run.trajectories import TrajectoryWriter, load_trajectories
+from tesserl_trainer.run.trajectories import load_trajectories
+from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import Environments, make_environments, register
 from tesserl_trainer.wiring.networks import build_network, make_layout
