@@ -6,7 +6,8 @@ import pytest
 
 from tesserl_configs import ConfigError
 from tesserl_configs.schema import RunConfig
-from tesserl_configs.sweep import OWN_KEYS, load_sweep
+from tesserl_configs.sweep import load_sweep
+from tesserl_configs.sweep_file import OWN_KEYS
 
 SWEEP = """\
 config: base.yaml

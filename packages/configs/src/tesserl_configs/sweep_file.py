@@ -1,0 +1,147 @@
+"""The file of a sweep: what may stand in it, where it stands, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from tesserl_configs.base import Block, NonNegativeInt
+from tesserl_configs.document import Document, ancestors
+from tesserl_configs.errors import ConfigError
+from tesserl_configs.loader import read_document
+from tesserl_configs.messages import TYPES, nearest
+
+NAME_PATTERN = r"^\w[\w.+-]*$"
+NAME_RULE = "a name is letters, digits and _ . + -, as it becomes a directory"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+OWN_KEYS = {"seed": "seeds", "name": "name"}
+"""Keys of a run that the sweep sets itself, and the key of the sweep that says how."""
+
+
+class SweepConfig(Block):
+    """The file of a sweep; every run of it is one file of a run with some keys changed."""
+
+    name: Name | None = Field(default=None, description="Name of the sweep and of its directory; null: the file's.")
+    config: str | None = Field(
+        default=None,
+        min_length=1,
+        description=(
+            "File that the runs start from, relative to the file of the sweep; {task} and {variant} stand for the "
+            "names. A task or a variant may name another one."
+        ),
+    )
+    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1, description="Seeds of each variant, >= 0, all different.")
+    tasks: dict[Name, dict[str, Any] | None] = Field(
+        default_factory=dict, description="Name -> keys of a run to change, dotted as for --set; may hold `config`."
+    )
+    variants: dict[Name, dict[str, Any] | None] = Field(
+        min_length=1,
+        description=(
+            "Name -> keys of a run to change, after those of the task; may hold `config`, and `tasks`, the names of "
+            "the tasks it is for (default: all)."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep as it stands in its file."""
+
+    path: Path
+    document: Document
+    config: SweepConfig
+
+    def place(self, key: str) -> str:
+        """``file:line: key``, the line being that of the nearest key above where this one is not written."""
+        return _place(self.path, self.document, key)
+
+    def changes(self, block: str, name: str | None) -> dict[str, Any]:
+        """What an entry of ``tasks`` or ``variants`` says; nothing where there is no such entry."""
+        return (getattr(self.config, block).get(name) if name else None) or {}
+
+    def refusals(self) -> Iterator[str]:
+        """Keys of tasks and variants that are the sweep's own business, and variants for tasks that do not exist."""
+        for block in ("tasks", "variants"):
+            for name in getattr(self.config, block):
+                for key in filter(OWN_KEYS.__contains__, self.changes(block, name)):
+                    place = self.place(f"{block}.{name}.{key}")
+                    yield f"{place}: every run has its own; say it in {OWN_KEYS[key]} of the sweep"
+        for name in self.config.variants:
+            wanted = self.changes("variants", name).get("tasks")
+            place = self.place(f"variants.{name}.tasks")
+            if wanted is not None and (not isinstance(wanted, list) or not wanted):
+                yield f"{place}: expected a list of tasks, got {json.dumps(wanted)}"
+            else:
+                for task in wanted or ():
+                    yield from unknown_names(place, (str(task),), self.config.tasks)
+
+
+def read_sweep_file(path: Path) -> SweepFile:
+    """Reads the file of a sweep, but not the files that its runs start from.
+
+    Args:
+        path: a YAML file.
+
+    Returns:
+        What stands in it.
+
+    Raises:
+        ConfigError: it is no sweep; every problem has its place.
+    """
+    document = read_document(path)
+    problems = [f"{path}:{error.line}: {error}" for error in document.errors]
+    try:
+        config = SweepConfig.model_validate(document.data)
+    except ValidationError as error:
+        problems += [
+            _message(path, document, details)
+            for details in error.errors(include_url=False)
+            if not (details["type"] == "too_short" and details["input"])  # pydantic counts the valid entries alone
+        ]
+    else:
+        if len(set(config.seeds)) < len(config.seeds):
+            problems.append(f"{_place(path, document, 'seeds')}: a seed stands twice; every run has its own")
+    if problems:
+        raise ConfigError(*problems)
+    return SweepFile(path, document, config)
+
+
+def unknown_names(place: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """A message for each name that is not known, with the nearest one that is."""
+    known = tuple(known)
+    return [
+        f"{place}: there is no {name}{nearest(name, known) or '; there are: ' + (', '.join(known) or 'none')}"
+        for name in names
+        if name not in known
+    ]
+
+
+def _message(path: Path, document: Document, details: Mapping[str, Any]) -> str:
+    *above, last = (str(part) for part in details["loc"] if part != "[key]")
+    key, kind, context = ".".join([*above, last]), details["type"], details.get("ctx", {})
+    field = SweepConfig.model_fields.get(above[0] if above else last)
+    meaning = f"; {field.description}" if field and field.description else ""
+    got = json.dumps(details["input"], default=str)[:60]
+    if kind == "extra_forbidden":
+        text = f"unknown key{nearest(last, SweepConfig.model_fields)}"
+    elif kind == "missing":
+        text = f"missing{meaning}"
+    elif kind == "string_pattern_mismatch":
+        text = f"{NAME_RULE}; got {got}"
+    elif kind in ("too_short", "string_too_short"):
+        text = f"is empty{meaning}"
+    elif kind == "greater_than_equal":
+        text = f"expected a value >= {context['ge']}, got {got}"
+    else:
+        text = f"expected {TYPES.get(kind, 'another value')}, got {got}{meaning}"
+    return f"{_place(path, document, key)}: {text}"
+
+
+def _place(path: Path, document: Document, key: str) -> str:
+    line = next((document.lines[above] for above in ancestors(key) if above in document.lines), None)
+    return f"{path}:{line}: {key}" if line else f"{path}: {key}"
