@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import kl
 
-from tesserl_actor_critic.distributions import Categorical, DiagonalNormal, MultiCategorical, TanhNormal, sum_of
+from tesserl_actor_critic.distributions import Categorical, DiagonalNormal, MultiCategorical, TanhNormal
+from tesserl_actor_critic.distributions.discrete import sum_of
 
 _register: Any = kl.register_kl  # untyped
 
