@@ -9,7 +9,7 @@ import pytest
 from tesserl_configs import RunConfig, load_config
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.introspection import blocks_in
-from tesserl_configs.json_schema import json_schema
+from tesserl_configs.json_schema import json_schema, sweep_json_schema
 
 
 def all_blocks():
@@ -60,6 +60,14 @@ def test_the_json_schema_knows_the_switches_and_the_blocks_whose_kind_they_choos
     refusals = {rule["if"]["properties"]["algorithm"]["const"]: rule["then"] for rule in schema["allOf"]}
     assert refusals["ppo"]["properties"]["btr"] is False
     assert "btr" not in refusals["iqn"]["properties"]
+
+
+def test_the_json_schema_of_a_sweep_is_another_one():
+    schema = sweep_json_schema()
+    assert json.loads(json.dumps(schema)) == schema
+    assert (schema["$schema"], schema["title"]) == (json_schema()["$schema"], "Tesserl sweep")
+    assert schema["required"] == ["seeds", "variants"]
+    assert schema["additionalProperties"] is False
 
 
 def test_a_difference_has_the_path_and_both_values(load):

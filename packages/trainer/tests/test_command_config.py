@@ -81,6 +81,8 @@ def test_show_of_a_bad_file_prints_nothing_to_stdout(files, capsys):
 def test_schema_prints_a_json_schema(capsys):
     assert main(["config", "schema"]) == 0
     assert json.loads(capsys.readouterr().out)["properties"]["total_steps"]["minimum"] == 1
+    assert main(["config", "schema", "--sweep"]) == 0
+    assert json.loads(capsys.readouterr().out)["required"] == ["seeds", "variants"]
 
 
 def test_diff_prints_each_difference_and_applies_overrides_to_the_second(files, capsys):

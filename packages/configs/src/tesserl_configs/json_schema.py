@@ -1,10 +1,13 @@
-"""JSON Schema of a run, for editors: completion, descriptions and red underlines while a file is written."""
+"""JSON Schema of runs and sweeps, for editors: completion, descriptions and red underlines while a file is written."""
 
 from __future__ import annotations
 
 from typing import Any, get_args
 
 from tesserl_configs.schema import OWNERS, Algorithm, RunConfig
+from tesserl_configs.sweep_file import SweepConfig
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema() -> dict[str, Any]:
@@ -23,7 +26,12 @@ def json_schema() -> dict[str, Any]:
     kinds = environment["properties"]["vectorization"]["enum"]
     others = [kind for kind in kinds if kind not in ("atari", "envpool")]
     environment["allOf"] = [_refused(environment, "vectorization", kind, ["atari"]) for kind in others]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Tesserl run"}
+    return {"$schema": DIALECT, **schema, "title": "Tesserl run"}
+
+
+def sweep_json_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of the file of a sweep; what tasks and variants change is checked with the runs."""
+    return {"$schema": DIALECT, **SweepConfig.model_json_schema(), "title": "Tesserl sweep"}
 
 
 def _may_leave_its_kind_to_btr(schema: dict[str, Any], union: dict[str, Any]) -> None:

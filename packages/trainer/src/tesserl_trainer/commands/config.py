@@ -10,7 +10,7 @@ import click
 from tesserl_configs import ConfigError, dump_config, load_config
 from tesserl_configs.diff import diff_configs
 from tesserl_configs.importer import import_config
-from tesserl_configs.json_schema import json_schema
+from tesserl_configs.json_schema import json_schema, sweep_json_schema
 from tesserl_configs.loader import as_data
 
 FILE = click.Path(path_type=Path)
@@ -68,9 +68,10 @@ def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) ->
 
 
 @command.command(help="Print the JSON Schema of configurations, for editors.")
-def schema() -> None:
+@click.option("--sweep", is_flag=True, help="That of sweeps instead.")
+def schema(sweep: bool) -> None:
     """Prints the schema."""
-    click.echo(json.dumps(json_schema(), indent=2))
+    click.echo(json.dumps(sweep_json_schema() if sweep else json_schema(), indent=2))
 
 
 @command.command(help="Print the keys in which two files differ, defaults filled in; --set changes RIGHT.")
