@@ -1,6 +1,7 @@
 """Preference optimisation for control: pairs of trajectory segments in, a better policy out, as a torchrl loss."""
 
 from tesserl_preference_opt.__about__ import __version__
+from tesserl_preference_opt.concatenation import concatenate
 from tesserl_preference_opt.cpl import BehaviorCloningLoss, CPLLoss
 from tesserl_preference_opt.cut import cut_segments
 from tesserl_preference_opt.files import StoreError
@@ -18,7 +19,7 @@ from tesserl_preference_opt.labels import append_label, read_labels
 from tesserl_preference_opt.loss import PreferenceLoss
 from tesserl_preference_opt.make import make_pairs, rank_pairs, segment_scores
 from tesserl_preference_opt.metrics import evaluate_pairs
-from tesserl_preference_opt.pairs import PreferencePairs, concatenate
+from tesserl_preference_opt.pairs import PreferencePairs
 from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
 from tesserl_preference_opt.reference import ReferencePolicy, precompute_reference_log_probs
 from tesserl_preference_opt.store import append_pairs, load_pairs, save_pairs
