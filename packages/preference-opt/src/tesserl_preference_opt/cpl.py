@@ -19,7 +19,7 @@ from tesserl_preference_opt.functional import (
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
-from tesserl_preference_opt.steps import get_entry, pair_keys, read_pairs, read_segments
+from tesserl_preference_opt.steps import PairKeys, get_entry, pair_keys, read_pairs, read_segments
 
 
 class CPLLoss(LossModule):
@@ -49,15 +49,10 @@ class CPLLoss(LossModule):
     """
 
     @dataclass
-    class _AcceptedKeys:
-        chosen: NestedKey = "chosen"
-        rejected: NestedKey = "rejected"
-        label: NestedKey = "label"
+    class _AcceptedKeys(PairKeys):
         trajectory: NestedKey = "trajectory"
         score: NestedKey = "score"
         group: NestedKey = "group"
-        action: NestedKey = "action"
-        mask: NestedKey = "mask"
         value: NestedKey = "state_value"
         value_target: NestedKey = "value_target"
 
@@ -183,16 +178,9 @@ class BehaviorCloningLoss(LossModule):
         ValueError: ``side`` is unknown.
     """
 
-    @dataclass
-    class _AcceptedKeys:
-        chosen: NestedKey = "chosen"
-        rejected: NestedKey = "rejected"
-        label: NestedKey = "label"
-        action: NestedKey = "action"
-        mask: NestedKey = "mask"
-
-    tensor_keys: _AcceptedKeys
-    default_keys = _AcceptedKeys
+    _AcceptedKeys = PairKeys
+    tensor_keys: PairKeys
+    default_keys = PairKeys
     actor_network: Any  # a module that `check_actor` accepts
     out_keys = ["loss", "nll_loss", "entropy"]  # noqa: RUF012  # torchrl's name, an instance may overwrite it
     critic_network = None

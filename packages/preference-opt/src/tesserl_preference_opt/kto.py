@@ -16,7 +16,7 @@ from torchrl.objectives import LossModule
 from tesserl_preference_opt.functional import kto_loss
 from tesserl_preference_opt.policy import PolicyPass, action_key, action_log_probs, check_actor, check_added_terms
 from tesserl_preference_opt.reference import ReferencePolicy, reference_source
-from tesserl_preference_opt.steps import Segments, Steps, get_entry, read_pairs, read_segments
+from tesserl_preference_opt.steps import PairKeys, Segments, Steps, get_entry, read_pairs, read_segments
 
 
 class KTOLoss(LossModule):
@@ -50,14 +50,9 @@ class KTOLoss(LossModule):
     """
 
     @dataclass
-    class _AcceptedKeys:
+    class _AcceptedKeys(PairKeys):
         trajectory: NestedKey = "trajectory"
         desirable: NestedKey = "desirable"
-        chosen: NestedKey = "chosen"
-        rejected: NestedKey = "rejected"
-        label: NestedKey = "label"
-        action: NestedKey = "action"
-        mask: NestedKey = "mask"
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys

@@ -26,7 +26,7 @@ from tesserl_preference_opt.functional.pairwise import (
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
 from tesserl_preference_opt.reference import ReferencePolicy, reference_source
-from tesserl_preference_opt.steps import pair_keys, read_pairs
+from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs
 
 
 class PreferenceLoss(LossModule):
@@ -72,12 +72,7 @@ class PreferenceLoss(LossModule):
     """
 
     @dataclass
-    class _AcceptedKeys:
-        chosen: NestedKey = "chosen"
-        rejected: NestedKey = "rejected"
-        label: NestedKey = "label"
-        action: NestedKey = "action"
-        mask: NestedKey = "mask"
+    class _AcceptedKeys(PairKeys):
         reference_log_prob: NestedKey = "reference_log_prob"
         value: NestedKey = "state_value"
         value_target: NestedKey = "value_target"

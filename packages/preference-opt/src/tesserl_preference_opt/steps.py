@@ -22,6 +22,17 @@ class Segments:
     mask: Tensor  # bool [P, T], true on valid steps
 
 
+@dataclass
+class PairKeys:
+    """Names of what a batch of pairs holds; a loss that reads more adds its own."""
+
+    chosen: NestedKey = "chosen"
+    rejected: NestedKey = "rejected"
+    label: NestedKey = "label"
+    action: NestedKey = "action"
+    mask: NestedKey = "mask"
+
+
 def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
     """Return an entry.
 
@@ -69,7 +80,7 @@ def read_segments(tensordict: TensorDictBase, mask_key: NestedKey, name: str = "
     return Segments(tensordict, mask.reshape(shape).bool())
 
 
-def read_pairs(tensordict: TensorDictBase, keys: Any) -> tuple[tuple[Segments, Segments], Tensor | None]:
+def read_pairs(tensordict: TensorDictBase, keys: PairKeys) -> tuple[tuple[Segments, Segments], Tensor | None]:
     """Read a batch of pairs.
 
     Args:
@@ -105,7 +116,7 @@ def read_pairs(tensordict: TensorDictBase, keys: Any) -> tuple[tuple[Segments, S
     return (chosen, rejected), label
 
 
-def pair_keys(keys: Any, entries: Sequence[NestedKey]) -> list[NestedKey]:
+def pair_keys(keys: PairKeys, entries: Sequence[NestedKey]) -> list[NestedKey]:
     """Return the full names of entries of both segments of a pair.
 
     Args:
