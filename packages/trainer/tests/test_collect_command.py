@@ -14,7 +14,7 @@ from tesserl_configs import load_config
 from tesserl_preference_opt import StoreError
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands import collect as collecting
+from tesserl_trainer.commands import playing
 from tesserl_trainer.commands.collect import collect
 from tesserl_trainer.run import trajectory_writer as storing
 from tesserl_trainer.run.checkpoint import load_networks
@@ -219,7 +219,7 @@ def test_a_picture_fits_whatever_it_shows(shape):
 
 
 def test_what_was_whole_is_kept_when_collecting_is_interrupted(runs, tmp_path, monkeypatch):
-    play = collecting.play_episodes
+    play = playing.play_episodes
 
     def interrupted(*args, **options):
         episodes = play(*args, **options)
@@ -227,7 +227,7 @@ def test_what_was_whole_is_kept_when_collecting_is_interrupted(runs, tmp_path, m
         yield next(episodes)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(collecting, "play_episodes", interrupted)
+    monkeypatch.setattr(playing, "play_episodes", interrupted)
     assert main(["collect", str(runs["ppo"]), "--out", str(tmp_path / "store"), "--episodes", "9"]) == 130
     check_episodes(load_trajectories(tmp_path / "store"))
     assert len(load_trajectories(tmp_path / "store")) == 2

@@ -1,0 +1,188 @@
+"""Episodes of a trained or a random policy, made from a configuration."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.envs.registration import load_env_creator
+from tensordict import TensorDictBase
+
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_grpo import check_shared_start
+from tesserl_trainer.run.checkpoint import load_networks, read_manifest
+from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.run.episodes import Behavior, UniformActions, play_episodes
+from tesserl_trainer.run.policy import RolloutPolicy
+from tesserl_trainer.run.starts import GroupStarts, SeedStart, StateStart
+from tesserl_trainer.run.state import seed_generators
+from tesserl_trainer.wiring.algorithms import build_algorithm
+from tesserl_trainer.wiring.environments import Environments, make_environments, register
+from tesserl_trainer.wiring.networks import build_network, make_layout
+
+
+@dataclass(frozen=True)
+class Play:
+    """How many episodes are played, and how: options of ``collect``.
+
+    Raises:
+        ValueError: one is out of its range.
+    """
+
+    episodes: int | None
+    steps: int | None
+    stochastic: bool
+    epsilon: float
+    same_start: int
+    starts: str
+    frames: bool
+
+    def __post_init__(self) -> None:
+        if (self.episodes is None) == (self.steps is None):
+            raise ValueError(f"either episodes or steps must be said, got {self.episodes} and {self.steps}")
+        wrong = {
+            f"episodes must be at least 1, got {self.episodes}": self.episodes is not None and self.episodes < 1,
+            f"steps must be at least 1, got {self.steps}": self.steps is not None and self.steps < 1,
+            f"same_start must be at least 1, got {self.same_start}": self.same_start < 1,
+            f"epsilon must be in [0, 1), got {self.epsilon}; for 1 play at random": not 0 <= self.epsilon < 1,
+            f"starts must be seed or state, got {self.starts!r}": self.starts not in ("seed", "state"),
+        }
+        for rule, broken in wrong.items():
+            if broken:
+                raise ValueError(rule)
+        if self.episodes is not None and self.episodes % self.same_start:
+            raise ValueError(
+                f"episodes must be a multiple of same_start, got {self.episodes} and {self.same_start}; "
+                "every start has as many"
+            )
+
+    @property
+    def most_starts(self) -> int:
+        """Starts that are enough: an episode has at least one step."""
+        return self.steps or (self.episodes or 0) // self.same_start
+
+
+def play_groups(
+    config: RunConfig, checkpoint: Path | None, play: Play, seed: int, first: int, stack: ExitStack
+) -> Iterator[tuple[int, list[TensorDictBase]]]:
+    """Plays whole episodes, on from the start of number ``first``.
+
+    Args:
+        config: the whole configuration.
+        checkpoint: of the policy; None for random actions.
+        play: how many, and how.
+        seed: of starts and actions.
+        first: number of the first start.
+        stack: closes the environments.
+
+    Yields:
+        The number of a start, and its episodes (see ``run.episodes.play_episodes``).
+
+    Raises:
+        ConfigError: the task draws no pictures.
+        ValueError: episodes of one start did not start alike.
+    """
+    config = _drawing(config) if play.frames else config
+    environments = _environments(config, play, stack)
+    drawn = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
+    seed_generators(drawn)
+    policy = _policy(config, checkpoint, environments, seed=drawn, stochastic=play.stochastic, stack=stack)
+    mixed = UniformActions(environments.single_action_space, drawn + 1) if play.epsilon > 0 else None
+    render = partial(_pictures, environments, config) if play.frames else None
+    behavior = Behavior(policy, mixed, epsilon=play.epsilon, render=render)
+    kind = StateStart if play.starts == "state" else SeedStart
+    grouped = GroupStarts(environments, kind(seed), group_size=play.same_start)
+    grouped.next_group = first
+    layout = make_layout(config, environments.single_observation_space)
+    tell = getattr(policy, "start", None)
+    collector = Collector(grouped, layout, behavior.act, device=config.device, on_start=tell)
+    num_steps = 0
+    for start, members in play_episodes(collector, grouped, behavior, num_groups=play.most_starts):
+        _check_start(start, members, layout.keys)
+        yield start, members
+        num_steps += sum(len(member) for member in members)
+        if play.steps is not None and num_steps >= play.steps:
+            return
+
+
+def _drawing(config: RunConfig) -> RunConfig:
+    """The configuration of a task that draws pictures.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    task = config.environment
+    why = f"vectorization {task.vectorization}" if task.vectorization in ("atari", "envpool") else ""
+    if not why:
+        register(task.id)
+        point: Any = gym.spec(task.id).entry_point
+        point = load_env_creator(point) if isinstance(point, str) else point
+        modes = getattr(point, "metadata", {}).get("render_modes")
+        why = f"its render modes are {modes}" if modes is not None and "rgb_array" not in modes else ""
+    if why:
+        raise ConfigError(f"environment.id: {task.id} draws no pictures ({why}); collect with --no-frames")
+    environment = task.model_copy(update={"kwargs": {**task.kwargs, "render_mode": "rgb_array"}})
+    return config.model_copy(update={"environment": environment})
+
+
+def _environments(config: RunConfig, play: Play, stack: ExitStack) -> Environments:
+    environments = make_environments(
+        config.environment,
+        min(config.evaluation.num_envs, play.episodes or config.evaluation.num_envs),
+        evaluation=True,
+        restorable=play.starts == "state",
+        max_length=config.evaluation.max_episode_steps,
+    )
+    stack.callback(environments.close)
+    return environments
+
+
+def _pictures(environments: Environments, config: RunConfig) -> Any:
+    """What all environments show.
+
+    Raises:
+        ConfigError: a package that draws is missing.
+    """
+    try:
+        return environments.render()
+    except gym.error.DependencyNotInstalled as error:
+        raise ConfigError(
+            f"environment.id: {config.environment.id} cannot be drawn ({error}); collect with --no-frames"
+        ) from error
+
+
+def _policy(
+    config: RunConfig,
+    checkpoint: Path | None,
+    environments: Environments,
+    *,
+    seed: int,
+    stochastic: bool,
+    stack: ExitStack,
+) -> Any:
+    """The policy of a checkpoint, as it acted then or at its best; random actions without one."""
+    if checkpoint is None:
+        return UniformActions(environments.single_action_space, seed)
+    spaces = environments.single_observation_space, environments.single_action_space
+    algorithm = build_algorithm(config, build_network(config, *spaces))
+    algorithm.load_networks(load_networks(checkpoint))
+    if not stochastic:
+        return stack.enter_context(algorithm.policy.greedy())
+    for schedule in algorithm.schedules:
+        schedule.apply(schedule.value(read_manifest(checkpoint)["step"]))
+    if isinstance(algorithm.policy, RolloutPolicy):
+        algorithm.policy.network.eval()
+    return algorithm.policy
+
+
+def _check_start(start: int, members: Sequence[TensorDictBase], keys: Sequence[str]) -> None:
+    """Refuses episodes of one start that did not begin alike."""
+    if len(members) > 1:
+        for key in keys:
+            firsts = torch.stack([member[key][0] for member in members])
+            check_shared_start(firsts, torch.full((len(members),), start), name=key)
