@@ -200,13 +200,7 @@ def score_groups(
     check_choice("zero_variance", zero_variance, ZERO_VARIANCES)
     check_choice("truncation", truncation, TRUNCATIONS)
     mask, group = read_mask(batch), _read_group(batch)
-    rewards = _read_steps(batch, ("next", "reward"), mask)
-    terminated = _read_steps(batch, ("next", "terminated"), mask).bool()
-    cut = ~(terminated & mask).any(dim=-1)
-    if truncation == "bootstrap":
-        if next_value is None:
-            raise ValueError("truncation bootstrap needs next_value, the return expected after the last step, got None")
-        rewards = bootstrap_cut(rewards, mask, cut, next_value, discount=discount)
+    rewards, cut = _read_rewards(batch, mask, truncation, next_value, discount=discount)
     row, column, table = _equal_groups(group)
     returns = returns_to_go(rewards, mask, discount=discount)[:, 0][table]  # [num_groups, G]
     if credit == "trajectory":
@@ -217,13 +211,12 @@ def score_groups(
             rewards, mask, group, discount=discount, baseline=baseline or "alive", scale=scale
         )
     is_flat = (advantages == 0).all(dim=-1)[table].all(dim=-1)  # [num_groups]
-    metrics = group_metrics(returns, mask.sum(dim=-1), cut, is_flat)
     scored = batch.copy().set("advantage", advantages.unsqueeze(-1))
     scored.set("mask", mask & ~cut.unsqueeze(-1) if truncation == "mask" else mask)
     zero_variance_groups = group[table[:, 0]][is_flat]
     if zero_variance != "keep" and len(zero_variance_groups):
         scored = scored[~is_flat[row]]
-    return ScoredGroups(scored, zero_variance_groups, metrics)
+    return ScoredGroups(scored, zero_variance_groups, group_metrics(returns, mask.sum(dim=-1), cut, is_flat))
 
 
 def read_mask(batch: TensorDictBase) -> Tensor:
@@ -249,6 +242,20 @@ def _read_steps(batch: TensorDictBase, key: NestedKey, mask: Tensor) -> Tensor:
     if entry.shape not in (mask.shape, (*mask.shape, 1)):
         raise ValueError(f"{key} must have the shape {(*mask.shape, 1)} of the mask, got {tuple(entry.shape)}")
     return entry.reshape(mask.shape)
+
+
+def _read_rewards(
+    batch: TensorDictBase, mask: Tensor, truncation: Truncation, next_value: Tensor | None, *, discount: float
+) -> tuple[Tensor, Tensor]:
+    """Return rewards ``[P, T]``, with what was still to come if asked for; and which trajectories were cut, ``[P]``."""
+    rewards = _read_steps(batch, ("next", "reward"), mask)
+    terminated = _read_steps(batch, ("next", "terminated"), mask).bool()
+    cut = ~(terminated & mask).any(dim=-1)
+    if truncation != "bootstrap":
+        return rewards, cut
+    if next_value is None:
+        raise ValueError("truncation bootstrap needs next_value, the return expected after the last step, got None")
+    return bootstrap_cut(rewards, mask, cut, next_value, discount=discount), cut
 
 
 def _read_group(batch: TensorDictBase) -> Tensor:
