@@ -6,8 +6,16 @@ from typing import Any, Literal
 
 import torch
 
-from tesserl_preference_opt import ScriptedTeacher, StoreError, cut_segments, make_pairs, save_pairs
-from tesserl_trainer.commands.pairs_sources import read_episodes
+from tesserl_preference_opt import (
+    PreferencePairs,
+    ScriptedTeacher,
+    SegmentPool,
+    StoreError,
+    cut_segments,
+    make_pairs,
+    save_pairs,
+)
+from tesserl_trainer.commands.pairs_sources import Episodes, read_episodes
 
 SEGMENT_LENGTHS = {"fixed": (64,), "variable": (32, 64)}
 """Where a segment's length is not said: CPL's, and those of ``pairs.source.segments`` in a configuration."""
@@ -68,15 +76,7 @@ def make_store(
     judge, discount, lengths = _teacher(teacher), _discount(by), _lengths(segment)
     episodes = read_episodes(sources, download=download)
     generator = torch.Generator().manual_seed(seed)
-    pool = cut_segments(
-        episodes.trajectories,
-        segment_length=lengths,
-        group=episodes.starts if same_start else None,
-        value_discount=value_discount,
-        observation_keys=episodes.keys,
-        extra_keys=["frame"] if episodes.has_frames else [],
-        generator=generator,
-    )
+    pool = _cut(episodes, lengths, same_start, value_discount, generator)
     pairs = make_pairs(
         pool,
         num_pairs=num,
@@ -87,18 +87,46 @@ def make_store(
         labelled=labelled,
         generator=generator,
     )
+    _check_any(pairs, pool, sources)
+    save_pairs(pairs, out)
+    return _report(out, pairs, has_frames=episodes.has_frames)
+
+
+def _cut(
+    episodes: Episodes,
+    lengths: int | tuple[int, int] | None,
+    same_start: bool,
+    value_discount: float | None,
+    generator: torch.Generator,
+) -> SegmentPool:
+    """Segments, with whatever the episodes have."""
+    return cut_segments(
+        episodes.trajectories,
+        segment_length=lengths,
+        group=episodes.starts if same_start else None,
+        value_discount=value_discount,
+        observation_keys=episodes.keys,
+        extra_keys=["frame"] if episodes.has_frames else [],
+        generator=generator,
+    )
+
+
+def _check_any(pairs: PreferencePairs, pool: SegmentPool, sources: Sequence[str | Path]) -> None:
+    """Refuses to store nothing."""
     if not len(pairs):
         raise ValueError(
             f"{', '.join(map(str, sources))}: no pair is left of {len(pool)} segments; "
             "lower --min-margin, keep ties, or collect episodes that differ"
         )
-    save_pairs(pairs, out)
+
+
+def _report(out: str | Path, pairs: PreferencePairs, *, has_frames: bool) -> dict[str, Any]:
     used = torch.unique(torch.cat([pairs.chosen_segment, pairs.rejected_segment]))
     return {
         "path": str(out),
         "pairs": len(pairs),
         "segments": len(used),
-        "frames": episodes.has_frames,
+        "frames": has_frames,
         "source": pairs.source[0],
     }
 
