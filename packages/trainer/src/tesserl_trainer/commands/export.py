@@ -71,14 +71,7 @@ def export(
     program = _program(config, policy, taus)
     inputs = {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
     inputs |= program.more_inputs()
-    content = exporting.serialize(program, inputs, format)
-    difference = exporting.largest_difference(program, exporting.load(content, format), inputs)
-    if not difference <= TOLERANCE:  # a NaN is refused too
-        raise ExportError(
-            f"{file} was not written: outputs of the exported program differ from the policy's by {difference:.3g}, "
-            f"expected at most {TOLERANCE:g}; try the other format, and report it"
-        )
-    write_atomically(file, lambda partial: partial.write_bytes(content))
+    difference = _write(file, program, inputs, format)
     return {
         "file": str(file),
         "format": format,
@@ -116,6 +109,19 @@ def _program(config: RunConfig, policy: Any, num_taus: int | None) -> Program:
     if num_taus is not None:
         raise ValueError(f"--taus is for the quantile networks of iqn, got it for a policy of {config.algorithm}")
     return ActorCriticProgram(policy.network, has_value=config.algorithm == "ppo")
+
+
+def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: Format) -> float:
+    """Writes the file if it computes what the program computes; returns by how much it differs."""
+    content = exporting.serialize(program, inputs, file_format)
+    difference = exporting.largest_difference(program, exporting.load(content, file_format), inputs)
+    if not difference <= TOLERANCE:  # a NaN is refused too
+        raise ExportError(
+            f"{file} was not written: outputs of the exported program differ from the policy's by {difference:.3g}, "
+            f"expected at most {TOLERANCE:g}; try the other format, and report it"
+        )
+    write_atomically(file, lambda partial: partial.write_bytes(content))
+    return difference
 
 
 @click.command(name="export", help="Write a trained policy as one checked file: ONNX or pt2.")
