@@ -29,13 +29,20 @@ def write_json(path: Path, document: Any) -> None:
     write_text(path, json.dumps(document, indent=2) + "\n")
 
 
-def sync(path: Path) -> None:
-    """Flushes a file or a directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+@contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """The descriptor of a file or a directory, closed in the end; a lock on it ends then, unless it was inherited."""
+    descriptor = os.open(path, flags, 0o644)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or a directory to the disk."""
+    with opened(path, os.O_RDONLY) as descriptor:
+        os.fsync(descriptor)
 
 
 @contextmanager
@@ -54,8 +61,8 @@ def alone_in(directory: Path, *, timeout: float = 10.0) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    descriptor, last = os.open(directory, os.O_RDONLY), time.monotonic() + timeout
-    try:
+    last = time.monotonic() + timeout
+    with opened(directory, os.O_RDONLY) as descriptor:
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,8 +74,6 @@ def alone_in(directory: Path, *, timeout: float = 10.0) -> Iterator[None]:
                     ) from None
                 time.sleep(0.1)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def digest(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tesserl_trainer.run.files import opened
 from tesserl_trainer.run.signals import on_signals
 
 LOG = "train.log"
@@ -79,9 +80,7 @@ def locked(directory: Path) -> Iterator[int]:
     import fcntl  # not on Windows, where all but sweeps works
 
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / ".lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    with opened(directory / ".lock", os.O_RDWR | os.O_CREAT) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -93,8 +92,6 @@ def locked(directory: Path) -> Iterator[int]:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def run_jobs(
