@@ -18,7 +18,7 @@ from tesserl_trainer.analysis.comparison import Comparison, ComparisonError, Run
 from tesserl_trainer.analysis.plots import plot_comparison
 from tesserl_trainer.analysis.record import read_metrics, series
 from tesserl_trainer.analysis.tables import comparison_report, comparison_tables, comparison_verdicts
-from tesserl_trainer.run.files import write_json
+from tesserl_trainer.run.files import check_places, write_json
 from tesserl_trainer.run.sweep import ORDER
 
 EVALUATION = "evaluation/return"
@@ -209,13 +209,6 @@ def _value(config: Any, key: str, file: Path, *, given: bool = False) -> str:
     return config if isinstance(config, str) else json.dumps(config)
 
 
-def _check_places(files: dict[str, Path | None]) -> None:
-    """Before the minutes that the numbers take."""
-    for option, file in files.items():
-        if file is not None and not (place := file.parent).is_dir():
-            raise ComparisonError(f"{option} {file}: there is no directory {place}; make it first: mkdir -p {place}")
-
-
 def _listed(paths: Sequence[Path]) -> str:
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     return ", ".join(map(str, paths[:SHOWN])) + more
@@ -250,7 +243,7 @@ def command(
     png_path: Path | None,
 ) -> None:
     """Prints tables and sentences."""
-    _check_places({"--json": json_path, "--png": png_path})
+    check_places({"--json": json_path, "--png": png_path})
     runs: list[Run] = []
     unfinished: list[Path] = []
     known: set[str] = set()

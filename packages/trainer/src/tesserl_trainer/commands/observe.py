@@ -15,6 +15,7 @@ from tesserl_configs.replay import UniformReplay
 from tesserl_iqn import NStepWindow
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import UniformActions
+from tesserl_trainer.run.files import check_places
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.wiring.environments import make_environments, worker_seeds
 from tesserl_trainer.wiring.networks import make_layout
@@ -114,8 +115,7 @@ def table(transitions: TensorDictBase) -> str:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
 def command(config_path: Path, out: Path, steps: int, samples: int, overrides: tuple[str, ...]) -> None:
     """Prints a line for each key; writes the picture."""
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no directory {out.parent}; make it first: mkdir -p {out.parent}")
+    check_places({"--out": out})
     config = load_config(config_path, overrides)
     drawn, transitions = observe(config, steps=steps, samples=samples)
     draw(drawn, out, num_frames=config.environment.stacked_frames)

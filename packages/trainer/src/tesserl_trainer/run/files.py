@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,20 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, document: Any) -> None:
     """Writes JSON data atomically."""
     write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def check_places(files: Mapping[str, Path | None]) -> None:
+    """Refuses files that nothing could be written to, before the minutes that what is written takes.
+
+    Args:
+        files: by the option that names each; None where it was not given.
+
+    Raises:
+        ValueError: the directory of one is not there.
+    """
+    for option, file in files.items():
+        if file is not None and not (place := file.parent).is_dir():
+            raise ValueError(f"{option} {file}: there is no directory {place}; make it first: mkdir -p {place}")
 
 
 @contextmanager
