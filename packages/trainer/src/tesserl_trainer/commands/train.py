@@ -196,11 +196,6 @@ def command(config_path: Path | None, run_dir: Path | None, resume: Path | None,
         return
     if run_dir is not None:
         raise click.UsageError("--run-dir: a resumed run stays where it is")
-    for override in overrides:
-        if override.split("=")[0].split(".")[0] not in CHANGEABLE:
-            raise click.UsageError(
-                f"--set {override}: a resumed run can only change {', '.join(CHANGEABLE)}; start a new run for the rest"
-            )
     path = Path(str(resume))
     name: bool | str = True
     if (path / "manifest.json").exists():  # a checkpoint of a run: run/checkpoints/step_*
