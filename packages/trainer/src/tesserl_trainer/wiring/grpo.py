@@ -11,8 +11,7 @@ from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.run.starts import GroupStarts, LevelStart, SeedStart, Start, StateStart
 from tesserl_trainer.wiring.environments import Environments
-from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, forward_of, learning_rate_schedule, scheduled
-from tesserl_trainer.wiring.networks import learning_rate_groups
+from tesserl_trainer.wiring.learning import Algorithm, forward_of, learning_rate_schedule, optimizer_of, scheduled
 
 
 def build_grpo(config: RunConfig, network: ActorCritic) -> Algorithm:
@@ -28,9 +27,7 @@ def build_grpo(config: RunConfig, network: ActorCritic) -> Algorithm:
     grpo = config.grpo
     network.value.requires_grad_(False)
     loss, schedules = _loss(grpo, network)
-    learning_rate = value_at(config.optimizer.learning_rate, 0)
-    groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
-    optimizer = build_optimizer(config.optimizer, groups)
+    optimizer = optimizer_of(config, network)
     policy = RolloutPolicy(network, record_values=False)
     return Algorithm(
         saved=loss,

@@ -12,8 +12,7 @@ from tesserl_configs import RunConfig, value_at
 from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, end_at_horizon, sample_clock, shrink_and_perturb
 from tesserl_nn_components import RunningNormalizer, SpectralConv2d, random_crop
 from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, forward_of, learning_rate_schedule
-from tesserl_trainer.wiring.networks import learning_rate_groups
+from tesserl_trainer.wiring.learning import Algorithm, forward_of, learning_rate_schedule, optimizer_of
 
 
 def build_iqn(config: RunConfig, network: QuantileNetwork, fresh: Callable[[], nn.Module] | None = None) -> Algorithm:
@@ -30,9 +29,7 @@ def build_iqn(config: RunConfig, network: QuantileNetwork, fresh: Callable[[], n
     iqn = config.iqn
     loss = _build_loss(iqn, network)
     forward = forward_of(loss, precision=iqn.precision, compiled=iqn.compile, device=config.device)
-    learning_rate = value_at(config.optimizer.learning_rate, 0)
-    groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
-    optimizer = build_optimizer(config.optimizer, groups, capturable=iqn.cuda_graph)
+    optimizer = optimizer_of(config, network, capturable=iqn.cuda_graph)
     policy = _build_policy(config, network)
     updated = target_updater(iqn.target_update, loss)
     if iqn.reset is not None and fresh is not None:

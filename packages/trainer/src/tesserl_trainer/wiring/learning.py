@@ -9,9 +9,10 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tesserl_configs import ConfigError, value_at
+from tesserl_configs import ConfigError, RunConfig, value_at
 from tesserl_nn_components import RunningNormalizer
 from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.networks import learning_rate_groups
 
 
 @dataclass
@@ -66,6 +67,22 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "radam": torch.optim.RAdam,
     "sgd": torch.optim.SGD,
 }
+
+
+def optimizer_of(config: RunConfig, network: nn.Module, *, capturable: bool = False) -> Optimizer:
+    """The optimiser of what learns in a network, at the learning rate of step 0.
+
+    Args:
+        config: the whole configuration.
+        network: what ``build_network`` returned, on its device.
+        capturable: see ``build_optimizer``.
+
+    Raises:
+        ConfigError: nothing is left to learn.
+    """
+    learning_rate = value_at(config.optimizer.learning_rate, 0)
+    groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
+    return build_optimizer(config.optimizer, groups, capturable=capturable)
 
 
 def build_optimizer(config: Any, groups: list[dict[str, Any]], *, capturable: bool = False) -> Optimizer:

@@ -10,8 +10,7 @@ from tesserl_actor_critic import ActorCritic, PPOLoss
 from tesserl_configs import RunConfig, value_at
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, forward_of, learning_rate_schedule, scheduled
-from tesserl_trainer.wiring.networks import learning_rate_groups
+from tesserl_trainer.wiring.learning import Algorithm, forward_of, learning_rate_schedule, optimizer_of, scheduled
 
 
 def build_ppo(config: RunConfig, network: ActorCritic) -> Algorithm:
@@ -26,10 +25,7 @@ def build_ppo(config: RunConfig, network: ActorCritic) -> Algorithm:
     """
     ppo = config.ppo
     loss, schedules = _torchrl_loss(ppo, network) if ppo.loss == "torchrl" else _loss(ppo, network)
-    learning_rate = value_at(config.optimizer.learning_rate, 0)
-    optimizer = build_optimizer(
-        config.optimizer, learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
-    )
+    optimizer = optimizer_of(config, network)
     policy = RolloutPolicy(network, record_values=network.critic_body is None)
     return Algorithm(
         saved=network,

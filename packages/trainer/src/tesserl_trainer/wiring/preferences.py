@@ -27,8 +27,7 @@ from tesserl_trainer.run.pairs import REFERENCE, SCORE, VALUE_TARGET, Batches, w
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.reference import Policies
 from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.learning import Algorithm, build_optimizer, forward_of, learning_rate_schedule, scheduled
-from tesserl_trainer.wiring.networks import learning_rate_groups
+from tesserl_trainer.wiring.learning import Algorithm, forward_of, learning_rate_schedule, optimizer_of, scheduled
 
 
 def build_preferences(config: RunConfig, network: ActorCritic) -> Algorithm:
@@ -46,9 +45,7 @@ def build_preferences(config: RunConfig, network: ActorCritic) -> Algorithm:
         network.value.requires_grad_(False)
     loss, schedules = _cpl(settings, network) if config.algorithm == "cpl" else _dpo(settings, network)
     frozen = ReferencePolicy(network) if getattr(loss, "needs_reference", False) and loss.reference is None else None
-    learning_rate = value_at(config.optimizer.learning_rate, 0)
-    groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
-    optimizer = build_optimizer(config.optimizer, groups)
+    optimizer = optimizer_of(config, network)
     policy = RolloutPolicy(network, record_values=False)
     follow: Callable[[], None] = getattr(loss, "update_reference", lambda: None)
     return Algorithm(
@@ -155,15 +152,14 @@ def cloning_learner(config: RunConfig, network: ActorCritic, *, side: Any, max_g
         side: whose actions of a pair are cloned: ``"chosen"`` or ``"all"``.
         max_grad_norm: see ``Learner``.
     """
-    learning_rate = value_at(config.optimizer.learning_rate, 0)
-    groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
+    optimizer = optimizer_of(config, network)
     loss = BehaviorCloningLoss(network, side=side)
     precision = getattr(getattr(config, config.algorithm), "precision", "float32")
     return Learner(
         loss=loss,
         forward=forward_of(loss, precision=precision, compiled=False, device=config.device),
         parameters=[parameter for parameter in network.parameters() if parameter.requires_grad],
-        optimizer=build_optimizer(config.optimizer, groups),
+        optimizer=optimizer,
         max_grad_norm=max_grad_norm,
     )
 
