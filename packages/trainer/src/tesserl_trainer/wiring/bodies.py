@@ -129,21 +129,25 @@ def build_vision(config: visions.Vision, image_shape: tuple[int, ...]) -> nn.Mod
                     **attention(config),
                 )
         case visions.HFVision():
-            with named(f"nn.vision: {config.model} cannot be used here", *HF_ERRORS):
-                return HFVisionEncoder(
-                    shape,
-                    out_features=config.out_features,
-                    pooling=config.pooling,
-                    frozen=config.frozen,
-                    use_backbone_api=config.use_backbone_api,
-                    image_size=config.image_size,
-                    pixel_mean=config.pixel_mean,
-                    pixel_std=config.pixel_std,
-                    refine_layers=config.refine_layers,
-                    refine_heads=config.refine_heads,
-                    **hf_model(config),
-                )
+            return _hf_vision(shape, config)
     raise TypeError(f"vision of kind {config.kind} has no encoder")
+
+
+def _hf_vision(shape: tuple[int, int, int], config: visions.HFVision) -> nn.Module:
+    with named(f"nn.vision: {config.model} cannot be used here", *HF_ERRORS):
+        return HFVisionEncoder(
+            shape,
+            out_features=config.out_features,
+            pooling=config.pooling,
+            frozen=config.frozen,
+            use_backbone_api=config.use_backbone_api,
+            image_size=config.image_size,
+            pixel_mean=config.pixel_mean,
+            pixel_std=config.pixel_std,
+            refine_layers=config.refine_layers,
+            refine_heads=config.refine_heads,
+            **hf_model(config),
+        )
 
 
 def check_pool_size(config: visions.ImpalaVision, height: int, width: int) -> None:
