@@ -15,6 +15,7 @@ from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.bodies import build_body
 from tesserl_trainer.wiring.networks import (
+    build_network,
     build_policy_network,
     build_quantile_network,
     freeze_parts,
@@ -283,6 +284,28 @@ def test_running_statistics_are_those_of_the_observations_acted_on(write_config)
     with algorithm.policy.greedy() as policy:  # as evaluations act
         policy.act(torch.randn(2, 4))
     assert normalizer.count == 24
+
+
+@pytest.mark.parametrize("algorithm", ["iqn", "ppo"])
+@pytest.mark.parametrize(
+    ("size", "said", "expected"),
+    [((32, 40), None, True), ((40, 31), None, False), ((31, 31), True, True), ((84, 84), False, False)],
+)
+def test_the_memory_format_of_convolutions_follows_the_size_of_pictures(algorithm, size, said, expected):
+    run = {"total_steps": 2_000, "environment": {"id": "none"}, "algorithm": algorithm}
+    block = {"vision": {"kind": "impala", "channels": [3]}, "heads": {"hidden_sizes": [7]}}
+    config = RunConfig(**run, nn=block, channels_last=said)
+    network = build_network(config, spaces.Box(0, 255, (2, *size), np.uint8), spaces.Discrete(3))
+    weights = [parameter for parameter in network.parameters() if parameter.dim() == 4]
+    assert len(weights) == 5
+    # layers of one channel are in both formats
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights) == expected
+    assert all(weight.is_contiguous() for weight in weights) != expected
+
+
+def test_pictures_have_no_memory_format_where_there_are_none():
+    network = build_network(RunConfig(**RUN, nn={"vector": MLP}), spaces.Box(-1, 1, (4,)), spaces.Discrete(3))
+    assert network.body.out_features == 9
 
 
 @pytest.mark.parametrize(("freeze", "share"), [("[]", 1), ("[vector]", 0)])

@@ -132,9 +132,12 @@ class RunConfig(Block):
     device: str = Field(
         default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the networks are: cpu, cuda or cuda:N."
     )
-    channels_last: bool = Field(
-        default=False,
-        description="Memory format of convolutions; faster for pictures of Atari's size, slower for MinAtar's.",
+    channels_last: bool | None = Field(
+        default=None,
+        description=(
+            "Memory format of convolutions; true is faster for pictures of Atari's size, not for MinAtar's. null: true "
+            "from 32 x 32 pixels on."
+        ),
     )
     num_threads: Count = Field(default=1, description="CPU threads of torch, >= 1; small networks are fastest on one.")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
@@ -28,8 +27,6 @@ def build_algorithm(config: RunConfig, network: nn.Module, fresh: Callable[[], n
         TypeError: the network is not that of the algorithm.
     """
     network.to(device_of(config.device))
-    if config.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs leave it out
     match config.algorithm, network:
         case "iqn", QuantileNetwork():
             return build_iqn(config, network, fresh)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, cast
 
+import torch
 from gymnasium import spaces
 from torch import nn
 
@@ -17,6 +18,9 @@ from tesserl_trainer.wiring.bodies import build_body, named
 from tesserl_trainer.wiring.environments import discrete_actions
 from tesserl_trainer.wiring.heads import build_policy_head, build_quantile_head, build_value_head
 
+LEAST_PIXELS_FOR_CHANNELS_LAST = 32
+"""Height and width of pictures from which no encoder learns more slowly by it (docs/results.md)."""
+
 
 def build_network(
     config: RunConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
@@ -29,24 +33,37 @@ def build_network(
         action_space: of one environment.
 
     Returns:
-        A ``QuantileNetwork`` or an ``ActorCritic``, with the parts that ``nn.freeze`` names frozen.
+        A ``QuantileNetwork`` or an ``ActorCritic``, with the parts that ``nn.freeze`` names frozen, and its
+        convolutions in the memory format that ``channels_last`` wants.
 
     Raises:
         ConfigError: the configuration and the spaces do not fit together.
     """
     layout = make_layout(config, observation_space)
+    network: nn.Module
     if config.algorithm == "iqn":
         num_actions, num_blocks = discrete_actions(action_space)
-        return build_quantile_network(config, layout, num_actions, num_blocks)
-    settings = getattr(config, config.algorithm)
-    return build_policy_network(
-        config.nn,
-        layout,
-        action_space,
-        distribution=settings.distribution,
-        shared_body=getattr(settings, "shared_body", True),
-        orthogonal=settings.orthogonal_init,
-    )
+        network = build_quantile_network(config, layout, num_actions, num_blocks)
+    else:
+        settings = getattr(config, config.algorithm)
+        network = build_policy_network(
+            config.nn,
+            layout,
+            action_space,
+            distribution=settings.distribution,
+            shared_body=getattr(settings, "shared_body", True),
+            orthogonal=settings.orthogonal_init,
+        )
+    if _channels_last(config, layout):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs leave it out
+    return network
+
+
+def _channels_last(config: RunConfig, layout: ObservationLayout) -> bool:
+    if config.channels_last is not None:
+        return config.channels_last
+    _, height, width = layout.shapes.get("pixels", (0, 0, 0))
+    return min(height, width) >= LEAST_PIXELS_FOR_CHANNELS_LAST
 
 
 def build_quantile_network(
