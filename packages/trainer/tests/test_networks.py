@@ -18,9 +18,8 @@ from tesserl_trainer.wiring.networks import (
     build_network,
     build_policy_network,
     build_quantile_network,
-    freeze_parts,
-    learning_rate_groups,
 )
+from tesserl_trainer.wiring.parts import freeze_parts, learning_rate_groups
 
 RUN = {"total_steps": 1_000, "environment": {"id": "none"}, "algorithm": "iqn", "iqn": {"num_cosines": 7}}
 MLP = {"kind": "mlp", "hidden_sizes": [9]}

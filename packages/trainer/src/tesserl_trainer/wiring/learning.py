@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from tesserl_configs import ConfigError, RunConfig, value_at
 from tesserl_nn_components import RunningNormalizer
 from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.networks import learning_rate_groups
+from tesserl_trainer.wiring.parts import learning_rate_groups
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """``nn:`` and the spaces of the task -> a network. Which network is built is decided here and nowhere else."""
 
-from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -9,14 +8,15 @@ from torch import nn
 
 from tesserl_actor_critic import ActorCritic
 from tesserl_configs import ConfigError, RunConfig
-from tesserl_configs.nn import HeadsConfig, LearningRateFactors, NNConfig
+from tesserl_configs.nn import HeadsConfig, NNConfig
 from tesserl_configs.policy import Distribution, NormalDistribution
 from tesserl_iqn import QuantileNetwork
-from tesserl_nn_components import RecurrentBody, freeze, orthogonal_init, parameter_groups
+from tesserl_nn_components import orthogonal_init
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.bodies import build_body, named
 from tesserl_trainer.wiring.environments import discrete_actions
 from tesserl_trainer.wiring.heads import build_policy_head, build_quantile_head, build_value_head
+from tesserl_trainer.wiring.parts import find_module, freeze_parts, modules_of_body
 
 LEAST_PIXELS_FOR_CHANNELS_LAST = 32
 """Height and width of pictures from which no encoder learns more slowly by it (docs/results.md)."""
@@ -210,84 +210,9 @@ def initialize_body(config: NNConfig, body: nn.Module) -> None:
     for name, kind in kinds.items():
         if kind in ("cnn", "impala", "mlp", "linear"):
             for path in parts[name]:
-                part = _submodule(body, path)
+                part = find_module(body, path)
                 if part is not None:
                     orthogonal_init(part)
-
-
-def freeze_parts(network: nn.Module, names: Iterable[str]) -> None:
-    """Freezes parts of a network for good, by their names in ``nn.freeze``."""
-    parts = modules_of_parts(network)
-    freeze(network, [module for name in names for module in parts[name]])
-
-
-def learning_rate_groups(
-    network: nn.Module, factors: LearningRateFactors, learning_rate: float
-) -> list[dict[str, Any]]:
-    """Groups of the parameters that learn, for an optimiser.
-
-    Args:
-        network: what one of the functions above returned.
-        factors: ``nn.learning_rate_factors``.
-        learning_rate: that of the optimiser.
-
-    Returns:
-        One group for each part with a factor, and one for the rest, each with its ``lr`` and ``factor``.
-
-    Raises:
-        ConfigError: nothing is left to learn.
-    """
-    if not _learns(network):
-        raise ConfigError("nn.freeze: every part is frozen, nothing is left to learn; leave one out")
-    parts = modules_of_parts(network)
-    named = {module: factor for name, factor in factors if factor != 1 for module in parts.get(name, ())}
-    learning = {name: factor for name, factor in named.items() if _learns(network.get_submodule(name))}
-    groups = parameter_groups(network, learning, 1.0)
-    return [{**group, "lr": learning_rate * group["lr"], "factor": group["lr"]} for group in groups]
-
-
-def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:
-    """Dotted names of the modules that make up each part of a network; a name may be that of a missing module."""
-    parts = modules_of_body(network.get_submodule("body"), "body.")
-    if isinstance(network, ActorCritic):
-        if network.critic_body is not None:
-            for name, modules in modules_of_body(network.critic_body, "critic_body.").items():
-                parts[name] = parts[name] + modules
-        return {**parts, "heads": ["policy", "value"], "policy": ["policy"], "value": ["value"]}
-    whole = not hasattr(network.head, "advantage")  # a single stream is the head
-    advantage = "head" if whole else "head.advantage"
-    return {
-        **parts,
-        "embedding": ["embedding"],
-        "heads": ["head"],
-        "advantage": [advantage],
-        "value": ["head.value"],
-    }
-
-
-def modules_of_body(body: nn.Module, prefix: str = "") -> dict[str, list[str]]:
-    """Dotted names, below a body, of the modules that make up each part of it."""
-    inner = f"{prefix}body." if isinstance(body, RecurrentBody) else prefix
-    return {
-        "vision": [f"{inner}vision"],
-        "vector": [f"{inner}vector"],
-        "fusion": [f"{inner}tokens", f"{inner}trunk", f"{inner}bridge"],
-        "trunk": [f"{inner}trunk"],
-        "memory": [f"{prefix}memory"],
-    }
-
-
-def _submodule(module: nn.Module, path: str) -> nn.Module | None:
-    for name in path.split("."):
-        found = getattr(module, name, None)
-        if not isinstance(found, nn.Module):
-            return None
-        module = found
-    return module
-
-
-def _learns(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _width(body: nn.Module) -> int:

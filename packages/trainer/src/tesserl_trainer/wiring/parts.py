@@ -1,0 +1,87 @@
+"""The parts of a network that ``nn:`` names: which modules they are made of, which are frozen, how fast they learn."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from tesserl_actor_critic import ActorCritic
+from tesserl_configs import ConfigError
+from tesserl_configs.nn import LearningRateFactors
+from tesserl_nn_components import RecurrentBody, freeze, parameter_groups
+
+
+def freeze_parts(network: nn.Module, names: Iterable[str]) -> None:
+    """Freezes parts of a network for good, by their names in ``nn.freeze``."""
+    parts = modules_of_parts(network)
+    freeze(network, [module for name in names for module in parts[name]])
+
+
+def learning_rate_groups(
+    network: nn.Module, factors: LearningRateFactors, learning_rate: float
+) -> list[dict[str, Any]]:
+    """Groups of the parameters that learn, for an optimiser.
+
+    Args:
+        network: what ``build_network`` returned.
+        factors: ``nn.learning_rate_factors``.
+        learning_rate: that of the optimiser.
+
+    Returns:
+        One group for each part with a factor, and one for the rest, each with its ``lr`` and ``factor``.
+
+    Raises:
+        ConfigError: nothing is left to learn.
+    """
+    if not _learns(network):
+        raise ConfigError("nn.freeze: every part is frozen, nothing is left to learn; leave one out")
+    parts = modules_of_parts(network)
+    named = {module: factor for name, factor in factors if factor != 1 for module in parts.get(name, ())}
+    learning = {name: factor for name, factor in named.items() if _learns(network.get_submodule(name))}
+    groups = parameter_groups(network, learning, 1.0)
+    return [{**group, "lr": learning_rate * group["lr"], "factor": group["lr"]} for group in groups]
+
+
+def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:
+    """Dotted names of the modules that make up each part of a network; a name may be that of a missing module."""
+    parts = modules_of_body(network.get_submodule("body"), "body.")
+    if isinstance(network, ActorCritic):
+        if network.critic_body is not None:
+            for name, modules in modules_of_body(network.critic_body, "critic_body.").items():
+                parts[name] = parts[name] + modules
+        return {**parts, "heads": ["policy", "value"], "policy": ["policy"], "value": ["value"]}
+    whole = not hasattr(network.head, "advantage")  # a single stream is the head
+    advantage = "head" if whole else "head.advantage"
+    return {
+        **parts,
+        "embedding": ["embedding"],
+        "heads": ["head"],
+        "advantage": [advantage],
+        "value": ["head.value"],
+    }
+
+
+def modules_of_body(body: nn.Module, prefix: str = "") -> dict[str, list[str]]:
+    """Dotted names, below a body, of the modules that make up each part of it."""
+    inner = f"{prefix}body." if isinstance(body, RecurrentBody) else prefix
+    return {
+        "vision": [f"{inner}vision"],
+        "vector": [f"{inner}vector"],
+        "fusion": [f"{inner}tokens", f"{inner}trunk", f"{inner}bridge"],
+        "trunk": [f"{inner}trunk"],
+        "memory": [f"{prefix}memory"],
+    }
+
+
+def find_module(module: nn.Module, path: str) -> nn.Module | None:
+    """The module of a dotted name; None where there is none."""
+    for name in path.split("."):
+        found = getattr(module, name, None)
+        if not isinstance(found, nn.Module):
+            return None
+        module = found
+    return module
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
