@@ -11,6 +11,7 @@ import torch
 
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_trainer import build_network, evaluate, train
+from tesserl_trainer.analysis.record import read_metrics, series
 from tesserl_trainer.commands.evaluate import run_config
 from tesserl_trainer.loops.off_policy import OffPolicyLoop
 from tesserl_trainer.run.checkpoint import CheckpointError
@@ -44,6 +45,15 @@ def test_a_run_leaves_its_config_metrics_checkpoints_evaluation_and_curve(run_di
     assert evaluation["return_mean"] == pytest.approx(sum(evaluation["returns"]) / 3)
     assert evaluation["returns"] == [float(length) for length in evaluation["lengths"]]
     assert evaluation["seed"] == 1_000_100
+
+
+@pytest.mark.parametrize("algorithm", ["iqn", "ppo", "grpo"])
+def test_returns_of_training_are_in_the_units_of_evaluations(write_config, tmp_path, algorithm):
+    wrappers = "environment.wrappers=[{kind: reward_scale, scale: 0.5}, {kind: reward_scale, scale: 0.5}]"
+    run = train(load_config(write_config(algorithm=algorithm), [wrappers]), run_dir=tmp_path / "run")
+    found = {name: series(read_metrics(run / "metrics.csv"), f"train/{name}")[1] for name in ("return", "length")}
+    assert len(found["return"]) > 1
+    assert found["return"] == pytest.approx(found["length"])  # a step of CartPole is worth 1
 
 
 def test_evaluating_again_gives_the_same_returns(run_dir):

@@ -142,6 +142,11 @@ class EnvironmentConfig(Block):
         return self.atari.frameskip if self.has_atari else self._frames_of("frame_skip")
 
     @property
+    def reward_factor(self) -> float:
+        """What the task's rewards are multiplied by for learning; clipping not counted."""
+        return math.prod(wrapper.scale for wrapper in self.wrappers if wrapper.kind == "reward_scale")
+
+    @property
     def stacked_frames(self) -> int:
         """How many images an observation stacks; 1 where the block does not say so."""
         return self.atari.stack_num if self.has_atari else self._frames_of("frame_stack")

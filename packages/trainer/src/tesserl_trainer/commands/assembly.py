@@ -260,6 +260,7 @@ def build_journal(
             config.evaluation.interval,
             config.checkpoint.interval,
             config.environment.frames_per_step,
+            config.environment.reward_factor,
         ),
         schedules,
         pop_episodes,

@@ -33,13 +33,14 @@ class Loop(Protocol):
 
 @dataclass
 class Intervals:
-    """When things are due, in environment steps, and how many frames a step is."""
+    """When things are due, in environment steps, how many frames a step is, and what rewards are multiplied by."""
 
     total_steps: int
     logging: int
     evaluation: int
     checkpoint: int
     frames_per_step: int = 1
+    reward_factor: float = 1.0
 
 
 class Laps:
@@ -151,7 +152,8 @@ class Journal:
         self.episodes += len(episodes)
         metrics = {f"train/{name}": value for name, value in self.averages.pop().items()}
         if episodes:
-            metrics["train/return"] = sum(episode.episode_return for episode in episodes) / len(episodes)
+            learned = sum(episode.episode_return for episode in episodes) / len(episodes)
+            metrics["train/return"] = learned / self.intervals.reward_factor  # in the units of evaluations
             metrics["train/length"] = sum(episode.length for episode in episodes) / len(episodes)
         metrics |= {f"schedule/{schedule.name}": schedule.value(self.step) for schedule in self.schedules}
         if self.intervals.frames_per_step > 1:
