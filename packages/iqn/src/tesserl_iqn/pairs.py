@@ -69,9 +69,9 @@ def quantile_losses(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kappa: 
         )
     if kappa < 0:
         raise ValueError(f"kappa must be at least 0, got {kappa}; 0 is the pinball loss")
-    quantiles, taus, targets = _at_least_float32(quantiles), _at_least_float32(taus.detach()), targets.detach()
+    quantiles, taus, targets = at_least_float32(quantiles), at_least_float32(taus.detach()), targets.detach()
     form = _by_table if _prefers_table(quantiles, targets) else _in_closed_form
-    return form(quantiles, taus, _at_least_float32(targets), kappa)
+    return form(quantiles, taus, at_least_float32(targets), kappa)
 
 
 def absolute_td_error(quantiles: Tensor, targets: Tensor) -> Tensor:
@@ -91,7 +91,8 @@ def absolute_td_error(quantiles: Tensor, targets: Tensor) -> Tensor:
         return quantile_losses(quantiles, torch.zeros_like(quantiles), targets)[1]
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor, in float32 where it is in half precision."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 

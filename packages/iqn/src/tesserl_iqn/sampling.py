@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tesserl_iqn.fractions import TauSampling, sample_taus
 from tesserl_iqn.network import QuantileNetwork
+from tesserl_iqn.pairs import at_least_float32
 
 
 def sample_quantiles(
@@ -23,13 +24,10 @@ def sample_quantiles(
     Returns:
         Quantiles, ``[*B, (N,) K, A]``, in float32 or wider, and fractions, ``[*B, (N,) K]``.
     """
-    batch_shape = features.shape[:-1]
-    if network.num_fixed_quantiles is None:
-        taus = sample_taus(batch_shape, num_taus, kind=kind, device=features.device, dtype=torch.float32)
-        quantiles = _per_block(network, network.quantiles(features, taus))
-    else:
-        quantiles, num_taus = _per_block(network, network.quantiles(features)), network.num_fixed_quantiles
-        taus = sample_taus(batch_shape, num_taus, kind="midpoints", device=features.device, dtype=torch.float32)
+    fixed = network.num_fixed_quantiles
+    number, how = (num_taus, kind) if fixed is None else (fixed, "midpoints")
+    taus = sample_taus(features.shape[:-1], number, kind=how, device=features.device, dtype=torch.float32)
+    quantiles = _per_block(network, network.quantiles(features, taus if fixed is None else None))
     return quantiles, taus if network.num_blocks is None else taus.unsqueeze(-2).expand(quantiles.shape[:-1])
 
 
@@ -61,4 +59,4 @@ def _per_block(network: QuantileNetwork, quantiles: Tensor) -> Tensor:
     """Move the fractions behind the blocks, ``[*B, (N,) K, A]``, in float32 or wider."""
     if network.num_blocks is not None:
         quantiles = quantiles.transpose(-3, -2)
-    return quantiles.float() if quantiles.dtype in (torch.bfloat16, torch.float16) else quantiles
+    return at_least_float32(quantiles)
