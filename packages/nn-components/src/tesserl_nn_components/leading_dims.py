@@ -74,4 +74,4 @@ def restore_leading_dims(
             f"tensor must have first size {expected} (num_leading={num_leading}, T={T}, B={B}), "
             f"got shape {tuple(tensors.shape)}"
         )
-    return tensors.reshape(*shapes[num_leading], *tensors.shape[1:])
+    return tensors.reshape(shapes[num_leading] + tuple(tensors.shape[1:]))  # without any left it is 0-d, as in rlpyt
