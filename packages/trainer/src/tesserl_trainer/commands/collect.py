@@ -1,18 +1,18 @@
 """``tesserl collect``: plays a trained or a random policy and stores its episodes."""
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_trainer.commands.evaluate import find_checkpoint, run_config
 from tesserl_trainer.commands.playing import Play, play_groups
+from tesserl_trainer.run.evaluate import Evaluation
+from tesserl_trainer.run.files import json_text
 from tesserl_trainer.run.trajectories import load_trajectories
 from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 
@@ -101,14 +101,14 @@ def _summary(out: str | Path) -> dict[str, Any]:
     """What the last source of a store has added."""
     stored = load_trajectories(out, verify=False)
     added = [episode for episode in stored.episodes if episode.source == len(stored.manifest["sources"]) - 1]
-    returns = [episode.episode_return for episode in added]
+    returns = Evaluation([episode.episode_return for episode in added], [episode.length for episode in added])
     return {
         "path": str(out),
         "episodes": len(added),
         "steps": sum(episode.length for episode in added),
         "starts": len({episode.start for episode in added}),
-        "return_mean": float(np.mean(returns)),
-        "return_std": float(np.std(returns)),
+        "return_mean": returns.return_mean,
+        "return_std": returns.return_std,
         "episodes_in_store": len(stored),
     }
 
@@ -133,4 +133,4 @@ def command(source: Path, **options: Any) -> None:
     """Prints ``collect`` as JSON."""
     if (options["episodes"] is None) == (options["steps"] is None):
         raise click.UsageError("name either --episodes or --steps")
-    click.echo(json.dumps(collect(source, **options), indent=2))
+    click.echo(json_text(collect(source, **options)))

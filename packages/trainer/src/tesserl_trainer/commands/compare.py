@@ -153,12 +153,16 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
     curve = series(rows, metric)
     if metric == EVALUATION:
         file, key = directory / "evaluation.json", "last_return_mean" if last else "return_mean"
-        score = _read_json(file, "leave the run out").get(key)
-        if not isinstance(score, int | float):
+        document = _read_json(file, "leave the run out")
+        score = document.get(key)
+        if key in document and score is None:
+            raise ComparisonError(f"{directory}: {metric} is not finite (null); leave the run out")
+        if not isinstance(score, int | float) or isinstance(score, bool):
             remedy = "leave out the run, or --final" if last else "leave out the run"
             raise ComparisonError(f"{file}: {key}: expected a number, got {json.dumps(score):.60}; {remedy}")
     elif curve[1]:
-        score = curve[1][-1] if last else max(curve[1])
+        finite = [value for value in curve[1] if math.isfinite(value)]  # a NaN or an infinite value is never the best
+        score = curve[1][-1] if last or not finite else max(finite)
     else:
         raise unknown(f"{directory}: --metric", metric, "metric", dict.fromkeys(row[1] for row in rows))
     if not math.isfinite(score):

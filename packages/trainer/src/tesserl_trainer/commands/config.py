@@ -12,6 +12,7 @@ from tesserl_configs.diff import diff_configs
 from tesserl_configs.importer import import_config
 from tesserl_configs.json_schema import json_schema, sweep_json_schema
 from tesserl_configs.loader import as_data
+from tesserl_trainer.run.files import json_text
 
 FILE = click.Path(path_type=Path)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -41,7 +42,7 @@ def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[s
             errors[str(file)] = list(error.messages)
     if as_json:
         report = [{"file": name, "valid": not found, "errors": found} for name, found in errors.items()]
-        click.echo(json.dumps(report, indent=2))
+        click.echo(json_text(report))
     else:
         for name, found in errors.items():
             for message in found:
@@ -62,16 +63,16 @@ def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) ->
         from tesserl_trainer.commands.shapes import network_layers, text
 
         layers = network_layers(config)
-        click.echo(json.dumps([asdict(layer) for layer in layers], indent=2) if as_json else text(layers))
+        click.echo(json_text([asdict(layer) for layer in layers]) if as_json else text(layers))
         return
-    click.echo(json.dumps(as_data(config), indent=2) if as_json else dump_config(config), nl=as_json)
+    click.echo(json_text(as_data(config)) if as_json else dump_config(config), nl=as_json)
 
 
 @command.command(help="Print the JSON Schema of configurations, for editors.")
 @click.option("--sweep", is_flag=True, help="That of sweeps instead.")
 def schema(sweep: bool) -> None:
     """Prints the schema."""
-    click.echo(json.dumps(sweep_json_schema() if sweep else json_schema(), indent=2))
+    click.echo(json_text(sweep_json_schema() if sweep else json_schema()))
 
 
 @command.command(help="Print the keys in which two files differ, defaults filled in; --set changes RIGHT.")
@@ -83,7 +84,7 @@ def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> 
     """Prints one line for each difference."""
     differences = diff_configs(load_config(left), load_config(right, overrides))
     if as_json:
-        click.echo(json.dumps([difference._asdict() for difference in differences], indent=2))
+        click.echo(json_text([difference._asdict() for difference in differences]))
         return
     for path, before, after in differences:
         click.echo(f"{path}: {_shown(before)} -> {_shown(after)}")

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import json
 import logging
 import platform
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import click
 from packaging.requirements import Requirement
+
+from tesserl_trainer.run.files import json_text
 
 NAME = "tesserl-trainer"
 MODULES = {  # of distributions whose module has another name, or that are looked into
@@ -64,7 +65,7 @@ def command(context: click.Context, config_path: Path | None, overrides: tuple[s
         checks.append(_tried(str(path), "broken", lambda: _assemble(path, overrides), ""))
     healthy = all(check.status != "broken" for check in checks)
     if as_json:
-        click.echo(json.dumps({"healthy": healthy, "checks": [asdict(check) for check in checks]}, indent=2))
+        click.echo(json_text({"healthy": healthy, "checks": [asdict(check) for check in checks]}))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:

@@ -1,6 +1,5 @@
 """``tesserl eval``: plays a trained policy and reports its returns."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from tesserl_configs import RunConfig, load_config
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
 from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
+from tesserl_trainer.run.files import json_text
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import Environments, make_environments
@@ -124,4 +124,4 @@ def find_checkpoint(run_dir: Path, name: str) -> Path:
 def command(run_dir: Path, episodes: int, seed: int | None, checkpoint: str, overrides: tuple[str, ...]) -> None:
     """Prints ``evaluate`` as JSON."""
     result = evaluate(run_dir, episodes=episodes, seed=seed, checkpoint=checkpoint, overrides=overrides)
-    click.echo(json.dumps(result, indent=2))
+    click.echo(json_text(result))

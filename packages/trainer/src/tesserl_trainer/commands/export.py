@@ -1,6 +1,5 @@
 """``tesserl export``: a trained policy as one file that runs without this project."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tesserl_trainer.commands.evaluate import find_checkpoint, run_config
 from tesserl_trainer.run import export as exporting
 from tesserl_trainer.run.checkpoint import load_networks
 from tesserl_trainer.run.export import BATCH_SIZES, TOLERANCE, ExportError, Format
-from tesserl_trainer.run.files import write_atomically
+from tesserl_trainer.run.files import json_text, write_atomically
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.programs import ActorCriticProgram, Program, QuantileProgram, Spec
 from tesserl_trainer.wiring.algorithms import build_algorithm
@@ -134,4 +133,4 @@ def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: 
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
 def command(run_dir: Path, file_format: Format, overrides: tuple[str, ...], **options: Any) -> None:
     """Prints ``export`` as JSON."""
-    click.echo(json.dumps(export(run_dir, format=file_format, overrides=overrides, **options), indent=2))
+    click.echo(json_text(export(run_dir, format=file_format, overrides=overrides, **options)))

@@ -1,10 +1,11 @@
 """``tesserl pairs``: make, look at and label pairs of segments."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
+
+from tesserl_trainer.run.files import json_text
 
 FILE = click.Path(path_type=Path)
 
@@ -54,7 +55,7 @@ def make(sources: tuple[str, ...], unlabelled: bool, **options: Any) -> None:
     """Prints what was made as JSON."""
     from tesserl_trainer.commands.pairs_make import make_store
 
-    click.echo(json.dumps(make_store(sources, labelled=not unlabelled, **options), indent=2))
+    click.echo(json_text(make_store(sources, labelled=not unlabelled, **options)))
 
 
 @command.command(help="Print counts, lengths, margins, sources and agreement; check every file and pair.")
@@ -65,7 +66,7 @@ def inspect(path: Path, as_json: bool) -> None:
     from tesserl_trainer.commands.pairs_inspect import inspect_store, text
 
     report = inspect_store(path)
-    click.echo(json.dumps(report, indent=2) if as_json else text(report))
+    click.echo(json_text(report) if as_json else text(report))
 
 
 @command.command(help="Show pairs as clips in a web page on this machine, and write down which is better.")
@@ -81,4 +82,4 @@ def label(path: Path, **options: Any) -> None:
     """Serves the page until Ctrl-C; prints its address, and in the end what there is."""
     from tesserl_trainer.commands.pairs_label import label_store
 
-    click.echo(json.dumps(label_store(path, **options), indent=2))
+    click.echo(json_text(label_store(path, **options)))

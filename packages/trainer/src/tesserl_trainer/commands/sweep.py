@@ -165,7 +165,8 @@ class _Report:
         if state_of(ended.job.directory) == "finished" and ended.code == 0:
             self.num_finished += 1
             result = json.loads((ended.job.directory / "evaluation.json").read_text(encoding="utf-8"))
-            score = f"return {result['return_mean']:.1f} ± {result['return_std']:.1f}"
+            mean, std = (float("nan") if result[key] is None else result[key] for key in ("return_mean", "return_std"))
+            score = f"return {mean:.1f} ± {std:.1f}"
             self.note(f"[{self.num_finished}/{self._num_runs}] {name}: {score}, {seconds}")
         elif ended.stopped and ended.code not in (1, 2):  # these are the exit codes of errors, before it was stopped
             self.note(f"{name}: stopped after {seconds}")

@@ -17,6 +17,7 @@ from tesserl_configs import ConfigError
 from tesserl_configs.fusion import Trunk
 from tesserl_configs.nn import HeadsConfig
 from tesserl_configs.vision import Vision
+from tesserl_trainer.run.files import json_text
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.bodies import build_body
 from tesserl_trainer.wiring.networks import policy_network, quantile_network
@@ -45,7 +46,7 @@ def command(image: str, vector: int, actions: int, as_json: bool) -> None:
     if min(channels, height, width, vector, actions) < 1:
         raise click.UsageError("--image, --vector and --actions: expected sizes of at least 1")
     report = describe((channels, height, width), vector, actions)
-    click.echo(json.dumps(report, indent=2) if as_json else _text(report))
+    click.echo(json_text(report) if as_json else _text(report))
 
 
 def describe(image: tuple[int, int, int], vector: int, actions: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tesserl_preference_opt import StoreError
 from tesserl_trainer.labelling.session import LabellingSession
+from tesserl_trainer.run.files import json_text
 
 HOST = "127.0.0.1"
 MAX_BODY = 1000
@@ -186,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json({"error": why}, status)
 
     def _send_json(self, document: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
-        self._send(status, json.dumps(document).encode(), "application/json")
+        self._send(status, json_text(document).encode(), "application/json")
 
     def _send(self, status: HTTPStatus, content: bytes, media_type: str) -> None:
         self.send_response(status)

@@ -234,8 +234,8 @@ def _write_state(directory: Path, state: Mapping[str, Any]) -> None:
         files[owner if owner in TENSOR_FILES else "state"][name] = tensor
     for name, group in files.items():
         _save_tensors(directory / f"{name}.safetensors", group)
-    (directory / "state.json").write_text(json.dumps(document), encoding="utf-8")
-    (directory / "environments.json").write_text(json.dumps(environments), encoding="utf-8")
+    (directory / "state.json").write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
+    (directory / "environments.json").write_text(json.dumps(environments, allow_nan=False), encoding="utf-8")
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

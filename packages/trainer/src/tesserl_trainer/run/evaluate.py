@@ -22,13 +22,15 @@ class Evaluation:
 
     @property
     def return_mean(self) -> float:
-        """Mean return."""
-        return float(np.mean(self.returns))
+        """Mean return; NaN or infinite if a return is."""
+        with np.errstate(invalid="ignore"):
+            return float(np.mean(self.returns))
 
     @property
     def return_std(self) -> float:
         """Standard deviation of the returns over the episodes (population form)."""
-        return float(np.std(self.returns))
+        with np.errstate(invalid="ignore"):
+            return float(np.std(self.returns))
 
 
 def evaluate_policy(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +25,22 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
+def json_text(document: Any, *, indent: int | None = 2) -> str:
+    """Return data as JSON text that every parser reads; a number that is not finite becomes null."""
+    return json.dumps(_finite(document), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def write_json(path: Path, document: Any) -> None:
-    """Writes JSON data atomically."""
-    write_text(path, json.dumps(document, indent=2) + "\n")
+    """Write JSON data atomically; see `json_text`."""
+    write_text(path, json_text(document) + "\n")
 
 
 def check_places(files: Mapping[str, Path | None]) -> None:

@@ -1,5 +1,6 @@
 """What every loop does besides learning: it counts, reports, evaluates, and writes checkpoints when they are due."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,9 @@ class Journal:
     def _evaluate(self, save: Callable[[], None]) -> None:
         """Measures the policy; the best weights so far get a checkpoint of their own."""
         score = self.measure()
+        if not math.isfinite(score):  # a NaN or an infinite return does not say which weights are better
+            self.progress.note(f"warning: the mean return at step {self.step:,} is {score}; it cannot be the best one")
+            return
         if self.best is None or score >= self.best["return_mean"]:  # of equals the later, which has learned longer
             self.best = {"checkpoint": checkpoint_name(self.step), "return_mean": score}
             began = time.perf_counter()

@@ -4,6 +4,7 @@ An episode is a function of the random generators at its reset and of the action
 restoring replays them and compares what comes out with what was there.
 """
 
+import json
 from typing import Any
 
 import gymnasium as gym
@@ -71,8 +72,8 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         self._actions = [np.array(action, self.env.action_space.dtype) for action in snapshot["actions"]]
         for action in self._actions:
             self._observation = self.env.step(action[()])[0]  # without axes: a number, as it was
-        same = _plain(self._observation) == snapshot["observation"]
-        return same and _plain(self._generators.state()) == snapshot["generators"]
+        same = _equal(self._observation, snapshot["observation"])
+        return same and _equal(self._generators.state(), snapshot["generators"])
 
 
 def snapshot(environments: VectorEnv[Any, Any, Any]) -> list[dict[str, Any]] | None:
@@ -173,3 +174,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value
+
+
+def _equal(value: Any, saved: Any) -> bool:
+    """Return whether a value is the saved one; a NaN equals a NaN."""
+    return json.dumps(_plain(value)) == json.dumps(saved)

@@ -1,5 +1,6 @@
 """Nested state dictionaries as tensors plus JSON data, and back, without pickling."""
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +17,9 @@ def split_state(state: Any) -> tuple[Any, dict[str, Tensor]]:
         state: mappings (keys are strings or integers), lists, tuples, tensors and JSON scalars.
 
     Returns:
-        JSON data, in which a tensor stands as ``{"$tensor": name}`` and a mapping with integer keys as
-        ``{"$items": [[key, value], ...]}``; and the tensors by name.
+        JSON data, in which a tensor stands as ``{"$tensor": name}``, a mapping with integer keys as
+        ``{"$items": [[key, value], ...]}`` and a number that is not finite as ``{"$float": "nan"}``, ``"inf"`` or
+        ``"-inf"``; and the tensors by name.
 
     Raises:
         TypeError: the state holds something else.
@@ -38,7 +40,9 @@ def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list | tuple):
         return [_split(item, f"{path}.{index}", tensors) for index, item in enumerate(value)]
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": str(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"state {path or '(root)'}: expected tensors and JSON data, got {type(value).__name__}")
@@ -51,6 +55,8 @@ def join_state(document: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[document["$tensor"]]
         if document.keys() == {"$items"}:
             return {key: join_state(item, tensors) for key, item in document["$items"]}
+        if document.keys() == {"$float"}:
+            return float(document["$float"])
         return {key: join_state(item, tensors) for key, item in document.items()}
     if isinstance(document, list):
         return [join_state(item, tensors) for item in document]

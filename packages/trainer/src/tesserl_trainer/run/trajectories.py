@@ -10,13 +10,15 @@ A store is a directory:
   ``next/terminated``, ``next/truncated`` ``[N, 1]``, and where pictures were kept ``frame`` (see ``frames.py``). The
   episodes of the file lie one after the other.
 - ``episodes-00001.jsonl`` (kind ``episodes``), one line for each episode of the steps file before it: ``length``,
-  ``return`` (undiscounted), ``start`` (equal for episodes that began alike) and ``source`` (a number in ``sources``).
+  ``return`` (undiscounted; null where it is not finite), ``start`` (equal for episodes that began alike) and ``source``
+  (a number in ``sources``).
 
 Files of a manifest never change. They are written under another name, synced and renamed, and the manifest, written
 last, is replaced in one step: a store is what it was before or what it is after.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from tensordict import TensorDict, TensorDictBase
 
 from tesserl_preference_opt import StoreError
-from tesserl_trainer.run.files import digest
+from tesserl_trainer.run.files import digest, json_text
 
 FORMAT, FORMAT_VERSION = "tesserl-trajectories", 1
 MANIFEST = "manifest.json"
@@ -46,10 +48,10 @@ class EpisodeLine:
     source: int  # number in the manifest's sources
 
     def line(self) -> str:
-        """A line of JSON."""
+        """Return a line of JSON; a return that is not finite is null."""
         values = asdict(self)
         values["return"] = values.pop("episode_return")
-        return json.dumps(values) + "\n"
+        return json_text(values, indent=None) + "\n"
 
 
 class Trajectories(Sequence[TensorDictBase]):
@@ -192,7 +194,8 @@ def map_steps(file: Path) -> dict[str, torch.Tensor]:
 def _episode(where: str, line: str) -> EpisodeLine:
     try:
         values = json.loads(line)
-        values["episode_return"] = values.pop("return")
+        undiscounted = values.pop("return")
+        values["episode_return"] = math.nan if undiscounted is None else undiscounted
         return EpisodeLine(**values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreError(
