@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,11 +13,12 @@ import yaml
 
 from tesserl_configs import load_config
 from tesserl_configs.sweep import load_sweep
+from tesserl_preference_opt.locks import InUseError, locked
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands import sweep as command
 from tesserl_trainer.commands.sweep import SweepStopped, default_parallel, run_sweep
 from tesserl_trainer.run import sweep as processes
-from tesserl_trainer.run.sweep import SweepError, locked
+from tesserl_trainer.run.sweep import SweepError
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -366,20 +366,28 @@ def test_a_second_signal_does_not_wait(sweep_of, tmp_path, capfd):
 
 
 def test_two_sweeps_do_not_share_a_directory(sweep_of, tmp_path):
-    sweep = sweep_of("a")
-    with locked(tmp_path / "s"), pytest.raises(SweepError, match=f"a sweep is at work here \\(process {os.getpid()}"):
+    sweep, options = sweep_of("a"), {"doing": "runs a sweep here", "remedy": ""}
+    (tmp_path / "s").mkdir()
+    refused = pytest.raises(
+        InUseError, match=f"s: another process \\({os.getpid()} on .* runs a sweep here; wait for it"
+    )
+    with locked(tmp_path / "s", **options), refused:
         run_sweep(sweep, tmp_path, num_parallel=1)
     run_sweep(sweep, tmp_path, num_parallel=1)
 
 
-def test_runs_that_a_killed_sweep_left_keep_the_directory(tmp_path):
-    with locked(tmp_path) as lock:
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
-    with pytest.raises(SweepError, match="runs that it left behind"), locked(tmp_path):
-        pass
-    child.communicate(b"\n")
-    with locked(tmp_path):
-        pass
+def test_a_run_that_a_killed_sweep_left_is_neither_touched_nor_started_again(sweep_of, tmp_path):
+    sweep, run = sweep_of("a"), tmp_path / "s/a/seed-1"
+    run.mkdir(parents=True)
+    (run / "metrics.csv").touch()
+    refused = pytest.raises(
+        InUseError, match=r"seed-1: another process .* trains here; a sweep that was killed may have"
+    )
+    with locked(run, doing="trains here", remedy=""), refused:
+        run_sweep(sweep, tmp_path, num_parallel=1)
+    assert (run / "metrics.csv").exists()
+    assert not (run / "train.log").exists()
+    run_sweep(sweep, tmp_path, num_parallel=1)
 
 
 def test_a_mistake_in_the_last_variant_starts_nothing(sweep_of, tmp_path, capfd):

@@ -1,9 +1,6 @@
 """What a run leaves behind, and what it says when it cannot go on."""
 
 import json
-import subprocess
-import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,6 @@ from tesserl_trainer.analysis.record import read_metrics, series
 from tesserl_trainer.commands.evaluate import run_config
 from tesserl_trainer.loops.off_policy import OffPolicyLoop
 from tesserl_trainer.run.checkpoint import CheckpointError
-from tesserl_trainer.run.files import alone_in
 from tesserl_trainer.run.journal import DivergenceError
 from tesserl_trainer.wiring.environments import make_environments
 
@@ -94,20 +90,6 @@ def test_a_run_that_goes_on_has_no_result_until_it_is_over(run_dir, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         train(config.model_copy(update={"total_steps": 300}), run_dir=run_dir, resume=True)
     assert not (run_dir / "evaluation.json").exists()
-
-
-def test_two_processes_do_not_train_in_one_directory(run_dir, monkeypatch):
-    monkeypatch.setattr("tesserl_trainer.commands.train.alone_in", partial(alone_in, timeout=0.0))
-    held = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from pathlib import Path; from tesserl_trainer.run.files import alone_in\n"
-         "with alone_in(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", str(run_dir)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert held.stdout.readline() == "held\n"
-    with pytest.raises(OSError, match=r"run: another process trains here; wait for it, stop it, or name another"):
-        train(run_config(run_dir), run_dir=run_dir, resume=True)
-    held.communicate("", timeout=60)
-    train(run_config(run_dir), run_dir=run_dir, resume=True)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritized"])

@@ -14,16 +14,20 @@ from rich.console import Console
 
 from tesserl_configs import ConfigError, RunConfig, dump_config
 from tesserl_configs.sweep import Sweep, SweepRun, load_sweep
+from tesserl_preference_opt.locks import is_lock, locked
 from tesserl_trainer.commands.sweep_directory import (
     changes_of,
     expected_runs,
     refuse_files,
     refuse_others,
+    refuse_running,
     state_of,
     stored_config,
 )
 from tesserl_trainer.run.files import write_json, write_text
-from tesserl_trainer.run.sweep import LOG, ORDER, Ended, Job, SweepError, locked, run_jobs
+from tesserl_trainer.run.sweep import LOG, ORDER, Ended, Job, SweepError, run_jobs
+
+REMEDY = "wait for it, stop it, or choose another directory with --runs or --name"
 
 
 def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: float = 60.0) -> Path:
@@ -40,12 +44,15 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
 
     Raises:
         ConfigError: a run there was made with another configuration, or something else is where one shall be.
-        SweepError: another sweep is at work there, or runs failed; the others have been trained.
+        InUseError: another sweep is at work there, or a run that a killed sweep has left.
+        SweepError: runs failed; the others have been trained.
         SweepStopped: SIGINT, SIGTERM or SIGHUP; what was running has a checkpoint.
     """
     directory = runs_dir / sweep.name
     refuse_files(sweep, directory)
-    with locked(directory) as lock:
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory, doing="runs a sweep here", remedy=REMEDY, timeout=0.0):
+        refuse_running(sweep, directory)
         refuse_others(sweep, directory)
         todo = [run for run in sweep.runs if state_of(directory / run.path) != "finished"]
         check_networks(todo, directory)
@@ -56,7 +63,6 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
         stopped = run_jobs(
             jobs,
             num_parallel=num_parallel,
-            lock=lock,
             on_end=report.ended,
             on_note=report.note,
             stop_timeout=stop_timeout,
@@ -138,7 +144,7 @@ def _job(run: SweepRun, directory: Path) -> Job:
             name, ("train", *(part for each in changed for part in ("--set", each)), "--resume", str(path)), path
         )
     for left in path.glob("*"):  # of a run that ended before its first checkpoint, see `WRITTEN`
-        if left.name != LOG:
+        if left.name != LOG and not is_lock(left.name):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     file = stored_config(run, directory)
     file.parent.mkdir(parents=True, exist_ok=True)

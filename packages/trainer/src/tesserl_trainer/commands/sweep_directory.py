@@ -9,13 +9,14 @@ from pathlib import Path
 from tesserl_configs import ConfigError, load_config
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.sweep import Sweep, SweepRun
+from tesserl_preference_opt.locks import LOCK, OWNER_SUFFIX, locked
 from tesserl_trainer.run.sweep import LOG, ORDER
 
 WRITTEN = (
     *("config.yaml", "metrics.csv", "curve.png", LOG, ".config.yaml.partial", ".metrics.csv.partial"),
     *("buffer", "buffer/*", "checkpoints", "checkpoints/best.json", "checkpoints/.*.partial*"),
     *("replay", "replay/*.safetensors", "replay/.*.partial", "tensorboard", "tensorboard/events.out.tfevents.*"),
-    *("wandb", "wandb/*"),
+    *("wandb", "wandb/*", LOCK, LOCK + OWNER_SUFFIX),
 )
 """What training leaves in a run's directory before the first checkpoint; ``*`` stands for ``/`` too."""
 
@@ -42,6 +43,20 @@ def refuse_files(sweep: Sweep, directory: Path) -> None:
         if not path.is_dir()
     ]:
         raise ConfigError(*problems)
+
+
+def refuse_running(sweep: Sweep, directory: Path) -> None:
+    """Makes sure that no run of a sweep is being trained: runs go on where a sweep is killed.
+
+    Raises:
+        InUseError: a run is.
+    """
+    for run in sweep.runs:
+        path = directory / run.path
+        if (path / LOCK).is_file():
+            remedy = "a sweep that was killed may have left it; wait for it, or stop it"
+            with locked(path, doing="trains here", remedy=remedy, timeout=0.0):
+                pass
 
 
 def refuse_others(sweep: Sweep, directory: Path) -> None:

@@ -1,8 +1,9 @@
 """``tesserl train``: from one YAML file to a run directory."""
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import torch
 
 from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
 from tesserl_configs.diff import diff_configs
+from tesserl_preference_opt.locks import InUseError, is_lock, locked
 from tesserl_trainer.analysis.plots import plot_curve
 from tesserl_trainer.commands.assembly import assemble
 from tesserl_trainer.commands.evaluate import evaluate, find_checkpoint, run_config
 from tesserl_trainer.loops.cloning import refuse_cloned
 from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
-from tesserl_trainer.run.files import alone_in, write_json, write_text
+from tesserl_trainer.run.files import write_json, write_text
 from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.signals import on_signals
@@ -25,6 +27,9 @@ from tesserl_trainer.run.sweep import LOG
 
 CHANGEABLE = ("checkpoint", "evaluation", "logging", "total_steps")
 """What may differ when a run is resumed: nothing that its state depends on."""
+
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for a training in the same directory to end."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and did
@@ -52,16 +57,40 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
         CheckpointError: the checkpoint to resume from is missing or damaged; nothing has been changed.
         ConfigError: the configuration does not fit the task, or the directory is taken, or the resumed run had another
             configuration.
-        OSError: another process trains there.
+        InUseError: another process trains there.
         DivergenceError: the loss became NaN or infinite.
         Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
     """
-    if resume:
-        if run_dir is None:
-            raise ValueError("resume needs run_dir, the directory of the run to continue")
-        path = find_checkpoint(Path(run_dir), resume if isinstance(resume, str) else "latest")
-        return _run(config, Path(run_dir), path)
-    return _run(config, _new_directory(config, run_dir), None)
+    if not resume:
+        return run_loop(config, run_dir, assemble)
+    if run_dir is None:
+        raise ValueError("resume needs run_dir, the directory of the run to continue")
+    return _continue(Path(run_dir), "latest" if resume is True else resume, lambda: config)
+
+
+def resume_run(run_dir: Path, overrides: Sequence[str] = (), *, checkpoint: str = "latest") -> Path:
+    """Continues a run with the configuration in its directory.
+
+    Args:
+        run_dir: directory of the run.
+        overrides: ``key=value`` on top of the run's configuration.
+        checkpoint: see ``find_checkpoint``.
+
+    Returns:
+        ``run_dir``.
+
+    Raises:
+        Exception: see ``train``.
+    """
+    return _continue(run_dir, checkpoint, lambda: run_config(run_dir, overrides))
+
+
+def _continue(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig]) -> Path:
+    """Continues a run; its files are read only while no other process can change them."""
+    run_config(run_dir)  # no lock is left in a directory that holds no run
+    with _locked(run_dir):
+        config = config_of()
+        return _run(config, run_dir, find_checkpoint(run_dir, checkpoint), assemble)
 
 
 def _load(path: Path, config: RunConfig, run_dir: Path) -> Checkpoint:
@@ -93,14 +122,15 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build) -> Pat
         run_dir: see ``train``.
         build: see ``assemble``.
     """
-    return _run(config, _new_directory(config, run_dir), None, build)
+    with _new_directory(config, run_dir) as path:
+        return _run(config, path, None, build)
 
 
-def _run(config: RunConfig, run_dir: Path, resumed: Path | None, build: Build = assemble) -> Path:
+def _run(config: RunConfig, run_dir: Path, resumed: Path | None, build: Build) -> Path:
+    """Trains in a directory that is locked."""
     torch.set_num_threads(config.num_threads)
     seed_generators(config.seed)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with alone_in(run_dir), ExitStack() as stack:
+    with ExitStack() as stack:
         checkpoint = None if resumed is None else _load(resumed, config, run_dir)
         progress = stack.enter_context(ProgressDisplay(config.total_steps, checkpoint.step if checkpoint else 0))
         loop = build(config, run_dir, progress, stack)
@@ -155,26 +185,60 @@ def _stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
         yield received
 
 
-def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Path:
-    """The directory of a new run; never one that holds a run already."""
+@contextmanager
+def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Iterator[Path]:
+    """Makes and locks the directory of a new run, one that holds no run.
+
+    Raises:
+        ConfigError: the directory that was named is not empty.
+        InUseError: another process trains there.
+    """
     if run_dir is not None:
         path = Path(run_dir)
-        if _taken(path):
-            raise ConfigError(
-                f"--run-dir: {path} is not empty; continue the run there with --resume {path}, "
-                "or name another directory"
-            )
-        return path
-    path = Path("runs") / str(config.name)
-    number = 1
-    while _taken(path):
-        number += 1
-        path = path.with_name(f"{config.name}-{number}")
-    return path
+        _refuse_taken(path)
+        path.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            _refuse_taken(path)  # another training may have begun and ended meanwhile
+            yield path
+        return
+    with ExitStack() as stack:
+        numbered = (Path("runs", f"{config.name}-{number}") for number in count(2))
+        yield next(path for path in chain([Path("runs", str(config.name))], numbered) if _enter(path, stack))
 
 
-def _taken(path: Path) -> bool:
-    return path.exists() and (not path.is_dir() or any(found.name != LOG for found in path.iterdir()))
+def _enter(path: Path, stack: ExitStack) -> bool:
+    """Locks a directory for a new run; returns False if a run is in it."""
+    if _is_taken(path):
+        return False
+    path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as attempt:
+        try:
+            attempt.enter_context(_locked(path, timeout=0.0))
+        except InUseError:
+            return False
+        if _is_taken(path):
+            return False
+        stack.push(attempt.pop_all())
+    return True
+
+
+def _locked(run_dir: Path, *, timeout: float | None = None) -> AbstractContextManager[None]:
+    remedy = "wait for it, stop it, or name another directory"
+    return locked(run_dir, doing="trains here", remedy=remedy, timeout=LOCK_TIMEOUT if timeout is None else timeout)
+
+
+def _refuse_taken(path: Path) -> None:
+    if _is_taken(path):
+        raise ConfigError(
+            f"--run-dir: {path} is not empty; continue the run there with --resume {path}, or name another directory"
+        )
+
+
+def _is_taken(path: Path) -> bool:
+    """Return whether a path is a file, or a directory that holds more than locks and the log of a sweep."""
+    if not path.is_dir():
+        return path.exists()
+    return any(found.name != LOG and not is_lock(found.name) for found in path.iterdir())
 
 
 @click.command(name="train", help="Train from a YAML file, or continue a run with --resume.")
@@ -197,7 +261,7 @@ def command(config_path: Path | None, run_dir: Path | None, resume: Path | None,
     if run_dir is not None:
         raise click.UsageError("--run-dir: a resumed run stays where it is")
     path = Path(str(resume))
-    name: bool | str = True
+    name = "latest"
     if (path / "manifest.json").exists():  # a checkpoint of a run: run/checkpoints/step_*
         path, name = path.parent.parent, path.name
-    click.echo(train(run_config(path, overrides), run_dir=path, resume=name))
+    click.echo(resume_run(path, overrides, checkpoint=name))

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +58,7 @@ def check_places(files: Mapping[str, Path | None]) -> None:
 
 @contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
-    """The descriptor of a file or a directory, closed in the end; a lock on it ends then, unless it was inherited."""
+    """The descriptor of a file or a directory, closed in the end."""
     descriptor = os.open(path, flags, 0o644)
     try:
         yield descriptor
@@ -71,37 +70,6 @@ def sync(path: Path) -> None:
     """Flushes a file or a directory to the disk."""
     with opened(path, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
-
-
-@contextmanager
-def alone_in(directory: Path, *, timeout: float = 10.0) -> Iterator[None]:
-    """Keeps every other process out of a directory that asks in the same way.
-
-    Args:
-        directory: it must be there.
-        timeout: seconds to wait: worker processes hold on to it for a moment after their parent has been killed.
-
-    Raises:
-        OSError: another process is at work there.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    last = time.monotonic() + timeout
-    with opened(directory, os.O_RDONLY) as descriptor:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > last:
-                    raise OSError(
-                        f"{directory}: another process trains here; wait for it, stop it, or name another directory"
-                    ) from None
-                time.sleep(0.1)
-        yield
 
 
 def digest(path: Path) -> dict[str, Any]:

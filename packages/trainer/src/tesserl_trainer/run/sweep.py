@@ -6,12 +6,10 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tesserl_trainer.run.files import opened
 from tesserl_trainer.run.signals import on_signals
 
 LOG = "train.log"
@@ -64,41 +62,10 @@ class SweepError(RuntimeError):
     exit_code = 1
 
 
-@contextmanager
-def locked(directory: Path) -> Iterator[int]:
-    """Keeps every other sweep out of a directory.
-
-    Args:
-        directory: of the sweep; made if it is not there.
-
-    Yields:
-        The open lock. Runs inherit it, so that those of a sweep that was killed hold it until they have ended.
-
-    Raises:
-        SweepError: another sweep is at work there.
-    """
-    import fcntl  # not on Windows, where all but sweeps works
-
-    directory.mkdir(parents=True, exist_ok=True)
-    with opened(directory / ".lock", os.O_RDWR | os.O_CREAT) as descriptor:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
-            raise SweepError(
-                f"{directory}: a sweep is at work here (process {owner}, or runs that it left behind when it was "
-                "killed); wait for it, stop it, or choose another directory with --runs or --name"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        yield descriptor
-
-
 def run_jobs(
     jobs: Sequence[Job],
     *,
     num_parallel: int,
-    lock: int,
     on_end: Callable[[Ended], None],
     on_note: Callable[[str], None],
     stop_timeout: float = 60.0,
@@ -111,7 +78,6 @@ def run_jobs(
     Args:
         jobs: started in this order.
         num_parallel: processes at a time, at least 1.
-        lock: the descriptor of ``locked``.
         on_end: told of every process that ends.
         on_note: told of what a person should know.
         stop_timeout: seconds that runs have to stop in.
@@ -126,7 +92,7 @@ def run_jobs(
             while running or (waiting and not received):
                 while waiting and len(running) < num_parallel and not received:
                     job = waiting.popleft()
-                    running[_start(job, lock)] = (job, time.monotonic())
+                    running[_start(job)] = (job, time.monotonic())
                 if received:
                     on_note(f"stopping {len(running)} runs; they write a checkpoint, up to {stop_timeout:g} s")
                     _stop(running, received, on_note, stop_timeout)
@@ -138,7 +104,7 @@ def run_jobs(
     return received[0] if received else None
 
 
-def _start(job: Job, lock: int) -> subprocess.Popen[bytes]:
+def _start(job: Job) -> subprocess.Popen[bytes]:
     """Starts a process in a session of its own: Ctrl-C of the terminal is ours to pass on, once."""
     job.directory.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
@@ -148,7 +114,6 @@ def _start(job: Job, lock: int) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=(lock,),
         )
 
 
