@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from tesserl_configs import RunConfig
+from tesserl_configs.base import plain
 
 REFERENCE = re.compile(r"'\$ref': '#/\$defs/(\w+)'")
 
@@ -99,7 +100,19 @@ class Tables:
             return f"list of {', '.join(self.value(item) for item in schema['prefixItems'])}"
         if schema.get("type") == "array":
             return f"list of {self.value(schema.get('items', {}))}"
+        if schema.get("type") in ("integer", "number"):
+            return f"{schema['type']}{bounds(schema)}"
         return {"null": "null", "object": "mapping"}.get(str(schema.get("type")), str(schema.get("type", "any value")))
+
+
+def bounds(schema: dict[str, Any]) -> str:
+    """The range of a number, such as `` in [0, 1)``; empty without one."""
+    low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    if (low is None and above is None) or (high is None and below is None):
+        return ""
+    start = f"[{plain(low)}" if above is None else f"({plain(above)}"
+    return f" in {start}, " + (f"{plain(high)}]" if below is None else f"{plain(below)})")
 
 
 def default(model: type[BaseModel], key: str) -> str:

@@ -85,12 +85,12 @@ BROKEN = {
     ),
     "schedule of a clip": (
         ["ppo.clip_epsilon={kind: linear, knots: [[0, 1.0], [9, 0]]}"],
-        "--set ppo.clip_epsilon: ppo.clip_epsilon: the values of the knots must lie in [0, 1), one of them above 0, "
-        "got [1.0, 0.0]",
+        "--set ppo.clip_epsilon: ppo.clip_epsilon: the values of the knots must lie in [1e-12, 1) or be 0, not all of "
+        "them, got [1.0, 0.0]",
     ),
     "schedule of the entropy": (
         ["ppo.entropy_coef={kind: linear, knots: [[0, 0.1], [9, -0.1]]}"],
-        "--set ppo.entropy_coef: ppo.entropy_coef: the values of the knots must be >= 0, got [0.1, -0.1]",
+        "--set ppo.entropy_coef: ppo.entropy_coef: the values of the knots must lie in [0, 1e9], got [0.1, -0.1]",
     ),
 }
 

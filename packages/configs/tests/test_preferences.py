@@ -105,7 +105,7 @@ BROKEN = {
     ),
     "falling beta": (
         ["dpo.beta={kind: linear, knots: [[0, 0.1], [9, 0]]}"],
-        "--set dpo.beta: dpo.beta: the values of the knots must be > 0, got [0.1, 0.0]",
+        "--set dpo.beta: dpo.beta: the values of the knots must lie in [1e-12, 1e9], got [0.1, 0.0]",
     ),
 }
 

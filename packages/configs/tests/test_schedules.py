@@ -51,8 +51,8 @@ def test_a_schedule_has_a_knot():
     ("key", "values", "message"),
     [
         ("iqn.exploration.epsilon", "[0, 1.5]", "must lie in [0, 1], got [1.5]"),
-        ("optimizer.learning_rate", "[0, -1.0]", "must be >= 0, one of them > 0, got [-1.0]"),
-        ("optimizer.learning_rate", "[0, 0.0]", "must be >= 0, one of them > 0, got [0.0]"),
+        ("optimizer.learning_rate", "[0, -1.0]", "must lie in [1e-12, 1000] or be 0, not all of them, got [-1.0]"),
+        ("optimizer.learning_rate", "[0, 0.0]", "must lie in [1e-12, 1000] or be 0, not all of them, got [0.0]"),
     ],
 )
 def test_the_range_of_a_number_is_that_of_its_schedule(errors_of, key, values, message):
@@ -62,7 +62,9 @@ def test_the_range_of_a_number_is_that_of_its_schedule(errors_of, key, values, m
 def test_a_temperature_stays_above_zero(errors_of):
     exploration = "{kind: boltzmann, temperature: {kind: linear, knots: [[0, 1.0], [9, 0]]}}"
     [message] = errors_of(f"iqn.exploration={exploration}")
-    assert message.endswith("iqn.exploration.temperature: the values of the knots must be > 0, got [1.0, 0.0]")
+    assert message.endswith(
+        "iqn.exploration.temperature: the values of the knots must lie in [1e-12, 1e9], got [1.0, 0.0]"
+    )
 
 
 def test_a_learning_rate_may_end_at_zero(load):

@@ -93,5 +93,6 @@ def test_a_damaged_checkpoint_is_a_failure(run_dir, capfd):
 
 def test_a_diverged_run_is_a_failure(write_config, tmp_path, capfd):
     arguments = ["train", str(write_config()), "--run-dir", str(tmp_path / "run")]
-    assert main([*arguments, "--set", "optimizer.learning_rate=1.0e+30"]) == 1
+    diverging = ("--set", "optimizer.learning_rate=1000", "--set", "nn.learning_rate_factors.heads=1e9")
+    assert main([*arguments, *diverging]) == 1
     assert "the loss is not finite at step" in capfd.readouterr().err

@@ -255,7 +255,15 @@ def test_options_of_the_loss_train_and_stay_close(write_config, tmp_path, option
 
 
 def test_a_diverging_run_says_what_to_change(write_config, tmp_path):
-    config = load_config(write_config(algorithm="ppo", **{"learning_rate: 1.0e-3": "learning_rate: 1.0e+30"}))
+    config = load_config(
+        write_config(
+            algorithm="ppo",
+            **{
+                "learning_rate: 1.0e-3": "learning_rate: 1.0e+3",
+                "[11]}": "[11]}\n  learning_rate_factors: {heads: 1.0e+9}",
+            },
+        )
+    )
     with pytest.raises(DivergenceError, match=r"not finite at step \d+ .* lower optimizer.learning_rate or ppo.max"):
         train(config, run_dir=tmp_path / "run")
 

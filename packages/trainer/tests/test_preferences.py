@@ -231,11 +231,12 @@ def test_segments_that_are_too_long_make_no_pairs(write_config, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(write, tmp_path):
     changes = {
-        "learning_rate: 1.0e-3": "learning_rate: 1.0e+30",
+        "learning_rate: 1.0e-3": "learning_rate: 1.0e+3",
         "checkpoint: {interval: 40": "checkpoint: {interval: 1",
     }
+    squared = ["dpo.loss={kind: ipo}", "nn.learning_rate_factors={heads: 1e9, vector: 1e9}", "dpo.max_grad_norm=null"]
     with pytest.raises(DivergenceError, match="the loss is not finite at step"):
-        train(load_config(write(**changes), ["dpo.max_grad_norm=null"]), run_dir=tmp_path / "run")
+        train(load_config(write(**changes), squared), run_dir=tmp_path / "run")
 
 
 # --- pairs that do not fit ---------------------------------------------------------------------------------------

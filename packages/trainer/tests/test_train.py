@@ -94,7 +94,11 @@ def test_a_run_that_goes_on_has_no_result_until_it_is_over(run_dir, monkeypatch)
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritized"])
 def test_a_diverging_run_names_the_step_and_the_last_finite_checkpoint(write_config, tmp_path, kind):
-    changes = {"learning_rate: 1.0e-3": "learning_rate: 1.0e+30", "warmup_steps: 30": "warmup_steps: 60"}
+    changes = {
+        "learning_rate: 1.0e-3": "learning_rate: 1.0e+3",
+        "[11]}": "[11]}\n  learning_rate_factors: {heads: 1.0e+9}",
+        "warmup_steps: 30": "warmup_steps: 60",
+    }
     config = load_config(write_config(**changes))
     replay = {"kind": kind, "capacity": config.replay.capacity, "warmup_steps": 60}
     config = RunConfig.model_validate({**config.model_dump(), "replay": replay})

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Count, Fraction, NonNegativeInt, ThreadOffset
+from tesserl_configs.base import (
+    Block,
+    Count,
+    CountFromZero,
+    Fraction,
+    Frames,
+    Pixels,
+    Stack,
+    ThreadOffset,
+    ThreadsFromZero,
+)
 
 
 class AtariConfig(Block):
@@ -15,9 +25,9 @@ class AtariConfig(Block):
     )
     maxpool: bool = Field(default=True, description="Pixels are the larger ones of the last two frames (Mnih et al.).")
     grayscale: bool = Field(default=True, description="One grey channel (Mnih et al. 2015); false: three colours.")
-    img_height: Count = Field(default=84, description="Height of an image, in pixels, >= 1 (Mnih et al. 2015: 84).")
-    img_width: Count = Field(default=84, description="Width of an image, in pixels, >= 1 (Mnih et al. 2015: 84).")
-    stack_num: Count = Field(default=4, description="Images per observation, >= 1 (Mnih et al. 2015: 4).")
+    img_height: Pixels = Field(default=84, description="Height of an image, in pixels, >= 1 (Mnih et al. 2015: 84).")
+    img_width: Pixels = Field(default=84, description="Width of an image, in pixels, >= 1 (Mnih et al. 2015: 84).")
+    stack_num: Stack = Field(default=4, description="Images per observation, >= 1 (Mnih et al. 2015: 4).")
     repeat_action_probability: Fraction = Field(
         default=0.0,
         description=(
@@ -35,7 +45,7 @@ class AtariConfig(Block):
     life_loss_info: bool = Field(
         default=False, description="In training, the loss of a life sets terminated and the game goes on."
     )
-    noop_max: NonNegativeInt = Field(
+    noop_max: CountFromZero = Field(
         default=30, description="At most so many idle frames at the start of an episode, >= 0 (Mnih et al. 2015: 30)."
     )
     use_fire_reset: bool = Field(
@@ -51,10 +61,10 @@ class AtariConfig(Block):
     continuous_action_threshold: Fraction = Field(
         default=0.5, description="Radius beyond which the joystick counts as pushed, in [0, 1]; of continuous alone."
     )
-    max_num_frames_per_episode: Count = Field(
+    max_num_frames_per_episode: Frames = Field(
         default=108_000, description="Frames after which an episode is truncated, >= 1 (30 minutes, as is customary)."
     )
-    num_threads: NonNegativeInt = Field(default=0, description="Threads that play, >= 0; 0: one for each core.")
+    num_threads: ThreadsFromZero = Field(default=0, description="Threads that play, >= 0; 0: one for each core.")
     thread_affinity_offset: ThreadOffset = Field(
         default=-1, description="CPU core of the first thread, >= 0; -1: wherever the system puts it."
     )

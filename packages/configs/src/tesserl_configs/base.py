@@ -1,10 +1,15 @@
-"""What all blocks of the schema have in common."""
+"""The block and the bounded types that the whole schema is made of.
+
+A bound is either one of the quantity itself (a probability ends at 1) or one beyond which no machine could run the
+configuration: a mistyped number fails here, by its key, and not in a library an hour later.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 
 KnownError = Literal["int_type", "float_type"]
@@ -34,21 +39,100 @@ def _no_text(kind: KnownError) -> BeforeValidator:
 
 # A bound stands before the check for text: behind it, it would be missing from the JSON Schema.
 _WHOLE, _NUMBER = _no_text("int_type"), _no_text("float_type")
-Count = Annotated[int, Field(ge=1), _WHOLE]
-AtLeastTwo = Annotated[int, Field(ge=2), _WHOLE]
-NonNegativeInt = Annotated[int, Field(ge=0), _WHOLE]
-ThreadOffset = Annotated[int, Field(ge=-1), _WHOLE]
-Real = Annotated[float, _NUMBER]
-Positive = Annotated[float, Field(gt=0), _NUMBER]
-AtLeastOne = Annotated[float, Field(ge=1), _NUMBER]
-AboveOne = Annotated[float, Field(gt=1), _NUMBER]
-NonNegative = Annotated[float, Field(ge=0), _NUMBER]
-NonPositive = Annotated[float, Field(le=0), _NUMBER]
+
+
+def plain(number: float) -> str:
+    """Return a number as a file would write it, such as 65536, 1e9 or 0.5."""
+    text = f"{number:g}"
+    exact = text if float(text) == number else str(number)
+    return re.sub(r"e([+-])0*", lambda found: f"e{found[1].strip('+')}", exact)
+
+
+# --- whole numbers -----------------------------------------------------------------------------------------------
+
+MOST_STEPS = 10**15
+"""A century at 300,000 a second; a double, which metrics and schedules are made of, holds every step up to it."""
+
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS), _WHOLE]
+"""Environment steps or gradient updates: of a run, or from one event to the next."""
+StepsFromZero = Annotated[int, Field(ge=0, le=MOST_STEPS), _WHOLE]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1), _WHOLE]
+"""torch, NumPy and safetensors hold it as 64 bits with a sign."""
+TaskSeed = Annotated[int, Field(ge=0, le=2**31 - 1), _WHOLE]
+"""Handed to tasks as it is, and some keep 32 bits."""
+Count = Annotated[int, Field(ge=1, le=1_000_000), _WHOLE]
+"""Things that exist at once or are done one after the other within one step of a loop."""
+CountFromZero = Annotated[int, Field(ge=0, le=1_000_000), _WHOLE]
+Window = Annotated[int, Field(ge=1, le=10_000), _WHOLE]
+"""Steps of an episode that are held back until the last of them is there."""
+GroupSize = Annotated[int, Field(ge=2, le=65_536), _WHOLE]
+Capacity = Annotated[int, Field(ge=1, le=1_000_000_000), _WHOLE]
+Frames = Annotated[int, Field(ge=1, le=2**31 - 1), _WHOLE]
+"""Counted by emulators in 32 bits."""
+Environments = Annotated[int, Field(ge=1, le=65_536), _WHOLE]
+Threads = Annotated[int, Field(ge=1, le=1_024), _WHOLE]
+ThreadsFromZero = Annotated[int, Field(ge=0, le=1_024), _WHOLE]
+ThreadOffset = Annotated[int, Field(ge=-1, le=1_023), _WHOLE]
+
+# --- sizes of networks and images --------------------------------------------------------------------------------
+
+Width = Annotated[int, Field(ge=1, le=65_536), _WHOLE]
+"""Features, tokens, channels or quantiles."""
+Widths = Annotated[tuple[Width, ...], Field(max_length=64)]
+Layers = Annotated[int, Field(ge=1, le=256), _WHOLE]
+LayersFromZero = Annotated[int, Field(ge=0, le=256), _WHOLE]
+Pixels = Annotated[int, Field(ge=1, le=4_096), _WHOLE]
+PixelsFromZero = Annotated[int, Field(ge=0, le=4_096), _WHOLE]
+Sides = Annotated[tuple[Pixels, ...], Field(max_length=64)]
+Stack = Annotated[int, Field(ge=1, le=256), _WHOLE]
+"""Images in one observation."""
+
+# --- numbers -----------------------------------------------------------------------------------------------------
+
+LEAST, MOST = 1e-12, 1e9
+"""Magnitudes that stay far from what float32 can hold when they are squared and summed over a batch."""
+MOST_RATE = 1e3
+
+Real = Annotated[float, Field(ge=-MOST, le=MOST), _NUMBER]
+Positive = Annotated[float, Field(ge=LEAST, le=MOST), _NUMBER]
+NonNegative = Annotated[float, Field(ge=0, le=MOST), _NUMBER]
+NonPositive = Annotated[float, Field(ge=-MOST, le=0), _NUMBER]
+AtLeastOne = Annotated[float, Field(ge=1, le=MOST), _NUMBER]
+AboveOne = Annotated[float, Field(gt=1, le=MOST), _NUMBER]
+LearningRate = Annotated[float, Field(ge=LEAST, le=MOST_RATE), _NUMBER]
+Epsilon = Annotated[float, Field(ge=1e-20, le=1e3), _NUMBER]
+"""Added to a divisor."""
+Exponent = Annotated[float, Field(ge=-100, le=100), _NUMBER]
+PositiveExponent = Annotated[float, Field(ge=1e-3, le=100), _NUMBER]
+Ratio = Annotated[float, Field(ge=1, le=64), _NUMBER]
+"""A width over another one."""
+Seconds = Annotated[float, Field(ge=1e-3, le=1e6), _NUMBER]
+"""Time to wait; the system counts it in milliseconds, in 32 bits."""
 Fraction = Annotated[float, Field(ge=0, le=1), _NUMBER]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1), _NUMBER]
-FractionAboveZero = Annotated[float, Field(gt=0, le=1), _NUMBER]
-OpenFraction = Annotated[float, Field(gt=0, lt=1), _NUMBER]
+FractionAboveZero = Annotated[float, Field(ge=LEAST, le=1), _NUMBER]
+OpenFraction = Annotated[float, Field(ge=LEAST, lt=1), _NUMBER]
 UpToHalf = Annotated[float, Field(ge=0, le=0.5), _NUMBER]
-UpToHalfAboveZero = Annotated[float, Field(gt=0, le=0.5), _NUMBER]
+UpToHalfAboveZero = Annotated[float, Field(ge=LEAST, le=0.5), _NUMBER]
 BelowHalf = Annotated[float, Field(ge=0, lt=0.5), _NUMBER]
-Widths = tuple[Count, ...]
+
+# --- text --------------------------------------------------------------------------------------------------------
+
+MOST_NAME_BYTES = 200
+"""File systems allow 255 bytes; the rest is for what commands append."""
+
+
+def short_enough(name: str) -> str:
+    """Refuse the name of a run that no directory could have."""
+    size = len(name.encode())
+    if size > MOST_NAME_BYTES:
+        raise ValueError(f"expected at most {MOST_NAME_BYTES} bytes, as it becomes a directory, got {size}")
+    return name
+
+
+NAME_PATTERN = r"^\w[\w.+-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MOST_NAME_BYTES), AfterValidator(short_enough)]
+"""Of a run, which becomes the name of a directory."""
+ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+Text = Annotated[str, Field(min_length=1, max_length=1_000, pattern=ONE_LINE)]
+"""One line: the name of something that is elsewhere, or a path."""

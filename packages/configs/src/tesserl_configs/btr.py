@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from tesserl_configs.base import Block, Count, Fraction
+from tesserl_configs.base import Block, Count, Fraction, Pixels, Width
 from tesserl_configs.iqn import MunchausenConfig
 from tesserl_configs.schedules import NUMBER_TAG, ScheduledFraction
 
@@ -29,13 +29,13 @@ class MunchausenSwitch(MunchausenConfig):
 class ImpalaSwitch(Block):
     """``nn.vision`` of kind impala."""
 
-    width: Count = Field(default=2, description="Multiplies all channels, >= 1 (Beyond The Rainbow: 2).")
+    width: Width = Field(default=2, description="Multiplies all channels, >= 1 (Beyond The Rainbow: 2).")
 
 
 class MaxPoolSwitch(Block):
     """``nn.vision.pool_size``, of kind impala or cnn."""
 
-    size: Count | None = Field(
+    size: Pixels | None = Field(
         default=None,
         description=(
             "Side of the feature map after adaptive max-pooling, >= 1; null: 6 (Beyond The Rainbow), "

@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tesserl_configs.base import LEAST, MOST, MOST_STEPS
 from tesserl_configs.btr import ImpalaSwitch, MaxPoolSwitch, MunchausenSwitch, NoisySwitch, PrioritizedSwitch
 
 NUM_ENVS = 64
@@ -49,8 +50,8 @@ def _options(setting: Any, block: type[Any]) -> Any:
 
 def _count(value: Any, default: int) -> int:
     """A number that the schema takes for a count, such as 8 or 5e5, as an integer."""
-    is_count = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
-    return int(value) if is_count and value > 0 else default
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and 0 < value <= MOST_STEPS and int(value) == value else default
 
 
 def is_minatar(data: Any) -> bool:
@@ -73,7 +74,7 @@ def _impala(setting: Any, _: Any) -> Wanted:
 
 
 def _max_pool(setting: Any, data: Any) -> Wanted:
-    kind, size = at(data, "nn.vision.kind"), _options(setting, MaxPoolSwitch).size
+    kind, size = str(at(data, "nn.vision.kind")), _options(setting, MaxPoolSwitch).size
     if kind not in ("cnn", "impala"):
         return {}
     fitting = {"cnn": 4, "impala": 2}[kind] if is_minatar(data) else 6
@@ -81,7 +82,7 @@ def _max_pool(setting: Any, data: Any) -> Wanted:
 
 
 def _spectral_norm(_: Any, data: Any) -> Wanted:
-    normalized = {"impala": "residual", "cnn": "all"}.get(at(data, "nn.vision.kind"))
+    normalized = {"impala": "residual", "cnn": "all"}.get(str(at(data, "nn.vision.kind")))
     return {"nn.vision.spectral_norm": normalized} if normalized else {}
 
 
@@ -140,7 +141,7 @@ def recipe(data: Any) -> Wanted:
     """What ``all`` asks for besides the switches; the target is copied as often in environment steps as published."""
     batch_size, ratio = _count(at(data, "iqn.batch_size"), 32), at(data, "replay.ratio")
     interval: float = _count(at(data, "iqn.update_interval"), 4)  # environment steps from one update to the next
-    if isinstance(ratio, int | float) and ratio > 0:
+    if isinstance(ratio, int | float) and LEAST <= ratio <= MOST:
         interval = batch_size / ratio
     fractions = {"iqn.num_taus": 8, "iqn.num_target_taus": 8, "iqn.num_policy_taus": 8}
     return {

@@ -30,7 +30,7 @@ def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         data: the data of a whole file; what is written there stays.
     """
-    result, algorithm = dict(data), data.get("algorithm")
+    result, algorithm = dict(data), str(data.get("algorithm"))
     if algorithm in OPTIMIZER:
         optimizer = data.get("optimizer", {"kind": "adam"})
         if isinstance(optimizer, dict) and optimizer.get("kind") in ADAM_KINDS:

@@ -91,7 +91,12 @@ def parse(text: str) -> Document:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = "; ".join(filter(None, (error.context, error.problem)))
         raise DocumentError(f"not valid YAML{where}: {what}", mark.line + 1 if mark else None) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise DocumentError(f"not valid YAML: {error.reason}, #x{ord(text[error.position]):04x}", line) from error
+    except RecursionError as error:
+        raise DocumentError(f"not valid YAML: nested more deeply than {MAX_DEPTH} levels") from error
+    except (OverflowError, ValueError, yaml.YAMLError) as error:  # PyYAML makes a character of any number
         raise DocumentError(f"not valid YAML: {' '.join(str(error).split())}") from error
     document = Document()
     if node is not None:
@@ -117,6 +122,14 @@ def ancestors(path: str) -> Iterator[str]:
     yield ""
 
 
+UNWRITABLE = "half of a surrogate pair is no character; write the character itself"
+
+
+def _is_writable(text: str) -> bool:
+    """Return False for text that the escape of half a surrogate pair has made impossible to encode."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class _Reader:
     """Turns PyYAML's nodes into data; PyYAML's own constructor forgets lines and lets a second key win."""
 
@@ -130,7 +143,8 @@ class _Reader:
         if depth > MAX_DEPTH or self._nodes > MAX_NODES:
             raise DocumentError("nested too deeply or too large; an alias that contains itself?", line)
         tag = node.tag.removeprefix(_PREFIX)
-        if tag not in ("map", "seq", "str", *_PATTERNS):
+        fitting = {yaml.MappingNode: ("map",), yaml.SequenceNode: ("seq",), yaml.ScalarNode: ("str", *_PATTERNS)}
+        if tag not in fitting[type(node)]:
             raise DocumentError(f"the tag {node.tag} is not allowed; write plain values", line)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
@@ -147,6 +161,12 @@ class _Reader:
                 continue
             key = str(key_node.value)
             here = join(path, key)
+            if key == "<<":
+                self._document.errors.append(DocumentError(f"{here}: merge keys are not read; write the keys", line))
+                continue
+            if not _is_writable(key):
+                self._document.errors.append(DocumentError(f"{path or 'the file'}: {UNWRITABLE}", line))
+                continue
             if key in result:
                 first = self._document.lines[here]
                 self._document.errors.append(
@@ -176,6 +196,8 @@ class _Reader:
                     return int(text.replace("_", ""))
                 case "float":
                     return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+                case _ if not _is_writable(text):
+                    raise DocumentError(UNWRITABLE, line)
                 case _:
                     return text
         except ValueError as error:

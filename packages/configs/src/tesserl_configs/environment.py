@@ -15,7 +15,19 @@ from pydantic import (
 )
 
 from tesserl_configs.atari import AtariConfig
-from tesserl_configs.base import Block, Count, NonNegativeInt, Positive, Real
+from tesserl_configs.base import (
+    Block,
+    Count,
+    Environments,
+    Pixels,
+    PixelsFromZero,
+    Positive,
+    Real,
+    Seconds,
+    Stack,
+    Steps,
+    Text,
+)
 
 ALE = "ALE/"
 """How the ids of the Arcade Learning Environment begin."""
@@ -25,7 +37,7 @@ class TimeLimit(Block):
     """Truncates episodes."""
 
     kind: Literal["time_limit"] = "time_limit"
-    max_episode_steps: Count = Field(description="Steps after which an episode is truncated, >= 1.")
+    max_episode_steps: Steps = Field(description="Steps after which an episode is truncated, >= 1.")
 
 
 class FrameSkip(Block):
@@ -43,7 +55,7 @@ class FrameStack(Block):
     """Stacks the last images along the channel axis, oldest first."""
 
     kind: Literal["frame_stack"] = "frame_stack"
-    num_frames: Count = Field(description="Images per observation, >= 1 (Atari: 4).")
+    num_frames: Stack = Field(description="Images per observation, >= 1 (Atari: 4).")
 
 
 class Grayscale(Block):
@@ -56,18 +68,18 @@ class Crop(Block):
     """Cuts off what lies at the edges of images."""
 
     kind: Literal["crop"] = "crop"
-    top: NonNegativeInt = Field(default=0, description="Rows cut off above, in pixels, >= 0.")
-    bottom: NonNegativeInt = Field(default=0, description="Rows cut off below, in pixels, >= 0.")
-    left: NonNegativeInt = Field(default=0, description="Columns cut off on the left, in pixels, >= 0.")
-    right: NonNegativeInt = Field(default=0, description="Columns cut off on the right, in pixels, >= 0.")
+    top: PixelsFromZero = Field(default=0, description="Rows cut off above, in pixels, >= 0.")
+    bottom: PixelsFromZero = Field(default=0, description="Rows cut off below, in pixels, >= 0.")
+    left: PixelsFromZero = Field(default=0, description="Columns cut off on the left, in pixels, >= 0.")
+    right: PixelsFromZero = Field(default=0, description="Columns cut off on the right, in pixels, >= 0.")
 
 
 class Resize(Block):
     """Scales images; a pixel is the mean of the area that it covers."""
 
     kind: Literal["resize"] = "resize"
-    height: Count = Field(description="Height afterwards, in pixels, >= 1 (Atari: 84).")
-    width: Count = Field(description="Width afterwards, in pixels, >= 1 (Atari: 84).")
+    height: Pixels = Field(description="Height afterwards, in pixels, >= 1 (Atari: 84).")
+    width: Pixels = Field(description="Width afterwards, in pixels, >= 1 (Atari: 84).")
 
 
 class Telemetry(Block):
@@ -106,8 +118,8 @@ Wrapper = Annotated[
 class EnvironmentConfig(Block):
     """The task and how many copies of it run."""
 
-    id: str = Field(min_length=1, description="Gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1.")
-    num_envs: Count = Field(default=8, description="Environments that are stepped together, >= 1.")
+    id: Text = Field(description="Gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1.")
+    num_envs: Environments = Field(default=8, description="Environments that are stepped together, >= 1.")
     vectorization: Literal["sync", "async", "vector_entry_point", "atari", "envpool"] = Field(
         default="sync",
         description=(
@@ -127,7 +139,7 @@ class EnvironmentConfig(Block):
     channels: Literal["auto", "first", "last"] = Field(
         default="auto", description="Channel axis of image observations; auto: the shorter of the two outer axes."
     )
-    worker_timeout: Positive = Field(
+    worker_timeout: Seconds = Field(
         default=60.0, description="Seconds to wait for one step of an async worker before the run fails, > 0."
     )
 

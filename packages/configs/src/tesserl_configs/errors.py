@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
 
 class Problem(NamedTuple):
@@ -36,3 +37,12 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(self.messages)
+
+
+def shown(value: Any) -> str:
+    """Return a value as the file would write it, cut if it is long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

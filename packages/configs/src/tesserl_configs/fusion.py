@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tesserl_configs.base import Block, Count, FractionBelowOne, NonNegativeInt, Widths
+from tesserl_configs.base import Block, FractionBelowOne, LayersFromZero, Pixels, Width, Widths
 from tesserl_configs.layers import ACTIVATION, Activation, HFOptions, TransformerOptions
 
 # --- trunk: from tokens to one vector ----------------------------------------------------------------------------
@@ -22,7 +22,7 @@ class NativeTransformerTrunk(TransformerOptions):
     """Transformer layers and pooling."""
 
     kind: Literal["native_transformer"] = "native_transformer"
-    num_layers: NonNegativeInt = Field(default=2, description="Transformer layers, >= 0; 0: pooling alone.")
+    num_layers: LayersFromZero = Field(default=2, description="Transformer layers, >= 0; 0: pooling alone.")
 
 
 class MLPTrunk(Block):
@@ -39,7 +39,7 @@ class CNNTrunk(Block):
 
     kind: Literal["cnn"] = "cnn"
     channels: Widths = Field(default=(256, 256), min_length=1, description="Output channels of each convolution, >= 1.")
-    kernel_size: Count = Field(default=3, description="Neighbouring tokens that a convolution sees, >= 1; odd.")
+    kernel_size: Pixels = Field(default=3, description="Neighbouring tokens that a convolution sees, >= 1; odd.")
     activation: Activation = Field(default="relu", description="Activation after each convolution.")
     dropout: FractionBelowOne = Field(default=0.0, description="Probability of dropping a channel, in [0, 1).")
 
@@ -61,7 +61,7 @@ class DenseTokens(Block):
     """One linear layer from the vector to its tokens."""
 
     kind: Literal["dense"] = "dense"
-    num_tokens: Count = Field(default=1, description="Tokens of the vector, >= 1.")
+    num_tokens: Width = Field(default=1, description="Tokens of the vector, >= 1.")
 
 
 class PerFeatureTokens(Block):
@@ -77,7 +77,7 @@ class FusedVectorLayout(Block):
     """Image and vector features are concatenated, and one linear layer makes tokens of them."""
 
     kind: Literal["fused_vector"] = "fused_vector"
-    num_tokens: Count = Field(default=4, description="Tokens of the joint vector, >= 1.")
+    num_tokens: Width = Field(default=4, description="Tokens of the joint vector, >= 1.")
 
 
 class TokenSequenceLayout(Block):
@@ -108,12 +108,12 @@ class VisionTransformerFusion(Block):
     """Late fusion: the image is summarised first and joined with the vector; a trunk may follow."""
 
     kind: Literal["vision_transformer"] = "vision_transformer"
-    out_features: Count = Field(default=512, description=_OUT)
-    vision_features: Count | None = Field(
+    out_features: Width = Field(default=512, description=_OUT)
+    vision_features: Width | None = Field(
         default=None, description="Width of the image features, by a linear layer, >= 1; null: the encoder's own."
     )
-    d_model: Count | None = Field(default=None, description=f"{_D_MODEL} null: 256, under trunk linear no tokens.")
-    num_tokens: Count | None = Field(
+    d_model: Width | None = Field(default=None, description=f"{_D_MODEL} null: 256, under trunk linear no tokens.")
+    num_tokens: Width | None = Field(
         default=None, description="Tokens of the joint vector, >= 1; null: 4, under trunk linear no tokens."
     )
     trunk: Trunk = Field(default_factory=LinearTrunk, description="From the tokens to one vector.")
@@ -134,8 +134,8 @@ class PostConcatFusion(Block):
     """Both branches are encoded first, and a trunk reads tokens of what they found."""
 
     kind: Literal["post_concat"] = "post_concat"
-    out_features: Count = Field(default=512, description=_OUT)
-    d_model: Count = Field(default=256, description=_D_MODEL)
+    out_features: Width = Field(default=512, description=_OUT)
+    d_model: Width = Field(default=256, description=_D_MODEL)
     layout: Layout = Field(default_factory=FusedVectorLayout, description="What the tokens are.")
     trunk: Trunk = Field(default_factory=NativeTransformerTrunk, description="From the tokens to one vector.")
 
@@ -144,9 +144,9 @@ class UnifiedFusion(Block):
     """Early fusion: all tokens of the image and of the vector are one sequence, read by one trunk."""
 
     kind: Literal["unified"] = "unified"
-    out_features: Count = Field(default=512, description=_OUT)
-    d_model: Count = Field(default=256, description=_D_MODEL)
-    num_vector_tokens: Count = Field(default=1, description="Tokens of the vector, >= 1.")
+    out_features: Width = Field(default=512, description=_OUT)
+    d_model: Width = Field(default=256, description=_D_MODEL)
+    num_vector_tokens: Width = Field(default=1, description="Tokens of the vector, >= 1.")
     trunk: Trunk = Field(default_factory=NativeTransformerTrunk, description="From the tokens to one vector.")
 
 

@@ -11,12 +11,13 @@ from pydantic import Field
 
 from tesserl_configs.base import (
     AboveOne,
-    AtLeastTwo,
     Block,
     Count,
     Fraction,
     FractionAboveZero,
+    GroupSize,
     Positive,
+    Steps,
 )
 from tesserl_configs.policy import (
     DISTRIBUTION,
@@ -150,12 +151,12 @@ class KLConfig(Block):
 class GRPOConfig(Block):
     """Options of group-relative policy optimisation; there is no critic."""
 
-    group_size: AtLeastTwo = Field(default=8, description="Trajectories of one start, >= 2 (TRL: 8; DeepSeekMath: 64).")
+    group_size: GroupSize = Field(default=8, description="Trajectories of one start, >= 2 (TRL: 8; DeepSeekMath: 64).")
     num_groups: Count = Field(default=4, description="Groups in an iteration, >= 1.")
     starts: Starts = Field(
         default_factory=SeedStarts, description="How the trajectories of a group get the same start; it is verified."
     )
-    max_length: Count | None = Field(
+    max_length: Steps | None = Field(
         default=None,
         description="Steps after which a trajectory is truncated, >= 1; null: where the task does.",
     )

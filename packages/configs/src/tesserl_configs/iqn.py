@@ -10,12 +10,17 @@ from tesserl_configs.base import (
     AtLeastOne,
     Block,
     Count,
+    Exponent,
     Fraction,
     FractionAboveZero,
     NonNegative,
     NonPositive,
+    Pixels,
     Positive,
-    Real,
+    PositiveExponent,
+    Steps,
+    Width,
+    Window,
 )
 from tesserl_configs.policy import PRECISION, Precision
 from tesserl_configs.schedules import Schedule, ScheduledFraction, ScheduledPositive
@@ -44,14 +49,14 @@ class SoftUpdate(Block):
     rate: FractionAboveZero = Field(
         default=0.005, description="Polyak rate, in (0, 1] (Lillicrap et al. 2016 and later: 0.001 to 0.01)."
     )
-    interval: Count = Field(default=1, description="Gradient updates from one move to the next, >= 1.")
+    interval: Steps = Field(default=1, description="Gradient updates from one move to the next, >= 1.")
 
 
 class HardUpdate(Block):
     """The target becomes a copy of the online network."""
 
     kind: Literal["hard"] = "hard"
-    interval: Count = Field(
+    interval: Steps = Field(
         default=2_500, description="Gradient updates from one copy to the next, >= 1 (paper: 10,000 steps / 4)."
     )
 
@@ -125,21 +130,21 @@ class WangRisk(Block):
     """Act on taus shifted in the quantiles of the normal distribution."""
 
     kind: Literal["wang"] = "wang"
-    eta: Real = Field(description="Shift in standard deviations: below 0 averse, 0 neutral, above 0 seeking.")
+    eta: Exponent = Field(description="Shift in standard deviations: below 0 averse, 0 neutral, above 0 seeking.")
 
 
 class PowRisk(Block):
     """Act on powers of the taus."""
 
     kind: Literal["pow"] = "pow"
-    eta: Real = Field(description="Power: below 0 averse, 0 neutral, above 0 seeking (paper: -2).")
+    eta: Exponent = Field(description="Power: below 0 averse, 0 neutral, above 0 seeking (paper: -2).")
 
 
 class CPWRisk(Block):
     """Act as cumulative prospect theory says that people do."""
 
     kind: Literal["cpw"] = "cpw"
-    eta: Positive = Field(description="Curvature, > 0; 1 is neutral (paper: 0.71).")
+    eta: PositiveExponent = Field(description="Curvature, > 0; 1 is neutral (paper: 0.71).")
 
 
 Risk = Annotated[CVaRRisk | WangRisk | PowRisk | CPWRisk, Field(discriminator="kind")]
@@ -153,7 +158,7 @@ class ResetConfig(Block):
     Ash & Adams 2020 (arXiv:1910.08475); Nikishin et al. 2022 (arXiv:2205.07802) for last layers and targets.
     """
 
-    interval: Count = Field(description="Gradient updates from one reset to the next, >= 1.")
+    interval: Steps = Field(description="Gradient updates from one reset to the next, >= 1.")
     factor: Fraction = Field(
         default=0.01, description="How far all weights move, in [0, 1]; 0: not at all, 1: all the way."
     )
@@ -168,7 +173,7 @@ class FixedHorizonConfig(Block):
     Each transition is learned from at a random clock; the horizon ends it as a terminal state does.
     """
 
-    steps: Count = Field(description="Environment steps that a value looks ahead, >= 1; discount 1 is fine.")
+    steps: Steps = Field(description="Environment steps that a value looks ahead, >= 1; discount 1 is fine.")
     start_fraction: Fraction = Field(
         default=0.0,
         description="Probability of clock 0, at which actions are chosen, beside its share of the rest, in [0, 1].",
@@ -181,14 +186,14 @@ class FixedHorizonConfig(Block):
 class IQNConfig(Block):
     """Options of implicit quantile networks."""
 
-    num_taus: Count = Field(
+    num_taus: Width = Field(
         default=8,
         description="Fractions of each prediction, N in the paper, >= 1 (paper: 64; Tianshou, BY571, BTR: 8).",
     )
-    num_target_taus: Count = Field(
+    num_target_taus: Width = Field(
         default=8, description="Fractions of each target, N' in the paper, >= 1 (paper: 64; Tianshou, BY571, BTR: 8)."
     )
-    num_policy_taus: Count = Field(
+    num_policy_taus: Width = Field(
         default=32, description="Fractions whose mean is an action's value, K in the paper, >= 1 (paper: 32)."
     )
     tau_sampling: Literal["uniform", "stratified", "antithetic"] = Field(
@@ -197,11 +202,11 @@ class IQNConfig(Block):
     policy_tau_sampling: Literal["uniform", "midpoint"] = Field(
         default="midpoint", description="How fractions are chosen when acting; midpoint makes it deterministic."
     )
-    num_cosines: Count = Field(default=64, description="Cosine features of a fraction, >= 1 (paper: 64).")
+    num_cosines: Width = Field(default=64, description="Cosine features of a fraction, >= 1 (paper: 64).")
     cosine_start: Literal[0, 1] = Field(
         default=0, description="First cosine: 0 (paper, Beyond The Rainbow) or 1 (Dopamine and its family)."
     )
-    num_fixed_quantiles: Count | None = Field(
+    num_fixed_quantiles: Width | None = Field(
         default=None,
         description=(
             "Quantiles of each action at fixed fractions, QR-DQN (Dabney et al. 2017, arXiv:1710.10044), instead of an "
@@ -209,7 +214,7 @@ class IQNConfig(Block):
         ),
     )
     discount: Fraction = Field(default=0.99, description="Discount of one environment step, in [0, 1] (paper: 0.99).")
-    num_steps: Count = Field(default=1, description="Rewards summed before bootstrapping, >= 1 (paper: 1).")
+    num_steps: Window = Field(default=1, description="Rewards summed before bootstrapping, >= 1 (paper: 1).")
     double: bool = Field(
         default=True,
         description="The online network chooses the target's action (van Hasselt et al. 2016); unused by munchausen.",
@@ -226,7 +231,7 @@ class IQNConfig(Block):
     )
     munchausen: MunchausenConfig | None = Field(default=None, description="The Munchausen target; null: none.")
     target_update: TargetUpdate = Field(default_factory=SoftUpdate, description="How the target network follows.")
-    update_interval: Count | None = Field(
+    update_interval: Steps | None = Field(
         default=4, description="Environment steps per gradient update, >= 1 (paper: 4); null: replay.ratio says it."
     )
     collect_steps: Count = Field(
@@ -237,7 +242,7 @@ class IQNConfig(Block):
         default=10.0,
         description="Norm to clip gradients to, > 0; null: no clipping (Beyond The Rainbow: 10).",
     )
-    random_crop: Count | None = Field(
+    random_crop: Pixels | None = Field(
         default=None,
         description=(
             "Shifts the images of each transition at random when learning, by at most so many pixels in each "

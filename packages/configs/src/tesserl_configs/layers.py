@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import AtLeastOne, Block, Count, FractionBelowOne
+from tesserl_configs.base import Block, FractionBelowOne, Ratio, Text, Width
 
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu", "leaky_relu"]
 PixelRange = Literal["unit", "symmetric"]
@@ -20,8 +20,8 @@ ACTIVATION = "Activation after each hidden layer."
 class TransformerOptions(Block):
     """Layers of self-attention and a GELU feed-forward network, and what makes one vector of their tokens."""
 
-    num_heads: Count = Field(default=4, description="Attention heads, >= 1; divides the token width.")
-    feedforward_ratio: AtLeastOne = Field(
+    num_heads: Width = Field(default=4, description="Attention heads, >= 1; divides the token width.")
+    feedforward_ratio: Ratio = Field(
         default=4.0, description="Hidden width of the feed-forward networks over the token width, >= 1 (ViT: 4)."
     )
     dropout: FractionBelowOne = Field(default=0.0, description="Probability of dropping a unit, in [0, 1).")
@@ -37,8 +37,8 @@ class TransformerOptions(Block):
 class HFOptions(Block):
     """A model of Hugging Face."""
 
-    model: str = Field(min_length=1, description="Name on the Hugging Face hub, or a local directory.")
-    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub; null: its main branch.")
+    model: Text = Field(description="Name on the Hugging Face hub, or a local directory.")
+    revision: Text | None = Field(default=None, description="Branch, tag or commit on the hub; null: its main branch.")
     local_files_only: bool = Field(default=False, description="Never download.")
     trust_remote_code: bool = Field(
         default=False, description="Run code that the hub's repository contains; only for authors whom you trust."

@@ -82,17 +82,17 @@ def read_document(path: Path) -> Document:
     Raises:
         ConfigError: it cannot be read, is not one YAML document, is empty or holds something else.
     """
-    if path.is_dir():
-        raise ConfigError(f"{path}: expected a YAML file, got a directory; name a file in it")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = None if path.is_dir() else path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x} at {error.start}; "
             "save the file as UTF-8"
         ) from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # the second: a path with a NUL
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if text is None:
+        raise ConfigError(f"{path}: expected a YAML file, got a directory; name a file in it")
     try:
         document = parse(text)
     except DocumentError as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from tesserl_configs.base import ONE_LINE, plain
 from tesserl_configs.btr import ALL_TAG, OPTIONS_TAG, SWITCH_TAG
-from tesserl_configs.errors import ConfigError, Problem
+from tesserl_configs.errors import ConfigError, Problem, shown
 from tesserl_configs.introspection import all_keys, candidates, field_at, kind_of, literals_in
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
 from tesserl_configs.schema import OWNERS, Algorithm
@@ -78,7 +78,7 @@ def _path(location: Iterable[str | int], data: Any) -> list[str | int]:
 
 
 def _message(details: Mapping[str, Any], path: list[str | int], data: Any) -> str:
-    kind, context, got = details["type"], details.get("ctx", {}), _shown(details["input"])
+    kind, context, got = details["type"], details.get("ctx", {}), shown(details["input"])
     meaning = _meaning(path, data)
     match kind:
         case "extra_forbidden":
@@ -98,11 +98,15 @@ def _message(details: Mapping[str, Any], path: list[str | int], data: Any) -> st
             return str(context["error"])
     if kind in BOUNDS:
         name, sign = BOUNDS[kind]
-        return f"expected a value {sign} {context[name]:g}, got {got}{meaning}"
+        return f"expected a value {sign} {plain(context[name])}, got {got}{meaning}"
     if kind in TYPES:
         return f"expected {TYPES[kind]}, got {got}{meaning}"
+    if kind == "string_pattern_mismatch" and context["pattern"] == ONE_LINE:
+        return f"expected one line of text without control characters, got {got}{meaning}"
     if kind in ("string_pattern_mismatch", "string_too_short"):
         return f"got {got}{meaning}"
+    if kind == "string_too_long":
+        return f"expected at most {context['max_length']} characters, got {len(details['input'])}: {got}{meaning}"
     if kind in ("too_short", "too_long"):
         bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return f"expected {bound} entries, got {got}{meaning}"
@@ -156,12 +160,3 @@ def nearest(got: Any, legal: Iterable[Any]) -> str:
     """What may have been meant, as the end of a sentence; nothing where no legal text is near."""
     found = difflib.get_close_matches(got, [str(value) for value in legal], n=1) if isinstance(got, str) else []
     return f"; did you mean {found[0]}?" if found else ""
-
-
-def _shown(value: Any) -> str:
-    """A value as the file would write it, cut where it is long."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

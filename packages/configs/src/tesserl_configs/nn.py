@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Count, NonNegativeInt, Positive, Real, Widths
+from tesserl_configs.base import Block, Layers, LayersFromZero, Positive, Real, Width, Widths
 from tesserl_configs.fusion import Fusion, NoFusion
 from tesserl_configs.layers import ACTIVATION, Activation, TransformerOptions
 from tesserl_configs.vision import NoVision, Vision
@@ -69,10 +69,10 @@ class NoMemory(Block):
 
 
 class _MemoryOptions(Block):
-    hidden_size: Count = Field(
+    hidden_size: Width = Field(
         default=128, description="Width of the state and of the features that the heads see, >= 1 (CleanRL: 128)."
     )
-    num_layers: Count = Field(default=1, description="Recurrent layers, one above the other, >= 1.")
+    num_layers: Layers = Field(default=1, description="Recurrent layers, one above the other, >= 1.")
 
 
 class GRUMemory(_MemoryOptions):
@@ -103,9 +103,9 @@ class TransformerStream(TransformerOptions):
     """Transformer layers over chunks of the features, pooling, one hidden layer."""
 
     kind: Literal["transformer"] = "transformer"
-    d_model: Count = Field(default=128, description="Width of a chunk, >= 1; a multiple of num_heads.")
-    num_layers: NonNegativeInt = Field(default=1, description="Transformer layers, >= 0.")
-    hidden_features: Count = Field(default=512, description="Width of the hidden layer after pooling, >= 1.")
+    d_model: Width = Field(default=128, description="Width of a chunk, >= 1; a multiple of num_heads.")
+    num_layers: LayersFromZero = Field(default=1, description="Transformer layers, >= 0.")
+    hidden_features: Width = Field(default=512, description="Width of the hidden layer after pooling, >= 1.")
 
 
 Stream = Annotated[MLPStream | TransformerStream, Field(discriminator="kind")]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, FractionBelowOne, NonNegative, Positive
+from tesserl_configs.base import Block, Epsilon, FractionBelowOne, NonNegative
 from tesserl_configs.schedules import ScheduledRate
 
 
@@ -15,7 +15,7 @@ class _AdamOptions(Block):
         default=5e-5,
         description="Step size, > 0; a number or a schedule (IQN paper: 5e-5 at batch 32; CleanRL's PPO: 2.5e-4).",
     )
-    eps: Positive = Field(
+    eps: Epsilon = Field(
         default=3.125e-4,
         description="Added to the root of the second moment, > 0 (IQN paper: 0.01 / 32; CleanRL's PPO: 1e-5).",
     )

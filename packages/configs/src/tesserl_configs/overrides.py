@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tesserl_configs.document import DocumentError, join, parse
-from tesserl_configs.errors import ConfigError
+from tesserl_configs.errors import ConfigError, shown
 from tesserl_configs.introspection import default_at
 
 
@@ -64,11 +64,11 @@ def _starting_point(default: Any) -> Any:
 
 
 def _index(data: list[Any], part: str, here: str, override: str) -> int:
-    if part.isdecimal() and int(part) < len(data):
+    if part.isdecimal() and len(part) < 10 and int(part) < len(data):
         return int(part)
     entries = f"entries 0 to {len(data) - 1}" if data else "no entries"
     raise ConfigError(f"--set {override}: {here} has {entries}, got {part}; set the whole list to add one")
 
 
 def _not_a_container(data: Any, here: str, override: str) -> ConfigError:
-    return ConfigError(f"--set {override}: {here} is {data!r}, which has no keys; set {here} itself")
+    return ConfigError(f"--set {override}: {here} is {shown(data)}, which has no keys; set {here} itself")

@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tesserl_configs.base import (
-    AtLeastTwo,
     Block,
     Count,
     Fraction,
     FractionBelowOne,
+    GroupSize,
     NonNegative,
     Positive,
     Real,
+    Text,
 )
 from tesserl_configs.starts import SeedStarts, Starts
 
@@ -84,12 +85,12 @@ class OfflinePairs(Block):
     """Stored pairs; nothing is collected, and a step of the run is a gradient update."""
 
     kind: Literal["offline"] = "offline"
-    path: str = Field(min_length=1, description=_PATH)
+    path: Text = Field(description=_PATH)
 
 
 class _OnlineOptions(Block):
     num_groups: Count = Field(default=16, description="Starts of an iteration, >= 1.")
-    group_size: AtLeastTwo = Field(default=2, description="Trajectories of each start, >= 2.")
+    group_size: GroupSize = Field(default=2, description="Trajectories of each start, >= 2.")
     starts: Starts = Field(
         default_factory=SeedStarts, description="How the trajectories of a group get the same start; it is verified."
     )
@@ -126,7 +127,7 @@ class MixedPairs(_OnlineOptions):
     """Stored pairs and pairs of what the policy does now."""
 
     kind: Literal["both"] = "both"
-    path: str = Field(min_length=1, description=_PATH)
+    path: Text = Field(description=_PATH)
     offline_fraction: FractionBelowOne = Field(
         default=0.5, description="Share of stored pairs in each batch, in [0, 1)."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import BelowHalf, Block, NonNegative, Positive, Real, UpToHalf, UpToHalfAboveZero
+from tesserl_configs.base import BelowHalf, Block, Exponent, NonNegative, Positive, UpToHalf, UpToHalfAboveZero
 
 # --- f_divergence: what keeps the policy near the reference ------------------------------------------------------
 
@@ -33,7 +33,7 @@ class AlphaDivergence(Block):
     """Between the two KL divergences."""
 
     kind: Literal["alpha_divergence"] = "alpha_divergence"
-    alpha: Real = Field(default=0.5, description="1: reverse KL, 0: forward KL.")
+    alpha: Exponent = Field(default=0.5, description="1: reverse KL, 0: forward KL.")
 
 
 FDivergence = Annotated[ReverseKL | ForwardKL | JSDivergence | AlphaDivergence, Field(discriminator="kind")]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Count, Fraction, FractionAboveZero, Positive
+from tesserl_configs.base import Block, Count, Fraction, FractionAboveZero, Positive, Steps
 from tesserl_configs.policy import (
     DISTRIBUTION,
     MAX_GRAD_NORM,
@@ -24,7 +24,7 @@ from tesserl_configs.schedules import ScheduledNonNegative, ScheduledPositive
 class PretrainingConfig(Block):
     """Behaviour cloning before the first step of the run; a frozen reference is what comes out of it."""
 
-    num_updates: Count = Field(default=2_000, description="Gradient updates, >= 1 (CPL's code: 200,000 of 500,000).")
+    num_updates: Steps = Field(default=2_000, description="Gradient updates, >= 1 (CPL's code: 200,000 of 500,000).")
     data: Literal["chosen", "all"] = Field(
         default="all", description="Imitate the preferred segments, or all of them (CPL's code: all)."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Count, FractionAboveZero
+from tesserl_configs.base import Block, FractionAboveZero, Steps
 
 
 class NoReference(Block):
@@ -25,7 +25,7 @@ class SyncReference(Block):
     """Becomes a copy of the policy at times (TR-DPO, Gorbatovski et al. 2024, arXiv:2404.09656, hard update)."""
 
     kind: Literal["sync"] = "sync"
-    interval: Count = Field(
+    interval: Steps = Field(
         default=512, description="Gradient updates from one copy to the next, >= 1 (TRL, after TR-DPO: 512)."
     )
 
@@ -37,7 +37,7 @@ class MovingAverageReference(Block):
     rate: FractionAboveZero = Field(
         default=0.6, description="Share of the policy in each move, in (0, 1] (TRL, after TR-DPO: 0.6 every 512)."
     )
-    interval: Count = Field(default=512, description="Gradient updates from one move to the next, >= 1 (TRL: 512).")
+    interval: Steps = Field(default=512, description="Gradient updates from one move to the next, >= 1 (TRL: 512).")
 
 
 Reference = Annotated[FrozenReference | SyncReference | MovingAverageReference, Field(discriminator="kind")]

@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Count, Fraction, Positive, UpToHalf
+from tesserl_configs.base import Block, Capacity, Epsilon, Fraction, Positive, Steps, UpToHalf
 from tesserl_configs.schedules import ScheduledFraction
 
 
 class _ReplayOptions(Block):
-    capacity: Count = Field(
+    capacity: Capacity = Field(
         default=100_000, description="Transitions kept, the oldest are overwritten, >= 1 (IQN paper: 1,000,000)."
     )
-    warmup_steps: Count = Field(
+    warmup_steps: Steps = Field(
         default=1_000, description="Environment steps before the first gradient update, >= 1 (IQN paper: 50,000)."
     )
     storage: Literal["memory", "memmap"] = Field(default="memory", description="Keep transitions in memory or on disk.")
@@ -67,7 +67,7 @@ class PrioritizedReplay(_ReplayOptions):
         default="beta",
         description="Exponent of the importance weights: beta (paper) or alpha (Beyond The Rainbow; beta is unused).",
     )
-    eps: Positive = Field(default=1e-6, description="Added to every TD error, in reward units, > 0.")
+    eps: Epsilon = Field(default=1e-6, description="Added to every TD error, in reward units, > 0.")
 
 
 Replay = Annotated[UniformReplay | PrioritizedReplay, Field(discriminator="kind")]

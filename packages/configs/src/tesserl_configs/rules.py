@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from tesserl_configs import environment_rules, grpo_rules, iqn_rules, nn_rules, ppo_rules, preference_rules
+from tesserl_configs import (
+    environment_rules,
+    grpo_rules,
+    iqn_rules,
+    nn_rules,
+    ppo_rules,
+    preference_rules,
+    size_rules,
+)
 from tesserl_configs.errors import Problem
 
 if TYPE_CHECKING:
@@ -25,5 +33,5 @@ OF_ALGORITHM: dict[str, tuple[Rule, ...]] = {
 def check(config: RunConfig) -> Iterator[Problem]:
     """Everything in a configuration that breaks a rule."""
     yield from nn_rules.check(config.nn, config.algorithm)
-    for rule in (*environment_rules.RULES, *OF_ALGORITHM[config.algorithm]):
+    for rule in (*environment_rules.RULES, *size_rules.RULES, *OF_ALGORITHM[config.algorithm]):
         yield from rule(config)

@@ -9,7 +9,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from tesserl_configs.base import Block, Fraction, NonNegative, NonNegativeInt, OpenFraction, Positive, Real
+from tesserl_configs.base import (
+    LEAST,
+    MOST,
+    MOST_RATE,
+    Block,
+    Fraction,
+    LearningRate,
+    NonNegative,
+    OpenFraction,
+    Positive,
+    Real,
+    StepsFromZero,
+    plain,
+)
 
 
 class Schedule(Block):
@@ -18,8 +31,8 @@ class Schedule(Block):
     kind: Literal["linear", "exponential", "step"] = Field(
         description="Between two knots: linear in the value, linear in its logarithm, or the earlier knot's value."
     )
-    knots: tuple[tuple[NonNegativeInt, Real], ...] = Field(
-        min_length=1, description="Pairs [environment step, value], steps strictly increasing."
+    knots: tuple[tuple[StepsFromZero, Real], ...] = Field(
+        min_length=1, max_length=1_000, description="Pairs [environment step, value], steps strictly increasing."
     )
 
     @model_validator(mode="after")
@@ -71,57 +84,48 @@ def _form(value: Any) -> str:
     return SCHEDULE_TAG if isinstance(value, dict | Schedule) else NUMBER_TAG
 
 
-def _unit_values(schedule: Schedule) -> Schedule:
-    if not all(0 <= value <= 1 for value in values_of(schedule)):
-        raise ValueError(f"the values of the knots must lie in [0, 1], got {list(values_of(schedule))}")
-    return schedule
+def _within(low: float, high: float, *, below: bool = False, zero: bool = False) -> AfterValidator:
+    """Holds the values of all knots to the range of the plain number.
+
+    Args:
+        low: smallest value.
+        high: largest value; with ``below``, values stay below it.
+        below: see ``high``.
+        zero: 0 is allowed too, but not everywhere.
+    """
+    bracket = ")" if below else "]"
+    expected = f"lie in [{plain(low)}, {plain(high)}{bracket}" + (" or be 0, not all of them" if zero else "")
+
+    def check(schedule: Schedule) -> Schedule:
+        values = values_of(schedule)
+        fits = all(low <= value < high if below else low <= value <= high for value in values if value or not zero)
+        if not fits or (zero and not any(values)):
+            raise ValueError(f"the values of the knots must {expected}, got {list(values)}")
+        return schedule
+
+    return AfterValidator(check)
 
 
-def _positive_values(schedule: Schedule) -> Schedule:
-    if min(values_of(schedule)) <= 0:
-        raise ValueError(f"the values of the knots must be > 0, got {list(values_of(schedule))}")
-    return schedule
-
-
-def _rate_values(schedule: Schedule) -> Schedule:
-    if min(values_of(schedule)) < 0 or max(values_of(schedule)) == 0:
-        raise ValueError(f"the values of the knots must be >= 0, one of them > 0, got {list(values_of(schedule))}")
-    return schedule
-
-
-def _fraction_values(schedule: Schedule) -> Schedule:
-    if min(values_of(schedule)) < 0 or max(values_of(schedule)) == 0 or max(values_of(schedule)) >= 1:
-        raise ValueError(
-            f"the values of the knots must lie in [0, 1), one of them above 0, got {list(values_of(schedule))}"
-        )
-    return schedule
-
-
-def _values_from_zero(schedule: Schedule) -> Schedule:
-    if min(values_of(schedule)) < 0:
-        raise ValueError(f"the values of the knots must be >= 0, got {list(values_of(schedule))}")
-    return schedule
-
+_EITHER = Discriminator(_form)
 
 ScheduledFraction = Annotated[
-    Annotated[Fraction, Tag(NUMBER_TAG)] | Annotated[Schedule, AfterValidator(_unit_values), Tag(SCHEDULE_TAG)],
-    Discriminator(_form),
+    Annotated[Fraction, Tag(NUMBER_TAG)] | Annotated[Schedule, _within(0, 1), Tag(SCHEDULE_TAG)], _EITHER
 ]
 ScheduledPositive = Annotated[
-    Annotated[Positive, Tag(NUMBER_TAG)] | Annotated[Schedule, AfterValidator(_positive_values), Tag(SCHEDULE_TAG)],
-    Discriminator(_form),
+    Annotated[Positive, Tag(NUMBER_TAG)] | Annotated[Schedule, _within(LEAST, MOST), Tag(SCHEDULE_TAG)], _EITHER
 ]
 ScheduledRate = Annotated[
-    Annotated[Positive, Tag(NUMBER_TAG)] | Annotated[Schedule, AfterValidator(_rate_values), Tag(SCHEDULE_TAG)],
-    Discriminator(_form),
+    Annotated[LearningRate, Tag(NUMBER_TAG)]
+    | Annotated[Schedule, _within(LEAST, MOST_RATE, zero=True), Tag(SCHEDULE_TAG)],
+    _EITHER,
 ]
 """A learning rate: above 0, but a schedule may end at 0."""
 ScheduledFractionBelowOne = Annotated[
-    Annotated[OpenFraction, Tag(NUMBER_TAG)] | Annotated[Schedule, AfterValidator(_fraction_values), Tag(SCHEDULE_TAG)],
-    Discriminator(_form),
+    Annotated[OpenFraction, Tag(NUMBER_TAG)]
+    | Annotated[Schedule, _within(LEAST, 1, below=True, zero=True), Tag(SCHEDULE_TAG)],
+    _EITHER,
 ]
 """Above 0 and below 1, but a schedule may end at 0."""
 ScheduledNonNegative = Annotated[
-    Annotated[NonNegative, Tag(NUMBER_TAG)] | Annotated[Schedule, AfterValidator(_values_from_zero), Tag(SCHEDULE_TAG)],
-    Discriminator(_form),
+    Annotated[NonNegative, Tag(NUMBER_TAG)] | Annotated[Schedule, _within(0, MOST), Tag(SCHEDULE_TAG)], _EITHER
 ]

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from tesserl_configs import rules
-from tesserl_configs.base import Block, Count, NonNegativeInt
+from tesserl_configs.base import Block, Count, Environments, Name, Seed, Steps, TaskSeed, Text, Threads
 from tesserl_configs.btr import BTR
 from tesserl_configs.btr_resolution import resolve
 from tesserl_configs.defaults import with_defaults
@@ -49,12 +49,12 @@ OWNERS: dict[str, tuple[Algorithm, ...]] = {
 class EvaluationConfig(Block):
     """Greedy episodes in environments of their own, with the task's own rewards."""
 
-    interval: Count = Field(default=10_000, description="Environment steps between two evaluations, >= 1.")
+    interval: Steps = Field(default=10_000, description="Environment steps between two evaluations, >= 1.")
     episodes: Count = Field(default=20, description="Episodes of each evaluation during training, >= 1.")
     final_episodes: Count = Field(default=100, description="Episodes after training, on unused seeds, >= 1.")
-    seed: NonNegativeInt = Field(default=10_000, description="Seed of the first episode, the others follow; >= 0.")
-    num_envs: Count = Field(default=8, description="Environments that are stepped together, >= 1.")
-    max_episode_steps: Count = Field(
+    seed: TaskSeed = Field(default=10_000, description="Seed of the first episode, the others follow; >= 0.")
+    num_envs: Environments = Field(default=8, description="Environments that are stepped together, >= 1.")
+    max_episode_steps: Steps = Field(
         default=27_000,
         description="An episode that takes more steps is cut there, >= 1 (Atari: 30 minutes, 108,000 frames).",
     )
@@ -63,7 +63,7 @@ class EvaluationConfig(Block):
 class CheckpointConfig(Block):
     """Everything that a run is, on disk."""
 
-    interval: Count = Field(default=10_000, description="Environment steps between two checkpoints, >= 1.")
+    interval: Steps = Field(default=10_000, description="Environment steps between two checkpoints, >= 1.")
     keep_last: Count = Field(default=2, description="Checkpoints kept, the newest ones, >= 1.")
     keep_best: bool = Field(default=True, description="Keep the checkpoint of the best evaluation as well.")
 
@@ -71,7 +71,7 @@ class CheckpointConfig(Block):
 class LoggingConfig(Block):
     """Metrics."""
 
-    interval: Count = Field(default=1_000, description="Environment steps between two lines of metrics, >= 1.")
+    interval: Steps = Field(default=1_000, description="Environment steps between two lines of metrics, >= 1.")
     tensorboard: bool = Field(default=True, description="Write TensorBoard files beside metrics.csv.")
     wandb: bool = Field(default=False, description="Send metrics to Weights & Biases (extra wandb of the trainer).")
 
@@ -82,16 +82,15 @@ class LoggingConfig(Block):
 class RunConfig(Block):
     """One run; the block of an algorithm that is not chosen has its defaults and is neither read nor written."""
 
-    name: str | None = Field(
+    name: Name | None = Field(
         default=None,
-        pattern=r"^\w[\w.+-]*$",
         description=(
             "Name of the run and of its directory: letters, digits and _ . + -; "
             "null: the file's path below configs/, '/' as '-'."
         ),
     )
-    seed: NonNegativeInt = Field(default=1, description="Seed of everything that is random, >= 0.")
-    total_steps: Count = Field(
+    seed: Seed = Field(default=1, description="Seed of everything that is random, >= 0.")
+    total_steps: Steps = Field(
         description=(
             "Environment steps: actions over all environments, frame skip not counted, >= 1; with pairs.source of kind "
             "offline gradient updates, here and in every other key that counts environment steps."
@@ -99,9 +98,8 @@ class RunConfig(Block):
     )
     environment: EnvironmentConfig = Field(description="The task and how many copies of it run.")
     nn: NNConfig = Field(description="The network.")
-    initial_weights: str | None = Field(
+    initial_weights: Text | None = Field(
         default=None,
-        min_length=1,
         description=(
             "Run, or checkpoint of one, whose network this run starts from, such as `tesserl pretrain` writes it; "
             "null: none."
@@ -130,7 +128,9 @@ class RunConfig(Block):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="Checkpoints.")
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="Metrics.")
     device: str = Field(
-        default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the networks are: cpu, cuda or cuda:N."
+        default="cpu",
+        pattern=r"^(cpu|cuda(:(0|[1-9][0-9]?))?)$",
+        description="Where the networks are: cpu, cuda or cuda:N.",
     )
     channels_last: bool | None = Field(
         default=None,
@@ -139,7 +139,9 @@ class RunConfig(Block):
             "from 32 x 32 pixels on."
         ),
     )
-    num_threads: Count = Field(default=1, description="CPU threads of torch, >= 1; small networks are fastest on one.")
+    num_threads: Threads = Field(
+        default=1, description="CPU threads of torch, >= 1; small networks are fastest on one."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from tesserl_configs.base import NAME_PATTERN, short_enough
 from tesserl_configs.errors import ConfigError
 from tesserl_configs.loader import load_config
 from tesserl_configs.schema import RunConfig
-from tesserl_configs.sweep_file import NAME_PATTERN, NAME_RULE, OWN_KEYS, SweepFile, read_sweep_file, unknown_names
+from tesserl_configs.sweep_file import NAME_RULE, OWN_KEYS, SweepFile, read_sweep_file, unknown_names
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def load_sweep(
     configs, separator = _load_cells(file, kept, overrides), _separator(cells)
     runs = []
     for task, variant, seed in _in_order(kept, sweep.seeds):
-        full_name = separator.join(part for part in (name, task, variant) if part)
+        full_name = _full_name(path, separator.join(part for part in (name, task, variant) if part))
         config = configs[task, variant].model_copy(update={"name": full_name, "seed": seed})
         runs.append(SweepRun(task, variant, seed, config))
     paths = [_path_of(*run) for run in _in_order(cells, sweep.seeds)]
@@ -130,6 +131,14 @@ def _in_order(cells: Iterable[Cell], seeds: Iterable[int]) -> Iterator[tuple[str
     for task, variant in cells:
         by_task.setdefault(task, []).append(variant)
     return ((task, it, seed) for task, variants in by_task.items() for seed in seeds for it in variants)
+
+
+def _full_name(path: Path, name: str) -> str:
+    """Return the name of a run, if it is not too long for one."""
+    try:
+        return short_enough(name)
+    except ValueError as error:
+        raise ConfigError(f"{path}: the name of the run {name}: {error}; shorten those it is made of") from error
 
 
 def _path_of(task: str | None, variant: str, seed: int) -> Path:
@@ -175,7 +184,9 @@ def _load_cell(file: SweepFile, task: str | None, variant: str, overrides: tuple
                 base, base_place = value, place
             elif (block, key) != ("variants", "tasks"):
                 line = file.document.lines.get(place)
-                changes.append(_Change(f"{key}={json.dumps(value)}", f"{file.path}:{line}: {block}.{name}"))
+                changes.append(
+                    _Change(f"{key}={json.dumps(value, ensure_ascii=False)}", f"{file.path}:{line}: {block}.{name}")
+                )
     changes += [_Change(override, f"--set {override.partition('=')[0]}") for override in overrides]
     where = file.place(base_place)
     if not isinstance(base, str) or (task is None and "{task}" in base):

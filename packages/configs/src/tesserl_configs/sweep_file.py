@@ -6,19 +6,17 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
-from tesserl_configs.base import Block, NonNegativeInt
+from tesserl_configs.base import Block, Name, Seed, Text, plain
 from tesserl_configs.document import Document, ancestors
-from tesserl_configs.errors import ConfigError
+from tesserl_configs.errors import ConfigError, shown
 from tesserl_configs.loader import read_document
-from tesserl_configs.messages import TYPES, nearest
+from tesserl_configs.messages import BOUNDS, TYPES, nearest
 
-NAME_PATTERN = r"^\w[\w.+-]*$"
 NAME_RULE = "a name is letters, digits and _ . + -, as it becomes a directory"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 OWN_KEYS = {"seed": "seeds", "name": "name"}
 """Keys of a run that the sweep sets itself, and the key of the sweep that says how."""
 
@@ -27,15 +25,14 @@ class SweepConfig(Block):
     """The file of a sweep; every run of it is one file of a run with some keys changed."""
 
     name: Name | None = Field(default=None, description="Name of the sweep and of its directory; null: the file's.")
-    config: str | None = Field(
+    config: Text | None = Field(
         default=None,
-        min_length=1,
         description=(
             "File that the runs start from, relative to the file of the sweep; {task} and {variant} stand for the "
             "names. A task or a variant may name another one."
         ),
     )
-    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1, description="Seeds of each variant, >= 0, all different.")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="Seeds of each variant, >= 0, all different.")
     tasks: dict[Name, dict[str, Any] | None] = Field(
         default_factory=dict, description="Name -> keys of a run to change, dotted as for --set; may hold `config`."
     )
@@ -126,7 +123,7 @@ def _message(path: Path, document: Document, details: Mapping[str, Any]) -> str:
     key, kind, context = ".".join([*above, last]), details["type"], details.get("ctx", {})
     field = SweepConfig.model_fields.get(above[0] if above else last)
     meaning = f"; {field.description}" if field and field.description else ""
-    got = json.dumps(details["input"], default=str)[:60]
+    got = shown(details["input"])
     if kind == "extra_forbidden":
         text = f"unknown key{nearest(last, SweepConfig.model_fields)}"
     elif kind == "missing":
@@ -135,8 +132,13 @@ def _message(path: Path, document: Document, details: Mapping[str, Any]) -> str:
         text = f"{NAME_RULE}; got {got}"
     elif kind in ("too_short", "string_too_short"):
         text = f"is empty{meaning}"
-    elif kind == "greater_than_equal":
-        text = f"expected a value >= {context['ge']}, got {got}"
+    elif kind in BOUNDS:
+        name, sign = BOUNDS[kind]
+        text = f"expected a value {sign} {plain(context[name])}, got {got}"
+    elif kind == "string_too_long":
+        text = f"expected at most {context['max_length']} characters, got {len(details['input'])}: {got}"
+    elif kind == "value_error":
+        text = f"{context['error']}: {got}"
     else:
         text = f"expected {TYPES.get(kind, 'another value')}, got {got}{meaning}"
     return f"{_place(path, document, key)}: {text}"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tesserl_configs.base import Block, Count, NonNegativeInt, Positive, Real, Widths
+from tesserl_configs.base import Block, LayersFromZero, Pixels, PixelsFromZero, Positive, Real, Sides, Width, Widths
 from tesserl_configs.layers import PIXEL_RANGE, Activation, HFOptions, PixelRange, TransformerOptions
 
 PRESETS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -35,13 +35,13 @@ class CNNVision(Block):
     channels: Widths = Field(
         default=PRESETS["nature"]["channels"], min_length=1, description="Output channels of each convolution, >= 1."
     )
-    kernel_sizes: Widths = Field(
+    kernel_sizes: Sides = Field(
         default=PRESETS["nature"]["kernel_sizes"], description="Kernel size of each convolution, in pixels, >= 1."
     )
-    strides: Widths = Field(
+    strides: Sides = Field(
         default=PRESETS["nature"]["strides"], description="Stride of each convolution, in pixels, >= 1."
     )
-    paddings: tuple[NonNegativeInt, ...] | None = Field(
+    paddings: tuple[PixelsFromZero, ...] | None = Field(
         default=None, description="Zeros added on each side before each convolution, in pixels; null: none."
     )
     activation: Activation = Field(default="relu", description="Activation after each layer.")
@@ -49,7 +49,7 @@ class CNNVision(Block):
     use_maxpool: bool = Field(
         default=False, description="Stride by max-pooling after a convolution of stride 1, as rlpyt does."
     )
-    pool_size: Count | None = Field(
+    pool_size: Pixels | None = Field(
         default=None,
         description="Side of the feature map after adaptive max-pooling, >= 1, at most its size before; null: none.",
     )
@@ -76,8 +76,8 @@ class ImpalaVision(Block):
     channels: Widths = Field(
         default=(16, 32, 32), min_length=1, description="Output channels of each stage, before width, >= 1 (IMPALA)."
     )
-    width: Count = Field(default=1, description="Multiplies all channels, >= 1 (Beyond The Rainbow: 2).")
-    pool_size: Count | None = Field(
+    width: Width = Field(default=1, description="Multiplies all channels, >= 1 (Beyond The Rainbow: 2).")
+    pool_size: Pixels | None = Field(
         default=None,
         description="Side of the feature map after adaptive max-pooling, >= 1 (Beyond The Rainbow: 6); null: none.",
     )
@@ -92,11 +92,11 @@ class ViTVision(TransformerOptions):
     """A vision transformer on patches (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
 
     kind: Literal["vit"] = "vit"
-    patch_size: Count = Field(
+    patch_size: Pixels = Field(
         default=8, description="Side of a patch in pixels, >= 1; divides height and width of the image."
     )
-    d_model: Count = Field(default=256, description="Token width, >= 1; a multiple of num_heads.")
-    num_layers: NonNegativeInt = Field(default=2, description="Transformer layers, >= 0; 0: the embedded patches.")
+    d_model: Width = Field(default=256, description="Token width, >= 1; a multiple of num_heads.")
+    num_layers: LayersFromZero = Field(default=2, description="Transformer layers, >= 0; 0: the embedded patches.")
     pixel_range: PixelRange = Field(default="unit", description=PIXEL_RANGE)
 
 
@@ -104,7 +104,7 @@ class HFVision(HFOptions):
     """A vision model of Hugging Face; needs the extra hf."""
 
     kind: Literal["hf"] = "hf"
-    out_features: Count | None = Field(
+    out_features: Width | None = Field(
         default=None, description="Width of tokens and features, by a linear layer, >= 1; null: the model's own."
     )
     pooling: Literal["mean", "cls", "attention"] = Field(
@@ -117,7 +117,7 @@ class HFVision(HFOptions):
     use_backbone_api: bool = Field(
         default=False, description="Load with AutoBackbone (the last of its feature maps) instead of AutoModel."
     )
-    image_size: tuple[Count, Count] | None = Field(
+    image_size: tuple[Pixels, Pixels] | None = Field(
         default=None, description="Height and width to resize to, in pixels, >= 1; null: the model's own."
     )
     pixel_mean: tuple[Real, ...] | None = Field(
@@ -126,10 +126,10 @@ class HFVision(HFOptions):
     pixel_std: tuple[Positive, ...] | None = Field(
         default=None, min_length=1, description="Standard deviation of each channel, > 0; null: the model's own."
     )
-    refine_layers: NonNegativeInt = Field(
+    refine_layers: LayersFromZero = Field(
         default=0, description="Transformer layers over the projected tokens, before pooling, >= 0."
     )
-    refine_heads: Count = Field(default=4, description="Their attention heads, >= 1; divides the token width.")
+    refine_heads: Width = Field(default=4, description="Their attention heads, >= 1; divides the token width.")
 
 
 Vision = Annotated[NoVision | CNNVision | ImpalaVision | ViTVision | HFVision, Field(discriminator="kind")]
