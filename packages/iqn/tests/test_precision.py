@@ -32,7 +32,7 @@ def learn(loss, images, autocast):
     action = torch.zeros(4, dtype=torch.int64)
     following = {"pixels": images, "reward": REWARDS[:, None], "terminated": torch.ones(4, 1, dtype=torch.bool)}
     batch = TensorDict({"pixels": images, "action": action, "next": following}, [4])
-    optimizer, losses = torch.optim.Adam(loss.parameters(), lr=3e-3), []
+    optimizer, losses = torch.optim.Adam(loss.parameters(), lr=1e-2), []
     torch.manual_seed(2)
     for _ in range(120):
         with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
@@ -53,8 +53,10 @@ def test_values_are_learned_in_every_precision_and_layout(make_loss, start, imag
         loss.value_network.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
     values, losses = learn(loss, images, autocast)
-    torch.testing.assert_close(values, REWARDS, rtol=0, atol=0.15)
-    assert losses[-20:].mean() < 0.02 * losses[:3].mean()
+    # 16 seeds of the network and the pictures: values within 0.08, losses below 0.003 of the first ones. A network that
+    # is taught with its pictures in a random order stays 1.5 away, at 0.6 of the first losses.
+    torch.testing.assert_close(values, REWARDS, rtol=0, atol=0.3)
+    assert losses[-20:].mean() < 0.05 * losses[:3].mean()
     assert all(parameter.dtype == torch.float32 for parameter in loss.parameters())
     weight = loss.value_network.body.stages[0].conv.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
