@@ -13,7 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from common.harness import HEADER, Bar, Comparison, arguments, compare, finish, repeated
-from tesserl_iqn.replay import FrameStorage, NStepWindow, PrioritizedSampler
+from tesserl_replay import FrameStorage, NStepWindow, PrioritizedSampler
 
 CAPACITY, BATCH, CHUNK = 2**20, 256, 2**18
 PIXELS, ENVS, STACK, SIZE, NUM_STEPS = 2**14, 64, 4, (84, 84), 3

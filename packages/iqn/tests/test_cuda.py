@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from tensordict import TensorDict
 
-from tesserl_iqn import FrameStorage, QuantileNetwork, QuantilePolicy
+from tesserl_iqn import QuantileNetwork, QuantilePolicy
 from tesserl_iqn.functional import quantile_losses
 from tesserl_nn_components import VectorEncoder
 
@@ -61,16 +60,3 @@ def test_losses_over_pairs_are_those_of_the_host(kappa):
     tensors = torch.randn(3, 60), torch.rand(3, 60), torch.randn(3, 60)
     on_device = quantile_losses(*(tensor.cuda() for tensor in tensors), kappa=kappa)
     torch.testing.assert_close([loss.cpu() for loss in on_device], list(quantile_losses(*tensors, kappa=kappa)))
-
-
-def test_stacks_are_put_together_in_pinned_memory():
-    storage, plain = FrameStorage(8, num_frames=2, pin_memory=True), FrameStorage(8, num_frames=2)
-    pixels = torch.randint(256, (8, 2, 5, 7), dtype=torch.uint8)
-    batch = TensorDict({"pixels": pixels, "next": {"pixels": pixels.flip(0)}, "action": torch.arange(8)}, [8])
-    for each in (storage, plain):
-        each.set(range(8), batch)
-    index = torch.tensor([3, 1, 1])
-    read = storage.get(index)
-    assert read["pixels"].is_pinned()
-    assert read["next", "pixels"].is_pinned()
-    assert (read.to("cuda", non_blocking=True).cpu() == plain.get(index)).all()

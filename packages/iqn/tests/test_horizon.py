@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from tensordict import TensorDict
 
-from tesserl_iqn import NStepWindow, end_at_horizon, sample_clock
+from tesserl_iqn import end_at_horizon, sample_clock
 
 CASES = {  # clock, steps, terminated -> reward, steps, terminated, clock behind; rewards 1, 2, 4 and a horizon of 5
     "far from it": ((0, 3, False), (7.0, 3, False, 3)),
@@ -55,29 +54,3 @@ def test_bad_input_is_refused(horizon, shape):
         end_at_horizon(
             torch.zeros(2, 3), torch.ones(shape).long(), torch.zeros(2).bool(), torch.zeros(2).long(), horizon
         )
-
-
-def rollout(reward, terminated):
-    reward, terminated = torch.tensor(reward)[None, :, None], torch.tensor(terminated)[None, :, None].bool()
-    time = torch.arange(reward.shape[1] + 1.0)[None, :, None]
-    following = {
-        "observation": time[:, 1:],
-        "reward": reward,
-        "terminated": terminated,
-        "truncated": torch.zeros_like(terminated),
-        "done": terminated,
-    }
-    return TensorDict(
-        {"observation": time[:, :-1], "action": torch.zeros(reward.shape[:2]).long(), "next": following},
-        reward.shape[:2],
-    )
-
-
-def test_a_window_keeps_the_sums_on_its_way():
-    window = NStepWindow(3, 0.5, keep_partial_returns=True)
-    got = window.extend(rollout([1.0, 2.0, 4.0, 8.0, 16.0], [0, 0, 0, 1, 0]))
-    assert got["partial_returns"].tolist() == [[1, 2, 3], [2, 4, 6], [4, 8, 8]]  # the last ends with the episode
-    assert torch.equal(got["next", "reward"][:, 0], got["partial_returns"][:, -1])
-    single = NStepWindow(1, 0.5, keep_partial_returns=True).extend(rollout([1.0, 2.0], [0, 1]))
-    assert single["partial_returns"].tolist() == [[1], [2]]
-    assert "partial_returns" not in NStepWindow(3, 0.5).extend(rollout([1.0, 2.0, 4.0], [0, 0, 0]))

@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from tesserl_iqn import FrameStorage, NStepWindow, PrioritizedSampler
+from tesserl_replay import FrameStorage, NStepWindow, PrioritizedSampler
 
 SHAPE = (3, 5)  # not square, and no multiple of eight pixels
 

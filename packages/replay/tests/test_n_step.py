@@ -5,7 +5,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from tesserl_iqn.replay import NStepWindow, n_step_returns
+from tesserl_replay import NStepWindow, n_step_returns
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "nstep.json").read_text())
 CASES = [pytest.param(case, id=case["name"]) for case in VECTORS["cases"]]
@@ -277,3 +277,29 @@ def test_windows_that_end_at_exploration_do_not_depend_on_how_the_stream_is_cut(
 def test_cutting_at_exploration_needs_to_know_what_was_greedy():
     with pytest.raises(ValueError, match=r"it lacks \[\('greedy',\)\]"):
         NStepWindow(3, 0.9, cut_at_exploration=True).extend(rollout(1, 4))
+
+
+def rewarded(reward, terminated):
+    reward, terminated = torch.tensor(reward)[None, :, None], torch.tensor(terminated)[None, :, None].bool()
+    time = torch.arange(reward.shape[1] + 1.0)[None, :, None]
+    following = {
+        "observation": time[:, 1:],
+        "reward": reward,
+        "terminated": terminated,
+        "truncated": torch.zeros_like(terminated),
+        "done": terminated,
+    }
+    return TensorDict(
+        {"observation": time[:, :-1], "action": torch.zeros(reward.shape[:2]).long(), "next": following},
+        reward.shape[:2],
+    )
+
+
+def test_a_window_keeps_the_sums_on_its_way():
+    window = NStepWindow(3, 0.5, keep_partial_returns=True)
+    got = window.extend(rewarded([1.0, 2.0, 4.0, 8.0, 16.0], [0, 0, 0, 1, 0]))
+    assert got["partial_returns"].tolist() == [[1, 2, 3], [2, 4, 6], [4, 8, 8]]  # the last ends with the episode
+    assert torch.equal(got["next", "reward"][:, 0], got["partial_returns"][:, -1])
+    single = NStepWindow(1, 0.5, keep_partial_returns=True).extend(rewarded([1.0, 2.0], [0, 1]))
+    assert single["partial_returns"].tolist() == [[1], [2]]
+    assert "partial_returns" not in NStepWindow(3, 0.5).extend(rewarded([1.0, 2.0, 4.0], [0, 0, 0]))

@@ -5,7 +5,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from tesserl_iqn import FrameStorage, NStepWindow, PrioritizedSampler, SumTree, n_step_returns
+from tesserl_replay import FrameStorage, NStepWindow, PrioritizedSampler, SumTree, n_step_returns
 
 
 def rollout(terminated, truncated, *, reward=1.0):
@@ -79,6 +79,18 @@ def test_pitfall_03_the_first_stack_of_an_episode_holds_nothing_of_the_one_befor
     assert storage.num_stored == 6 + 2
 
 
+def test_pitfall_04_weights_are_finite_and_a_priority_that_is_not_is_refused():
+    sampler, storage = PrioritizedSampler(4, alpha=0.2, eps=1e-6), LazyTensorStorage(4)
+    storage.set(range(4), TensorDict({"reward": torch.zeros(4)}, [4]))
+    sampler.update_priority(torch.arange(4), torch.tensor([0.0, 1e-30, 1.0, 1e30]))
+    weight = sampler.sample(storage, 256)[1]["priority_weight"]
+    assert weight.isfinite().all()
+    assert (weight > 0).all()
+    for wrong in (torch.nan, torch.inf, -1.0):
+        with pytest.raises(ValueError, match="priority must be finite and at least 0"):
+            sampler.update_priority(torch.tensor([1]), torch.tensor([wrong]))
+
+
 def test_pitfall_06_one_tree_draws_every_batch_from_all_environments():
     """There each environment has a tree of its own, and a batch comes from one of them."""
     buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(4_000), sampler=PrioritizedSampler(4_000))
@@ -95,6 +107,16 @@ def test_pitfall_06_sums_do_not_drift():
             index = torch.randint(1_000, (400,), generator=generator)
             tree.update(index, torch.rand(400, generator=generator, dtype=torch.float64) * scale)
     assert float(tree.total) == pytest.approx(float(tree.priorities.sum()), rel=1e-14)
+
+
+def test_pitfall_06_priorities_of_very_different_size_keep_exact_sums_and_are_all_drawn():
+    tree, generator = SumTree(1000), torch.Generator().manual_seed(1)
+    for _ in range(500):
+        index = torch.randint(1000, (64,), generator=generator)
+        tree.update(index, torch.rand(64, generator=generator, dtype=torch.float64) ** 12)
+    assert tree.priorities.dtype == torch.float64
+    torch.testing.assert_close(tree.total, tree.priorities.sum(), rtol=1e-12, atol=0)
+    assert tree.sample(1000, generator=generator)[0].unique().numel() > 50
 
 
 @pytest.mark.parametrize("size", [(75, 140), (140, 75)])

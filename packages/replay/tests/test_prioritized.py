@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers import samplers
 
-from tesserl_iqn.replay import PrioritizedSampler
+from tesserl_replay import PrioritizedSampler
 
 ALPHA, BETA, EPS = 0.6, 0.4, 1e-3
 

@@ -4,7 +4,7 @@ import random
 import pytest
 import torch
 
-from tesserl_iqn.replay import SumTree
+from tesserl_replay import SumTree
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 CAPACITIES = [1, 2, 63, 64, 65, 1000, 5000]

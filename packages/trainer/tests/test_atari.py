@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 from torchrl.data import LazyTensorStorage
 
 from tesserl_configs import ConfigError, load_config
-from tesserl_iqn import FrameStorage, NStepWindow
+from tesserl_replay import FrameStorage, NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.run import resumable
 from tesserl_trainer.run.checkpoint import Checkpoints

@@ -52,7 +52,7 @@ def test_every_extra_is_looked_for():
 @pytest.mark.parametrize(
     ("name", "version", "status", "needed", "remedy"),
     [
-        ("tesserl-configs", "0.1.0", "broken", "<0.2,>=0.1.2", "tesserl-configs<0.2,>=0.1.2"),
+        ("tesserl-configs", "0.1.0", "broken", "<0.3,>=0.2", "tesserl-configs<0.3,>=0.2"),
         ("minatar", "1.0.2", "missing", ">=1.0.15", "tesserl-trainer[minatar]"),
     ],
 )
@@ -65,12 +65,12 @@ def test_a_version_outside_the_range_is_named_with_the_range(monkeypatch, name, 
 
 
 def test_our_prioritised_sampler_is_really_tried(monkeypatch):
-    import tesserl_iqn
+    import tesserl_replay
 
     def broken(*args, **kwargs):
         raise RuntimeError("SumSegmentTreeFp32 is not available")
 
-    monkeypatch.setattr(tesserl_iqn, "PrioritizedSampler", broken)
+    monkeypatch.setattr(tesserl_replay, "PrioritizedSampler", broken)
     check = by_name()["prioritised replay"]
     assert (check.status, check.detail) == ("broken", "RuntimeError: SumSegmentTreeFp32 is not available")
 

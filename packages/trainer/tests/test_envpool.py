@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from tesserl_configs import ConfigError, load_config
 from tesserl_configs.atari import AtariConfig
 from tesserl_configs.environment import EnvironmentConfig
-from tesserl_iqn import NStepWindow
+from tesserl_replay import NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.run import resumable
 from tesserl_trainer.run.checkpoint import Checkpoints

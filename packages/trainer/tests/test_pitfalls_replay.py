@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode
 from PIL import Image
 
 from tesserl_configs import load_config
-from tesserl_iqn import NStepWindow
+from tesserl_replay import NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.commands.observe import draw, observe
 from tesserl_trainer.run.collect import Collector

@@ -5,7 +5,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from tesserl_iqn import FrameStorage, PrioritizedSampler
+from tesserl_replay import FrameStorage, PrioritizedSampler
 from tesserl_trainer.run.replay import Replay
 from tesserl_trainer.run.segments import Segments
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tensordict import TensorDict
 
 from tesserl_configs import ConfigError, load_config
-from tesserl_iqn import FrameStorage
+from tesserl_replay import FrameStorage
 from tesserl_trainer import train
 from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.loops.off_policy import Pace

@@ -1,4 +1,4 @@
-"""Implicit Quantile Networks with Munchausen targets and prioritised replay, as PyTorch modules and a torchrl loss."""
+"""Implicit Quantile Networks with Munchausen targets, as PyTorch modules and a torchrl loss."""
 
 from tesserl_iqn.__about__ import __version__
 from tesserl_iqn.functional import (
@@ -12,24 +12,18 @@ from tesserl_iqn.horizon import end_at_horizon, sample_clock
 from tesserl_iqn.loss import IQNLoss
 from tesserl_iqn.network import CosineEmbedding, QuantileNetwork
 from tesserl_iqn.policy import QuantilePolicy
-from tesserl_iqn.replay import FrameStorage, NStepWindow, PrioritizedSampler, SumTree, n_step_returns
 from tesserl_iqn.reset import shrink_and_perturb
 
 __all__ = [
     "CosineEmbedding",
-    "FrameStorage",
     "IQNLoss",
-    "NStepWindow",
-    "PrioritizedSampler",
     "QuantileNetwork",
     "QuantilePolicy",
-    "SumTree",
     "__version__",
     "cosine_features",
     "distort_taus",
     "end_at_horizon",
     "munchausen_target",
-    "n_step_returns",
     "quantile_huber_loss",
     "quantile_td_target",
     "sample_clock",

@@ -31,8 +31,8 @@ class QuantilePolicy(TensorDictModuleBase):
     ``[*B, (N,) A]``, ``action`` and ``chosen_action_value`` ``[*B, 1]`` (the mean over blocks), for torchrl's
     collectors; under ``set_exploration_type(ExplorationType.DETERMINISTIC)`` it acts as in `greedy`. Neither keeps a
     graph. With ``mark_greedy`` a call leaves in ``last_greedy`` (``[*B]``, bool) which actions were the best ones,
-    drawn at random or not, in all their blocks; in a TensorDict that is ``greedy``. `NStepWindow` may end its windows
-    before the others.
+    drawn at random or not, in all their blocks; in a TensorDict that is ``greedy``. Windows of
+    `tesserl_replay.NStepWindow` may end before the others.
 
     Power iterations of spectral norm and dropout belong to learning: the layers that the network has when the policy is
     built make none and drop nothing here, in training mode either.

@@ -1,11 +1,9 @@
-"""Replay for value-based agents: multi-step windows, and a sampler and a storage of pixels for torchrl's buffers.
+"""Multi-step windows, a prioritised sampler and a storage of stacked frames for the replay buffers of torchrl."""
 
-Imports nothing of its siblings, so that it can leave as a package of its own.
-"""
+from tesserl_replay.__about__ import __version__
+from tesserl_replay.frames import FrameStorage
+from tesserl_replay.n_step import NStepWindow, n_step_returns
+from tesserl_replay.prioritized import PrioritizedSampler
+from tesserl_replay.sum_tree import SumTree
 
-from tesserl_iqn.replay.frames import FrameStorage
-from tesserl_iqn.replay.n_step import NStepWindow, n_step_returns
-from tesserl_iqn.replay.prioritized import PrioritizedSampler
-from tesserl_iqn.replay.sum_tree import SumTree
-
-__all__ = ["FrameStorage", "NStepWindow", "PrioritizedSampler", "SumTree", "n_step_returns"]
+__all__ = ["FrameStorage", "NStepWindow", "PrioritizedSampler", "SumTree", "__version__", "n_step_returns"]

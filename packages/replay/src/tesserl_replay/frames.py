@@ -16,7 +16,7 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import LazyTensorStorage
 
-from tesserl_iqn.replay.frame_pool import FramePool
+from tesserl_replay.frame_pool import FramePool
 
 
 class FrameStorage(LazyTensorStorage):

@@ -112,7 +112,7 @@ class NStepWindow:
                 ``truncated`` and ``done`` (each ``[N, T, 1]``). Where ``mask`` (``[N, T]``, bool) is false the step is
                 no transition, such as the one that a NEXT_STEP environment spends on resetting, and no window starts
                 there; such a step follows the end of an episode, so that no window crosses it either. With
-                ``cut_at_exploration`` it needs ``greedy`` (``[N, T]``, bool), which `QuantilePolicy` writes.
+                ``cut_at_exploration`` it needs ``greedy`` (``[N, T]``, bool), which the policy of `tesserl-iqn` writes.
 
         Returns:
             ``[M]``: observations and ``action`` of the first step; under ``next``, observations and flags of the

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchrl.data.replay_buffers import samplers
 from torchrl.data.replay_buffers.storages import Storage
 
-from tesserl_iqn.replay.sum_tree import SumTree
+from tesserl_replay.sum_tree import SumTree
 
 _Index = Tensor | int | tuple[Tensor, ...]
 

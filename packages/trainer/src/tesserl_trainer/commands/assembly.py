@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from tesserl_configs import RunConfig, value_at
 from tesserl_grpo import GRPOLoss
-from tesserl_iqn.replay import NStepWindow
+from tesserl_replay import NStepWindow
 from tesserl_trainer.commands.evaluate import play
 from tesserl_trainer.loops import groups, off_policy, on_policy, preferences
 from tesserl_trainer.run.checkpoint import Checkpoints

@@ -88,7 +88,12 @@ def examine() -> list[Check]:
         _package(name, MODULES.get(name, name.replace("-", "_")), requirement) for name, requirement in required.items()
     ]
     checks += [
-        _tried("prioritised replay", "broken", _sample_by_priority, 'pip install --force-reinstall "tesserl-iqn<0.2"'),
+        _tried(
+            "prioritised replay",
+            "broken",
+            _sample_by_priority,
+            f'pip install --force-reinstall "{required["tesserl-replay"]}"',
+        ),
         _tried("torchrl C++ extension", "missing", _load_extension, ""),
         _tried("CUDA", "missing", _find_cuda, ""),
     ]
@@ -158,7 +163,7 @@ def _sample_by_priority() -> str:
     from tensordict import TensorDict
     from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-    from tesserl_iqn import PrioritizedSampler
+    from tesserl_replay import PrioritizedSampler
 
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it reports every new storage on standard output
     buffer = TensorDictReplayBuffer(

@@ -12,7 +12,7 @@ from torch import Tensor, uint8
 
 from tesserl_configs import RunConfig, load_config
 from tesserl_configs.replay import UniformReplay
-from tesserl_iqn import NStepWindow
+from tesserl_replay import NStepWindow
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import UniformActions
 from tesserl_trainer.run.files import check_places

@@ -11,7 +11,7 @@ repeat until ``total_steps``:
 from dataclasses import dataclass
 from typing import Any
 
-from tesserl_iqn.replay import NStepWindow
+from tesserl_replay import NStepWindow
 from tesserl_trainer.run import resumable
 from tesserl_trainer.run.checkpoint import Checkpoint
 from tesserl_trainer.run.collect import Collector

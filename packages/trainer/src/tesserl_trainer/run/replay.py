@@ -10,7 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import TensorDictReplayBuffer
 
-from tesserl_iqn.replay import FrameStorage
+from tesserl_replay import FrameStorage
 from tesserl_trainer.run.segments import Segments
 
 

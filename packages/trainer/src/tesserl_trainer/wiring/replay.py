@@ -10,7 +10,7 @@ import torch
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage, TensorDictReplayBuffer
 
 from tesserl_configs import ConfigError, RunConfig, value_at
-from tesserl_iqn.replay import FrameStorage, PrioritizedSampler
+from tesserl_replay import FrameStorage, PrioritizedSampler
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.replay import Replay
 from tesserl_trainer.run.segments import Segments

@@ -1,0 +1,16 @@
+"""The example of the README runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
+def test_example_runs(block, capsys):
+    scope = {}
+    exec(block, scope)
+    assert scope["batch"]["steps_to_next_obs"].shape == (32, 1)
+    assert capsys.readouterr().out == "42 transitions of 54 frames\n"
