@@ -1,5 +1,6 @@
 """The command line as a whole: help, exit codes, streams."""
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,46 @@ def test_help_imports_nothing_that_takes_long(arguments):
     code = f"import sys; from tesserl_trainer.cli import main; main({arguments}); "
     result = python(code + f"print('HEAVY', [name for name in {HEAVY} if name in sys.modules])")
     assert result.stdout.splitlines()[-1] == "HEAVY []", result.stderr
+
+
+COMPLETE = """
+import json, sys
+from click.shell_completion import ShellComplete
+from tesserl_trainer.cli import tesserl
+shell = ShellComplete(tesserl, {}, "tesserl", "_TESSERL_COMPLETE")
+found = {}
+def complete(*arguments, incomplete):
+    values = [item.value for item in shell.get_completions(list(arguments), incomplete)]
+    found[" ".join([*arguments, incomplete])] = values
+    return values
+for name in complete(incomplete=""):
+    complete(name, incomplete="--")
+    if name in ("config", "pairs", "pretrain"):
+        for inner in complete(name, incomplete=""):
+            complete(name, inner, incomplete="--")
+complete(incomplete="--")
+complete(incomplete="co")
+found["modules"] = [name for name in ("torch", "torchrl", "tensordict", "gymnasium") if name in sys.modules]
+print(json.dumps(found))
+"""
+
+
+def test_completing_commands_and_options_imports_neither_torch_nor_gymnasium():
+    result = python(COMPLETE)
+    found = json.loads(result.stdout)
+    assert found["modules"] == []
+    assert found[""] == list(tesserl.table)
+    assert found["co"] == ["compare", "collect", "config"]
+    assert found["--"] == ["--debug", "--version", "--help"]
+    assert found["train --"] == ["--run-dir", "--resume", "--set", "--help"]
+    assert found["pairs "] == ["inspect", "label", "make"]
+    assert found["pairs inspect --"] == ["--json", "--help"]
+    assert all(values for name, values in found.items() if name != "modules")
+
+
+def test_the_shell_gets_its_completions_from_the_command():
+    environment = {"_TESSERL_COMPLETE": "bash_complete", "COMP_WORDS": "tesserl sw", "COMP_CWORD": "1"}
+    assert python("from tesserl_trainer.cli import main; main()", **environment).stdout == "plain,sweep\n"
 
 
 def test_help_lists_every_command(capsys):

@@ -5,14 +5,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_trainer.commands.evaluate import find_checkpoint, run_config
 from tesserl_trainer.commands.playing import Play, play_groups
 from tesserl_trainer.run.evaluate import Evaluation
-from tesserl_trainer.run.files import json_text
 from tesserl_trainer.run.trajectories import load_trajectories
 from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 
@@ -111,26 +109,3 @@ def _summary(out: str | Path) -> dict[str, Any]:
         "return_std": returns.return_std,
         "episodes_in_store": len(stored),
     }
-
-
-@click.command(name="collect", help="Play a run's policy, or a random one, and store its episodes.")
-@click.argument("source", metavar="RUN_DIR|CONFIG", type=click.Path(path_type=Path, exists=True))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The store; extended where there is one.")
-@click.option("--episodes", type=click.IntRange(min=1), help="Number of episodes.")
-@click.option("--steps", type=click.IntRange(min=1), help="Episodes until there are so many steps.")
-@click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
-@click.option("--random", is_flag=True, help="Uniformly random actions; a configuration is enough.")
-@click.option("--stochastic/--greedy", default=True, show_default=True, help="Act as in training, or take the best.")
-@click.option(
-    "--epsilon", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Probability of a random action instead."
-)
-@click.option("--seed", type=click.IntRange(min=0), help="Of starts and actions. Default: the configuration's.")
-@click.option("--same-start", metavar="G", type=click.IntRange(min=1), default=1, help="Episodes of each start.")
-@click.option("--starts", type=click.Choice(["seed", "state"]), default="seed", show_default=True, help="Given by.")
-@click.option("--frames/--no-frames", default=False, show_default=True, help="Keep pictures, to be looked at.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
-def command(source: Path, **options: Any) -> None:
-    """Prints ``collect`` as JSON."""
-    if (options["episodes"] is None) == (options["steps"] is None):
-        raise click.UsageError("name either --episodes or --steps")
-    click.echo(json_text(collect(source, **options)))

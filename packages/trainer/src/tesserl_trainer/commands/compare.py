@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 from rich.console import Console
 
 from tesserl_configs.document import parse
 from tesserl_trainer.analysis.comparison import Comparison, ComparisonError, Run, hint, parse_bounds, unknown
 from tesserl_trainer.analysis.plots import plot_comparison
-from tesserl_trainer.analysis.record import read_metrics, series
+from tesserl_trainer.analysis.record import EVALUATION, read_metrics, series
 from tesserl_trainer.analysis.tables import comparison_report, comparison_tables, comparison_verdicts
 from tesserl_trainer.run.files import check_places, write_json
 from tesserl_trainer.run.sweep import ORDER
 
-EVALUATION = "evaluation/return"
 SEED = re.compile(r"seed-\d+")
-FILE = click.Path(path_type=Path, dir_okay=False)
 SHOWN = 4
 """Runs that a line names; it counts the others."""
 
@@ -218,24 +215,9 @@ def _listed(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:SHOWN])) + more
 
 
-@click.command(name="compare", help="Compare the runs of a sweep: intervals, tables and a picture.")
-@click.argument("paths", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--by", default="variant", show_default=True, help="What is compared: variant, or a key of the configs.")
-@click.option("--metric", default=EVALUATION, show_default=True, help="A name of metrics.csv.")
-@click.option("--best/--final", default=True, help="Score the best weights (default) or the last ones.")
-@click.option("--reference", metavar="NAME", help="The variant that the others are compared with. [the sweep's first]")
-@click.option(
-    "--normalize",
-    multiple=True,
-    metavar="none|reference|TASK=LOW:HIGH",
-    help="How returns become scores. [reference where there are several tasks]",
-)
-@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be repeated.")
-@click.option("--strict", is_flag=True, help="A run that is missing or not finished is an error.")
-@click.option("--json", "json_path", type=FILE, help="Write all numbers to this file.")
-@click.option("--png", "png_path", type=FILE, help="Draw them to this file.")
-def command(
+def compare(
     paths: Sequence[Path],
+    *,
     by: str,
     metric: str,
     best: bool,
@@ -246,11 +228,55 @@ def command(
     json_path: Path | None,
     png_path: Path | None,
 ) -> None:
-    """Prints tables and sentences."""
+    """Prints tables and sentences; arguments are the command's.
+
+    Raises:
+        ComparisonError: runs cannot be compared as asked.
+    """
     check_places({"--json": json_path, "--png": png_path})
-    runs: list[Run] = []
-    unfinished: list[Path] = []
-    known: set[str] = set()
+    found = _gather(paths, by=by, metric=metric, best=best, tasks=tasks)
+    lacking = [f"not finished: {_listed(found.unfinished)}"] if found.unfinished else []
+    lacking += [f"never started or failed at once: {_listed(found.missing)}"] if found.missing else []
+    if not found.runs:
+        raise ComparisonError(f"{_listed(paths)}: there is no finished run to compare; {'; '.join(lacking)}")
+    if strict and lacking:
+        raise ComparisonError("; ".join([*lacking, "start the sweep again, which trains them, or leave out --strict"]))
+    comparison = Comparison(
+        found.runs,
+        reference=reference,
+        bounds=parse_bounds(normalize, several_tasks=len({run.task for run in found.runs}) > 1),
+        tasks=[task for sweep in found.sweeps for task in sweep.tasks],
+        variants=[variant for sweep in found.sweeps for variant in sweep.variants] if by == "variant" else (),
+    )
+    weights = "best" if best else "last"
+    scored = f"{metric}, {weights} weights" if metric == EVALUATION else f"{metric}, {weights} value"
+    width = None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns)
+    console = Console(file=sys.stdout, highlight=False, width=width)
+    for table in comparison_tables(comparison):
+        console.print(table)
+    notes = [scored, *(f"left out, {line}" for line in lacking)]
+    for line in [*comparison_verdicts(comparison), *comparison.notes(), *notes]:
+        console.print(line, markup=False, soft_wrap=True)
+    if json_path is not None:
+        left_out = {"left_out": list(map(str, found.unfinished)), "missing": list(map(str, found.missing))}
+        write_json(json_path, {"metric": metric, "weights": weights} | left_out | comparison_report(comparison))
+    if png_path is not None:
+        plot_comparison(comparison, png_path, metric=metric, title=scored)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Runs to compare, and what is missing."""
+
+    runs: list[Run]
+    unfinished: list[Path]
+    missing: list[Path]
+    sweeps: list[SweepOrder]
+
+
+def _gather(paths: Sequence[Path], *, by: str, metric: str, best: bool, tasks: Sequence[str]) -> _Found:
+    """Reads the runs below the paths, of these tasks where some are named."""
+    runs, unfinished, known = list[Run](), list[Path](), set[str]()
     located = find_runs(paths)
     sweeps = list(filter(None, map(sweep_of, dict.fromkeys([*paths, *(directory for directory, _ in located)]))))
     for directory, root in located:
@@ -266,31 +292,4 @@ def command(
     for task in tasks:
         if task not in known:
             raise unknown("--task", task, "task", sorted(known))
-    missing = missing_runs(paths, tasks)
-    lacking = [f"not finished: {_listed(unfinished)}"] if unfinished else []
-    lacking += [f"never started or failed at once: {_listed(missing)}"] if missing else []
-    if not runs:
-        raise ComparisonError(f"{_listed(paths)}: there is no finished run to compare; {'; '.join(lacking)}")
-    if strict and lacking:
-        raise ComparisonError("; ".join([*lacking, "start the sweep again, which trains them, or leave out --strict"]))
-    comparison = Comparison(
-        runs,
-        reference=reference,
-        bounds=parse_bounds(normalize, several_tasks=len({run.task for run in runs}) > 1),
-        tasks=[task for sweep in sweeps for task in sweep.tasks],
-        variants=[variant for sweep in sweeps for variant in sweep.variants] if by == "variant" else (),
-    )
-    weights = "best" if best else "last"
-    scored = f"{metric}, {weights} weights" if metric == EVALUATION else f"{metric}, {weights} value"
-    notes = [scored, *(f"left out, {line}" for line in lacking)]
-    width = None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns)
-    console = Console(file=sys.stdout, highlight=False, width=width)
-    for table in comparison_tables(comparison):
-        console.print(table)
-    for line in [*comparison_verdicts(comparison), *comparison.notes(), *notes]:
-        console.print(line, markup=False, soft_wrap=True)
-    if json_path is not None:
-        left_out = {"left_out": list(map(str, unfinished)), "missing": list(map(str, missing))}
-        write_json(json_path, {"metric": metric, "weights": weights} | left_out | comparison_report(comparison))
-    if png_path is not None:
-        plot_comparison(comparison, png_path, metric=metric, title=scored)
+    return _Found(runs, unfinished, missing_runs(paths, tasks), sweeps)

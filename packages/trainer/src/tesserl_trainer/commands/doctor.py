@@ -6,14 +6,11 @@ import logging
 import platform
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import click
 from packaging.requirements import Requirement
-
-from tesserl_trainer.run.files import json_text
 
 NAME = "tesserl-trainer"
 MODULES = {  # of distributions whose module has another name, or that are looked into
@@ -50,32 +47,6 @@ class Absent(Exception):  # noqa: N818 - where it is optional, nothing is wrong
     """Something is not there as it should be, with what that means."""
 
 
-@click.command(name="doctor", help="Show versions, what is missing, and the command that mends it.")
-@click.argument("config_path", metavar="[CONFIG]", type=click.Path(path_type=Path), required=False)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_context
-def command(context: click.Context, config_path: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Prints all checks, that this machine can run CONFIG among them; exit code 1 if one is broken."""
-    if overrides and config_path is None:
-        raise click.UsageError("--set: name the CONFIG that it overrides")
-    checks = examine()
-    if config_path is not None:
-        path = config_path
-        checks.append(_tried(str(path), "broken", lambda: _assemble(path, overrides), ""))
-    healthy = all(check.status != "broken" for check in checks)
-    if as_json:
-        click.echo(json_text({"healthy": healthy, "checks": [asdict(check) for check in checks]}))
-    else:
-        width = max(len(check.name) for check in checks)
-        for check in checks:
-            click.secho(f"{check.status:8}", fg={"ok": "green", "missing": "yellow"}.get(check.status, "red"), nl=False)
-            click.echo(f"{check.name:{width}}  " + check.detail.replace("\n", "\n" + " " * (width + 10)))
-            if check.remedy:
-                click.echo(f"{'':8}{'':{width}}  mend it with: {check.remedy}")
-    context.exit(0 if healthy else 1)
-
-
 def examine() -> list[Check]:
     """Checks everything; whatever an import raises becomes a line of the report."""
     python_ok = sys.version_info >= (3, 10)
@@ -103,13 +74,18 @@ def examine() -> list[Check]:
     return checks
 
 
+def examine_config(path: Path, overrides: Sequence[str] = ()) -> Check:
+    """Checks that this machine can run a configuration."""
+    return _tried(str(path), "broken", lambda: _assemble(path, overrides), "")
+
+
 def _required(extra: str = "") -> dict[str, Requirement]:
     """What the metadata of this package asks for here, by distribution; with an extra, its requirements too."""
     lines = [Requirement(line) for line in importlib.metadata.requires(NAME) or []]
     return {line.name: line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})}
 
 
-def _assemble(path: Path, overrides: tuple[str, ...]) -> str:
+def _assemble(path: Path, overrides: Sequence[str]) -> str:
     """Builds what a run of the file would build: its task and its network, on its device."""
     from tesserl_configs import ConfigError, load_config
     from tesserl_trainer.wiring.environments import make_environments

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
 from tesserl_configs import RunConfig, load_config
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
 from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
-from tesserl_trainer.run.files import json_text
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.environments import Environments, make_environments
@@ -113,15 +111,3 @@ def find_checkpoint(run_dir: Path, name: str) -> Path:
         there = sorted(found.name for found in checkpoints.directory.glob("step_*"))
         raise CheckpointError(f"{run_dir}: no checkpoint {name!r}; there are: {', '.join(there) or 'none'}")
     return path
-
-
-@click.command(name="eval", help="Play a trained policy and print its returns as JSON.")
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--episodes", default=100, show_default=True, help="Number of episodes.")
-@click.option("--seed", type=int, help="First episode's seed; the others follow. Default: seeds unused in training.")
-@click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
-def command(run_dir: Path, episodes: int, seed: int | None, checkpoint: str, overrides: tuple[str, ...]) -> None:
-    """Prints ``evaluate`` as JSON."""
-    result = evaluate(run_dir, episodes=episodes, seed=seed, checkpoint=checkpoint, overrides=overrides)
-    click.echo(json_text(result))

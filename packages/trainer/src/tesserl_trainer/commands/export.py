@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
 from tesserl_configs import RunConfig
@@ -14,7 +13,7 @@ from tesserl_trainer.commands.evaluate import find_checkpoint, run_config
 from tesserl_trainer.run import export as exporting
 from tesserl_trainer.run.checkpoint import load_networks
 from tesserl_trainer.run.export import BATCH_SIZES, TOLERANCE, ExportError, Format
-from tesserl_trainer.run.files import json_text, write_atomically
+from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.programs import ActorCriticProgram, Program, QuantileProgram, Spec
 from tesserl_trainer.wiring.algorithms import build_algorithm
@@ -121,16 +120,3 @@ def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: 
         )
     write_atomically(file, lambda partial: partial.write_bytes(content))
     return difference
-
-
-@click.command(name="export", help="Write a trained policy as one checked file: ONNX or pt2.")
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--format", "file_format", type=click.Choice(["onnx", "pt2"]), required=True, help="Kind of file.")
-@click.option("--taus", type=click.IntRange(min=1), help="iqn: fix this many midpoints. Default: taus are an input.")
-@click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
-@click.option("--output", type=click.Path(path_type=Path), help="The file. Default: policy.FORMAT in the run.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
-def command(run_dir: Path, file_format: Format, overrides: tuple[str, ...], **options: Any) -> None:
-    """Prints ``export`` as JSON."""
-    click.echo(json_text(export(run_dir, format=file_format, overrides=overrides, **options)))

@@ -6,16 +6,14 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import click
 from tensordict import TensorDictBase
 from torch import Tensor, uint8
 
-from tesserl_configs import RunConfig, load_config
+from tesserl_configs import RunConfig
 from tesserl_configs.replay import UniformReplay
 from tesserl_replay import NStepWindow
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import UniformActions
-from tesserl_trainer.run.files import check_places
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.wiring.environments import make_environments, worker_seeds
 from tesserl_trainer.wiring.networks import make_layout
@@ -23,9 +21,6 @@ from tesserl_trainer.wiring.replay import build_replay
 
 NUM_ENVS, PANELS = 4, 16
 """Environments, and pictures in a row, at most: enough to look at."""
-
-SAMPLES = 32
-"""Transitions in a picture, at most: two rows each."""
 
 
 def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[TensorDictBase, TensorDictBase]:
@@ -105,18 +100,3 @@ def table(transitions: TensorDictBase) -> str:
         rows.append((key, str(value.dtype)[6:], " x ".join(map(str, value.shape[1:])) or "-", *numbers))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-@click.command(name="observe", help="Draw what the network will be fed by random actions.")
-@click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The picture, a PNG.")
-@click.option("--steps", default=64, show_default=True, type=click.IntRange(min=1), help="Of each environment.")
-@click.option("--samples", default=4, show_default=True, type=click.IntRange(1, SAMPLES), help="Transitions to draw.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
-def command(config_path: Path, out: Path, steps: int, samples: int, overrides: tuple[str, ...]) -> None:
-    """Prints a line for each key; writes the picture."""
-    check_places({"--out": out})
-    config = load_config(config_path, overrides)
-    drawn, transitions = observe(config, steps=steps, samples=samples)
-    draw(drawn, out, num_frames=config.environment.stacked_frames)
-    click.echo(table(transitions))

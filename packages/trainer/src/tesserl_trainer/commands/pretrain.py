@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-import click
 from tensordict import TensorDict, TensorDictBase
 
 from tesserl_configs import ConfigError, RunConfig, load_config
@@ -130,24 +129,3 @@ def _steps(path: Path, size: int, config: RunConfig, layout: ObservationLayout, 
 
 
 DATA: dict[str, Callable[..., Draw]] = {"pairs": _pairs, "trajectories": _steps}
-
-
-@click.group(name="pretrain", help="Clone what others did, for another run to start from.")
-def command() -> None:
-    """Has no options of its own."""
-
-
-@command.command(help="Behaviour cloning: make the actions in stored pairs or episodes likely.")
-@click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
-@click.option("--pairs", type=click.Path(path_type=Path), help="Directory of stored pairs.")
-@click.option("--trajectories", type=click.Path(path_type=Path), help="Directory of stored episodes.")
-@click.option("--data", type=click.Choice(["chosen", "all"]), default="all", show_default=True, help="Side of pairs.")
-@click.option("--updates", type=click.IntRange(min=1), default=2_000, show_default=True, help="Gradient updates.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Pairs (64) or steps of episodes (256) in each.")
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the run goes. Default: runs/<name>-bc.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
-def bc(config_path: Path, pairs: Path | None, trajectories: Path | None, **options: Any) -> None:
-    """Prints the run's directory."""
-    if (pairs is None) == (trajectories is None):
-        raise click.UsageError("name either --pairs or --trajectories")
-    click.echo(pretrain_bc(config_path, pairs=pairs, trajectories=trajectories, **options))

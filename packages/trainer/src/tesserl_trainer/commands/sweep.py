@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import click
 from rich.console import Console
 
 from tesserl_configs import ConfigError, RunConfig, dump_config
-from tesserl_configs.sweep import Sweep, SweepRun, load_sweep
+from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_preference_opt.locks import is_lock, locked
 from tesserl_trainer.commands.sweep_directory import (
     changes_of,
@@ -75,6 +74,27 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
             "them again from their last checkpoints:\n" + "\n".join(map(_failure, report.failed))
         )
     return directory
+
+
+def plan_sweep(sweep: Sweep, runs_dir: Path) -> list[str]:
+    """Checks every run that is not finished, and starts none.
+
+    Args:
+        sweep: the runs.
+        runs_dir: see ``run_sweep``.
+
+    Returns:
+        The state of each run: ``"finished"``, ``"started"`` or ``"new"``.
+
+    Raises:
+        ConfigError: see ``run_sweep``.
+    """
+    directory = runs_dir / sweep.name
+    refuse_files(sweep, directory)
+    refuse_others(sweep, directory)
+    states = [state_of(directory / run.path) for run in sweep.runs]
+    check_networks([run for run, state in zip(sweep.runs, states, strict=True) if state != "finished"], directory)
+    return states
 
 
 class SweepStopped(Exception):  # noqa: N818 - not an error: the sweep was asked to stop, and did
@@ -186,42 +206,3 @@ def _failure(ended: Ended) -> str:
     said = [line for line in lines if line.strip() and "tesserl --debug" not in line]
     how = f"exit code {ended.code}" if ended.code >= 0 else f"killed by {signal.Signals(-ended.code).name}"
     return f"  {ended.job.name}: {how}: {said[-1] if said else 'no output'}\n    log: {ended.job.log}"
-
-
-@click.command(name="sweep", help="Train seeds x variants x tasks from one file.")
-@click.argument("file", metavar="SWEEP", type=click.Path(path_type=Path))
-@click.option(
-    "--jobs", "num_parallel", type=click.IntRange(min=1), help="Runs at a time. Default: cores / num_threads."
-)
-@click.option("--runs", "runs_dir", default="runs", show_default=True, type=click.Path(path_type=Path), help="Parent.")
-@click.option("--name", help="Name of the sweep and its directory, in place of the file's.")
-@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be repeated.")
-@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Check every run, print what would be done, start nothing.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of every run; repeatable.")
-def command(
-    file: Path,
-    num_parallel: int | None,
-    runs_dir: Path,
-    name: str | None,
-    tasks: Sequence[str],
-    variants: Sequence[str],
-    dry_run: bool,
-    overrides: Sequence[str],
-) -> None:
-    """Trains; prints the sweep's directory."""
-    loaded = load_sweep(file, overrides, name=name, tasks=tasks, variants=variants)
-    num_parallel = num_parallel or default_parallel(run.config for run in loaded.runs)
-    if not dry_run:
-        click.echo(run_sweep(loaded, runs_dir, num_parallel=num_parallel))
-        return
-    directory = runs_dir / loaded.name
-    refuse_files(loaded, directory)
-    refuse_others(loaded, directory)
-    states = [state_of(directory / run.path) for run in loaded.runs]
-    todo = [run for run, state in zip(loaded.runs, states, strict=True) if state != "finished"]
-    check_networks(todo, directory)
-    for run, state in zip(loaded.runs, states, strict=True):
-        click.echo(f"{run.path}: {state}, {run.config.total_steps:,} steps")
-    counts = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "started", "new"))
-    click.echo(f"{len(loaded.runs)} runs in {directory}, {num_parallel} at a time: {counts}", err=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -17,7 +16,6 @@ from tesserl_configs import ConfigError
 from tesserl_configs.fusion import Trunk
 from tesserl_configs.nn import HeadsConfig
 from tesserl_configs.vision import Vision
-from tesserl_trainer.run.files import json_text
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.bodies import build_body
 from tesserl_trainer.wiring.networks import policy_network, quantile_network
@@ -30,23 +28,6 @@ HF = {
 """Models that stand for those of Hugging Face; nothing is downloaded."""
 MLPS = ("mlp", "mlp")
 BASE = "nn: at its defaults but for the kinds, without memory; dueling quantile heads, one body for policy and value"
-
-
-@click.command(name="topologies", help="Print every network that can be built, with sizes and tokens.")
-@click.option("--image", default="1,64,64", show_default=True, help="Channels, height and width of the images.")
-@click.option("--vector", default=16, show_default=True, help="Number of vector features.")
-@click.option("--actions", default=6, show_default=True, help="Number of actions.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: every cell, with all pairs of streams.")
-def command(image: str, vector: int, actions: int, as_json: bool) -> None:
-    """Prints the table."""
-    try:
-        channels, height, width = (int(size) for size in image.split(","))
-    except ValueError:
-        raise click.UsageError(f"--image: expected channels,height,width such as 1,64,64, got {image}") from None
-    if min(channels, height, width, vector, actions) < 1:
-        raise click.UsageError("--image, --vector and --actions: expected sizes of at least 1")
-    report = describe((channels, height, width), vector, actions)
-    click.echo(json_text(report) if as_json else _text(report))
 
 
 def describe(image: tuple[int, int, int], vector: int, actions: int) -> dict[str, Any]:
@@ -140,8 +121,8 @@ def _hf_options(directory: Path) -> Options:
     return options
 
 
-def _text(report: dict[str, Any]) -> str:
-    """One line for each body, the networks with MLP streams beside it; refusals and duplicates below."""
+def text(report: dict[str, Any]) -> str:
+    """Return one line for each body, the networks with MLP streams beside it; refusals and duplicates below."""
     rows = [("fusion", "trunk", "vision", "features", "body", "quantile", "policy", "flow")]
     plain = {(_body(cell), cell["family"]): cell for cell in report["cells"] if cell["streams"] == MLPS}
     for body in dict.fromkeys(body for body, _ in plain):

@@ -7,10 +7,9 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
-from tesserl_configs import ConfigError, RunConfig, dump_config, load_config
+from tesserl_configs import ConfigError, RunConfig, dump_config
 from tesserl_configs.diff import diff_configs
 from tesserl_preference_opt.locks import InUseError, is_lock, locked
 from tesserl_trainer.analysis.plots import plot_curve
@@ -239,29 +238,3 @@ def _is_taken(path: Path) -> bool:
     if not path.is_dir():
         return path.exists()
     return any(found.name != LOG and not is_lock(found.name) for found in path.iterdir())
-
-
-@click.command(name="train", help="Train from a YAML file, or continue a run with --resume.")
-@click.argument("config_path", metavar="[CONFIG]", type=click.Path(path_type=Path), required=False)
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the run goes. Default: runs/<name>.")
-@click.option(
-    "--resume",
-    type=click.Path(path_type=Path),
-    metavar="RUN_DIR",
-    help="Continue this run (or one of its checkpoints) exactly.",
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
-def command(config_path: Path | None, run_dir: Path | None, resume: Path | None, overrides: tuple[str, ...]) -> None:
-    """Trains; prints the run's directory."""
-    if (config_path is None) == (resume is None):
-        raise click.UsageError("name either a CONFIG to train or, with --resume, a run to continue")
-    if resume is None and config_path is not None:
-        click.echo(train(load_config(config_path, overrides), run_dir=run_dir))
-        return
-    if run_dir is not None:
-        raise click.UsageError("--run-dir: a resumed run stays where it is")
-    path = Path(str(resume))
-    name = "latest"
-    if (path / "manifest.json").exists():  # a checkpoint of a run: run/checkpoints/step_*
-        path, name = path.parent.parent, path.name
-    click.echo(resume_run(path, overrides, checkpoint=name))

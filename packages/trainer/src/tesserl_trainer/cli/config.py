@@ -12,13 +12,8 @@ from tesserl_configs.diff import diff_configs
 from tesserl_configs.importer import import_config
 from tesserl_configs.json_schema import json_schema, sweep_json_schema
 from tesserl_configs.loader import as_data
+from tesserl_trainer.cli import options
 from tesserl_trainer.run.files import json_text
-
-FILE = click.Path(path_type=Path)
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-overrides_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated."
-)
 
 
 @click.group(name="config", help="Validate, show, compare and import configurations.")
@@ -27,9 +22,9 @@ def command() -> None:
 
 
 @command.command(help="Check files; all their errors are listed. Exit code 2 if a file has one.")
-@click.argument("files", nargs=-1, required=True, type=FILE)
-@overrides_option
-@as_json
+@click.argument("files", nargs=-1, required=True, type=options.PATH)
+@options.overrides
+@options.as_json
 @click.pass_context
 def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Loads every file; a bad one does not keep the others from being checked."""
@@ -52,10 +47,10 @@ def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[s
 
 
 @command.command(help="Print a configuration with all defaults filled in.")
-@click.argument("file", type=FILE)
+@click.argument("file", type=options.PATH)
 @click.option("--shapes", is_flag=True, help="Print the network layer by layer instead; the task must be installed.")
-@overrides_option
-@as_json
+@options.overrides
+@options.as_json
 def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) -> None:
     """Prints YAML that loads to the same configuration, or the layers of its network; either as JSON."""
     config = load_config(file, overrides)
@@ -76,10 +71,10 @@ def schema(sweep: bool) -> None:
 
 
 @command.command(help="Print the keys in which two files differ, defaults filled in; --set changes RIGHT.")
-@click.argument("left", type=FILE)
-@click.argument("right", type=FILE)
-@overrides_option
-@as_json
+@click.argument("left", type=options.PATH)
+@click.argument("right", type=options.PATH)
+@options.overrides
+@options.as_json
 def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Prints one line for each difference."""
     differences = diff_configs(load_config(left), load_config(right, overrides))
@@ -91,7 +86,7 @@ def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> 
 
 
 @command.command(name="import", help="Turn a file of the racing-game project these networks come from into ours.")
-@click.argument("file", type=FILE)
+@click.argument("file", type=options.PATH)
 @click.option("--environment", "environment_id", default="ENVIRONMENT", help="Gymnasium id of the task to write.")
 def import_(file: Path, environment_id: str) -> None:
     """Prints YAML to stdout and to stderr what became of every key."""

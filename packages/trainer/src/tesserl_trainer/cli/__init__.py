@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from tesserl_trainer.__about__ import __version__
 
@@ -42,6 +43,13 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin like this, without importing a command."""
+        named = [CompletionItem(name, help=text) for name, (_, text) in self.table.items()]
+        return [item for item in named if item.value.startswith(incomplete)] + click.Command.shell_complete(
+            self, ctx, incomplete
+        )
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Writes the commands' help without importing them."""
         with formatter.section("Commands"):
@@ -52,51 +60,51 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     table={
         "train": (
-            "tesserl_trainer.commands.train:command",
+            "tesserl_trainer.cli.train:command",
             "Train from a YAML file, or continue a run with --resume.",
         ),
         "sweep": (
-            "tesserl_trainer.commands.sweep:command",
+            "tesserl_trainer.cli.sweep:command",
             "Train seeds x variants x tasks from one file.",
         ),
         "compare": (
-            "tesserl_trainer.commands.compare:command",
+            "tesserl_trainer.cli.compare:command",
             "Compare the runs of a sweep: intervals, tables and a picture.",
         ),
         "eval": (
-            "tesserl_trainer.commands.evaluate:command",
+            "tesserl_trainer.cli.evaluate:command",
             "Play a trained policy and print its returns as JSON.",
         ),
         "export": (
-            "tesserl_trainer.commands.export:command",
+            "tesserl_trainer.cli.export:command",
             "Write a trained policy as one checked file: ONNX or pt2.",
         ),
         "pretrain": (
-            "tesserl_trainer.commands.pretrain:command",
+            "tesserl_trainer.cli.pretrain:command",
             "Clone what others did, for another run to start from.",
         ),
         "collect": (
-            "tesserl_trainer.commands.collect:command",
+            "tesserl_trainer.cli.collect:command",
             "Play a run's policy, or a random one, and store its episodes.",
         ),
         "pairs": (
-            "tesserl_trainer.commands.pairs:command",
+            "tesserl_trainer.cli.pairs:command",
             "Make, look at and label pairs of segments.",
         ),
         "config": (
-            "tesserl_trainer.commands.config:command",
+            "tesserl_trainer.cli.config:command",
             "Validate, show, compare and import configurations.",
         ),
         "observe": (
-            "tesserl_trainer.commands.observe:command",
+            "tesserl_trainer.cli.observe:command",
             "Draw what the network will be fed by random actions.",
         ),
         "topologies": (
-            "tesserl_trainer.commands.topologies:command",
+            "tesserl_trainer.cli.topologies:command",
             "Print every network that can be built, with sizes and tokens.",
         ),
         "doctor": (
-            "tesserl_trainer.commands.doctor:command",
+            "tesserl_trainer.cli.doctor:command",
             "Show versions, what is missing, and the command that mends it.",
         ),
     },
@@ -162,7 +170,3 @@ def _complain(message: str) -> None:
 def _color() -> bool | None:
     """False where NO_COLOR forbids colour (https://no-color.org); None leaves it to the terminal."""
     return False if os.environ.get("NO_COLOR") else None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
+from tesserl_trainer.cli import options
 from tesserl_trainer.run.files import json_text
-
-FILE = click.Path(path_type=Path)
 
 DRAWING = (
     click.option("--num", type=click.IntRange(min=1), help="Number of pairs. Default: all that there are."),
@@ -38,7 +37,7 @@ def command() -> None:
 
 @command.command(help="Draw pairs of segments from episodes and label them by score or by a scripted teacher.")
 @click.argument("sources", metavar="TRAJECTORIES...", nargs=-1, required=True)
-@click.option("--out", type=FILE, required=True, help="Directory of the pairs; new.")
+@click.option("--out", type=options.PATH, required=True, help="Directory of the pairs; new.")
 @drawing_options
 @click.option("--by", default="return", show_default=True, help="Score: return, or discounted:FACTOR.")
 @click.option("--min-margin", type=click.FloatRange(min=0), default=0.0, help="Least difference of scores.")
@@ -59,8 +58,8 @@ def make(sources: tuple[str, ...], unlabelled: bool, **options: Any) -> None:
 
 
 @command.command(help="Print counts, lengths, margins, sources and agreement; check every file and pair.")
-@click.argument("path", metavar="PAIRS", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("path", metavar="PAIRS", type=options.PATH)
+@options.as_json
 def inspect(path: Path, as_json: bool) -> None:
     """Prints a report; a store that is damaged is an error that names its pairs."""
     from tesserl_trainer.commands.pairs_inspect import inspect_store, text
@@ -70,8 +69,10 @@ def inspect(path: Path, as_json: bool) -> None:
 
 
 @command.command(help="Show pairs as clips in a web page on this machine, and write down which is better.")
-@click.argument("path", metavar="PAIRS|TRAJECTORIES", type=FILE)
-@click.option("--out", type=FILE, help="TRAJECTORIES: directory of the pairs. Default: beside, ending in -pairs.")
+@click.argument("path", metavar="PAIRS|TRAJECTORIES", type=options.PATH)
+@click.option(
+    "--out", type=options.PATH, help="TRAJECTORIES: directory of the pairs. Default: beside, ending in -pairs."
+)
 @drawing_options
 @click.option("--name", default="person", show_default=True, help="Who judges; written with each label.")
 @click.option("--question", default="Which one does better?", show_default=True, help="What the page asks.")

@@ -1,0 +1,46 @@
+"""``tesserl sweep``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from tesserl_trainer.cli import options
+
+
+@click.command(name="sweep", help="Train seeds x variants x tasks from one file.")
+@click.argument("file", metavar="SWEEP", type=options.PATH)
+@click.option(
+    "--jobs", "num_parallel", type=click.IntRange(min=1), help="Runs at a time. Default: cores / num_threads."
+)
+@click.option("--runs", "runs_dir", default="runs", show_default=True, type=options.PATH, help="Parent.")
+@click.option("--name", help="Name of the sweep and its directory, in place of the file's.")
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be repeated.")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Check every run, print what would be done, start nothing.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of every run; repeatable.")
+def command(
+    file: Path,
+    num_parallel: int | None,
+    runs_dir: Path,
+    name: str | None,
+    tasks: Sequence[str],
+    variants: Sequence[str],
+    dry_run: bool,
+    overrides: Sequence[str],
+) -> None:
+    """Train; print the sweep's directory."""
+    from tesserl_configs.sweep import load_sweep
+    from tesserl_trainer.commands.sweep import default_parallel, plan_sweep, run_sweep
+
+    loaded = load_sweep(file, overrides, name=name, tasks=tasks, variants=variants)
+    num_parallel = num_parallel or default_parallel(run.config for run in loaded.runs)
+    if not dry_run:
+        click.echo(run_sweep(loaded, runs_dir, num_parallel=num_parallel))
+        return
+    states = plan_sweep(loaded, runs_dir)
+    for run, state in zip(loaded.runs, states, strict=True):
+        click.echo(f"{run.path}: {state}, {run.config.total_steps:,} steps")
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "started", "new"))
+    directory = runs_dir / loaded.name
+    click.echo(f"{len(loaded.runs)} runs in {directory}, {num_parallel} at a time: {counts}", err=True)

@@ -1,0 +1,23 @@
+"""``tesserl topologies``."""
+
+import click
+
+
+@click.command(name="topologies", help="Print every network that can be built, with sizes and tokens.")
+@click.option("--image", default="1,64,64", show_default=True, help="Channels, height and width of the images.")
+@click.option("--vector", default=16, show_default=True, help="Number of vector features.")
+@click.option("--actions", default=6, show_default=True, help="Number of actions.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: every cell, with all pairs of streams.")
+def command(image: str, vector: int, actions: int, as_json: bool) -> None:
+    """Print the table."""
+    try:
+        channels, height, width = (int(size) for size in image.split(","))
+    except ValueError:
+        raise click.UsageError(f"--image: expected channels,height,width such as 1,64,64, got {image}") from None
+    if min(channels, height, width, vector, actions) < 1:
+        raise click.UsageError("--image, --vector and --actions: expected sizes of at least 1")
+    from tesserl_trainer.commands.topologies import describe, text
+    from tesserl_trainer.run.files import json_text
+
+    report = describe((channels, height, width), vector, actions)
+    click.echo(json_text(report) if as_json else text(report))

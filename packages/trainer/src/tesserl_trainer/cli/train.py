@@ -1,0 +1,31 @@
+"""``tesserl train``."""
+
+from pathlib import Path
+
+import click
+
+from tesserl_trainer.cli import options
+
+
+@click.command(name="train", help="Train from a YAML file, or continue a run with --resume.")
+@click.argument("config_path", metavar="[CONFIG]", type=options.PATH, required=False)
+@click.option("--run-dir", type=options.PATH, help="Where the run goes. Default: runs/<name>.")
+@click.option(
+    "--resume", type=options.PATH, metavar="RUN_DIR", help="Continue this run (or one of its checkpoints) exactly."
+)
+@options.overrides
+def command(config_path: Path | None, run_dir: Path | None, resume: Path | None, overrides: tuple[str, ...]) -> None:
+    """Train; print the run's directory."""
+    if (config_path is None) == (resume is None):
+        raise click.UsageError("name either a CONFIG to train or, with --resume, a run to continue")
+    if resume is not None and run_dir is not None:
+        raise click.UsageError("--run-dir: a resumed run stays where it is")
+    from tesserl_configs import load_config
+    from tesserl_trainer.commands.train import resume_run, train
+
+    if resume is None:
+        click.echo(train(load_config(str(config_path), overrides), run_dir=run_dir))
+    elif (resume / "manifest.json").exists():  # a checkpoint of a run: run/checkpoints/step_*
+        click.echo(resume_run(resume.parent.parent, overrides, checkpoint=resume.name))
+    else:
+        click.echo(resume_run(resume, overrides))
