@@ -88,7 +88,9 @@ class OfflinePairs(Block):
     path: Text = Field(description=_PATH)
 
 
-class _OnlineOptions(Block):
+class OnlineOptions(Block):
+    """Options of pairs that are made of what the policy does now."""
+
     num_groups: Count = Field(default=16, description="Starts of an iteration, >= 1.")
     group_size: GroupSize = Field(default=2, description="Trajectories of each start, >= 2.")
     starts: Starts = Field(
@@ -117,13 +119,13 @@ class _OnlineOptions(Block):
     )
 
 
-class OnlinePairs(_OnlineOptions):
+class OnlinePairs(OnlineOptions):
     """Pairs of what the policy does now, in turns with updates."""
 
     kind: Literal["online"] = "online"
 
 
-class MixedPairs(_OnlineOptions):
+class MixedPairs(OnlineOptions):
     """Stored pairs and pairs of what the policy does now."""
 
     kind: Literal["both"] = "both"

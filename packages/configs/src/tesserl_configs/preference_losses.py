@@ -43,45 +43,47 @@ _LABEL_SMOOTHING = "Probability that a label is wrong"
 # --- losses of a difference of scores ----------------------------------------------------------------------------
 
 
-class _OfDifference(Block):
+class DifferenceLoss(Block):
+    """Options of every loss of a difference of scores."""
+
     f_divergence: FDivergence = Field(
         default_factory=ReverseKL, description="Divergence from the reference (Wang et al. 2023, arXiv:2309.16240)."
     )
 
 
-class SigmoidLoss(_OfDifference):
+class SigmoidLoss(DifferenceLoss):
     """DPO (Rafailov et al. 2023, arXiv:2305.18290); with label smoothing cDPO (Mitchell 2023)."""
 
     kind: Literal["sigmoid"] = "sigmoid"
     label_smoothing: UpToHalf = Field(default=0.0, description=f"{_LABEL_SMOOTHING}, in [0, 0.5] (TRL: 0).")
 
 
-class RobustLoss(_OfDifference):
+class RobustLoss(DifferenceLoss):
     """Robust DPO, unbiased under wrong labels (Chowdhury et al. 2024, arXiv:2403.00409)."""
 
     kind: Literal["robust"] = "robust"
     label_smoothing: BelowHalf = Field(default=0.1, description=f"{_LABEL_SMOOTHING}, in [0, 0.5) (paper: 0.1).")
 
 
-class HingeLoss(_OfDifference):
+class HingeLoss(DifferenceLoss):
     """SLiC (Zhao et al. 2023, arXiv:2305.10425)."""
 
     kind: Literal["hinge"] = "hinge"
 
 
-class IPOLoss(_OfDifference):
+class IPOLoss(DifferenceLoss):
     """IPO (Azar et al. 2023, arXiv:2310.12036); averages as in TRL, or the paper's sums: dpo.length_normalize false."""
 
     kind: Literal["ipo"] = "ipo"
 
 
-class SigmoidNormLoss(_OfDifference):
+class SigmoidNormLoss(DifferenceLoss):
     """DPO on averages over the steps."""
 
     kind: Literal["sigmoid_norm"] = "sigmoid_norm"
 
 
-class EXOPairLoss(_OfDifference):
+class EXOPairLoss(DifferenceLoss):
     """EXO (Ji et al. 2024, arXiv:2402.00856)."""
 
     kind: Literal["exo_pair"] = "exo_pair"
@@ -90,7 +92,7 @@ class EXOPairLoss(_OfDifference):
     )
 
 
-class DiscoPOPLoss(_OfDifference):
+class DiscoPOPLoss(DifferenceLoss):
     """DiscoPOP (Lu et al. 2024, arXiv:2406.08414)."""
 
     kind: Literal["discopop"] = "discopop"
@@ -170,9 +172,13 @@ class ORPOLoss(Block):
     kind: Literal["orpo"] = "orpo"
 
 
-PairLoss = Annotated[
-    SigmoidLoss | RobustLoss | HingeLoss | IPOLoss | SigmoidNormLoss | EXOPairLoss | DiscoPOPLoss | NCAPairLoss
-    | BCOPairLoss | SPPOHardLoss | APOZeroLoss | APODownLoss | AOTLoss | AOTUnpairedLoss | KTOLoss | SimPOLoss
-    | ORPOLoss,
-    Field(discriminator="kind"),
-]  # fmt: skip
+SmoothedLoss = SigmoidLoss | RobustLoss | EXOPairLoss | AOTLoss | AOTUnpairedLoss
+"""Losses that know how often labels are wrong."""
+
+PairedLoss = (
+    SmoothedLoss | HingeLoss | IPOLoss | SigmoidNormLoss | DiscoPOPLoss | NCAPairLoss
+    | BCOPairLoss | SPPOHardLoss | APOZeroLoss | APODownLoss | SimPOLoss | ORPOLoss
+)  # fmt: skip
+"""Losses of a chosen and a rejected segment."""
+
+PairLoss = Annotated[PairedLoss | KTOLoss, Field(discriminator="kind")]

@@ -37,7 +37,9 @@ class ValueConfig(Block):
     discount: Fraction = Field(default=0.99, description="Discount of one step in the returns, in [0, 1].")
 
 
-class _PreferenceOptions(Block):
+class PreferenceOptions(Block):
+    """Options of every algorithm that learns from pairs."""
+
     discount: Fraction = Field(
         default=1.0, description="Weight of a step by that of the step before, in [0, 1]; 1: all the same (papers)."
     )
@@ -56,7 +58,7 @@ class _PreferenceOptions(Block):
     compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
 
 
-class DPOConfig(_PreferenceOptions):
+class DPOConfig(PreferenceOptions):
     """Options of direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and its family."""
 
     loss: PairLoss = Field(default_factory=SigmoidLoss, description="Loss of a pair.")
@@ -84,7 +86,7 @@ class DPOConfig(_PreferenceOptions):
     )
 
 
-class CPLConfig(_PreferenceOptions):
+class CPLConfig(PreferenceOptions):
     """Options of contrastive preference learning (Hejna et al. 2024, arXiv:2310.13639); defaults of its code."""
 
     alpha: Positive = Field(

@@ -143,6 +143,12 @@ class RunConfig(Block):
         default=1, description="CPU threads of torch, >= 1; small networks are fastest on one."
     )
 
+    @property
+    def options(self) -> Block:
+        """The block of the chosen algorithm."""
+        block: Block = getattr(self, self.algorithm)
+        return block
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in_where_the_file_is_silent(cls, data: Any) -> Any:

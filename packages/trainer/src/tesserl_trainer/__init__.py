@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from tesserl_trainer.__about__ import __version__
 
 if TYPE_CHECKING:
+    from tesserl_trainer.algorithms.task import build_network
     from tesserl_trainer.cli import main
     from tesserl_trainer.commands.evaluate import evaluate
     from tesserl_trainer.commands.train import train
-    from tesserl_trainer.wiring.networks import build_network
 
 __all__ = ["__version__", "build_network", "evaluate", "main", "train"]
 
 _HOMES = {
-    "build_network": "tesserl_trainer.wiring.networks",
+    "build_network": "tesserl_trainer.algorithms.task",
     "evaluate": "tesserl_trainer.commands.evaluate",
     "main": "tesserl_trainer.cli",
     "train": "tesserl_trainer.commands.train",

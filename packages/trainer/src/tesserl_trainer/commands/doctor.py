@@ -88,18 +88,13 @@ def _required(extra: str = "") -> dict[str, Requirement]:
 def _assemble(path: Path, overrides: Sequence[str]) -> str:
     """Builds what a run of the file would build: its task and its network, on its device."""
     from tesserl_configs import ConfigError, load_config
-    from tesserl_trainer.wiring.environments import make_environments
-    from tesserl_trainer.wiring.learning import device_of
-    from tesserl_trainer.wiring.networks import build_network
+    from tesserl_trainer.algorithms.agent import device_of
+    from tesserl_trainer.algorithms.task import Task
 
     try:
         config = load_config(path, overrides)
         device_of(config.device)
-        environments = make_environments(config.environment, 1, evaluation=True)
-        try:
-            network = build_network(config, environments.single_observation_space, environments.single_action_space)
-        finally:
-            environments.close()
+        network = Task(config).network()
     except ConfigError as error:  # each of its lines is a mistake, and what mends it
         raise Absent(str(error)) from error
     size = sum(parameter.numel() for parameter in network.parameters())

@@ -7,13 +7,8 @@ from typing import Any
 import torch
 
 from tesserl_configs import RunConfig, load_config
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
-from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.environments import Environments, make_environments
-from tesserl_trainer.wiring.learning import Algorithm
-from tesserl_trainer.wiring.networks import build_network, make_layout
 
 UNUSED_SEEDS = 1_000_000
 """Distance from ``evaluation.seed`` to the seeds that no evaluation during training plays."""
@@ -51,13 +46,12 @@ def evaluate(
     torch.set_num_threads(config.num_threads)
     first = config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
     settings = config.evaluation
-    environments = make_environments(config.environment, min(settings.num_envs, episodes), evaluation=True)
+    task = Task(config)
+    environments = task.environments(min(settings.num_envs, episodes), evaluation=True)
     try:
-        spaces = environments.single_observation_space, environments.single_action_space
-        algorithm = build_algorithm(config, build_network(config, *spaces))
-        algorithm.load_networks(load_networks(path))
-        layout, seeds = make_layout(config, spaces[0]), range(first, first + episodes)
-        result = play(config, algorithm, environments, layout, seeds)
+        agent = task.agent()
+        agent.load_networks(load_networks(path))
+        result = task.play(agent, environments, range(first, first + episodes))
     finally:
         environments.close()
     return {
@@ -69,22 +63,6 @@ def evaluate(
         "seed": first,
         "checkpoint": path.name,
     }
-
-
-def play(
-    config: RunConfig, algorithm: Algorithm, environments: Environments, layout: ObservationLayout, seeds: Sequence[int]
-) -> Evaluation:
-    """Plays one episode for each seed with the greedy policy, and leaves training as it was."""
-    with algorithm.policy.greedy() as policy:
-        return evaluate_policy(
-            policy.act,
-            environments,
-            layout,
-            seeds,
-            max_episode_steps=config.evaluation.max_episode_steps,
-            device=config.device,
-            on_start=getattr(policy, "start", None),
-        )
 
 
 def run_config(run_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 
 from tesserl_configs import RunConfig
-from tesserl_iqn import QuantileNetwork
+from tesserl_iqn import QuantilePolicy
 from tesserl_iqn.functional import distort_taus, sample_taus
+from tesserl_trainer.algorithms.agent import AnyAgent
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.commands.evaluate import find_checkpoint, run_config
 from tesserl_trainer.run import export as exporting
 from tesserl_trainer.run.checkpoint import load_networks
 from tesserl_trainer.run.export import BATCH_SIZES, TOLERANCE, ExportError, Format
 from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.programs import ActorCriticProgram, Program, QuantileProgram, Spec
-from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.environments import make_environments
-from tesserl_trainer.wiring.networks import build_network, make_layout
 
 
 def export(
@@ -65,8 +65,8 @@ def export(
     exporting.require_packages(format)
     config = run_config(Path(run_dir), ["device=cpu", *overrides])
     path = find_checkpoint(Path(run_dir), checkpoint)
-    policy, layout = _load_policy(config, path)
-    program = _program(config, policy, taus)
+    agent, layout = _load_agent(config, path)
+    program = _program(agent, config.algorithm, taus)
     inputs = {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
     inputs |= program.more_inputs()
     difference = _write(file, program, inputs, format)
@@ -81,32 +81,31 @@ def export(
     }
 
 
-def _load_policy(config: RunConfig, checkpoint: Path) -> tuple[Any, ObservationLayout]:
-    """The policy of a checkpoint, and the keys that it reads."""
-    environments = make_environments(config.environment, 1, evaluation=True)
-    try:
-        spaces = environments.single_observation_space, environments.single_action_space
-        algorithm = build_algorithm(config, build_network(config, *spaces))
-    finally:
-        environments.close()
-    algorithm.load_networks(load_networks(checkpoint))
-    return algorithm.policy, make_layout(config, spaces[0])
+def _load_agent(config: RunConfig, checkpoint: Path) -> tuple[AnyAgent, ObservationLayout]:
+    """Return the agent of a checkpoint, and the keys that it reads."""
+    task = Task(config)
+    agent = task.agent()
+    agent.load_networks(load_networks(checkpoint))
+    return agent, task.layout
 
 
-def _program(config: RunConfig, policy: Any, num_taus: int | None) -> Program:
-    """What is exported of a policy.
+def _program(agent: AnyAgent, algorithm: str, num_taus: int | None) -> Program:
+    """Return the part of an agent that is exported.
 
     Raises:
         ValueError: it has no taus to fix.
     """
-    if isinstance(policy.network, QuantileNetwork):
+    policy = agent.policy
+    if isinstance(policy, QuantilePolicy):
         if num_taus is None:
             return QuantileProgram(policy.network)
         taus = sample_taus((), num_taus, kind="midpoints", dtype=torch.float32)  # those on which it acts greedily
         return QuantileProgram(policy.network, taus if policy.risk is None else distort_taus(taus, *policy.risk))
     if num_taus is not None:
-        raise ValueError(f"--taus is for the quantile networks of iqn, got it for a policy of {config.algorithm}")
-    return ActorCriticProgram(policy.network, has_value=config.algorithm == "ppo")
+        raise ValueError(f"--taus is for the quantile networks of iqn, got it for a policy of {algorithm}")
+    if not isinstance(policy, RolloutPolicy):
+        raise ExportError(f"a policy of {algorithm} cannot be exported; only quantile networks and actor-critics can")
+    return ActorCriticProgram(policy.network, has_value=agent.has_value)
 
 
 def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: Format) -> float:

@@ -10,14 +10,15 @@ from tensordict import TensorDictBase
 from torch import Tensor, uint8
 
 from tesserl_configs import RunConfig
+from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.replay import UniformReplay
 from tesserl_replay import NStepWindow
+from tesserl_trainer.algorithms.replay import build_replay
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import UniformActions
 from tesserl_trainer.run.state import seed_generators
-from tesserl_trainer.wiring.environments import make_environments, worker_seeds
-from tesserl_trainer.wiring.networks import make_layout
-from tesserl_trainer.wiring.replay import build_replay
+from tesserl_trainer.wiring.environments import worker_seeds
 
 NUM_ENVS, PANELS = 4, 16
 """Environments, and pictures in a row, at most: enough to look at."""
@@ -39,13 +40,16 @@ def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[Te
         ValueError: the actions have no uniform distribution, or the steps do not make a transition.
     """
     seed_generators(config.seed)
-    with closing(make_environments(config.environment, min(config.environment.num_envs, NUM_ENVS))) as environments:
-        layout = make_layout(config, environments.single_observation_space)
+    task = Task(config)
+    with closing(task.environments(min(config.environment.num_envs, NUM_ENVS))) as environments:
+        layout = task.layout
         actions = UniformActions(environments.single_action_space, config.seed)
         seeds = worker_seeds(config.seed, environments)
         batch = Collector(environments, layout, actions.act, seeds=seeds).collect(steps)
-    iqn = config.algorithm == "iqn"
-    transitions = (NStepWindow(config.iqn.num_steps, config.iqn.discount) if iqn else NStepWindow(1, 1.0)).extend(batch)
+    options = config.options
+    iqn = isinstance(options, IQNConfig)
+    window = NStepWindow(options.num_steps, options.discount) if isinstance(options, IQNConfig) else NStepWindow(1, 1.0)
+    transitions = window.extend(batch)
     if not len(transitions):
         raise ValueError(f"steps: expected at least iqn.num_steps = {config.iqn.num_steps}, got {steps}; take more")
     settings = config.replay if iqn else UniformReplay()

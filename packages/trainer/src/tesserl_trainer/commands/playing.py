@@ -15,15 +15,15 @@ from tensordict import TensorDictBase
 
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_grpo import check_shared_start
+from tesserl_trainer.algorithms.agent import Acting, start_of
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.checkpoint import load_networks, read_manifest
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import Behavior, UniformActions, play_episodes
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.starts import GroupStarts, SeedStart, StateStart
 from tesserl_trainer.run.state import seed_generators
-from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.environments import Environments, make_environments, register
-from tesserl_trainer.wiring.networks import build_network, make_layout
+from tesserl_trainer.wiring.environments import Environments, register
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,19 @@ def play_groups(
         ValueError: episodes of one start did not start alike.
     """
     config = _drawing(config) if play.frames else config
-    environments = _environments(config, play, stack)
+    task = Task(config)
+    environments = _environments(task, play, stack)
     drawn = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
     seed_generators(drawn)
-    policy = _policy(config, checkpoint, environments, seed=drawn, stochastic=play.stochastic, stack=stack)
+    policy = _policy(task, checkpoint, environments, seed=drawn, stochastic=play.stochastic, stack=stack)
     mixed = UniformActions(environments.single_action_space, drawn + 1) if play.epsilon > 0 else None
     render = partial(_pictures, environments, config) if play.frames else None
     behavior = Behavior(policy, mixed, epsilon=play.epsilon, render=render)
     kind = StateStart if play.starts == "state" else SeedStart
     grouped = GroupStarts(environments, kind(seed), group_size=play.same_start)
     grouped.next_group = first
-    layout = make_layout(config, environments.single_observation_space)
-    tell = getattr(policy, "start", None)
-    collector = Collector(grouped, layout, behavior.act, device=config.device, on_start=tell)
+    layout = task.layout
+    collector = Collector(grouped, layout, behavior.act, device=config.device, on_start=start_of(policy))
     num_steps = 0
     for start, members in play_episodes(collector, grouped, behavior, num_groups=play.most_starts):
         _check_start(start, members, layout.keys)
@@ -130,9 +130,9 @@ def _drawing(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"environment": environment})
 
 
-def _environments(config: RunConfig, play: Play, stack: ExitStack) -> Environments:
-    environments = make_environments(
-        config.environment,
+def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
+    config = task.config
+    environments = task.environments(
         min(config.evaluation.num_envs, play.episodes or config.evaluation.num_envs),
         evaluation=True,
         restorable=play.starts == "state",
@@ -157,27 +157,26 @@ def _pictures(environments: Environments, config: RunConfig) -> Any:
 
 
 def _policy(
-    config: RunConfig,
+    task: Task,
     checkpoint: Path | None,
     environments: Environments,
     *,
     seed: int,
     stochastic: bool,
     stack: ExitStack,
-) -> Any:
-    """The policy of a checkpoint, as it acted then or at its best; random actions without one."""
+) -> Acting:
+    """Return the policy of a checkpoint, as it acted then or at its best; random actions without one."""
     if checkpoint is None:
         return UniformActions(environments.single_action_space, seed)
-    spaces = environments.single_observation_space, environments.single_action_space
-    algorithm = build_algorithm(config, build_network(config, *spaces))
-    algorithm.load_networks(load_networks(checkpoint))
+    agent = task.agent()
+    agent.load_networks(load_networks(checkpoint))
     if not stochastic:
-        return stack.enter_context(algorithm.policy.greedy())
-    for schedule in algorithm.schedules:
+        return stack.enter_context(agent.policy.greedy())
+    for schedule in agent.schedules:
         schedule.apply(schedule.value(read_manifest(checkpoint)["step"]))
-    if isinstance(algorithm.policy, RolloutPolicy):
-        algorithm.policy.network.eval()
-    return algorithm.policy
+    if isinstance(agent.policy, RolloutPolicy):
+        agent.policy.network.eval()
+    return agent.policy
 
 
 def _check_start(start: int, members: Sequence[TensorDictBase], keys: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 """``tesserl pretrain``: a policy that does what others did, for another run to start from."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,20 +8,18 @@ from tensordict import TensorDict, TensorDictBase
 
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_preference_opt import PreferencePairs, StoreError
-from tesserl_trainer.commands.assembly import build_journal
+from tesserl_trainer.algorithms.agent import device_of, observing_rollouts
+from tesserl_trainer.algorithms.preferences import cloning_learner
+from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.commands.train import run_loop
 from tesserl_trainer.loops.cloning import CloningLoop
 from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.pair_sources import StoredPairs, check_entries
 from tesserl_trainer.run.pairs import Batches, Shuffled, with_entries
-from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.trajectories import load_trajectories
-from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.environments import make_environments
-from tesserl_trainer.wiring.learning import device_of, observing_rollouts
-from tesserl_trainer.wiring.networks import build_network, make_layout
-from tesserl_trainer.wiring.preferences import cloning_learner
 
 BATCH_SIZE = {"pairs": 64, "trajectories": 256}
 Draw = Callable[[], TensorDictBase]
@@ -66,40 +63,39 @@ def pretrain_bc(
     if updates < 1 or (batch_size is not None and batch_size < 1):
         raise ValueError(f"updates and batch_size must be at least 1, got {updates} and {batch_size}")
     config = load_config(config_path, [*overrides, f"total_steps={updates}"])
-    if config.algorithm == "iqn":
-        raise ConfigError("algorithm: iqn has no policy that could clone actions; choose ppo, grpo, dpo or cpl")
     kind, path = ("pairs", Path(pairs)) if pairs is not None else ("trajectories", Path(str(trajectories)))
     size = batch_size or BATCH_SIZE[kind]
 
-    def build(config: RunConfig, run_dir: Path, progress: ProgressDisplay, stack: ExitStack) -> Loop:
-        return _cloning(config, run_dir, progress, stack, lambda *arguments: DATA[kind](path, size, *arguments), data)
+    def build(task: Task, run: Run) -> Loop:
+        return _cloning(task, run, lambda *arguments: DATA[kind](path, size, *arguments), data)
 
     named = config.model_copy(update={"name": f"{config.name}-bc"})
     return run_loop(named, run_dir, build)
 
 
 def _cloning(
-    config: RunConfig,
-    run_dir: Path,
-    progress: ProgressDisplay,
-    stack: ExitStack,
+    task: Task,
+    run: Run,
     data: Callable[..., Draw],
     side: Literal["chosen", "all"],
 ) -> Loop:
-    """From a configuration and data to a loop that is ready to run."""
-    environments = make_environments(config.environment, 1, evaluation=True)
-    stack.callback(environments.close)
-    spaces = environments.single_observation_space, environments.single_action_space
-    layout = make_layout(config, spaces[0])
-    network: Any = build_network(config, *spaces)
-    algorithm = build_algorithm(config, network)
-    learner = cloning_learner(config, network, side=side, max_grad_norm=getattr(config, config.algorithm).max_grad_norm)
+    """Build the loop of behaviour cloning.
+
+    Raises:
+        ConfigError: the algorithm has no policy, or the data are not of this task.
+    """
+    config, agent = task.config, task.agent()
+    if not isinstance(agent.policy, RolloutPolicy):
+        raise ConfigError(
+            f"algorithm: {config.algorithm} has no policy that could clone actions; choose ppo, grpo, dpo or cpl"
+        )
+    network = agent.policy.network
+    learner = cloning_learner(config, network, side=side, precision=agent.precision, max_grad_norm=agent.max_grad_norm)
     try:
-        draw = data(config, layout, observing_rollouts(network))
+        draw = data(config, task.layout, observing_rollouts(network))
     except (KeyError, OSError, StoreError, ValueError) as error:
         raise ConfigError(f"data to clone: {error}") from error
-    journal = build_journal(config, run_dir, algorithm, layout, list, [], progress, stack)
-    return CloningLoop(learner, draw, algorithm.saved, journal)
+    return CloningLoop(learner, draw, agent.saved, run.journal(task, agent, list))
 
 
 def _pairs(path: Path, size: int, config: RunConfig, layout: ObservationLayout, observe: Callable[..., None]) -> Draw:

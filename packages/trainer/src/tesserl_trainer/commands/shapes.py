@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from tesserl_configs import RunConfig
 from tesserl_nn_components import RecurrentBody
-from tesserl_trainer.wiring.environments import make_environments
-from tesserl_trainer.wiring.networks import build_network, make_layout
+from tesserl_trainer.algorithms.task import Task
 
 BATCH = 2
 """Size of the batch of the dry run; each observation has ``iqn.num_taus`` taus, or is one step of an episode."""
@@ -39,15 +38,11 @@ def network_layers(config: RunConfig) -> list[Layer]:
     Raises:
         ConfigError: the configuration does not fit the task, or the task cannot be made.
     """
-    environments = make_environments(config.environment, 1, evaluation=True)
-    try:
-        spaces = environments.single_observation_space, environments.single_action_space
-    finally:
-        environments.close()
+    task = Task(config)
+    shapes = dict(task.layout.shapes)
     with torch.device("meta"):
-        network: Any = build_network(config, *spaces)
-        shapes = dict(make_layout(config, spaces[0]).shapes)
-        if config.algorithm == "iqn" and config.iqn.num_fixed_quantiles is None:
+        network: Any = task.network()
+        if "taus" in network.in_keys:
             shapes["taus"] = (config.iqn.num_taus,)
         inputs = [torch.zeros(BATCH, *shape) for shape in shapes.values()]
         if getattr(network, "state_keys", ()):

@@ -121,28 +121,23 @@ def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
     """
     import torch  # with the environments and all networks: not before the files have been found to be right
 
-    from tesserl_trainer.wiring.environments import make_environments
-    from tesserl_trainer.wiring.initial_weights import load_initial_weights
-    from tesserl_trainer.wiring.learning import device_of
-    from tesserl_trainer.wiring.networks import build_network, make_layout
-    from tesserl_trainer.wiring.preferences import build_stored_pairs
+    from tesserl_trainer.algorithms.agent import device_of
+    from tesserl_trainer.algorithms.initial_weights import load_initial_weights
+    from tesserl_trainer.algorithms.preferences import check_pairs
+    from tesserl_trainer.algorithms.task import Task
 
     problems = []
     for run in {run.path.parent: run for run in runs}.values():  # the last seed, which is the last to be started
         config = run.config
         try:
             device_of(config.device)
-            environments = make_environments(config.environment, 1, evaluation=True)
-            try:
-                spaces = environments.single_observation_space, environments.single_action_space
-            finally:
-                environments.close()
+            task = Task(config)
             weights = None if state_of(directory / run.path) != "new" else config.initial_weights
             with torch.device("meta" if weights is None else "cpu"):
-                network = build_network(config, *spaces)
+                network = task.network()
             if weights is not None:
                 load_initial_weights(network, Path(weights))
-            build_stored_pairs(config, make_layout(config, spaces[0]))
+            check_pairs(task)
         except ValueError as error:
             problems += [f"{run.path.parent}: {line}" for line in str(error).splitlines()]
     if problems:

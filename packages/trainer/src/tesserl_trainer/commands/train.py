@@ -12,8 +12,10 @@ import torch
 from tesserl_configs import ConfigError, RunConfig, dump_config
 from tesserl_configs.diff import diff_configs
 from tesserl_preference_opt.locks import InUseError, is_lock, locked
+from tesserl_trainer.algorithms import builder_of
+from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.analysis.plots import plot_curve
-from tesserl_trainer.commands.assembly import assemble
 from tesserl_trainer.commands.evaluate import evaluate, find_checkpoint, run_config
 from tesserl_trainer.loops.cloning import refuse_cloned
 from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
@@ -61,7 +63,7 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
         Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
     """
     if not resume:
-        return run_loop(config, run_dir, assemble)
+        return run_loop(config, run_dir, builder_of(config.algorithm).build_loop)
     if run_dir is None:
         raise ValueError("resume needs run_dir, the directory of the run to continue")
     return _continue(Path(run_dir), "latest" if resume is True else resume, lambda: config)
@@ -89,7 +91,7 @@ def _continue(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig]
     run_config(run_dir)  # no lock is left in a directory that holds no run
     with _locked(run_dir):
         config = config_of()
-        return _run(config, run_dir, find_checkpoint(run_dir, checkpoint), assemble)
+        return _run(config, run_dir, find_checkpoint(run_dir, checkpoint), builder_of(config.algorithm).build_loop)
 
 
 def _load(path: Path, config: RunConfig, run_dir: Path) -> Checkpoint:
@@ -110,7 +112,8 @@ def _load(path: Path, config: RunConfig, run_dir: Path) -> Checkpoint:
     return checkpoint
 
 
-Build = Callable[[RunConfig, Path, ProgressDisplay, ExitStack], Loop]
+Build = Callable[[Task, Run], Loop]
+"""Builds a loop at step 0."""
 
 
 def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build) -> Path:
@@ -119,20 +122,20 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build) -> Pat
     Args:
         config: what to train.
         run_dir: see ``train``.
-        build: see ``assemble``.
+        build: builds the loop, see `Builder.build_loop`.
     """
     with _new_directory(config, run_dir) as path:
         return _run(config, path, None, build)
 
 
 def _run(config: RunConfig, run_dir: Path, resumed: Path | None, build: Build) -> Path:
-    """Trains in a directory that is locked."""
+    """Train in a directory that is locked."""
     torch.set_num_threads(config.num_threads)
     seed_generators(config.seed)
     with ExitStack() as stack:
         checkpoint = None if resumed is None else _load(resumed, config, run_dir)
         progress = stack.enter_context(ProgressDisplay(config.total_steps, checkpoint.step if checkpoint else 0))
-        loop = build(config, run_dir, progress, stack)
+        loop = build(Task(config), Run(run_dir, progress, stack))
         if checkpoint is not None:
             loop.load(checkpoint)
         write_text(run_dir / "config.yaml", dump_config(config))

@@ -22,6 +22,7 @@ from tesserl_trainer.wiring.atari import AtariEnvironments
 from tesserl_trainer.wiring.envpool import EnvpoolEnvironments, atari_options, task_name
 
 Environments = VectorEnv[Any, Any, Any]
+Space = spaces.Space[Any]
 Made = TypeVar("Made")
 
 REWARD_WRAPPERS = ("reward_scale", "reward_clip")

@@ -1,69 +1,20 @@
-"""``nn:`` and the spaces of the task -> a network. Which network is built is decided here and nowhere else."""
+"""Build networks from ``nn:`` and the spaces of the task."""
 
 from typing import Any, cast
 
-import torch
 from gymnasium import spaces
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
-from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs import RunConfig
 from tesserl_configs.nn import HeadsConfig, NNConfig
 from tesserl_configs.policy import Distribution, NormalDistribution
 from tesserl_iqn import QuantileNetwork
 from tesserl_nn_components import orthogonal_init
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.bodies import build_body, named
-from tesserl_trainer.wiring.environments import discrete_actions
 from tesserl_trainer.wiring.heads import build_policy_head, build_quantile_head, build_value_head
 from tesserl_trainer.wiring.parts import find_module, freeze_parts, modules_of_body
-
-LEAST_PIXELS_FOR_CHANNELS_LAST = 32
-"""Height and width of pictures from which no encoder learns more slowly by it (docs/results.md)."""
-
-
-def build_network(
-    config: RunConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
-) -> nn.Module:
-    """Builds the network of a run.
-
-    Args:
-        config: the whole configuration.
-        observation_space: of one environment.
-        action_space: of one environment.
-
-    Returns:
-        A ``QuantileNetwork`` or an ``ActorCritic``, with the parts that ``nn.freeze`` names frozen, and its
-        convolutions in the memory format that ``channels_last`` wants.
-
-    Raises:
-        ConfigError: the configuration and the spaces do not fit together.
-    """
-    layout = make_layout(config, observation_space)
-    network: nn.Module
-    if config.algorithm == "iqn":
-        num_actions, num_blocks = discrete_actions(action_space)
-        network = build_quantile_network(config, layout, num_actions, num_blocks)
-    else:
-        settings = getattr(config, config.algorithm)
-        network = build_policy_network(
-            config.nn,
-            layout,
-            action_space,
-            distribution=settings.distribution,
-            shared_body=getattr(settings, "shared_body", True),
-            orthogonal=settings.orthogonal_init,
-        )
-    if _channels_last(config, layout):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs leave it out
-    return network
-
-
-def _channels_last(config: RunConfig, layout: ObservationLayout) -> bool:
-    if config.channels_last is not None:
-        return config.channels_last
-    _, height, width = layout.shapes.get("pixels", (0, 0, 0))
-    return min(height, width) >= LEAST_PIXELS_FOR_CHANNELS_LAST
 
 
 def build_quantile_network(
@@ -219,13 +170,12 @@ def _width(body: nn.Module) -> int:
     return cast("int", body.out_features)
 
 
-def make_layout(config: RunConfig, observation_space: spaces.Space[Any]) -> ObservationLayout:
-    """The keys that the task's observations yield.
+def as_actor_critic(network: nn.Module, algorithm: str) -> ActorCritic:
+    """Return the network of a policy as what it is.
 
     Raises:
-        ConfigError: the observation space holds what no network here can read.
+        TypeError: it is another one.
     """
-    try:
-        return ObservationLayout(observation_space, channels=config.environment.channels)
-    except ValueError as error:
-        raise ConfigError(f"environment.id: {config.environment.id}: {error}") from error
+    if not isinstance(network, ActorCritic):
+        raise TypeError(f"{algorithm} does not train a {type(network).__name__}; build the network with build_network")
+    return network

@@ -1,7 +1,7 @@
 """The parts of a network that ``nn:`` names: which modules they are made of, which are frozen, how fast they learn."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TypedDict
 
 from torch import nn
 
@@ -11,16 +11,22 @@ from tesserl_configs.nn import LearningRateFactors
 from tesserl_nn_components import RecurrentBody, freeze, parameter_groups
 
 
+class Group(TypedDict):
+    """Parameters of an optimiser with one learning rate, which is ``factor`` times the optimiser's."""
+
+    params: list[nn.Parameter]
+    lr: float
+    factor: float
+
+
 def freeze_parts(network: nn.Module, names: Iterable[str]) -> None:
     """Freezes parts of a network for good, by their names in ``nn.freeze``."""
     parts = modules_of_parts(network)
     freeze(network, [module for name in names for module in parts[name]])
 
 
-def learning_rate_groups(
-    network: nn.Module, factors: LearningRateFactors, learning_rate: float
-) -> list[dict[str, Any]]:
-    """Groups of the parameters that learn, for an optimiser.
+def learning_rate_groups(network: nn.Module, factors: LearningRateFactors, learning_rate: float) -> list[Group]:
+    """Group the parameters that learn, for an optimiser.
 
     Args:
         network: what ``build_network`` returned.
@@ -39,7 +45,7 @@ def learning_rate_groups(
     named = {module: factor for name, factor in factors if factor != 1 for module in parts.get(name, ())}
     learning = {name: factor for name, factor in named.items() if _learns(network.get_submodule(name))}
     groups = parameter_groups(network, learning, 1.0)
-    return [{**group, "lr": learning_rate * group["lr"], "factor": group["lr"]} for group in groups]
+    return [Group(params=list(group["params"]), lr=learning_rate * group["lr"], factor=group["lr"]) for group in groups]
 
 
 def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:

@@ -1,0 +1,37 @@
+"""From the block of an algorithm to what acts, what learns and its loop: one module for each algorithm."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from tesserl_trainer.algorithms.agent import AnyAgent
+    from tesserl_trainer.algorithms.run import Run
+    from tesserl_trainer.algorithms.task import Task
+    from tesserl_trainer.run.journal import Loop
+
+MODULES = {name: f"tesserl_trainer.algorithms.{name}" for name in ("iqn", "ppo", "grpo", "dpo", "cpl")}
+"""The module that builds each algorithm."""
+
+
+class Builder(Protocol):
+    """The functions that the module of an algorithm defines."""
+
+    def build_network(self, task: "Task") -> nn.Module:
+        """Return the network that the algorithm trains, on the CPU."""
+
+    def build_agent(self, task: "Task", network: nn.Module) -> "AnyAgent":
+        """Return the network with its loss, its optimiser and its ways to act."""
+
+    def build_loop(self, task: "Task", run: "Run") -> "Loop":
+        """Return the training loop at step 0, its log not yet open."""
+
+
+def builder_of(algorithm: str) -> Builder:
+    """Import the module that builds an algorithm.
+
+    Args:
+        algorithm: its name in a configuration.
+    """
+    return cast("Builder", import_module(MODULES[algorithm]))

@@ -1,0 +1,246 @@
+"""An agent: a network with its loss, its optimiser and its ways to act; and what all algorithms build alike."""
+
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypedDict, TypeVar, runtime_checkable
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tesserl_configs import ConfigError, RunConfig, Schedule, value_at
+from tesserl_configs.optimizer import SGD, Adam, AdamW, RAdam
+from tesserl_configs.optimizer import Optimizer as OptimizerConfig
+from tesserl_configs.policy import Precision
+from tesserl_nn_components import RunningNormalizer
+from tesserl_trainer.run.collect import Start
+from tesserl_trainer.run.learner import Learner
+from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.parts import Group, learning_rate_groups
+
+Number = float | Schedule
+"""A number of the schema that may change with the step."""
+
+Forward = Callable[[TensorDictBase], TensorDictBase]
+"""A loss: from a batch to its entries ``loss*`` and its metrics."""
+
+
+class Acting(Protocol):
+    """Anything that acts."""
+
+    def act(self, *inputs: Tensor) -> Tensor:
+        """Return actions ``[N, ...]`` for one tensor ``[N, ...]`` of each observation key."""
+
+
+class Policy(Acting, Protocol):
+    """A policy that explores."""
+
+    def greedy(self) -> AbstractContextManager[Acting]:
+        """Return the policy that does not explore, for the time of a ``with`` block."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A policy with a memory."""
+
+    start: Start
+    """Told which environments begin an episode."""
+
+
+def start_of(policy: Acting) -> Start | None:
+    """Return the method that tells a policy which environments begin an episode; None for one without a memory."""
+    return policy.start if isinstance(policy, Remembering) else None
+
+
+PolicyT_co = TypeVar("PolicyT_co", bound=Policy, covariant=True)
+LossT_co = TypeVar("LossT_co", bound=nn.Module, covariant=True)
+SavedT_co = TypeVar("SavedT_co", bound=nn.Module, covariant=True)
+
+
+def nothing(updates: int) -> None:
+    """Do nothing after a gradient step."""
+
+
+@dataclass(frozen=True)
+class Agent(Generic[PolicyT_co, LossT_co, SavedT_co]):
+    """A network with its loss, its optimiser and its ways to act.
+
+    Args:
+        saved: the module whose state dict a checkpoint keeps as ``networks``.
+        loss: from a batch to a TensorDict with entries ``loss*``.
+        forward: the loss, or its compiled form.
+        parameters: those that learn.
+        optimizer: over these parameters.
+        policy: explores; ``with policy.greedy() as greedy`` does not.
+        act: called by the collector.
+        schedules: hyper-parameters that change with the step.
+        precision: of forward passes.
+        max_grad_norm: norm to clip gradients to; None does not clip.
+        updated: called after every gradient step with the number of steps so far.
+        has_value: whether the network's value was trained.
+    """
+
+    saved: SavedT_co
+    loss: LossT_co
+    forward: Forward
+    parameters: list[nn.Parameter]
+    optimizer: Optimizer
+    policy: PolicyT_co
+    act: Callable[..., Tensor]
+    schedules: list[Scheduled]
+    precision: Precision
+    max_grad_norm: float | None
+    updated: Callable[[int], None] = nothing
+    has_value: bool = False
+
+    def load_networks(self, state: Mapping[str, Tensor]) -> None:
+        """Load the networks of a checkpoint."""
+        self.saved.load_state_dict(dict(state))
+
+    def learner(self, kind: type[Learner] = Learner) -> Learner:
+        """Return the object that makes gradient steps."""
+        return kind(
+            loss=self.loss,
+            forward=self.forward,
+            parameters=self.parameters,
+            optimizer=self.optimizer,
+            max_grad_norm=self.max_grad_norm,
+            updated=self.updated,
+        )
+
+
+AnyAgent = Agent[Policy, nn.Module, nn.Module]
+"""An agent of any algorithm."""
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        ConfigError: this machine does not have it.
+    """
+    device = torch.device(name)
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise ConfigError(
+            f"device: {name} is not there (torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices); "
+            "set device to cpu"
+        )
+    return device
+
+
+def learning(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a network that learn."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def optimizer_of(config: RunConfig, network: nn.Module, *, capturable: bool = False) -> Optimizer:
+    """Build the optimiser of a network, at the learning rate of step 0.
+
+    Args:
+        config: the whole configuration.
+        network: on its device.
+        capturable: see `build_optimizer`.
+
+    Raises:
+        ConfigError: nothing is left to learn.
+    """
+    learning_rate = value_at(config.optimizer.learning_rate, 0)
+    groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
+    return build_optimizer(config.optimizer, groups, capturable=capturable)
+
+
+class _AdamOptions(TypedDict):
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    capturable: bool
+
+
+def build_optimizer(options: OptimizerConfig, groups: list[Group], *, capturable: bool = False) -> Optimizer:
+    """Build an optimiser.
+
+    Args:
+        options: an ``optimizer:`` block.
+        groups: the parameters that it moves, with the learning rate of each group.
+        capturable: for a CUDA graph: counters and learning rates are tensors on the device.
+    """
+    parameters: list[dict[str, object]] = [dict(group) for group in groups]
+    if capturable:
+        for group, moved in zip(groups, parameters, strict=True):
+            moved["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
+    match options:
+        case SGD():
+            return torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=options.weight_decay)
+        case Adam() | AdamW() | RAdam():
+            adam: _AdamOptions = {
+                "betas": options.betas,
+                "eps": options.eps,
+                "weight_decay": options.weight_decay,
+                "capturable": capturable,
+            }
+    match options:  # fused: one kernel instead of a dozen, a third of a small update
+        case Adam():
+            return torch.optim.Adam(parameters, **adam, fused=True)
+        case AdamW():
+            return torch.optim.AdamW(parameters, **adam, fused=True)
+    # decoupled as in the authors' code; torch's default adds the decay to the gradient
+    return torch.optim.RAdam(parameters, **adam, decoupled_weight_decay=True)
+
+
+def learning_rate_schedule(options: OptimizerConfig, optimizer: Optimizer) -> Scheduled:
+    """Return the schedule of an optimiser's learning rate; the groups keep their factors."""
+
+    def apply(value: float) -> None:
+        for group in optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # a CUDA graph reads it where it is
+                group["lr"].fill_(value * group["factor"])
+            else:
+                group["lr"] = value * group["factor"]
+
+    return scheduled("learning_rate", options.learning_rate, apply)
+
+
+def scheduled(name: str, number: Number, apply: Callable[[float], None]) -> Scheduled:
+    """Return the schedule of a number of the schema."""
+    return Scheduled(name, lambda step: value_at(number, step), apply)
+
+
+def attributes(owner: object, **numbers: Number | None) -> list[Scheduled]:
+    """Return the schedules of an object's attributes, such as the coefficients of a loss; None has no schedule."""
+    return [
+        scheduled(name, number, functools.partial(setattr, owner, name))
+        for name, number in numbers.items()
+        if number is not None
+    ]
+
+
+def at_start(number: Number | None) -> float | None:
+    """Return the value of a number at step 0; None for none."""
+    return None if number is None else value_at(number, 0)
+
+
+def forward_of(loss: nn.Module, *, precision: str, compiled: bool, device: str) -> Forward:
+    """Return a loss as a function: compiled if asked for, under autocast if the precision is bfloat16."""
+    forward: Forward = torch.compile(loss) if compiled else loss
+    if precision == "float32":
+        return forward
+
+    def under_autocast(batch: TensorDictBase) -> TensorDictBase:
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            return forward(batch)
+
+    return under_autocast
+
+
+def observing_rollouts(network: nn.Module) -> Callable[[TensorDictBase], None]:
+    """Return the function that updates the running statistics of a network's observations with a rollout ``[N, T]``."""
+    statistics = [module for module in network.modules() if isinstance(module, RunningNormalizer)]
+
+    def observe(rollout: TensorDictBase) -> None:
+        for normalizer in statistics:
+            normalizer.update(rollout["observation"].to(normalizer.mean.device))
+
+    return observe

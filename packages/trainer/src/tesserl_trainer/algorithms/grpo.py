@@ -1,0 +1,168 @@
+"""Build group-relative policy optimisation from ``grpo:``."""
+
+from collections.abc import Callable
+from typing import cast
+
+from torch import nn
+
+from tesserl_actor_critic import ActorCritic
+from tesserl_configs import value_at
+from tesserl_configs.grpo import CISPOLoss, ClippedLoss, GRPOConfig, ReinforceLoss, ResampleZeroVariance
+from tesserl_configs.reference import FrozenReference, MovingAverageReference, Reference, SyncReference
+from tesserl_grpo import GRPOLoss, ReferencePolicy
+from tesserl_grpo.options import ImportanceLevel, LossKLKind
+from tesserl_trainer.algorithms.agent import (
+    Agent,
+    Number,
+    at_start,
+    attributes,
+    device_of,
+    forward_of,
+    learning,
+    learning_rate_schedule,
+    nothing,
+    observing_rollouts,
+    optimizer_of,
+)
+from tesserl_trainer.algorithms.run import Run, group_environments, make_group_collector
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.loops.groups import GroupLoop, Pace, Scoring
+from tesserl_trainer.run.policy import RolloutPolicy
+from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.networks import as_actor_critic, build_policy_network
+
+
+def build_network(task: Task) -> ActorCritic:
+    """Build the policy; it has a value too, which is frozen."""
+    grpo = task.config.grpo
+    return build_policy_network(
+        task.config.nn,
+        task.layout,
+        task.action_space,
+        distribution=grpo.distribution,
+        orthogonal=grpo.orthogonal_init,
+    )
+
+
+def build_agent(task: Task, network: nn.Module) -> Agent[RolloutPolicy, GRPOLoss, GRPOLoss]:
+    """Build the loss, the optimiser and the policy around a network.
+
+    Args:
+        task: of the run.
+        network: an ``ActorCritic``; it is moved to the device, and its value is frozen.
+
+    Raises:
+        ConfigError: the device is not there, or nothing is left to learn.
+        TypeError: the network is another one.
+    """
+    config, grpo = task.config, task.config.grpo
+    actor_critic = as_actor_critic(network.to(device_of(config.device)), config.algorithm)
+    actor_critic.value.requires_grad_(False)
+    loss, schedules = _loss(grpo, actor_critic)
+    optimizer = optimizer_of(config, network)
+    policy = RolloutPolicy(actor_critic, record_values=False)
+    return Agent(
+        saved=loss,
+        loss=loss,
+        forward=forward_of(loss, precision=grpo.precision, compiled=grpo.compile, device=config.device),
+        parameters=learning(network),
+        optimizer=optimizer,
+        policy=policy,
+        act=policy.act,
+        schedules=[*schedules, learning_rate_schedule(config.optimizer, optimizer)],
+        precision=grpo.precision,
+        max_grad_norm=grpo.max_grad_norm,
+        updated=_following(loss.reference, actor_critic),
+    )
+
+
+def build_loop(task: Task, run: Run) -> GroupLoop:
+    """Build the loop: play groups from the same start, compare their returns, learn for some epochs."""
+    config, grpo = task.config, task.config.grpo
+    environments = group_environments(task, run, grpo)
+    agent = build_agent(task, run.network(task))
+    collector = make_group_collector(task, agent, environments, grpo)
+    zero_variance = grpo.zero_variance
+    attempts = zero_variance.max_attempts if isinstance(zero_variance, ResampleZeroVariance) else 1
+    return GroupLoop(
+        agent.learner(),
+        agent.loss,
+        collector,
+        Scoring(
+            credit=grpo.advantages.kind,
+            baseline=grpo.advantages.baseline,
+            scale=grpo.advantages.scale,
+            discount=grpo.discount,
+            zero_variance=zero_variance.kind,
+            truncation=grpo.truncation,
+            reduction=grpo.reduction,
+            max_length=grpo.max_length,
+        ),
+        observing_rollouts(agent.policy.network),
+        Pace(grpo.num_groups, grpo.num_epochs, grpo.num_minibatches, attempts),
+        run.journal(task, agent, collector.pop_episodes),
+        config.device,
+    )
+
+
+def _loss(grpo: GRPOConfig, network: ActorCritic) -> tuple[GRPOLoss, list[Scheduled]]:
+    """Build the loss, and the schedules of its coefficients."""
+    clip_epsilon: Number = 0.2
+    high: Number | None = None
+    delta: float | None = None
+    level: ImportanceLevel = "step"
+    scheduled_clip: dict[str, Number | None] = {}
+    match grpo.loss:
+        case ClippedLoss() as clipped:
+            delta, level = clipped.delta, clipped.importance_level
+            clip_epsilon, high = clipped.clip_epsilon, clipped.clip_epsilon_high
+            scheduled_clip = {"clip_epsilon": clip_epsilon, "clip_epsilon_high": high}
+        case CISPOLoss() as cispo:
+            high, level = cispo.max_ratio, cispo.importance_level
+        case ReinforceLoss():
+            pass
+    kl = grpo.kl
+    loss = GRPOLoss(
+        network,
+        kind=grpo.loss.kind,
+        clip_epsilon=value_at(clip_epsilon, 0),
+        clip_epsilon_high=at_start(high),
+        delta=delta,
+        importance_level=level,
+        top_entropy_fraction=grpo.top_entropy_fraction,
+        reduction=grpo.reduction,
+        max_length=grpo.max_length,
+        kl_coef=0.0 if kl is None else value_at(kl.coef, 0),
+        kl_kind="k3" if kl is None else cast("LossKLKind", kl.estimator),  # a rule refuses k1
+        entropy_coef=value_at(grpo.entropy_coef, 0),
+        reference=None if kl is None else make_reference(kl.reference, network),
+    )
+    kl_coef = None if kl is None else kl.coef
+    return loss, attributes(loss, entropy_coef=grpo.entropy_coef, **scheduled_clip, kl_coef=kl_coef)
+
+
+def make_reference(options: Reference, network: ActorCritic) -> ReferencePolicy:
+    """Make the policy that a penalty compares with.
+
+    Args:
+        options: a ``reference:`` block.
+        network: the policy that learns.
+    """
+    match options:
+        case SyncReference():
+            return ReferencePolicy(network, interval=options.interval)
+        case MovingAverageReference():
+            return ReferencePolicy(network, interval=options.interval, rate=options.rate)
+        case FrozenReference():
+            return ReferencePolicy(network)
+
+
+def _following(reference: ReferencePolicy | None, network: ActorCritic) -> Callable[[int], None]:
+    """Return the function that moves the reference after an update; the reference counts by itself."""
+    if reference is None:
+        return nothing
+
+    def follow(updates: int) -> None:  # noqa: ARG001 - the reference counts by itself
+        reference.step(network)
+
+    return follow

@@ -1,0 +1,309 @@
+"""Build implicit quantile networks from ``iqn:`` and ``replay:``."""
+
+import functools
+from collections.abc import Callable
+from typing import Literal, TypedDict
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tesserl_configs import value_at
+from tesserl_configs.iqn import BoltzmannExploration, HardUpdate, IQNConfig, ResetConfig, SoftUpdate, TargetUpdate
+from tesserl_configs.replay import PrioritizedReplay
+from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, end_at_horizon, sample_clock, shrink_and_perturb
+from tesserl_replay import NStepWindow
+from tesserl_nn_components import RunningNormalizer, SpectralConv2d, random_crop
+from tesserl_trainer.algorithms.agent import (
+    Agent,
+    Forward,
+    attributes,
+    device_of,
+    forward_of,
+    learning,
+    learning_rate_schedule,
+    optimizer_of,
+    scheduled,
+)
+from tesserl_trainer.algorithms.replay import build_replay
+from tesserl_trainer.algorithms.run import Run, make_collector
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.loops.off_policy import OffPolicyLoop, Pace
+from tesserl_trainer.run.cuda_graph import GraphedLearner
+from tesserl_trainer.run.learner import Learner
+from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.environments import discrete_actions
+from tesserl_trainer.wiring.networks import build_quantile_network
+
+
+def build_network(task: Task) -> QuantileNetwork:
+    """Build the quantile network."""
+    num_actions, num_blocks = discrete_actions(task.action_space)
+    return build_quantile_network(task.config, task.layout, num_actions, num_blocks)
+
+
+def build_agent(task: Task, network: nn.Module) -> Agent[QuantilePolicy, IQNLoss, IQNLoss]:
+    """Build the loss, the optimiser and the policy around a network.
+
+    Args:
+        task: of the run.
+        network: a ``QuantileNetwork``; it is moved to the device.
+
+    Raises:
+        ConfigError: the device is not there, or nothing is left to learn.
+        TypeError: the network is another one.
+    """
+    config, iqn = task.config, task.config.iqn
+    network.to(device_of(config.device))
+    if not isinstance(network, QuantileNetwork):
+        raise TypeError(f"iqn does not train a {type(network).__name__}; build the network with build_network")
+    loss = _build_loss(iqn, network)
+    forward = forward_of(loss, precision=iqn.precision, compiled=iqn.compile, device=config.device)
+    optimizer = optimizer_of(config, network, capturable=iqn.cuda_graph)
+    policy = _build_policy(task, network)
+    updated = target_updater(iqn.target_update, loss)
+    if iqn.reset is not None:
+        updated = resetting(updated, iqn.reset, loss, lambda: build_network(task), optimizer)
+    return Agent(
+        saved=loss,
+        loss=loss,
+        forward=preparing(forward, _preparations(iqn)),
+        parameters=learning(network),
+        optimizer=optimizer,
+        policy=policy,
+        act=observing(network, policy.act),
+        schedules=[*_exploration(task, policy), learning_rate_schedule(config.optimizer, optimizer)],
+        precision=iqn.precision,
+        max_grad_norm=iqn.max_grad_norm,
+        updated=updated,
+    )
+
+
+def build_loop(task: Task, run: Run) -> OffPolicyLoop:
+    """Build the loop: collect, sum rewards over n steps, store, learn from batches of the replay buffer."""
+    config, iqn, settings = task.config, task.config.iqn, task.config.replay
+    environments = run.keep(task.environments(config.environment.num_envs))
+    agent = build_agent(task, run.network(task))
+    marks = functools.partial(_last_greedy, agent.policy) if settings.cut_at_exploration else None
+    collector = make_collector(task, agent, environments, greedy=marks)
+    replay = build_replay(config, run.directory, task.layout)
+    schedules = []
+    if isinstance(settings, PrioritizedReplay):
+        schedules.append(scheduled("beta", settings.beta, replay.set_beta))
+    return OffPolicyLoop(
+        agent.learner(GraphedLearner if iqn.cuda_graph else Learner),
+        collector,
+        NStepWindow(
+            iqn.num_steps,
+            iqn.discount,
+            cut_at_exploration=settings.cut_at_exploration,
+            keep_partial_returns=iqn.fixed_horizon is not None,
+        ),
+        replay,
+        Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size, settings.ratio),
+        run.journal(task, agent, collector.pop_episodes, schedules),
+    )
+
+
+def _last_greedy(policy: QuantilePolicy) -> Tensor:
+    """Return which actions ``[N]`` of the last call were greedy."""
+    if policy.last_greedy is None:
+        raise RuntimeError("the policy has not acted yet")
+    return policy.last_greedy.cpu()
+
+
+class _Munchausen(TypedDict, total=False):
+    munchausen_alpha: float
+    munchausen_temperature: float
+    munchausen_clip: float
+    munchausen_log_policy: Literal["target", "online"]
+
+
+def _build_loss(iqn: IQNConfig, network: QuantileNetwork) -> IQNLoss:
+    munchausen: _Munchausen = {}
+    if iqn.munchausen is not None:
+        munchausen = {
+            "munchausen_alpha": iqn.munchausen.alpha,
+            "munchausen_temperature": iqn.munchausen.temperature,
+            "munchausen_clip": iqn.munchausen.clip,
+            "munchausen_log_policy": iqn.munchausen.log_policy,
+        }
+    return IQNLoss(
+        network,
+        discount=iqn.discount,
+        num_taus=iqn.num_taus,
+        num_target_taus=iqn.num_target_taus,
+        num_policy_taus=iqn.num_policy_taus,
+        double=iqn.double,
+        kappa=iqn.kappa,
+        tau_sampling=iqn.tau_sampling,
+        self_loss_clamp_ratio=iqn.self_loss_clamp_ratio,
+        **munchausen,
+    )
+
+
+def _build_policy(task: Task, network: QuantileNetwork) -> QuantilePolicy:
+    config, iqn = task.config, task.config.iqn
+    return QuantilePolicy(
+        network,
+        num_taus=iqn.num_policy_taus,
+        tau_sampling="midpoints" if iqn.policy_tau_sampling == "midpoint" else "uniform",
+        risk=None if iqn.risk is None else (iqn.risk.kind, iqn.risk.eta),
+        redraw_noise=config.nn.heads.noisy,
+        explore_per_block=iqn.exploration.per_block,
+        mark_greedy=config.replay.cut_at_exploration,
+    )
+
+
+def observing(network: QuantileNetwork, act: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return ``act``, preceded by an update of the network's running statistics if it has some."""
+    normalizer = next((module for module in network.modules() if isinstance(module, RunningNormalizer)), None)
+    if normalizer is None:
+        return act
+    index = network.in_keys.index("observation")
+
+    def update_and_act(*inputs: Tensor) -> Tensor:
+        normalizer.update(inputs[index])
+        return act(*inputs)
+
+    return update_and_act
+
+
+def _exploration(task: Task, policy: QuantilePolicy) -> list[Scheduled]:
+    """Explore uniformly until the replay buffer is warm, then as ``iqn.exploration`` says."""
+    exploration, warmup = task.config.iqn.exploration, task.config.replay.warmup_steps
+
+    def epsilon(step: int) -> float:
+        return 1.0 if step < warmup else value_at(exploration.epsilon, step)
+
+    schedules = [Scheduled("epsilon", epsilon, lambda value: setattr(policy, "epsilon", value))]
+    if isinstance(exploration, BoltzmannExploration):
+        schedules += attributes(policy, temperature=exploration.temperature)
+    return schedules
+
+
+def target_updater(options: TargetUpdate, loss: IQNLoss) -> Callable[[int], None]:
+    """Return the function that moves the target network, called with the number of updates so far.
+
+    The same arithmetic as torchrl's ``SoftUpdate`` and ``HardUpdate``, without their cost of half a small update.
+    """
+    for name in loss._has_update_associated:  # what torchrl's updaters tell a loss; it would warn of a missing one
+        loss._has_update_associated[name] = True
+    networks = loss.value_network, loss.target_value_network
+    online, target = ([parameter.data for parameter in network.parameters()] for network in networks)
+    online_vectors, target_vectors = (_singular_vectors(network) for network in networks)
+
+    def update(updates: int) -> None:
+        if updates % options.interval:
+            return
+        match options:
+            case SoftUpdate():
+                torch._foreach_lerp_(target, online, options.rate)
+            case HardUpdate():  # with the vectors: else its first passes would divide by those of the old weights
+                torch._foreach_copy_(target + target_vectors, online + online_vectors)
+
+    return update
+
+
+def _singular_vectors(network: nn.Module) -> list[Tensor]:
+    """Those of all layers under spectral norm."""
+    layers = [module for module in network.modules() if isinstance(module, SpectralConv2d)]
+    return [vector for layer in layers for vector in (layer.u, layer.v)]
+
+
+def resetting(
+    updated: Callable[[int], None],
+    options: ResetConfig,
+    loss: IQNLoss,
+    fresh: Callable[[], QuantileNetwork],
+    optimizer: Optimizer,
+) -> Callable[[int], None]:
+    """Return ``updated``, followed every ``interval`` updates by a partial reset of both networks.
+
+    Args:
+        updated: called with the number of updates so far.
+        options: the ``reset:`` block.
+        loss: holds the networks.
+        fresh: makes another network like them; its weights are drawn from torch's global generator.
+        optimizer: of the online network.
+    """
+
+    def update_and_reset(updates: int) -> None:
+        updated(updates)
+        if updates % options.interval == 0:
+            shrink_and_perturb(
+                (loss.value_network, loss.target_value_network),
+                fresh(),
+                factor=options.factor,
+                last_layer_factor=options.last_layer_factor,
+                optimizer=optimizer,
+            )
+
+    return update_and_reset
+
+
+def preparing(forward: Forward, steps: list[Callable[[TensorDictBase], None]]) -> Forward:
+    """Return ``forward`` on changed copies of its batches; the batch drawn from the buffer stays as it is.
+
+    Args:
+        forward: reads a batch and writes its ``td_error`` into it.
+        steps: each replaces entries of a shallow copy of the batch.
+    """
+    if not steps:
+        return forward
+
+    def prepare_and_forward(batch: TensorDictBase) -> TensorDictBase:
+        prepared = batch.copy()
+        for step in steps:
+            step(prepared)
+        result = forward(prepared)
+        batch["td_error"] = prepared["td_error"]
+        return result
+
+    return prepare_and_forward
+
+
+def _preparations(iqn: IQNConfig) -> list[Callable[[TensorDictBase], None]]:
+    steps: list[Callable[[TensorDictBase], None]] = []
+    horizon, padding = iqn.fixed_horizon, iqn.random_crop
+    if horizon is not None:
+        steps.append(lambda batch: set_clock(batch, horizon.steps, horizon.start_fraction))
+    if padding is not None:
+        steps.append(lambda batch: crop(batch, padding))
+    return steps
+
+
+def crop(batch: TensorDictBase, padding: int) -> None:
+    """Shifts images at random, those of a transition's two ends by draws of their own."""
+    for key in ("pixels", ("next", "pixels")):
+        batch[key] = random_crop(batch[key], padding)
+
+
+def set_clock(batch: TensorDictBase, horizon: int, start_fraction: float) -> None:
+    """Puts each transition at a random place of the horizon: its clock is the first feature of ``observation``.
+
+    Args:
+        batch: ``[B]``, with ``partial_returns``, as ``NStepWindow`` keeps them.
+        horizon: steps that a value looks ahead.
+        start_fraction: probability of clock 0 beside its share of the rest.
+    """
+    partial_returns = batch["partial_returns"]
+    clock = sample_clock(len(batch), horizon, start_fraction=start_fraction, device=partial_returns.device)
+    reward, steps, terminated, later = end_at_horizon(
+        partial_returns,
+        batch["steps_to_next_obs"].squeeze(-1),
+        batch["next", "terminated"].squeeze(-1),
+        clock,
+        horizon,
+    )
+    for key, value in (("observation", clock), (("next", "observation"), later)):
+        observation = batch[key].clone()
+        observation[:, 0] = value / horizon
+        batch[key] = observation
+    for key, value in (
+        (("next", "reward"), reward),
+        (("next", "terminated"), terminated),
+        ("steps_to_next_obs", steps),
+    ):
+        batch[key] = value.unsqueeze(-1)

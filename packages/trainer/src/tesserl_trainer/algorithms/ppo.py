@@ -1,0 +1,138 @@
+"""Build proximal policy optimisation from ``ppo:``."""
+
+from torch import nn
+from torchrl.objectives import ClipPPOLoss
+
+from tesserl_actor_critic import ActorCritic, PPOLoss
+from tesserl_configs import value_at
+from tesserl_configs.ppo import PPOConfig, RunningRewardScaling
+from tesserl_trainer.algorithms.agent import (
+    Agent,
+    at_start,
+    attributes,
+    device_of,
+    forward_of,
+    learning,
+    learning_rate_schedule,
+    observing_rollouts,
+    optimizer_of,
+    scheduled,
+)
+from tesserl_trainer.algorithms.run import Run, make_collector
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.loops.on_policy import OnPolicyLoop, Pace
+from tesserl_trainer.run.policy import RolloutPolicy
+from tesserl_trainer.run.rewards import RewardScaler
+from tesserl_trainer.run.rollout import Advantages
+from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.networks import as_actor_critic, build_policy_network
+
+
+def build_network(task: Task) -> ActorCritic:
+    """Build the policy and its value, together or each with a body of its own."""
+    ppo = task.config.ppo
+    return build_policy_network(
+        task.config.nn,
+        task.layout,
+        task.action_space,
+        distribution=ppo.distribution,
+        shared_body=ppo.shared_body,
+        orthogonal=ppo.orthogonal_init,
+    )
+
+
+def build_agent(task: Task, network: nn.Module) -> Agent[RolloutPolicy, nn.Module, nn.Module]:
+    """Build the loss, the optimiser and the policy around a network.
+
+    Args:
+        task: of the run.
+        network: an ``ActorCritic``; it is moved to the device.
+
+    Raises:
+        ConfigError: the device is not there, or nothing is left to learn.
+        TypeError: the network is another one.
+    """
+    config, ppo = task.config, task.config.ppo
+    actor_critic = as_actor_critic(network.to(device_of(config.device)), config.algorithm)
+    loss, schedules = _torchrl_loss(ppo, actor_critic) if ppo.loss == "torchrl" else _loss(ppo, actor_critic)
+    optimizer = optimizer_of(config, network)
+    policy = RolloutPolicy(actor_critic, record_values=actor_critic.critic_body is None)
+    return Agent(
+        saved=network,
+        loss=loss,
+        forward=forward_of(loss, precision=ppo.precision, compiled=ppo.compile, device=config.device),
+        parameters=learning(network),
+        optimizer=optimizer,
+        policy=policy,
+        act=policy.act,
+        schedules=[*schedules, learning_rate_schedule(config.optimizer, optimizer)],
+        precision=ppo.precision,
+        max_grad_norm=ppo.max_grad_norm,
+        has_value=True,
+    )
+
+
+def build_loop(task: Task, run: Run) -> OnPolicyLoop:
+    """Build the loop: collect a rollout, estimate advantages, learn from minibatches for some epochs."""
+    config, ppo = task.config, task.config.ppo
+    environments = run.keep(task.environments(config.environment.num_envs))
+    agent = build_agent(task, run.network(task))
+    collector = make_collector(task, agent, environments)
+    scaling, steps = ppo.reward_scaling, ppo.num_steps * config.environment.num_envs
+    advantages = Advantages(
+        agent.policy,
+        task.layout.keys,
+        discount=ppo.discount,
+        gae_lambda=ppo.gae_lambda,
+        scaler=RewardScaler(ppo.discount, scaling.clip) if isinstance(scaling, RunningRewardScaling) else None,
+        device=config.device,
+        chunk=max(steps // ppo.num_minibatches, 1),
+    )
+    return OnPolicyLoop(
+        agent.learner(),
+        collector,
+        agent.policy,
+        advantages,
+        observing_rollouts(agent.policy.network),
+        Pace(ppo.num_steps, ppo.num_epochs, ppo.num_minibatches, ppo.target_kl),
+        run.journal(task, agent, collector.pop_episodes),
+    )
+
+
+def _loss(ppo: PPOConfig, network: ActorCritic) -> tuple[PPOLoss, list[Scheduled]]:
+    """Build the loss, and the schedules of its coefficients."""
+    loss = PPOLoss(
+        network.actor,
+        network.critic,
+        clip_epsilon=value_at(ppo.clip_epsilon, 0),
+        clip_epsilon_high=at_start(ppo.clip_epsilon_high),
+        dual_clip=ppo.dual_clip,
+        value_clip=ppo.value_clip,
+        value_loss=ppo.value_loss,
+        value_coef=ppo.value_coef,
+        entropy_coef=value_at(ppo.entropy_coef, 0),
+        normalize_advantage=ppo.normalize_advantage,
+    )
+    return loss, attributes(
+        loss,
+        clip_epsilon=ppo.clip_epsilon,
+        entropy_coef=ppo.entropy_coef,
+        clip_epsilon_high=ppo.clip_epsilon_high,
+    )
+
+
+def _torchrl_loss(ppo: PPOConfig, network: ActorCritic) -> tuple[nn.Module, list[Scheduled]]:
+    """Build torchrl's own loss; its squared error has no factor 1/2."""
+    loss = ClipPPOLoss(
+        network.actor,
+        network.critic,
+        clip_epsilon=value_at(ppo.clip_epsilon, 0),
+        entropy_coeff=value_at(ppo.entropy_coef, 0),
+        critic_coeff=ppo.value_coef * (0.5 if ppo.value_loss == "l2" else 1.0),
+        loss_critic_type=ppo.value_loss,
+        normalize_advantage=ppo.normalize_advantage,
+    )
+    return loss, [
+        scheduled("clip_epsilon", ppo.clip_epsilon, loss.clip_epsilon.fill_),
+        scheduled("entropy_coef", ppo.entropy_coef, loss.entropy_coeff.fill_),
+    ]

@@ -1,0 +1,190 @@
+"""What the loops of all algorithms are built with: the directory of the run, its journal, and its collectors."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from tesserl_configs.grpo import GRPOConfig
+from tesserl_configs.pairs import MixedPairs, OnlinePairs
+from tesserl_configs.starts import LevelStarts, SeedStarts, Starts, StateStarts
+from tesserl_trainer.algorithms.agent import Agent, AnyAgent, start_of
+from tesserl_trainer.algorithms.initial_weights import load_initial_weights
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.collect import Collector, Episode, Marks
+from tesserl_trainer.run.evaluate import Evaluation
+from tesserl_trainer.run.groups import GroupCollector
+from tesserl_trainer.run.journal import Intervals, Journal
+from tesserl_trainer.run.logging import MetricsLog
+from tesserl_trainer.run.policy import RolloutPolicy
+from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.run.starts import GroupStarts, LevelStart, SeedStart, Start, StateStart
+from tesserl_trainer.run.workers import close
+from tesserl_trainer.wiring.environments import Environments, worker_seeds
+
+
+@dataclass
+class Run:
+    """A run while its loop is built.
+
+    Args:
+        directory: of the run.
+        progress: display of the loop's progress.
+        stack: closes environments and logs when the run is over.
+    """
+
+    directory: Path
+    progress: ProgressDisplay
+    stack: ExitStack
+
+    def keep(self, environments: Environments) -> Environments:
+        """Close environments when the run is over; return them."""
+        self.stack.push(lambda kind, *_: close(environments, failed=kind is not None))
+        return environments
+
+    def network(self, task: Task) -> nn.Module:
+        """Build the network; a new run loads ``initial_weights`` into it, a continued run has its own."""
+        network, weights = task.network(), task.config.initial_weights
+        if weights is not None and Checkpoints(self.directory).latest() is None:
+            load_initial_weights(network, Path(weights))
+        return network
+
+    def journal(
+        self,
+        task: Task,
+        agent: AnyAgent,
+        pop_episodes: Callable[[], list[Episode]],
+        schedules: Sequence[Scheduled] = (),
+    ) -> Journal:
+        """Build the object that counts, reports, evaluates and writes checkpoints.
+
+        Args:
+            task: of the run.
+            agent: whose greedy policy is evaluated.
+            pop_episodes: return the training episodes that ended since the last call.
+            schedules: hyper-parameters that change with the step, beside those of the agent.
+        """
+        config = task.config
+        title = run_title(config.name, self.directory) if config.logging.wandb else None
+        log = MetricsLog(self.directory, tensorboard=config.logging.tensorboard, wandb=title)
+        self.stack.callback(log.close)
+        return Journal(
+            Intervals(
+                config.total_steps,
+                config.logging.interval,
+                config.evaluation.interval,
+                config.checkpoint.interval,
+                config.environment.frames_per_step,
+                config.environment.reward_factor,
+            ),
+            [*agent.schedules, *schedules],
+            pop_episodes,
+            self._evaluator(task, agent),
+            Checkpoints(self.directory, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best),
+            log,
+            self.progress,
+        )
+
+    def _evaluator(self, task: Task, agent: AnyAgent) -> Callable[[], Evaluation]:
+        """Return the function that plays the evaluation episodes, on the same seeds every time."""
+        settings = task.config.evaluation
+        environments = task.environments(min(settings.num_envs, settings.episodes), evaluation=True)
+        self.stack.callback(environments.close)
+        seeds = range(settings.seed, settings.seed + settings.episodes)
+        return lambda: task.play(agent, environments, seeds)
+
+
+def make_collector(
+    task: Task,
+    agent: AnyAgent,
+    environments: Environments,
+    *,
+    starts: GroupStarts | None = None,
+    greedy: Marks | None = None,
+) -> Collector:
+    """Make the collector of an agent.
+
+    Args:
+        task: of the run.
+        agent: it acts.
+        environments: to step.
+        starts: the same environments, reset to the starts of groups; None resets them one by one.
+        greedy: return which of the last actions were greedy; None does not record it.
+    """
+    return Collector(
+        starts or environments,
+        task.layout,
+        agent.act,
+        seeds=worker_seeds(task.config.seed, environments),
+        device=task.config.device,
+        on_start=start_of(agent.policy),
+        greedy=greedy,
+    )
+
+
+def group_environments(task: Task, run: Run, options: GRPOConfig | OnlinePairs | MixedPairs) -> Environments:
+    """Make the environments that play the trajectories of groups; the run closes them.
+
+    Args:
+        task: of the run.
+        run: closes them.
+        options: the block that says how a group starts.
+    """
+    return run.keep(
+        task.environments(
+            task.config.environment.num_envs,
+            groups=True,
+            restorable=isinstance(options.starts, StateStarts),
+            max_length=options.max_length if isinstance(options, GRPOConfig) else None,
+        )
+    )
+
+
+def make_group_collector(
+    task: Task,
+    agent: Agent[RolloutPolicy, nn.Module, nn.Module],
+    environments: Environments,
+    options: GRPOConfig | OnlinePairs | MixedPairs,
+) -> GroupCollector:
+    """Make the collector of whole groups of trajectories.
+
+    Args:
+        task: of the run.
+        agent: it acts.
+        environments: made by `group_environments`.
+        options: the block that says how a group starts.
+    """
+    starts = make_starts(options.starts, environments, group_size=options.group_size, seed=task.config.seed)
+    return GroupCollector(
+        make_collector(task, agent, environments, starts=starts), starts, agent.policy, task.layout.keys
+    )
+
+
+def make_starts(options: Starts, environments: Environments, *, group_size: int, seed: int) -> GroupStarts:
+    """Give the slots of a vector environment their starts.
+
+    Args:
+        options: a ``starts:`` block.
+        environments: in DISABLED autoreset mode.
+        group_size: trajectories of each start.
+        seed: of the run.
+    """
+    start: Start
+    number: int | None
+    match options:
+        case LevelStarts():
+            start, number = LevelStart(seed, options.option), options.num_levels
+        case StateStarts():
+            start, number = StateStart(seed), options.num_starts
+        case SeedStarts():
+            start, number = SeedStart(seed), options.num_starts
+    return GroupStarts(environments, start, group_size=group_size, num_starts=number)
+
+
+def run_title(name: str | None, run_dir: Path) -> str:
+    """Return the title of a run: its directory if it is named after the configuration, else both names."""
+    return run_dir.name if run_dir.name.startswith(str(name)) else f"{name}-{run_dir.name}"

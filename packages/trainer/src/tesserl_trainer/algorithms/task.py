@@ -1,0 +1,141 @@
+"""The task of a configuration: its environments, spaces and observation layout, and the network that fits them."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_trainer.algorithms import builder_of
+from tesserl_trainer.algorithms.agent import AnyAgent, start_of
+from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
+from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.wiring.environments import Environments, Space, make_environments
+
+LEAST_PIXELS_FOR_CHANNELS_LAST = 32
+"""Height and width of images from which no encoder learns more slowly by it (docs/results.md)."""
+
+
+class Task:
+    """The task of a configuration.
+
+    Args:
+        config: the whole configuration.
+        spaces: observation and action space of one environment; None reads them from the first environments that are
+            made, or from one that is made for this alone.
+    """
+
+    def __init__(self, config: RunConfig, spaces: tuple[Space, Space] | None = None) -> None:
+        self.config = config
+        self._spaces = spaces
+
+    def environments(
+        self,
+        num_envs: int,
+        *,
+        evaluation: bool = False,
+        groups: bool = False,
+        restorable: bool = False,
+        max_length: int | None = None,
+    ) -> Environments:
+        """Make a vector environment; see `make_environments` for the arguments and errors."""
+        made = make_environments(
+            self.config.environment,
+            num_envs,
+            evaluation=evaluation,
+            groups=groups,
+            restorable=restorable,
+            max_length=max_length,
+        )
+        if self._spaces is None:
+            self._spaces = made.single_observation_space, made.single_action_space
+        return made
+
+    @property
+    def spaces(self) -> tuple[Space, Space]:
+        """Observation and action space of one environment."""
+        if self._spaces is None:
+            environments = self.environments(1, evaluation=True)
+            spaces = environments.single_observation_space, environments.single_action_space
+            environments.close()
+            return spaces
+        return self._spaces
+
+    @property
+    def action_space(self) -> Space:
+        """Action space of one environment."""
+        return self.spaces[1]
+
+    @cached_property
+    def layout(self) -> ObservationLayout:
+        """The keys that the task's observations yield.
+
+        Raises:
+            ConfigError: the observation space holds what no network here can read.
+        """
+        environment = self.config.environment
+        try:
+            return ObservationLayout(self.spaces[0], channels=environment.channels)
+        except ValueError as error:
+            raise ConfigError(f"environment.id: {environment.id}: {error}") from error
+
+    def network(self) -> nn.Module:
+        """Build the network of the algorithm for this task, in the memory format of ``channels_last``.
+
+        Raises:
+            ConfigError: the configuration and the spaces do not fit together.
+        """
+        network = builder_of(self.config.algorithm).build_network(self)
+        if self._channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs leave it out
+        return network
+
+    @property
+    def _channels_last(self) -> bool:
+        if self.config.channels_last is not None:
+            return self.config.channels_last
+        _, height, width = self.layout.shapes.get("pixels", (0, 0, 0))
+        return min(height, width) >= LEAST_PIXELS_FOR_CHANNELS_LAST
+
+    def agent(self, network: nn.Module | None = None) -> AnyAgent:
+        """Build the network with its loss, its optimiser and its ways to act.
+
+        Args:
+            network: the network to use; None builds a new one.
+
+        Raises:
+            ConfigError: the device is not there, nothing is left to learn, or the configuration does not fit the task.
+        """
+        return builder_of(self.config.algorithm).build_agent(self, network or self.network())
+
+    def play(self, agent: AnyAgent, environments: Environments, seeds: Sequence[int]) -> Evaluation:
+        """Play one episode for each seed with the greedy policy; the agent's own policy is not changed."""
+        with agent.policy.greedy() as policy:
+            return evaluate_policy(
+                policy.act,
+                environments,
+                self.layout,
+                seeds,
+                max_episode_steps=self.config.evaluation.max_episode_steps,
+                device=self.config.device,
+                on_start=start_of(policy),
+            )
+
+
+def build_network(config: RunConfig, observation_space: Space, action_space: Space) -> nn.Module:
+    """Build the network of a run.
+
+    Args:
+        config: the whole configuration.
+        observation_space: of one environment.
+        action_space: of one environment.
+
+    Returns:
+        A ``QuantileNetwork`` or an ``ActorCritic``, with the parts that ``nn.freeze`` names frozen, and its
+        convolutions in the memory format that ``channels_last`` wants.
+
+    Raises:
+        ConfigError: the configuration and the spaces do not fit together.
+    """
+    return Task(config, (observation_space, action_space)).network()
