@@ -13,7 +13,9 @@ import torch
 from stdio import Clock, serve
 
 from tesserl_configs import load_config
-from tesserl_trainer.commands.assembly import assemble
+from tesserl_trainer.algorithms import builder_of
+from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.evaluate import Evaluation
 from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.progress import ProgressDisplay
@@ -55,7 +57,8 @@ def main() -> None:
     target = settings.get("target", float("inf"))
     with ExitStack() as stack:
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        loop = assemble(config, run_dir, stack.enter_context(ProgressDisplay(config.total_steps)), stack)
+        run = Run(run_dir, stack.enter_context(ProgressDisplay(config.total_steps)), stack)
+        loop = builder_of(config.algorithm).build_loop(Task(config), run)
         loop.journal.log.open(resume_step=None)
         loop.save = lambda: run_dir  # the peers write no checkpoints either
         loop.journal.checkpoints.mark_best = lambda _: None

@@ -9,10 +9,8 @@ from gymnasium import spaces
 from tesserl_actor_critic import ActorCritic
 from tesserl_configs import dump_config, load_config
 from tesserl_nn_components import RunningNormalizer, reset_noise
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.checkpoint import Checkpoints
-from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.environments import make_environments
-from tesserl_trainer.wiring.networks import build_network
 
 ACTIONS = {
     "single": spaces.Discrete(4),
@@ -44,11 +42,10 @@ SENSES = (
 def untrained_run(run_dir, config_file, overrides):
     """Writes the run of an untrained policy, statistics and noise drawn; returns its directory and the policy."""
     config = load_config(config_file, overrides)
-    environments = make_environments(config.environment, 1, evaluation=True)
-    both_spaces = environments.single_observation_space, environments.single_action_space
-    environments.close()
+    task = Task(config)
+    task.layout  # noqa: B018 - opens the task before the seed is set
     torch.manual_seed(1)
-    algorithm = build_algorithm(config, build_network(config, *both_spaces))
+    algorithm = task.agent()
     network = algorithm.policy.network
     reset_noise(network)
     for module in network.modules():

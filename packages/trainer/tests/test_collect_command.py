@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from tesserl_configs import load_config
 from tesserl_preference_opt import StoreError
 from tesserl_trainer import train
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands import playing
 from tesserl_trainer.commands.collect import collect
@@ -22,8 +23,6 @@ from tesserl_trainer.run.frames import FRAME_BYTES, encode_frame, frame_png
 from tesserl_trainer.run.starts import SeedStart
 from tesserl_trainer.run.trajectories import load_trajectories
 from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
-from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.networks import build_network
 
 from .conftest import Counting, config_text
 from .stores import trajectory, write_trajectories
@@ -90,8 +89,7 @@ def test_whole_episodes_of_every_policy_are_stored(runs, tmp_path, name, stochas
 def test_log_probabilities_are_those_of_what_chose_the_actions(runs, tmp_path, epsilon):
     collect(runs["ppo"], out=tmp_path / "store", episodes=4, epsilon=epsilon, checkpoint="latest")
     config = load_config(runs["ppo"] / "config.yaml")
-    environment = gym.make("CartPole-v1")
-    algorithm = build_algorithm(config, build_network(config, environment.observation_space, environment.action_space))
+    algorithm = Task(config).agent()
     algorithm.load_networks(load_networks(next((runs["ppo"] / "checkpoints").glob("step_*60"))))
     for episode in load_trajectories(tmp_path / "store"):
         [logits] = algorithm.policy.network.policy_parameters(episode["observation"].clone())

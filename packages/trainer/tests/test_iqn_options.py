@@ -15,13 +15,14 @@ from tesserl_configs.environment import EnvironmentConfig
 from tesserl_iqn.reset import last_layers
 from tesserl_nn_components import NoisyLinear, SpectralConv2d
 from tesserl_trainer import build_network, train
+from tesserl_trainer.algorithms import iqn
+from tesserl_trainer.algorithms.agent import build_optimizer, learning_rate_schedule
+from tesserl_trainer.algorithms.iqn import crop, preparing, set_clock, target_updater
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.run.cuda_graph import GraphedLearner
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring.algorithms import build_algorithm
-from tesserl_trainer.wiring.iqn import crop, preparing, set_clock, target_updater
-from tesserl_trainer.wiring.learning import build_optimizer, learning_rate_schedule
 from tesserl_trainer.wiring.wrappers import Clock
 
 from .test_resume import halves_equal_the_whole
@@ -174,10 +175,9 @@ def test_a_transition_is_put_at_a_random_place_of_the_horizon():
     assert (drawn["next", "reward"] == 9).all()
 
 
-def algorithm_of(config, fresh=None):
+def algorithm_of(config):
     torch.manual_seed(0)
-    network = build_network(config, MINATAR, spaces.Discrete(3))
-    return build_algorithm(config, network, fresh)
+    return Task(config, (MINATAR, spaces.Discrete(3))).agent()
 
 
 def batch(seed=0):
@@ -204,15 +204,16 @@ def test_crops_are_of_what_is_learned_from_and_leave_the_batch_as_it_is():
     assert torch.equal(drawn["td_error"], torch.arange(6.0))
 
 
-def test_a_reset_moves_both_networks_towards_new_weights_when_it_is_due():
+def test_a_reset_moves_both_networks_towards_new_weights_when_it_is_due(monkeypatch):
     config = breakout({}, iqn={"reset": {"interval": 3, "factor": 0.5, "last_layer_factor": 1}})
     made = []
 
-    def fresh():
-        made.append(build_network(config, MINATAR, spaces.Discrete(3)))
+    def fresh(task):
+        made.append(build_network(task.config, *task.spaces))
         return made[-1]
 
-    algorithm = algorithm_of(config, fresh)
+    algorithm = algorithm_of(config)
+    monkeypatch.setattr(iqn, "build_network", fresh)
     loss = algorithm.loss
     for updates in (1, 2):
         algorithm.updated(updates)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tesserl_trainer.algorithms.run import run_title
 from tesserl_trainer.analysis.plots import plot_curve
 from tesserl_trainer.analysis.record import read_metrics, series
-from tesserl_trainer.commands.assembly import run_title
 from tesserl_trainer.run.logging import Averages, MetricsLog
 from tesserl_trainer.run.progress import ProgressDisplay
 

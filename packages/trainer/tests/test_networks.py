@@ -10,12 +10,11 @@ from tesserl_configs.nn import NNConfig
 from tesserl_configs.vision import PRESETS
 from tesserl_nn_components import COMPACT_CNN, NATURE_CNN, RunningNormalizer, SpectralConv2d
 from tesserl_trainer import train
+from tesserl_trainer.algorithms.task import Task, build_network
 from tesserl_trainer.run.checkpoint import load_networks
 from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring.algorithms import build_algorithm
 from tesserl_trainer.wiring.bodies import build_body
 from tesserl_trainer.wiring.networks import (
-    build_network,
     build_policy_network,
     build_quantile_network,
 )
@@ -254,7 +253,7 @@ def test_a_schedule_keeps_the_factors(write_config):
     rate = "optimizer={kind: sgd, learning_rate: {kind: linear, knots: [[0, 0.4], [100, 0]]}}"
     config = load_config(write_config(), [rate, "nn.learning_rate_factors.vector=0.5"])
     network = build_quantile_network(config, layout_of(vector=4), 2)
-    algorithm = build_algorithm(config, network)
+    algorithm = Task(config).agent(network)
     [schedule] = [schedule for schedule in algorithm.schedules if schedule.name == "learning_rate"]
     for at, base in ((0, 0.4), (50, 0.2), (100, 0.0)):
         schedule.apply(schedule.value(at))
@@ -272,7 +271,7 @@ def test_a_network_that_learns_nothing_is_refused():
 def test_running_statistics_are_those_of_the_observations_acted_on(write_config):
     config = load_config(write_config(), ["nn.vector.normalization.kind=running"])
     network = build_quantile_network(config, layout_of(vector=4), 2)
-    algorithm = build_algorithm(config, network)
+    algorithm = Task(config).agent(network)
     normalizer = network.body.vector.normalizer
     assert isinstance(normalizer, RunningNormalizer)
     seen = torch.randn(3, 8, 4)

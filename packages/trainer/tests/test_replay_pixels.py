@@ -13,12 +13,12 @@ from tensordict import TensorDict
 from tesserl_configs import ConfigError, load_config
 from tesserl_replay import FrameStorage
 from tesserl_trainer import train
+from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.loops.off_policy import Pace
 from tesserl_trainer.run.checkpoint import Checkpoints
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.segments import Segments
-from tesserl_trainer.wiring.replay import build_replay
 
 from .pictures import Pictures
 
