@@ -208,8 +208,10 @@ def test_a_reset_moves_both_networks_towards_new_weights_when_it_is_due(monkeypa
     config = breakout({}, iqn={"reset": {"interval": 3, "factor": 0.5, "last_layer_factor": 1}})
     made = []
 
+    build = iqn.build_network
+
     def fresh(task):
-        made.append(build_network(task.config, *task.spaces))
+        made.append(build(task))
         return made[-1]
 
     algorithm = algorithm_of(config)

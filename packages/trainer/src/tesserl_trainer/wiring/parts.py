@@ -14,6 +14,7 @@ from tesserl_nn_components import RecurrentBody, freeze, parameter_groups
 class Group(TypedDict):
     """Parameters of an optimiser with one learning rate, which is ``factor`` times the optimiser's."""
 
+    name: str
     params: list[nn.Parameter]
     lr: float
     factor: float
@@ -45,7 +46,10 @@ def learning_rate_groups(network: nn.Module, factors: LearningRateFactors, learn
     named = {module: factor for name, factor in factors if factor != 1 for module in parts.get(name, ())}
     learning = {name: factor for name, factor in named.items() if _learns(network.get_submodule(name))}
     groups = parameter_groups(network, learning, 1.0)
-    return [Group(params=list(group["params"]), lr=learning_rate * group["lr"], factor=group["lr"]) for group in groups]
+    return [
+        Group(name=group["name"], params=list(group["params"]), lr=learning_rate * group["lr"], factor=group["lr"])
+        for group in groups
+    ]
 
 
 def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:
