@@ -13,8 +13,8 @@ from tesserl_configs import value_at
 from tesserl_configs.iqn import BoltzmannExploration, HardUpdate, IQNConfig, ResetConfig, SoftUpdate, TargetUpdate
 from tesserl_configs.replay import PrioritizedReplay
 from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, end_at_horizon, sample_clock, shrink_and_perturb
-from tesserl_replay import NStepWindow
 from tesserl_nn_components import RunningNormalizer, SpectralConv2d, random_crop
+from tesserl_replay import NStepWindow
 from tesserl_trainer.algorithms.agent import (
     Agent,
     Forward,
