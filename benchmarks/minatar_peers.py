@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from common.harness import RESULTS, Worker
-from tesserl_trainer.analysis.record import read_metrics, series
+from tesserl_analysis.record import read_metrics, series
 
 ROOT = Path(__file__).parents[1]
 OURS = {"IQN": "iqn", "IQN with n_step": "n_step", "Beyond The Rainbow": "all"}  # variants of the sweep

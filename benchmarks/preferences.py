@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from common.harness import RESULTS
+from tesserl_analysis.record import read_metrics, series
+from tesserl_analysis.statistics import interval, mean
 from tesserl_configs import load_config
 from tesserl_trainer import evaluate, train
-from tesserl_trainer.analysis.record import read_metrics, series
-from tesserl_trainer.analysis.statistics import interval, mean
 from tesserl_trainer.commands.collect import collect
 from tesserl_trainer.commands.pairs_make import make_store
 from tesserl_trainer.commands.pretrain import pretrain_bc

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from common.harness import Worker
-from tesserl_trainer.analysis.record import read_metrics, series
-from tesserl_trainer.analysis.statistics import Interval, interval, mean
+from tesserl_analysis.record import read_metrics, series
+from tesserl_analysis.statistics import Interval, interval, mean
 
 Curve = tuple[list[int], list[float]]  # steps, and the mean return of the evaluation there
 

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from tesserl_trainer.analysis.statistics import (
+from tesserl_analysis.statistics import (
     FALSE_ALARMS,
     curve_band,
     interquartile_mean,
@@ -180,3 +180,39 @@ def test_false_alarms_are_as_often_as_is_said(sizes, one_of):
     pairs = [(drawn(), drawn()) for _ in range(2_000)]
     apart = np.mean([left.low > right.high or right.low > left.high for left, right in pairs])
     assert apart == pytest.approx(1 / one_of, rel=0.25)
+
+
+def test_lists_are_as_good_as_arrays():
+    lists, arrays = [[1.0, 3.0, 9.0], [2.0, 5.0]], [array(1, 3, 9), array(2, 5)]
+    assert interval(lists, interquartile_mean) == interval(arrays, interquartile_mean)
+    assert probability_of_improvement(lists, lists[::-1]) == probability_of_improvement(arrays, arrays[::-1])
+    assert interquartile_mean([9.0, 1.0, 2.0, 4.0]) == mean([3.0]) == median([3.0, 1.0, 4.0]) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("strata", "shapes"), [([], r"\[\]"), ([[1.0], []], r"\[\(1,\), \(0,\)\]"), ([[[1.0, 2.0]]], r"\[\(1, 2\)\]")]
+)
+def test_scores_that_are_not_those_of_tasks_are_refused(strata, shapes):
+    message = rf"must hold an array \[runs\] for each task, none empty, got shapes {shapes}; leave out tasks without"
+    with pytest.raises(ValueError, match=f"strata {message}"):
+        interval(strata, mean)
+    with pytest.raises(ValueError, match=f"strata {message}"):
+        performance_profile(strata, [0.0])
+    with pytest.raises(ValueError, match=f"ours {message}"):
+        probability_of_improvement(strata, [[1.0]])
+
+
+def test_curves_need_points():
+    with pytest.raises(ValueError, match=r"strata must hold an array \[runs, points\] for each task"):
+        curve_band([[1.0, 2.0]])
+
+
+def test_numbers_of_tasks_that_differ_are_refused():
+    with pytest.raises(ValueError, match="ours and others must hold the same tasks, got 1 and 2 tasks"):
+        probability_of_improvement([[1.0]], [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
+def test_a_level_that_is_no_probability_is_refused(level):
+    with pytest.raises(ValueError, match=rf"level must be in \(0, 1\), got {level}"):
+        interval([[1.0, 2.0]], mean, level=level)

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import nn
 
+from tesserl_analysis.record import read_metrics
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_iqn.reset import last_layers
@@ -19,7 +20,6 @@ from tesserl_trainer.algorithms import iqn
 from tesserl_trainer.algorithms.agent import build_optimizer, learning_rate_schedule
 from tesserl_trainer.algorithms.iqn import crop, preparing, set_clock, target_updater
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.run.cuda_graph import GraphedLearner
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.observations import ObservationLayout

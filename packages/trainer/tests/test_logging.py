@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tesserl_analysis import read_metrics, series
 from tesserl_trainer.algorithms.run import run_title
-from tesserl_trainer.analysis.plots import plot_curve
-from tesserl_trainer.analysis.record import read_metrics, series
 from tesserl_trainer.run.logging import Averages, MetricsLog
 from tesserl_trainer.run.progress import ProgressDisplay
 
@@ -125,14 +124,3 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capfd):
     assert "a note" in shown
     assert "1000/2000" in shown
     assert "return 12.3" in shown
-
-
-def test_the_curve_is_drawn_from_the_record(tmp_path):
-    log = MetricsLog(tmp_path, tensorboard=False)
-    log.open()
-    for step in (10, 20, 30):
-        log.log(step, {"train/return": step, "evaluation/return": 2 * step, "evaluation/return_std": 1.0})
-    log.close()
-    path = plot_curve(tmp_path, title="a run")
-    assert path.name == "curve.png"
-    assert path.read_bytes().startswith(b"\x89PNG")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from tesserl_analysis.record import read_metrics, series
 from tesserl_configs import load_config
 from tesserl_trainer import train
-from tesserl_trainer.analysis.record import read_metrics, series
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands.compare import read_score
 from tesserl_trainer.commands.sweep import _Report

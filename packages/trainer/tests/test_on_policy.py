@@ -9,10 +9,10 @@ from tensordict import TensorDict
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
+from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_nn_components import RecurrentBody
 from tesserl_trainer import train
-from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.loops.on_policy import OnPolicyLoop
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.journal import DivergenceError

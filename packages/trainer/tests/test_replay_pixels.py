@@ -10,11 +10,11 @@ from gymnasium import spaces
 from safetensors.torch import load_file
 from tensordict import TensorDict
 
+from tesserl_analysis.record import read_metrics
 from tesserl_configs import ConfigError, load_config
 from tesserl_replay import FrameStorage
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.replay import build_replay
-from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.loops.off_policy import Pace
 from tesserl_trainer.run.checkpoint import Checkpoints
 from tesserl_trainer.run.observations import ObservationLayout

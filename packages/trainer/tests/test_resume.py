@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_trainer import train
-from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints
 from tesserl_trainer.run.segments import Segments
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tesserl_analysis.record import read_metrics
 from tesserl_configs import ConfigError, load_config
 from tesserl_preference_opt.locks import InUseError, is_lock, locked
 from tesserl_trainer import train
-from tesserl_trainer.analysis.record import read_metrics
 from tesserl_trainer.commands import train as training
 from tesserl_trainer.commands.assembly import assemble
 

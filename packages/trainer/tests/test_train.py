@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tesserl_analysis.record import read_metrics, series
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_trainer import build_network, evaluate, train
-from tesserl_trainer.analysis.record import read_metrics, series
 from tesserl_trainer.commands.evaluate import run_config
 from tesserl_trainer.loops.off_policy import OffPolicyLoop
 from tesserl_trainer.run.checkpoint import CheckpointError

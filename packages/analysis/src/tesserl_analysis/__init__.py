@@ -1,1 +1,42 @@
-"""Reads the files of finished or running experiments; imports nothing else of the trainer."""
+"""Statistics of finished reinforcement-learning runs: aggregates, stratified bootstrap intervals, tables and plots."""
+
+from tesserl_analysis.__about__ import __version__
+from tesserl_analysis.comparison import Comparison, ComparisonError, Run
+from tesserl_analysis.plots import plot_comparison, plot_curve
+from tesserl_analysis.record import read_metrics, series
+from tesserl_analysis.statistics import (
+    Interval,
+    curve_band,
+    interquartile_mean,
+    interval,
+    mean,
+    median,
+    performance_profile,
+    probability_of_improvement,
+    resamples,
+)
+from tesserl_analysis.tables import Table, comparison_report, comparison_tables, comparison_verdicts
+
+__all__ = [
+    "Comparison",
+    "ComparisonError",
+    "Interval",
+    "Run",
+    "Table",
+    "__version__",
+    "comparison_report",
+    "comparison_tables",
+    "comparison_verdicts",
+    "curve_band",
+    "interquartile_mean",
+    "interval",
+    "mean",
+    "median",
+    "performance_profile",
+    "plot_comparison",
+    "plot_curve",
+    "probability_of_improvement",
+    "read_metrics",
+    "resamples",
+    "series",
+]

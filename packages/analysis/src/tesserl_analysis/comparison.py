@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tesserl_trainer.analysis.statistics import (
+from tesserl_analysis.statistics import (
     Array,
     Interval,
     curve_band,
@@ -38,17 +38,18 @@ class Run:
     task: str
     seed: int
     score: float
-    curve: tuple[Sequence[int], Sequence[float]]
-    path: Path
+    curve: tuple[Sequence[int], Sequence[float]] = ((), ())
+    path: Path | None = None
+    """Its directory, which errors name."""
 
 
 class ComparisonError(ValueError):
     """Runs that cannot be compared as asked."""
 
 
-def unknown(option: str, name: str, what: str, known: Iterable[str]) -> ComparisonError:
-    """The error of an option that names what is not there."""
-    return ComparisonError(f"{option} {name}: no such {what}{hint(name, known)}")
+def unknown(argument: str, name: str, what: str, known: Iterable[str]) -> ComparisonError:
+    """Return the error of an argument that names something unknown."""
+    return ComparisonError(f"{argument} {name}: no such {what}{hint(name, known)}")
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -56,35 +57,6 @@ def hint(name: str, known: Iterable[str]) -> str:
     legal = list(known)
     found = get_close_matches(name, legal, n=1)
     return f"; did you mean {found[0]}?" if found else f"; there are: {', '.join(legal) or 'none'}"
-
-
-def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bounds] | None:
-    """What ``--normalize`` says.
-
-    Args:
-        values: ``none``, ``reference``, or ``TASK=LOW:HIGH`` each.
-        several_tasks: whether returns of different tasks come together, which are scaled if nothing is said.
-
-    Raises:
-        ComparisonError: it says something else.
-    """
-    if "none" in values and len(values) > 1:
-        raise ComparisonError("--normalize none: stands alone")
-    if not values or list(values) == ["none"]:
-        return {} if several_tasks and not values else None
-    bounds: dict[str, Bounds] = {}
-    for value in values:
-        if value == "reference":
-            continue
-        task, _, numbers = value.rpartition("=")
-        try:
-            low, high = map(float, numbers.split(":"))
-        except ValueError:
-            raise ComparisonError(
-                f"--normalize {value}: expected none, reference or TASK=LOW:HIGH, such as breakout=0:20"
-            ) from None
-        bounds[task] = (low, high)
-    return bounds
 
 
 class Comparison:
@@ -120,14 +92,15 @@ class Comparison:
         self._passed_over = "" if reference or not variants or variants[0] in self.variants else variants[0]
         if self.reference not in self.variants:
             what = "variant with a finished run here" if self.reference in variants else "variant"
-            raise unknown("--reference", self.reference, what, self.variants)
+            raise unknown("reference", self.reference, what, self.variants)
         self.runs: dict[tuple[str, str], list[Run]] = {}
         for run in sorted(runs, key=lambda run: run.seed):
             beside = self.runs.setdefault((run.variant, run.task), [])
             if beside and beside[-1].seed == run.seed:
+                places = " and ".join(str(same.path or same) for same in (beside[-1], run))
                 raise ComparisonError(
-                    f"{beside[-1].path} and {run.path} are both seed {run.seed} of {run.variant} on {run.task}; "
-                    "leave one out, or group the runs by another key with --by"
+                    f"{places} are both seed {run.seed} of {run.variant} on {run.task}; "
+                    "leave one out, or give them different variants"
                 )
             beside.append(run)
         self.bounds = None if bounds is None else self._bounds(bounds)
@@ -138,14 +111,14 @@ class Comparison:
     def _bounds(self, given: Mapping[str, Bounds]) -> dict[str, Bounds]:
         for task in given:
             if task not in self.tasks:
-                raise unknown("--normalize", task, "task", self.tasks)
+                raise unknown("bounds of", task, "task", self.tasks)
         bounds = {}
         for task in self.tasks:
             runs = self.runs.get((self.reference, task), [])
             if task not in given and not (runs and all(run.curve[1] for run in runs)):
                 raise ComparisonError(
                     f"{task}: the reference {self.reference} has no runs with evaluations to take bounds from; "
-                    f"give them with --normalize {task}=LOW:HIGH"
+                    f"give bounds of {task}, such as --normalize {task}=LOW:HIGH of tesserl compare"
                 )
             low, high = given.get(task) or (
                 float(np.mean([run.curve[1][0] for run in runs])),
@@ -155,7 +128,8 @@ class Comparison:
                 source = "" if task in given else f", the first evaluation and the score of {self.reference}"
                 raise ComparisonError(
                     f"{task}: 0 would be {low:.6g} and 1 would be {high:.6g}{source}, but scores need a "
-                    f"finite return and a higher one; give --normalize {task}=LOW:HIGH"
+                    f"finite return and a higher one; give bounds of {task}, such as --normalize {task}=LOW:HIGH of "
+                    "tesserl compare"
                 )
             bounds[task] = (low, high)
         return bounds
@@ -264,7 +238,7 @@ class Comparison:
         if self._passed_over:
             notes.append(
                 f"the reference is {self.reference}, as {self._passed_over}, the first variant of the sweep, has no "
-                "finished run here; --reference chooses another one"
+                "finished run here; name another reference to change that"
             )
         notes += [
             f"{name} has no runs of {', '.join(task for task in self.tasks if (name, task) not in self.runs)}: "

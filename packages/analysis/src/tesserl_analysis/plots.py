@@ -5,9 +5,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from tesserl_trainer.analysis.comparison import AGGREGATES, Band, Comparison
-from tesserl_trainer.analysis.record import read_metrics, series
-from tesserl_trainer.analysis.statistics import Interval
+from tesserl_analysis.comparison import AGGREGATES, Band, Comparison
+from tesserl_analysis.record import read_metrics, series
+from tesserl_analysis.statistics import Interval
 
 STEPS = "environment steps"
 WIDTH = 14.0

@@ -6,9 +6,6 @@ from pathlib import Path
 
 HEADER = ("step", "name", "value", "time")
 
-EVALUATION = "evaluation/return"
-"""Metric by which runs are compared."""
-
 Row = tuple[int, str, float, float]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -34,7 +34,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def interquartile_mean(scores: Array) -> Array:
+def interquartile_mean(scores: ArrayLike) -> Array:
     """Mean of the middle half: the lowest and the highest quarter, rounded down to whole scores, are left out.
 
     Section 4.3 of the paper; equal to ``scipy.stats.trim_mean(scores, 0.25)``.
@@ -45,18 +45,19 @@ def interquartile_mean(scores: Array) -> Array:
     Returns:
         ``[...]``.
     """
+    scores = np.asarray(scores, np.float64)
     cut = scores.shape[-1] // 4
     return np.asarray(np.sort(scores, -1)[..., cut : scores.shape[-1] - cut].mean(-1))
 
 
-def mean(scores: Array) -> Array:
+def mean(scores: ArrayLike) -> Array:
     """Mean over the last axis."""
-    return np.asarray(scores.mean(-1))
+    return np.asarray(np.asarray(scores, np.float64).mean(-1))
 
 
-def median(scores: Array) -> Array:
+def median(scores: ArrayLike) -> Array:
     """Median over the last axis."""
-    return np.asarray(np.median(scores, -1))
+    return np.asarray(np.median(np.asarray(scores, np.float64), -1))
 
 
 def resamples(
@@ -88,23 +89,27 @@ def resamples(
 
 
 def interval(
-    strata: Sequence[Array], statistic: Statistic, *, level: float = 0.95, exact_up_to: int = EXACT_UP_TO
+    strata: Sequence[ArrayLike], statistic: Statistic, *, level: float = 0.95, exact_up_to: int = EXACT_UP_TO
 ) -> Interval:
-    """A statistic of all runs of all tasks together, with its stratified percentile-bootstrap interval.
+    """Return a statistic of all runs of all tasks together, with its stratified percentile-bootstrap interval.
 
     Args:
         strata: scores of each task, ``[runs]``.
         statistic: of the scores of all tasks, ``[..., N] -> [...]``.
         level: probability mass of the interval, in (0, 1).
         exact_up_to: see ``resamples``.
+
+    Raises:
+        ValueError: there is no task, one has no run, or ``level`` is out of its range.
     """
+    strata = _checked(strata, "strata", 1)
     indices = resamples([len(scores) for scores in strata], exact_up_to=exact_up_to)
     value, low, high = _bands(strata, statistic, level, indices)
     return Interval(float(value), float(low), float(high))
 
 
 def performance_profile(
-    strata: Sequence[Array], thresholds: Array, *, level: float = 0.95
+    strata: Sequence[ArrayLike], thresholds: ArrayLike, *, level: float = 0.95
 ) -> tuple[Array, Array, Array]:
     """Fraction of the runs whose score is above each threshold, with pointwise intervals (section 4.2).
 
@@ -115,12 +120,16 @@ def performance_profile(
 
     Returns:
         Fraction, lower and upper bound, ``[K]`` each.
+
+    Raises:
+        ValueError: see ``interval``.
     """
-    above = [(scores[:, None] > thresholds).astype(np.float64) for scores in strata]
+    strata = _checked(strata, "strata", 1)
+    above = [(scores[:, None] > np.asarray(thresholds)).astype(np.float64) for scores in strata]
     return _bands(above, lambda runs: np.asarray(runs.mean(-2)), level, _fewer(above))
 
 
-def curve_band(strata: Sequence[Array], *, level: float = 0.95) -> tuple[Array, Array, Array]:
+def curve_band(strata: Sequence[ArrayLike], *, level: float = 0.95) -> tuple[Array, Array, Array]:
     """Interquartile mean at each point of curves, with pointwise intervals.
 
     Args:
@@ -129,12 +138,16 @@ def curve_band(strata: Sequence[Array], *, level: float = 0.95) -> tuple[Array, 
 
     Returns:
         Interquartile mean, lower and upper bound, ``[points]`` each.
+
+    Raises:
+        ValueError: see ``interval``.
     """
+    strata = _checked(strata, "strata", 2)
     return _bands(strata, lambda runs: interquartile_mean(np.swapaxes(runs, -1, -2)), level, _fewer(strata))
 
 
 def probability_of_improvement(
-    ours: Sequence[Array], others: Sequence[Array], *, level: float = 0.95, exact_up_to: int = EXACT_UP_TO
+    ours: Sequence[ArrayLike], others: Sequence[ArrayLike], *, level: float = 0.95, exact_up_to: int = EXACT_UP_TO
 ) -> Interval:
     """Probability that a run of ours beats one of the others on a task drawn at random; a draw counts half.
 
@@ -145,7 +158,13 @@ def probability_of_improvement(
         others: the same of what they are compared with; tasks in the same order.
         level: probability mass of the interval.
         exact_up_to: see ``resamples``.
+
+    Raises:
+        ValueError: see ``interval``; or the numbers of tasks differ.
     """
+    ours, others = _checked(ours, "ours", 1), _checked(others, "others", 1)
+    if len(ours) != len(others):
+        raise ValueError(f"ours and others must hold the same tasks, got {len(ours)} and {len(others)} tasks")
     wins = [
         0.5 + 0.5 * np.sign(mine[:, None] - theirs) for mine, theirs in zip(ours, others, strict=True)
     ]  # per task [ours, others]
@@ -157,6 +176,17 @@ def probability_of_improvement(
     ]
     low, high = _bounds(np.mean(drawn, 0), level)
     return Interval(float(np.mean([matrix.mean() for matrix in wins])), float(low), float(high))
+
+
+def _checked(strata: Sequence[ArrayLike], name: str, ndim: int) -> list[Array]:
+    """Return the scores or curves of each task as arrays, all of ``ndim`` axes and none empty."""
+    arrays = [np.asarray(scores, np.float64) for scores in strata]
+    if not arrays or any(scores.ndim != ndim or scores.size == 0 for scores in arrays):
+        raise ValueError(
+            f"{name} must hold an array {'[runs]' if ndim == 1 else '[runs, points]'} for each task, none empty, got "
+            f"shapes {[scores.shape for scores in arrays]}; leave out tasks without runs"
+        )
+    return arrays
 
 
 def _bands(
@@ -174,6 +204,8 @@ def _bounds(drawn: Array, level: float) -> tuple[Array, Array]:
     The distribution is enumerated, and of few runs it has few values. Each bound is one of them, the inverse of the
     distribution function: a point between two values would leave out one that has more than its share of the mass.
     """
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must be in (0, 1), got {level}; 0.95 is usual")
     number = len(drawn)
     outside = max(math.ceil(number * (1 - level) / 2 - 1e-9) - 1, 0)  # 1e-9: 1 - 0.95 is a little above 0.05
     ordered = np.partition(drawn, (outside, number - 1 - outside, number - 1), 0)

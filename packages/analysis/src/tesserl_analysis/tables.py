@@ -1,28 +1,45 @@
-"""A comparison as sentences and tables for a person to read, and as JSON data."""
+"""A comparison as sentences, as tables of text, and as JSON data."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from tesserl_trainer.analysis.comparison import AGGREGATES, Band, Comparison
-from tesserl_trainer.analysis.statistics import FALSE_ALARMS, Interval, interquartile_mean
+from tesserl_analysis.comparison import AGGREGATES, Band, Comparison
+from tesserl_analysis.statistics import FALSE_ALARMS, Interval, interquartile_mean
 
 FEW = 5
 """Fewer runs than these come out apart too easily, see ``FALSE_ALARMS``."""
 
 
+class Table(NamedTuple):
+    """Text in rows and columns, for any printer of tables."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
 def comparison_tables(comparison: Comparison) -> Iterator[Table]:
-    """Aggregates over all tasks, then the returns of each task by seed."""
+    """Yield the table of aggregates over all tasks, then the returns of each task by seed.
+
+    Args:
+        comparison: what to show.
+    """
     yield _aggregates(comparison)
     for task in comparison.tasks:
         yield _task(comparison, task)
 
 
 def comparison_verdicts(comparison: Comparison) -> list[str]:
-    """One sentence for each variant but the reference: whether its interval of the IQM is apart."""
+    """Say of each variant but the reference if their 95 % intervals of the interquartile mean are apart.
+
+    Args:
+        comparison: what to judge.
+
+    Returns:
+        One sentence for each variant.
+    """
     reference = comparison.reference
     if reference not in comparison.complete:
         return [f"{reference}, the reference, has no runs of some tasks: there is nothing to compare with"]
@@ -37,7 +54,11 @@ def too_few(comparison: Comparison) -> list[str]:
 
 
 def comparison_report(comparison: Comparison) -> dict[str, Any]:
-    """Everything, as JSON data."""
+    """Return all numbers of a comparison as JSON data; what is unknown is null.
+
+    Args:
+        comparison: what to report.
+    """
     return {
         "reference": comparison.reference,
         "bounds": comparison.bounds,
@@ -95,40 +116,30 @@ def _verdict(comparison: Comparison, variant: str) -> str:
 
 def _aggregates(comparison: Comparison) -> Table:
     over = "all tasks" if len(comparison.tasks) > 1 else comparison.tasks[0]
-    table = _table(f"{over}, with 95 % bootstrap intervals", "variant", "runs", *AGGREGATES)
-    table.add_column(f"P(better than {comparison.reference})", justify="right")
+    rows = []
     aggregates, improvements = comparison.aggregates, comparison.improvements
     for variant in comparison.complete:
         spread = comparison.has_spread(variant)
         compared = comparison.has_spread(variant, comparison.reference)
-        table.add_row(
-            variant,
-            str(sum(map(len, comparison.strata(variant)))),
-            *(_shown(value, spread=spread) for value in aggregates[variant].values()),
-            _shown(improvements[variant], spread=compared) if variant in improvements else "-",
-        )
-    return table
+        count = str(sum(map(len, comparison.strata(variant))))
+        shown = [_shown(value, spread=spread) for value in aggregates[variant].values()]
+        better = _shown(improvements[variant], spread=compared) if variant in improvements else "-"
+        rows.append([variant, count, *shown, better])
+    header = ["variant", "runs", *AGGREGATES, f"P(better than {comparison.reference})"]
+    return Table(f"{over}, with 95 % bootstrap intervals", header, rows)
 
 
 def _task(comparison: Comparison, task: str) -> Table:
     seeds = sorted({run.seed for (_, name), runs in comparison.runs.items() if name == task for run in runs})
-    table = _table(f"{task}, by seed", "variant", *map(str, seeds), "mean", "IQM")
+    rows = []
     for variant in comparison.variants:
         runs = comparison.runs.get((variant, task), [])
         scores = {run.seed: run.score for run in runs}
         if runs:
             values = comparison.returns(variant, task)
             shown = [f"{scores[seed]:.4g}" if seed in scores else "-" for seed in seeds]
-            table.add_row(variant, *shown, f"{values.mean():.4g}", f"{float(interquartile_mean(values)):.4g}")
-    return table
-
-
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
+            rows.append([variant, *shown, f"{values.mean():.4g}", f"{float(interquartile_mean(values)):.4g}"])
+    return Table(f"{task}, by seed", ["variant", *map(str, seeds), "mean", "IQM"], rows)
 
 
 def _shown(value: Interval, *, spread: bool) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from tesserl_trainer.analysis.record import EVALUATION
 from tesserl_trainer.cli import options
+from tesserl_trainer.run.metric_names import EVALUATION
 
 
 @click.command(name="compare", help="Compare the runs of a sweep: intervals, tables and a picture.")

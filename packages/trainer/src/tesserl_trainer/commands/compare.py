@@ -12,12 +12,23 @@ from typing import Any
 
 from rich.console import Console
 
+from tesserl_analysis import (
+    Comparison,
+    ComparisonError,
+    Run,
+    comparison_report,
+    comparison_tables,
+    comparison_verdicts,
+    plot_comparison,
+    read_metrics,
+    series,
+)
+from tesserl_analysis.comparison import hint, unknown
 from tesserl_configs.document import parse
-from tesserl_trainer.analysis.comparison import Comparison, ComparisonError, Run, hint, parse_bounds, unknown
-from tesserl_trainer.analysis.plots import plot_comparison
-from tesserl_trainer.analysis.record import EVALUATION, read_metrics, series
-from tesserl_trainer.analysis.tables import comparison_report, comparison_tables, comparison_verdicts
+from tesserl_trainer.commands.comparison_table import rich_table
+from tesserl_trainer.commands.normalization import parse_bounds
 from tesserl_trainer.run.files import check_places, write_json
+from tesserl_trainer.run.metric_names import EVALUATION
 from tesserl_trainer.run.sweep import ORDER
 
 SEED = re.compile(r"seed-\d+")
@@ -253,7 +264,7 @@ def compare(
     width = None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns)
     console = Console(file=sys.stdout, highlight=False, width=width)
     for table in comparison_tables(comparison):
-        console.print(table)
+        console.print(rich_table(table))
     notes = [scored, *(f"left out, {line}" for line in lacking)]
     for line in [*comparison_verdicts(comparison), *comparison.notes(), *notes]:
         console.print(line, markup=False, soft_wrap=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from tesserl_analysis import plot_curve
 from tesserl_configs import ConfigError, RunConfig, dump_config
 from tesserl_configs.diff import diff_configs
 from tesserl_preference_opt.locks import InUseError, is_lock, locked
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.analysis.plots import plot_curve
 from tesserl_trainer.commands.evaluate import evaluate, find_checkpoint, run_config
 from tesserl_trainer.loops.cloning import refuse_cloned
 from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from tesserl_trainer.analysis.record import HEADER, read_metrics
+from tesserl_analysis.record import HEADER, read_metrics
 from tesserl_trainer.run.files import write_text
 
 

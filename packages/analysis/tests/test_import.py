@@ -1,0 +1,34 @@
+"""Importing the package brings in neither torch nor an environment library nor any other package of Tesserl."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import importlib.machinery, importlib.util, sys
+
+finders = sys.meta_path[:]
+
+class Hide(importlib.machinery.PathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {hidden}:
+            return None
+        return next((spec for finder in finders if (spec := finder.find_spec(name, path, target))), None)
+
+sys.meta_path[:] = [Hide()]
+assert all(importlib.util.find_spec(name) is None for name in {hidden})
+import tesserl_analysis
+found = {{name.split(".")[0] for name in sys.modules}}
+assert not found & {{"gymnasium", "matplotlib", "pydantic", "rich", "scipy", "torch", "yaml"}}, found
+assert {{name for name in found if name.startswith("tesserl")}} == {{"tesserl_analysis"}}, found
+assert all(hasattr(tesserl_analysis, name) for name in tesserl_analysis.__all__)
+assert list(tesserl_analysis.__all__) == sorted(tesserl_analysis.__all__)
+"""
+
+
+@pytest.mark.parametrize("hidden", [(), ("gymnasium", "pydantic", "rich", "scipy", "torch", "tesserl_trainer")])
+def test_import_needs_and_brings_neither_environments_nor_siblings(hidden):
+    program = PROGRAM.format(hidden=hidden)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,59 @@
+"""Pictures, and the record of a run that they are made from."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from tesserl_analysis import Comparison, Run, plot_comparison, plot_curve, read_metrics, series
+from tesserl_analysis.plots import _draw_bands
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run with three lines of metrics, and half of one that was being written."""
+    lines = ["step,name,value,time"]
+    for step in (10, 20, 30):
+        lines += [f"{step},train/return,{step},0.5", f"{step},evaluation/return,{2 * step},0.5"]
+        lines += [f"{step},evaluation/return_std,1.0,0.5"]
+    (tmp_path / "metrics.csv").write_text("\n".join([*lines, "40,train/ret"]))
+    return tmp_path
+
+
+def test_a_line_that_was_cut_short_is_left_out(run_dir):
+    rows = read_metrics(run_dir / "metrics.csv")
+    assert len(rows) == 9
+    assert rows[0] == (10, "train/return", 10.0, 0.5)
+    assert series(rows, "evaluation/return") == ([10, 20, 30], [20.0, 40.0, 60.0])
+    assert series(rows, "no such name") == ([], [])
+
+
+def test_the_curve_is_drawn_from_the_record(run_dir):
+    path = plot_curve(run_dir, title="a run")
+    assert path == run_dir / "curve.png"
+    height, width, _ = imread(path).shape
+    assert (height, width) == (480, 840)
+
+
+def test_the_picture_of_a_comparison_has_the_width_of_a_page(tmp_path):
+    runs = [
+        Run(variant, task, seed, seed + bonus, ((5, 9), (0.0, seed + bonus)))
+        for variant, bonus in (("a", 0.0), ("b", 1.0))
+        for task in ("walk", "run")
+        for seed in (1, 2)
+    ]
+    plot_comparison(Comparison(runs), tmp_path / "c.png", metric="return", title="two variants")
+    height, width, _ = imread(tmp_path / "c.png").shape
+    assert width == 1400
+    assert height > 500
+
+
+def test_a_curve_of_one_evaluation_is_a_point():
+
+    runs = [
+        Run(name, "t", 1, 1.0, (steps, [1.0] * len(steps)), Path(name)) for name, steps in (("a", [5]), ("b", [5, 9]))
+    ]
+    axes = Figure().add_subplot()
+    _draw_bands(axes, Comparison(runs).curves("t"), {"a": "C0", "b": "C1"}, "a")
+    assert [line.get_marker() for line in axes.lines] == ["o", "None"]
