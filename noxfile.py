@@ -12,6 +12,7 @@ the built wheels in them are replaced on every run.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -38,10 +39,16 @@ SETTINGS = nox.project.load_toml(ROOT / "pyproject.toml")
 TOOLS = SETTINGS["dependency-groups"]
 EACH_PACKAGE = nox.parametrize("package", [nox.param(name, id=name) for name in PROJECTS])
 TEST_ENVIRONMENT = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "RL_WARNINGS": "False"}
+# Kernels of ATen, oneDNN and MKL on a processor with AVX2 but without AVX-512, and on one with neither.
+KERNELS = {
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "SSE4.1": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
+}
 # A change of one of these may change the result of every package.
 SHARED_PATHS = (".ci/", ".github/", "configs/", "constraints.txt", "noxfile.py", "pyproject.toml")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LEARNING = ("learning", "preferences", "minatar_peers")  # benchmarks of what is learned: hours
+NO_TESTS = 5  # pytest's exit status if all tests are deselected
 CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s
 
 
@@ -155,6 +162,35 @@ def tests(session: nox.Session, package: str) -> None:
     """Test one package against built wheels of itself and the siblings it needs."""
     install_wheels(session, package, *test_requirements(package))
     session.run("pytest", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
+    discard(session)
+
+
+@nox.session(requires=["build"], default=False)
+@EACH_PACKAGE
+def portability(session: nox.Session, package: str) -> None:
+    """Test one package with the kernels of two older processors, on one thread and on two.
+
+    Tests marked ``kernel_free`` run in the first setting only.
+    """
+    install_wheels(session, package, *test_requirements(package))
+    verdicts, selected = {}, "not learn and not soak"
+    for (kernels, variables), threads in itertools.product(KERNELS.items(), (1, 2)):
+        # Threads that wait must sleep: spinning ones multiply the time on a machine with other work.
+        environment = {
+            **TEST_ENVIRONMENT, **variables, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"
+        }  # fmt: skip
+        command = ["pytest", "-m", selected, f"packages/{package}/tests", *session.posargs]
+        try:
+            session.run(*command, env=environment, success_codes=[0] if not verdicts else [0, NO_TESTS])
+            verdict = "passed"
+        except nox.command.CommandFailed:
+            verdict = "FAILED"
+        verdicts[f"{kernels}, OMP_NUM_THREADS={threads}"] = verdict
+        selected = "not learn and not soak and not kernel_free"
+    for setting, verdict in verdicts.items():
+        session.log(f"{package}: {setting}: {verdict}")
+    if "FAILED" in verdicts.values():
+        session.error(f"the tests of {package} must pass in every setting; read the output of those that failed")
     discard(session)
 
 
