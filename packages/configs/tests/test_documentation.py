@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tesserl_configs import dump_config, load_config
-from tesserl_configs.defaults import HIDDEN_SIZES, OPTIMIZER
+from tesserl_configs.algorithms import BUILT_IN
 from tesserl_configs.optimizer import Adam
 
 PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
@@ -32,8 +32,9 @@ def test_the_table_of_defaults_by_algorithm_is_true():
     for key in ("learning_rate", "eps"):
         iqn, policies, preferences = (float(cell.split()[0]) for cell in rows[f"optimizer.{key}"])
         assert getattr(Adam(), key) == iqn
-        assert {OPTIMIZER[name][key] for name in ("ppo", "grpo")} == {policies}
-        assert {OPTIMIZER[name][key] for name in ("dpo", "cpl")} == {preferences}
+        assert {BUILT_IN[name].optimizer[key] for name in ("ppo", "grpo")} == {policies}
+        assert {BUILT_IN[name].optimizer[key] for name in ("dpo", "cpl")} == {preferences}
     assert [cell.split("`")[1] for cell in rows["nn.heads.hidden_sizes"]] == ["[512]", "[]", "[]"]
-    assert set(HIDDEN_SIZES.values()) == {()}
-    assert set(HIDDEN_SIZES) == set(OPTIMIZER) == {"ppo", "grpo", "dpo", "cpl"}
+    assert {name: algorithm.hidden_sizes for name, algorithm in BUILT_IN.items()} == {
+        "iqn": None, "ppo": (), "grpo": (), "dpo": (), "cpl": (),
+    }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from tesserl_configs.algorithms import owners_of
 from tesserl_configs.btr import BTR, BTRConfig
 from tesserl_configs.btr_switches import (
     MINATAR_CNN,
@@ -71,7 +72,7 @@ def resolve(data: Mapping[str, Any]) -> Resolution:
 
 
 def _read(data: Mapping[str, Any]) -> BTRConfig | None:
-    if data.get("btr") is None or data.get("algorithm") != "iqn":
+    if data.get("btr") is None or data.get("algorithm") not in owners_of("btr"):
         return None
     try:
         block = TypeAdapter(BTR).validate_python(data["btr"])

@@ -5,23 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tesserl_configs.algorithms import find
+
 ADAM_KINDS = ("adam", "adamw", "radam")
-
-OPTIMIZER: dict[str, dict[str, Any]] = {
-    "ppo": {"learning_rate": 2.5e-4, "eps": 1e-5},  # CleanRL
-    "grpo": {"learning_rate": 2.5e-4, "eps": 1e-5},  # those of ppo
-    "dpo": {"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
-    "cpl": {"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
-}
-"""Keys of an optimizer of the Adam family, by algorithm."""
-
-HIDDEN_SIZES: dict[str, tuple[int, ...]] = {
-    "ppo": (),  # CleanRL: linear heads on the features
-    "grpo": (),
-    "dpo": (),
-    "cpl": (),
-}
-"""nn.heads.hidden_sizes by algorithm."""
 
 
 def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,15 +16,16 @@ def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         data: the data of a whole file; what is written there stays.
     """
-    result, algorithm = dict(data), str(data.get("algorithm"))
-    if algorithm in OPTIMIZER:
+    result, algorithm = dict(data), find(data.get("algorithm"))
+    if algorithm is not None and algorithm.optimizer:
         optimizer = data.get("optimizer", {"kind": "adam"})
         if isinstance(optimizer, dict) and optimizer.get("kind") in ADAM_KINDS:
-            result["optimizer"] = {**OPTIMIZER[algorithm], **optimizer}
+            result["optimizer"] = {**algorithm.optimizer, **optimizer}
     replay, iqn = data.get("replay"), data.get("iqn", {})
     if isinstance(replay, dict) and replay.get("ratio") is not None and isinstance(iqn, dict):
         result["iqn"] = {"update_interval": None, **iqn}  # the other way to say how much is learned
     nn = data.get("nn")
-    if algorithm in HIDDEN_SIZES and isinstance(nn, dict) and isinstance(nn.get("heads", {}), dict):
-        result["nn"] = {**nn, "heads": {"hidden_sizes": HIDDEN_SIZES[algorithm], **nn.get("heads", {})}}
+    hidden_sizes = None if algorithm is None else algorithm.hidden_sizes
+    if hidden_sizes is not None and isinstance(nn, dict) and isinstance(nn.get("heads", {}), dict):
+        result["nn"] = {**nn, "heads": {"hidden_sizes": hidden_sizes, **nn.get("heads", {})}}
     return result

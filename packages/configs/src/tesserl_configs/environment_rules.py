@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tesserl_configs.environment import ALE
 from tesserl_configs.errors import Problem
+from tesserl_configs.iqn import IQNConfig
 
 if TYPE_CHECKING:
     from tesserl_configs.schema import RunConfig
@@ -58,7 +59,7 @@ def vectors_of_wrappers_are_seen(config: RunConfig) -> Iterator[Problem]:
 def clocks_are_set(config: RunConfig) -> Iterator[Problem]:
     """A clock that nothing sets tells nothing, and one feature holds it."""
     clocks = [index for index, wrapper in enumerate(config.environment.wrappers) if wrapper.kind == "clock"]
-    used = config.algorithm == "iqn" and config.iqn.fixed_horizon is not None
+    used = isinstance(config.options, IQNConfig) and config.options.fixed_horizon is not None
     for index in clocks if not used else clocks[1:]:
         reason = "there is one already" if used else "is for iqn.fixed_horizon, which is not set"
         yield Problem(f"environment.wrappers.{index}", f"clock: {reason}; remove the wrapper")

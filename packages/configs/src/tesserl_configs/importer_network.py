@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tesserl_configs.algorithms import find
 from tesserl_configs.importer_source import Source
-from tesserl_configs.nn_rules import WITHOUT_VALUE
 
 PARTS = {
     "vision": "nn.vis.freeze",
@@ -233,7 +233,8 @@ def _frozen(source: Source, network: dict[str, Any], algorithm: str) -> list[str
         if part == "embedding":
             missing = algorithm != "iqn"
         elif part == "value":
-            missing = algorithm in WITHOUT_VALUE
+            declared = find(algorithm)
+            missing = declared is not None and not declared.has_value
         name = "policy" if part == "advantage" and algorithm != "iqn" else part
         if not missing and source.take(key, "nn.freeze", False, name):
             names.append(name)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tesserl_configs.schema import RunConfig
+from tesserl_configs.schema import config_class
 
 
 def blocks_in(annotation: Any) -> tuple[type[BaseModel], ...]:
@@ -34,7 +34,7 @@ def candidates(path: list[str | int], data: Any) -> tuple[type[BaseModel], ...]:
     Returns:
         The members of the union at that place, the chosen one first; empty where no block may stand.
     """
-    blocks: tuple[type[BaseModel], ...] = (RunConfig,)
+    blocks: tuple[type[BaseModel], ...] = (config_class(data),)
     for key in path:
         blocks = _chosen_first(blocks, data)
         if isinstance(key, str):
@@ -73,9 +73,9 @@ def _entry(data: Any, key: str | int) -> Any:
     return None
 
 
-def default_at(path: str) -> Any:
+def default_at(path: str, data: Any = None) -> Any:
     """What stands at a dotted path where a file is silent: a block, a tuple, a value; None if that is unknown."""
-    block: Any = RunConfig
+    block: Any = config_class(data)
     for key in path.split("."):
         fields = getattr(block if isinstance(block, type) else type(block), "model_fields", {})
         if key not in fields:
@@ -89,9 +89,13 @@ def default_at(path: str) -> Any:
     return None if isinstance(block, type) else block
 
 
-def all_keys() -> Iterator[tuple[str, str]]:
-    """(dotted path of the block, key) for every key of the schema; list entries have no index in it."""
-    stack: list[tuple[str, type[BaseModel]]] = [("", RunConfig)]
+def all_keys(data: Any = None) -> Iterator[tuple[str, str]]:
+    """Yield (dotted path of the block, key) for every key of the schema; list entries have no index in it.
+
+    Args:
+        data: of a file, whose algorithm another package may declare.
+    """
+    stack: list[tuple[str, type[BaseModel]]] = [("", config_class(data))]
     while stack:
         path, block = stack.pop()
         for key, field in block.model_fields.items():

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
-from tesserl_configs.schema import OWNERS, Algorithm, RunConfig
+from tesserl_configs.algorithms import BUILT_IN, SHARED, installed
+from tesserl_configs.schema import RunConfig, extended
 from tesserl_configs.sweep_file import SweepConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema() -> dict[str, Any]:
-    """Returns the JSON Schema (draft 2020-12) of a configuration; the rules between keys are not part of it."""
-    schema = RunConfig.model_json_schema()
+    """Return the JSON Schema (draft 2020-12) of a configuration, with the algorithms of all installed packages.
+
+    The rules between keys are not part of it.
+    """
+    algorithms = installed()
+    others = [algorithm.name for algorithm in algorithms if algorithm.name not in BUILT_IN]
+    schema = (extended(*others) if others else RunConfig).model_json_schema()
     for block in schema["$defs"].values():
         if "const" in block.get("properties", {}).get("kind", {}):
             block["required"] = sorted({"kind", *block.get("required", [])})  # the loader chooses by it
     schema["allOf"] = [
-        _refused(schema, "algorithm", algorithm, [block for block, owners in OWNERS.items() if algorithm not in owners])
-        for algorithm in get_args(Algorithm)
+        _refused(
+            schema,
+            "algorithm",
+            algorithm.name,
+            [
+                *(other.name for other in algorithms if other is not algorithm),
+                *(block for block in SHARED if block not in algorithm.blocks),
+            ],
+        )
+        for algorithm in algorithms
     ]
     for block, key in (("", "replay"), ("IQNConfig", "exploration"), ("NNConfig", "vision")):
         _may_leave_its_kind_to_btr(schema, (schema["$defs"][block] if block else schema)["properties"][key])

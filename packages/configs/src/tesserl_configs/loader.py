@@ -14,7 +14,7 @@ from tesserl_configs.document import Document, DocumentError, ancestors, parse, 
 from tesserl_configs.errors import ConfigError, Problem
 from tesserl_configs.messages import problems_of
 from tesserl_configs.overrides import apply_override
-from tesserl_configs.schema import RunConfig
+from tesserl_configs.schema import RunConfig, config_class
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -46,7 +46,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
         data["name"] = name_from(path)
     data, origins, _ = resolve(data)
     try:
-        config = RunConfig.model_validate(data)
+        config = config_class(data).model_validate(data)
     except ValidationError as error:
         found = (_with_origin(problem, origins) for problem in problems_of(error, data))
         problems += [_placed(problem, path, document, changed) for problem in found]

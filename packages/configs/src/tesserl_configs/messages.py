@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
+from tesserl_configs.algorithms import find, owners_of
 from tesserl_configs.base import ONE_LINE, plain
 from tesserl_configs.btr import ALL_TAG, OPTIONS_TAG, SWITCH_TAG
 from tesserl_configs.errors import ConfigError, Problem, shown
 from tesserl_configs.introspection import all_keys, candidates, field_at, kind_of, literals_in
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
-from tesserl_configs.schema import OWNERS, Algorithm
+from tesserl_configs.schema import OWNED
 
 TAGS = (NUMBER_TAG, SCHEDULE_TAG, SWITCH_TAG, OPTIONS_TAG, ALL_TAG)
 """Tags of unions that no key of a file chooses by."""
@@ -126,7 +127,7 @@ def _unknown_key(path: list[str | int], data: Any) -> str:
         return f"unknown key for kind {kind_of(chosen)}; it belongs to kind {', '.join(siblings)}"
     if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
         return f"unknown key; did you mean {near[0]}?"
-    blocks = {block for block, field in all_keys() if field == name and _may_stand(block, data)}
+    blocks = {block for block, field in all_keys(data) if field == name and _may_stand(block, data)}
     if blocks:
         places = sorted(f"{block}.{name}".lstrip(".") for block in blocks)
         return f"unknown key here; did you mean {', '.join(places[:3])}?"
@@ -135,9 +136,8 @@ def _unknown_key(path: list[str | int], data: Any) -> str:
 
 def _may_stand(block: str, data: Any) -> bool:
     """Whether a block belongs to the algorithm of a file; where that is not clear, every one may."""
-    algorithm = data.get("algorithm") if isinstance(data, dict) else None
-    owners = OWNERS.get(block.partition(".")[0])
-    return owners is None or algorithm in owners or algorithm not in get_args(Algorithm)
+    algorithm, top = data.get("algorithm") if isinstance(data, dict) else None, block.partition(".")[0]
+    return top not in OWNED or find(algorithm) is None or algorithm in owners_of(top, algorithm)
 
 
 def _kinds(path: list[str | int], data: Any) -> list[str]:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tesserl_configs.defaults import HIDDEN_SIZES
+from tesserl_configs.algorithms import Algorithm, declared
 from tesserl_configs.errors import Problem
 from tesserl_configs.fusion import DenseTokens
 from tesserl_configs.nn import HeadsConfig, NNConfig
@@ -21,11 +21,12 @@ def check(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
 
     Args:
         nn: the block.
-        algorithm: whose network it is: ``iqn`` has quantiles, every other one a policy and perhaps a value.
+        algorithm: name of the algorithm whose network it is.
     """
     yield from itertools.chain.from_iterable(rule(nn) for rule in RULES)
-    yield from memory_fits_the_algorithm(nn, algorithm)
-    yield from heads_fit_the_algorithm(nn, algorithm)
+    whose = declared(algorithm)
+    yield from memory_fits_the_algorithm(nn, whose)
+    yield from heads_fit_the_algorithm(nn, whose)
     yield from parts_exist(nn, algorithm)
 
 
@@ -173,33 +174,31 @@ RULES: tuple[NetworkRule, ...] = (
 )
 
 
-def memory_fits_the_algorithm(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
-    """Only the minibatches of ppo hold sequences with the state that a memory continues from."""
-    reason = {"iqn": "learns from single transitions, which hold no state to continue from"}
-    if algorithm != "ppo" and nn.memory.kind != "none":
+def memory_fits_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Problem]:
+    """Only minibatches of sequences hold the state that a memory continues from."""
+    if algorithm.without_memory is not None and nn.memory.kind != "none":
         yield Problem(
             "nn.memory.kind",
-            f"{algorithm} {reason.get(algorithm, 'learns from steps without the state before them')}, "
-            f"got {nn.memory.kind}; choose none, stack frames, or use ppo",
+            f"{algorithm.name} {algorithm.without_memory}, got {nn.memory.kind}; choose none, stack frames, or use ppo",
         )
 
 
-def heads_fit_the_algorithm(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
+def heads_fit_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Problem]:
     """Quantiles have advantages and perhaps values, a policy has neither noise nor advantages."""
-    heads = nn.heads
-    if algorithm == "iqn":
+    heads, name = nn.heads, algorithm.name
+    if algorithm.network == "quantile":
         if heads.policy is not None:
-            yield Problem("nn.heads.policy", "iqn has no policy; its streams are advantage and, if dueling, value")
+            yield Problem("nn.heads.policy", f"{name} has no policy; its streams are advantage and, if dueling, value")
         if heads.value is not None and not heads.dueling:
             yield Problem("nn.heads.value", "there is no value stream; set nn.heads.dueling: true or remove the key")
     else:
-        for name in ("dueling", "noisy", "advantage"):
-            if getattr(heads, name):
-                yield Problem(f"nn.heads.{name}", f"belongs to iqn, got algorithm {algorithm}; remove the key")
-        if heads.value is not None and "value" not in streams_of(heads, algorithm):
-            yield Problem("nn.heads.value", f"{algorithm} has no value; remove the key")
-    streams = [getattr(heads, name) for name in streams_of(heads, algorithm)]
-    defaults = (HeadsConfig().hidden_sizes, HIDDEN_SIZES.get(algorithm, ()))
+        for key in ("dueling", "noisy", "advantage"):
+            if getattr(heads, key):
+                yield Problem(f"nn.heads.{key}", f"belongs to iqn, got algorithm {name}; remove the key")
+        if heads.value is not None and not algorithm.has_value:
+            yield Problem("nn.heads.value", f"{name} has no value; remove the key")
+    streams = [getattr(heads, stream) for stream in streams_of(heads, name)]
+    defaults = (HeadsConfig().hidden_sizes, algorithm.hidden_sizes or ())
     if None not in streams and heads.hidden_sizes not in defaults:
         yield Problem("nn.heads.hidden_sizes", "every stream has a block of its own; remove the key")
     sizes = [heads.hidden_sizes if stream is None else getattr(stream, "hidden_sizes", (1,)) for stream in streams]
@@ -233,9 +232,6 @@ def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
             yield Problem(path, f"{' and '.join(inside)} in it would have two factors; remove one of them")
 
 
-WITHOUT_VALUE = ("grpo",)
-"""Algorithms with a policy and no critic."""
-
 INSIDE = {"fusion": ("trunk",), "heads": ("advantage", "policy", "value")}
 """Parts that hold other parts."""
 
@@ -252,14 +248,16 @@ def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
         parts.append("trunk")
     if nn.memory.kind != "none":
         parts.append("memory")
-    return [*parts, *(["embedding"] if algorithm == "iqn" else []), "heads", *streams_of(nn.heads, algorithm)]
+    embedding = ["embedding"] if declared(algorithm).network == "quantile" else []
+    return [*parts, *embedding, "heads", *streams_of(nn.heads, algorithm)]
 
 
 def streams_of(heads: HeadsConfig, algorithm: str) -> list[str]:
     """The streams that the heads of a network have."""
-    if algorithm == "iqn":
+    whose = declared(algorithm)
+    if whose.network == "quantile":
         return ["advantage", "value"] if heads.dueling else ["advantage"]
-    return ["policy"] if algorithm in WITHOUT_VALUE else ["policy", "value"]
+    return ["policy", "value"] if whose.has_value else ["policy"]
 
 
 def _transformers(nn: NNConfig) -> Iterator[tuple[str, str, Any, int]]:

@@ -33,9 +33,9 @@ def apply_override(data: Any, override: str) -> str:
         raise ConfigError(f"--set {override}: {error}") from error
     if document.errors:
         raise ConfigError(f"--set {override}: {document.errors[0]}")
-    here = ""
+    here, whole = "", data
     for part in parts[:-1]:
-        data, here = _descend(data, part, here, override), join(here, part)
+        data, here = _descend(data, part, here, override, whole), join(here, part)
     if isinstance(data, list):
         data[_index(data, parts[-1], here, override)] = document.data
     elif isinstance(data, dict):
@@ -45,13 +45,13 @@ def apply_override(data: Any, override: str) -> str:
     return path
 
 
-def _descend(data: Any, part: str, here: str, override: str) -> Any:
+def _descend(data: Any, part: str, here: str, override: str, whole: Any) -> Any:
     if isinstance(data, list):
         return data[_index(data, part, here, override)]
     if not isinstance(data, dict):
         raise _not_a_container(data, here, override)
     if data.get(part) is None:
-        data[part] = _starting_point(default_at(join(here, part)))
+        data[part] = _starting_point(default_at(join(here, part), whole))
     return data[part]
 
 

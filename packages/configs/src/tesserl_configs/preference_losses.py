@@ -176,8 +176,8 @@ SmoothedLoss = SigmoidLoss | RobustLoss | EXOPairLoss | AOTLoss | AOTUnpairedLos
 """Losses that know how often labels are wrong."""
 
 PairedLoss = (
-    SmoothedLoss | HingeLoss | IPOLoss | SigmoidNormLoss | DiscoPOPLoss | NCAPairLoss
-    | BCOPairLoss | SPPOHardLoss | APOZeroLoss | APODownLoss | SimPOLoss | ORPOLoss
+    SigmoidLoss | RobustLoss | HingeLoss | IPOLoss | SigmoidNormLoss | EXOPairLoss | DiscoPOPLoss | NCAPairLoss
+    | BCOPairLoss | SPPOHardLoss | APOZeroLoss | APODownLoss | AOTLoss | AOTUnpairedLoss | SimPOLoss | ORPOLoss
 )  # fmt: skip
 """Losses of a chosen and a rejected segment."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tesserl_configs.environment_rules import check_starts
 from tesserl_configs.errors import Problem
+from tesserl_configs.preferences import PreferenceOptions
 
 if TYPE_CHECKING:
     from tesserl_configs.schema import RunConfig
@@ -63,7 +64,9 @@ def ranges_have_a_width(config: RunConfig) -> Iterator[Problem]:
 
 def pretraining_has_data(config: RunConfig) -> Iterator[Problem]:
     """Before the first step there are stored pairs alone."""
-    block = config.dpo if config.algorithm == "dpo" else config.cpl
+    block = config.options
+    if not isinstance(block, PreferenceOptions):
+        return
     if block.pretraining is not None and config.pairs.source.kind == "online":
         yield Problem(
             f"{config.algorithm}.pretraining",

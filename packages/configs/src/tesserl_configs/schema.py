@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -9,12 +10,14 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
+    create_model,
     field_validator,
     model_serializer,
     model_validator,
 )
 
 from tesserl_configs import rules
+from tesserl_configs.algorithms import BUILT_IN, SHARED, declared, find, owners_of
 from tesserl_configs.base import Block, Count, Environments, Name, Seed, Steps, TaskSeed, Text, Threads
 from tesserl_configs.btr import BTR
 from tesserl_configs.btr_resolution import resolve
@@ -30,17 +33,10 @@ from tesserl_configs.ppo import PPOConfig
 from tesserl_configs.preferences import CPLConfig, DPOConfig
 from tesserl_configs.replay import Replay, UniformReplay
 
-Algorithm = Literal["iqn", "ppo", "grpo", "dpo", "cpl"]
-OWNERS: dict[str, tuple[Algorithm, ...]] = {
-    "iqn": ("iqn",),
-    "btr": ("iqn",),
-    "ppo": ("ppo",),
-    "grpo": ("grpo",),
-    "dpo": ("dpo",),
-    "cpl": ("cpl",),
-    "replay": ("iqn",),
-    "pairs": ("dpo", "cpl"),
-}
+AlgorithmName = Literal["iqn", "ppo", "grpo", "dpo", "cpl"]
+"""Names of the algorithms of this project."""
+
+OWNED = (*BUILT_IN, *SHARED)
 """Blocks that belong to some algorithms only; no other one's file may hold them."""
 
 # --- evaluation, checkpoints, logs -------------------------------------------------------------------------------
@@ -105,8 +101,8 @@ class RunConfig(Block):
             "null: none."
         ),
     )
-    algorithm: Algorithm = Field(description="The algorithm; its options are in the block of that name.")
-    iqn: IQNConfig = Field(default_factory=IQNConfig, description="Options of implicit quantile networks.")
+    algorithm: AlgorithmName = Field(description="The algorithm; its options are in the block of that name.")
+    iqn: IQNConfig = Field(default_factory=IQNConfig, description=BUILT_IN["iqn"].title)
     btr: BTR | None = Field(
         default=None,
         exclude=True,
@@ -115,10 +111,10 @@ class RunConfig(Block):
             "silent, before anything is validated; a resolved file has none."
         ),
     )
-    ppo: PPOConfig = Field(default_factory=PPOConfig, description="Options of proximal policy optimisation.")
-    grpo: GRPOConfig = Field(default_factory=GRPOConfig, description="Options of group-relative policy optimisation.")
-    dpo: DPOConfig = Field(default_factory=DPOConfig, description="Options of direct preference optimisation.")
-    cpl: CPLConfig = Field(default_factory=CPLConfig, description="Options of contrastive preference learning.")
+    ppo: PPOConfig = Field(default_factory=PPOConfig, description=BUILT_IN["ppo"].title)
+    grpo: GRPOConfig = Field(default_factory=GRPOConfig, description=BUILT_IN["grpo"].title)
+    dpo: DPOConfig = Field(default_factory=DPOConfig, description=BUILT_IN["dpo"].title)
+    cpl: CPLConfig = Field(default_factory=CPLConfig, description=BUILT_IN["cpl"].title)
     optimizer: Optimizer = Field(default_factory=Adam, description="The optimiser; defaults depend on the algorithm.")
     replay: Replay = Field(default_factory=UniformReplay, description="The replay buffer, of iqn alone.")
     pairs: PairsConfig = Field(
@@ -164,18 +160,20 @@ class RunConfig(Block):
     def _forget_what_stands_elsewhere_now(cls, block: Any) -> None:  # noqa: ARG003 - pydantic hands it over
         return None
 
-    @field_validator(*OWNERS, mode="before")
+    @field_validator(*OWNED, mode="before")
     @classmethod
     def _belongs_to_the_algorithm(cls, block: Any, info: ValidationInfo) -> Any:
-        owners, algorithm = OWNERS[str(info.field_name)], info.data.get("algorithm")
+        algorithm = info.data.get("algorithm")
+        owners = owners_of(str(info.field_name), algorithm)
         if algorithm is not None and algorithm not in owners:
             raise ValueError(f"belongs to algorithm {' or '.join(owners)}, got algorithm {algorithm}; remove the block")
         return block
 
     @model_serializer(mode="wrap")
     def _without_other_algorithms(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        owners = {key: owners_of(key, self.algorithm) for key in OWNED}
         return {
-            key: value for key, value in serialize(self).items() if self.algorithm in OWNERS.get(key, (self.algorithm,))
+            key: value for key, value in serialize(self).items() if self.algorithm in owners.get(key, (self.algorithm,))
         }
 
     @model_validator(mode="after")
@@ -184,3 +182,33 @@ class RunConfig(Block):
         if problems:
             raise ConfigError(*problems)
         return self
+
+
+def config_class(data: Any) -> type[RunConfig]:
+    """Return the class that validates the data of a file.
+
+    Args:
+        data: of a whole file.
+
+    Returns:
+        `RunConfig`, with the block of the file's algorithm if another package declares it.
+
+    Raises:
+        ConfigError: the declaration of the algorithm cannot be imported, or there are two.
+    """
+    algorithm = find(data.get("algorithm")) if isinstance(data, Mapping) else None
+    return RunConfig if algorithm is None or algorithm.name in BUILT_IN else extended(algorithm.name)
+
+
+@functools.cache
+def extended(*names: str) -> type[RunConfig]:
+    """Return `RunConfig` with the blocks of other packages' algorithms."""
+    every = (*BUILT_IN, *names)
+    fields: dict[str, Any] = {"algorithm": (Literal[every], RunConfig.model_fields["algorithm"])}
+    for name in names:
+        algorithm = declared(name)
+        fields[name] = (
+            algorithm.options,
+            Field(default_factory=algorithm.options, description=algorithm.title),
+        )
+    return create_model("RunConfig", __base__=RunConfig, __doc__=RunConfig.__doc__, __module__=__name__, **fields)

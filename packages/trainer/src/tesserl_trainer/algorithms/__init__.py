@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from torch import nn
 
+from tesserl_configs.algorithms import declared
+
 if TYPE_CHECKING:
     from tesserl_trainer.algorithms.agent import AnyAgent
     from tesserl_trainer.algorithms.run import Run
     from tesserl_trainer.algorithms.task import Task
     from tesserl_trainer.run.journal import Loop
-
-MODULES = {name: f"tesserl_trainer.algorithms.{name}" for name in ("iqn", "ppo", "grpo", "dpo", "cpl")}
-"""The module that builds each algorithm."""
 
 
 class Builder(Protocol):
@@ -34,4 +33,4 @@ def builder_of(algorithm: str) -> Builder:
     Args:
         algorithm: its name in a configuration.
     """
-    return cast("Builder", import_module(MODULES[algorithm]))
+    return cast("Builder", import_module(declared(algorithm).builder))

@@ -1,0 +1,208 @@
+"""The algorithms that a configuration can name: each is declared once, here or by an installed package.
+
+A package declares an algorithm by an entry point of the group ``tesserl.algorithms`` that names an `Algorithm`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Literal
+
+from tesserl_configs import grpo_rules, iqn_rules, ppo_rules, preference_rules
+from tesserl_configs.base import Block
+from tesserl_configs.errors import ConfigError, Problem
+from tesserl_configs.grpo import GRPOConfig
+from tesserl_configs.iqn import IQNConfig
+from tesserl_configs.ppo import PPOConfig
+from tesserl_configs.preferences import CPLConfig, DPOConfig
+
+if TYPE_CHECKING:
+    from tesserl_configs.schema import RunConfig
+
+GROUP = "tesserl.algorithms"
+"""The group of entry points that declare algorithms."""
+
+SINGLE_STEPS = "learns from steps without the state before them"
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Declaration of an algorithm.
+
+    Args:
+        name: value of ``algorithm:`` and name of the block of its options.
+        options: class of the block.
+        title: description of the block.
+        builder: module that builds it, imported when a run is built; see `tesserl_trainer.algorithms.Builder`.
+        network: heads of its network: quantiles of each action, or a policy and perhaps a value.
+        blocks: top-level blocks that it reads beside its own: ``btr``, ``pairs`` or ``replay``.
+        has_value: whether its network has a stream ``value`` beside ``policy``.
+        without_memory: reason why ``nn.memory`` cannot be used; None if it can.
+        optimizer: its defaults of ``optimizer``, for kinds of the Adam family.
+        hidden_sizes: its default of ``nn.heads.hidden_sizes``; None keeps that of the schema.
+        rules: rules between keys; each yields the problems of a configuration of this algorithm.
+    """
+
+    name: str
+    options: type[Block]
+    title: str
+    builder: str
+    network: Literal["quantile", "policy"] = "policy"
+    blocks: tuple[Literal["btr", "pairs", "replay"], ...] = ()
+    has_value: bool = True
+    without_memory: str | None = SINGLE_STEPS
+    optimizer: Mapping[str, float] = field(default_factory=dict)
+    hidden_sizes: tuple[int, ...] | None = ()
+    rules: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = ()
+
+
+BUILT_IN: dict[str, Algorithm] = {
+    algorithm.name: algorithm
+    for algorithm in (
+        Algorithm(
+            name="iqn",
+            options=IQNConfig,
+            title="Options of implicit quantile networks.",
+            builder="tesserl_trainer.algorithms.iqn",
+            network="quantile",
+            blocks=("btr", "replay"),
+            without_memory="learns from single transitions, which hold no state to continue from",
+            hidden_sizes=None,
+            rules=iqn_rules.RULES,
+        ),
+        Algorithm(
+            name="ppo",
+            options=PPOConfig,
+            title="Options of proximal policy optimisation.",
+            builder="tesserl_trainer.algorithms.ppo",
+            without_memory=None,
+            optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # CleanRL
+            rules=ppo_rules.RULES,
+        ),
+        Algorithm(
+            name="grpo",
+            options=GRPOConfig,
+            title="Options of group-relative policy optimisation.",
+            builder="tesserl_trainer.algorithms.grpo",
+            has_value=False,
+            optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # those of ppo
+            rules=grpo_rules.RULES,
+        ),
+        Algorithm(
+            name="dpo",
+            options=DPOConfig,
+            title="Options of direct preference optimisation.",
+            builder="tesserl_trainer.algorithms.dpo",
+            blocks=("pairs",),
+            optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
+            rules=preference_rules.DPO_RULES,
+        ),
+        Algorithm(
+            name="cpl",
+            options=CPLConfig,
+            title="Options of contrastive preference learning.",
+            builder="tesserl_trainer.algorithms.cpl",
+            blocks=("pairs",),
+            optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
+            rules=preference_rules.CPL_RULES,
+        ),
+    )
+}
+"""The algorithms of this project."""
+
+SHARED = ("btr", "replay", "pairs")
+"""Blocks that some algorithms read."""
+
+
+def declared(name: str) -> Algorithm:
+    """Return the declaration of an algorithm; that of another package is imported.
+
+    Args:
+        name: of the algorithm.
+
+    Raises:
+        ConfigError: no installed package declares it, several do, or its declaration cannot be imported.
+    """
+    found = find(name)
+    if found is None:
+        raise ConfigError(Problem("algorithm", f"no installed package declares {name}; install the one that does"))
+    return found
+
+
+def find(name: object) -> Algorithm | None:
+    """Return the declaration of an algorithm; None if there is none of that name.
+
+    Raises:
+        ConfigError: several packages declare it, or its declaration cannot be imported.
+    """
+    if not isinstance(name, str):
+        return None
+    return BUILT_IN.get(name) or _plugin(name)
+
+
+def installed() -> list[Algorithm]:
+    """Return the declarations of all algorithms, those of this project first; all packages are imported.
+
+    Raises:
+        ConfigError: a name is declared twice, or a declaration cannot be imported.
+    """
+    points = entry_points(group=GROUP)
+    for point in points:
+        if point.name in BUILT_IN:
+            raise ConfigError(
+                Problem("algorithm", f"{point.name} is declared by tesserl-configs and {_owner(point)}; uninstall one")
+            )
+    others = (_plugin(name) for name in sorted({point.name for point in points}))
+    return [*BUILT_IN.values(), *(found for found in others if found is not None)]
+
+
+def owners_of(block: str, name: object = None) -> tuple[str, ...]:
+    """Return the algorithms that read a top-level block; empty if all do.
+
+    Args:
+        block: name of the block.
+        name: an algorithm of another package to consider beside those of this project.
+    """
+    if block in BUILT_IN:
+        return (block,)
+    other = None if name in BUILT_IN else find(name)
+    if other is not None and block == other.name:
+        return (other.name,)
+    known = [*BUILT_IN.values(), *([] if other is None else [other])]
+    return tuple(algorithm.name for algorithm in known if block in algorithm.blocks)
+
+
+@functools.cache
+def _plugin(name: str) -> Algorithm | None:
+    """Import the declaration of an algorithm of another package."""
+    points = tuple(entry_points(group=GROUP, name=name))
+    owners = sorted({_owner(point) for point in points})
+    if not points:
+        return None
+    if len(owners) > 1:
+        raise ConfigError(Problem("algorithm", f"{name} is declared by {' and '.join(owners)}; uninstall one of them"))
+    try:
+        algorithm = points[0].load()
+    except Exception as error:
+        raise ConfigError(
+            Problem(
+                "algorithm",
+                f"{name} of {owners[0]} cannot be imported ({type(error).__name__}: {error}); reinstall the package",
+            )
+        ) from error
+    if not isinstance(algorithm, Algorithm) or algorithm.name != name:
+        got = algorithm.name if isinstance(algorithm, Algorithm) else type(algorithm).__name__
+        raise ConfigError(
+            Problem(
+                "algorithm", f"{owners[0]} must declare an Algorithm of the name {name}, got {got}; report it there"
+            )
+        )
+    return algorithm
+
+
+def _owner(point: EntryPoint) -> str:
+    """Return the distribution that declares an entry point."""
+    return "an unknown package" if point.dist is None else f"{point.dist.name} {point.dist.version}"
