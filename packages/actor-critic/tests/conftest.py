@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
-from tesserl_nn_components import VectorEncoder
+from tesserl_nn_components import MLP, VectorEncoder
 
 with warnings.catch_warnings():  # deprecations of its own classes, on import only (torchrl 0.14.1)
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -40,9 +40,9 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture(params=["shared", "separate"])
+@pytest.fixture(params=["shared", "layers", "separate"])
 def sharing(request):
-    """Whether actor and critic share their body."""
+    """What actor and critic share: their body, hidden layers behind it too, or nothing."""
     return request.param
 
 
@@ -53,8 +53,9 @@ def make_network():
     def build(kind="categorical", sharing="shared", **options):
         bodies = [VectorEncoder(FEATURES, hidden_sizes=[7], activation=nn.Tanh) for _ in range(2)]
         critic_body = bodies[1] if sharing == "separate" else None
+        shared = MLP(7, (8, 6), activation=nn.Tanh) if sharing == "layers" else None
         options = {**KINDS[kind], "hidden_sizes": (9,), "orthogonal": False, **options}
-        return ActorCritic(bodies[0], critic_body=critic_body, **options)
+        return ActorCritic(bodies[0], critic_body=critic_body, shared=shared, **options)
 
     return build
 

@@ -10,7 +10,7 @@ from torch import nn
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from tesserl_actor_critic import ActorCritic
-from tesserl_nn_components import CategoricalHead, GaussianHead, ImpalaCNN, PostConcatFusion, VectorEncoder
+from tesserl_nn_components import MLP, CategoricalHead, GaussianHead, ImpalaCNN, PostConcatFusion, VectorEncoder
 
 from .conftest import BLOCKS, BOX, FEATURES, KINDS, MULTI
 
@@ -55,6 +55,29 @@ def test_a_shared_body_runs_once_and_gets_both_gradients(make_network):
     weight = network.body.mlp.layers[0].weight
     parts = [torch.autograd.grad(each.sum(), weight, retain_graph=True)[0] for each in (logits.square(), value)]
     assert all(part.abs().max() > 0 for part in parts)
+
+
+def test_shared_layers_stand_between_the_body_and_both_heads(make_network):
+    network, observation = make_network(sharing="layers", hidden_sizes=()), torch.randn(6, FEATURES)
+    logits, value = network(observation)
+    features = observation
+    for layer in [network.body.mlp.layers[0], network.shared.layers[0], network.shared.layers[2]]:
+        features = torch.tanh(features @ layer.weight.T + layer.bias)
+    for output, head in ((logits, network.policy), (value, network.value)):
+        [last] = head.mlp.layers  # linear
+        torch.testing.assert_close(output, features @ last.weight.T + last.bias)
+    for output in (logits.square(), value):
+        assert torch.autograd.grad(output.sum(), network.shared.layers[0].weight, retain_graph=True)[0].abs().max() > 0
+    assert [name for name, _ in network.named_children()] == ["body", "shared", "policy", "value"]
+
+
+def test_orthogonal_shared_layers_have_the_gain_of_their_activation(make_network):
+    network = make_network(sharing="layers", orthogonal=True)
+    for layer in (network.shared.layers[0], network.shared.layers[2]):
+        rows, columns = layer.weight.shape
+        gram = layer.weight @ layer.weight.T if rows <= columns else layer.weight.T @ layer.weight
+        torch.testing.assert_close(gram, (5 / 3) ** 2 * torch.eye(min(rows, columns)))
+        assert not layer.bias.any()
 
 
 def test_separate_bodies_have_nothing_in_common(make_network):
@@ -205,6 +228,8 @@ def encoder(**attributes):
             ValueError,
             "a recurrent body must be shared by actor and critic, got a critic_body too; leave it out",
         ),
+        ({"shared": torch.nn.ReLU()}, TypeError, "shared must have out_features, got ReLU without it; use an MLP"),
+        ({"shared": MLP(7, 3), "critic_body": encoder()}, ValueError, "got a critic_body too; leave one of the two"),
         ({"distribution": "tanh_normal"}, ValueError, "tanh_normal needs an action space with finite bounds, got 4"),
         ({"distribution": "beta"}, ValueError, "distribution must be normal or tanh_normal, got 'beta'"),
         ({"action_space": "Discrete"}, TypeError, "action_space must be a number of actions"),

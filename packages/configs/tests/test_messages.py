@@ -29,7 +29,14 @@ MESSAGES = {  # override -> message after the place
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "
     'atari, envpool, got "asink"; did you mean async?',
     "nn.freeze=[hedas]": "nn.freeze.0: expected one of vision, vector, fusion, trunk, memory, embedding, heads, "
-    'advantage, policy, value, got "hedas"; did you mean heads?',
+    'shared, advantage, policy, value, got "hedas"; did you mean heads?',
+    "iqn.cosine_activation=leaky": 'iqn.cosine_activation: expected one of relu, leaky_relu, got "leaky"; did you mean '
+    "leaky_relu?",
+    "nn.vision={kind: impala, pixel_range: signed}": "nn.vision.pixel_range: expected one of unit, symmetric, "
+    'centered, got "signed"',
+    "nn.heads.shared_hidden_sizes=[0]": "nn.heads.shared_hidden_sizes.0: expected a value >= 1, got 0; widths of "
+    "hidden layers that policy and value share, between their body and the streams, >= 1; without a value they are the "
+    "policy's alone; not for iqn. Empty: none",
     "iqn.cosine_start=2": "iqn.cosine_start: expected one of 0, 1, got 2",
     "optimizer={kind: adan}": "optimizer: expected one of the kinds adam, adamw, radam, sgd, got adan; "
     "did you mean adam?",

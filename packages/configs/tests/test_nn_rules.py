@@ -109,6 +109,10 @@ BROKEN = {
         {"vector": MLP, "heads": {"policy": MLP}},
         "nn.heads.policy: iqn has no policy; its streams are advantage and, if dueling, value",
     ),
+    "shared layers of iqn": (
+        {"vector": MLP, "heads": {"shared_hidden_sizes": [3]}},
+        "nn.heads.shared_hidden_sizes: belongs to algorithms with a policy, got iqn; remove the key",
+    ),
     "sizes of no stream": (
         {"vector": MLP, "heads": {"hidden_sizes": [3], "advantage": MLP}},
         "nn.heads.hidden_sizes: every stream has a block of its own; remove the key",
@@ -216,6 +220,27 @@ def test_a_policy_has_no_options_of_quantiles(option):
     heads = {option: MLP if option == "advantage" else True}
     assert problems({"vector": MLP, "heads": heads}, "ppo") == [
         f"nn.heads.{option}: belongs to iqn, got algorithm ppo; remove the key"
+    ]
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo", "dpo", "cpl"])
+def test_shared_layers_are_a_part_of_the_heads_of_a_policy(algorithm):
+    heads = {"hidden_sizes": [], "shared_hidden_sizes": [3], "layer_norm": True}
+    block = {"vector": MLP, "heads": heads, "freeze": ["shared"]}
+    assert problems(block, algorithm) == []
+    network = NNConfig.model_validate(block)
+    value = [] if algorithm == "grpo" else ["value"]
+    assert nn_rules.parts_of(network, algorithm) == ["vector", "heads", "shared", "policy", *value]
+    assert problems(block | {"learning_rate_factors": {"shared": 2}}, algorithm) == [
+        "nn.learning_rate_factors.shared: shared is frozen by nn.freeze; remove one of the two"
+    ]
+    factors = {"freeze": [], "learning_rate_factors": {"shared": 2, "heads": 3}}
+    assert problems(block | factors, algorithm) == [
+        "nn.learning_rate_factors.heads: shared in it would have two factors; remove one of them"
+    ]
+    parts = ", ".join(["vector", "heads", "policy", *value])
+    assert problems(block | {"heads": {"hidden_sizes": []}}, algorithm) == [
+        f"nn.freeze.0: this network has no part shared; parts: {parts}"
     ]
 
 

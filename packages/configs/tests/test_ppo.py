@@ -58,6 +58,11 @@ BROKEN = {
         "--set ppo.compile: ppo.compile: torch.compile does not trace recurrent layers, and nn.memory has kind lstm; "
         "set it to false",
     ),
+    "shared layers of two bodies": (
+        ["nn.heads.shared_hidden_sizes=[8]", "ppo.shared_body=false"],
+        "--set nn.heads.shared_hidden_sizes: nn.heads.shared_hidden_sizes: policy and value share hidden layers behind "
+        "one body, and ppo.shared_body is false; set it to true or write nn.heads.hidden_sizes",
+    ),
     "learning rate factor of no memory": (
         ["nn.learning_rate_factors.memory=2"],
         "--set nn.learning_rate_factors.memory: nn.learning_rate_factors.memory: this network has no part memory; "
@@ -137,6 +142,7 @@ def test_a_number_out_of_range_is_refused_with_its_bound(errors_in, override):
     [
         ["ppo.num_minibatches=5"],  # divides 60 steps, not 6 environments
         [LSTM, "ppo.num_minibatches=6"],
+        ["nn.heads.shared_hidden_sizes=[8]"],
         ["ppo.num_minibatches=60", "ppo.normalize_advantage=false"],
         ["total_steps=60"],
         ["ppo.loss=torchrl", "ppo.value_loss=smooth_l1"],

@@ -82,6 +82,11 @@ BROKEN = {
         "--set iqn.num_cosines: iqn.num_cosines: iqn.num_fixed_quantiles leaves no fraction to draw or to embed; "
         "remove it",
     ),
+    "fixed fractions have no activation": (
+        ["iqn.num_fixed_quantiles=5", "iqn.cosine_activation=leaky_relu"],
+        "--set iqn.cosine_activation: iqn.cosine_activation: iqn.num_fixed_quantiles leaves no fraction to draw or to "
+        "embed; remove it",
+    ),
     "fixed fractions have no embedding": (
         ["iqn.num_fixed_quantiles=5", "nn.freeze=[embedding]"],
         "--set iqn.num_fixed_quantiles: iqn.num_fixed_quantiles: this network has no part embedding, which nn names; "

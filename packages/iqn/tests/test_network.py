@@ -60,6 +60,34 @@ def test_embedding_and_product_match_the_reference(start):
     torch.testing.assert_close(product, torch.tensor(expected["hadamard"]), rtol=0, atol=1e-5)
 
 
+def test_the_embedding_may_leak_below_zero():
+    options = {"num_cosines": 4, "cosine_start": 1, "head": nn.Identity()}
+    net = QuantileNetwork(VectorEncoder(3, hidden_sizes=[]), 3, cosine_activation="leaky_relu", **options)
+    weight, bias = net.embedding.weight, net.embedding.bias
+    state, taus = torch.randn(2, 3), torch.tensor([[0.0, 0.3], [0.5, 1.0]])
+    cosines = torch.stack([torch.cos(torch.pi * i * taus) for i in (1, 2, 3, 4)], dim=-1)
+    linear = cosines @ weight.T + bias
+    assert (linear < 0).any()
+    expected = torch.where(linear >= 0, linear, 0.01 * linear)
+    torch.testing.assert_close(net.embedding(taus), expected)
+    torch.testing.assert_close(net(state, taus), state.unsqueeze(1) * expected)
+    plain = QuantileNetwork(VectorEncoder(3, hidden_sizes=[]), 3, **options)
+    plain.load_state_dict(net.state_dict())  # the activation is not among the weights
+    torch.testing.assert_close(plain.embedding(taus), linear.clamp(min=0))
+
+
+def test_the_gradient_passes_an_embedding_below_zero_if_it_leaks():
+    taus = torch.full((1, 1), 0.5)
+    gradients = []
+    for activation in ("relu", "leaky_relu"):
+        embedding = CosineEmbedding(4, 3, activation=activation)
+        with torch.no_grad():
+            embedding.bias.fill_(-9)  # all of them are below 0
+        embedding(taus).sum().backward()
+        gradients.append(embedding.bias.grad.tolist())
+    assert gradients == [[0, 0, 0], pytest.approx([0.01] * 3)]
+
+
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize(("num_blocks", "tail"), [(None, (3,)), (2, (2, 3))])
 @pytest.mark.parametrize("hidden_sizes", [(), (11,), (11, 13)])
@@ -177,6 +205,8 @@ def test_says_what_is_wrong():
         network(dueling=True, head=nn.Identity())
     with pytest.raises(ValueError, match="start of the cosine index must be 0"):
         CosineEmbedding(64, 7, start=-1)
+    with pytest.raises(ValueError, match="activation of the embedding must be relu or leaky_relu, got 'tanh'"):
+        CosineEmbedding(64, 7, activation="tanh")
     with pytest.raises(ValueError, match="num_cosines must be at least 1, got 0"):
         CosineEmbedding(0, 7)
     with pytest.raises(ValueError, match=r"taus must have the batch shape of the features \(4,\) .* got \(3, 9\)"):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from tesserl_nn_components import Conv2dHead, Conv2dStack, SpectralConv2d, conv2d_output_shape
+from tesserl_nn_components import Conv2dHead, Conv2dStack, ImpalaCNN, PatchViT, SpectralConv2d, conv2d_output_shape
+from tesserl_nn_components.pixels import scale_pixels
 
 NATURE = {"channels": [32, 64, 64], "kernel_sizes": [8, 4, 3], "strides": [4, 2, 1]}
 SMALL = {"channels": [5, 7], "kernel_sizes": [3, 2], "strides": [2, 1]}
@@ -118,8 +119,37 @@ def test_symmetric_range_maps_bytes_to_minus_one_and_one():
     torch.testing.assert_close(head(black_white), head(black_white.float() / 127.5 - 1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_centered_range_is_the_distance_from_128_in_128ths(dtype):
+    pixels = torch.arange(256, dtype=torch.uint8)
+    centered = scale_pixels(pixels, dtype, "centered")
+    assert centered.dtype == dtype
+    assert centered.tolist() == [(value - 128) / 128 for value in range(256)]  # exact in every dtype
+    for name, first, last in (("centered", -1, 127 / 128), ("symmetric", -1, 1), ("unit", 0, 1)):
+        assert scale_pixels(pixels, torch.float32, name)[[0, -1]].tolist() == [first, last]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: Conv2dHead((3, 9, 11), **SMALL, hidden_sizes=13, **options),
+        lambda **options: ImpalaCNN((3, 9, 11), channels=[2, 3], **options),
+        lambda **options: PatchViT((3, 8, 12), patch_size=4, d_model=8, num_layers=1, num_heads=2, **options),
+    ],
+    ids=["cnn", "impala", "vit"],
+)
+def test_every_encoder_of_images_has_the_centered_range(make):
+    encoder = make(pixel_range="centered").eval()
+    pixels = torch.randint(256, (2, *encoder.image_shape), dtype=torch.uint8)
+    centered = (pixels.double() - 128) / 128
+    torch.testing.assert_close(encoder(pixels), encoder(centered.float()))
+    other = make(pixel_range="symmetric").eval()
+    other.load_state_dict(encoder.state_dict())
+    assert not torch.allclose(encoder(pixels), other(pixels), atol=1e-6)
+
+
 def test_unknown_range_is_refused():
-    with pytest.raises(ValueError, match=r'"unit".*"symmetric".*got \'signed\''):
+    with pytest.raises(ValueError, match=r'"unit".*"symmetric".*"centered".*got \'signed\''):
         Conv2dHead((3, 9, 11), **SMALL, hidden_sizes=13, pixel_range="signed")
 
 
@@ -147,7 +177,7 @@ def test_channels_last_memory_changes_nothing():
     torch.testing.assert_close(strided(pixels.to(memory_format=torch.channels_last)), expected)
 
 
-@pytest.mark.parametrize("pixel_range", ["unit", "symmetric"])
+@pytest.mark.parametrize("pixel_range", ["unit", "symmetric", "centered"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_bytes_reach_the_convolutions_as_these_want_them_and_are_rounded_once(pixel_range, memory_format):
     head = Conv2dHead((3, 16, 16), **SMALL, hidden_sizes=None, pixel_range=pixel_range)
@@ -155,7 +185,8 @@ def test_bytes_reach_the_convolutions_as_these_want_them_and_are_rounded_once(pi
     seen = []
     head.conv.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     pixels = torch.arange(256, dtype=torch.uint8).expand(2, 3, 256).reshape(2, 3, 16, 16)
-    exact = pixels.double() / 255 if pixel_range == "unit" else (pixels.double() - 127.5) / 127.5
+    offset, scale = {"unit": (0, 255), "symmetric": (127.5, 127.5), "centered": (128, 128)}[pixel_range]
+    exact = (pixels.double() - offset) / scale
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
             from_bytes, from_floats = head(pixels), head(exact.float())

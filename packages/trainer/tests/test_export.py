@@ -31,9 +31,13 @@ def make_run(write_config, tmp_path):
     return make
 
 
+LEAKY = ("iqn.cosine_start=1", "iqn.cosine_activation=leaky_relu", "nn.vision.pixel_range=centered")
+
+
+@pytest.mark.parametrize("more", [(), LEAKY], ids=["plain", "leaky"])
 @pytest.mark.parametrize("file_format", ["onnx", "pt2"])
-def test_taus_are_an_input_of_any_number(make_run, file_format):
-    run_dir, policy = make_run("CartPole-v1", *ROBOT)
+def test_taus_are_an_input_of_any_number(make_run, file_format, more):
+    run_dir, policy = make_run("CartPole-v1", *ROBOT, *more)
     result = export(run_dir, format=file_format, checkpoint="latest")
     assert result["inputs"] == {
         "pixels": {"shape": ["batch", 3, 7, 9], "dtype": "uint8"},

@@ -15,6 +15,10 @@ from .exported import ACTIONS, SENSES, robot_inputs, run_file, untrained_run
 POLICIES = {
     "single": (["single"], {"action": [], "logits": [4]}),
     "blocks": (["blocks", "ppo.shared_body=false"], {"action": [3], "logits": [3, 4]}),
+    "shared layers": (
+        ["blocks", "nn.heads={hidden_sizes: [], shared_hidden_sizes: [9, 7]}"],
+        {"action": [3], "logits": [3, 4]},
+    ),
     "choices": (["choices"], {"action": [3], "logits": [10]}),
     "normal": (["real"], {"action": [2], "loc": [2], "scale": [2]}),
     "tanh": (["real", "ppo.distribution={kind: tanh_normal}"], {"action": [2], "loc": [2], "scale": [2]}),
@@ -102,10 +106,12 @@ def test_statistics_of_observations_are_in_the_file_and_those_of_rewards_are_not
     assert torch.equal(state["network.body.vector.normalizer.mean"], policy.network.body.vector.normalizer.mean)
 
 
+@pytest.mark.parametrize("shared", ["[]", "[9]"])
 @pytest.mark.parametrize("memory", ["none", "gru"])
-def test_a_critic_that_was_not_trained_is_left_out(make_run, memory):
-    critic = f"ppo.shared_body={str(memory != 'none').lower()}"
-    _, policy = make_run("CartPole-v1", f"nn.memory={{kind: {memory}}}", critic, "ppo.num_minibatches=1")
+def test_a_critic_that_was_not_trained_is_left_out(make_run, memory, shared):
+    critic = f"ppo.shared_body={str(memory != 'none' or shared != '[]').lower()}"
+    layers = f"nn.heads.shared_hidden_sizes={shared}"
+    _, policy = make_run("CartPole-v1", f"nn.memory={{kind: {memory}}}", critic, layers, "ppo.num_minibatches=1")
     whole, actor = ActorCriticProgram(policy.network), ActorCriticProgram(policy.network, has_value=False)
     inputs = {"observation": {"shape": ["batch", 4], "dtype": "float32"}, **actor.more_inputs()}
     given = random_inputs(inputs, 5, 1, torch.Generator().manual_seed(0))

@@ -49,12 +49,12 @@ def options(hf_models):
     }
 
 
-def build(cell, options):
-    config = cell.config(options)
+def build(cell, options, sizes=None):
+    config = cell.config(options, sizes)
     layout = ObservationLayout(VECTOR if cell.vision == "none" else spaces.Dict(image=PICTURE, vector=VECTOR))
     if cell.family == "policy":
         return build_policy_network(config, layout, spaces.Discrete(ACTIONS))
-    return build_quantile_network(RunConfig(**RUN, nn=cell.block(options)), layout, ACTIONS)
+    return build_quantile_network(RunConfig(**RUN, nn=cell.block(options, sizes)), layout, ACTIONS)
 
 
 def inputs_of(cell):
@@ -114,9 +114,19 @@ def learn(network, loss):
     torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1).step()
 
 
-@pytest.mark.parametrize("cell", DISTINCT, ids=named)
-def test_a_cell_builds_learns_and_survives_its_file(cell, options):
-    network, inputs = build(cell, options), inputs_of(cell)
+SHARED = {"shared_hidden_sizes": [6]}
+"""Hidden layers that policy and value share: on every body once, and once with every pair of streams."""
+CASES = [(cell, {}) for cell in DISTINCT] + [
+    (cell, SHARED)
+    for cell in DISTINCT
+    if cell.family == "policy" and (cell.streams == ("mlp", "mlp") or (cell.fusion, cell.vision) == ("none", "cnn"))
+]
+
+
+@pytest.mark.parametrize(("cell", "sizes"), CASES, ids=[named(cell) + "-shared" * bool(sizes) for cell, sizes in CASES])
+def test_a_cell_builds_learns_and_survives_its_file(cell, sizes, options):
+    network, inputs = build(cell, options, sizes), inputs_of(cell)
+    assert any(name.startswith("shared.") for name in network.state_dict()) == bool(sizes)
     learn(network, loss_of(cell, network, inputs))
     if cell.family == "policy":
         network.value.requires_grad_(False)  # of no use to GRPO and DPO
@@ -126,7 +136,7 @@ def test_a_cell_builds_learns_and_survives_its_file(cell, options):
     network.eval()
     with torch.no_grad():
         learned = network(*inputs)
-    copy = build(cell, options).eval()
+    copy = build(cell, options, sizes).eval()
     copy.load_state_dict(network.state_dict())
     outputs = copy(*inputs)
     torch.testing.assert_close(outputs, learned, rtol=0, atol=0)

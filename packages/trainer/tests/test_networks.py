@@ -229,11 +229,83 @@ def test_frozen_dropout_is_off():
     assert not torch.equal(network.body(*inputs), network.body(*inputs))
 
 
+@pytest.mark.parametrize("shared", [(), (6,)])
 @pytest.mark.parametrize("part", ["policy", "value", "heads"])
-def test_parts_of_a_policy_can_be_frozen(part):
-    network = policy_network({"vector": MLP, "freeze": [part]}, spaces.Box(-1, 1, (2,)))
+def test_parts_of_a_policy_can_be_frozen(part, shared):
+    block = {"vector": MLP, "heads": {"shared_hidden_sizes": shared}, "freeze": [part]}
+    network = policy_network(block, spaces.Box(-1, 1, (2,)))
     frozen = {name.split(".")[0] for name, p in network.named_parameters() if not p.requires_grad}
-    assert frozen == ({"policy", "value"} if part == "heads" else {part})
+    assert frozen == ({"policy", "value", *(["shared"] if shared else [])} if part == "heads" else {part})
+
+
+def test_shared_layers_can_be_frozen_and_learn_at_a_rate_of_their_own():
+    block = {"vector": MLP, "heads": {"hidden_sizes": [4], "shared_hidden_sizes": [6]}}
+    network = policy_network({**block, "freeze": ["shared"]}, spaces.Discrete(3))
+    assert {name.split(".")[0] for name, p in network.named_parameters() if not p.requires_grad} == {"shared"}
+    network = policy_network(block, spaces.Discrete(3))
+    for factors, expected in (
+        ({"shared": 0.5}, {"shared": 0.5}),
+        ({"heads": 2.0}, {"shared": 2.0, "policy": 2.0, "value": 2.0}),
+        ({"shared": 0.5, "policy": 3.0}, {"shared": 0.5, "policy": 3.0}),
+    ):
+        config = NNConfig.model_validate({**block, "learning_rate_factors": factors})
+        groups = learning_rate_groups(network, config.learning_rate_factors, 1.0)
+        names = {parameter: name.split(".")[0] for name, parameter in network.named_parameters()}
+        rates = {names[parameter]: group["lr"] for group in groups for parameter in group["params"]}
+        assert rates == {"body": 1.0, "policy": 1.0, "value": 1.0, "shared": 1.0} | expected
+
+
+@pytest.mark.parametrize(
+    ("space", "width"),
+    [
+        (spaces.Discrete(3), 3),
+        (spaces.MultiDiscrete([3, 3]), 6),
+        (spaces.MultiDiscrete([3, 4]), 7),
+        (spaces.Box(-1, 1, (2,)), 2),
+    ],
+)
+def test_policy_and_value_share_hidden_layers(space, width):
+    heads = {"hidden_sizes": [], "shared_hidden_sizes": [8, 6], "activation": "silu", "layer_norm": True}
+    network = policy_network({"vector": MLP, "heads": heads}, space)
+    kinds = [type(layer).__name__ for layer in network.shared.layers]
+    assert kinds == ["Linear", "LayerNorm", "SiLU"] * 2
+    sizes = [(each.in_features, each.out_features) for each in (network.policy.mlp, network.value.mlp)]
+    assert sizes == [(6, width), (6, 1)]
+    plain = policy_network({"vector": MLP, "heads": {"hidden_sizes": []}}, space)
+    assert plain.shared is None
+    assert not [name for name in plain.state_dict() if name.startswith("shared")]
+
+
+def test_a_layer_that_both_heads_share_is_counted_once():
+    """The seed system's own network for 64 x 64 pixels and 264 features, of 12 actions: two layers of 1024, shared."""
+    block = {
+        "vision": {"kind": "cnn", "preset": "compact", "activation": "leaky_relu"},
+        "vector": {"kind": "mlp", "hidden_sizes": [256, 256]},
+    }
+    count = {}
+    for name, heads in (
+        ("shared", {"hidden_sizes": [], "shared_hidden_sizes": [1024, 1024]}),
+        ("own", {"hidden_sizes": [1024, 1024]}),
+    ):
+        network = build_policy_network(
+            NNConfig.model_validate({**block, "heads": heads}), layout_of((1, 64, 64), 264), spaces.Discrete(12)
+        )
+        count[name] = sum(parameter.numel() for parameter in network.parameters())
+    body = 45_456 + (264 * 256 + 256) + (256 * 256 + 256)
+    trunk = (768 * 1024 + 1024) + (1024 * 1024 + 1024)
+    assert count["shared"] == body + trunk + (1024 * 12 + 12) + (1024 + 1)
+    assert count["own"] == count["shared"] + trunk
+    assert count["own"] / count["shared"] == pytest.approx(1.9, abs=0.05)
+
+
+def test_options_of_the_embedding_and_of_pixels_reach_the_network():
+    run = {**RUN, "iqn": {"num_cosines": 7, "cosine_start": 1, "cosine_activation": "leaky_relu"}}
+    block = {"vision": {"kind": "impala", "channels": [3], "pixel_range": "centered"}}
+    network = build_quantile_network(RunConfig(**run, nn=block), layout_of((2, 8, 8)), 3)
+    assert (network.embedding.start, network.embedding.activation) == (1, "leaky_relu")
+    assert network.body.vision.pixel_range == "centered"
+    plain = build_quantile_network(RunConfig(**RUN, nn=block), layout_of((2, 8, 8)), 3)
+    assert (plain.embedding.start, plain.embedding.activation) == (0, "relu")
 
 
 def test_parts_learn_at_rates_of_their_own():

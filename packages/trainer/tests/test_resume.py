@@ -14,7 +14,7 @@ import pytest
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_trainer import train
-from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints
+from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
 from tesserl_trainer.run.segments import Segments
 
 from .conftest import ALGORITHMS, TASKS, config_text
@@ -32,6 +32,8 @@ SCALED = {"  num_steps: 10": "  reward_scaling: {kind: running}\n  num_steps: 10
 SEPARATE = {"  num_steps: 10": "  shared_body: false\n  num_steps: 10"}
 TORCHRL = {"  num_steps: 10": "  loss: torchrl\n  num_steps: 10"}
 TANH = {"  num_steps: 10": "  distribution: {kind: tanh_normal}\n  num_steps: 10"}
+SHARED = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [], shared_hidden_sizes: [9, 7]}"}
+HIDDEN = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [9, 7]}"}  # in each head
 LSTM = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [11]}\n  memory: {kind: lstm, hidden_size: 7}"}
 
 
@@ -95,6 +97,20 @@ def test_it_holds_for_ppo(write_config, tmp_path, environment, changes):
     result = halves_equal_the_whole(load_config(write_config(environment, "ppo", **changes)), tmp_path, 120)
     assert result["step"] == 240
     assert {name for _, name, _ in result["metrics"]} >= {"train/loss_objective", "schedule/clip_epsilon"}
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "iqn"])
+def test_it_holds_with_hidden_layers_that_policy_and_value_share(write_config, tmp_path, algorithm):
+    config = load_config(write_config(algorithm=algorithm, **SHARED))
+    run_dir = train(config, run_dir=tmp_path / "run")
+    whole = outcome(run_dir)
+    kept = sorted((run_dir / "checkpoints").glob("step_*"))[-2]
+    assert any(".shared." in f".{name}" for name in load_networks(kept))
+    (run_dir / "evaluation.json").unlink()
+    train(config, run_dir=run_dir, resume=kept.name)
+    assert outcome(run_dir) == whole
+    plain = load_config(write_config(algorithm=algorithm, **HIDDEN))
+    assert outcome(train(plain, run_dir=tmp_path / "plain"))["metrics"] != whole["metrics"]  # they are learned with
 
 
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))

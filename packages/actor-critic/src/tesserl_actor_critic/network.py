@@ -12,10 +12,18 @@ from torch.distributions import Distribution
 from torchrl.modules import ProbabilisticActor
 
 import tesserl_actor_critic.divergences  # noqa: F401 - tells torch of the divergences of our distributions
-from tesserl_actor_critic.distributions import Categorical, DiagonalNormal, MultiCategorical, TanhNormal
+from tesserl_actor_critic.distributions import TanhNormal
+from tesserl_actor_critic.heads import (
+    check_bodies,
+    check_shared,
+    initialize_head,
+    make_policy_head,
+    select_distribution,
+    width_of,
+)
 from tesserl_actor_critic.paths import Path, as_tuple, run_body
-from tesserl_actor_critic.spaces import ContinuousActions, DiscreteActions, read_action_space
-from tesserl_nn_components import CategoricalHead, GaussianHead, MultiCategoricalHead, ValueHead, orthogonal_init
+from tesserl_actor_critic.spaces import ContinuousActions, read_action_space
+from tesserl_nn_components import ValueHead
 from tesserl_nn_components.mlp import Activation
 
 
@@ -39,18 +47,21 @@ class ActorCritic(nn.Module):
         action_space: number of actions; a Gymnasium ``Discrete``, ``MultiDiscrete`` or ``Box``; or a torchrl
             ``Categorical``, ``MultiCategorical``, ``Bounded`` or ``Unbounded`` spec of one environment.
         critic_body: body of the value alone, with the same ``in_keys``; None shares ``body``.
+        shared: hidden layers between a shared body and both heads, from features to ``[*B, out_features]`` with that
+            attribute, such as an ``MLP`` without an output layer; None: both heads read the features themselves.
         policy_head: module from features to the parameters of the distribution; None builds the head of the space.
         value_head: module from features to ``[*B, 1]``; None builds a `ValueHead`.
         hidden_sizes: hidden widths of each head that is built here; empty for one linear layer.
         activation: makes the activation module of heads that are built here.
         distribution: of real actions: ``"normal"``, or ``"tanh_normal"`` for a bounded space.
-        orthogonal: initialise both heads, given ones too: orthogonal weights and zero biases, gain 0.01 in the last
-            layer of the policy, 1 in that of the value, and that of the activation in hidden layers.
+        orthogonal: initialise ``shared`` and both heads, given ones too: orthogonal weights and zero biases, gain 0.01
+            in the last layer of the policy, 1 in that of the value, and that of the activation in hidden layers.
 
     Raises:
-        TypeError: a body lacks ``in_keys`` or ``out_features``, or the action space is of another kind.
-        ValueError: the distribution does not fit the space, the bodies differ in their inputs, or a recurrent body is
-            not shared.
+        TypeError: a body lacks ``in_keys`` or ``out_features``, ``shared`` lacks ``out_features``, or the action space
+            is of another kind.
+        ValueError: the distribution does not fit the space, the bodies differ in their inputs, a recurrent body is not
+            shared, or there is a ``critic_body`` beside ``shared``.
     """
 
     distribution_class: Any
@@ -63,6 +74,7 @@ class ActorCritic(nn.Module):
         *,
         action_space: Any,
         critic_body: nn.Module | None = None,
+        shared: nn.Module | None = None,
         policy_head: nn.Module | None = None,
         value_head: nn.Module | None = None,
         hidden_sizes: int | Sequence[int] = (),
@@ -71,30 +83,32 @@ class ActorCritic(nn.Module):
         orthogonal: bool = True,
     ) -> None:
         super().__init__()
-        _check_bodies(body, critic_body)
+        check_bodies(body, critic_body)
+        check_shared(shared, critic_body)
         actions = read_action_space(action_space)
         if distribution not in ("normal", "tanh_normal"):
             raise ValueError(f"distribution must be normal or tanh_normal, got {distribution!r}")
         if distribution == "tanh_normal" and not (isinstance(actions, ContinuousActions) and actions.is_bounded):
             raise ValueError(f"tanh_normal needs an action space with finite bounds, got {action_space!r}; use normal")
         head: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
+        features = width_of(body if shared is None else shared)
         self.body = body
-        self.policy = _policy_head(_width(body), actions, head) if policy_head is None else policy_head
-        self.value = (
-            ValueHead(_width(body if critic_body is None else critic_body), **head)
-            if value_head is None
-            else value_head
-        )
+        self.shared = shared
+        self.policy = make_policy_head(features, actions, head) if policy_head is None else policy_head
+        features = features if critic_body is None else width_of(critic_body)
+        self.value = ValueHead(features, **head) if value_head is None else value_head
         self.critic_body = critic_body
         self.state_keys: list[NestedKey] = list(getattr(body, "state_keys", ()))
         self.actions = actions
-        self.distribution_class, self._distribution_options = _distribution(actions, distribution)
+        self.distribution_class, self._distribution_options = select_distribution(actions, distribution)
         self._is_squashed = self.distribution_class is TanhNormal
         for name in ("low", "high"):  # buffers, so that they move with the network
             self.register_buffer(name, getattr(actions, name).clone() if self._is_squashed else None, persistent=False)
         if orthogonal:
-            _initialise_head(self.policy, "policy")
-            _initialise_head(self.value, "value")
+            if shared is not None:
+                initialize_head(shared)
+            initialize_head(self.policy, "policy")
+            initialize_head(self.value, "value")
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -121,7 +135,7 @@ class ActorCritic(nn.Module):
         """
         new_state: list[Any] = [("next", *((key,) if isinstance(key, str) else key)) for key in self.state_keys]
         module = TensorDictModule(
-            Path(self.body, self.policy, recurrent=bool(self.state_keys)),
+            Path(self.body, self._behind_shared(self.policy), recurrent=bool(self.state_keys)),
             in_keys=self.in_keys,
             out_keys=[*self.parameter_keys, *new_state],
         )
@@ -139,7 +153,7 @@ class ActorCritic(nn.Module):
     @property
     def critic(self) -> TensorDictModule:
         """A TensorDictModule around this network's value: the same parameters. It writes ``state_value``."""
-        path = Path(self._value_body, self.value, recurrent=bool(self.state_keys))
+        path = Path(self._value_body, self._behind_shared(self.value), recurrent=bool(self.state_keys))
         ignored = ["_"] * len(self.state_keys)
         critic = TensorDictModule(path, in_keys=self.in_keys, out_keys=["state_value", *ignored])
         critic.__dict__["actor_critic"] = self
@@ -156,7 +170,7 @@ class ActorCritic(nn.Module):
         """
         if self.state_keys:
             return self.forward_recurrent(*inputs)[: len(self.out_keys)]
-        features, critic_body = self.body(*inputs), self.critic_body
+        features, critic_body = self._hidden(self.body(*inputs)), self.critic_body
         value = self.value(features if critic_body is None else critic_body(*inputs))
         return *as_tuple(self.policy(features)), value
 
@@ -170,6 +184,7 @@ class ActorCritic(nn.Module):
             The parameters of the distribution, the state value ``[*B, 1]`` and the new state.
         """
         features, *state = run_body(self.body, inputs, recurrent=True)
+        features = self._hidden(features)
         return *as_tuple(self.policy(features)), self.value(features), *state
 
     def policy_parameters(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -181,7 +196,8 @@ class ActorCritic(nn.Module):
         Returns:
             The parameters of the distribution.
         """
-        return as_tuple(self.policy(run_body(self.body, inputs, recurrent=bool(self.state_keys))[0]))
+        features = run_body(self.body, inputs, recurrent=bool(self.state_keys))[0]
+        return as_tuple(self.policy(self._hidden(features)))
 
     def state_value(self, *inputs: Tensor) -> Tensor:
         """Run the value alone.
@@ -192,7 +208,8 @@ class ActorCritic(nn.Module):
         Returns:
             Value of each state, in reward units, ``[*B, 1]``.
         """
-        return self.value(run_body(self._value_body, inputs, recurrent=bool(self.state_keys))[0])
+        features = run_body(self._value_body, inputs, recurrent=bool(self.state_keys))[0]
+        return self.value(self._hidden(features))
 
     def distribution(self, *parameters: Tensor) -> Distribution:
         """Return the distribution over actions.
@@ -227,57 +244,17 @@ class ActorCritic(nn.Module):
         """
         return self.distribution(*self.policy_parameters(*inputs)).mode
 
+    def _hidden(self, features: Tensor) -> Tensor:
+        """Return what the heads read of the features of a body."""
+        return features if self.shared is None else self.shared(features)
+
+    def _behind_shared(self, head: nn.Module) -> nn.Module:
+        """Return a module from the features of a body to the outputs of a head."""
+        return head if self.shared is None else nn.Sequential(self.shared, head)
+
     @property
     def _value_body(self) -> nn.Module:
         return self.body if self.critic_body is None else self.critic_body
 
     def _distribution_arguments(self) -> dict[str, Any]:
         return {"low": self.low, "high": self.high} if self._is_squashed else self._distribution_options
-
-
-def _width(body: nn.Module) -> int:
-    return cast("int", body.out_features)
-
-
-def _check_bodies(body: nn.Module, critic_body: nn.Module | None) -> None:
-    for each in (body, critic_body):
-        for name in ("in_keys", "out_features"):
-            if each is not None and not hasattr(each, name):
-                raise TypeError(
-                    f"body must have {name}, got {type(each).__name__} without it; "
-                    'set body.in_keys, such as ["observation"], and body.out_features, the width of its output'
-                )
-    if critic_body is None:
-        return
-    if getattr(body, "state_keys", ()) or getattr(critic_body, "state_keys", ()):
-        raise ValueError("a recurrent body must be shared by actor and critic, got a critic_body too; leave it out")
-    keys, critic_keys = list(cast("list[str]", body.in_keys)), list(cast("list[str]", critic_body.in_keys))
-    if keys != critic_keys:
-        raise ValueError(f"critic_body must have the in_keys of body {keys}, got {critic_keys}")
-
-
-def _policy_head(in_features: int, actions: DiscreteActions | ContinuousActions, head: dict[str, Any]) -> nn.Module:
-    if isinstance(actions, ContinuousActions):
-        return GaussianHead(in_features, len(actions.low), **head)
-    if actions.scalar or actions.num_blocks is not None:
-        return CategoricalHead(in_features, actions.nvec[0], num_blocks=actions.num_blocks, **head)
-    return MultiCategoricalHead(in_features, actions.nvec, **head)
-
-
-def _distribution(
-    actions: DiscreteActions | ContinuousActions, name: Literal["normal", "tanh_normal"]
-) -> tuple[type[Distribution], dict[str, Any]]:
-    """Return the class of the distribution and what it needs besides its parameters."""
-    if isinstance(actions, ContinuousActions):
-        return (DiagonalNormal if name == "normal" else TanhNormal), {}
-    if actions.scalar or actions.num_blocks is not None:
-        return Categorical, {"blocks": not actions.scalar}
-    return MultiCategorical, {"nvec": actions.nvec}
-
-
-def _initialise_head(head: nn.Module, last: Literal["policy", "value"]) -> None:
-    has_tanh = any(isinstance(module, nn.Tanh) for module in head.modules())
-    orthogonal_init(head, "tanh" if has_tanh else "relu")
-    layers = [module for module in head.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    if layers:
-        orthogonal_init(layers[-1], last)

@@ -206,6 +206,10 @@ class IQNConfig(Block):
     cosine_start: Literal[0, 1] = Field(
         default=0, description="First cosine: 0 (paper, Beyond The Rainbow) or 1 (Dopamine and its family)."
     )
+    cosine_activation: Literal["relu", "leaky_relu"] = Field(
+        default="relu",
+        description="Activation of the embedding of a fraction: relu (paper) or leaky_relu, slope 0.01 (Linesight).",
+    )
     num_fixed_quantiles: Width | None = Field(
         default=None,
         description=(

@@ -30,7 +30,7 @@ def fixed_fractions_are_not_drawn(config: RunConfig) -> Iterator[Problem]:
     if config.iqn.num_fixed_quantiles is None:
         return
     drawn = ("tau_sampling", "policy_tau_sampling", "num_taus", "num_target_taus", "num_policy_taus")
-    for name in (*drawn, "num_cosines", "cosine_start"):
+    for name in (*drawn, "num_cosines", "cosine_start", "cosine_activation"):
         if getattr(config.iqn, name) != IQNConfig.model_fields[name].default:
             yield Problem(f"iqn.{name}", "iqn.num_fixed_quantiles leaves no fraction to draw or to embed; remove it")
     if "embedding" in config.nn.freeze or config.nn.learning_rate_factors.embedding != 1:

@@ -9,10 +9,11 @@ from pydantic import Field
 from tesserl_configs.base import Block, FractionBelowOne, Ratio, Text, Width
 
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu", "leaky_relu"]
-PixelRange = Literal["unit", "symmetric"]
+PixelRange = Literal["unit", "symmetric", "centered"]
 
 PIXEL_RANGE = (
-    "What uint8 images are scaled to: unit for [0, 1], symmetric for [-1, 1]; float images are left as they are."
+    "What uint8 images are scaled to: unit for [0, 1], symmetric for [-1, 1], centered for (x - 128) / 128 "
+    "(Linesight); float images are left as they are."
 )
 ACTIVATION = "Activation after each hidden layer."
 

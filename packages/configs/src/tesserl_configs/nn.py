@@ -11,7 +11,9 @@ from tesserl_configs.fusion import Fusion, NoFusion
 from tesserl_configs.layers import ACTIVATION, Activation, TransformerOptions
 from tesserl_configs.vision import NoVision, Vision
 
-Part = Literal["vision", "vector", "fusion", "trunk", "memory", "embedding", "heads", "advantage", "policy", "value"]
+Part = Literal[
+    "vision", "vector", "fusion", "trunk", "memory", "embedding", "heads", "shared", "advantage", "policy", "value"
+]
 
 # --- vector: the encoder of vector observations ------------------------------------------------------------------
 
@@ -121,6 +123,13 @@ class HeadsConfig(Block):
             "empty: linear, which is the default of ppo."
         ),
     )
+    shared_hidden_sizes: Widths = Field(
+        default=(),
+        description=(
+            "Widths of hidden layers that policy and value share, between their body and the streams, >= 1; without a "
+            "value they are the policy's alone; not for iqn. Empty: none."
+        ),
+    )
     activation: Activation = Field(default="relu", description=ACTIVATION)
     layer_norm: bool = Field(default=False, description="LayerNorm before each activation.")
     dueling: bool = Field(
@@ -148,6 +157,7 @@ class LearningRateFactors(Block):
     memory: Positive = Field(default=1.0, description="The memory, > 0.")
     embedding: Positive = Field(default=1.0, description="Embedding of quantile fractions, > 0.")
     heads: Positive = Field(default=1.0, description="All heads, > 0.")
+    shared: Positive = Field(default=1.0, description="The hidden layers that policy and value share alone, > 0.")
     advantage: Positive = Field(default=1.0, description="The stream of advantages alone, > 0.")
     policy: Positive = Field(default=1.0, description="The head of the policy alone, > 0.")
     value: Positive = Field(default=1.0, description="The stream of the state value alone, > 0.")
@@ -167,7 +177,8 @@ class NNConfig(Block):
         default=(),
         description=(
             "Parts that do not learn: no gradient, no optimiser state, statistics fixed, dropout off. fusion is all "
-            "between encoders and heads but the memory, trunk a part of it; embedding is that of quantile fractions."
+            "between encoders and heads but the memory, trunk a part of it; embedding is that of quantile fractions; "
+            "shared the hidden layers that policy and value share, a part of heads."
         ),
     )
     learning_rate_factors: LearningRateFactors = Field(

@@ -191,6 +191,10 @@ def heads_fit_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Prob
             yield Problem("nn.heads.policy", f"{name} has no policy; its streams are advantage and, if dueling, value")
         if heads.value is not None and not heads.dueling:
             yield Problem("nn.heads.value", "there is no value stream; set nn.heads.dueling: true or remove the key")
+        if heads.shared_hidden_sizes:
+            yield Problem(
+                "nn.heads.shared_hidden_sizes", f"belongs to algorithms with a policy, got {name}; remove the key"
+            )
     else:
         for key in ("dueling", "noisy", "advantage"):
             if getattr(heads, key):
@@ -202,7 +206,7 @@ def heads_fit_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Prob
     if None not in streams and heads.hidden_sizes not in defaults:
         yield Problem("nn.heads.hidden_sizes", "every stream has a block of its own; remove the key")
     sizes = [heads.hidden_sizes if stream is None else getattr(stream, "hidden_sizes", (1,)) for stream in streams]
-    if heads.layer_norm and not any(sizes):
+    if heads.layer_norm and not any([heads.shared_hidden_sizes, *sizes]):
         yield Problem("nn.heads.layer_norm", "there is no hidden layer; set it to false")
 
 
@@ -232,7 +236,7 @@ def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
             yield Problem(path, f"{' and '.join(inside)} in it would have two factors; remove one of them")
 
 
-INSIDE = {"fusion": ("trunk",), "heads": ("advantage", "policy", "value")}
+INSIDE = {"fusion": ("trunk",), "heads": ("shared", "advantage", "policy", "value")}
 """Parts that hold other parts."""
 
 
@@ -248,8 +252,10 @@ def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
         parts.append("trunk")
     if nn.memory.kind != "none":
         parts.append("memory")
-    embedding = ["embedding"] if declared(algorithm).network == "quantile" else []
-    return [*parts, *embedding, "heads", *streams_of(nn.heads, algorithm)]
+    is_quantile = declared(algorithm).network == "quantile"
+    embedding = ["embedding"] if is_quantile else []
+    shared = ["shared"] if nn.heads.shared_hidden_sizes and not is_quantile else []
+    return [*parts, *embedding, "heads", *shared, *streams_of(nn.heads, algorithm)]
 
 
 def streams_of(heads: HeadsConfig, algorithm: str) -> list[str]:

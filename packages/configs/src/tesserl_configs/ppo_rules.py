@@ -75,9 +75,20 @@ def a_memory_is_shared_and_not_compiled(config: RunConfig) -> Iterator[Problem]:
         )
 
 
+def shared_layers_have_a_shared_body(config: RunConfig) -> Iterator[Problem]:
+    """Hidden layers of policy and value stand behind the one body of both."""
+    if config.nn.heads.shared_hidden_sizes and not config.ppo.shared_body:
+        yield Problem(
+            "nn.heads.shared_hidden_sizes",
+            "policy and value share hidden layers behind one body, and ppo.shared_body is false; "
+            "set it to true or write nn.heads.hidden_sizes",
+        )
+
+
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     rollouts_divide_into_minibatches,
     a_rollout_fits_into_the_run,
     the_loss_knows_its_options,
     a_memory_is_shared_and_not_compiled,
+    shared_layers_have_a_shared_body,
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from tensordict import NestedKey
@@ -15,6 +15,13 @@ from torch.nn import functional
 from tesserl_iqn.functional import cosine_features
 from tesserl_nn_components import MLP, NoisyLinear, QuantileDecoder
 
+CosineActivation = Literal["relu", "leaky_relu"]
+ACTIVATIONS: dict[CosineActivation, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "leaky_relu": functional.leaky_relu_,  # slope 0.01 below 0
+}
+"""What follows the linear layer of a `CosineEmbedding`, in place."""
+
 
 class CosineEmbedding(nn.Linear):
     """Embedding of quantile fractions, ``relu(W cos(pi * i * tau) + b)`` (IQN, Dabney et al. 2018, arXiv:1806.06923).
@@ -23,18 +30,24 @@ class CosineEmbedding(nn.Linear):
         num_cosines: number of cosine features, at least 1; 64 in every published implementation.
         features: width of the embedding, that of the body it multiplies.
         start: first cosine index, 0 (paper, BTR) or 1 (Dopamine's family); weights do not fit across the two.
+        activation: ``"relu"`` (paper), or ``"leaky_relu"`` of slope 0.01 (Linesight).
 
     Raises:
-        ValueError: a size is below 1 or ``start`` is negative.
+        ValueError: a size is below 1, ``start`` is negative or the activation is another one.
     """
 
-    def __init__(self, num_cosines: int, features: int, *, start: int = 0) -> None:
+    def __init__(
+        self, num_cosines: int, features: int, *, start: int = 0, activation: CosineActivation = "relu"
+    ) -> None:
         if num_cosines < 1:
             raise ValueError(f"num_cosines must be at least 1, got {num_cosines}")
         if start < 0:
             raise ValueError(f"start of the cosine index must be 0 (paper) or 1 (Dopamine), got {start}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation of the embedding must be relu or leaky_relu, got {activation!r}")
         super().__init__(num_cosines, features)
         self.start = start
+        self.activation = activation
 
     def forward(self, taus: Tensor) -> Tensor:
         """Embed fractions.
@@ -43,10 +56,11 @@ class CosineEmbedding(nn.Linear):
             taus: fractions in [0, 1], ``[*B, K]``; float32 also where the network runs in a narrower type.
 
         Returns:
-            Embedding, at least 0, ``[*B, K, features]``.
+            Embedding, with relu at least 0, ``[*B, K, features]``.
         """
         cosines = cosine_features(taus, self.in_features, start=self.start)
-        return torch.relu_(functional.linear(cosines.to(self.weight.dtype), self.weight, self.bias))
+        activate = ACTIVATIONS[self.activation]
+        return activate(functional.linear(cosines.to(self.weight.dtype), self.weight, self.bias))
 
 
 class QuantileNetwork(nn.Module):
@@ -71,11 +85,12 @@ class QuantileNetwork(nn.Module):
         num_blocks: number ``N`` of action blocks; None for one action without a block dimension.
         num_cosines: cosine features of a fraction.
         cosine_start: first cosine index, see `CosineEmbedding`.
+        cosine_activation: activation of the embedding, ``"relu"`` or ``"leaky_relu"``.
         hidden_sizes: hidden layers of the head (of each stream); empty for a linear head.
         dueling: whether to split value and advantages (Wang et al. 2016, arXiv:1511.06581).
         noisy: whether the head's layers are noisy (Fortunato et al. 2018, arXiv:1706.10295); see `reset_noise`.
-        num_fixed_quantiles: quantiles ``K`` of each action at fixed fractions, at least 1, then ``num_cosines`` and
-            ``cosine_start`` count for nothing; None for an embedding of any fraction.
+        num_fixed_quantiles: quantiles ``K`` of each action at fixed fractions, at least 1, then ``num_cosines``,
+            ``cosine_start`` and ``cosine_activation`` count for nothing; None for an embedding of any fraction.
         head: a head of your own, from ``[*B, K, F]`` to ``[*B, K, A]`` or ``[*B, K, N, A]``, such as a
             `QuantileDecoder` with transformer streams; then ``hidden_sizes`` counts for nothing. With fixed fractions
             it maps ``[*B, F]`` to ``[*B, K, A]``, or ``[*B, K * N, A]`` with blocks.
@@ -93,6 +108,7 @@ class QuantileNetwork(nn.Module):
         num_blocks: int | None = None,
         num_cosines: int = 64,
         cosine_start: int = 0,
+        cosine_activation: CosineActivation = "relu",
         hidden_sizes: Sequence[int] = (512,),
         dueling: bool = False,
         noisy: bool = False,
@@ -121,7 +137,7 @@ class QuantileNetwork(nn.Module):
         self.num_fixed_quantiles = num_fixed_quantiles
         slots = num_blocks  # each has advantages and a value of its own
         if num_fixed_quantiles is None:
-            self.embedding = CosineEmbedding(num_cosines, features, start=cosine_start)
+            self.embedding = CosineEmbedding(num_cosines, features, start=cosine_start, activation=cosine_activation)
         else:
             slots = num_fixed_quantiles * (num_blocks or 1)
         if head is None and (dueling or slots is not None):

@@ -84,7 +84,8 @@ class Conv2dStack(nn.Module):
         activation: makes the activation module.
         use_maxpool: downsample by max-pooling instead of strides.
         dilations: one for each convolution; None for 1.
-        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1] or ``"symmetric"`` for [-1, 1].
+        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1], ``"symmetric"`` for [-1, 1] or ``"centered"``
+            for (x - 128) / 128.
         pool_size: the last feature map is max-pooled to ``pool_size`` x ``pool_size``, at most its own size; None for
             no pooling.
         spectral_norm: the convolutions under spectral normalisation, ``"none"`` or ``"all"``, see

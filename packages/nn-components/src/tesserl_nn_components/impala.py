@@ -36,7 +36,8 @@ class ImpalaCNN(nn.Module):
             (entries repeat where it is smaller); None for no pooling.
         spectral_norm: the convolutions under spectral normalisation: ``"none"``, those of the ``"residual"`` blocks,
             or ``"all"``.
-        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1] or ``"symmetric"`` for [-1, 1].
+        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1], ``"symmetric"`` for [-1, 1] or ``"centered"``
+            for (x - 128) / 128.
 
     Raises:
         ValueError: if an argument is out of its range.

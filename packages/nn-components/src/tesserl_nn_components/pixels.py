@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tesserl_nn_components.precision import under_autocast
 
-PixelRange = Literal["unit", "symmetric"]
+PixelRange = Literal["unit", "symmetric", "centered"]
 
 
 def scale_pixels(pixels: Tensor, dtype: torch.dtype, pixel_range: PixelRange = "unit") -> Tensor:
@@ -19,7 +19,8 @@ def scale_pixels(pixels: Tensor, dtype: torch.dtype, pixel_range: PixelRange = "
     Args:
         pixels: image, any shape, uint8 or floating point.
         dtype: dtype of the result for uint8 input.
-        pixel_range: ``"unit"`` maps 0..255 to [0, 1], ``"symmetric"`` to [-1, 1].
+        pixel_range: ``"unit"`` maps 0..255 to [0, 1], ``"symmetric"`` to [-1, 1], ``"centered"`` to (x - 128) / 128 in
+            [-1, 127/128].
 
     Returns:
         A tensor of the same shape; never a view that shares memory with uint8 input.
@@ -31,6 +32,8 @@ def scale_pixels(pixels: Tensor, dtype: torch.dtype, pixel_range: PixelRange = "
         # The conversion made a copy, so working in place touches nobody else's tensor
         if pixel_range == "unit":
             return pixels.to(dtype).div_(255)
+        if pixel_range == "centered":
+            return pixels.to(dtype).sub_(128).div_(128)  # exact in every dtype
         return pixels.to(dtype).sub_(127.5).div_(127.5)  # the difference is exact in bfloat16 too
     if pixels.is_floating_point():
         return pixels
@@ -78,8 +81,11 @@ def check_image_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]
 
 def check_pixel_range(pixel_range: str) -> None:
     """Raise ValueError unless ``pixel_range`` is a known one."""
-    if pixel_range not in ("unit", "symmetric"):
-        raise ValueError(f'pixel_range must be "unit" ([0, 1]) or "symmetric" ([-1, 1]), got {pixel_range!r}')
+    if pixel_range not in ("unit", "symmetric", "centered"):
+        raise ValueError(
+            'pixel_range must be "unit" ([0, 1]), "symmetric" ([-1, 1]) or "centered" ((x - 128) / 128), '
+            f"got {pixel_range!r}"
+        )
 
 
 def as_image_batch(pixels: Tensor, image_shape: tuple[int, int, int]) -> Tensor:

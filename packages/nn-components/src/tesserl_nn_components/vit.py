@@ -29,7 +29,8 @@ class PatchViT(nn.Module):
         feedforward_ratio: hidden width of the feed-forward networks over ``d_model``.
         dropout: probability in [0, 1].
         norm: LayerNorm before (``"pre"``) or after (``"post"``) each branch.
-        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1] or ``"symmetric"`` for [-1, 1].
+        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1], ``"symmetric"`` for [-1, 1] or ``"centered"``
+            for (x - 128) / 128.
 
     Raises:
         ValueError: if ``patch_size`` does not divide the image, or an argument is out of its range.

@@ -85,6 +85,14 @@ def build_policy_head(
     )
 
 
+def build_shared_layers(config: HeadsConfig, features: int) -> MLP | None:
+    """Builds the hidden layers that policy and value share, from ``[*B, features]``; None where there are none."""
+    if not config.shared_hidden_sizes:
+        return None
+    activation = ACTIVATIONS[config.activation]
+    return MLP(features, config.shared_hidden_sizes, activation=activation, layer_norm=config.layer_norm)
+
+
 def build_value_head(config: HeadsConfig, features: int) -> nn.Module:
     """Builds the head of the state value, from ``[*B, features]`` to ``[*B, 1]``."""
     return _head(ValueHead, config, "value", features)

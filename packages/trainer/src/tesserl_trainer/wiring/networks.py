@@ -13,7 +13,7 @@ from tesserl_iqn import QuantileNetwork
 from tesserl_nn_components import orthogonal_init
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.bodies import build_body, named
-from tesserl_trainer.wiring.heads import build_policy_head, build_quantile_head, build_value_head
+from tesserl_trainer.wiring.heads import build_policy_head, build_quantile_head, build_shared_layers, build_value_head
 from tesserl_trainer.wiring.parts import find_module, freeze_parts, modules_of_body
 
 
@@ -41,6 +41,7 @@ def build_quantile_network(
         num_blocks=num_blocks,
         num_cosines=config.iqn.num_cosines,
         cosine_start=config.iqn.cosine_start,
+        cosine_activation=config.iqn.cosine_activation,
         num_fixed_quantiles=config.iqn.num_fixed_quantiles,
     )
     freeze_parts(network, config.nn.freeze)
@@ -64,7 +65,7 @@ def quantile_network(
         num_actions: actions ``A``, of each block.
         num_blocks: number ``N`` of action blocks; None for one action.
         num_fixed_quantiles: quantiles of each action at fixed fractions; None: of an embedding of any fraction.
-        **options: ``num_cosines`` and ``cosine_start`` of ``QuantileNetwork``.
+        **options: ``num_cosines``, ``cosine_start`` and ``cosine_activation`` of ``QuantileNetwork``.
     """
     if heads == HeadsConfig(hidden_sizes=heads.hidden_sizes, dueling=heads.dueling, noisy=heads.noisy):
         head: dict[str, Any] = {name: getattr(heads, name) for name in ("hidden_sizes", "dueling", "noisy")}
@@ -140,14 +141,17 @@ def policy_network(
         ConfigError: no policy here has actions of this space.
     """
     distribution = distribution or NormalDistribution()
-    policy = build_policy_head(heads, _width(body), action_space, distribution)
+    shared = build_shared_layers(heads, _width(body))
+    width = _width(body) if shared is None else shared.out_features
+    policy = build_policy_head(heads, width, action_space, distribution)
     with named("environment.id", ValueError):
         return ActorCritic(
             body,
             action_space=action_space,
             critic_body=critic_body,
+            shared=shared,
             policy_head=policy,
-            value_head=build_value_head(heads, _width(body)),
+            value_head=build_value_head(heads, width),
             distribution=distribution.kind,
             orthogonal=orthogonal,
         )

@@ -59,7 +59,9 @@ def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:
         if network.critic_body is not None:
             for name, modules in modules_of_body(network.critic_body, "critic_body.").items():
                 parts[name] = parts[name] + modules
-        return {**parts, "heads": ["policy", "value"], "policy": ["policy"], "value": ["value"]}
+        shared = [] if network.shared is None else ["shared"]
+        heads = {"shared": shared, "policy": ["policy"], "value": ["value"]}
+        return {**parts, **heads, "heads": [*shared, "policy", "value"]}
     whole = not hasattr(network.head, "advantage")  # a single stream is the head
     advantage = "head" if whole else "head.advantage"
     return {
