@@ -15,6 +15,8 @@ with warnings.catch_warnings():  # deprecations of its own classes, on import on
 from torch.distributions import Categorical, Independent, Normal
 from torchrl.modules import NormalParamExtractor, OneHotCategorical, ProbabilisticActor, TanhNormal
 
+from tesserl_preference_opt import cut_segments, make_pairs, save_pairs
+
 FEATURES, ACTIONS, DIMS = 5, 3, 2
 
 
@@ -134,3 +136,19 @@ def make_trajectories():
         return rows
 
     return build
+
+
+@pytest.fixture
+def pairs(make_trajectories):
+    """Pairs of segments of unequal length, one of them a tie."""
+    pool = cut_segments(
+        make_trajectories(30), segment_length=(3, 9), value_discount=0.9, generator=torch.Generator().manual_seed(0)
+    )
+    made = make_pairs(pool, num_pairs=20, generator=torch.Generator().manual_seed(0))
+    return made.relabel(torch.tensor([0.5] + [0.0] * 19), source="score")
+
+
+@pytest.fixture
+def store(pairs, tmp_path):
+    """A store of twenty pairs."""
+    return save_pairs(pairs, tmp_path / "pairs")

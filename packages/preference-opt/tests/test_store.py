@@ -30,24 +30,10 @@ def seeded(seed=0):
 
 
 @pytest.fixture
-def pairs(make_trajectories):
-    """Pairs of segments of unequal length, one of them a tie."""
-    pool = cut_segments(make_trajectories(30), segment_length=(3, 9), value_discount=0.9, generator=seeded())
-    made = make_pairs(pool, num_pairs=20, generator=seeded())
-    return made.relabel(torch.tensor([0.5] + [0.0] * 19), source="score")
-
-
-@pytest.fixture
 def unlabelled(make_trajectories):
     """Pairs that nobody has judged."""
     pool = cut_segments(make_trajectories(30), segment_length=5, generator=seeded())
     return make_pairs(pool, num_pairs=10, labelled=False, generator=seeded())
-
-
-@pytest.fixture
-def store(pairs, tmp_path):
-    """A store of twenty pairs."""
-    return save_pairs(pairs, tmp_path / "pairs")
 
 
 def assert_equal(found, expected):
@@ -221,18 +207,6 @@ def test_labels_that_cannot_be_are_refused(store):
     with pytest.raises(StoreError, match="for a pair below 20, got 'tie' for 20"):
         append_label(store, 20, "tie", source="anna")
     assert not (store / "labels.jsonl").exists()
-
-
-def test_a_label_that_was_cut_off_is_named_and_not_written_over(store):
-    append_label(store, 3, "tie", source="anna")
-    with (store / "labels.jsonl").open("a") as handle:
-        handle.write('{"pair": 4, "cho')
-    with pytest.raises(StoreError, match=r"labels.jsonl:2: the line cannot be read: "):
-        load_pairs(store)
-    with pytest.raises(
-        StoreError, match=r"the last line of .*labels.jsonl was cut off; delete that line, and judge its"
-    ):
-        append_label(store, 5, "tie", source="anna")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import base64
 import http.client
 import io
 import json
+import re
 from contextlib import closing
 
 import numpy as np
@@ -15,6 +16,7 @@ from tesserl_trainer.labelling import session as sessions
 from tesserl_trainer.labelling.server import LabelServer
 from tesserl_trainer.labelling.session import LabellingSession
 
+from .full_disk import files_of_at_most
 from .stores import write_pairs
 
 
@@ -220,14 +222,15 @@ def test_other_methods_are_refused(server):
     assert request(server, "api/state", method="DELETE")[0].status == 501
 
 
-def test_a_write_that_was_cut_off_is_named_on_the_page(store, server):
+def test_an_answer_on_a_full_disk_is_refused_on_the_page_and_can_be_given_again(store, server):
     judge(server, 1, ["left"])
-    with (store / "labels.jsonl").open("a") as file:
-        file.write('{"pair": 1, "cho')
-    response, answer = request(server, "api/answer", {"pair": 1, "answer": "left"})
-    assert response.status == 500
-    assert "was cut off; delete that line" in answer["error"]
-    assert request(server, "api/state")[1]["judged"] == 1
+    with files_of_at_most((store / "labels.jsonl").stat().st_size + 10):
+        response, answer = request(server, "api/answer", {"pair": 1, "answer": "left"})
+        assert response.status == 500
+        assert re.search(r"File too large: .*labels.jsonl", answer["error"])
+        assert request(server, "api/state")[1]["judged"] == 1
+    assert request(server, "api/answer", {"pair": 1, "answer": "left"})[1]["judged"] == 2
+    assert len(read_labels(store)) == 2
 
 
 def test_pairs_without_pictures_are_refused(tmp_path):

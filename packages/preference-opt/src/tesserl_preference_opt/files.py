@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import re
+import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tesserl_preference_opt.appending import naming, whole_lines
+
 FORMAT, FORMAT_VERSION = "tesserl-preference-pairs", 1
 MANIFEST = "manifest.json"
+
+PARTIAL = ".partial"
+"""Ends the names of files and directories that are being written."""
 
 
 class StoreError(ValueError):
@@ -26,13 +40,54 @@ def replacing(path: Path) -> Iterator[Path]:
         path: where it belongs.
 
     Yields:
-        Where to write it.
+        Where to write it: a name that no other process uses. Nothing is left there if writing fails.
+
+    Raises:
+        OSError: it cannot be written, for example on a full disk.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    yield partial
-    sync(partial)
-    partial.replace(path)
-    sync(path.parent)
+    partial = partial_name(path)
+    with naming(path):
+        try:
+            yield partial
+            sync(partial)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+def partial_name(path: Path) -> Path:
+    """Return a name beside a path, for what is not whole yet, that no other process uses."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+
+
+def remove_partial(directory: Path) -> None:
+    """Remove what killed processes have left in a directory that no other process writes into."""
+    for partial in directory.glob(f".*{PARTIAL}"):
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, with the mode that the umask gives to every new file.
+
+    Args:
+        path: of the file.
+        tensors: contiguous ones on the CPU that share no memory.
+        metadata: text for the header.
+
+    Raises:
+        OSError: it cannot be written, for example on a full disk.
+    """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # it has the number of an error of the system in its text
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
+    path.chmod(mode)  # safetensors makes files that only their owner can read
 
 
 def sync(path: Path) -> None:
@@ -114,11 +169,12 @@ def read_manifest(directory: Path) -> list[dict[str, Any]]:
     return manifest["files"]
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Iterate over the objects of a file of JSON lines.
 
     Args:
         path: of the file.
+        growing: ignore a last line that an interrupted append has left unfinished.
 
     Yields:
         Where a line stands, for messages, and its object.
@@ -126,14 +182,14 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         StoreError: a line is cut off, or is no JSON object.
     """
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
+    with io.BytesIO(whole_lines(path)) if growing else path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
             try:
                 value = json.loads(line)
             except ValueError as error:
                 raise StoreError(f"{where}: the line cannot be read: {error}") from error
-            if not isinstance(value, dict) or not line.endswith("\n"):
+            if not isinstance(value, dict) or not line.endswith(b"\n"):
                 raise StoreError(f"{where}: a line must be one whole JSON object, got {line[:80]!r}")
             yield where, value
 

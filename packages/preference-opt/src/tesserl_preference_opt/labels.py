@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Literal
 
+from tesserl_preference_opt.appending import AppendedFile, remove_unfinished_line
 from tesserl_preference_opt.files import StoreError, json_lines, read_manifest
+from tesserl_preference_opt.locks import locked
 
 Choice = Literal["first", "second", "tie", "skip"]
 PREFERRED: dict[str, float] = {"first": 0.0, "second": 1.0, "tie": 0.5, "skip": math.nan}
 """What a choice says of a pair, as `PreferencePairs.relabel` takes it."""
+
+LABELS_LOCK = ".labels.lock"
+"""Another lock than that of the pairs: people can judge while pairs are added."""
 
 
 def append_label(path: str | Path, pair: int, choice: Choice, *, source: str) -> None:
@@ -26,7 +30,8 @@ def append_label(path: str | Path, pair: int, choice: Choice, *, source: str) ->
         source: who said so.
 
     Raises:
-        StoreError: there is no such pair or choice, or the last write into ``labels.jsonl`` was cut off.
+        OSError: the label cannot be written, for example on a full disk; earlier labels stay as they are.
+        StoreError: there is no such pair or choice.
     """
     path = Path(path)
     num_pairs = sum(entry["count"] for entry in read_manifest(path) if entry["kind"] == "pairs")
@@ -36,14 +41,10 @@ def append_label(path: str | Path, pair: int, choice: Choice, *, source: str) ->
         )
     labels = path / "labels.jsonl"
     line = json.dumps({"pair": pair, "choice": choice, "source": source, "time": round(time.time(), 3)}) + "\n"
-    with labels.open("ab+") as handle:
-        if handle.tell():
-            handle.seek(-1, os.SEEK_END)
-            if handle.read(1) != b"\n":
-                raise StoreError(f"the last line of {labels} was cut off; delete that line, and judge its pair again")
-        handle.write(line.encode())
-        handle.flush()
-        os.fsync(handle.fileno())
+    with locked(path, doing="writes a label", remedy="repeat it", name=LABELS_LOCK):
+        remove_unfinished_line(labels)
+        with AppendedFile(labels) as file:
+            file.write(line.encode(), sync=True)
 
 
 def read_labels(path: str | Path) -> dict[int, tuple[Choice, str]]:
@@ -64,7 +65,7 @@ def read_labels(path: str | Path) -> dict[int, tuple[Choice, str]]:
     found: dict[int, tuple[Choice, str]] = {}
     if not labels.exists():
         return found
-    for where, line in json_lines(labels):
+    for where, line in json_lines(labels, growing=True):
         pair, choice, source = line.get("pair"), line.get("choice"), line.get("source")
         if type(pair) is not int or not 0 <= pair < num_pairs or choice not in PREFERRED or not isinstance(source, str):
             raise StoreError(f"{where}: a label must have a pair below {num_pairs}, a choice and a source, got {line}")

@@ -16,7 +16,8 @@ A store is a directory:
 
 Files of a manifest never change. They are written under another name, synced and renamed, and the manifest, written
 last, is replaced in one step: a store is what it was before or what it is after. Only ``labels.jsonl`` grows, line by
-line, each synced.
+line, each synced; a last line that an interrupted append has left unfinished is ignored, and the next append removes
+it. Processes that add pairs or labels take turns by ``.lock`` and ``.labels.lock``.
 """
 
 from __future__ import annotations
@@ -32,21 +33,25 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tensordict import NestedKey, TensorDict
 from torch import Tensor
 
 from tesserl_preference_opt.files import (
+    MANIFEST,
     StoreError,
     describe,
     json_lines,
+    partial_name,
     read_manifest,
+    remove_partial,
     replacing,
     sync,
     verify_file,
     write_manifest,
+    write_tensors,
 )
 from tesserl_preference_opt.labels import PREFERRED, read_labels
+from tesserl_preference_opt.locks import locked
 from tesserl_preference_opt.pairs import PreferencePairs
 from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
 
@@ -66,18 +71,31 @@ def save_pairs(pairs: PreferencePairs, path: str | Path) -> Path:
         The directory.
 
     Raises:
+        OSError: they cannot be written, for example on a full disk; nothing is left at ``path``.
         StoreError: ``path`` exists.
     """
     path = Path(path)
     if path.exists():
-        raise StoreError(f"{path} must not exist, a store is not overwritten; use append_pairs, or another directory")
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _write(pairs, partial, [])
-    partial.rename(path)
+        raise _taken(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_name(path)
+    partial.mkdir()
+    try:
+        _write(pairs, partial, [])
+        try:
+            partial.rename(path)
+        except OSError as error:
+            if path.exists():  # another process has made it meanwhile
+                raise _taken(path) from error
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     sync(path.parent)
     return path
+
+
+def _taken(path: Path) -> StoreError:
+    return StoreError(f"{path} must not exist, a store is not overwritten; use append_pairs, or another directory")
 
 
 def append_pairs(pairs: PreferencePairs, path: str | Path) -> None:
@@ -88,16 +106,21 @@ def append_pairs(pairs: PreferencePairs, path: str | Path) -> None:
         path: directory of the store.
 
     Raises:
+        InUseError: another process adds pairs to the store, and has not finished after ten seconds.
+        OSError: they cannot be written, for example on a full disk; the store is what it was before.
         StoreError: there is no store, or the segments differ from those that are there.
     """
     path = Path(path)
-    files = read_manifest(path)
-    there = next((_read_block(path / each["name"]) for each in files if each["kind"] == "segments"), None)
-    try:
-        SegmentPool([*pairs.pool.blocks, *([] if there is None else [there])])
-    except ValueError as error:
-        raise StoreError(f"{path} holds other segments: {error}") from error
-    _write(pairs, path, files)
+    read_manifest(path)  # no lock is left where there is no store
+    with locked(path, doing="adds pairs to this store", remedy="repeat the command when it has finished"):
+        remove_partial(path)
+        files = read_manifest(path)
+        there = next((_read_block(path / each["name"]) for each in files if each["kind"] == "segments"), None)
+        try:
+            SegmentPool([*pairs.pool.blocks, *([] if there is None else [there])])
+        except ValueError as error:
+            raise StoreError(f"{path} holds other segments: {error}") from error
+        _write(pairs, path, files)
 
 
 def load_pairs(path: str | Path, *, unlabelled: bool = False, verify: bool = True) -> PreferencePairs:
@@ -180,16 +203,29 @@ class _Columns:
 
 
 def _write(pairs: PreferencePairs, directory: Path, files: list[dict[str, Any]]) -> None:
-    """Write the files of pairs and of their segments, then the manifest."""
+    """Write the files of pairs and of their segments, then the manifest; if that fails, remove the files again."""
+    files = list(files)
+    try:
+        _write_files(pairs, directory, files)
+        write_manifest(directory, files)
+    except BaseException:
+        listed = read_manifest(directory) if (directory / MANIFEST).exists() else []
+        for entry in files:
+            if entry not in listed:
+                (directory / entry["name"]).unlink(missing_ok=True)
+        raise
+
+
+def _write_files(pairs: PreferencePairs, directory: Path, files: list[dict[str, Any]]) -> None:
+    """Write the files of pairs and of their segments, and add their entries to ``files``."""
     used = torch.unique(torch.cat([pairs.chosen_segment, pairs.rejected_segment]))
     num_before = sum(entry["count"] for entry in files if entry["kind"] == "segments")
-    files = list(files)
     block_of = pairs.pool.block_of(used)
     for number, block in enumerate(pairs.pool.blocks):
         for part in _parts(block, used[block_of == number] - pairs.pool.first[number]):
             name = f"segments-{len(files):05d}.safetensors"
             with replacing(directory / name) as partial:
-                save_file(_tensors(block, part), partial)
+                write_tensors(partial, _tensors(block, part))
             files.append(describe(directory / name, "segments", len(part)))
     chosen, rejected = (
         (torch.searchsorted(used, each) + num_before).tolist()
@@ -202,7 +238,6 @@ def _write(pairs: PreferencePairs, directory: Path, files: list[dict[str, Any]])
             line = dict(zip(_COLUMNS, map(_finite, values), strict=True))
             handle.write(json.dumps(line) + "\n")
     files.append(describe(directory / name, "pairs", len(pairs)))
-    write_manifest(directory, files)
 
 
 def _parts(block: SegmentBlock, segments: Tensor) -> Iterator[Tensor]:

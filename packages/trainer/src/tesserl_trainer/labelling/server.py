@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from tesserl_preference_opt import StoreError
+from tesserl_preference_opt.locks import InUseError
 from tesserl_trainer.labelling.session import LabellingSession
 from tesserl_trainer.run.files import json_text
 
@@ -176,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _try(self, make: Any) -> None:
         try:
             document = make()
-        except (StoreError, OSError) as error:
+        except (InUseError, StoreError, OSError) as error:
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         except ValueError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))

@@ -98,7 +98,8 @@ class LabellingSession:
             answer: the better side, ``"tie"`` or ``"skip"``.
 
         Raises:
-            StoreError: the last write was cut off.
+            InUseError: another process writes a label, and has not finished after ten seconds.
+            OSError: it cannot be written, for example on a full disk; the pair has the answer that it had.
             ValueError: there is no such pair or answer.
         """
         self._check(number)
@@ -117,7 +118,8 @@ class LabellingSession:
             The pair; None where there is no answer.
 
         Raises:
-            StoreError: the last write was cut off.
+            InUseError: see ``answer``.
+            OSError: see ``answer``.
         """
         with self._lock:
             if not self._answers:

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDictBase
 
 from tesserl_preference_opt import PreferencePairs, ScriptedTeacher, cut_segments, load_pairs, make_pairs
+from tesserl_preference_opt.appending import whole_lines
 from tesserl_preference_opt.make import MAX_ENUMERATED
 from tesserl_trainer.run.checkpoint import CheckpointError
 from tesserl_trainer.run.groups import GroupCollector
@@ -84,11 +85,8 @@ def _parts(count: int, fraction: float) -> list[int]:
 
 def store_digest(path: Path) -> str:
     """SHA-256 of a store's manifest, which holds the digests of its files, and of its labels."""
-    hashed = hashlib.sha256()
-    for name in ("manifest.json", "labels.jsonl"):
-        file = path / name
-        hashed.update(file.read_bytes() if file.exists() else b"")
-    return hashed.hexdigest()
+    manifest, labels = path / "manifest.json", path / "labels.jsonl"
+    return hashlib.sha256(manifest.read_bytes() + whole_lines(labels)).hexdigest()
 
 
 class FreshPairs:
