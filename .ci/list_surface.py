@@ -5,8 +5,8 @@
     python .ci/list_surface.py --against .ci/records/0.1/surface.txt    what disappeared (-) and appeared (+) since
 
 One fact a line, sorted: ``cli`` lines are commands and options, ``key`` and ``sweep`` lines are keys of the two
-schemas with type and default, ``name`` lines are the names in ``__all__`` and the arguments of each. Run it where all
-packages are installed.
+schemas with type and default, without their ranges; ``name`` lines are the names in ``__all__`` and the arguments of
+each. Run it where all packages are installed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from tesserl_configs import RunConfig
 from tesserl_trainer.cli import tesserl
 
 PREFIX = "tesserl-"
-BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minItems", "maxItems", "minLength", "pattern")
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -66,11 +65,7 @@ def type_name(kind: click.ParamType[Any]) -> str:
     """Describe the values of an option."""
     if isinstance(kind, click.Choice):
         return "|".join(map(str, kind.choices))
-    if isinstance(kind, click.IntRange | click.FloatRange):
-        low = "" if kind.min is None else f"{kind.min}<{'' if kind.min_open else '='}"
-        high = "" if kind.max is None else f"<{'' if kind.max_open else '='}{kind.max}"
-        return f"{kind.name} {low}x{high}"
-    return kind.name
+    return kind.name.removesuffix(" range")
 
 
 # --- schema ----------------------------------------------------------------------------------------------------------
@@ -118,7 +113,7 @@ class Keys:
             return self._kind(name) or ("block" if "properties" in self.definitions[name] else self._type_of(name))
         for choice in ("anyOf", "oneOf"):
             if choice in field:
-                return " | ".join(dict.fromkeys(self._type(member) for member in field[choice]))
+                return " | ".join(sorted({self._type(member) for member in field[choice]}))
         if "const" in field or "enum" in field:
             return " | ".join(json.dumps(value) for value in field.get("enum", [field.get("const")]))
         words = [str(field.get("type", "any"))]
@@ -126,7 +121,7 @@ class Keys:
             words.append(f"of ({', '.join(self._type(item) for item in field['prefixItems'])})")
         elif "items" in field:
             words.append(f"of ({self._type(field['items'])})")
-        return " ".join([*words, *(f"{name}={field[name]}" for name in BOUNDS if name in field)])
+        return " ".join(words)
 
     def _type_of(self, name: str) -> str:
         return self._type(self.definitions[name])
