@@ -1,5 +1,6 @@
 """``tesserl config``."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -47,9 +48,86 @@ def test_validate_prints_json(files, capsys):
     assert main(["config", "validate", "--json", str(good), str(bad)]) == 2
     captured = capsys.readouterr()
     first, second = json.loads(captured.out)
-    assert first == {"file": str(good), "valid": True, "errors": []}
+    assert first == {"file": str(good), "valid": True, "errors": [], "warnings": []}
     assert (second["valid"], len(second["errors"])) == (False, 2)
     assert captured.err == ""
+
+
+MISSING = {
+    "initial_weights=no/run": ("initial_weights", "expected a run or a checkpoint of one, there is none at no/run in "),
+    "logging.wandb=true": (
+        "logging.wandb",
+        'needs Weights & Biases, which is not installed; install "tesserl-trainer[wa',
+    ),
+    "device=cuda:7": ("device", "cuda:7 is not there (torch "),
+    "environment.id=MinAtar/Breakout-v1": ("environment.id", "needs MinAtar, which is not installed; install "),
+    "environment.id=ALE/Pong-v5": ("environment.id", "needs ale_py, which is not installed; install "),
+    "environment.id=LunarLander-v3": ("environment.id", "needs Box2D, which is not installed; install "),
+    "environment.vectorization=envpool": (
+        "environment.vectorization",
+        "needs envpool, which is not installed; install ",
+    ),
+}
+
+
+@pytest.fixture
+def bare_machine(monkeypatch):
+    """A machine without the packages of any extra."""
+    found = importlib.util.find_spec
+    extras = ("wandb", "envpool", "ale_py", "minatar", "Box2D")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in extras else found(name))
+
+
+@pytest.mark.parametrize(("override", "expected"), MISSING.items(), ids=MISSING)
+def test_what_this_machine_does_not_have_is_a_warning_and_stops_training(
+    files, bare_machine, tmp_path, capsys, override, expected
+):
+    key, message = expected
+    assert main(["config", "validate", str(files[0]), "--set", override]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"warning: --set {key}: {key}: {message}")
+    assert captured.out == f"{files[0]}: valid\n"
+    assert main(["config", "validate", str(files[0]), "--json", "--set", override]) == 0
+    [report] = json.loads(capsys.readouterr().out)
+    assert report["valid"]
+    assert report["warnings"][0].startswith(f"--set {key}: {key}: {message}")
+    run = tmp_path / "run"
+    assert main(["train", str(files[0]), "--run-dir", str(run), "--set", override]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --set {key}: {key}: {message}")
+    assert not run.exists()
+
+
+def test_what_is_missing_has_the_line_where_it_is_asked_for(files, capsys):
+    good = files[0]
+    good.write_text(GOOD + "initial_weights: nowhere\n")
+    assert main(["config", "validate", str(good)]) == 0
+    assert capsys.readouterr().err.startswith(f"warning: {good}:6: initial_weights: expected a run")
+    assert main(["train", str(good)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {good}:6: initial_weights: expected a run")
+
+
+def test_stored_pairs_and_models_that_are_not_there_are_warnings(tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "total_steps: 10\nenvironment: {id: CartPole-v1}\nalgorithm: dpo\n"
+        "nn: {vision: {kind: hf, model: ./nowhere}}\npairs: {source: {kind: offline, path: nowhere}}\n"
+    )
+    assert main(["config", "validate", str(path)]) == 0
+    pairs, model = capsys.readouterr().err.splitlines()
+    assert pairs.startswith(
+        f"warning: {path}:5: pairs.source.path: expected a directory of stored pairs, there is none"
+    )
+    assert model.startswith(f"warning: {path}:4: nn.vision.model: expected a directory, there is none at ./nowhere in ")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_torch_is_imported_for_a_gpu_alone(files, device):
+    code = (
+        f"import sys; from tesserl_trainer.cli import main; main(['config', 'validate', {str(files[0])!r}, '--set', "
+        f"'device={device}']); print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == str(device == "cuda"), result.stderr
 
 
 def test_validate_applies_overrides(files, capsys):

@@ -327,5 +327,5 @@ def test_weights_that_do_not_fit_are_refused(write, tmp_path):
         train(
             load_config(write(), [f"initial_weights={first}", "nn.vector.hidden_sizes=[6]"]), run_dir=tmp_path / "run"
         )
-    with pytest.raises(ConfigError, match=r"initial_weights: .*no checkpoint here"):
+    with pytest.raises(ConfigError, match=r"initial_weights: expected a run or a checkpoint of one, .*nowhere in "):
         train(load_config(write(), ["initial_weights=nowhere"]), run_dir=tmp_path / "run")

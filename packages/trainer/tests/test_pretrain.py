@@ -57,6 +57,25 @@ def test_cloning_makes_a_policy_that_other_runs_start_from(
     assert "not a run that could continue" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo", "dpo", "cpl"])
+def test_few_updates_are_enough_however_long_a_rollout_is(write_config, stores, tmp_path, algorithm):
+    config = write_config(algorithm=algorithm)
+    changes = ["--set", "ppo.num_steps=80"] if algorithm == "ppo" else []  # a rollout of 240 steps
+    cloned, pairs = tmp_path / "cloned", ["--pairs", str(stores / "CartPole-v1")]
+    assert main(["pretrain", "bc", str(config), *pairs, "--updates", "2", "--run-dir", str(cloned), *changes]) == 0
+    assert metrics_of(cloned)["train/updates"] == [2]
+    assert load_config(cloned / "config.yaml").name == "tiny-bc"
+    assert main(["eval", str(cloned), "--episodes", "1"]) == 0
+
+
+def test_the_name_of_a_cloned_run_is_not_too_long(write_config, stores, tmp_path, capsys):
+    pairs = ["--pairs", str(stores / "CartPole-v1"), "--set", f"name={'a' * 198}"]
+    assert main(["pretrain", "bc", str(write_config(algorithm="ppo")), *pairs, "--run-dir", str(tmp_path / "r")]) == 2
+    assert (
+        "expected at most 200 bytes, as it becomes a directory, got 201; set a shorter name" in capsys.readouterr().err
+    )
+
+
 def test_cloning_needs_a_policy_and_one_kind_of_data(write_config, stores, capsys):
     pairs = ["--pairs", str(stores / "CartPole-v1")]
     assert main(["pretrain", "bc", str(write_config(algorithm="ppo"))]) == 2

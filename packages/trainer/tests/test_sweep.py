@@ -409,10 +409,13 @@ def test_a_mistake_in_the_last_variant_starts_nothing(sweep_of, tmp_path, capfd)
     ("changes", "message"),
     [
         ({"device": "cuda:99"}, "a: device: cuda:99 is not there"),
-        ({"initial_weights": "no/run"}, "a: initial_weights: CheckpointError: no/run: no checkpoint here"),
+        (
+            {"initial_weights": "no/run"},
+            "a: initial_weights: expected a run or a checkpoint of one, there is none at no/run in ",
+        ),
         (
             {"algorithm": "cpl", "pairs.source": {"kind": "offline", "path": "no/pairs"}},
-            "a: pairs.source.path: no/pairs",
+            "a: pairs.source.path: expected a directory of stored pairs, there is none at no/pairs in ",
         ),
     ],
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,21 @@ from tesserl_configs.errors import ConfigError, Problem
 from tesserl_configs.messages import problems_of
 from tesserl_configs.overrides import apply_override
 from tesserl_configs.schema import RunConfig, config_class
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration, and where each of its keys was written."""
+
+    config: RunConfig
+    path: Path
+    document: Document
+    changed: tuple[str, ...]
+    """Keys that overrides have set."""
+
+    def placed(self, problem: Problem) -> str:
+        """Return the text of a problem that was found later, with its place: ``file:line`` or ``--set key``."""
+        return _placed(problem, self.path, self.document, self.changed)[1]
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -32,6 +48,19 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
         ConfigError: the file cannot be read, or anything in it or in the overrides is wrong; every problem has its
             place, ``file:line`` or ``--set key``.
     """
+    return load_with_places(path, overrides).config
+
+
+def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> Loaded:
+    """Read the configuration of a run as `load_config` does, and keep the places of its keys.
+
+    Args:
+        path: a YAML file.
+        overrides: see `load_config`.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
     path = Path(path)
     document = read_document(path)
     data = document.data
@@ -44,15 +73,18 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
             problems.append((0, str(error)))
     if data.get("name") is None:
         data["name"] = name_from(path)
-    data, origins, _ = resolve(data)
+    found: list[Problem] = []
     try:
+        data, origins, _ = resolve(data)
         config = config_class(data).model_validate(data)
     except ValidationError as error:
-        found = (_with_origin(problem, origins) for problem in problems_of(error, data))
-        problems += [_placed(problem, path, document, changed) for problem in found]
+        found = [_with_origin(problem, origins) for problem in problems_of(error, data)]
+    except ConfigError as error:  # the declaration of an algorithm of another package
+        found = [problem for problem in error.problems if isinstance(problem, Problem)]
+    problems += [_placed(problem, path, document, changed) for problem in found]
     if problems:
         raise ConfigError(*(text for _, text in sorted(problems, key=lambda problem: problem[0])))
-    return config
+    return Loaded(config, path, document, tuple(changed))
 
 
 def dump_config(config: RunConfig) -> str:
@@ -115,7 +147,7 @@ def _with_origin(problem: Problem, origins: dict[str, str]) -> Problem:
     return problem
 
 
-def _placed(problem: Problem, path: Path, document: Document, changed: list[str]) -> tuple[int, str]:
+def _placed(problem: Problem, path: Path, document: Document, changed: Sequence[str]) -> tuple[int, str]:
     """(line to sort by, text): the place is the override, or the line of the nearest key that the file has."""
     for place in ancestors(problem.path):
         if place in changed:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from tesserl_nn_components.hf_loading import hf_model
 from tesserl_nn_components.parts import freeze
 from tesserl_nn_components.pixels import as_image_batch, check_image_shape, scale_pixels
 from tesserl_nn_components.transformer import Pooling, TokenEncoder, TokenPooling
@@ -145,40 +146,6 @@ def channel_adapter(channels: int, model_channels: int) -> nn.Module:
     return adapter
 
 
-def hf_model(
-    model: Any,
-    *,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    trust_remote_code: bool = False,
-    backbone: bool = False,
-) -> Any:
-    """Load a model of ``transformers`` by name, build it from a configuration, or take a built one, in training mode.
-
-    Args:
-        model: name or local directory, configuration object, or module.
-        revision: branch, tag or commit on the hub.
-        local_files_only: never download.
-        trust_remote_code: run code that the hub's repository contains.
-        backbone: use ``AutoBackbone`` instead of ``AutoModel``.
-
-    Raises:
-        ImportError: if transformers is not installed; the message names the extra.
-    """
-    if isinstance(model, nn.Module):
-        return model
-    library = _transformers()
-    auto = library.AutoBackbone if backbone else library.AutoModel
-    if isinstance(model, str):
-        built = auto.from_pretrained(
-            model, revision=revision, local_files_only=local_files_only, trust_remote_code=trust_remote_code
-        )
-    else:
-        built = auto.from_config(model, trust_remote_code=trust_remote_code)
-    # Checkpoints in half precision are loaded as such, and in evaluation mode; the layers around them are neither
-    return built.to(torch.get_default_dtype()).train()
-
-
 def release_unused(model: nn.Module, run: Callable[[Tensor], Tensor], *shape: int) -> torch.Size:
     """Take the gradient from parameters that an output does not depend on, and measure the output.
 
@@ -201,18 +168,6 @@ def release_unused(model: nn.Module, run: Callable[[Tensor], Tensor], *shape: in
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
     return output.shape
-
-
-def _transformers() -> Any:
-    """Import transformers.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise ImportError('Hugging Face models need transformers: install "tesserl-nn-components[hf]"') from error
 
 
 def _input_of(config: Any) -> tuple[int, tuple[int, int] | None]:

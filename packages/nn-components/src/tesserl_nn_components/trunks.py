@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tesserl_nn_components.hf import hf_model, release_unused
+from tesserl_nn_components.hf import release_unused
+from tesserl_nn_components.hf_loading import hf_model
 from tesserl_nn_components.mlp import MLP, Activation
 from tesserl_nn_components.transformer import NormPlacement, Pooling, TokenEncoder
 

@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tesserl_configs import ConfigError, RunConfig, Schedule, value_at
+from tesserl_configs import RunConfig, Schedule, value_at
 from tesserl_configs.optimizer import SGD, Adam, AdamW, RAdam
 from tesserl_configs.optimizer import Optimizer as OptimizerConfig
 from tesserl_configs.policy import Precision
@@ -114,21 +114,6 @@ class Agent(Generic[PolicyT_co, LossT_co, SavedT_co]):
 
 AnyAgent = Agent[Policy, nn.Module, nn.Module]
 """An agent of any algorithm."""
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device of that name.
-
-    Raises:
-        ConfigError: this machine does not have it.
-    """
-    device = torch.device(name)
-    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
-        raise ConfigError(
-            f"device: {name} is not there (torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices); "
-            "set device to cpu"
-        )
-    return device
 
 
 def learning(network: nn.Module) -> list[nn.Parameter]:

@@ -16,7 +16,6 @@ from tesserl_trainer.algorithms.agent import (
     Number,
     at_start,
     attributes,
-    device_of,
     forward_of,
     learning,
     learning_rate_schedule,
@@ -29,6 +28,7 @@ from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.loops.groups import GroupLoop, Pace, Scoring
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.machine import device_of
 from tesserl_trainer.wiring.networks import as_actor_critic, build_policy_network
 
 

@@ -19,7 +19,6 @@ from tesserl_trainer.algorithms.agent import (
     Agent,
     Forward,
     attributes,
-    device_of,
     forward_of,
     learning,
     learning_rate_schedule,
@@ -34,6 +33,7 @@ from tesserl_trainer.run.cuda_graph import GraphedLearner
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.wiring.environments import discrete_actions
+from tesserl_trainer.wiring.machine import device_of
 from tesserl_trainer.wiring.networks import build_quantile_network
 
 

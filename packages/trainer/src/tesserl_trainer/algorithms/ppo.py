@@ -10,7 +10,6 @@ from tesserl_trainer.algorithms.agent import (
     Agent,
     at_start,
     attributes,
-    device_of,
     forward_of,
     learning,
     learning_rate_schedule,
@@ -25,6 +24,7 @@ from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.rewards import RewardScaler
 from tesserl_trainer.run.rollout import Advantages
 from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.machine import device_of
 from tesserl_trainer.wiring.networks import as_actor_critic, build_policy_network
 
 

@@ -27,7 +27,6 @@ from tesserl_preference_opt import (
 )
 from tesserl_trainer.algorithms.agent import (
     Agent,
-    device_of,
     forward_of,
     learning,
     learning_rate_schedule,
@@ -48,6 +47,7 @@ from tesserl_trainer.run.pairs import REFERENCE, SCORE, VALUE_TARGET, Batches, w
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.reference import Policies
 from tesserl_trainer.run.schedule import Scheduled
+from tesserl_trainer.wiring.machine import device_of
 from tesserl_trainer.wiring.networks import as_actor_critic, build_policy_network
 
 PairAgent = Agent[RolloutPolicy, nn.Module, Policies]

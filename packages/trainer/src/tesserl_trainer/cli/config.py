@@ -1,4 +1,8 @@
-"""``tesserl config``: validate, show, compare and import configurations. Only ``show --shapes`` imports torch."""
+"""``tesserl config``: validate, show, compare and import configurations.
+
+Only ``show --shapes``, and ``validate`` of a file whose device is a GPU, import torch. Nothing that a file names is
+imported or run, except the task by ``show --shapes``.
+"""
 
 import json
 from dataclasses import asdict
@@ -11,9 +15,10 @@ from tesserl_configs import ConfigError, dump_config, load_config
 from tesserl_configs.diff import diff_configs
 from tesserl_configs.importer import import_config
 from tesserl_configs.json_schema import json_schema, sweep_json_schema
-from tesserl_configs.loader import as_data
+from tesserl_configs.loader import as_data, load_with_places
 from tesserl_trainer.cli import options
 from tesserl_trainer.run.files import json_text
+from tesserl_trainer.wiring.machine import missing_here
 
 
 @click.group(name="config", help="Validate, show, compare and import configurations.")
@@ -21,34 +26,45 @@ def command() -> None:
     """Has no options of its own."""
 
 
-@command.command(help="Check files; all their errors are listed. Exit code 2 if a file has one.")
+@command.command(
+    help="Check files; all their errors are listed. Exit code 2 if a file has one. Packages, devices and files that a "
+    "run needs and this machine does not have are warnings."
+)
 @click.argument("files", nargs=-1, required=True, type=options.PATH)
 @options.overrides
 @options.as_json
 @click.pass_context
 def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Loads every file; a bad one does not keep the others from being checked."""
-    errors: dict[str, list[str]] = {}
-    for file in files:
-        errors[str(file)] = []
-        try:
-            load_config(file, overrides)
-        except ConfigError as error:
-            errors[str(file)] = list(error.messages)
+    checked = [_checked(file, overrides) for file in files]
     if as_json:
-        report = [{"file": name, "valid": not found, "errors": found} for name, found in errors.items()]
-        click.echo(json_text(report))
-    else:
-        for name, found in errors.items():
-            for message in found:
-                click.echo(message, err=True)
-            click.echo(f"{name}: {_count(found)}" if found else f"{name}: valid")
-    context.exit(2 if any(errors.values()) else 0)
+        click.echo(json_text(checked))
+    for report in [] if as_json else checked:
+        for message in report["errors"]:
+            click.echo(message, err=True)
+        for message in report["warnings"]:
+            click.echo(f"warning: {message} (`tesserl train` would refuse it on this machine)", err=True)
+        click.echo(f"{report['file']}: {'valid' if report['valid'] else _count(report['errors'])}")
+    context.exit(0 if all(report["valid"] for report in checked) else 2)
+
+
+def _checked(file: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Return what is wrong with a file, and what it needs that this machine does not have."""
+    try:
+        loaded = load_with_places(file, overrides)
+    except ConfigError as error:
+        return {"file": str(file), "valid": False, "errors": list(error.messages), "warnings": []}
+    warnings = [loaded.placed(problem) for problem in missing_here(loaded.config)]
+    return {"file": str(file), "valid": True, "errors": [], "warnings": warnings}
 
 
 @command.command(help="Print a configuration with all defaults filled in.")
 @click.argument("file", type=options.PATH)
-@click.option("--shapes", is_flag=True, help="Print the network layer by layer instead; the task must be installed.")
+@click.option(
+    "--shapes",
+    is_flag=True,
+    help="Print the network layer by layer instead. This makes the task, which runs its code, but no code of a model.",
+)
 @options.overrides
 @options.as_json
 def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) -> None:

@@ -20,11 +20,14 @@ def command(config_path: Path | None, run_dir: Path | None, resume: Path | None,
         raise click.UsageError("name either a CONFIG to train or, with --resume, a run to continue")
     if resume is not None and run_dir is not None:
         raise click.UsageError("--run-dir: a resumed run stays where it is")
-    from tesserl_configs import load_config
+    from tesserl_configs.loader import load_with_places
     from tesserl_trainer.commands.train import resume_run, train
+    from tesserl_trainer.wiring.machine import refuse_missing
 
     if resume is None:
-        click.echo(train(load_config(str(config_path), overrides), run_dir=run_dir))
+        loaded = load_with_places(str(config_path), overrides)
+        refuse_missing(loaded.config, placed=loaded.placed)
+        click.echo(train(loaded.config, run_dir=run_dir))
     elif (resume / "manifest.json").exists():  # a checkpoint of a run: run/checkpoints/step_*
         click.echo(resume_run(resume.parent.parent, overrides, checkpoint=resume.name))
     else:

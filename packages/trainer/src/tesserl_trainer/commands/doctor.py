@@ -87,13 +87,15 @@ def _required(extra: str = "") -> dict[str, Requirement]:
 
 def _assemble(path: Path, overrides: Sequence[str]) -> str:
     """Builds what a run of the file would build: its task and its network, on its device."""
-    from tesserl_configs import ConfigError, load_config
-    from tesserl_trainer.algorithms.agent import device_of
+    from tesserl_configs import ConfigError
+    from tesserl_configs.loader import load_with_places
     from tesserl_trainer.algorithms.task import Task
+    from tesserl_trainer.wiring.machine import refuse_missing
 
     try:
-        config = load_config(path, overrides)
-        device_of(config.device)
+        loaded = load_with_places(path, overrides)
+        config = loaded.config
+        refuse_missing(config, placed=loaded.placed)
         network = Task(config).network()
     except ConfigError as error:  # each of its lines is a mistake, and what mends it
         raise Absent(str(error)) from error

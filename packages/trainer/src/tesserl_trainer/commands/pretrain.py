@@ -6,9 +6,11 @@ from typing import Literal
 
 from tensordict import TensorDict, TensorDictBase
 
-from tesserl_configs import ConfigError, RunConfig, load_config
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.base import short_enough
+from tesserl_configs.loader import load_with_places
 from tesserl_preference_opt import PreferencePairs, StoreError
-from tesserl_trainer.algorithms.agent import device_of, observing_rollouts
+from tesserl_trainer.algorithms.agent import observing_rollouts
 from tesserl_trainer.algorithms.preferences import cloning_learner
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
@@ -20,6 +22,7 @@ from tesserl_trainer.run.pair_sources import StoredPairs, check_entries
 from tesserl_trainer.run.pairs import Batches, Shuffled, with_entries
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.trajectories import load_trajectories
+from tesserl_trainer.wiring.machine import device_of, refuse_missing
 
 BATCH_SIZE = {"pairs": 64, "trajectories": 256}
 Draw = Callable[[], TensorDictBase]
@@ -39,7 +42,7 @@ def pretrain_bc(
     """Clones behaviour with the network of a configuration.
 
     The result is the directory of a run, for ``evaluate``, and for ``initial_weights`` of the same or of another
-    algorithm with the same ``nn``. In ``total_steps`` and the intervals its steps are gradient updates.
+    algorithm with the same ``nn``. Its steps are gradient updates, in the intervals of the configuration too.
 
     Args:
         config_path: the configuration: task, network, optimiser, and the algorithm whose network it is.
@@ -62,15 +65,25 @@ def pretrain_bc(
         raise ValueError("expected pairs or trajectories to clone, got " + ("neither" if pairs is None else "both"))
     if updates < 1 or (batch_size is not None and batch_size < 1):
         raise ValueError(f"updates and batch_size must be at least 1, got {updates} and {batch_size}")
-    config = load_config(config_path, [*overrides, f"total_steps={updates}"])
+    loaded = load_with_places(config_path, overrides)
+    config = loaded.config
+    refuse_missing(config, placed=loaded.placed)
     kind, path = ("pairs", Path(pairs)) if pairs is not None else ("trajectories", Path(str(trajectories)))
     size = batch_size or BATCH_SIZE[kind]
 
     def build(task: Task, run: Run) -> Loop:
-        return _cloning(task, run, lambda *arguments: DATA[kind](path, size, *arguments), data)
+        cloning = Task(task.config.model_copy(update={"total_steps": updates}))  # no rule of training holds for it
+        return _cloning(cloning, run, lambda *arguments: DATA[kind](path, size, *arguments), data)
 
-    named = config.model_copy(update={"name": f"{config.name}-bc"})
-    return run_loop(named, run_dir, build)
+    return run_loop(config.model_copy(update={"name": _cloned_name(config)}), run_dir, build, total_steps=updates)
+
+
+def _cloned_name(config: RunConfig) -> str:
+    """Return the name of the run that clones for a configuration."""
+    try:
+        return short_enough(f"{config.name}-bc")
+    except ValueError as error:
+        raise ConfigError(f"name: {config.name}-bc: {error}; set a shorter name") from error
 
 
 def _cloning(

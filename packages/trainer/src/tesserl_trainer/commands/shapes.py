@@ -1,5 +1,7 @@
 """``tesserl config show --shapes``: a network layer by layer, from a dry run that computes nothing."""
 
+import functools
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tesserl_configs import RunConfig
+from tesserl_configs import ConfigError, RunConfig
 from tesserl_nn_components import RecurrentBody
+from tesserl_nn_components.hf_loading import has_own_code
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.wiring.bodies import HF_ERRORS, named
+from tesserl_trainer.wiring.machine import pretrained_parts
 
 BATCH = 2
 """Size of the batch of the dry run; each observation has ``iqn.num_taus`` taus, or is one step of an episode."""
@@ -36,9 +41,9 @@ def network_layers(config: RunConfig) -> list[Layer]:
         config: the whole configuration; the task is made, but not stepped.
 
     Raises:
-        ConfigError: the configuration does not fit the task, or the task cannot be made.
+        ConfigError: the configuration does not fit the task, the task cannot be made, or a model has code of its own.
     """
-    task = Task(config)
+    task = Task(without_code_of_models(config))
     shapes = dict(task.layout.shapes)
     with torch.device("meta"):
         network: Any = task.network()
@@ -49,6 +54,27 @@ def network_layers(config: RunConfig) -> list[Layer]:
             is_init = torch.ones(BATCH, 1, dtype=torch.bool)
             inputs += [is_init, *network.body.initial_state(BATCH)]
         return dry_run(network, inputs)
+
+
+def without_code_of_models(config: RunConfig) -> RunConfig:
+    """Return the configuration with no model trusted: looking at a network runs no code of a model.
+
+    Raises:
+        ConfigError: the code of a model decides what its network is.
+    """
+    data = config.model_dump(mode="json")
+    for key, block in pretrained_parts(config).items():
+        with named(key, *HF_ERRORS):
+            own_code = block.trust_remote_code and has_own_code(
+                block.model, revision=block.revision, local_files_only=block.local_files_only
+            )
+        if own_code:
+            raise ConfigError(
+                f"{key}.trust_remote_code: expected a model without code of its own, as showing a network runs none, "
+                f"got {block.model}; train with it, or remove the key to see the network of transformers"
+            )
+        functools.reduce(operator.getitem, key.split("."), data)["trust_remote_code"] = False
+    return type(config).model_validate(data)
 
 
 def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:

@@ -121,16 +121,16 @@ def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
     """
     import torch  # with the environments and all networks: not before the files have been found to be right
 
-    from tesserl_trainer.algorithms.agent import device_of
     from tesserl_trainer.algorithms.initial_weights import load_initial_weights
     from tesserl_trainer.algorithms.preferences import check_pairs
     from tesserl_trainer.algorithms.task import Task
+    from tesserl_trainer.wiring.machine import refuse_missing
 
     problems = []
     for run in {run.path.parent: run for run in runs}.values():  # the last seed, which is the last to be started
         config = run.config
         try:
-            device_of(config.device)
+            refuse_missing(config, files=state_of(directory / run.path) == "new")
             task = Task(config)
             weights = None if state_of(directory / run.path) != "new" else config.initial_weights
             with torch.device("meta" if weights is None else "cpu"):

@@ -25,6 +25,7 @@ from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.signals import on_signals
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.sweep import LOG
+from tesserl_trainer.wiring.machine import refuse_missing
 
 CHANGEABLE = ("checkpoint", "evaluation", "logging", "total_steps")
 """What may differ when a run is resumed: nothing that its state depends on."""
@@ -91,7 +92,9 @@ def _continue(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig]
     run_config(run_dir)  # no lock is left in a directory that holds no run
     with _locked(run_dir):
         config = config_of()
-        return _run(config, run_dir, find_checkpoint(run_dir, checkpoint), builder_of(config.algorithm).build_loop)
+        refuse_missing(config, files=False)
+        build = builder_of(config.algorithm).build_loop
+        return _run(config, run_dir, find_checkpoint(run_dir, checkpoint), build, config.total_steps)
 
 
 def _load(path: Path, config: RunConfig, run_dir: Path) -> Checkpoint:
@@ -116,25 +119,27 @@ Build = Callable[[Task, Run], Loop]
 """Builds a loop at step 0."""
 
 
-def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build) -> Path:
+def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, total_steps: int | None = None) -> Path:
     """Like ``train``, for a new run of another loop.
 
     Args:
         config: what to train.
         run_dir: see ``train``.
         build: builds the loop, see `Builder.build_loop`.
+        total_steps: of this loop; None takes those of the configuration.
     """
+    refuse_missing(config)
     with _new_directory(config, run_dir) as path:
-        return _run(config, path, None, build)
+        return _run(config, path, None, build, total_steps or config.total_steps)
 
 
-def _run(config: RunConfig, run_dir: Path, resumed: Path | None, build: Build) -> Path:
+def _run(config: RunConfig, run_dir: Path, resumed: Path | None, build: Build, total_steps: int) -> Path:
     """Train in a directory that is locked."""
     torch.set_num_threads(config.num_threads)
     seed_generators(config.seed)
     with ExitStack() as stack:
         checkpoint = None if resumed is None else _load(resumed, config, run_dir)
-        progress = stack.enter_context(ProgressDisplay(config.total_steps, checkpoint.step if checkpoint else 0))
+        progress = stack.enter_context(ProgressDisplay(total_steps, checkpoint.step if checkpoint else 0))
         loop = build(Task(config), Run(run_dir, progress, stack))
         if checkpoint is not None:
             loop.load(checkpoint)

@@ -1,0 +1,121 @@
+"""A configuration and this machine: packages, devices and files that a run needs and that are not here.
+
+A configuration is right or wrong by itself, on every machine; what is missing on one of them is found here, before
+anything is built. Nothing that a file names is imported or opened.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.environment import ALE
+from tesserl_configs.errors import Problem
+from tesserl_configs.layers import HFOptions
+
+if TYPE_CHECKING:
+    import torch
+
+BOX2D = ("BipedalWalker", "CarRacing", "LunarLander")
+"""Tasks of Gymnasium that need Box2D, by how their ids begin."""
+
+
+def missing_here(config: RunConfig, *, files: bool = True) -> Iterator[Problem]:
+    """Yield what a run of a configuration needs and this machine does not have.
+
+    torch is imported if the configuration names a CUDA device.
+
+    Args:
+        config: the whole configuration.
+        files: look for the files that a new run starts from; a run that is continued has read them already.
+    """
+    yield from _missing_packages(config)
+    if files:
+        yield from _missing_files(config)
+    if config.device != "cpu":
+        try:
+            device_of(config.device)
+        except ConfigError as error:
+            yield Problem("device", str(error).removeprefix("device: "))
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        ConfigError: this machine does not have it.
+    """
+    import torch  # takes seconds, and a configuration is checked without it
+
+    device = torch.device(name)
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise ConfigError(
+            f"device: {name} is not there (torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices); "
+            "set device to cpu"
+        )
+    return device
+
+
+def refuse_missing(config: RunConfig, *, placed: Callable[[Problem], str] = str, files: bool = True) -> None:
+    """Refuse to start what could only fail later.
+
+    Args:
+        config: the whole configuration.
+        placed: adds the place to a problem.
+        files: see `missing_here`.
+
+    Raises:
+        ConfigError: something that the run needs is not on this machine.
+    """
+    if problems := [placed(problem) for problem in missing_here(config, files=files)]:
+        raise ConfigError(*problems)
+
+
+def _missing_packages(config: RunConfig) -> Iterator[Problem]:
+    environment = config.environment
+    namespace = environment.id.partition("/")[0] if "/" in environment.id else ""
+    needs = {
+        ("logging.wandb", "Weights & Biases", "wandb", "wandb"): config.logging.wandb,
+        ("environment.vectorization", "envpool", "envpool", "envpool"): environment.vectorization == "envpool",
+        ("environment.id", "ale_py", "ale_py", "atari"): environment.id.startswith(ALE),
+        ("environment.id", "MinAtar", "minatar", "minatar"): namespace == "MinAtar",
+        ("environment.id", "Box2D", "Box2D", "box2d"): environment.id.startswith(BOX2D),
+    }
+    for (key, name, module, extra), needed in needs.items():
+        by_envpool = environment.vectorization == "envpool" and key == "environment.id"
+        if needed and not by_envpool and importlib.util.find_spec(module) is None:
+            yield Problem(key, f'needs {name}, which is not installed; install "tesserl-trainer[{extra}]"')
+
+
+def _missing_files(config: RunConfig) -> Iterator[Problem]:
+    weights, source = config.initial_weights, config.pairs.source
+    if weights is not None and not _is_run(Path(weights)):
+        yield Problem("initial_weights", f"expected a run or a checkpoint of one, there is none at {_place(weights)}")
+    path = source.path if config.algorithm in ("dpo", "cpl") and source.kind != "online" else None
+    if path is not None and not (Path(path) / "manifest.json").is_file():
+        yield Problem("pairs.source.path", f"expected a directory of stored pairs, there is none at {_place(path)}")
+    for key, block in pretrained_parts(config).items():
+        if block.model.startswith(("/", "./", "../")) and not Path(block.model).is_dir():
+            yield Problem(f"{key}.model", f"expected a directory, there is none at {_place(block.model)}")
+
+
+def pretrained_parts(config: RunConfig) -> dict[str, HFOptions]:
+    """Return the blocks that name a model of Hugging Face, by their keys."""
+    parts: dict[str, HFOptions] = {}
+    if config.nn.vision.kind == "hf":
+        parts["nn.vision"] = config.nn.vision
+    if config.nn.fusion.kind != "none" and config.nn.fusion.trunk.kind == "hf_embedding":
+        parts["nn.fusion.trunk"] = config.nn.fusion.trunk
+    return parts
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "manifest.json").is_file() or any(path.glob("checkpoints/*/manifest.json"))
+
+
+def _place(path: str) -> str:
+    """Return where a path of a configuration leads: relative ones start from the current directory."""
+    return path if Path(path).is_absolute() else f"{path} in {Path.cwd()}"
