@@ -28,7 +28,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["tests", "lint", "typecheck", "imports", "docs", "install"]
+nox.options.sessions = ["tests", "lint", "typecheck", "imports", "docs", "install", "examples"]
 
 ROOT = Path(__file__).parent
 DIST = ROOT / "dist"
@@ -264,6 +264,22 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
     pages = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/*.md"))]
     session.run("python", ".ci/run_examples.py", *pages, env=TEST_ENVIRONMENT)
+
+
+@nox.session(requires=["build"])
+def examples(session: nox.Session) -> None:
+    """Run every folder of examples/: install it if it is a package, then run its run.py in an empty directory."""
+    install_wheels(session, "trainer", extras="[box2d,minatar]")
+    for script in sorted(ROOT.glob("examples/*/run.py")):
+        if (script.parent / "pyproject.toml").exists():
+            session.install(*TOOLS["build"])
+            session.install("--no-compile", "--no-deps", "--no-build-isolation", str(script.parent))
+        place = Path(session.create_tmp()) / script.parent.name
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        with session.chdir(place):
+            session.run("python", str(script), env=TEST_ENVIRONMENT)
+    discard(session)
 
 
 @nox.session(requires=["build"])

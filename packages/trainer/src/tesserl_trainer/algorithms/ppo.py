@@ -96,6 +96,7 @@ def build_loop(task: Task, run: Run) -> OnPolicyLoop:
         observing_rollouts(agent.policy.network),
         Pace(ppo.num_steps, ppo.num_epochs, ppo.num_minibatches, ppo.target_kl),
         run.journal(task, agent, collector.pop_episodes),
+        remedy="lower optimizer.learning_rate or ppo.max_grad_norm",
     )
 
 

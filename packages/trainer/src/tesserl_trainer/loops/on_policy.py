@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 
 from tesserl_trainer.run import resumable
 from tesserl_trainer.run.checkpoint import Checkpoint
@@ -40,7 +41,18 @@ class Pace:
 
 
 class OnPolicyLoop:
-    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds."""
+    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds.
+
+    Args:
+        learner: makes gradient steps.
+        collector: collects rollouts with ``policy``.
+        policy: acts, and records the outputs of its network.
+        advantages: makes the batch of the loss out of a rollout.
+        observe: updates the statistics of observations with a rollout.
+        pace: sizes of a round.
+        journal: counts, reports, evaluates and saves.
+        remedy: advice for a loss that is not finite.
+    """
 
     def __init__(
         self,
@@ -51,9 +63,11 @@ class OnPolicyLoop:
         observe: Callable[[TensorDictBase], None],
         pace: Pace,
         journal: Journal,
+        *,
+        remedy: str = "lower optimizer.learning_rate",
     ) -> None:
         self.learner, self.collector, self.policy, self.advantages = learner, collector, policy, advantages
-        self.observe, self.pace, self.journal = observe, pace, journal
+        self.observe, self.pace, self.journal, self.remedy = observe, pace, journal, remedy
 
     def run(self) -> None:
         """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
@@ -81,16 +95,17 @@ class OnPolicyLoop:
         """A few epochs over the rollout."""
         journal = self.journal
         for _ in range(self.pace.num_epochs):
-            moved = []
+            moved: list[Tensor] = []
             for minibatch in minibatches(batch, self.pace.num_minibatches):
                 journal.laps.lap("minibatches")
                 journal.updates += 1
                 metrics = self.learner.update(minibatch, journal.updates, journal.laps.lap)
                 journal.averages.add(metrics)
-                moved.append(metrics["mean_ratio"] - 1 + metrics["kl_approx"])  # Schulman's estimate, never negative
+                if self.pace.target_kl is not None:  # Schulman's estimate, never negative
+                    moved.append(metrics["mean_ratio"] - 1 + metrics["kl_approx"])
             if self.pace.target_kl is not None and float(torch.stack(moved).mean()) > self.pace.target_kl:
                 break
-        journal.require_finite("lower optimizer.learning_rate or ppo.max_grad_norm")
+        journal.require_finite(self.remedy)
 
     def save(self) -> None:
         """Writes a checkpoint of everything."""
