@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass
 class Steps:
-    """What the loss is made of: one number for each step, ``[*B]``."""
+    """The terms of the loss: one number for each step, ``[*B]``."""
 
     log_probs: Tensor
     entropy: Tensor

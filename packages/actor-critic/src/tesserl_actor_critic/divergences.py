@@ -64,7 +64,7 @@ def normal_kl(policy: DiagonalNormal, other: DiagonalNormal) -> Tensor:
 
 @_register(TanhNormal, TanhNormal)
 def tanh_normal_kl(policy: TanhNormal, other: TanhNormal) -> Tensor:
-    """That of the two Gaussians: squashing both into the same bounds changes nothing.
+    """Return the divergence of the two Gaussians; squashing both into the same bounds does not change it.
 
     Args:
         policy: ``p``.

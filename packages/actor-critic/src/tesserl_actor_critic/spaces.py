@@ -42,7 +42,7 @@ class ContinuousActions:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether every dimension has both bounds."""
+        """Return whether every dimension has both bounds."""
         return bool(self.low.isfinite().all() and self.high.isfinite().all())
 
 

@@ -53,7 +53,7 @@ def unknown(argument: str, name: str, what: str, known: Iterable[str]) -> Compar
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """What may have been meant, or what there is, as the end of a sentence."""
+    """Return the nearest name, or all names, as the end of a sentence."""
     legal = list(known)
     found = get_close_matches(name, legal, n=1)
     return f"; did you mean {found[0]}?" if found else f"; there are: {', '.join(legal) or 'none'}"
@@ -135,7 +135,7 @@ class Comparison:
         return bounds
 
     def scale(self, task: str, values: Array) -> Array:
-        """Returns as scores of a task."""
+        """Turn returns into scores of a task."""
         low, high = self.bounds[task] if self.bounds is not None else (0.0, 1.0)
         return (values - low) / (high - low)
 
@@ -145,11 +145,11 @@ class Comparison:
         return [self.scale(task, self.returns(variant, task)) for task in tasks]
 
     def returns(self, variant: str, task: str) -> Array:
-        """Returns by seed, as they are, ``[runs]``."""
+        """Get the unchanged returns by seed, ``[runs]``."""
         return np.array([run.score for run in self.runs.get((variant, task), [])])
 
     def has_spread(self, *variants: str) -> bool:
-        """Whether every task has two runs: the spread of a single one is unknown, and its bootstrap claims none."""
+        """Return whether every task has two runs; the bootstrap of a single run would claim that it has no spread."""
         return all(len(scores) > 1 for variant in variants for scores in self.strata(variant))
 
     @cached_property
@@ -195,7 +195,7 @@ class Comparison:
 
     @property
     def same_steps(self) -> bool:
-        """Whether all tasks were trained for the same number of steps: within 2 %, as groups end where they end."""
+        """Return whether all tasks were trained for the same number of steps, within 2 %: a last iteration may go beyond it."""
         last = [self._last_step(task) for task in self.tasks]
         return max(last) <= 1.02 * min(last)
 
@@ -223,13 +223,13 @@ class Comparison:
         return grid, *self._known(curve_band(strata), strata)
 
     def _known(self, band: tuple[Array, Array, Array], strata: Sequence[Array]) -> tuple[Array, Array, Array]:
-        """A band without bounds (NaN) where a task has a single run."""
+        """Remove the bounds (NaN) of a band if a task has a single run."""
         value, low, high = band
         unknown = np.nan if any(len(runs) < 2 for runs in strata) else 0.0
         return value, low + unknown, high + unknown
 
     def notes(self) -> list[str]:
-        """What was done to the returns, and what stands where."""
+        """Describe how scores were made of returns, and the columns of the table."""
         if self.bounds is None:
             notes = ["returns as they are"]
         else:

@@ -95,7 +95,7 @@ def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: s
 
 
 def _draw_intervals(figure: Any, comparison: Comparison, colours: Mapping[str, Any]) -> None:
-    """A row of panels that share the variants' names; what has no interval is a hollow point."""
+    """Draw a row of panels with the variants' names once; a value without an interval is a hollow point."""
     complete, reference = comparison.complete, comparison.reference
     aggregates = comparison.aggregates
     columns: list[tuple[str, dict[str, Interval], tuple[str, ...]]] = [

@@ -18,5 +18,5 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def series(rows: list[Row], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric."""
+    """Read the steps and values of one metric."""
     return [row[0] for row in rows if row[1] == name], [row[2] for row in rows if row[1] == name]

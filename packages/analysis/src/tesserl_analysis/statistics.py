@@ -1,4 +1,4 @@
-"""What a handful of runs says: aggregates, their bootstrap intervals, profiles and probabilities of improvement.
+"""Statistics of a few runs: aggregates, their bootstrap intervals, profiles and probabilities of improvement.
 
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv:2108.13264). The runs
 of one task are a stratum: a resample draws as many runs of each task as there are, with replacement.
@@ -63,7 +63,7 @@ def median(scores: ArrayLike) -> Array:
 def resamples(
     sizes: Sequence[int], *, exact_up_to: int = EXACT_UP_TO, num_resamples: int = NUM_RESAMPLES
 ) -> list[NDArray[np.int64]]:
-    """Indices of stratified resamples; equal arguments give equal ones.
+    """Draw the indices of stratified resamples; equal arguments give equal indices.
 
     Args:
         sizes: number of runs in each stratum, each at least 1.
@@ -192,7 +192,7 @@ def _checked(strata: Sequence[ArrayLike], name: str, ndim: int) -> list[Array]:
 def _bands(
     strata: Sequence[Array], statistic: Statistic, level: float, indices: Sequence[NDArray[np.int64]]
 ) -> tuple[Array, Array, Array]:
-    """A statistic of the runs of all tasks (the first axis, behind that of the resamples) and its interval."""
+    """Compute a statistic of the runs of all tasks (the first axis, behind that of the resamples) and its interval."""
     drawn = np.concatenate([scores[index] for scores, index in zip(strata, indices, strict=True)], 1)
     low, high = _bounds(statistic(drawn), level)
     return statistic(np.concatenate(list(strata))), low, high
@@ -220,6 +220,6 @@ def _fewer(strata: Sequence[Array]) -> list[NDArray[np.int64]]:
 
 
 def _frequencies(index: NDArray[np.int64], size: int) -> Array:
-    """How often each run stands in each resample, as a fraction: ``[R, size]``."""
+    """Return how often each run occurs in each resample, as a fraction: ``[R, size]``."""
     rows = np.arange(len(index))[:, None] * size
     return np.bincount((index + rows).ravel(), minlength=len(index) * size).reshape(-1, size) / index.shape[1]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass
 class Steps:
-    """What the loss needs of the steps of a batch ``*B``: trajectories ``[P, T]``, or steps ``[S]``."""
+    """The entries of a batch ``*B`` that the loss reads: trajectories ``[P, T]``, or steps ``[S]``."""
 
     inputs: list[Tensor]  # of the policy
     action: Tensor

@@ -1,4 +1,4 @@
-"""What the loss asks of a distribution: of torch, of torchrl, or of anybody's policy."""
+"""Read entropies and divergences from a distribution of torch, of torchrl, or of any policy."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def exact_kl(distribution: Distribution, reference: Distribution, num_dims: int)
 
 
 def _base(distribution: Distribution) -> Distribution:
-    """What is inside of shifts, squashings and joint dimensions, none of which changes the divergence."""
+    """Return the distribution inside shifts, squashings and joint dimensions; none of them changes the divergence."""
     while isinstance(distribution, Independent | TransformedDistribution):
         distribution = distribution.base_dist
     return distribution

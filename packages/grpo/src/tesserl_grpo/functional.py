@@ -131,7 +131,7 @@ def log_bounds(kind: PolicyLossKind, clip_epsilon: float, clip_epsilon_high: flo
 
 
 def top_entropy_mask(entropy: Tensor, mask: Tensor | None, fraction: float) -> Tensor:
-    """The valid steps at which the policy was least certain (arXiv:2506.01939).
+    """Select the valid steps at which the policy was least certain (arXiv:2506.01939).
 
     Args:
         entropy: of the policy at each step, in nats, ``[P, T]``.
@@ -155,7 +155,7 @@ def step_weights(
     normalizer: float | Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """What each step of an update counts, so that its loss is ``sum(weight * loss of the step)``.
+    """Return the weight of each step in an update, whose loss is ``sum(weight * loss of the step)``.
 
     - ``grpo``: mean over trajectories of the means over their steps, ``1 / (P length_p)``.
     - ``dapo``: mean over all valid steps, ``1 / sum_p length_p`` (DAPO, equation 8): long trajectories count more.

@@ -1,4 +1,4 @@
-"""What to watch, under TRL's names: ``docs/grpo.md`` says what healthy looks like and what zero means."""
+"""Metrics under TRL's names: ``docs/grpo.md`` says which values are healthy and what zero means."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def policy_metrics(
 
 
 def group_metrics(returns: Tensor, lengths: Tensor, cut: Tensor, zero_variance: Tensor) -> dict[str, float]:
-    """What a batch of groups says about itself, before any of it is left out.
+    """Compute the metrics of a batch of groups, before any trajectory is left out.
 
     Args:
         returns: of the trajectories, in reward units, ``[num_groups, G]``.

@@ -1,4 +1,4 @@
-"""What the options of the loss may be, and what is said when they are not."""
+"""Validate the options of the loss."""
 
 from __future__ import annotations
 

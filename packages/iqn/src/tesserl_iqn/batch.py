@@ -14,7 +14,7 @@ from tesserl_iqn.network import QuantileNetwork
 
 @dataclass
 class Batch:
-    """What the loss needs of a batch of shape ``*B``; action, reward and discount have ``N`` last with blocks."""
+    """The entries of a batch ``*B`` that the loss reads; action, reward and discount have ``N`` last with blocks."""
 
     batch_shape: torch.Size
     observation: list[Tensor]

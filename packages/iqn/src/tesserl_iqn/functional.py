@@ -82,7 +82,7 @@ def take_action(quantiles: Tensor, action: Tensor) -> Tensor:
 
 
 def quantile_td_target(reward: Tensor, discount: Tensor, next_quantiles: Tensor, next_action: Tensor) -> Tensor:
-    """Sampled returns ``r + discount * Z_tau(s', a')`` (IQN).
+    """Compute sampled returns ``r + discount * Z_tau(s', a')`` (IQN).
 
     Args:
         reward: (n-step) reward, ``[*B]``.

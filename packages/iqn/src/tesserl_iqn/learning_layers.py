@@ -11,7 +11,7 @@ from tesserl_nn_components import SpectralConv2d, TransformerLayer
 
 
 def spectral_layers(network: nn.Module) -> Iterator[nn.Module]:
-    """The modules that make a power iteration: ours, and whatever parametrizes a weight in torch."""
+    """Find the modules that make a power iteration: ours, and those that parametrize a weight in torch."""
     for module in network.modules():
         if isinstance(module, SpectralConv2d):
             yield module
@@ -20,7 +20,7 @@ def spectral_layers(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def dropout_layers(network: nn.Module) -> Iterator[nn.Module]:
-    """The modules that drop units: dropout itself, and the attention that does it inside."""
+    """Find the modules that drop units: dropout itself, and attention with dropout inside."""
     attention = (TransformerLayer, nn.MultiheadAttention)
     for module in network.modules():
         drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0

@@ -20,7 +20,7 @@ ACTIVATIONS: dict[CosineActivation, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
     "leaky_relu": functional.leaky_relu_,  # slope 0.01 below 0
 }
-"""What follows the linear layer of a `CosineEmbedding`, in place."""
+"""Activations after the linear layer of a `CosineEmbedding`, in place."""
 
 
 class CosineEmbedding(nn.Linear):

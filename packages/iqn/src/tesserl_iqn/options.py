@@ -1,4 +1,4 @@
-"""What the options of the loss may be."""
+"""Allowed values of the options of the loss."""
 
 from __future__ import annotations
 

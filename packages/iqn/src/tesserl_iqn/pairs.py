@@ -97,7 +97,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def _prefers_table(quantiles: Tensor, targets: Tensor) -> bool:
-    """Whether few pairs make the table cheaper; on Apple's GPUs, which lack float64, it is always taken."""
+    """Return whether the table of pairs is cheaper; it is always used on Apple's GPUs, which lack float64."""
     return quantiles.shape[-1] * targets.shape[-1] <= TABLE_LIMIT or quantiles.device.type == "mps"
 
 

@@ -1,4 +1,4 @@
-"""What the loss draws from a network: quantiles at sampled fractions, and action values, their means."""
+"""Draw quantiles at sampled fractions from a network, and action values, which are their means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What autocast must leave alone: values whose small differences count."""
+"""Keep values in float32 under autocast if their small differences matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people say of the pairs of a store, one judgement a line."""
+"""Labels of people for the pairs of a store, one judgement per line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tesserl_preference_opt.locks import locked
 
 Choice = Literal["first", "second", "tie", "skip"]
 PREFERRED: dict[str, float] = {"first": 0.0, "second": 1.0, "tie": 0.5, "skip": math.nan}
-"""What a choice says of a pair, as `PreferencePairs.relabel` takes it."""
+"""The label of each choice, for `PreferencePairs.relabel`."""
 
 LABELS_LOCK = ".labels.lock"
 """Another lock than that of the pairs: people can judge while pairs are added."""

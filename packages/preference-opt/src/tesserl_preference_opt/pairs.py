@@ -105,7 +105,7 @@ class PreferencePairs:
 
     @property
     def source(self) -> list[str]:
-        """Who judged each pair."""
+        """Return the judge of each pair."""
         return [self.sources[code] for code in self.source_code.tolist()]
 
     @property

@@ -165,7 +165,7 @@ class Steps:
 
     @property
     def valid(self) -> Tensor | None:
-        """Where the steps of `unpack` are valid, ``[P, T]``; None for everywhere."""
+        """Valid steps of `unpack`, ``[P, T]``; None if all are valid."""
         return None if not self.padded and self._index is None else self.mask
 
     def get(self, key: NestedKey) -> Tensor:

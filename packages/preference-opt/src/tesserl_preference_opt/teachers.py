@@ -19,7 +19,7 @@ _PRESETS: dict[str, dict[str, float]] = {
 
 
 class TeacherLabels(NamedTuple):
-    """What a teacher says of pairs, ``[P]`` each."""
+    """Labels of a teacher for pairs, ``[P]`` each."""
 
     label: Tensor  # 1 where the second segment is preferred, 0 where the first is, 0.5 where they are equal
     kept: Tensor  # bool, false where the teacher skips the pair

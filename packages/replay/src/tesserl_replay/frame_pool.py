@@ -46,7 +46,7 @@ class FramePool:
         return self._num_used - len(self._free)
 
     def add(self, frames: Tensor) -> Numbers:
-        """Stores frames ``[n, *shape]`` that are not stored yet; returns the numbers of all, ``[n]``."""
+        """Store the frames ``[n, *shape]`` that are not stored yet; return the numbers of all, ``[n]``."""
         rows = frames.reshape(len(frames), self.shape.numel()).contiguous()
         size = 2048  # what is compared lies twice in memory
         parts = [self._add(rows[start : start + size]) for start in range(0, len(rows), size)]
@@ -96,11 +96,11 @@ class FramePool:
         self._hashes = np.concatenate([self._hashes, np.zeros(self._block_size, np.int64)])
 
     def retain(self, numbers: Numbers) -> None:
-        """Counts users of frames; what has none is given up by the next ``release`` that names it."""
+        """Count users of frames; the next ``release`` that names a frame without users frees it."""
         np.add.at(self._users, numbers, 1)
 
     def release(self, numbers: Numbers) -> None:
-        """Takes users away, and gives up the frames that have none left."""
+        """Remove users, and free the frames that have none left."""
         np.subtract.at(self._users, numbers, 1)
         unused = np.unique(numbers[self._users[numbers] == 0]).tolist()
         for number, value in zip(unused, self._hashes[unused].tolist(), strict=True):

@@ -70,7 +70,7 @@ class FrameStorage(LazyTensorStorage):
         return 0 if self._pool is None else self._pool.num_stored
 
     def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
-        """Writes transitions, over those that were there before.
+        """Write transitions over those at the same places.
 
         Args:
             cursor: position, or positions (tensor, sequence, range or slice); of equal ones the last wins.
@@ -91,7 +91,7 @@ class FrameStorage(LazyTensorStorage):
         super().set(positions, data.exclude(*self._keys), set_cursor=set_cursor)
 
     def get(self, index: Any) -> TensorDictBase:
-        """Reads transitions.
+        """Read transitions.
 
         Args:
             index: position, or positions.
@@ -115,7 +115,7 @@ class FrameStorage(LazyTensorStorage):
         return data
 
     def get_compact(self, index: Tensor) -> tuple[TensorDictBase, Tensor]:
-        """Reads transitions without putting their stacks together, for files.
+        """Read transitions without assembling their stacks, for files.
 
         Args:
             index: positions, int64 ``[n]``.
@@ -136,7 +136,7 @@ class FrameStorage(LazyTensorStorage):
         return data, self._existing_pool().gather(torch.from_numpy(frames[order]), pin_memory=False)
 
     def set_compact(self, index: Tensor, data: TensorDictBase, frames: Tensor) -> None:
-        """Writes what ``get_compact`` returned.
+        """Write the result of ``get_compact``.
 
         Args:
             index: positions, all different, int64 ``[n]``.
@@ -152,7 +152,7 @@ class FrameStorage(LazyTensorStorage):
         super().set(index, data.exclude(*self._keys))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a ``LazyTensorStorage`` has, ``frames`` ``[U, C, H, W]`` and which of them each transition needs."""
+        """Return the state of a ``LazyTensorStorage``, ``frames`` ``[U, C, H, W]`` and the frames of each transition."""
         if self._pool is None:
             return {**super().state_dict(), "frames": None, "numbers": None}
         used, numbers = torch.unique(self._numbers, return_inverse=True)
@@ -161,7 +161,7 @@ class FrameStorage(LazyTensorStorage):
         return {**super().state_dict(), "frames": frames, "numbers": (numbers - missing).int()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes over what ``state_dict`` returned."""
+        """Continue from the result of ``state_dict``."""
         super().load_state_dict(state_dict)
         frames, numbers = state_dict["frames"], state_dict["numbers"]
         self._forget()
@@ -173,13 +173,13 @@ class FrameStorage(LazyTensorStorage):
         self._put(positions, stored[numbers[positions].long()])
 
     def dumps(self, path: str | Path) -> None:
-        """Writes everything to a directory, as memory-mapped tensors."""
+        """Write everything to a directory, as memory-mapped tensors."""
         super().dumps(path)
         state = self.state_dict()
         TensorDict({name: state[name] for name in ("frames", "numbers")}).memmap(Path(path) / "frames")
 
     def loads(self, path: str | Path) -> None:
-        """Reads what ``dumps`` wrote."""
+        """Read the files of ``dumps``."""
         super().loads(path)
         saved = TensorDict.load_memmap(Path(path) / "frames")
         self.load_state_dict({**super().state_dict(), "frames": saved["frames"], "numbers": saved["numbers"]})
@@ -230,7 +230,7 @@ class FrameStorage(LazyTensorStorage):
         return frames
 
     def _put(self, positions: Tensor, numbers: Tensor) -> None:
-        """Makes transitions ``[n]`` consist of the frames of these numbers, ``[n, keys, num_frames]``."""
+        """Set the numbers ``[n, keys, num_frames]`` of the frames that transitions ``[n]`` consist of."""
         pool, old = self._existing_pool(), self._numbers[positions].flatten()
         pool.retain(numbers.flatten().numpy())
         pool.release(old[old >= 0].numpy())

@@ -104,7 +104,7 @@ class NStepWindow:
         self._waiting: dict[_Key, Tensor] = {}  # time first: [up to num_steps - 1, N, ...]
 
     def extend(self, batch: TensorDictBase) -> TensorDictBase:
-        """Adds a chunk and returns the transitions whose windows are complete.
+        """Add a chunk and return the transitions whose windows are complete.
 
         Args:
             batch: ``[N, T]``, the steps that follow those of the last call. Observations are the keys that stand both
@@ -145,7 +145,7 @@ class NStepWindow:
         self._waiting = {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The steps that wait, by key (the parts of a nested key joined by ``/``), each ``[steps, N, ...]``."""
+        """Return the waiting steps by key (the parts of a nested key joined by ``/``), each ``[steps, N, ...]``."""
         return {"/".join(key): column.clone() for key, column in self._waiting.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -167,7 +167,7 @@ class NStepWindow:
         self._keys = list(self._waiting)
 
     def _columns(self, batch: TensorDictBase) -> dict[_Key, Tensor]:
-        """The steps that wait and those of the chunk, time first: ``[T, N, ...]`` by key."""
+        """Join the waiting steps and those of the chunk, time first: ``[T, N, ...]`` by key."""
         if not self._keys:
             self._keys = _transition_keys(batch, [("action",), *([("greedy",)] if self._cut else [])])
         columns = {key: batch.get(key).transpose(0, 1) for key in self._keys}
@@ -181,7 +181,7 @@ class NStepWindow:
         return {key: torch.cat([self._waiting[key], column]) for key, column in columns.items()}
 
     def _outcomes(self, columns: dict[_Key, Tensor], starts: int) -> dict[_Key, Tensor]:
-        """What follows the first ``starts`` steps: all keys of ``next``, and ``steps_to_next_obs``."""
+        """Return the ends of the first ``starts`` windows: all keys of ``next``, and ``steps_to_next_obs``."""
         reward = columns["next", "reward"].squeeze(-1)
         done = columns["next", "done"].squeeze(-1)
         num_envs = reward.shape[1]
@@ -204,7 +204,7 @@ class NStepWindow:
 
 
 def _transition_keys(batch: TensorDictBase, chosen: list[_Key]) -> list[_Key]:
-    """The keys a transition needs: observations (in the root and in ``next``), ``chosen``, mask, reward and flags."""
+    """Return the keys of a transition: observations (in the root and in ``next``), ``chosen``, mask, reward and flags."""
     keys = {(key,) if isinstance(key, str) else key for key in batch.keys(include_nested=True, leaves_only=True)}
     outcome: list[_Key] = [("next", name) for name in ("reward", *_FLAGS)]
     missing = [key for key in [*chosen, *outcome] if key not in keys]

@@ -110,7 +110,7 @@ class PrioritizedSampler(samplers.Sampler):
         return index, {"priority_weight": weight}
 
     def update_priority(self, index: _Index, priority: Tensor | float, *, storage: Storage | None = None) -> None:
-        """Sets the priorities of items that were learnt from.
+        """Set the priorities of items after learning from them.
 
         Args:
             index: items ``[n]``; with a storage of several dimensions ``[n, ndim]``, or a tuple of ``[n]``. Those below
@@ -137,11 +137,11 @@ class PrioritizedSampler(samplers.Sampler):
         self._largest = max(self._largest, high)
 
     def mark_update(self, index: _Index, *, storage: Storage | None = None) -> None:
-        """Gives written items the largest priority seen so far; torchrl's writers call this."""
+        """Give written items the largest priority seen so far; torchrl's writers call this."""
         self.update_priority(index, self._largest, storage=storage)
 
     def exclude(self, index: _Index, *, storage: Storage | None = None) -> None:
-        """Keeps items from being drawn until they are written again or ``update_priority`` names them.
+        """Exclude items from sampling until they are written again or ``update_priority`` names them.
 
         Args:
             index: items, as in ``update_priority``.
@@ -159,7 +159,7 @@ class PrioritizedSampler(samplers.Sampler):
         return {**self._tree.state_dict(), **tensors}
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Takes over priorities, exponents, ``eps`` and the largest priority.
+        """Load priorities, exponents, ``eps`` and the largest priority.
 
         Raises:
             ValueError: the capacities differ.
@@ -169,11 +169,11 @@ class PrioritizedSampler(samplers.Sampler):
         self.beta, self._largest = float(state_dict["beta"]), float(state_dict["largest"])
 
     def dumps(self, path: str | Path) -> None:
-        """Writes ``state_dict()`` to a directory, as memory-mapped tensors."""
+        """Write ``state_dict()`` to a directory, as memory-mapped tensors."""
         TensorDict(self.state_dict()).memmap(path)
 
     def loads(self, path: str | Path) -> None:
-        """Reads what ``dumps`` wrote."""
+        """Read the files of ``dumps``."""
         self.load_state_dict(TensorDict.load_memmap(path).to_dict())
 
     def _empty(self) -> None:

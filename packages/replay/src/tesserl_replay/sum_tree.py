@@ -47,7 +47,7 @@ class SumTree:
         return self._sums.sum()
 
     def update(self, index: Tensor | int, priority: Tensor | float) -> None:
-        """Sets priorities.
+        """Set priorities.
 
         Args:
             index: items, integers in [0, capacity), any shape. Where an item stands more than once, the last one wins.
@@ -109,11 +109,11 @@ class SumTree:
         return index, priority
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The priorities: ``priorities``, float64 ``[capacity]``."""
+        """Return the priorities: ``priorities``, float64 ``[capacity]``."""
         return {"priorities": self.priorities.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over the priorities of a tree of the same capacity.
+        """Load the priorities of a tree of the same capacity.
 
         Args:
             state: what ``state_dict`` returned.
@@ -151,7 +151,7 @@ class SumTree:
 
 
 def _last_of_equals(items: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Drops every entry that a later one of the same item replaces."""
+    """Drop every entry that a later one of the same item replaces."""
     items, order = items.sort(stable=True)
     last = torch.ones_like(items, dtype=torch.bool)
     last[:-1] = items[1:] != items[:-1]

@@ -55,7 +55,7 @@ def f_divergence_score(log_ratio: Tensor, kind: FDivergence = "reverse_kl", *, a
 
 
 class _Scores(NamedTuple):
-    """What the formulas of `preference_loss` are made of; all tensors ``[P]``."""
+    """The terms of the formulas of `preference_loss`; all tensors ``[P]``."""
 
     policy: tuple[Tensor, Tensor]  # log-probs of chosen and rejected
     reference: tuple[Tensor, Tensor]
