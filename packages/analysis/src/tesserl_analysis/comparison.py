@@ -195,7 +195,7 @@ class Comparison:
 
     @property
     def same_steps(self) -> bool:
-        """Return whether all tasks were trained for the same number of steps, within 2 %: a last iteration may go beyond it."""
+        """Return whether all tasks were trained for the same number of steps, give or take 2 %."""
         last = [self._last_step(task) for task in self.tasks]
         return max(last) <= 1.02 * min(last)
 

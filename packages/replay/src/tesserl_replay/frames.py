@@ -152,7 +152,7 @@ class FrameStorage(LazyTensorStorage):
         super().set(index, data.exclude(*self._keys))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of a ``LazyTensorStorage``, ``frames`` ``[U, C, H, W]`` and the frames of each transition."""
+        """Return ``LazyTensorStorage``'s state, ``frames`` ``[U, C, H, W]`` and the frames of each transition."""
         if self._pool is None:
             return {**super().state_dict(), "frames": None, "numbers": None}
         used, numbers = torch.unique(self._numbers, return_inverse=True)

@@ -204,7 +204,7 @@ class NStepWindow:
 
 
 def _transition_keys(batch: TensorDictBase, chosen: list[_Key]) -> list[_Key]:
-    """Return the keys of a transition: observations (in the root and in ``next``), ``chosen``, mask, reward and flags."""
+    """Return a transition's keys: observations (in the root and ``next``), ``chosen``, mask, reward and flags."""
     keys = {(key,) if isinstance(key, str) else key for key in batch.keys(include_nested=True, leaves_only=True)}
     outcome: list[_Key] = [("next", name) for name in ("reward", *_FLAGS)]
     missing = [key for key in [*chosen, *outcome] if key not in keys]
