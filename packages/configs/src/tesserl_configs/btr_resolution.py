@@ -1,4 +1,4 @@
-"""What the switches of ``btr:`` fill, in a pure function from the data of a file to the data that is validated."""
+"""Fill the keys of ``btr`` switches: a pure function from the data of a file to the data that is validated."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tesserl_configs.btr_switches import (
 from tesserl_configs.errors import Problem
 
 PLAIN_KINDS = {"replay": "uniform", "iqn.exploration": "epsilon", "nn.vision": "cnn"}
-"""What a block that leaves its kind to the switches has when its switch is off."""
+"""Kind of a block that leaves its kind to a switch that is off."""
 
 SWITCHES = tuple(name for name in BTRConfig.model_fields if name != "all")
 
 
 class Resolution(NamedTuple):
-    """What `resolve` returns."""
+    """The result of `resolve`."""
 
     data: dict[str, Any]
     """The data of the file with everything filled in."""
@@ -43,7 +43,7 @@ class Resolution(NamedTuple):
 
 
 def resolve(data: Mapping[str, Any]) -> Resolution:
-    """Fills what the switches of ``btr:`` ask for where a file is silent.
+    """Fill the keys that the switches of ``btr:`` need and the file does not set.
 
     Args:
         data: the data of a whole file; it is not changed. Without ``btr``, or with another algorithm than iqn, nothing
@@ -90,7 +90,7 @@ class _Filling:
         self.problems: list[Problem] = []
 
     def switch(self, name: str, setting: Any, *, named: bool) -> None:
-        """Does what one switch says.
+        """Apply one switch.
 
         Args:
             name: of the switch.
@@ -120,7 +120,7 @@ class _Filling:
                 )
 
     def fill(self, origin: str, wanted: Wanted) -> list[str]:
-        """Fills keys where the file is silent; keys of a block of another kind than the one that is wanted are not.
+        """Fill the keys that the file does not set, except in blocks of another kind than the wanted one.
 
         Args:
             origin: what asks for it.
@@ -143,7 +143,7 @@ class _Filling:
         return overruled
 
     def plain_encoder(self) -> None:
-        """Gives a file that names no encoder, and one that leaves its kind to the switches, convolutions."""
+        """Choose convolutions if the file names no encoder, or leaves its kind to the switches."""
         if has_only_a_vector(self.data) or at(self.data, "nn.vision.kind") is not None:
             return
         wanted: Wanted = {"nn.vision.kind": "cnn"}
@@ -152,7 +152,7 @@ class _Filling:
         self.fill("btr", wanted)
 
     def _block(self, path: str) -> dict[str, Any] | None:
-        """The block at a path, made where nothing stands; None where something else does."""
+        """Return the block at a path, made if nothing is there; None if something else is there."""
         block: Any = self.data
         for key in path.split("."):
             block = block.setdefault(key, {})

@@ -1,4 +1,4 @@
-"""What each switch of ``btr:`` asks for, of its setting and the data of the file so far.
+"""Return the keys that each ``btr`` switch fills in, from its setting and the data of the file so far.
 
 | switch | fills |
 |---|---|
@@ -38,7 +38,7 @@ Wanted = dict[str, Any]
 
 
 def at(data: Any, path: str) -> Any:
-    """What stands at a dotted path of plain data; None where nothing does."""
+    """Return the value at a dotted path of plain data; None if there is none."""
     for key in path.split("."):
         data = data.get(key) if isinstance(data, Mapping) else None
     return data
@@ -49,18 +49,18 @@ def _options(setting: Any, block: type[Any]) -> Any:
 
 
 def _count(value: Any, default: int) -> int:
-    """A number that the schema takes for a count, such as 8 or 5e5, as an integer."""
+    """Convert a number that the schema takes for a count, such as 8 or 5e5, into an integer."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return int(value) if is_number and 0 < value <= MOST_STEPS and int(value) == value else default
 
 
 def is_minatar(data: Any) -> bool:
-    """Whether the images are MinAtar's, of 10 x 10."""
+    """Return whether the images are MinAtar's, of 10 x 10."""
     return str(at(data, "environment.id")).startswith("MinAtar/")
 
 
 def has_only_a_vector(data: Any) -> bool:
-    """Whether a file names an encoder of vectors and none of images."""
+    """Return whether a file names an encoder of vectors and none of images."""
     return at(data, "nn.vision") is None and at(data, "nn.vector.kind") not in (None, "none")
 
 
@@ -138,7 +138,7 @@ OPTION_KEYS = {"size": "pool_size"}
 
 
 def recipe(data: Any) -> Wanted:
-    """What ``all`` asks for besides the switches; the target is copied as often in environment steps as published."""
+    """Return the keys that ``all`` sets beside the switches; targets are copied as often in steps as published."""
     batch_size, ratio = _count(at(data, "iqn.batch_size"), 32), at(data, "replay.ratio")
     interval: float = _count(at(data, "iqn.update_interval"), 4)  # environment steps from one update to the next
     if isinstance(ratio, int | float) and LEAST <= ratio <= MOST:

@@ -11,7 +11,7 @@ ADAM_KINDS = ("adam", "adamw", "radam")
 
 
 def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of a file with the defaults of its algorithm filled in.
+    """Fill the defaults of the algorithm into the data of a file.
 
     Args:
         data: the data of a whole file; what is written there stays.

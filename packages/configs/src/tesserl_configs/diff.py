@@ -1,4 +1,4 @@
-"""What differs between two configurations."""
+"""Differences between two configurations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Difference(NamedTuple):
 
 
 def diff_configs(left: RunConfig, right: RunConfig) -> list[Difference]:
-    """Returns the keys in which two configurations differ, in the order of the schema; lists are compared whole."""
+    """Return the keys in which two configurations differ, in the order of the schema; lists are compared whole."""
     first, second = dict(_leaves(as_data(left))), dict(_leaves(as_data(right)))
     paths = [*first, *(path for path in second if path not in first)]
     values = (Difference(path, first.get(path), second.get(path)) for path in paths)

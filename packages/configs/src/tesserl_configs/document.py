@@ -76,7 +76,7 @@ class Document:
 
 
 def parse(text: str) -> Document:
-    """Reads one YAML document.
+    """Read one YAML document.
 
     Args:
         text: the document.
@@ -105,7 +105,7 @@ def parse(text: str) -> Document:
 
 
 def render(data: Any) -> str:
-    """Writes plain data as YAML that `parse` reads back to the same data; lists stand on one line."""
+    """Write plain data as YAML that `parse` reads back to the same data; each list is on one line."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)
 
 
@@ -115,7 +115,7 @@ def join(path: str, key: str | int) -> str:
 
 
 def ancestors(path: str) -> Iterator[str]:
-    """A dotted path, the path above it, and so on up to the empty one."""
+    """Yield a dotted path, the path above it, and so on up to the empty one."""
     while path:
         yield path
         path = path.rpartition(".")[0]

@@ -30,7 +30,7 @@ from tesserl_configs.base import (
 )
 
 ALE = "ALE/"
-"""How the ids of the Arcade Learning Environment begin."""
+"""Prefix of the ids of the Arcade Learning Environment."""
 
 
 class TimeLimit(Block):
@@ -145,7 +145,7 @@ class EnvironmentConfig(Block):
 
     @property
     def has_atari(self) -> bool:
-        """Whether the games are those of ALE with the options of ``atari``."""
+        """Return whether the games are those of ALE with the options of ``atari``."""
         return self.vectorization == "atari" or (self.vectorization == "envpool" and self.id.startswith(ALE))
 
     @property
@@ -155,12 +155,12 @@ class EnvironmentConfig(Block):
 
     @property
     def reward_factor(self) -> float:
-        """What the task's rewards are multiplied by for learning; clipping not counted."""
+        """Factor of the task's rewards in training, without clipping."""
         return math.prod(wrapper.scale for wrapper in self.wrappers if wrapper.kind == "reward_scale")
 
     @property
     def stacked_frames(self) -> int:
-        """How many images an observation stacks; 1 where the block does not say so."""
+        """Number of images that an observation stacks; 1 by default."""
         return self.atari.stack_num if self.has_atari else self._frames_of("frame_stack")
 
     def _frames_of(self, kind: Literal["frame_skip", "frame_stack"]) -> int:

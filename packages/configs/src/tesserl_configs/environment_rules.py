@@ -18,7 +18,7 @@ OF_IMAGES = {
     "crop": "changes images",
     "resize": "changes images",
 }
-"""What wrappers do that need an image."""
+"""Descriptions of the wrappers that need an image."""
 
 NOT_IN_ENVPOOL = {"maxpool": True, "life_loss_info": False, "continuous": False, "continuous_action_threshold": 0.5}
 """Options of ale_py that envpool does not have, and what it does."""
@@ -28,7 +28,7 @@ SET_BY_THE_TRAINER = {"num_envs", "batch_size", "env_type", "seed", "env_seed", 
 
 
 def images_are_seen(config: RunConfig) -> Iterator[Problem]:
-    """What wrappers do to images is for an encoder of images."""
+    """Check that wrappers of images have an encoder of images."""
     if config.nn.vision.kind != "none":
         return
     for index, wrapper in enumerate(config.environment.wrappers):
@@ -57,7 +57,7 @@ def vectors_of_wrappers_are_seen(config: RunConfig) -> Iterator[Problem]:
 
 
 def clocks_are_set(config: RunConfig) -> Iterator[Problem]:
-    """A clock that nothing sets tells nothing, and one feature holds it."""
+    """Check that a clock is set by ``iqn.fixed_horizon``, and that there is only one."""
     clocks = [index for index, wrapper in enumerate(config.environment.wrappers) if wrapper.kind == "clock"]
     used = isinstance(config.options, IQNConfig) and config.options.fixed_horizon is not None
     for index in clocks if not used else clocks[1:]:
@@ -80,7 +80,7 @@ def colours_are_there(config: RunConfig) -> Iterator[Problem]:
 
 
 def clipped_rewards_have_a_range(config: RunConfig) -> Iterator[Problem]:
-    """The bounds of a clip enclose something."""
+    """Check that the bounds of a clip enclose a range."""
     for index, wrapper in enumerate(config.environment.wrappers):
         if wrapper.kind == "reward_clip" and wrapper.low >= wrapper.high:
             yield Problem(
@@ -89,7 +89,7 @@ def clipped_rewards_have_a_range(config: RunConfig) -> Iterator[Problem]:
 
 
 def wrappers_wrap_single_environments(config: RunConfig) -> Iterator[Problem]:
-    """A task's own vectorised form is not made of environments that could be wrapped."""
+    """Check that a natively vectorised task has no wrappers."""
     vectorization = config.environment.vectorization
     if vectorization in ("vector_entry_point", "atari", "envpool") and config.environment.wrappers:
         remedy = "use environment.atari" if config.environment.has_atari else "remove them"
@@ -121,7 +121,7 @@ def atari_is_configured_in_its_block(config: RunConfig) -> Iterator[Problem]:
 
 
 def envpool_has_the_options(config: RunConfig) -> Iterator[Problem]:
-    """What envpool cannot do is not asked of it, and what the trainer tells it is not told twice."""
+    """Reject options that envpool does not support or that the trainer sets itself."""
     environment = config.environment
     if environment.vectorization != "envpool":
         return
@@ -145,7 +145,7 @@ def envpool_has_the_options(config: RunConfig) -> Iterator[Problem]:
 
 
 def check_starts(config: RunConfig, path: str, kind: str) -> Iterator[Problem]:
-    """A start is given to single environments, a state or a level to those that can be wrapped.
+    """Check that the environments can be reset one by one, and wrapped for starts of kind state or level.
 
     Args:
         config: the whole configuration.

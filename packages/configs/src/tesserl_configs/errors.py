@@ -13,7 +13,7 @@ class Problem(NamedTuple):
     """Dotted path of the key, e.g. ``iqn.num_taus``; empty for the configuration as a whole."""
 
     message: str
-    """What is wrong with it: expected, got, remedy."""
+    """The mistake: expected, got, remedy."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message

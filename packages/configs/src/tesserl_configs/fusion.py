@@ -121,7 +121,7 @@ class VisionTransformerFusion(Block):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_tokens(cls, data: Any) -> Any:
-        """A trunk other than linear needs tokens, and the resolved file shows them."""
+        """Set the tokens of a trunk that is not linear, so that the resolved file shows them."""
         trunk = data.get("trunk") if isinstance(data, dict) else None
         kind = trunk.get("kind") if isinstance(trunk, dict) else getattr(trunk, "kind", "linear")
         if not isinstance(data, dict) or kind == "linear":

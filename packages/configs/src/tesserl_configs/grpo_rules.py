@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def starts_can_be_set(config: RunConfig) -> Iterator[Problem]:
-    """The trajectories of a group share their start."""
+    """Check that the trajectories of a group can share their start."""
     return check_starts(config, "grpo.starts", config.grpo.starts.kind)
 
 
 def minibatches_hold_trajectories(config: RunConfig) -> Iterator[Problem]:
-    """A trajectory is not cut."""
+    """Check that no minibatch cuts a trajectory."""
     most = config.grpo.num_groups * config.grpo.group_size
     if config.grpo.num_minibatches > most:
         yield Problem(
@@ -40,7 +40,7 @@ def plain_gradients_are_taken_once(config: RunConfig) -> Iterator[Problem]:
 
 
 def caps_are_above_the_clip(config: RunConfig) -> Iterator[Problem]:
-    """The largest ratio would clip before the clip does."""
+    """Check that the largest ratio is above the clip."""
     loss = config.grpo.loss
     if loss.kind != "clip" or loss.delta is None:
         return
@@ -59,7 +59,7 @@ def lengths_have_a_bound(config: RunConfig) -> Iterator[Problem]:
 
 
 def penalties_have_a_gradient(config: RunConfig) -> Iterator[Problem]:
-    """The expected gradient of k1 is zero."""
+    """Refuse the estimator k1, whose expected gradient is zero."""
     if config.grpo.kl is not None and config.grpo.kl.estimator == "k1":
         yield Problem(
             "grpo.kl.estimator", "the expected gradient of k1 is 0, it would add noise alone; choose k2, k3 or exact"

@@ -1,4 +1,4 @@
-"""What the schema says about a key: the classes along a path, their keys, kinds and defaults."""
+"""Look up a key in the schema: the classes along a path, their keys, kinds and defaults."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def blocks_in(annotation: Any) -> tuple[type[BaseModel], ...]:
 
 
 def kind_of(block: type[BaseModel]) -> str | None:
-    """The tag of a block in its union; None for a block that stands alone or has several kinds itself."""
+    """Return the tag of a block in its union; None for a block without a union or with several kinds."""
     kinds = get_args(block.model_fields["kind"].annotation) if "kind" in block.model_fields else ()
     return kinds[0] if len(kinds) == 1 else None
 
 
 def candidates(path: list[str | int], data: Any) -> tuple[type[BaseModel], ...]:
-    """The blocks that may stand at a path of a file.
+    """Return the blocks that may stand at a path of a file.
 
     Args:
         path: keys and list indices.
@@ -45,7 +45,7 @@ def candidates(path: list[str | int], data: Any) -> tuple[type[BaseModel], ...]:
 
 
 def field_at(path: list[str | int], data: Any) -> FieldInfo | None:
-    """The field that a path of a file names, for a list entry that of the list; None if the schema has none."""
+    """Return the field of a path, for a list entry the field of the list; None if the schema has none."""
     keys = [index for index, part in enumerate(path) if isinstance(part, str)]
     if not keys:
         return None
@@ -74,7 +74,7 @@ def _entry(data: Any, key: str | int) -> Any:
 
 
 def default_at(path: str, data: Any = None) -> Any:
-    """What stands at a dotted path where a file is silent: a block, a tuple, a value; None if that is unknown."""
+    """Return the default at a dotted path: a block, a tuple, a value; None if it is unknown."""
     block: Any = config_class(data)
     for key in path.split("."):
         fields = getattr(block if isinstance(block, type) else type(block), "model_fields", {})

@@ -38,7 +38,7 @@ def fixed_fractions_are_not_drawn(config: RunConfig) -> Iterator[Problem]:
 
 
 def horizons_have_a_clock(config: RunConfig) -> Iterator[Problem]:
-    """The network reads where in the horizon it is, in every observation that it learns from."""
+    """Check that every observation holds the clock of the horizon."""
     if config.iqn.fixed_horizon is None:
         return
     if all(wrapper.kind != "clock" for wrapper in config.environment.wrappers):
@@ -57,13 +57,13 @@ def horizons_have_a_clock(config: RunConfig) -> Iterator[Problem]:
 
 
 def images_can_be_cropped(config: RunConfig) -> Iterator[Problem]:
-    """A random crop is of images."""
+    """Check that random crops have images."""
     if config.iqn.random_crop is not None and config.nn.vision.kind == "none":
         yield Problem("iqn.random_crop", "is for images and nn.vision has kind none; remove it")
 
 
 def graphs_are_of_cuda(config: RunConfig) -> Iterator[Problem]:
-    """A CUDA graph is recorded on a CUDA device, once, with the optimiser in it."""
+    """Check that a CUDA graph has a CUDA device and an optimiser that can be recorded."""
     if not config.iqn.cuda_graph:
         return
     if not config.device.startswith("cuda"):
@@ -91,7 +91,7 @@ def warmup_ends(config: RunConfig) -> Iterator[Problem]:
 
 
 def warmup_fills_a_batch(config: RunConfig) -> Iterator[Problem]:
-    """The first batch is drawn from at least as many transitions; n - 1 steps of each environment are still open."""
+    """Check that the warm-up fills a batch; the last n - 1 steps of each environment are not stored yet."""
     open_steps = (config.iqn.num_steps - 1) * config.environment.num_envs
     least = config.iqn.batch_size + open_steps
     if config.replay.warmup_steps < least:
@@ -104,7 +104,7 @@ def warmup_fills_a_batch(config: RunConfig) -> Iterator[Problem]:
 
 
 def batches_fit_the_buffer(config: RunConfig) -> Iterator[Problem]:
-    """A batch is a part of the buffer."""
+    """Check that a batch fits into the buffer."""
     if config.iqn.batch_size > config.replay.capacity:
         yield Problem(
             "iqn.batch_size",
@@ -125,7 +125,7 @@ def updates_are_paced_once(config: RunConfig) -> Iterator[Problem]:
 
 
 def weights_have_one_exponent(config: RunConfig) -> Iterator[Problem]:
-    """Importance weights have the exponent beta, or that of the priorities."""
+    """Check that ``beta`` is not set if importance weights have the exponent of the priorities."""
     replay, default = config.replay, PrioritizedReplay.model_fields["beta"].default
     if replay.kind == "prioritized" and replay.weight_exponent == "alpha" and replay.beta != default:
         yield Problem("replay.beta", "is not used where replay.weight_exponent is alpha; remove one of the two")
@@ -140,7 +140,7 @@ def shared_frames_are_there(config: RunConfig) -> Iterator[Problem]:
 
 
 def cut_windows_have_several_steps(config: RunConfig) -> Iterator[Problem]:
-    """A window of one step holds nothing but its first action."""
+    """Check that windows that end at exploration have more than one step."""
     if config.replay.cut_at_exploration and config.iqn.num_steps == 1:
         yield Problem(
             "replay.cut_at_exploration", "shortens windows, and iqn.num_steps = 1 leaves nothing to cut; raise it"

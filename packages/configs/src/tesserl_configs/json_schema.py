@@ -44,12 +44,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def sweep_json_schema() -> dict[str, Any]:
-    """Returns the JSON Schema of the file of a sweep; what tasks and variants change is checked with the runs."""
+    """Return the JSON Schema of a sweep's file; the changes of tasks and variants are checked with the runs."""
     return {"$schema": DIALECT, **SweepConfig.model_json_schema(), "title": "Tesserl sweep"}
 
 
 def _may_leave_its_kind_to_btr(schema: dict[str, Any], union: dict[str, Any]) -> None:
-    """Adds the form without ``kind``, which only the loader can check: the switches of ``btr`` choose it."""
+    """Add the form without ``kind``, which the switches of ``btr`` choose; only the loader can check it."""
     members = [schema["$defs"][member["$ref"].rpartition("/")[2]] for member in union["oneOf"]]
     properties: dict[str, Any] = {key: {} for member in members for key in member["properties"] if key != "kind"}
     union["oneOf"].append(
@@ -64,7 +64,7 @@ def _may_leave_its_kind_to_btr(schema: dict[str, Any], union: dict[str, Any]) ->
 
 
 def _refused(schema: dict[str, Any], key: str, value: str, blocks: list[str]) -> dict[str, Any]:
-    """The condition that some blocks may not stand beside one value of a key; a silent file has the key's default."""
+    """Return the condition that forbids blocks beside one value of a key; a missing key has its default."""
     written = [key] if schema["properties"][key].get("default") != value else []
     condition = {"properties": {key: {"const": value}}, "required": written}
     return {"if": condition, "then": {"properties": dict.fromkeys(blocks, False)}}

@@ -34,7 +34,7 @@ class Loaded:
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
-    """Reads the configuration of a run.
+    """Read the configuration of a run.
 
     Args:
         path: a YAML file.
@@ -88,17 +88,17 @@ def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> Loaded:
 
 
 def dump_config(config: RunConfig) -> str:
-    """Writes a configuration as YAML: every key, in the order of the schema; `load_config` reads back an equal one."""
+    """Write a configuration as YAML: every key, in the order of the schema; `load_config` reads back an equal one."""
     return render(as_data(config))
 
 
 def as_data(config: RunConfig) -> dict[str, Any]:
-    """The plain data of a configuration: mappings, lists, text, numbers; ``kind`` comes first."""
+    """Return the plain data of a configuration: mappings, lists, text, numbers; ``kind`` comes first."""
     return _kind_first(config.model_dump(mode="json"))
 
 
 def name_from(path: str | Path) -> str:
-    """The name of a run whose file has none: the path below ``configs/`` with ``/`` as ``-``, else the file's stem."""
+    """Return the name of a run without one: the path below ``configs/`` with ``/`` as ``-``, else the file's stem."""
     path = Path(path).resolve().with_suffix("")
     parts = path.parts
     below = parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts[:-1] else parts[-1:]
@@ -106,7 +106,7 @@ def name_from(path: str | Path) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """Reads a YAML file that holds keys and values.
+    """Read a YAML file that holds keys and values.
 
     Args:
         path: the file.
@@ -137,7 +137,7 @@ def read_document(path: Path) -> Document:
 
 
 def _with_origin(problem: Problem, origins: dict[str, str]) -> Problem:
-    """A problem with a key that ``btr`` filled, or in a block whose kind it chose, at the switch that did it."""
+    """Place a problem with a key that ``btr`` filled, or in a block whose kind it chose, at the switch."""
     path = problem.path
     if path in origins:
         return Problem(origins[path], f"it sets {path}: {problem.message}")

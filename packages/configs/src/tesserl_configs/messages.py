@@ -42,7 +42,7 @@ TYPES = {
 
 
 def problems_of(error: ValidationError, data: Any) -> Iterator[Problem]:
-    """What is wrong with the data of a file, one problem for each of pydantic's errors.
+    """Yield one problem for each of pydantic's errors.
 
     Args:
         error: what validating ``data`` raised.
@@ -58,7 +58,7 @@ def problems_of(error: ValidationError, data: Any) -> Iterator[Problem]:
 
 
 def _path(location: Iterable[str | int], data: Any) -> list[str | int]:
-    """The keys of pydantic's location, without the tags of unions that it has between them."""
+    """Return the keys of pydantic's location, without the tags of unions between them."""
     path: list[str | int] = []
     fresh = True  # no tag of this place has been seen yet
     for part in location:
@@ -135,7 +135,7 @@ def _unknown_key(path: list[str | int], data: Any) -> str:
 
 
 def _may_stand(block: str, data: Any) -> bool:
-    """Whether a block belongs to the algorithm of a file; where that is not clear, every one may."""
+    """Return whether a block belongs to the algorithm of a file; if that is not clear, every block may."""
     algorithm, top = data.get("algorithm") if isinstance(data, dict) else None, block.partition(".")[0]
     return top not in OWNED or find(algorithm) is None or algorithm in owners_of(top, algorithm)
 
@@ -157,6 +157,6 @@ def _one_of(legal: Iterable[Any], what: str = "") -> str:
 
 
 def nearest(got: Any, legal: Iterable[Any]) -> str:
-    """What may have been meant, as the end of a sentence; nothing where no legal text is near."""
+    """Return the nearest legal text as the end of a sentence; nothing if none is near."""
     found = difflib.get_close_matches(got, [str(value) for value in legal], n=1) if isinstance(got, str) else []
     return f"; did you mean {found[0]}?" if found else ""

@@ -114,7 +114,7 @@ Stream = Annotated[MLPStream | TransformerStream, Field(discriminator="kind")]
 
 
 class HeadsConfig(Block):
-    """What turns features into action values, or into a policy and its value."""
+    """Heads that turn features into action values, or into a policy and its value."""
 
     hidden_sizes: Widths = Field(
         default=(512,),

@@ -31,7 +31,7 @@ def check(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
 
 
 def there_is_a_branch(nn: NNConfig) -> Iterator[Problem]:
-    """A network without inputs learns nothing."""
+    """Check that the network has an input."""
     if nn.vision.kind == "none" and nn.vector.kind == "none":
         yield Problem(
             "nn", "vision and vector are both none; choose an encoder for images (vision) or for vectors (vector)"
@@ -94,7 +94,7 @@ def class_tokens_need_attention(nn: NNConfig) -> Iterator[Problem]:
 
 
 def kernels_are_odd(nn: NNConfig) -> Iterator[Problem]:
-    """A convolution along the tokens keeps their number."""
+    """Check that kernels are odd, so that a convolution along the tokens keeps their number."""
     if nn.fusion.kind != "none" and nn.fusion.trunk.kind == "cnn" and nn.fusion.trunk.kernel_size % 2 == 0:
         yield Problem("nn.fusion.trunk.kernel_size", f"expected an odd number, got {nn.fusion.trunk.kernel_size}")
 
@@ -144,7 +144,7 @@ def vector_options_have_a_vector(nn: NNConfig) -> Iterator[Problem]:
 
 
 def norms_have_a_layer(nn: NNConfig) -> Iterator[Problem]:
-    """A LayerNorm stands between a hidden layer and its activation."""
+    """Check that there is a hidden layer for each LayerNorm."""
     if nn.vector.kind == "mlp" and nn.vector.layer_norm and not nn.vector.hidden_sizes:
         yield Problem("nn.vector.layer_norm", "there is no layer, nn.vector.hidden_sizes is empty; set it to false")
 
@@ -241,7 +241,7 @@ INSIDE = {"fusion": ("trunk",), "heads": ("shared", "advantage", "policy", "valu
 
 
 def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
-    """The parts of a network that may be frozen or have a learning rate of their own.
+    """Return the parts of a network that may be frozen or have a learning rate of their own.
 
     Args:
         nn: the ``nn:`` block.
@@ -259,7 +259,7 @@ def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
 
 
 def streams_of(heads: HeadsConfig, algorithm: str) -> list[str]:
-    """The streams that the heads of a network have."""
+    """Return the streams of a network's heads."""
     whose = declared(algorithm)
     if whose.network == "quantile":
         return ["advantage", "value"] if heads.dueling else ["advantage"]

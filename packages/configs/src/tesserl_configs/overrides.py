@@ -10,7 +10,7 @@ from tesserl_configs.introspection import default_at
 
 
 def apply_override(data: Any, override: str) -> str:
-    """Changes one value.
+    """Change one value.
 
     Args:
         data: the data of a file, changed in place.
@@ -56,7 +56,7 @@ def _descend(data: Any, part: str, here: str, override: str, whole: Any) -> Any:
 
 
 def _starting_point(default: Any) -> Any:
-    """What an override changes a part of where the file is silent."""
+    """Return the value that an override changes a part of, if the file has none."""
     if isinstance(default, tuple):
         return [_starting_point(entry) if isinstance(entry, tuple) else entry for entry in default]
     kind = getattr(default, "kind", None)

@@ -45,7 +45,7 @@ def a_rollout_fits_into_the_run(config: RunConfig) -> Iterator[Problem]:
 
 
 def the_loss_knows_its_options(config: RunConfig) -> Iterator[Problem]:
-    """What torchrl's loss is compared in: torchrl 0.14 has no dual clip and is given one symmetric clip here."""
+    """Check that torchrl's loss has the options: no dual clip, one symmetric clip."""
     if config.ppo.loss != "torchrl":
         return
     reasons = {

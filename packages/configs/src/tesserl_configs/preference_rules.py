@@ -18,14 +18,14 @@ SORTED = ("aot", "aot_unpaired")
 
 
 def starts_can_be_set(config: RunConfig) -> Iterator[Problem]:
-    """The trajectories of a group share their start."""
+    """Check that the trajectories of a group can share their start."""
     source = config.pairs.source
     if source.kind != "offline":
         yield from check_starts(config, "pairs.source.starts", source.starts.kind)
 
 
 def lengths_have_a_range(config: RunConfig) -> Iterator[Problem]:
-    """The shortest segment is not longer than the longest one."""
+    """Check that the shortest segment is not longer than the longest one."""
     source = config.pairs.source
     if source.kind == "offline" or source.segments.kind != "variable":
         return
@@ -56,7 +56,7 @@ def there_are_enough_pairs(config: RunConfig) -> Iterator[Problem]:
 
 
 def ranges_have_a_width(config: RunConfig) -> Iterator[Problem]:
-    """The range of scores that a teacher's thresholds refer to has a low end and a higher one."""
+    """Check that the range of a teacher's scores has a low end and a higher one."""
     teacher = None if config.pairs.source.kind == "offline" else config.pairs.source.teacher
     if teacher is not None and teacher.bounds is not None and teacher.bounds[0] >= teacher.bounds[1]:
         yield Problem("pairs.source.teacher.bounds", f"expected a low end and a higher one, got {list(teacher.bounds)}")
@@ -75,7 +75,7 @@ def pretraining_has_data(config: RunConfig) -> Iterator[Problem]:
 
 
 def references_are_read(config: RunConfig) -> Iterator[Problem]:
-    """Some losses compare with no reference, one cannot do without."""
+    """Check that losses without a reference have none, and that kto has one."""
     kind, reference = config.dpo.loss.kind, config.dpo.reference.kind
     if kind in REFERENCE_FREE and reference != "none":
         yield Problem("dpo.reference", f"{kind} compares with no reference, got {reference}; set it to {{kind: none}}")
@@ -84,7 +84,7 @@ def references_are_read(config: RunConfig) -> Iterator[Problem]:
 
 
 def averages_stay_averages(config: RunConfig) -> Iterator[Problem]:
-    """Some losses are made of averages."""
+    """Check that losses of averages keep averages."""
     if config.dpo.loss.kind in AVERAGED and config.dpo.length_normalize is False:
         yield Problem("dpo.length_normalize", f"{config.dpo.loss.kind} is made of averages, got false; set it to null")
 

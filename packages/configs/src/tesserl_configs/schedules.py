@@ -85,7 +85,7 @@ def _form(value: Any) -> str:
 
 
 def _within(low: float, high: float, *, below: bool = False, zero: bool = False) -> AfterValidator:
-    """Holds the values of all knots to the range of the plain number.
+    """Check the values of all knots against the range of the plain number.
 
     Args:
         low: smallest value.

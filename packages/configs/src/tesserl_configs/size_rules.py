@@ -62,7 +62,7 @@ def images_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
 
 
 def rollouts_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
-    """A rollout of ppo is kept whole."""
+    """Check that a rollout of ppo fits into memory."""
     steps = config.environment.num_envs * config.ppo.num_steps
     if config.algorithm == "ppo" and steps > MOST_ROLLOUT_STEPS:
         yield Problem(
@@ -73,7 +73,7 @@ def rollouts_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
 
 
 def losses_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
-    """The loss of iqn compares each target with each prediction."""
+    """Check that the pairs of targets and predictions of iqn fit into memory."""
     iqn = config.iqn
     taus, targets = iqn.num_taus, iqn.num_target_taus
     if iqn.num_fixed_quantiles is not None:
@@ -100,7 +100,7 @@ def replays_fit_on_a_disk(config: RunConfig) -> Iterator[Problem]:
 
 
 def groups_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
-    """The trajectories of an iteration are kept whole."""
+    """Check that the trajectories of an iteration fit into memory."""
     source = config.pairs.source
     if config.algorithm == "grpo":
         path, trajectories = "grpo", config.grpo.num_groups * config.grpo.group_size

@@ -1,4 +1,4 @@
-"""How trajectories get the same start, so that only the policy makes the difference between them."""
+"""Kinds of common starts: trajectories of a group differ only by what the policy does."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class SweepRun:
 
     @property
     def path(self) -> Path:
-        """Where it lives below the sweep's directory."""
+        """Its directory, relative to the sweep's."""
         return _path_of(self.task, self.variant, self.seed)
 
 
@@ -47,7 +47,7 @@ class Sweep:
     """Names of all variants of the file; the first is the one that the others are compared with."""
 
     paths: tuple[Path, ...]
-    """Where all runs of the file live, those that are left out here among them; in their order."""
+    """Return the directories of all runs of the file in their order, also of those that are left out here."""
 
 
 Cell = tuple[str | None, str]
@@ -74,7 +74,7 @@ def load_sweep(
     tasks: Iterable[str] = (),
     variants: Iterable[str] = (),
 ) -> Sweep:
-    """Reads a sweep and every run of it.
+    """Read a sweep and every run of it.
 
     Args:
         path: a YAML file, see ``SweepConfig``.
@@ -126,7 +126,7 @@ def _cells(file: SweepFile) -> Iterator[Cell]:
 
 
 def _in_order(cells: Iterable[Cell], seeds: Iterable[int]) -> Iterator[tuple[str | None, str, int]]:
-    """The runs: in each task the seeds, in each of these the variants."""
+    """Return the runs: for each task the seeds, for each seed the variants."""
     by_task: dict[str | None, list[str]] = {}
     for task, variant in cells:
         by_task.setdefault(task, []).append(variant)
@@ -146,7 +146,7 @@ def _path_of(task: str | None, variant: str, seed: int) -> Path:
 
 
 def _separator(cells: Iterable[Cell]) -> str:
-    """The fewest dashes that keep ``a`` and ``b-c`` apart from ``a-b`` and ``c``; enough of them always do."""
+    """Return the fewest dashes that keep ``a`` and ``b-c`` apart from ``a-b`` and ``c``."""
     names = [tuple(part for part in cell if part) for cell in cells]
     return next("-" * n for n in count(1) if len({("-" * n).join(parts) for parts in names}) == len(names))
 
@@ -160,7 +160,7 @@ def _refused_overrides(overrides: Iterable[str]) -> Iterator[str]:
 
 
 def _load_cells(file: SweepFile, cells: Iterable[Cell], overrides: tuple[str, ...]) -> dict[Cell, RunConfig]:
-    """The configuration of each cell, or one error about all: the mistake of a file is one of many runs."""
+    """Load the configuration of each cell; raise one error about all, as a mistake of the file is in many runs."""
     configs: dict[Cell, RunConfig] = {}
     found: dict[str, list[Cell]] = {}  # what is wrong, and where
     for cell in cells:
@@ -202,7 +202,7 @@ def _load_cell(file: SweepFile, task: str | None, variant: str, overrides: tuple
 
 
 def _with_cells(message: str, file: SweepFile, cells: list[Cell]) -> str:
-    """A message with the runs that it is about, unless it stands in their variant."""
+    """Return a message with its runs, unless its place is in their variant."""
     task, variant = cells[0]
     place = file.place(f"variants.{variant}")
     if message.startswith((f"{place}:", f"{place}.")):
@@ -212,7 +212,7 @@ def _with_cells(message: str, file: SweepFile, cells: list[Cell]) -> str:
 
 
 def _replaced(message: str, changes: Iterable[_Change]) -> str:
-    """A message of ``load_config`` about ``--set KEY``, with the place that set the key; the last one did."""
+    """Return a message of ``load_config`` about ``--set KEY`` with the place that set the key last."""
     found = message
     for change in changes:
         for start in (f"--set {change.key}: ", f"--set {change.override}: "):

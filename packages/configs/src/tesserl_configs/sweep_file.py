@@ -58,7 +58,7 @@ class SweepFile:
         return _place(self.path, self.document, key)
 
     def changes(self, block: str, name: str | None) -> dict[str, Any]:
-        """What an entry of ``tasks`` or ``variants`` says; nothing where there is no such entry."""
+        """Return an entry of ``tasks`` or ``variants``; nothing if there is no such entry."""
         return (getattr(self.config, block).get(name) if name else None) or {}
 
     def refusals(self) -> Iterator[str]:
@@ -79,7 +79,7 @@ class SweepFile:
 
 
 def read_sweep_file(path: Path) -> SweepFile:
-    """Reads the file of a sweep, but not the files that its runs start from.
+    """Read the file of a sweep, but not the files that its runs start from.
 
     Args:
         path: a YAML file.
@@ -109,7 +109,7 @@ def read_sweep_file(path: Path) -> SweepFile:
 
 
 def unknown_names(place: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """A message for each name that is not known, with the nearest one that is."""
+    """Yield a message for each unknown name, with the nearest known one."""
     known = tuple(known)
     return [
         f"{place}: there is no {name}{nearest(name, known) or '; there are: ' + (', '.join(known) or 'none')}"

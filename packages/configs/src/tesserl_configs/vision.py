@@ -61,7 +61,7 @@ class CNNVision(Block):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_preset(cls, data: Any) -> Any:
-        """A preset stands for its columns, so that the resolved file shows them."""
+        """Replace a preset by its columns, so that the resolved file shows them."""
         preset = data.get("preset") if isinstance(data, dict) else None
         return {**PRESETS[preset], **data} if isinstance(preset, str) and preset in PRESETS else data
 
