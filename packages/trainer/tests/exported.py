@@ -10,7 +10,7 @@ from tesserl_actor_critic import ActorCritic
 from tesserl_configs import dump_config, load_config
 from tesserl_nn_components import RunningNormalizer, reset_noise
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.checkpoints import Checkpoints
 
 ACTIONS = {
     "single": spaces.Discrete(4),

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from tesserl_trainer.cli import main
-from tesserl_trainer.run import checkpoint, collect, logging, segments
+from tesserl_trainer.run import checkpoint, checkpoint_files, collect, logging, segments
 
 
 def die() -> None:
@@ -56,7 +56,7 @@ def nothing(original, *args, **kwargs) -> None:
 MOMENTS = {
     "collect": (collect.Collector, "collect", nothing),
     "log": (logging.MetricsLog, "log", half_a_line),
-    "checkpoint": (checkpoint, "save_file", half_a_file),
+    "checkpoint": (checkpoint_files, "save_file", half_a_file),
     "segment": (segments, "save_file", half_a_file),
     "manifest": (checkpoint, "digest", nothing),
     "pointer": (checkpoint, "sync", nothing),

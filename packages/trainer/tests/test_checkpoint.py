@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_checkpoint, load_networks
+from tesserl_trainer.run.checkpoint import CheckpointError, load_checkpoint, load_networks, read_manifest
+from tesserl_trainer.run.checkpoint_names import checkpoint_name, step_of
+from tesserl_trainer.run.checkpoints import Checkpoints
+from tesserl_trainer.run.sealed import write_sealed
 from tesserl_trainer.run.segments import Segments
 from tesserl_trainer.run.state import generators_state, join_state, seed_generators, set_generators_state, split_state
 
@@ -94,8 +97,8 @@ def test_foreign_directories_and_formats_are_refused(saved, tmp_path):
         load_checkpoint(tmp_path)
     manifest = saved / "manifest.json"
     for text, message in (
-        ('{"format_version": 99, "files": {}}', "expected format_version 1, got 99"),
-        ("[]", "expected format_version 1, got list"),
+        ('{"format_version": 99, "files": {}}', "expected format_version 2, got 99; another version of Tesserl"),
+        ("[]", "expected keys and values, got list"),
         ("{", "cannot be read as JSON"),
         ("\x00\x93", "cannot be read as JSON"),
     ):
@@ -107,11 +110,9 @@ def test_foreign_directories_and_formats_are_refused(saved, tmp_path):
 def test_files_that_match_the_manifest_but_not_each_other_are_an_error(saved, tmp_path):
     other = Checkpoints(tmp_path / "other").save(17, {"networks": {"z": torch.zeros(1)}, "environments": None})
     shutil.copy(other / "networks.safetensors", saved)
-    manifest = json.loads((saved / "manifest.json").read_text())
-    manifest["files"]["networks.safetensors"] = json.loads((other / "manifest.json").read_text())["files"][
-        "networks.safetensors"
-    ]
-    (saved / "manifest.json").write_text(json.dumps(manifest))
+    manifest, foreign = read_manifest(saved), read_manifest(other)
+    manifest["files"]["networks.safetensors"] = foreign["files"]["networks.safetensors"]
+    write_sealed(saved / "manifest.json", manifest)
     with pytest.raises(CheckpointError, match=r"do not fit together: KeyError"):
         load_checkpoint(saved)
 
@@ -237,4 +238,97 @@ def test_segments_that_no_checkpoint_needs_are_removed(tmp_path):
         "000000000000-000000000010",
         "000000000010-000000000020",
         "000000000020-000000000026",
+    ]
+
+
+# --- names and order of steps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [0, 17, 999_999_999, 1_000_000_000, 1_000_100_000, 10**12, 10**18 - 1])
+def test_the_name_of_a_checkpoint_says_its_step(step):
+    assert step_of(checkpoint_name(step)) == step
+
+
+@pytest.mark.parametrize(
+    "name", ["step_17", "step_0000000017", "step_00000001x", "step_000000017 (copy)", "best", "../step_000000017", ""]
+)
+def test_other_names_are_no_checkpoints(tmp_path, name):
+    assert step_of(name) is None
+    if "/" not in name:
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert Checkpoints(tmp_path).paths() == []
+
+
+PAST = (999_800_000, 999_900_000, 1_000_000_000, 1_000_100_000)
+"""Steps whose names do not sort as text."""
+
+
+def test_the_newest_checkpoints_stay_past_a_billion_steps(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_last=2, keep_best=True)
+    for step in PAST:
+        checkpoints.save(step, {})
+        if step == PAST[1]:
+            checkpoints.mark_best({"checkpoint": "step_999900000", "return_mean": 500.0})
+        checkpoints.prune()
+    assert [path.name for path in checkpoints.paths()] == ["step_999900000", "step_1000000000", "step_1000100000"]
+    assert [path.name for path in checkpoints.newest()] == ["step_1000000000", "step_1000100000"]
+    assert checkpoints.latest().name == "step_1000100000"
+    with pytest.raises(CheckpointError, match="there are: step_999900000, step_1000000000, step_1000100000"):
+        checkpoints.find("step_000000001")
+
+
+def test_rewinding_past_a_billion_steps_removes_what_is_newer_and_nothing_else(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_last=9)
+    for step in PAST:
+        checkpoints.save(step, {})
+    best = {"checkpoint": "step_999900000", "return_mean": 500.0}
+    assert checkpoints.rewind(PAST[3], best) == []
+    assert checkpoints.best().name == "step_999900000"
+    assert checkpoints.rewind(PAST[1], best) == ["step_1000000000", "step_1000100000"]
+    assert [path.name for path in checkpoints.paths()] == ["step_999800000", "step_999900000"]
+    assert not list(checkpoints.directory.glob(".*"))
+
+
+def test_segments_keep_their_order_past_the_digits_of_their_names(tmp_path):
+    segments, first = Segments(tmp_path, size=10), 10**12 - 15
+    entries = segments.write(transitions, first, first + 30)
+    read = list(Segments(tmp_path, size=10).read(entries))
+    assert [start for start, _, _ in read] == [first, 10**12 - 10, 10**12, 10**12 + 10]
+    assert torch.cat([rows["observation"] for *_, rows in read]).tolist() == list(range(first, first + 30))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file": "../../secret.safetensors"}, r"expected a segment from 0 to 10, got '\.\./\.\./secret"),
+        ({"file": "000000000010-000000000013.safetensors"}, "expected a segment from 0 to 10, got '000000000010"),
+        ({"start": 10}, "expected a segment from 10 to 10"),
+        ({"stop": "10"}, "replay.stop: expected a whole number from 0 to .*, got '10'"),
+        ({"bytes": None}, "replay.bytes: expected a whole number"),
+    ],
+)
+def test_an_entry_of_a_segment_that_is_not_consistent_is_refused(tmp_path, change, message):
+    segments = Segments(tmp_path, size=10)
+    entries = segments.write(transitions, 0, 13)
+    with pytest.raises(CheckpointError, match=message):
+        segments.read([entries[0] | change, entries[1]])
+
+
+def test_a_segment_that_is_left_out_is_noticed(tmp_path):
+    segments = Segments(tmp_path, size=10)
+    entries = segments.write(transitions, 0, 33)
+    with pytest.raises(
+        CheckpointError, match=r"000000000020-000000000030\.safetensors: expected the segment that begins at 10"
+    ):
+        segments.read([entries[0], *entries[2:]])
+
+
+def test_pruning_leaves_files_that_are_no_segments(tmp_path):
+    segments, checkpoints = Segments(tmp_path, size=10), Checkpoints(tmp_path)
+    path = checkpoints.save(1, {}, segments=segments.write(transitions, 0, 5))
+    (segments.directory / "notes.txt").write_text("mine")
+    segments.prune([path])
+    assert sorted(file.name for file in segments.directory.iterdir()) == [
+        "000000000000-000000000005.safetensors",
+        "notes.txt",
     ]

@@ -90,7 +90,8 @@ def test_log_probabilities_are_those_of_what_chose_the_actions(runs, tmp_path, e
     collect(runs["ppo"], out=tmp_path / "store", episodes=4, epsilon=epsilon, checkpoint="latest")
     config = load_config(runs["ppo"] / "config.yaml")
     algorithm = Task(config).agent()
-    algorithm.load_networks(load_networks(next((runs["ppo"] / "checkpoints").glob("step_*60"))))
+    path = next((runs["ppo"] / "checkpoints").glob("step_*60"))
+    algorithm.load_networks(load_networks(path), path)
     for episode in load_trajectories(tmp_path / "store"):
         [logits] = algorithm.policy.network.policy_parameters(episode["observation"].clone())
         probability = logits.softmax(-1).gather(1, episode["action"].unsqueeze(1)).squeeze(1)

@@ -16,7 +16,7 @@ from tesserl_configs.environment import EnvironmentConfig
 from tesserl_replay import NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.run import resumable
-from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.evaluate import evaluate_policy
 from tesserl_trainer.run.observations import ObservationLayout

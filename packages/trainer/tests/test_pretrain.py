@@ -7,7 +7,8 @@ import torch
 from tesserl_configs import load_config
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
-from tesserl_trainer.run.checkpoint import Checkpoints, load_checkpoint
+from tesserl_trainer.run.checkpoint import load_checkpoint
+from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 
 from .conftest import episodes

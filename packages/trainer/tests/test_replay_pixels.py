@@ -16,7 +16,7 @@ from tesserl_replay import FrameStorage
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.loops.off_policy import Pace
-from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.segments import Segments
 

@@ -9,7 +9,7 @@ import torch
 from tesserl_analysis.record import read_metrics, series
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_trainer import build_network, evaluate, train
-from tesserl_trainer.commands.evaluate import run_config
+from tesserl_trainer.commands.runs import run_config
 from tesserl_trainer.loops.off_policy import OffPolicyLoop
 from tesserl_trainer.run.checkpoint import CheckpointError
 from tesserl_trainer.run.journal import DivergenceError
@@ -36,6 +36,8 @@ def test_a_run_leaves_its_config_metrics_checkpoints_evaluation_and_curve(run_di
         "seed",
         "checkpoint",
         "last_return_mean",
+        "run_id",
+        "sha256",
     ]
     assert len(evaluation["returns"]) == len(evaluation["lengths"]) == evaluation["episodes"] == 3
     assert evaluation["return_mean"] == pytest.approx(sum(evaluation["returns"]) / 3)

@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tesserl_trainer.cli import main
 from tesserl_trainer.run import resumable
-from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.evaluate import evaluate_policy
 from tesserl_trainer.run.observations import ObservationLayout

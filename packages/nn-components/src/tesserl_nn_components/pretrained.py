@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tesserl_nn_components.__about__ import __version__
+from tesserl_nn_components.state_dict import state_differences
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FORMAT_VERSION = 1
@@ -122,7 +123,7 @@ def load_pretrained(module: nn.Module, directory: str | Path, *, part: str = "")
         saved = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
         if not saved:
             raise ValueError(f"part must be a part of the network in {path}, got {part!r}; its parts are {parts}")
-    problems = _differences(_state_of(module, "load into"), saved)
+    problems = state_differences(_state_of(module, "load into"), saved)
     if problems:
         source = f'part "{part}" of {path}' if part else str(path)
         raise ValueError(
@@ -186,19 +187,6 @@ def _state_of(module: nn.Module, action: str) -> dict[str, Tensor]:
             f"{empty[0]} the first; move it with to_empty(device=...) or build it on a real device"
         )
     return state
-
-
-def _differences(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> list[str]:
-    """Return one line for each entry in which the network and the file differ."""
-    lines = [f"missing in the file: {name} {tuple(own[name].shape)}" for name in own if name not in saved]
-    lines += [f"unknown to the network: {name} {tuple(saved[name].shape)}" for name in saved if name not in own]
-    for name, value in own.items():
-        other = saved.get(name, value)
-        if other.shape != value.shape:
-            lines.append(f"shape of {name}: {tuple(other.shape)} in the file, {tuple(value.shape)} in the network")
-        elif other.dtype != value.dtype and not (other.is_floating_point() and value.is_floating_point()):
-            lines.append(f"dtype of {name}: {other.dtype} in the file, {value.dtype} in the network")
-    return lines
 
 
 def _as_json(value: Any, name: str) -> Any:

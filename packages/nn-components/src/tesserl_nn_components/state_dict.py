@@ -69,3 +69,25 @@ def _check_match(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None
     ]
     if problems:
         raise ValueError("state_dict must match the module's: " + "; ".join(problems))
+
+
+def state_differences(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> list[str]:
+    """Return one line for each entry in which the state of a network and a saved one differ.
+
+    Args:
+        own: state dict of the network.
+        saved: what was read from a file.
+
+    Returns:
+        Missing and unknown names, shapes, and kinds of number (integers in place of floating point); empty if the
+        saved state can be loaded.
+    """
+    lines = [f"missing in the file: {name} {tuple(own[name].shape)}" for name in own if name not in saved]
+    lines += [f"unknown to the network: {name} {tuple(saved[name].shape)}" for name in saved if name not in own]
+    for name, value in own.items():
+        other = saved.get(name, value)
+        if other.shape != value.shape:
+            lines.append(f"shape of {name}: {tuple(other.shape)} in the file, {tuple(value.shape)} in the network")
+        elif other.dtype != value.dtype and not (other.is_floating_point() and value.is_floating_point()):
+            lines.append(f"dtype of {name}: {other.dtype} in the file, {value.dtype} in the network")
+    return lines

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Protocol, TypedDict, TypeVar, runtime_checkable
 
 import torch
@@ -17,6 +18,7 @@ from tesserl_configs.optimizer import Optimizer as OptimizerConfig
 from tesserl_configs.policy import Precision
 from tesserl_nn_components import RunningNormalizer
 from tesserl_trainer.run.collect import Start
+from tesserl_trainer.run.fitting import load_module
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.wiring.parts import Group, learning_rate_groups
@@ -96,9 +98,17 @@ class Agent(Generic[PolicyT_co, LossT_co, SavedT_co]):
     updated: Callable[[int], None] = nothing
     has_value: bool = False
 
-    def load_networks(self, state: Mapping[str, Tensor]) -> None:
-        """Load the networks of a checkpoint."""
-        self.saved.load_state_dict(dict(state))
+    def load_networks(self, state: Mapping[str, Tensor], source: Path) -> None:
+        """Load the networks of a checkpoint.
+
+        Args:
+            state: a flat state dictionary.
+            source: the checkpoint, for messages.
+
+        Raises:
+            CheckpointError: they are not those of this configuration and task; the message says what differs.
+        """
+        load_module(self.saved, state, str(source))
 
     def learner(self, kind: type[Learner] = Learner) -> Learner:
         """Return the object that makes gradient steps."""

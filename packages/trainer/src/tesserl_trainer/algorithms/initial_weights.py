@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from tesserl_configs import ConfigError
-from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
+from tesserl_nn_components.state_dict import state_differences
+from tesserl_trainer.run.checkpoint import CheckpointError, load_networks
+from tesserl_trainer.run.checkpoints import Checkpoints
+from tesserl_trainer.run.fitting import listed
+from tesserl_trainer.run.identity import require_identity
 from tesserl_trainer.wiring.bodies import named
 
 
@@ -19,15 +23,22 @@ def load_initial_weights(network: nn.Module, path: Path) -> None:
     Raises:
         ConfigError: there is no checkpoint, or its network is another one.
     """
-    checkpoints = Checkpoints(path)
     with named("initial_weights", CheckpointError):
-        saved = load_networks(checkpoints.best() or checkpoints.latest() or path)
-    own, inside = set(network.state_dict()), "actor_network."  # as a loss calls the network that it trains
+        saved = _networks(path)
+    inside = "actor_network."  # as a loss calls the network that it trains
     state = {key.rpartition(inside)[2]: entry for key, entry in saved.items() if inside in key} or saved
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
+    if differences := state_differences(network.state_dict(), state):
         raise ConfigError(
-            f"initial_weights: the network of {path} is another one than that of nn: {len(set(state) ^ own)} names "
-            f"differ; use the same nn block ({str(error).splitlines()[-1].strip()})"
-        ) from error
+            f"initial_weights: the network of {path} is another one than that of nn: {listed(differences)}; use the "
+            "same nn block"
+        )
+    network.load_state_dict(state)
+
+
+def _networks(path: Path) -> dict[str, Tensor]:
+    """Return the best networks of a run, its latest ones if none is the best, or those of a checkpoint."""
+    checkpoints = Checkpoints(path)
+    if not checkpoints.paths():
+        return load_networks(path)
+    require_identity(path)
+    return checkpoints.load_weights("latest" if checkpoints.best() is None else "best").networks

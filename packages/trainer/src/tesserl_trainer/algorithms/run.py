@@ -13,7 +13,7 @@ from tesserl_configs.starts import LevelStarts, SeedStarts, Starts, StateStarts
 from tesserl_trainer.algorithms.agent import Agent, AnyAgent, start_of
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.collect import Collector, Episode, Marks
 from tesserl_trainer.run.evaluate import Evaluation
 from tesserl_trainer.run.groups import GroupCollector

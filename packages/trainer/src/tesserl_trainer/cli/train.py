@@ -22,6 +22,7 @@ def command(config_path: Path | None, run_dir: Path | None, resume: Path | None,
         raise click.UsageError("--run-dir: a resumed run stays where it is")
     from tesserl_configs.loader import load_with_places
     from tesserl_trainer.commands.train import resume_run, train
+    from tesserl_trainer.run.checkpoint_names import step_of
     from tesserl_trainer.wiring.machine import refuse_missing
 
     if resume is None:
@@ -29,6 +30,7 @@ def command(config_path: Path | None, run_dir: Path | None, resume: Path | None,
         refuse_missing(loaded.config, placed=loaded.placed)
         click.echo(train(loaded.config, run_dir=run_dir))
     elif (resume / "manifest.json").exists():  # a checkpoint of a run: run/checkpoints/step_*
+        resume = resume if step_of(resume.name) is not None else resume.resolve()  # such as . in a shell
         click.echo(resume_run(resume.parent.parent, overrides, checkpoint=resume.name))
     else:
         click.echo(resume_run(resume, overrides))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from tesserl_configs import ConfigError, RunConfig, load_config
-from tesserl_trainer.commands.evaluate import find_checkpoint, run_config
 from tesserl_trainer.commands.playing import Play, play_groups
+from tesserl_trainer.commands.runs import run_config
+from tesserl_trainer.run.checkpoints import Checkpoints, Weights
 from tesserl_trainer.run.evaluate import Evaluation
 from tesserl_trainer.run.trajectories import load_trajectories
 from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
@@ -64,34 +65,34 @@ def collect(
         ValueError: an option is out of its range, or episodes of one start did not start alike.
     """
     play = Play(episodes, steps, stochastic, epsilon, same_start, starts, frames)
-    config, path = _source(Path(source), None if random else checkpoint, overrides)
+    config, weights = _source(Path(source), None if random else checkpoint, overrides)
     torch.set_num_threads(config.num_threads)
     seed = config.seed if seed is None else seed
     task = config.environment.model_dump(mode="json", include=TASK)
     with ExitStack() as stack:
-        acts = {**_acts(config, path, play), "seed": seed}
+        acts = {**_acts(config, weights, play), "seed": seed}
         writer = stack.enter_context(TrajectoryWriter(out, source=acts, environment=task))
-        for start, members in play_groups(config, path, play, seed, writer.next_start, stack):
+        for start, members in play_groups(config, weights, play, seed, writer.next_start, stack):
             for member in members:
                 writer.add(member, start)
     return _summary(out)
 
 
-def _source(source: Path, checkpoint: str | None, overrides: Sequence[str]) -> tuple[RunConfig, Path | None]:
-    """The configuration, and the checkpoint of the policy; None where none is wanted."""
+def _source(source: Path, checkpoint: str | None, overrides: Sequence[str]) -> tuple[RunConfig, Weights | None]:
+    """Return the configuration, and the weights of the policy; None where none are wanted."""
     config = load_config(source, overrides) if source.is_file() else run_config(source, overrides)
     if checkpoint is None:
         return config, None
     if source.is_file():
         raise ConfigError(f"{source} is a configuration and has no trained policy; name a run, or play with --random")
-    return config, find_checkpoint(source, checkpoint)
+    return config, Checkpoints(source).load_weights(checkpoint)
 
 
-def _acts(config: RunConfig, checkpoint: Path | None, play: Play) -> dict[str, Any]:
+def _acts(config: RunConfig, weights: Weights | None, play: Play) -> dict[str, Any]:
     """Who acts, for the manifest."""
-    if checkpoint is None:
+    if weights is None:
         return {"policy": "random"}
-    acts = {"policy": config.name, "algorithm": config.algorithm, "checkpoint": checkpoint.name}
+    acts = {"policy": config.name, "algorithm": config.algorithm, "checkpoint": weights.path.name}
     return {**acts, "stochastic": play.stochastic, "epsilon": play.epsilon}
 
 

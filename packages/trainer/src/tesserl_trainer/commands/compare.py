@@ -28,7 +28,10 @@ from tesserl_configs.document import parse
 from tesserl_trainer.commands.comparison_table import rich_table
 from tesserl_trainer.commands.normalization import parse_bounds
 from tesserl_trainer.run.files import check_places, write_json
+from tesserl_trainer.run.identity import CONFIG, require_identity
+from tesserl_trainer.run.identity import FILE as IDENTITY
 from tesserl_trainer.run.metric_names import EVALUATION
+from tesserl_trainer.run.sealed import SEAL, open_seal
 from tesserl_trainer.run.sweep import ORDER
 
 SEED = re.compile(r"seed-\d+")
@@ -123,9 +126,12 @@ def identify(directory: Path, root: Path, *, by: str) -> tuple[str, str, int]:
         by: ``variant``, or the dotted key of the configuration whose values are the variants.
 
     Raises:
+        CheckpointError: its configuration is not as the run wrote it.
         ComparisonError: its configuration has no such key, or is none.
     """
-    file = directory / "config.yaml"
+    file = directory / CONFIG
+    if (directory / IDENTITY).exists():  # runs of version 0.1 have none
+        require_identity(directory)
     try:
         config = parse(file.read_text(encoding="utf-8")).data
     except ValueError as error:
@@ -152,6 +158,7 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
         The score, and the metric as (steps, values).
 
     Raises:
+        CheckpointError: ``evaluation.json`` was changed.
         ComparisonError: the run has no such metric, or the score is not finite.
     """
     try:
@@ -162,6 +169,8 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
     if metric == EVALUATION:
         file, key = directory / "evaluation.json", "last_return_mean" if last else "return_mean"
         document = _read_json(file, "leave the run out")
+        if SEAL in document:  # runs of version 0.1 have none
+            open_seal(file, document)
         score = document.get(key)
         if key in document and score is None:
             raise ComparisonError(f"{directory}: {metric} is not finite (null); leave the run out")

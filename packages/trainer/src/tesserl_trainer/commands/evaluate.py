@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from tesserl_configs import RunConfig, load_config
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.run.checkpoint import CheckpointError, Checkpoints, load_networks
+from tesserl_trainer.commands.runs import run_config
+from tesserl_trainer.run.checkpoints import Checkpoints
 
 UNUSED_SEEDS = 1_000_000
 """Distance from ``evaluation.seed`` to the seeds that no evaluation during training plays."""
@@ -42,7 +42,7 @@ def evaluate(
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     run_dir = Path(run_dir)
     config = run_config(run_dir, overrides)
-    path = find_checkpoint(run_dir, checkpoint)
+    weights = Checkpoints(run_dir).load_weights(checkpoint)
     torch.set_num_threads(config.num_threads)
     first = config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
     settings = config.evaluation
@@ -50,7 +50,7 @@ def evaluate(
     environments = task.environments(min(settings.num_envs, episodes), evaluation=True)
     try:
         agent = task.agent()
-        agent.load_networks(load_networks(path))
+        agent.load_networks(weights.networks, weights.path)
         result = task.play(agent, environments, range(first, first + episodes))
     finally:
         environments.close()
@@ -61,31 +61,5 @@ def evaluate(
         "lengths": result.lengths,
         "episodes": episodes,
         "seed": first,
-        "checkpoint": path.name,
+        "checkpoint": weights.path.name,
     }
-
-
-def run_config(run_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The configuration that a run was started with.
-
-    Raises:
-        CheckpointError: the directory holds no run.
-    """
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        raise CheckpointError(f"{run_dir}: no run here (config.yaml is missing); name the directory of a run")
-    return load_config(path, overrides)
-
-
-def find_checkpoint(run_dir: Path, name: str) -> Path:
-    """The directory of a checkpoint by its name.
-
-    Raises:
-        CheckpointError: there is none of that name.
-    """
-    checkpoints = Checkpoints(run_dir)
-    path = {"best": checkpoints.best, "latest": checkpoints.latest}.get(name, lambda: checkpoints.directory / name)()
-    if path is None or not path.is_dir():
-        there = sorted(found.name for found in checkpoints.directory.glob("step_*"))
-        raise CheckpointError(f"{run_dir}: no checkpoint {name!r}; there are: {', '.join(there) or 'none'}")
-    return path

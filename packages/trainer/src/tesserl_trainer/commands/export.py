@@ -11,9 +11,9 @@ from tesserl_iqn import QuantilePolicy
 from tesserl_iqn.functional import distort_taus, sample_taus
 from tesserl_trainer.algorithms.agent import AnyAgent
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.commands.evaluate import find_checkpoint, run_config
+from tesserl_trainer.commands.runs import run_config
 from tesserl_trainer.run import export as exporting
-from tesserl_trainer.run.checkpoint import load_networks
+from tesserl_trainer.run.checkpoints import Checkpoints, Weights
 from tesserl_trainer.run.export import BATCH_SIZES, TOLERANCE, ExportError, Format
 from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.observations import ObservationLayout
@@ -64,8 +64,8 @@ def export(
         raise FileExistsError(f"{file} is there already; replace it with --overwrite, or name another file")
     exporting.require_packages(format)
     config = run_config(Path(run_dir), ["device=cpu", *overrides])
-    path = find_checkpoint(Path(run_dir), checkpoint)
-    agent, layout = _load_agent(config, path)
+    weights = Checkpoints(Path(run_dir)).load_weights(checkpoint)
+    agent, layout = _load_agent(config, weights)
     program = _program(agent, config.algorithm, taus)
     inputs = {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
     inputs |= program.more_inputs()
@@ -73,7 +73,7 @@ def export(
     return {
         "file": str(file),
         "format": format,
-        "checkpoint": path.name,
+        "checkpoint": weights.path.name,
         "inputs": inputs,
         "outputs": program.specs(),
         "largest_difference": difference,
@@ -81,11 +81,11 @@ def export(
     }
 
 
-def _load_agent(config: RunConfig, checkpoint: Path) -> tuple[AnyAgent, ObservationLayout]:
+def _load_agent(config: RunConfig, weights: Weights) -> tuple[AnyAgent, ObservationLayout]:
     """Return the agent of a checkpoint, and the keys that it reads."""
     task = Task(config)
     agent = task.agent()
-    agent.load_networks(load_networks(checkpoint))
+    agent.load_networks(weights.networks, weights.path)
     return agent, task.layout
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +16,7 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_grpo import check_shared_start
 from tesserl_trainer.algorithms.agent import Acting, start_of
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.run.checkpoint import load_networks, read_manifest
+from tesserl_trainer.run.checkpoints import Weights
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import Behavior, UniformActions, play_episodes
 from tesserl_trainer.run.policy import RolloutPolicy
@@ -68,13 +67,13 @@ class Play:
 
 
 def play_groups(
-    config: RunConfig, checkpoint: Path | None, play: Play, seed: int, first: int, stack: ExitStack
+    config: RunConfig, weights: Weights | None, play: Play, seed: int, first: int, stack: ExitStack
 ) -> Iterator[tuple[int, list[TensorDictBase]]]:
     """Plays whole episodes, on from the start of number ``first``.
 
     Args:
         config: the whole configuration.
-        checkpoint: of the policy; None for random actions.
+        weights: of the policy; None for random actions.
         play: how many, and how.
         seed: of starts and actions.
         first: number of the first start.
@@ -92,7 +91,7 @@ def play_groups(
     environments = _environments(task, play, stack)
     drawn = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
     seed_generators(drawn)
-    policy = _policy(task, checkpoint, environments, seed=drawn, stochastic=play.stochastic, stack=stack)
+    policy = _policy(task, weights, environments, seed=drawn, stochastic=play.stochastic, stack=stack)
     mixed = UniformActions(environments.single_action_space, drawn + 1) if play.epsilon > 0 else None
     render = partial(_pictures, environments, config) if play.frames else None
     behavior = Behavior(policy, mixed, epsilon=play.epsilon, render=render)
@@ -158,7 +157,7 @@ def _pictures(environments: Environments, config: RunConfig) -> Any:
 
 def _policy(
     task: Task,
-    checkpoint: Path | None,
+    weights: Weights | None,
     environments: Environments,
     *,
     seed: int,
@@ -166,14 +165,14 @@ def _policy(
     stack: ExitStack,
 ) -> Acting:
     """Return the policy of a checkpoint, as it acted then or at its best; random actions without one."""
-    if checkpoint is None:
+    if weights is None:
         return UniformActions(environments.single_action_space, seed)
     agent = task.agent()
-    agent.load_networks(load_networks(checkpoint))
+    agent.load_networks(weights.networks, weights.path)
     if not stochastic:
         return stack.enter_context(agent.policy.greedy())
     for schedule in agent.schedules:
-        schedule.apply(schedule.value(read_manifest(checkpoint)["step"]))
+        schedule.apply(schedule.value(weights.step))
     if isinstance(agent.policy, RolloutPolicy):
         agent.policy.network.eval()
     return agent.policy

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tesserl_configs import ConfigError, load_config
+from tesserl_configs import ConfigError
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_preference_opt.locks import LOCK, OWNER_SUFFIX, locked
+from tesserl_trainer.commands.runs import CHANGEABLE, run_config
+from tesserl_trainer.run.checkpoint_names import checkpoint_paths
 from tesserl_trainer.run.sweep import LOG, ORDER
 
 WRITTEN = (
-    *("config.yaml", "metrics.csv", "curve.png", LOG, ".config.yaml.partial", ".metrics.csv.partial"),
+    *("config.yaml", "metrics.csv", "curve.png", "run.json", LOG),
+    *(".config.yaml.partial", ".metrics.csv.partial", ".run.json.partial"),
     *("buffer", "buffer/*", "checkpoints", "checkpoints/best.json", "checkpoints/.*.partial*"),
     *("replay", "replay/*.safetensors", "replay/.*.partial", "tensorboard", "tensorboard/events.out.tfevents.*"),
     *("wandb", "wandb/*", LOCK, LOCK + OWNER_SUFFIX),
@@ -88,14 +91,12 @@ def refuse_others(sweep: Sweep, directory: Path) -> None:
 
 def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
     """What differs between a run as it was made and as it shall be; its name is no part of that."""
-    there = load_config(directory / run.path / "config.yaml").model_copy(update={"name": run.config.name})
+    there = run_config(directory / run.path).model_copy(update={"name": run.config.name})
     return diff_configs(there, run.config)
 
 
 def _may_change(key: str, state: str) -> bool:
     """Whether a run can have another value now: a finished one where its score does not depend on it."""
-    from tesserl_trainer.commands.train import CHANGEABLE  # with torch
-
     block = key.partition(".")[0]
     if state == "finished":
         return block in ("checkpoint", "logging") and key != "checkpoint.keep_best"
@@ -104,7 +105,7 @@ def _may_change(key: str, state: str) -> bool:
 
 def _kept(path: Path) -> Iterator[str]:
     """Why the directory of a run without ``latest.json`` must not be cleared for it to begin anew; often nothing."""
-    if checkpoints := sorted((path / "checkpoints").glob("step_*")):
+    if checkpoints := checkpoint_paths(path / "checkpoints"):
         yield (
             f"{path}: has checkpoints and no checkpoints/latest.json that names one; continue the run with "
             f"`tesserl train --resume {checkpoints[-1]}`, or move it away"

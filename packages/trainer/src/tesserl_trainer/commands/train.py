@@ -1,6 +1,7 @@
 """``tesserl train``: from one YAML file to a run directory."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain, count
@@ -10,25 +11,28 @@ from typing import Any
 import torch
 
 from tesserl_analysis import plot_curve
-from tesserl_configs import ConfigError, RunConfig, dump_config
-from tesserl_configs.diff import diff_configs
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.diff import Difference, diff_configs
 from tesserl_preference_opt.locks import InUseError, is_lock, locked
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.commands.evaluate import evaluate, find_checkpoint, run_config
+from tesserl_trainer.commands.evaluate import evaluate
+from tesserl_trainer.commands.runs import CHANGEABLE, begin_run, change_run, run_config
 from tesserl_trainer.loops.cloning import refuse_cloned
-from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
-from tesserl_trainer.run.files import write_json, write_text
+from tesserl_trainer.run.checkpoint import Checkpoint
+from tesserl_trainer.run.checkpoints import Checkpoints
+from tesserl_trainer.run.identity import read_identity
 from tesserl_trainer.run.journal import Loop
+from tesserl_trainer.run.logging import read_record
 from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_sealed
 from tesserl_trainer.run.signals import on_signals
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.sweep import LOG
 from tesserl_trainer.wiring.machine import refuse_missing
 
-CHANGEABLE = ("checkpoint", "evaluation", "logging", "total_steps")
-"""What may differ when a run is resumed: nothing that its state depends on."""
+EVALUATION, METRICS = "evaluation.json", "metrics.csv"
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for a training in the same directory to end."""
@@ -76,7 +80,7 @@ def resume_run(run_dir: Path, overrides: Sequence[str] = (), *, checkpoint: str 
     Args:
         run_dir: directory of the run.
         overrides: ``key=value`` on top of the run's configuration.
-        checkpoint: see ``find_checkpoint``.
+        checkpoint: ``"latest"``, ``"best"``, or the name of a directory in ``checkpoints/``.
 
     Returns:
         ``run_dir``.
@@ -92,16 +96,20 @@ def _continue(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig]
     run_config(run_dir)  # no lock is left in a directory that holds no run
     with _locked(run_dir):
         config = config_of()
+        changes = diff_configs(run_config(run_dir), config)
+        found = _load(checkpoint, run_dir, changes)
+        if not changes and _is_finished(run_dir, found.step, config):
+            _say(f"already finished at step {found.step}: {run_dir}")
+            return run_dir
         refuse_missing(config, files=False)
-        build = builder_of(config.algorithm).build_loop
-        return _run(config, run_dir, find_checkpoint(run_dir, checkpoint), build, config.total_steps)
+        return _run(config, run_dir, found, builder_of(config.algorithm).build_loop, config.total_steps)
 
 
-def _load(path: Path, config: RunConfig, run_dir: Path) -> Checkpoint:
-    """The checkpoint to continue from; it brings its own settings along, and others would have half an effect."""
-    checkpoint = load_checkpoint(path)
+def _load(name: str, run_dir: Path, changes: Sequence[Difference]) -> Checkpoint:
+    """Return the checkpoint to continue from; it brings its settings along, and others would have half an effect."""
+    checkpoint = Checkpoints(run_dir).load(name)
     refuse_cloned(checkpoint)
-    for key, was, wanted in diff_configs(run_config(run_dir), config):
+    for key, was, wanted in changes:
         if key.split(".")[0] not in CHANGEABLE:
             raise ConfigError(
                 f"{key}: expected {was} as in {run_dir / 'config.yaml'}, got {wanted}; a resumed run can only change "
@@ -112,7 +120,24 @@ def _load(path: Path, config: RunConfig, run_dir: Path) -> Checkpoint:
                 f"total_steps: expected at least {checkpoint.step:,}, the step of the checkpoint, got {wanted:,}; "
                 "name an older checkpoint of the run, or leave it out"
             )
+    if read_record(run_dir / METRICS, checkpoint.manifest["record"]) is None:
+        _say(f"note: {run_dir / METRICS} is missing; a new record begins at step {checkpoint.step:,}")
     return checkpoint
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _is_finished(run_dir: Path, step: int, config: RunConfig) -> bool:
+    """Return whether nothing is left to do for a run: the steps are done, and the final evaluation is on disk."""
+    identity, file = read_identity(run_dir), run_dir / EVALUATION
+    if step < config.total_steps or identity is None or not file.is_file():
+        return False
+    try:
+        return read_sealed(file).get("run_id") == identity.run_id
+    except CheckpointError:  # it is evaluated again
+        return False
 
 
 Build = Callable[[Task, Run], Loop]
@@ -133,20 +158,22 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, tot
         return _run(config, path, None, build, total_steps or config.total_steps)
 
 
-def _run(config: RunConfig, run_dir: Path, resumed: Path | None, build: Build, total_steps: int) -> Path:
+def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build: Build, total_steps: int) -> Path:
     """Train in a directory that is locked."""
     torch.set_num_threads(config.num_threads)
     seed_generators(config.seed)
     with ExitStack() as stack:
-        checkpoint = None if resumed is None else _load(resumed, config, run_dir)
         progress = stack.enter_context(ProgressDisplay(total_steps, checkpoint.step if checkpoint else 0))
         loop = build(Task(config), Run(run_dir, progress, stack))
-        if checkpoint is not None:
+        if checkpoint is None:
+            begin_run(run_dir, config)
+            loop.journal.log.open()
+        else:
             loop.load(checkpoint)
-        write_text(run_dir / "config.yaml", dump_config(config))
-        loop.journal.log.open(resume_step=checkpoint.step if checkpoint else None)
+            change_run(run_dir, config)
+            loop.journal.log.open(resume_step=checkpoint.step, record=checkpoint.manifest["record"])
         if loop.journal.running:  # what was said of the run before is no longer its result
-            (run_dir / "evaluation.json").unlink(missing_ok=True)
+            (run_dir / EVALUATION).unlink(missing_ok=True)
         with _stopped_by_signals(loop) as received:
             loop.run()
         if received:
@@ -171,7 +198,8 @@ def _final_evaluation(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     best = Checkpoints(run_dir).best()
     result = last if best is None or best.name == last["checkpoint"] else evaluate(run_dir, episodes=episodes)
     result = {**result, "last_return_mean": last["return_mean"]}
-    write_json(run_dir / "evaluation.json", result)
+    identity = read_identity(run_dir)
+    write_sealed(run_dir / EVALUATION, {**result, "run_id": identity.run_id if identity else None})
     return result
 
 

@@ -1,35 +1,34 @@
 """Checkpoints: whole, verified, never unpickled.
 
 ``checkpoints/step_000050000/`` holds ``networks.safetensors``, ``optimizer.safetensors``, ``state.safetensors``,
-``state.json``, ``environments.json`` and, written last, ``manifest.json`` with the size and SHA-256 of every file. The
-directory is filled under another name, synced and renamed, so that a checkpoint is either whole or not there.
-``latest.json`` and ``best.json`` name a directory. Replay lives in segments beside (``segments.py``).
+``state.json``, ``environments.json`` and, written last, ``manifest.json``. The manifest has the identity of the run,
+size and SHA-256 of every file, and the SHA-256 of its own content. The directory is filled under another name, synced
+and renamed, so that a checkpoint is either whole or not there. Replay lives in segments beside (``segments.py``); the
+checkpoints of a run are the matter of ``checkpoints.py``.
 """
 
-import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tesserl_trainer.run.files import digest, sync, write_json
-from tesserl_trainer.run.state import join_state, split_state
+from tesserl_trainer.run.checkpoint_files import FILES, load_tensors, read_state, write_state
+from tesserl_trainer.run.checkpoint_names import step_of
+from tesserl_trainer.run.fields import Fields
+from tesserl_trainer.run.files import digest, sync
+from tesserl_trainer.run.identity import FORMAT_VERSION, Identity, require_version
+from tesserl_trainer.run.sealed import CheckpointError, open_seal, read_object, write_sealed
 
-FORMAT_VERSION = 1
-TENSOR_FILES = ("networks", "optimizer", "state")
-"""Top-level entries of a state whose tensors have a file of their own; the tensors of all others are in ``state``."""
+__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "load_networks", "read_manifest", "verify"]
 
-
-class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged or not ours. Nothing has been changed when it is raised."""
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -46,172 +45,155 @@ class Checkpoint:
         return int(self.manifest["step"])
 
 
-class Checkpoints:
-    """The checkpoints of one run.
+def write_checkpoint(
+    path: Path,
+    step: int,
+    state: Mapping[str, Any],
+    *,
+    identity: Identity | None = None,
+    segments: Sequence[Mapping[str, Any]] = (),
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint.
 
     Args:
-        run_dir: directory of the run.
-        keep_last: number of newest checkpoints that stay.
-        keep_best: whether the best evaluated one stays too.
+        path: its directory, which is not there yet.
+        step: environment steps so far.
+        state: nested state: ``networks`` and ``optimizer`` get files of their own, ``environments`` a JSON file, the
+            rest is ``state``. ``best`` stands in the manifest too.
+        identity: of the run; None outside of a run.
+        segments: entries of the replay segments that belong to it.
+        record: size and SHA-256 of ``metrics.csv`` up to this step; None if there is none.
     """
-
-    def __init__(self, run_dir: Path, *, keep_last: int = 2, keep_best: bool = True) -> None:
-        self.directory = run_dir / "checkpoints"
-        self._keep_last, self._keep_best = keep_last, keep_best
-
-    def save(self, step: int, state: Mapping[str, Any], *, segments: Sequence[Mapping[str, Any]] = ()) -> Path:
-        """Writes a checkpoint and makes it the latest.
-
-        Args:
-            step: environment steps so far; no checkpoint of this step is there yet.
-            state: nested state: ``networks`` and ``optimizer`` get files of their own, ``environments`` a JSON file,
-                the rest is ``state``.
-            segments: entries of the replay segments that belong to it.
-
-        Returns:
-            Its directory.
-        """
-        path = self.directory / checkpoint_name(step)
-        partial = self.directory / f".{path.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _write_state(partial, state)
-        files = {file.name: digest(file) for file in sorted(partial.iterdir())}
-        for name in files:
-            sync(partial / name)
-        manifest = {"format_version": FORMAT_VERSION, "step": step, "versions": versions(), "files": files}
-        write_json(partial / "manifest.json", {**manifest, "replay": list(segments)})
-        partial.rename(path)
-        sync(self.directory)
-        write_json(self.directory / "latest.json", {"checkpoint": path.name})
-        return path
-
-    def rewind(self, step: int, best: Mapping[str, Any] | None) -> list[str]:
-        """Removes what is newer than ``step``, and names the best checkpoint that was known then.
-
-        Args:
-            step: of the checkpoint from which the run continues.
-            best: content of ``best.json`` at that step; ``None`` where nothing had been evaluated.
-
-        Returns:
-            The names of the checkpoints that are gone.
-        """
-        newer = sorted(path for path in self.directory.glob("step_*") if path.name > checkpoint_name(step))
-        for path in newer:
-            shutil.rmtree(path)
-        write_json(self.directory / "latest.json", {"checkpoint": checkpoint_name(step)})
-        (self.directory / "best.json").unlink(missing_ok=True)
-        if best is not None and (self.directory / best["checkpoint"]).is_dir():
-            write_json(self.directory / "best.json", best)
-        return [path.name for path in newer]
-
-    def mark_best(self, best: Mapping[str, Any]) -> None:
-        """Names the best checkpoint: ``{"checkpoint": directory name, "return_mean": of its evaluation}``."""
-        write_json(self.directory / "best.json", dict(best))
-
-    def prune(self) -> list[Path]:
-        """Removes what need not be kept; returns the checkpoints that stay, oldest first."""
-        for partial in self.directory.glob(".*.partial"):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-        paths = sorted(self.directory.glob("step_*"))
-        keep = {*self.newest(), self.latest()}
-        if self._keep_best:
-            keep.add(self.best())
-        for path in paths:
-            if path not in keep:
-                shutil.rmtree(path)
-        return [path for path in paths if path in keep]
-
-    def newest(self) -> list[Path]:
-        """The newest checkpoints that stay, oldest first."""
-        return sorted(self.directory.glob("step_*"))[-self._keep_last :]
-
-    def latest(self) -> Path | None:
-        """The checkpoint that ``latest.json`` names, or ``None`` where the run has none yet."""
-        return self._named("latest.json")
-
-    def best(self) -> Path | None:
-        """The checkpoint that ``best.json`` names; ``None`` where nothing was evaluated, or it was not kept."""
-        best = self._named("best.json")
-        return best if best is not None and best.is_dir() else None
-
-    def _named(self, name: str) -> Path | None:
-        pointer = self.directory / name
-        if not pointer.exists():
-            return None
-        return self.directory / str(_read_json(pointer)["checkpoint"])
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_state(partial, state)
+    files = {file.name: digest(file) for file in sorted(partial.iterdir())}
+    for name in files:
+        sync(partial / name)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "run_id": identity.run_id if identity else None,
+        "config_sha256": identity.config_sha256 if identity else None,
+        "step": step,
+        "best": state.get("best"),
+        "record": record,
+        "versions": versions(),
+        "files": files,
+        "replay": list(segments),
+    }
+    write_sealed(partial / MANIFEST, manifest)
+    partial.rename(path)
+    sync(path.parent)
 
 
-def checkpoint_name(step: int) -> str:
-    """Name of the directory of the checkpoint of a step; names sort like steps."""
-    return f"step_{step:09d}"
+def load_networks(path: Path, identity: Identity | None = None) -> dict[str, Tensor]:
+    """Return the networks of a checkpoint alone, as a flat state dictionary.
 
-
-def load_networks(path: Path) -> dict[str, Tensor]:
-    """The networks of a checkpoint alone, as a flat state dictionary.
+    Args:
+        path: directory of the checkpoint.
+        identity: see `read_manifest`.
 
     Raises:
-        CheckpointError: they are missing, damaged, or of another format.
+        CheckpointError: they are missing, damaged, foreign or of another format.
     """
     name = "networks.safetensors"
-    files = read_manifest(path)["files"]
-    verify(path, {name: files[name]})
-    return {key.removeprefix("networks."): value for key, value in _load_tensors(path / name).items()}
+    verify(path, {name: read_manifest(path, identity)["files"][name]})
+    with _errors(path):
+        return {key.removeprefix("networks."): value for key, value in load_tensors(path / name).items()}
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint, verifying every byte first.
+def load_checkpoint(path: Path, identity: Identity | None = None) -> Checkpoint:
+    """Read a checkpoint, verifying every byte first.
 
     Args:
         path: its directory.
+        identity: see `read_manifest`.
 
     Raises:
-        CheckpointError: it is missing, incomplete, damaged, or of another format.
+        CheckpointError: it is missing, incomplete, damaged, foreign or of another format, or holds a file that its
+            manifest does not list.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, identity)
     verify(path, manifest["files"])
+    if unlisted := sorted({file.name for file in path.iterdir()} - {*manifest["files"], MANIFEST}):
+        raise CheckpointError(f"{path}: {', '.join(unlisted)} is not in its manifest; remove it, or use another one")
+    with _errors(path):
+        return Checkpoint(path, manifest, read_state(path))
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Raise one error of ours for the many that inconsistent files cause."""
     try:
-        tensors: dict[str, Tensor] = {}
-        for name in TENSOR_FILES:
-            tensors |= _load_tensors(path / f"{name}.safetensors")
-        document = {**_read_json(path / "state.json"), "environments": _read_json(path / "environments.json")}
-        return Checkpoint(path, manifest, join_state(document, tensors))
-    except (KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
+        yield
+    except (AttributeError, LookupError, OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its files match the manifest but do not fit together: {error!r}") from error
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint.
+def read_manifest(path: Path, identity: Identity | None = None) -> dict[str, Any]:
+    """Return the manifest of a checkpoint.
+
+    Args:
+        path: directory of the checkpoint.
+        identity: of the run that it must belong to; None: it may be of any run.
 
     Raises:
-        CheckpointError: there is none, or its format is not this one.
+        CheckpointError: there is none, or it is damaged, of another format or of another run.
     """
-    manifest_path = path / "manifest.json"
-    if not manifest_path.is_file():
-        raise CheckpointError(
-            f"{path}: no checkpoint here (manifest.json is missing); name a step_* directory of a run"
-        )
-    manifest = _read_json(manifest_path)
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION or "files" not in manifest:
-        got = manifest.get("format_version") if isinstance(manifest, dict) else type(manifest).__name__
-        raise CheckpointError(
-            f"{manifest_path}: expected format_version {FORMAT_VERSION}, got {got}; "
-            "this is a foreign checkpoint or one of another Tesserl version"
-        )
+    file = path / MANIFEST
+    if not file.is_file():
+        raise CheckpointError(f"{path}: no checkpoint here ({MANIFEST} is missing); name a step_* directory of a run")
+    document = read_object(file)
+    require_version(file, document.get("format_version"))
+    manifest = open_seal(file, document)
+    fields = Fields(manifest, str(file))
+    step, named = fields.integer("step"), step_of(path.name)
+    if named is not None and named != step:
+        raise CheckpointError(f"{file}: this is the checkpoint of step {step}, in the directory of step {named}")
+    for name in FILES:
+        _check_entry(fields.fields("files"), name)
+    if unknown := sorted(set(manifest["files"]) - set(FILES)):
+        raise CheckpointError(f"{file}: files: expected {', '.join(FILES)}, got {', '.join(unknown)} too")
+    if fields.take("record") is not None:
+        _check_entry(fields, "record")
+    fields.take("best")
+    for entry in fields.items("replay"):
+        Fields(entry, f"{file}: replay").text("file")
+    if identity is not None:
+        _check_identity(file, fields, identity)
     return manifest
 
 
+def _check_entry(fields: Fields, name: str) -> None:
+    entry = fields.fields(name)
+    entry.integer("bytes")
+    entry.text("sha256")
+
+
+def _check_identity(file: Path, fields: Fields, identity: Identity) -> None:
+    if fields.take("run_id") != identity.run_id:
+        raise CheckpointError(
+            f"{file}: a checkpoint of the run {fields.take('run_id')}, expected one of this run, {identity.run_id}; "
+            "put back the run's own, or resume that run in its own directory"
+        )
+    if fields.take("config_sha256") != identity.config_sha256:
+        raise CheckpointError(f"{file}: made with another configuration than this run's; put back the run's own files")
+
+
 def verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compares size and SHA-256 of every file with the manifest's.
+    """Compare size and SHA-256 of every file with the manifest's.
 
     Raises:
         CheckpointError: a file is missing, truncated or altered.
     """
     for name, expected in files.items():
         file = directory / name
-        if not file.is_file():
-            raise CheckpointError(f"{file}: missing; the checkpoint is incomplete, use another one")
-        got = digest(file)
+        try:
+            got = digest(file)
+        except OSError as error:
+            raise CheckpointError(f"{file}: missing; the checkpoint is incomplete, use another one") from error
         if got["bytes"] != expected["bytes"]:
             raise CheckpointError(f"{file}: expected {expected['bytes']} bytes, got {got['bytes']}; use another one")
         if got["sha256"] != expected["sha256"]:
@@ -219,51 +201,7 @@ def verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a run depends on."""
+    """Return the versions of what a run depends on."""
     ours = ("trainer", "actor-critic", "grpo", "iqn", "nn-components", "preference-opt")
     names = (*(f"tesserl-{name}" for name in ours), "torch", "torchrl", "tensordict", "gymnasium")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _write_state(directory: Path, state: Mapping[str, Any]) -> None:
-    document, tensors = split_state(state)
-    environments = document.pop("environments", None)
-    files: dict[str, dict[str, Tensor]] = {name: {} for name in TENSOR_FILES}
-    for name, tensor in tensors.items():
-        owner = name.split(".", 1)[0]
-        files[owner if owner in TENSOR_FILES else "state"][name] = tensor
-    for name, group in files.items():
-        _save_tensors(directory / f"{name}.safetensors", group)
-    (directory / "state.json").write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
-    (directory / "environments.json").write_text(json.dumps(environments, allow_nan=False), encoding="utf-8")
-
-
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors; one with several owners is stored once, its other names stand in the header."""
-    stored: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
-    owners: dict[tuple[Any, ...], str] = {}
-    for name, tensor in tensors.items():
-        identity = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
-        owner = owners.setdefault(identity, name) if tensor.numel() else name
-        if owner != name:
-            aliases[name] = owner
-        else:
-            stored[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
-    save_file(stored, path, metadata={"aliases": json.dumps(aliases)})
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    tensors = load_file(path)
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    for name, owner in json.loads(header["__metadata__"]["aliases"]).items():
-        tensors[name] = tensors[owner]
-    return tensors
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error}); the checkpoint is damaged") from error

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tesserl_trainer.run import state
-from tesserl_trainer.run.checkpoint import Checkpoint, Checkpoints, checkpoint_name
+from tesserl_trainer.run.checkpoint import Checkpoint
+from tesserl_trainer.run.checkpoint_names import checkpoint_name
+from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.collect import Episode
 from tesserl_trainer.run.evaluate import Evaluation
 from tesserl_trainer.run.logging import Averages, MetricsLog
@@ -200,7 +202,7 @@ class Journal:
         path = self.checkpoints.directory / checkpoint_name(self.step)
         if not path.exists():
             state_dict = {**self.state_dict(), **loop_state()}
-            self.checkpoints.save(self.step, state_dict, segments=segments())
+            self.checkpoints.save(self.step, state_dict, segments=segments(), record=self.log.record())
         self.checkpoints.prune()
         return path
 
@@ -228,7 +230,12 @@ class Journal:
         removed = self.checkpoints.rewind(self.step, self.best)
         if removed:
             self.progress.note(f"continuing at step {self.step:,}; removed what came after it: {', '.join(removed)}")
-        if self.checkpoints.best() is None:
+        if self.best is not None and self.checkpoints.best() is None:
+            if self.checkpoints.keep_best:
+                self.progress.note(
+                    f"warning: {self.best['checkpoint']}, the best checkpoint until then, is not there any more; the "
+                    "best one is sought from here on"
+                )
             self.best = None
         self.exact = saved["exact"] and restored
         if not restored:

@@ -1,18 +1,22 @@
 """Metrics: ``metrics.csv`` is the record, TensorBoard and Weights & Biases are views of it."""
 
 import csv
+import hashlib
 import importlib.util
 import io
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from tesserl_analysis.record import HEADER, read_metrics
-from tesserl_trainer.run.files import write_text
+from tesserl_analysis.record import HEADER
+from tesserl_trainer.run.files import write_atomically
+from tesserl_trainer.run.identity import read_identity
+from tesserl_trainer.run.sealed import CheckpointError
 
 
 class MetricsLog:
@@ -21,7 +25,7 @@ class MetricsLog:
     Args:
         run_dir: directory of the run.
         tensorboard: write event files to ``tensorboard/`` too.
-        wandb: a name under which the run appears in Weights & Biases, or ``None``.
+        wandb: a name under which the run appears in Weights & Biases, or ``None``; its id there is the run's own.
 
     Raises:
         ModuleNotFoundError: Weights & Biases was asked for and is not installed.
@@ -32,19 +36,26 @@ class MetricsLog:
             raise ModuleNotFoundError('logging.wandb needs Weights & Biases; install "tesserl-trainer[wandb]"')
         self.path = run_dir / "metrics.csv"
         self._run_dir, self._with_board, self._wandb_name = run_dir, tensorboard, wandb
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
+        self._size, self._digest = 0, hashlib.sha256()
         self._board: Any = None
         self._wandb: Any = None
 
-    def open(self, *, resume_step: int | None = None) -> None:
-        """Begins to record.
+    def open(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
+        """Begin to record.
 
         Args:
-            resume_step: keep the record up to this step and cut what comes after; ``None`` starts a new one.
+            resume_step: step from which the run continues; ``None`` starts a new record.
+            record: part of the record that stays, as ``record`` described it; what comes after it is cut.
+
+        Raises:
+            CheckpointError: that part was changed.
         """
-        kept = [] if resume_step is None else [row for row in read_metrics(self.path) if row[0] <= resume_step]
-        write_text(self.path, _lines([HEADER, *kept]))
-        self._file = self.path.open("a", encoding="utf-8", newline="")
+        kept = None if record is None else read_record(self.path, record)
+        content = _lines([HEADER]).encode() if kept is None else kept
+        write_atomically(self.path, lambda partial: partial.write_bytes(content))
+        self._size, self._digest = len(content), hashlib.sha256(content)
+        self._file = self.path.open("ab")
         if self._with_board:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
 
@@ -53,8 +64,13 @@ class MetricsLog:
         if self._wandb_name is not None:
             import wandb
 
-            name = self._wandb_name
-            self._wandb = wandb.init(name=name, id=name, dir=str(self._run_dir), resume="allow")
+            identity = read_identity(self._run_dir)
+            self._wandb = wandb.init(
+                name=self._wandb_name,
+                id=None if identity is None else identity.run_id,
+                dir=str(self._run_dir),
+                resume="never" if resume_step is None else "allow",
+            )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics at a step.
@@ -66,13 +82,23 @@ class MetricsLog:
         now = round(time.time(), 3)
         if self._file is None:
             raise RuntimeError("the metrics log is not open; call open() first")
-        self._file.write(_lines([(step, name, float(value), now) for name, value in metrics.items()]))
+        lines = _lines([(step, name, float(value), now) for name, value in metrics.items()]).encode()
+        self._file.write(lines)
         self._file.flush()
+        self._size += len(lines)
+        self._digest.update(lines)
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(dict(metrics), step=step)
+
+    def record(self) -> dict[str, Any] | None:
+        """Return size and SHA-256 of what has been written, on disk when this returns; None before ``open``."""
+        if self._file is None:
+            return None
+        os.fsync(self._file.fileno())
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def close(self) -> None:
         """Flushes and closes all views."""
@@ -82,6 +108,28 @@ class MetricsLog:
             self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def read_record(path: Path, record: Mapping[str, Any]) -> bytes | None:
+    """Return the part of ``metrics.csv`` that a checkpoint describes; None if the file is missing.
+
+    Args:
+        path: of the file.
+        record: what ``MetricsLog.record`` returned.
+
+    Raises:
+        CheckpointError: that part was changed.
+    """
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        content = file.read(record["bytes"])
+    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        raise CheckpointError(
+            f"{path}: not what the run wrote up to the checkpoint (altered or damaged); put it back, or remove it: a "
+            "resume then begins a new record"
+        )
+    return content
 
 
 def _lines(rows: list[Any]) -> str:

@@ -5,6 +5,7 @@ checkpoint refers to the segments it needs and adds only what is new since the o
 the open one under a name of its own. Names tell the range: ``replay/000004096-000008192.safetensors``.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tesserl_trainer.run.checkpoint import CheckpointError, read_manifest, verify
+from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.files import digest, write_atomically
 
 Entry = dict[str, Any]
+NAME = re.compile(r"(\d{12,19})-(\d{12,19})\.safetensors")
 
 
 class Segments:
@@ -67,11 +70,13 @@ class Segments:
             For each, the number of its first transition, that of the one after its last, and the tensors by name.
 
         Raises:
-            CheckpointError: one is missing or damaged.
+            CheckpointError: one is missing or damaged, or does not follow the one before.
         """
-        verified = []
+        verified: list[tuple[int, int, Path]] = []
         for entry in entries:
-            name = str(entry["file"])
+            name, start, stop = _checked(entry)
+            if verified and verified[-1][1] != start:
+                raise CheckpointError(f"{self.directory / name}: expected the segment that begins at {verified[-1][1]}")
             if not (self.directory / name).is_file():
                 raise CheckpointError(
                     f"{self.directory / name}: missing; a run keeps the replay of its newest checkpoints only, "
@@ -79,16 +84,27 @@ class Segments:
                 )
             verify(self.directory, {name: entry})
             self._known[name] = dict(entry)
-            verified.append((int(entry["start"]), int(entry["stop"]), self.directory / name))
+            verified.append((start, stop, self.directory / name))
         return ((start, stop, load_file(path)) for start, stop, path in verified)
 
     def prune(self, checkpoints: Iterable[Path]) -> None:
         """Removes the segments that none of the checkpoints refers to."""
         needed = {entry["file"] for path in checkpoints for entry in read_manifest(path)["replay"]}
-        for path in self.directory.glob("*"):
+        for path in (*self.directory.glob("*.safetensors"), *self.directory.glob(".*.partial")):
             if path.name not in needed:
                 path.unlink()
         self._known = {name: entry for name, entry in self._known.items() if name in needed}
+
+
+def _checked(entry: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Return the file of an entry and its range."""
+    fields = Fields(entry, "manifest.json: replay")
+    name, start, stop = fields.text("file"), fields.integer("start"), fields.integer("stop")
+    fields.integer("bytes")
+    fields.text("sha256")
+    if NAME.fullmatch(name) is None or _range(name) != (start, stop) or start >= stop:
+        raise CheckpointError(f"manifest.json: replay: expected a segment from {start} to {stop}, got {name!r:.80}")
+    return name, start, stop
 
 
 def _range(name: str) -> tuple[int, int]:
