@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tesserl_configs import ConfigError
+from tesserl_configs import ConfigError, load_config
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_preference_opt.locks import LOCK, OWNER_SUFFIX, locked
-from tesserl_trainer.commands.runs import CHANGEABLE, run_config
+from tesserl_trainer.commands.runs import CHANGEABLE
 from tesserl_trainer.run.checkpoint_names import checkpoint_paths
+from tesserl_trainer.run.identity import CONFIG, require_identity
+from tesserl_trainer.run.identity import FILE as IDENTITY
 from tesserl_trainer.run.sweep import LOG, ORDER
 
 WRITTEN = (
@@ -91,7 +93,10 @@ def refuse_others(sweep: Sweep, directory: Path) -> None:
 
 def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
     """What differs between a run as it was made and as it shall be; its name is no part of that."""
-    there = run_config(directory / run.path).model_copy(update={"name": run.config.name})
+    path = directory / run.path
+    if (path / IDENTITY).exists():  # a resume refuses a run without it
+        require_identity(path)
+    there = load_config(path / CONFIG).model_copy(update={"name": run.config.name})
     return diff_configs(there, run.config)
 
 
