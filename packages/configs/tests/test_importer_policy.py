@@ -73,7 +73,7 @@ def test_the_defaults_of_ppo_are_written_out(imported):
     assert (ppo.discount, ppo.gae_lambda, ppo.clip_epsilon, ppo.value_clip, ppo.entropy_coef) == (
         0.99, 0.95, 0.2, None, 0.01
     )  # fmt: skip
-    assert config.nn.heads.hidden_sizes == (1024, 1024)
+    assert (config.nn.heads.hidden_sizes, config.nn.heads.shared_hidden_sizes) == ((), (1024, 1024))
 
 
 def test_the_discount_of_all_policies_goes_before_that_of_ppo(imported):
@@ -153,14 +153,18 @@ def test_stored_pairs_are_left_to_be_made(imported, mode):
         (PPO, "ppo.ent_coef: its schedule goes before it"),
         (PPO, "ppo.gae_lambda: its schedule goes before it"),
         (PPO, "ppo.gamma: another discount of the file goes before it"),
-        (PPO, "ppo.ppo_gamma_schedule -> ppo.discount (its last value)"),
+        (PPO, "ppo.ppo_gamma_schedule -> ppo.discount (its last value, 0.997; a number here)"),
         (PPO, "ppo.rollout_steps_per_update -> ppo.num_steps (/ 3 environments, and a multiple of the minibatches)"),
         (PPO, "training.global_schedule_speed -> knots of the schedules (multiplied in)"),
         (GRPO, "grpo.grpo_num_minibatches: not read by the seed system either"),
         (GRPO, "grpo.grpo_ref_sync_every_updates: grpo_ref_kl_coef is 0: there is no reference"),
         (GRPO, "grpo.grpo_ref_kl_coef -> grpo.kl.coef"),
         (GRPO, "training.policy_rollout_gamma: a discount of ppo; for dpo and grpo it shapes the rewards of one game"),
-        (GRPO, "nn.decoder.value.freeze: the network that the file describes does not use it"),
+        (GRPO, "nn.decoder.value.freeze: grpo trains no value"),
+        (
+            PPO,
+            "training.lr_schedule -> total_steps (where its schedule ends; the seed system runs until it is stopped)",
+        ),
         (DPO, "dpo.dpo_vf_coef: there the value learns its own old outputs; dpo.value learns returns"),
         (DPO, "dpo.dpo_pair_buffer_max: pairs are made of the trajectories of one start: pairs.source.group_size"),
         (DPO, "dpo.dpo_num_minibatches: not read by the seed system either"),
@@ -180,7 +184,8 @@ def test_every_key_of_a_file_is_named_and_known(imported, text):
     notes, _ = imported(text)
     named = {note.split(":")[0].split(" ->")[0] for note in notes}
     assert set(leaves(yaml.safe_load(text))) - {"nn.vis.cnn"} <= named
-    assert not [note for note in notes if "as catalogued" in note]
+    assert not [note for note in notes if "not a key of the seed system" in note]
     assert [note for note in notes if note.startswith("to mend")] == [
-        "to mend: total_steps: the seed system runs until it is stopped; this is where its schedules end"
+        "to mend: environment.wrappers: images have one grey channel there: write {kind: grayscale} first if those of "
+        "your task have colours"
     ]

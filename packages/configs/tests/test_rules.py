@@ -56,11 +56,6 @@ BROKEN = {
         "--set nn.vector.normalization.kind: nn.vector.normalization.kind: running statistics are those of acting, "
         "where the clock of iqn.fixed_horizon is 0; choose fixed or none",
     ),
-    "tests without a clock": (
-        ["environment.wrappers=[{kind: clock}]", "iqn.fixed_horizon={steps: 9}", "replay.test_fraction=0.1"],
-        "--set replay.test_fraction: replay.test_fraction: batches of a test have no clock for iqn.fixed_horizon; "
-        "remove one of them",
-    ),
     "images_can_be_cropped": (
         ["iqn.random_crop=2"],
         "--set iqn.random_crop: iqn.random_crop: is for images and nn.vision has kind none; remove it",

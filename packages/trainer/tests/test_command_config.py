@@ -189,6 +189,28 @@ def test_import_prints_the_file_to_stdout_and_the_report_to_stderr(tmp_path, cap
     assert any(line.startswith("performance.max_rollout_queue_size: ") for line in report)
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "last"),
+    [
+        ("btr: {use_noisy_linear: true}\n", 0, "to mend: environment.wrappers: "),
+        (
+            "training: {pretrain_encoder_path: a}\nstate_normalization: {waypoint_std_40cp: [1.0]}\n",
+            3,
+            "not carried over: training.pretrain_encoder_path, state_normalization.waypoint_std_40cp",
+        ),
+        ("nn: {iqn: {n: 7}}\n", 3, "to mend: iqn.num_target_taus: expected an even number"),  # it does not load
+        ("total_steps: 5\n", 2, "error: "),
+    ],
+)
+def test_an_import_that_leaves_out_what_matters_has_an_exit_code_of_its_own(tmp_path, capsys, text, code, last):
+    file = tmp_path / "seed.yaml"
+    file.write_text(text)
+    assert main(["config", "import", str(file), "--environment", "CartPole-v1"]) == code
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].startswith(last)
+    assert bool(captured.out) == (code != 2)
+
+
 def test_configurations_are_handled_without_torch(files):
     code = (
         f"import sys; from tesserl_trainer.cli import main; main(['config', 'show', {str(files[0])!r}]); "

@@ -18,14 +18,15 @@ from tesserl_nn_components import NoisyLinear, SpectralConv2d
 from tesserl_trainer import build_network, train
 from tesserl_trainer.algorithms import iqn
 from tesserl_trainer.algorithms.agent import build_optimizer, learning_rate_schedule
-from tesserl_trainer.algorithms.iqn import crop, preparing, set_clock, target_updater
+from tesserl_trainer.algorithms.iqn import target_updater
+from tesserl_trainer.algorithms.iqn_batches import crop, preparing, set_clock
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.cuda_graph import GraphedLearner
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.wrappers import Clock
 
-from .test_resume import halves_equal_the_whole
+from .test_resume import halves_equal_the_whole, outcome
 
 MINATAR = spaces.Box(0, 255, (4, 10, 10), "uint8")
 SWITCHES = {
@@ -122,6 +123,37 @@ def test_interrupting_changes_nothing_with_a_fixed_horizon(write_config, tmp_pat
     ]
     config = load_config(write_config("CartPole-v1"), overrides)
     halves_equal_the_whole(config, tmp_path, 60)
+
+
+def test_batches_of_a_test_have_clocks_too_and_change_nothing(write_config, tmp_path, monkeypatch):
+    overrides = [
+        "environment.wrappers=[{kind: clock}]",
+        "iqn.fixed_horizon={steps: 9, start_fraction: 0.2}",
+        "replay.test_fraction=0.3",
+        "total_steps=120",
+    ]
+    results, seen, evaluate = [], [], Learner.evaluate
+
+    def watch(self, batch, *arguments):
+        metrics = evaluate(self, batch, *arguments)
+        seen.append(batch)
+        return metrics
+
+    monkeypatch.setattr(Learner, "evaluate", watch)
+    for number, interval in enumerate((30, 120)):
+        config = load_config(write_config("CartPole-v1"), [*overrides, f"logging.interval={interval}"])
+        results.append(outcome(train(config, run_dir=tmp_path / str(number)))["files"]["networks.safetensors"])
+    assert results[0] == results[1]
+    assert len(seen) == 4 + 1
+    clock, later = (
+        torch.cat([batch[key][:, 0] for batch in seen]) * 9 for key in ("observation", ("next", "observation"))
+    )
+    assert clock.unique().numel() > 5
+    assert torch.equal(clock, clock.round())
+    steps = torch.cat([batch["steps_to_next_obs"][:, 0] for batch in seen])
+    terminated = torch.cat([batch["next", "terminated"][:, 0] for batch in seen])
+    torch.testing.assert_close(later, clock + steps)
+    assert terminated[later.round() == 9].all()  # the horizon ends there
 
 
 def test_a_clock_is_the_first_feature_and_0_where_actions_are_chosen():

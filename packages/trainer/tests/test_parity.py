@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tesserl_configs import RunConfig
+from tesserl_configs.importer.catalogue import KEYS
 from tesserl_configs.introspection import blocks_in, literals_in
 from tesserl_configs.nn import NNConfig
 from tesserl_configs.nn_rules import check
@@ -82,6 +83,12 @@ def test_what_is_built_has_a_name_here():
 
 def test_every_name_exists():
     assert [name for row in rows() for name in names(row[2]) if not is_there(name)] == []
+
+
+def test_every_key_of_the_seed_system_has_a_row():
+    answered = {name.lstrip(".") for row in rows() for name in names(row[0])}
+    patterns = [re.escape(name).replace(r"\*", r"[\w.]+") for name in answered if name != "btr"]
+    assert [key for key in KEYS if not any(re.search(rf"(^|\.){pattern}$", key) for pattern in patterns)] == []
 
 
 def test_every_detail_of_ppo_has_its_place_and_its_test():

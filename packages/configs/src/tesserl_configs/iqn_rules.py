@@ -50,10 +50,6 @@ def horizons_have_a_clock(config: RunConfig) -> Iterator[Problem]:
             "nn.vector.normalization.kind",
             "running statistics are those of acting, where the clock of iqn.fixed_horizon is 0; choose fixed or none",
         )
-    if config.replay.test_fraction:
-        yield Problem(
-            "replay.test_fraction", "batches of a test have no clock for iqn.fixed_horizon; remove one of them"
-        )
 
 
 def images_can_be_cropped(config: RunConfig) -> Iterator[Problem]:

@@ -5,19 +5,17 @@ from collections.abc import Callable
 from typing import Literal, TypedDict
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tesserl_configs import value_at
 from tesserl_configs.iqn import BoltzmannExploration, HardUpdate, IQNConfig, ResetConfig, SoftUpdate, TargetUpdate
 from tesserl_configs.replay import PrioritizedReplay
-from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, end_at_horizon, sample_clock, shrink_and_perturb
-from tesserl_nn_components import RunningNormalizer, SpectralConv2d, random_crop
+from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, shrink_and_perturb
+from tesserl_nn_components import RunningNormalizer, SpectralConv2d
 from tesserl_replay import NStepWindow
 from tesserl_trainer.algorithms.agent import (
     Agent,
-    Forward,
     attributes,
     forward_of,
     learning,
@@ -25,6 +23,7 @@ from tesserl_trainer.algorithms.agent import (
     optimizer_of,
     scheduled,
 )
+from tesserl_trainer.algorithms.iqn_batches import clock_of, preparations, preparing
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
@@ -68,7 +67,7 @@ def build_agent(task: Task, network: nn.Module) -> Agent[QuantilePolicy, IQNLoss
     return Agent(
         saved=loss,
         loss=loss,
-        forward=preparing(forward, _preparations(iqn)),
+        forward=preparing(forward, preparations(iqn)),
         parameters=learning(network),
         optimizer=optimizer,
         policy=policy,
@@ -103,6 +102,7 @@ def build_loop(task: Task, run: Run) -> OffPolicyLoop:
         replay,
         Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size, settings.ratio),
         run.journal(task, agent, collector.pop_episodes, schedules),
+        prepare_test=clock_of(iqn),
     )
 
 
@@ -241,69 +241,3 @@ def resetting(
             )
 
     return update_and_reset
-
-
-def preparing(forward: Forward, steps: list[Callable[[TensorDictBase], None]]) -> Forward:
-    """Return ``forward`` on changed copies of its batches; the batch drawn from the buffer stays as it is.
-
-    Args:
-        forward: reads a batch and writes its ``td_error`` into it.
-        steps: each replaces entries of a shallow copy of the batch.
-    """
-    if not steps:
-        return forward
-
-    def prepare_and_forward(batch: TensorDictBase) -> TensorDictBase:
-        prepared = batch.copy()
-        for step in steps:
-            step(prepared)
-        result = forward(prepared)
-        batch["td_error"] = prepared["td_error"]
-        return result
-
-    return prepare_and_forward
-
-
-def _preparations(iqn: IQNConfig) -> list[Callable[[TensorDictBase], None]]:
-    steps: list[Callable[[TensorDictBase], None]] = []
-    horizon, padding = iqn.fixed_horizon, iqn.random_crop
-    if horizon is not None:
-        steps.append(lambda batch: set_clock(batch, horizon.steps, horizon.start_fraction))
-    if padding is not None:
-        steps.append(lambda batch: crop(batch, padding))
-    return steps
-
-
-def crop(batch: TensorDictBase, padding: int) -> None:
-    """Shifts images at random, those of a transition's two ends by draws of their own."""
-    for key in ("pixels", ("next", "pixels")):
-        batch[key] = random_crop(batch[key], padding)
-
-
-def set_clock(batch: TensorDictBase, horizon: int, start_fraction: float) -> None:
-    """Puts each transition at a random place of the horizon: its clock is the first feature of ``observation``.
-
-    Args:
-        batch: ``[B]``, with ``partial_returns``, as ``NStepWindow`` keeps them.
-        horizon: steps that a value looks ahead.
-        start_fraction: probability of clock 0 beside its share of the rest.
-    """
-    partial_returns = batch["partial_returns"]
-    clock = sample_clock(len(batch), horizon, start_fraction=start_fraction, device=partial_returns.device)
-    reward, steps, terminated, later = end_at_horizon(
-        partial_returns,
-        batch["steps_to_next_obs"].squeeze(-1),
-        batch["next", "terminated"].squeeze(-1),
-        clock,
-        horizon,
-    )
-    for key, value in (("observation", clock), (("next", "observation"), later)):
-        observation = batch[key].clone()
-        observation[:, 0] = value / horizon
-        batch[key] = observation
-    for key, value in (
-        (("next", "reward"), reward),
-        (("next", "terminated"), terminated),
-        ("steps_to_next_obs", steps),
-    ):
-        batch[key] = value.unsqueeze(-1)

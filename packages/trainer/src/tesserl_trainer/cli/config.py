@@ -20,6 +20,9 @@ from tesserl_trainer.cli import options
 from tesserl_trainer.run.files import json_text
 from tesserl_trainer.wiring.machine import missing_here
 
+INCOMPLETE = 3
+"""Exit code of an import that leaves out what matters."""
+
 
 @click.group(name="config", help="Validate, show, compare and import configurations.")
 def command() -> None:
@@ -101,15 +104,24 @@ def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> 
         click.echo(f"{path}: {_shown(before)} -> {_shown(after)}")
 
 
-@command.command(name="import", help="Turn a file of the racing-game project these networks come from into ours.")
+@command.command(
+    name="import",
+    help="Turn a file of the racing-game project these networks come from into ours.",
+    epilog="Exit codes: 0 all keys that matter are carried over, 3 the file is written but some are not (the last line "
+    "names them) or it does not load yet; 2 the file is not the seed system's.",
+)
 @click.argument("file", type=options.PATH)
 @click.option("--environment", "environment_id", default="ENVIRONMENT", help="Gymnasium id of the task to write.")
-def import_(file: Path, environment_id: str) -> None:
+@click.pass_context
+def import_(context: click.Context, file: Path, environment_id: str) -> None:
     """Prints YAML to stdout and to stderr what became of every key."""
     imported = import_config(file, environment_id=environment_id)
     click.echo(imported.text, nl=False)
     for note in imported.notes:
         click.echo(str(note), err=True)
+    if imported.lost:
+        click.echo(f"not carried over: {', '.join(imported.lost)}", err=True)
+    context.exit(INCOMPLETE if imported.lost or not imported.loads else 0)
 
 
 def _count(found: list[str]) -> str:

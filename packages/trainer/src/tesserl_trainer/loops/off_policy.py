@@ -8,8 +8,11 @@ repeat until ``total_steps``:
     log, evaluate and checkpoint when their interval has passed
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from tensordict import TensorDictBase
 
 from tesserl_replay import NStepWindow
 from tesserl_trainer.run import resumable
@@ -64,9 +67,11 @@ class OffPolicyLoop:
         replay: Replay,
         pace: Pace,
         journal: Journal,
+        *,
+        prepare_test: Callable[[TensorDictBase], None] | None = None,
     ) -> None:
         self.learner, self.collector, self.window, self.replay = learner, collector, window, replay
-        self.pace, self.journal = pace, journal
+        self.pace, self.journal, self._prepare_test = pace, journal, prepare_test
         self._owed: float = 0  # what has been collected since the warm-up and not been paid for with updates
 
     def run(self) -> None:
@@ -93,7 +98,7 @@ class OffPolicyLoop:
         batch = self.replay.test_batch(self.pace.batch_size, seed=self.journal.step)
         if batch is None:
             return {}
-        loss = self.learner.evaluate(batch)["loss"]
+        loss = self.learner.evaluate(batch, self._prepare_test)["loss"]
         return {"test/loss": float(loss), "test/td_error": float(batch["td_error"].mean())}
 
     def _learn(self, before: int, transitions: int) -> None:

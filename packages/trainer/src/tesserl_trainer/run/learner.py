@@ -57,15 +57,20 @@ class Learner:
         return metrics
 
     @torch.no_grad()
-    def evaluate(self, batch: TensorDictBase) -> dict[str, Tensor]:
+    def evaluate(
+        self, batch: TensorDictBase, prepare: Callable[[TensorDictBase], None] | None = None
+    ) -> dict[str, Tensor]:
         """What the loss says of a batch, without learning: networks, noise and generators are left as they are.
 
         Args:
             batch: what the loss reads; it writes into it as ever.
+            prepare: replaces entries of the batch first.
         """
         buffers = [(buffer, buffer.clone()) for buffer in self.loss.buffers()]
         devices = {buffer.device for buffer, _ in buffers} | {parameter.device for parameter in self.parameters}
         with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
+            if prepare is not None:
+                prepare(batch)
             metrics: dict[str, Tensor] = dict(self.loss(batch).items())
         for buffer, value in buffers:
             buffer.copy_(value)

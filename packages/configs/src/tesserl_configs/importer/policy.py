@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tesserl_configs.importer_source import Source, last_or_number, scheduled_or_number
-from tesserl_configs.importer_training import import_optimizer
+from tesserl_configs.importer.source import Source, last_or_number, scheduled_or_number
+from tesserl_configs.importer.training import import_optimizer
 
 PLACE_OF_PAIRS = "PAIRS"
 """What stands for the directory of pairs until they are made."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tesserl_configs.importer_source import Source, scheduled
+from tesserl_configs.importer.source import Source, scheduled
 
 
 def import_optimizer(source: Source, *, batch_size: int = 1, weight_decay: float = 0.0) -> dict[str, Any]:

@@ -1,0 +1,167 @@
+"""The file of the seed system while it is read, and the notes about its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tesserl_configs.document import join
+
+TO_MEND = "to mend: "
+"""Begin the key of a note about something that must be written by hand."""
+
+
+class Note(NamedTuple):
+    """One sentence about one key."""
+
+    key: str
+    """Dotted path in the seed system's file; in ours behind ``to mend``."""
+
+    target: str
+    """Dotted path in our file; empty if the key has no counterpart."""
+
+    text: str
+    """How the value was converted, or why there is no counterpart."""
+
+    def __str__(self) -> str:
+        if not self.target:
+            return f"{self.key}: {self.text}"
+        return f"{self.key} -> {self.target}" + (f" ({self.text})" if self.text else "")
+
+
+@dataclass
+class Source:
+    """The file of the seed system; it remembers which keys were taken.
+
+    Keys are those of releases with ``nn``, whatever release the file is for; notes have them as written.
+    """
+
+    leaves: dict[str, Any]
+    """Dotted path -> value of everything that holds no keys itself."""
+    blocks: set[str]
+    """Dotted paths of everything that may hold keys, empty blocks included."""
+    written: Mapping[str, str] = field(default_factory=dict)
+    """Dotted path -> path in the file, where the two differ."""
+    is_older: bool = False
+    """Whether the file is for a release with ``neural_network``."""
+    notes: list[Note] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    """Keys as written that change the experiment and could not be carried over."""
+    last: str = ""
+
+    @property
+    def algorithm(self) -> str:
+        """What the file trains."""
+        return str(self.value("training.algorithm", "iqn"))
+
+    def name(self, key: str) -> str:
+        """Return a key as the file has it."""
+        return self.written.get(key, key)
+
+    def take(self, key: str, target: str, default: Any, text: str = "") -> Any:
+        """Return the value of a key and note that it became ``target``; the seed system's default if it is silent."""
+        self.last = self.name(key)
+        if self.leaves.get(key) is None:
+            return default
+        self.notes.append(Note(self.name(key), target, text))
+        return self.leaves[key]
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key without a note; the default if the file is silent."""
+        value = self.leaves.get(key)
+        return default if value is None else value
+
+    def has(self, block: str) -> bool:
+        """Tell whether the file has a block, empty or not."""
+        return block in self.blocks
+
+    def mend(self, place: str, text: str, *keys: str) -> None:
+        """Note what must be written by hand.
+
+        Args:
+            place: dotted path in our file.
+            text: what it is, and what to do.
+            keys: dotted paths of the keys of the seed system that are lost; those that the file has count.
+        """
+        self.notes.append(Note(f"{TO_MEND}{place}", "", text))
+        self.lost += [self.name(key) for key in keys if self.value(key) is not None]
+
+
+def leaves_of(data: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted path, value) of everything in nested data that holds no keys itself."""
+    for key, value in data.items():
+        here = join(path, str(key))
+        if isinstance(value, dict):
+            yield from leaves_of(value, here)
+        else:
+            yield here, value
+
+
+def blocks_of(data: Mapping[Any, Any], path: str = "") -> Iterator[str]:
+    """Yield the dotted paths of everything in nested data that may hold keys."""
+    for key, value in data.items():
+        if isinstance(value, dict):
+            here = join(path, str(key))
+            yield here
+            yield from blocks_of(value, here)
+
+
+def scheduled(source: Source, key: str, target: str, default: list[list[Any]], kind: str = "exponential") -> Any:
+    """Return a schedule of the seed system as one of ours.
+
+    Args:
+        source: the seed system's file.
+        key: dotted path of its knots.
+        target: dotted path of our key.
+        default: the knots if the file is silent; they are not stretched there either.
+        kind: how the seed system goes from knot to knot; a knot of 0 makes an exponential one linear (there, it fails).
+    """
+    written = source.value(key) is not None
+    speed = source.take("training.global_schedule_speed", "knots of the schedules", 1, "multiplied in")
+    knots = [[int(step * speed) if written else step, value] for step, value in source.take(key, target, default)]
+    return {"kind": kind if all(value > 0 for _, value in knots) else "linear", "knots": knots}
+
+
+def scheduled_or_number(source: Source, key: str, target: str, default: float) -> Any:
+    """Return a number, or its schedule ``<key>_schedule``, which goes before it.
+
+    Args:
+        source: the seed system's file.
+        key: dotted path of the number.
+        target: dotted path of our key, which takes a schedule too.
+        default: the number if the file is silent.
+    """
+    if source.value(f"{key}_schedule"):
+        return scheduled(source, f"{key}_schedule", target, [], "linear")
+    return source.take(key, target, default)
+
+
+def last_value(source: Source, key: str, target: str, default: float) -> Any:
+    """Return the last value of a schedule, where we have a number.
+
+    Args:
+        source: the seed system's file.
+        key: dotted path of the knots.
+        target: dotted path of our key.
+        default: the last value of the seed system's own schedule.
+    """
+    knots = source.value(key)
+    text = f"its last value, {knots[-1][1]:g}; a number here" if knots else ""
+    return source.take(key, target, [[0, default]], text)[-1][1]
+
+
+def last_or_number(source: Source, schedules: list[str], key: str, target: str, default: float) -> Any:
+    """Return a number that may have a schedule there and has none here: its last value.
+
+    Args:
+        source: the seed system's file.
+        schedules: dotted paths of the knots; the first that the file has goes before all else.
+        key: dotted path of the number.
+        target: dotted path of our key.
+        default: the number if the file is silent.
+    """
+    for schedule in schedules:
+        if source.value(schedule):
+            return last_value(source, schedule, target, default)
+    return source.take(key, target, default)
