@@ -164,13 +164,15 @@ class NStepWindow:
                     "load the state into a window of the num_steps it was saved with"
                 )
         self._waiting = {tuple(name.split("/")): column.clone() for name, column in state.items()}
-        self._keys = list(self._waiting)
+        self._keys = []  # those of the next chunk, which is compared with the steps that wait
 
     def _columns(self, batch: TensorDictBase) -> dict[_Key, Tensor]:
         """Join the waiting steps and those of the chunk, time first: ``[T, N, ...]`` by key."""
         if not self._keys:
             self._keys = _transition_keys(batch, [("action",), *([("greedy",)] if self._cut else [])])
         columns = {key: batch.get(key).transpose(0, 1) for key in self._keys}
+        if self._waiting:
+            self._check_waiting(columns)
         if self.num_steps == 1:
             return columns
         if not self._waiting:
@@ -179,6 +181,16 @@ class NStepWindow:
         if expected != got:
             raise ValueError(f"batch must hold {expected} environments as before, got {got}; clear() starts anew")
         return {key: torch.cat([self._waiting[key], column]) for key, column in columns.items()}
+
+    def _check_waiting(self, columns: dict[_Key, Tensor]) -> None:
+        """Refuse a chunk that does not continue the steps that wait, such as those of another state."""
+        waiting = {key: (column.shape[2:], column.dtype) for key, column in self._waiting.items()}
+        given = {key: (column.shape[2:], column.dtype) for key, column in columns.items()}
+        if waiting != given:
+            differing = sorted("/".join(key) for key in {*waiting, *given} if waiting.get(key) != given.get(key))
+            raise ValueError(
+                f"batch must continue the steps that wait, they differ in {differing}; clear() starts anew"
+            )
 
     def _outcomes(self, columns: dict[_Key, Tensor], starts: int) -> dict[_Key, Tensor]:
         """Return the ends of the first ``starts`` windows: all keys of ``next``, and ``steps_to_next_obs``."""

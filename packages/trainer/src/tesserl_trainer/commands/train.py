@@ -30,6 +30,7 @@ from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_seale
 from tesserl_trainer.run.signals import on_signals
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.sweep import LOG
+from tesserl_trainer.run.workers import WorkerError
 from tesserl_trainer.wiring.machine import refuse_missing
 
 EVALUATION, METRICS = "evaluation.json", "metrics.csv"
@@ -169,7 +170,7 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
             begin_run(run_dir, config)
             loop.journal.log.open()
         else:
-            loop.load(checkpoint)
+            _restore(loop, checkpoint)
             change_run(run_dir, config)
             loop.journal.log.open(resume_step=checkpoint.step, record=checkpoint.manifest["record"])
         if loop.journal.running:  # what was said of the run before is no longer its result
@@ -189,6 +190,22 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
             f"({result['checkpoint']}; last weights {result['last_return_mean']:.1f}): {run_dir}"
         )
     return run_dir
+
+
+def _restore(loop: Loop, checkpoint: Checkpoint) -> None:
+    """Continue from a checkpoint.
+
+    Raises:
+        CheckpointError: its state is not one that this loop has written; nothing on disk has been changed.
+    """
+    try:
+        loop.load(checkpoint)
+    except (CheckpointError, ConfigError, WorkerError):
+        raise
+    except Exception as error:  # a state is nested data of many parts, and each of them fails in its own way
+        raise CheckpointError(
+            f"{checkpoint.path}: its state is not that of this run ({type(error).__name__}: {error}); use another one"
+        ) from error
 
 
 def _final_evaluation(config: RunConfig, run_dir: Path) -> dict[str, Any]:

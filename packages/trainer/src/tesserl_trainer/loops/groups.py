@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tesserl_grpo import GRPOLoss, ScoredGroups, flatten_steps, pad_trajectories, score_groups, step_weights
 from tesserl_trainer.run.checkpoint import Checkpoint
+from tesserl_trainer.run.fitting import load_module
 from tesserl_trainer.run.groups import GroupCollector, expected_rest
 from tesserl_trainer.run.journal import Journal
 from tesserl_trainer.run.learner import Learner
@@ -172,7 +173,7 @@ class GroupLoop:
     def load(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint."""
         saved = checkpoint.state
-        self.loss.load_state_dict(saved["networks"])
+        load_module(self.loss, saved["networks"], str(checkpoint.path))
         self.learner.load_optimizer(saved["optimizer"])
         self.collector.load_state_dict(saved["collector"])
         self._groups.load_state_dict(saved["groups"])

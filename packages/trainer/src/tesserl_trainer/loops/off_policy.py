@@ -16,8 +16,10 @@ from tensordict import TensorDictBase
 
 from tesserl_replay import NStepWindow
 from tesserl_trainer.run import resumable
-from tesserl_trainer.run.checkpoint import Checkpoint
+from tesserl_trainer.run.checkpoint import Checkpoint, CheckpointError
 from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.run.fields import Fields
+from tesserl_trainer.run.fitting import load_module
 from tesserl_trainer.run.journal import Journal
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.replay import Replay
@@ -145,10 +147,12 @@ class OffPolicyLoop:
         """
         saved = checkpoint.state
         self.replay.load(saved["replay"], checkpoint.manifest["replay"])
-        self.learner.loss.load_state_dict(saved["networks"])
+        load_module(self.learner.loss, saved["networks"], str(checkpoint.path))
         self.learner.load_optimizer(saved["optimizer"])
         self.window.load_state_dict(saved["window"])
-        self._owed = saved["owed"]
+        self._owed = Fields(saved, "state").number("owed", least=0)
+        if not self._owed < max(self.pace.update_interval or 0, self.pace.batch_size):
+            raise CheckpointError(f"{checkpoint.path}: owed: expected less than one update's steps, got {self._owed}")
         restored = resumable.restore(self.collector.environments, saved["environments"])
         self.collector.load_state_dict(saved["collector"], restart=not restored)
         if not restored:

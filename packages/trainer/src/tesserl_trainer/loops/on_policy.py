@@ -21,6 +21,7 @@ from torch import Tensor
 from tesserl_trainer.run import resumable
 from tesserl_trainer.run.checkpoint import Checkpoint
 from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.run.fitting import load_module
 from tesserl_trainer.run.journal import Journal
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.policy import RolloutPolicy
@@ -126,7 +127,7 @@ class OnPolicyLoop:
     def load(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint."""
         saved = checkpoint.state
-        self.policy.network.load_state_dict(saved["networks"])
+        load_module(self.policy.network, saved["networks"], str(checkpoint.path))
         self.learner.load_optimizer(saved["optimizer"])
         self.policy.load_state_dict(saved["policy"])
         if self.advantages.scaler is not None:

@@ -25,6 +25,7 @@ from tensordict import TensorDictBase
 from tesserl_preference_opt import PreferencePairs, evaluate_pairs
 from tesserl_trainer.run.checkpoint import Checkpoint
 from tesserl_trainer.run.cloning import Cloning
+from tesserl_trainer.run.fitting import load_module
 from tesserl_trainer.run.journal import Journal
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.logging import Averages
@@ -212,7 +213,7 @@ class PreferenceLoop:
             self.stored.load_state_dict(saved["stored"])
         if self.fresh is not None:
             self.fresh.load_state_dict(saved["fresh"])
-        self.policies.load_state_dict(saved["networks"])
+        load_module(self.policies, saved["networks"], str(checkpoint.path))
         self.learner.load_optimizer(saved["optimizer"])
         self._pairs.load_state_dict(saved["pairs"])
         self._accuracy.load_state_dict(saved["accuracy"])

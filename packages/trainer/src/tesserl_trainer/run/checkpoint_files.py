@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tesserl_trainer.run.sealed import read_json, read_object
-from tesserl_trainer.run.state import join_state, split_state
+from tesserl_trainer.run.state import join_state, split_state, tensor_names
 
 TENSOR_FILES = ("networks", "optimizer", "state")
 """Top-level entries of a state whose tensors have a file of their own; the tensors of all others are in ``state``."""
@@ -45,6 +45,8 @@ def read_state(directory: Path) -> dict[str, Any]:
         tensors |= load_tensors(directory / f"{name}.safetensors")
     document = {**read_object(directory / "state.json"), "environments": read_json(directory / "environments.json")}
     state: dict[str, Any] = join_state(document, tensors)
+    if unknown := sorted(set(tensors) - set(tensor_names(document))):
+        raise ValueError(f"state.json does not name {len(unknown)} of the tensors, such as {unknown[0]}")
     return state
 
 

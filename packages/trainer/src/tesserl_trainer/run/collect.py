@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.workers import autoreset_mode, step
 
@@ -212,15 +213,21 @@ class Collector:
         Args:
             state: what ``state_dict`` returned.
             restart: the environments could not be restored: they are reset, and running episodes are forgotten.
+
+        Raises:
+            CheckpointError: the state is of other environments.
         """
-        self.version = state["version"]
-        self.episodes = [Episode(episode_return, length) for episode_return, length in state["episodes"]]
-        if restart or not state["current"]:
+        fields = Fields(state, "collector")
+        self.version = fields.integer("version")
+        self.episodes = [Episode(*pair) for pair in fields.pairs("episodes")]
+        current, wanted, every = fields.fields("current"), self.layout.empty(self.num_envs), (self.num_envs,)
+        if restart or not current.value:
             return
-        self._current = {key: state["current"][key].numpy().copy() for key in self.layout.keys}
-        self._resetting = state["resetting"].numpy().copy()
-        self._returns = state["returns"].numpy().copy()
-        self._lengths = state["lengths"].numpy().copy()
+        dtypes = {key: torch.from_numpy(array).dtype for key, array in wanted.items()}
+        self._current = {key: current.tensor(key, wanted[key].shape, dtypes[key]).numpy().copy() for key in wanted}
+        self._resetting = fields.tensor("resetting", every, torch.bool).numpy().copy()
+        self._returns = fields.tensor("returns", every, torch.float64).numpy().copy()
+        self._lengths = fields.tensor("lengths", every, torch.int64).numpy().copy()
 
 
 @dataclass(frozen=True)

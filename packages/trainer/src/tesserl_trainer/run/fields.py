@@ -81,6 +81,23 @@ class Fields:
             raise self._wrong(name, "a list of text", values)
         return values
 
+    def scalar(self, name: str) -> Tensor:
+        """Return a floating-point tensor of one number, whatever its shape."""
+        value = self.take(name)
+        if not _is_tensor(value) or value.numel() != 1 or not value.is_floating_point():
+            raise self._wrong(name, "a tensor of one number", value)
+        return value
+
+    def pairs(self, name: str) -> list[tuple[float, int]]:
+        """Return a list of a number and a whole number each."""
+        found = []
+        for index, value in enumerate(self.items(name)):
+            if not isinstance(value, list) or len(value) != 2:
+                raise self._wrong(name, "a list of pairs of numbers", value)
+            entry = Fields(dict(zip(("first", "second"), value, strict=True)), f"{self._place(name)}.{index}")
+            found.append((entry.number("first"), entry.integer("second")))
+        return found
+
     def tensor(self, name: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> Tensor:
         """Return a tensor of a dtype and a shape, in which None stands for any size."""
         value = self.take(name)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tesserl_grpo import check_shared_start, returns_to_go
 from tesserl_trainer.run.collect import Collector, Episode
+from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.starts import GroupStarts
 
@@ -94,10 +95,11 @@ class GroupCollector:
         return {"next_group": self.starts.next_group, "episodes": episodes, "version": self.collector.version}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from ``state_dict``."""
-        self.starts.next_group = state["next_group"]
-        self.episodes = [Episode(episode_return, length) for episode_return, length in state["episodes"]]
-        self.collector.set_weights(None, state["version"])
+        """Continue from ``state_dict``."""
+        fields = Fields(state, "collector")
+        self.starts.next_group = fields.integer("next_group")
+        self.episodes = [Episode(*pair) for pair in fields.pairs("episodes")]
+        self.collector.set_weights(None, fields.integer("version"))
 
 
 def expected_rest(batch: TensorDictBase, *, discount: float) -> Tensor:

@@ -13,6 +13,7 @@ from tesserl_trainer.run.checkpoint_names import checkpoint_name
 from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.collect import Episode
 from tesserl_trainer.run.evaluate import Evaluation
+from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.logging import Averages, MetricsLog
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.schedule import Scheduled
@@ -217,16 +218,22 @@ class Journal:
         }
 
     def load(self, saved: Mapping[str, Any], *, restored: bool) -> None:
-        """Continues from a checkpoint's state; call it last, it sets the global generators.
+        """Continues from a checkpoint's state; call it last, it sets the global generators and removes checkpoints.
 
         Args:
             saved: the whole state of the checkpoint.
             restored: whether the environments are where they were.
         """
         self.averages.load_state_dict(saved["averages"])
-        counters = saved["counters"]
-        self.step, self.updates, self.episodes = counters["step"], counters["updates"], counters["episodes"]
-        self.best = saved["best"]
+        fields = Fields(saved, "state")
+        counters = fields.fields("counters")
+        self.step, self.updates, self.episodes = map(counters.integer, ("step", "updates", "episodes"))
+        self.best, exact = saved["best"], fields.flag("exact")
+        if self.best is not None:
+            best = fields.fields("best")
+            best.text("checkpoint")
+            best.number("return_mean")
+        state.set_generators_state(saved["generators"])
         removed = self.checkpoints.rewind(self.step, self.best)
         if removed:
             self.progress.note(f"continuing at step {self.step:,}; removed what came after it: {', '.join(removed)}")
@@ -237,14 +244,13 @@ class Journal:
                     "best one is sought from here on"
                 )
             self.best = None
-        self.exact = saved["exact"] and restored
+        self.exact = exact and restored
         if not restored:
             self.progress.note(
                 "warning: the environments could not be put back to where they were; they are reset, and this run is "
                 'no longer exactly the uninterrupted one (state.json says "exact": false)'
             )
         self._rate = _Rate(self.step, self.updates)
-        state.set_generators_state(saved["generators"])
 
 
 class _Rate:

@@ -9,6 +9,8 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tesserl_trainer.run.fitting import require_optimizer_state
+
 
 @dataclass
 class Learner:
@@ -82,7 +84,11 @@ class Learner:
         Args:
             saved: its state dict. Files keep no memory format, and fused kernels take for granted that a parameter and
                 its moments lie alike.
+
+        Raises:
+            CheckpointError: it is the state of another optimiser.
         """
+        require_optimizer_state(self.optimizer, saved, "optimizer")
         self.optimizer.load_state_dict(dict(saved))
         for parameter, state in self.optimizer.state.items():
             for name, value in state.items():

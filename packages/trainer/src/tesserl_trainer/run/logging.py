@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tesserl_analysis.record import HEADER
+from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.identity import read_identity
 from tesserl_trainer.run.sealed import CheckpointError
@@ -171,6 +172,8 @@ class Averages:
         return {"sums": {name: value.clone() for name, value in self._sums.items()}, "count": self._count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from ``state_dict``."""
-        self._sums = {name: value.clone() for name, value in state["sums"].items()}
-        self._count = state["count"]
+        """Continue from ``state_dict``."""
+        fields = Fields(state, "averages")
+        sums = fields.fields("sums")
+        self._count = fields.integer("count", least=1 if sums.value else 0)
+        self._sums = {name: sums.scalar(name).clone() for name in sums.value}

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from tesserl_grpo import returns_to_go
 from tesserl_preference_opt import PreferencePairs, SegmentBlock, SegmentPool, concatenate
+from tesserl_trainer.run.fields import Fields
+from tesserl_trainer.run.sealed import CheckpointError
 
 Part = tuple[PreferencePairs, Tensor]
 """Pairs, and which of them."""
@@ -46,8 +48,17 @@ class Shuffled:
         return {"order": self._order, "taken": self.taken}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from ``state_dict``."""
-        self._order, self.taken = state["order"], state["taken"]
+        """Continue from ``state_dict``.
+
+        Raises:
+            CheckpointError: it is no order of these numbers.
+        """
+        fields = Fields(state, "order")
+        order, taken = fields.tensor("order", (None,), torch.int64), fields.integer("taken")
+        whole = torch.equal(order.sort().values, torch.arange(self.count))
+        if not whole and not (taken == 0 and len(order) == 0):  # an empty order would be taken from forever
+            raise CheckpointError(f"order: expected each number below {self.count} once, got {len(order)} numbers")
+        self._order, self.taken = order, taken
 
 
 class Batches:
@@ -144,11 +155,32 @@ class NewestPairs:
         """Continues from ``state_dict``."""
         if not state:
             return
+        _check_pairs(Fields(state, "pairs"), self.size)
         length = state["length"]
         steps = TensorDict(dict(state["steps"]), [int(length.sum())])
         pool = SegmentPool([SegmentBlock(steps, length.cumsum(0) - length, length, state["group"])])
         names = {name: state[name] for name in ("label", "margin", "source")}
         self.pairs = PreferencePairs(pool, state["chosen"], state["rejected"], **names)
+
+
+def _check_pairs(fields: Fields, size: int) -> None:
+    """Refuse saved pairs whose parts do not belong together."""
+    length = fields.tensor("length", (None,), torch.int64)
+    chosen = fields.tensor("chosen", (None,), torch.int64)
+    if not 0 < len(chosen) <= size or not bool((length > 0).all()):
+        raise CheckpointError(f"pairs: expected 1 to {size} pairs of segments with steps, got {len(chosen)} pairs")
+    for name in ("label", "margin"):
+        fields.tensor(name, (len(chosen),), torch.float32)
+    fields.tensor("rejected", (len(chosen),), torch.int64)
+    if len(fields.items("source")) != len(chosen):
+        raise CheckpointError(f"pairs: source: expected {len(chosen)} of them, got {len(fields.items('source'))}")
+    fields.tensor("group", (len(length),), torch.int64)
+    segments = torch.cat([chosen, fields.tensor("rejected", (None,), torch.int64)])
+    if int(segments.min()) < 0 or int(segments.max()) >= len(length):
+        raise CheckpointError(f"pairs: expected segments below {len(length)}, got {int(segments.max())}")
+    steps = fields.fields("steps")
+    if wrong := [name for name, entry in steps.value.items() if len(entry) != int(length.sum())]:
+        raise CheckpointError(f"pairs.steps: expected {int(length.sum())} steps, got others of {', '.join(wrong)}")
 
 
 def with_entries(

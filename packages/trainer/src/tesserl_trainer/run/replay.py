@@ -11,6 +11,8 @@ from torch import Tensor
 from torchrl.data import TensorDictReplayBuffer
 
 from tesserl_replay import FrameStorage
+from tesserl_trainer.run.fields import Fields
+from tesserl_trainer.run.sealed import CheckpointError
 from tesserl_trainer.run.segments import Segments
 
 
@@ -151,9 +153,12 @@ class Replay:
         Raises:
             CheckpointError: a segment is missing or damaged.
         """
-        segments = self._segments.read(entries)
-        self.total = state["total"]
+        fields = Fields(state, "replay")
+        segments, self.total = self._segments.read(entries), fields.integer("total")
         oldest = self.total - len(self)
+        first, last = (entries[0]["start"], entries[-1]["stop"]) if entries else (0, 0)
+        if not (first <= oldest and last == self.total):
+            raise CheckpointError(f"replay: expected segments of {oldest} to {self.total}, got {first} to {last}")
         for start, stop, tensors in segments:
             frames = tensors.pop("frames", None)
             transitions = TensorDict({tuple(key.split("/")): value for key, value in tensors.items()}, [stop - start])

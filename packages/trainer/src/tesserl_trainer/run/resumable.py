@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from tesserl_trainer.run.sealed import CheckpointError
 from tesserl_trainer.run.workers import WorkerEnvironments
 
 
@@ -98,6 +99,8 @@ def restore(environments: VectorEnv[Any, Any, Any], snapshots: list[dict[str, An
     """
     if snapshots is None:
         return False
+    if not isinstance(snapshots, list) or len(snapshots) != environments.num_envs:
+        raise CheckpointError(f"environments: expected {environments.num_envs} snapshots; use another checkpoint")
     if hasattr(environments, "restore"):
         return bool(environments.restore(snapshots))
     if isinstance(environments, WorkerEnvironments):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tesserl_nn_components import RunningNormalizer
+from tesserl_trainer.run.fields import Fields
 
 
 class RewardScaler:
@@ -55,4 +56,5 @@ class RewardScaler:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from ``state_dict``."""
         self._statistics.load_state_dict(state["statistics"])
-        self._running = state.get("running")
+        running = state.get("running")
+        self._running = None if running is None else Fields(state, "rewards").tensor("running", (None,), running.dtype)

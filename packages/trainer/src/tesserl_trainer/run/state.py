@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,18 @@ def join_state(document: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(document, list):
         return [join_state(item, tensors) for item in document]
     return document
+
+
+def tensor_names(document: Any) -> Iterator[str]:
+    """Yield the names of the tensors that JSON data of `split_state` refer to."""
+    if isinstance(document, dict):
+        if document.keys() == {"$tensor"}:
+            yield document["$tensor"]
+            return
+        document = list(document.values())
+    if isinstance(document, list):
+        for item in document:
+            yield from tensor_names(item)
 
 
 def seed_generators(seed: int) -> None:
