@@ -14,7 +14,7 @@ from tesserl_trainer.wiring.bodies import named
 
 
 def load_initial_weights(network: nn.Module, path: Path) -> None:
-    """Loads what another run has learned.
+    """Load the network of another run.
 
     Args:
         network: what ``build_network`` returned.

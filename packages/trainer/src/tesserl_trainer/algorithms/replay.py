@@ -17,7 +17,7 @@ from tesserl_trainer.run.segments import Segments
 
 
 def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout) -> Replay:
-    """Builds the replay buffer of a run.
+    """Build the replay buffer of a run.
 
     Args:
         config: the whole configuration.

@@ -1,4 +1,4 @@
-"""What the loops of all algorithms are built with: the directory of the run, its journal, and its collectors."""
+"""Parts of the loops of all algorithms: the directory of the run, its journal, and its collectors."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack

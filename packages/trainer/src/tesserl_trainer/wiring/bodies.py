@@ -4,7 +4,7 @@ import functools
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Literal, TypedDict
 
 import torch
 from torch import nn
@@ -47,7 +47,7 @@ HF_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeE
 
 
 def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
-    """Builds the encoders of an ``nn:`` block, what joins them, and the memory.
+    """Build the encoders of an ``nn:`` block, their fusion and the memory.
 
     Args:
         config: the block.
@@ -74,14 +74,14 @@ def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
 
 
 def build_memory(config: Memory, body: nn.Module) -> nn.Module:
-    """Puts a recurrent network on a body; without memory the body stays as it is."""
+    """Put a recurrent network on a body; without memory return the body."""
     if isinstance(config, NoMemory):
         return body
     return RecurrentBody(body, config.hidden_size, kind=config.kind, num_layers=config.num_layers)
 
 
 def build_vision(config: visions.Vision, image_shape: tuple[int, ...]) -> nn.Module:
-    """Builds the encoder of images.
+    """Build the encoder of images.
 
     Args:
         config: a ``vision:`` block of any kind but none.
@@ -166,7 +166,7 @@ def check_pool_size(config: visions.ImpalaVision, height: int, width: int) -> No
 
 
 def build_vector(config: MLPVector, width: int) -> VectorEncoder:
-    """Builds the encoder of vectors.
+    """Build the encoder of vectors.
 
     Args:
         config: a ``vector:`` block of kind mlp.
@@ -193,7 +193,7 @@ def build_vector(config: MLPVector, width: int) -> VectorEncoder:
 
 
 def build_fusion(config: fusions.Fusion, vision: nn.Module | None, vector: nn.Module | None) -> nn.Module:
-    """Joins the encoders.
+    """Build the fusion of the encoders.
 
     Args:
         config: a ``fusion:`` block.
@@ -203,31 +203,71 @@ def build_fusion(config: fusions.Fusion, vision: nn.Module | None, vector: nn.Mo
     Raises:
         ConfigError: a model of the trunk cannot be loaded, or has too few positions.
     """
-    branches: dict[str, Any] = {"vision": vision, "vector": vector}
-    if config.kind == "none":
-        return ConcatFusion(**branches)
-    branches |= {"out_features": config.out_features}
-    if config.kind == "vision_transformer":
-        if config.d_model is not None and config.num_tokens is not None:
-            branches |= {"d_model": config.d_model, "num_tokens": config.num_tokens, "trunk": build_trunk(config.trunk)}
-        return VisionTransformerFusion(**branches, vision_features=config.vision_features)
-    branches |= {"d_model": config.d_model, "trunk": build_trunk(config.trunk)}
-    if config.kind == "unified":
-        return UnifiedFusion(**branches, num_vector_tokens=config.num_vector_tokens)
-    layout = config.layout
-    if layout.kind == "fused_vector":
-        return PostConcatFusion(**branches, layout=layout.kind, num_tokens=layout.num_tokens)
-    return PostConcatFusion(
-        **branches,
-        layout=layout.kind,
-        image_tokens=layout.image_tokens,
-        vector_tokens=layout.vector_tokens.kind,
-        num_tokens=getattr(layout.vector_tokens, "num_tokens", 1),
-    )
+    match config:
+        case fusions.VisionTransformerFusion():
+            common: _Joined = {"vision": vision, "vector": vector, "out_features": config.out_features}
+            if config.d_model is None or config.num_tokens is None:  # no tokens: a linear trunk
+                return VisionTransformerFusion(**common, vision_features=config.vision_features)
+            return VisionTransformerFusion(
+                **common,
+                vision_features=config.vision_features,
+                d_model=config.d_model,
+                num_tokens=config.num_tokens,
+                trunk=build_trunk(config.trunk),
+            )
+        case fusions.UnifiedFusion():
+            return UnifiedFusion(
+                vision=vision,
+                vector=vector,
+                out_features=config.out_features,
+                d_model=config.d_model,
+                trunk=build_trunk(config.trunk),
+                num_vector_tokens=config.num_vector_tokens,
+            )
+        case fusions.PostConcatFusion():
+            return _post_concat(config, vision, vector)
+        case fusions.NoFusion():
+            return ConcatFusion(vision=vision, vector=vector)
+
+
+def _post_concat(
+    config: fusions.PostConcatFusion, vision: nn.Module | None, vector: nn.Module | None
+) -> PostConcatFusion:
+    """Build the fusion of tokens that are made after the encoders."""
+    common: _PostConcat = {
+        "vision": vision,
+        "vector": vector,
+        "out_features": config.out_features,
+        "d_model": config.d_model,
+        "trunk": build_trunk(config.trunk),
+    }
+    match config.layout:
+        case fusions.FusedVectorLayout() as fused:
+            return PostConcatFusion(**common, layout=fused.kind, num_tokens=fused.num_tokens)
+        case fusions.TokenSequenceLayout() as sequence:
+            dense = sequence.vector_tokens
+            return PostConcatFusion(
+                **common,
+                layout=sequence.kind,
+                image_tokens=sequence.image_tokens,
+                vector_tokens=dense.kind,
+                num_tokens=dense.num_tokens if isinstance(dense, fusions.DenseTokens) else 1,
+            )
+
+
+class _Joined(TypedDict):
+    vision: nn.Module | None
+    vector: nn.Module | None
+    out_features: int
+
+
+class _PostConcat(_Joined):
+    d_model: int
+    trunk: TrunkFactory
 
 
 def build_trunk(config: fusions.Trunk) -> TrunkFactory:
-    """What makes the trunk once the number of tokens is known."""
+    """Return the function that makes the trunk for a number of tokens."""
     match config:
         case fusions.NativeTransformerTrunk():
             return functools.partial(TransformerTrunk, num_layers=config.num_layers, **attention(config))
@@ -254,24 +294,60 @@ def _hf_trunk(num_tokens: int, d_model: int, *, config: fusions.HFEmbeddingTrunk
         return HFEmbeddingTrunk(num_tokens, d_model, **hf_model(config))
 
 
-def attention(config: TransformerOptions) -> dict[str, Any]:
-    """The arguments that everything with transformer layers takes."""
-    return {name: getattr(config, name) for name in TransformerOptions.model_fields}
+class Attention(TypedDict):
+    """Arguments of every module with transformer layers."""
+
+    num_heads: int
+    feedforward_ratio: float
+    dropout: float
+    norm: Literal["pre", "post"]
+    pooling: Literal["mean", "cls", "attention"]
 
 
-def hf_model(config: HFOptions) -> dict[str, Any]:
-    """The arguments that name a model of Hugging Face; on the meta device its configuration alone is read."""
-    options = {name: getattr(config, name) for name in HFOptions.model_fields}
+def attention(config: TransformerOptions) -> Attention:
+    """Return the arguments of modules with transformer layers."""
+    return Attention(
+        num_heads=config.num_heads,
+        feedforward_ratio=config.feedforward_ratio,
+        dropout=config.dropout,
+        norm=config.norm,
+        pooling=config.pooling,
+    )
+
+
+class HFModel(TypedDict):
+    """Arguments that name a model of Hugging Face."""
+
+    model: object
+    revision: str | None
+    local_files_only: bool
+    trust_remote_code: bool
+    dropout: float
+
+
+def hf_model(config: HFOptions) -> HFModel:
+    """Return the arguments that name a model; on the meta device read only its configuration."""
+    model: object = config.model
     if torch.get_default_device().type == "meta":
-        hub = {name: options[name] for name in ("revision", "local_files_only", "trust_remote_code")}
         transformers = importlib.import_module("transformers")
-        options["model"] = transformers.AutoConfig.from_pretrained(config.model, **hub)
-    return options
+        model = transformers.AutoConfig.from_pretrained(
+            config.model,
+            revision=config.revision,
+            local_files_only=config.local_files_only,
+            trust_remote_code=config.trust_remote_code,
+        )
+    return HFModel(
+        model=model,
+        revision=config.revision,
+        local_files_only=config.local_files_only,
+        trust_remote_code=config.trust_remote_code,
+        dropout=config.dropout,
+    )
 
 
 @contextmanager
 def named(place: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turns errors into ConfigErrors that begin with the key at fault."""
+    """Turn errors into ConfigErrors that begin with the key at fault."""
     try:
         yield
     except errors as error:

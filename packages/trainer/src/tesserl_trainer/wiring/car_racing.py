@@ -27,7 +27,7 @@ class CarRacing(car_racing.CarRacing):
     _road: Any = None
 
     def draw(self) -> NDArray[np.uint8]:
-        """The observation of this moment."""
+        """Return the current observation."""
         self.state = self._render("state_pixels")
         return self.state
 
@@ -53,13 +53,13 @@ class CarRacing(car_racing.CarRacing):
             paint(surface, shape, [int(part) for part in color], zoom, translation, angle)
 
     def _meadow_fills_the_window(self, zoom: float) -> bool:
-        """The car stands in the middle of the window, a quarter of its height from one edge."""
+        """Draw the road; the car is in the middle of the window, a quarter of its height from one edge."""
         car: Any = self.car
         reach = math.hypot(car_racing.WINDOW_W / 2, car_racing.WINDOW_H * 3 / 4) / zoom
         return bool(max(map(abs, car.hull.position)) + reach < car_racing.PLAYFIELD)
 
     def _in_sight(self, zoom: float, translation: Any, angle: float) -> NDArray[np.int64]:
-        """Indices of the shapes whose bounding box meets the window; what lies outside of it leaves no pixel."""
+        """Return the indices of the shapes whose bounding box meets the window; others leave no pixel."""
         cosine, sine = zoom * math.cos(angle), zoom * math.sin(angle)
         x, y = self._corners[..., 0], self._corners[..., 1]
         in_sight = np.ones(len(x), np.bool_)
@@ -72,7 +72,7 @@ class CarRacing(car_racing.CarRacing):
 
 
 def _grass() -> list[Quad]:
-    """The lighter squares of the meadow, in the original's order."""
+    """Return the lighter squares of the meadow, in the original's order."""
     size = car_racing.GRASS_DIM
     starts = [size * step for step in range(-20, 20, 2)]
     return [[(x + size, y), (x, y), (x, y + size), (x + size, y + size)] for x in starts for y in starts]

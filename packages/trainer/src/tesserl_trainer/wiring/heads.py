@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import nn
 
 from tesserl_configs import ConfigError
-from tesserl_configs.nn import HeadsConfig, TransformerStream
+from tesserl_configs.nn import HeadsConfig, MLPStream, Stream, TransformerStream
 from tesserl_configs.policy import Distribution
 from tesserl_nn_components import (
     MLP,
@@ -24,7 +24,7 @@ from tesserl_trainer.wiring.bodies import ACTIVATIONS, attention
 
 
 def build_quantile_head(config: HeadsConfig, features: int, num_actions: int, num_blocks: int | None) -> nn.Module:
-    """Builds the head of a quantile network.
+    """Build the head of a quantile network.
 
     Args:
         config: the ``heads:`` block.
@@ -36,7 +36,7 @@ def build_quantile_head(config: HeadsConfig, features: int, num_actions: int, nu
         A module from ``[*B, K, features]`` to ``[*B, K, A]``, or ``[*B, K, N, A]`` with blocks: the advantage stream
         itself where there is no other and no block.
     """
-    advantage = _stream(config, "advantage")
+    advantage = _stream(config, config.advantage)
     if num_blocks is None and not config.dueling:
         return advantage(in_features=features, out_features=num_actions)
     return QuantileDecoder(
@@ -45,14 +45,14 @@ def build_quantile_head(config: HeadsConfig, features: int, num_actions: int, nu
         num_blocks=num_blocks,
         dueling=config.dueling,
         advantage=advantage,
-        value=_stream(config, "value"),
+        value=_stream(config, config.value),
     )
 
 
 def build_policy_head(
     config: HeadsConfig, features: int, action_space: spaces.Space[Any], distribution: Distribution
 ) -> nn.Module:
-    """Builds the head of a policy.
+    """Build the head of a policy.
 
     Args:
         config: the ``heads:`` block.
@@ -70,15 +70,22 @@ def build_policy_head(
     """
     match action_space:
         case spaces.Discrete() if action_space.start == 0:
-            return _head(CategoricalHead, config, "policy", features, int(action_space.n))
+            return _head(CategoricalHead, config, config.policy, features, int(action_space.n))
         case spaces.MultiDiscrete() if len(action_space.shape) == 1 and not action_space.start.any():
             options = [int(number) for number in action_space.nvec]
             if len(set(options)) == 1:
-                return _head(CategoricalHead, config, "policy", features, options[0], num_blocks=len(options))
-            return _head(MultiCategoricalHead, config, "policy", features, options)
+                return _head(CategoricalHead, config, config.policy, features, options[0], num_blocks=len(options))
+            return _head(MultiCategoricalHead, config, config.policy, features, options)
         case spaces.Box() if len(action_space.shape) == 1 and np.issubdtype(action_space.dtype, np.floating):
-            scale = {name: getattr(distribution, name) for name in ("initial_scale", "state_dependent_scale")}
-            return _head(GaussianHead, config, "policy", features, action_space.shape[0], **scale)
+            return _head(
+                GaussianHead,
+                config,
+                config.policy,
+                features,
+                action_space.shape[0],
+                initial_scale=distribution.initial_scale,
+                state_dependent_scale=distribution.state_dependent_scale,
+            )
     raise ConfigError(
         "environment.id: a policy needs a Discrete or MultiDiscrete action space that starts at 0, or a Box of one "
         f"axis of numbers, got {action_space}; use another task or convert its actions in a wrapper"
@@ -86,7 +93,7 @@ def build_policy_head(
 
 
 def build_shared_layers(config: HeadsConfig, features: int) -> MLP | None:
-    """Builds the hidden layers that policy and value share, from ``[*B, features]``; None where there are none."""
+    """Build the hidden layers that policy and value share, from ``[*B, features]``; None if there are none."""
     if not config.shared_hidden_sizes:
         return None
     activation = ACTIVATIONS[config.activation]
@@ -94,36 +101,50 @@ def build_shared_layers(config: HeadsConfig, features: int) -> MLP | None:
 
 
 def build_value_head(config: HeadsConfig, features: int) -> nn.Module:
-    """Builds the head of the state value, from ``[*B, features]`` to ``[*B, 1]``."""
-    return _head(ValueHead, config, "value", features)
+    """Build the head of the state value, from ``[*B, features]`` to ``[*B, 1]``."""
+    return _head(ValueHead, config, config.value, features)
 
 
 def _head(
-    kind: type[nn.Module], config: HeadsConfig, name: str, features: int, *sizes: Any, **options: Any
+    kind: type[nn.Module], config: HeadsConfig, stream: Stream | None, features: int, *sizes: Any, **options: Any
 ) -> nn.Module:
-    """A head of components, with the stream of that name."""
-    stream = getattr(config, name)
-    hidden_sizes = config.hidden_sizes if stream is None else getattr(stream, "hidden_sizes", ())
+    """Build a head of components with a stream: its block, or None for an MLP of ``hidden_sizes``."""
     options |= {"activation": ACTIVATIONS[config.activation], "layer_norm": config.layer_norm}
-    head = kind(features, *sizes, hidden_sizes=hidden_sizes, **options)
+    head = kind(features, *sizes, hidden_sizes=_hidden_sizes(config, stream), **options)
     if isinstance(stream, TransformerStream):
         outer: Any = head.mlp
-        head.mlp = _stream(config, name)(in_features=features, out_features=outer.out_features)
+        head.mlp = _stream(config, stream)(in_features=features, out_features=outer.out_features)
     return head
 
 
-def _stream(config: HeadsConfig, name: str) -> Slot:
-    """What makes the stream of that name: its own block, or an MLP of ``hidden_sizes``."""
-    stream = getattr(config, name)
-    options: dict[str, Any] = {
-        "activation": ACTIVATIONS[config.activation],
-        "layer_norm": config.layer_norm,
-        "noisy": config.noisy,
-    }
+def _hidden_sizes(config: HeadsConfig, stream: Stream | None) -> tuple[int, ...]:
+    """Return the widths of the hidden layers of a stream; none for transformer layers."""
+    match stream:
+        case MLPStream():
+            return stream.hidden_sizes
+        case TransformerStream():
+            return ()
+    return config.hidden_sizes
+
+
+def _stream(config: HeadsConfig, stream: Stream | None) -> Slot:
+    """Return the function that makes a stream: its block, or None for an MLP of ``hidden_sizes``."""
+    activation = ACTIVATIONS[config.activation]
     if isinstance(stream, TransformerStream):
-        options |= attention(stream)
-        options |= {"d_model": stream.d_model, "num_layers": stream.num_layers}
-        return functools.partial(TransformerSlot, hidden_features=stream.hidden_features, **options)
+        return functools.partial(
+            TransformerSlot,
+            hidden_features=stream.hidden_features,
+            activation=activation,
+            layer_norm=config.layer_norm,
+            noisy=config.noisy,
+            d_model=stream.d_model,
+            num_layers=stream.num_layers,
+            **attention(stream),
+        )
     return functools.partial(
-        MLP, hidden_sizes=config.hidden_sizes if stream is None else stream.hidden_sizes, **options
+        MLP,
+        hidden_sizes=_hidden_sizes(config, stream),
+        activation=activation,
+        layer_norm=config.layer_norm,
+        noisy=config.noisy,
     )

@@ -19,7 +19,7 @@ LUMINANCE = (19595, 38470, 7471)
 
 
 class Images:
-    """Where the observations of an environment hold their image.
+    """Place of the image in the observations of an environment.
 
     Args:
         space: one image, or a Dict with one image among its entries.
@@ -43,15 +43,15 @@ class Images:
         self.axis = channel_axis(self.space.shape, channels)
 
     def of(self, observation: Any) -> Image:
-        """The image of an observation."""
+        """Return the image of an observation."""
         return observation[self._key] if self._key else observation
 
     def replaced(self, observation: Any, image: Image) -> Any:
-        """The observation with another image."""
+        """Return the observation with another image."""
         return {**observation, self._key: image} if self._key else image
 
     def space_of(self, change: Callable[[Image], Image]) -> spaces.Space[Any]:
-        """The observation space after a change of the image that keeps its type."""
+        """Return the observation space after a change of the image that keeps its type."""
         old = self.space
         shape = change(np.zeros(old.shape, old.dtype)).shape
         low, high = np.full(shape, old.low.min()), np.full(shape, old.high.max())
@@ -76,7 +76,7 @@ class ImageWrapper(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = images.space_of(change)
 
     def observation(self, observation: Any) -> Any:
-        """The observation with its image changed."""
+        """Return the observation with its image changed."""
         return self._images.replaced(observation, self._change(self._images.of(observation)))
 
 
@@ -96,12 +96,12 @@ class FrameStack(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = images.space_of(lambda image: self._stack([image] * num_frames))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets and forgets the old episode's images."""
+        """Reset, and forget the old episode's images."""
         self._frames = []
         return super().reset(seed=seed, options=options)
 
     def observation(self, observation: Any) -> Any:
-        """The observation with the stack that ends with its image."""
+        """Return the observation with the stack that ends with its image."""
         image = self._images.of(observation)
         self._frames = [*(self._frames or [image] * (self._num_frames - 1)), image][-self._num_frames :]
         return self._images.replaced(observation, self._stack(self._frames))
@@ -112,7 +112,7 @@ class FrameStack(gym.ObservationWrapper[Any, Any, Any]):
 
 
 def crop(image: Image, rows: slice, columns: slice, axis: int | None) -> Image:
-    """The part of an image within some rows and columns.
+    """Return the part of an image within some rows and columns.
 
     Args:
         image: ``[C, H, W]``, ``[H, W, C]`` or ``[H, W]``.
@@ -124,7 +124,7 @@ def crop(image: Image, rows: slice, columns: slice, axis: int | None) -> Image:
 
 
 def grayscale(image: Image, axis: int) -> Image:
-    """The luminance of a colour image, as one channel.
+    """Return the luminance of a colour image, as one channel.
 
     Args:
         image: ``[3, H, W]`` or ``[H, W, 3]``; red, green, blue. Integers are rounded.
@@ -145,7 +145,7 @@ def grayscale(image: Image, axis: int) -> Image:
 
 
 def area_weights(size: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Which pixels of a line a pixel of the scaled line covers, and how much of each.
+    """Return the pixels of a line that a pixel of the scaled line covers, and the share of each.
 
     Args:
         size: pixels of the line.
@@ -184,7 +184,7 @@ class AreaMean:
                 self._lines.append((line, taps))
 
     def __call__(self, image: Image) -> Image:
-        """The scaled image, of the image's type."""
+        """Return the scaled image, of the image's type."""
         scaled: NDArray[Any] = image
         for line, taps in self._lines:
             scaled = sum(scaled.take(index, line) * weight for index, weight in taps)

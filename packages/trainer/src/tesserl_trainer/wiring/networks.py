@@ -6,7 +6,8 @@ from gymnasium import spaces
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
-from tesserl_configs import RunConfig
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.fusion import NoFusion
 from tesserl_configs.nn import HeadsConfig, NNConfig
 from tesserl_configs.policy import Distribution, NormalDistribution
 from tesserl_iqn import QuantileNetwork
@@ -20,7 +21,7 @@ from tesserl_trainer.wiring.parts import find_module, freeze_parts, modules_of_b
 def build_quantile_network(
     config: RunConfig, layout: ObservationLayout, num_actions: int, num_blocks: int | None = None
 ) -> QuantileNetwork:
-    """Builds a quantile network.
+    """Build a quantile network.
 
     Args:
         config: the whole configuration; ``nn`` and ``iqn`` are read.
@@ -57,7 +58,7 @@ def quantile_network(
     num_fixed_quantiles: int | None = None,
     **options: Any,
 ) -> QuantileNetwork:
-    """Puts quantile heads on a body.
+    """Put quantile heads on a body.
 
     Args:
         heads: the ``heads:`` block.
@@ -68,7 +69,7 @@ def quantile_network(
         **options: ``num_cosines``, ``cosine_start`` and ``cosine_activation`` of ``QuantileNetwork``.
     """
     if heads == HeadsConfig(hidden_sizes=heads.hidden_sizes, dueling=heads.dueling, noisy=heads.noisy):
-        head: dict[str, Any] = {name: getattr(heads, name) for name in ("hidden_sizes", "dueling", "noisy")}
+        head: dict[str, Any] = {"hidden_sizes": heads.hidden_sizes, "dueling": heads.dueling, "noisy": heads.noisy}
     else:  # more than the algorithm's own head can do
         slots = num_blocks if num_fixed_quantiles is None else num_fixed_quantiles * (num_blocks or 1)
         head = {"head": build_quantile_head(heads, _width(body), num_actions, slots)}
@@ -86,7 +87,7 @@ def build_policy_network(
     shared_body: bool = True,
     orthogonal: bool = True,
 ) -> ActorCritic:
-    """Builds a policy and its value.
+    """Build a policy and its value.
 
     Args:
         config: the ``nn:`` block.
@@ -102,6 +103,11 @@ def build_policy_network(
     Raises:
         ConfigError: the configuration and the spaces do not fit together.
     """
+    if config.heads.shared_hidden_sizes and not shared_body:
+        raise ConfigError(
+            "nn.heads.shared_hidden_sizes: policy and value share hidden layers behind one body, got a body for each; "
+            "set ppo.shared_body to true, or remove the key"
+        )
     bodies = [build_body(config, layout) for _ in range(1 if shared_body else 2)]
     if orthogonal:
         for body in bodies:
@@ -127,7 +133,7 @@ def policy_network(
     critic_body: nn.Module | None = None,
     orthogonal: bool = True,
 ) -> ActorCritic:
-    """Puts the heads of a policy and its value on a body.
+    """Put the heads of a policy and its value on a body.
 
     Args:
         heads: the ``heads:`` block.
@@ -158,9 +164,9 @@ def policy_network(
 
 
 def initialize_body(config: NNConfig, body: nn.Module) -> None:
-    """Gives convolutions and perceptrons orthogonal weights; transformers and what is pretrained keep theirs."""
-    kinds = {"vision": config.vision.kind, "vector": config.vector.kind}
-    kinds["trunk"] = getattr(getattr(config.fusion, "trunk", None), "kind", "none")
+    """Give convolutions and perceptrons orthogonal weights; transformers and pretrained parts keep theirs."""
+    trunk = "none" if isinstance(config.fusion, NoFusion) else config.fusion.trunk.kind
+    kinds: dict[str, str] = {"vision": config.vision.kind, "vector": config.vector.kind, "trunk": trunk}
     parts = modules_of_body(body)
     for name, kind in kinds.items():
         if kind in ("cnn", "impala", "mlp", "linear"):

@@ -86,7 +86,7 @@ def modules_of_body(body: nn.Module, prefix: str = "") -> dict[str, list[str]]:
 
 
 def find_module(module: nn.Module, path: str) -> nn.Module | None:
-    """The module of a dotted name; None where there is none."""
+    """Return the module of a dotted name; None if there is none."""
     for name in path.split("."):
         found = getattr(module, name, None)
         if not isinstance(found, nn.Module):

@@ -55,12 +55,12 @@ class Telemetry(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = spaces.Dict({"observation": numbers, "pixels": space})
 
     def observation(self, observation: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """The picture, and the car at this moment."""
+        """Return the picture and the state of the car."""
         return {"pixels": observation, "observation": read(self.unwrapped.car)}  # type: ignore[attr-defined]
 
 
 def read(car: Any) -> NDArray[np.float32]:
-    """The numbers of a car.
+    """Return the state of a car as numbers.
 
     Args:
         car: Gymnasium's ``Car``.

@@ -34,11 +34,11 @@ class Cell:
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether another cell is the same network: without fusion there is no trunk to choose."""
+        """Return whether another cell is the same network: without fusion there is no trunk to choose."""
         return self.fusion == "none" and self.trunk != kinds(Trunk)[0]
 
     def block(self, options: Options, sizes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The ``nn:`` block of this combination.
+        """Return the ``nn:`` block of this combination.
 
         Args:
             options: keys of the block of a kind, by part and kind, e.g. ``{"vision.vit": {"patch_size": 4}}``; parts
@@ -64,7 +64,7 @@ class Cell:
         }
 
     def config(self, options: Options, sizes: Mapping[str, Any] | None = None) -> NNConfig:
-        """The validated ``nn:`` block.
+        """Return the validated ``nn:`` block.
 
         Raises:
             ConfigError: a rule forbids the combination.
@@ -93,7 +93,7 @@ def fusions() -> list[str]:
 
 
 def kinds(union: Any) -> list[str]:
-    """The kinds of a tagged union, in the order of the schema."""
+    """Return the kinds of a tagged union, in the order of the schema."""
     return [str(kind_of(block)) for block in blocks_in(union)]
 
 

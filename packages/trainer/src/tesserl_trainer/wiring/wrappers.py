@@ -21,7 +21,7 @@ TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, TransformReward)
 
 
 def wrap(environment: Environment, config: Any, channels: str = "auto") -> Environment:
-    """Wraps one environment as one entry of ``environment.wrappers`` says.
+    """Wrap an environment as an entry of ``environment.wrappers`` says.
 
     Args:
         environment: the environment.
@@ -97,7 +97,7 @@ class Clock(gym.ObservationWrapper[Any, Any, Any]):
         self._is_dict = isinstance(space, spaces.Dict)
 
     def observation(self, observation: Any) -> dict[str, Any]:
-        """The observation, and clock 0."""
+        """Return the observation and clock 0."""
         parts = observation if self._is_dict else {"observation": observation}
         return {CLOCK_KEY: np.zeros(1, np.float32), **parts}
 
@@ -158,7 +158,7 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def _painter(environment: Environment) -> Any:
-    """The bare environment where it draws on demand and its observations arrive here unchanged; otherwise ``None``."""
+    """Return the bare environment if it draws on demand and its observations arrive unchanged; else ``None``."""
     while isinstance(environment, TRANSPARENT):
         environment = environment.env
     return environment if hasattr(environment, "drawing") else None
