@@ -56,7 +56,7 @@ def crop(batch: TensorDictBase, padding: int) -> None:
 
 
 def set_clock(batch: TensorDictBase, horizon: int, start_fraction: float) -> None:
-    """Puts each transition at a random place of the horizon: its clock is the first feature of ``observation``.
+    """Put each transition at a random time of the horizon; its clock is the first feature of ``observation``.
 
     Args:
         batch: ``[B]``, with ``partial_returns``, as ``NStepWindow`` keeps them.
