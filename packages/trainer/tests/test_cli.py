@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -118,7 +119,9 @@ def test_wrong_usage_is_exit_code_2_with_the_usage_on_stderr(arguments, capsys):
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "Usage: tesserl" in captured.err
+    assert re.fullmatch(
+        r"error: .+\nUsage: tesserl.+\n\(tesserl.* --help lists the options\)\n", captured.err, re.DOTALL
+    )
 
 
 def test_a_bad_configuration_is_exit_code_2_with_its_messages_only(failing, capsys):
@@ -133,6 +136,23 @@ def test_a_foreseen_error_is_exit_code_1_without_a_traceback(failing, capsys, er
     failing(error)
     assert main(["fail"]) == 1
     assert capsys.readouterr().err == f"error: {error}\n(tesserl --debug ... shows where)\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device", "runs/x"), "runs/x: no space left on device; free room there, then "),
+        (FileNotFoundError(2, "No such file or directory", "runs/x"), "runs/x: no such file or directory; check the"),
+        (PermissionError(13, "Permission denied", "runs/x"), "runs/x: permission denied; change its permissions, or"),
+        (OSError(5, "Input/output error"), "input/output error\n"),
+    ],
+)
+def test_an_error_of_the_system_is_one_sentence_with_the_file_and_the_remedy(failing, capsys, error, message):
+    failing(error)
+    assert main(["fail"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
 
 
 def test_debug_shows_the_traceback_of_a_foreseen_error(failing, capsys):
@@ -158,13 +178,13 @@ def test_an_error_of_ours_may_bring_its_exit_code(failing, capsys):
     Stopped.__module__ = "tesserl_trainer.commands.train"
     failing(Stopped("stopped by SIGTERM"))
     assert main(["fail"]) == 143
-    assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
+    assert capsys.readouterr().err == "stopped by SIGTERM\n"
 
 
 def test_an_interrupt_is_exit_code_130(failing, capsys):
     failing(KeyboardInterrupt())
     assert main(["fail"]) == 130
-    assert capsys.readouterr().err.strip().endswith("error: interrupted")
+    assert capsys.readouterr().err.strip() == "interrupted"
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("1", False), ("", True)])

@@ -11,8 +11,8 @@ from tesserl_analysis.record import read_metrics
 from tesserl_configs import ConfigError, load_config
 from tesserl_preference_opt.locks import InUseError, is_lock, locked
 from tesserl_trainer import train
+from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.commands import train as training
-from tesserl_trainer.commands.assembly import assemble
 
 OWNER = rf"another process \({os.getpid()} on {socket.gethostname()}, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\)"
 
@@ -20,6 +20,11 @@ OWNER = rf"another process \({os.getpid()} on {socket.gethostname()}, since \d{{
 @pytest.fixture
 def config(write_config):
     return load_config(write_config())
+
+
+@pytest.fixture
+def build_loop(config):
+    return builder_of(config.algorithm).build_loop
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def before_the_lock(monkeypatch):
     return install
 
 
-def test_a_second_training_in_a_new_directory_is_refused_and_names_the_first(config, tmp_path, monkeypatch):
+def test_a_second_training_in_a_new_directory_is_refused_and_names_the_first(config, build_loop, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "LOCK_TIMEOUT", 0.0)
     refusals = []
 
@@ -47,7 +52,7 @@ def test_a_second_training_in_a_new_directory_is_refused_and_names_the_first(con
         with pytest.raises(InUseError, match=f"run: {OWNER} trains here; wait for it, stop it, or name another") as it:
             train(config, run_dir=tmp_path / "run")
         refusals.append(it.value)
-        return assemble(*arguments)
+        return build_loop(*arguments)
 
     training.run_loop(config, tmp_path / "run", build)
     assert len(refusals) == 1
@@ -55,12 +60,12 @@ def test_a_second_training_in_a_new_directory_is_refused_and_names_the_first(con
     assert not (tmp_path / "run" / ".lock.owner.json").exists()
 
 
-def test_two_trainings_without_a_directory_get_one_each(config, tmp_path, monkeypatch):
+def test_two_trainings_without_a_directory_get_one_each(config, build_loop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def build(*arguments):
         assert train(config) == Path("runs/tiny-2")
-        return assemble(*arguments)
+        return build_loop(*arguments)
 
     assert training.run_loop(config, None, build) == Path("runs/tiny")
     first, second = (read_metrics(Path("runs") / name / "metrics.csv") for name in ("tiny", "tiny-2"))
@@ -87,12 +92,13 @@ def test_a_resume_reads_its_files_after_it_has_waited(config, tmp_path, before_t
     assert read_metrics(run / "metrics.csv")[-1][0] == 360
 
 
-def test_a_directory_with_nothing_but_a_lock_and_a_log_can_become_a_run(config, tmp_path):
+def test_a_directory_with_nothing_but_locks_logs_and_unfinished_files_can_become_a_run(config, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    for name in (".lock", ".lock.owner.json", "train.log"):
+    for name in (".lock", ".lock.owner.json", "train.log", ".config.yaml.12ab34cd.partial"):
         (run / name).touch()
     train(config, run_dir=run)
+    assert not list(run.glob("*.partial"))
 
 
 def test_resuming_what_is_no_run_leaves_nothing_there(config, tmp_path):

@@ -1,6 +1,8 @@
 """Pictures of runs."""
 
+import secrets
 from collections.abc import Mapping
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ def plot_curve(run_dir: Path, *, title: str) -> Path:
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
     path = run_dir / "curve.png"
-    figure.savefig(path, dpi=120)
+    _save(figure, path, dpi=120)
     return path
 
 
@@ -91,7 +93,22 @@ def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: s
         panel.set_axis_off()
     handles = [Line2D([], [], color=colours[variant], label=variant) for variant in variants]
     bottom.legend(handles=handles, loc="center", ncols=6, frameon=False)
-    figure.savefig(path, dpi=100)
+    _save(figure, path, dpi=100)
+
+
+def _save(figure: Any, path: Path, *, dpi: int) -> None:
+    """Writes a picture under another name, then gives it its own: it is whole, or what was there before."""
+    picture = BytesIO()
+    figure.savefig(picture, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.write_bytes(picture.getvalue())
+        partial.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _draw_intervals(figure: Any, comparison: Comparison, colours: Mapping[str, Any]) -> None:

@@ -53,6 +53,11 @@ class AppendedFile:
                     self._file.truncate(end)
                 raise
 
+    def sync(self) -> None:
+        """Wait until what has been appended is on disk."""
+        with naming(self.path):
+            os.fsync(self._file.fileno())
+
     def flush(self) -> None:
         """Return at once: nothing is buffered."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from tesserl_replay.disk import CHUNK, reserve
 
 Numbers = NDArray[np.int32]
 
@@ -39,6 +41,8 @@ class FramePool:
         self._free: list[int] = []
         self._num_used = 0  # slots that have ever been written to
         self._spare: list[NDArray[np.uint8]] = []  # memory of batches that are gone
+        self._file: IO[bytes] | None = None  # of the last block, where they are in files
+        self._num_reserved = 0  # slots that have room on the disk
 
     @property
     def num_stored(self) -> int:
@@ -76,6 +80,7 @@ class FramePool:
         self._num_used += len(fresh)
         while self._num_used > len(self._users):
             self._grow()
+        self._reserve()
         numbers = np.array([*reused, *fresh], np.int32)
         slots = torch.from_numpy(numbers)
         for block, where in self._by_block(slots):
@@ -89,11 +94,28 @@ class FramePool:
         if self._scratch_dir is None:
             self._blocks.append(torch.empty(shape, dtype=torch.uint8))
         else:
-            with tempfile.TemporaryFile(dir=self._scratch_dir) as file:  # the map keeps it
-                array: Any = np.memmap(file, np.uint8, "w+", shape=shape)
+            self._reserve_block(self._block_size)  # the rest of the block before
+            file = tempfile.TemporaryFile(dir=self._scratch_dir)  # noqa: SIM115 - open for as long as it grows
+            weakref.finalize(self, file.close)
+            array: Any = np.memmap(file, np.uint8, "w+", shape=shape)
             self._blocks.append(torch.from_numpy(array))
+            self._file, self._num_reserved = file, len(self._users)
         self._users = np.concatenate([self._users, np.zeros(self._block_size, np.int32)])
         self._hashes = np.concatenate([self._hashes, np.zeros(self._block_size, np.int64)])
+
+    def _reserve(self) -> None:
+        """Reserve room on the disk for the frames that are about to be written, and for some more."""
+        if self._file is None or self._num_used <= self._num_reserved:
+            return
+        ahead = max(CHUNK // max(self.shape.numel(), 1), 1)
+        last = min(self._num_used + ahead, len(self._users))
+        self._reserve_block(last - len(self._users) + self._block_size)
+        self._num_reserved = last
+
+    def _reserve_block(self, num_frames: int) -> None:
+        """Reserve room for the first frames of the last block, if it is in a file."""
+        if self._file is not None and self._scratch_dir is not None:
+            reserve(self._file, num_frames * self.shape.numel(), name=self._scratch_dir)
 
     def retain(self, numbers: Numbers) -> None:
         """Count users of frames; the next ``release`` that names a frame without users frees it."""

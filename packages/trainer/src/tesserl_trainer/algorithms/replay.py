@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchrl.data import LazyMemmapStorage, LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from tesserl_configs import ConfigError, RunConfig, value_at
 from tesserl_replay import FrameStorage, PrioritizedSampler
+from tesserl_replay.disk import MemmapStorage
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.replay import Replay
 from tesserl_trainer.run.segments import Segments
@@ -73,6 +74,6 @@ def _storage(config: RunConfig, run_dir: Path, layout: ObservationLayout) -> Laz
         return LazyTensorStorage(settings.capacity)
     # without a directory the files would lie in shared memory, and torchrl would take the signals for cleaning up
     directory = run_dir / "buffer"
-    storage = LazyMemmapStorage(settings.capacity, scratch_dir=directory, existsok=True)
+    storage = MemmapStorage(settings.capacity, scratch_dir=directory)
     weakref.finalize(storage, shutil.rmtree, directory, ignore_errors=True)
     return storage

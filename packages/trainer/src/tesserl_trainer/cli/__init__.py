@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -13,9 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from tesserl_trainer.__about__ import __version__
-
-OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes; a run that a signal stopped has 128 + the signal's number."""
+from tesserl_trainer.cli.messages import INTERRUPTED, OK, color, report
 
 
 class LazyGroup(click.Group):
@@ -118,7 +114,7 @@ class LazyGroup(click.Group):
 @click.pass_context
 def tesserl(context: click.Context, debug: bool) -> None:
     """Notes the options that concern all commands."""
-    context.color = _color()
+    context.color = color()
     context.ensure_object(dict)["debug"] = debug
 
 
@@ -136,37 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = tesserl.main(
             list(sys.argv[1:] if argv is None else argv), "tesserl", standalone_mode=False, obj=options
         )
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted")
+        click.echo("interrupted", err=True)
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes an exit code
-        return _report(error, debug=options.get("debug", False))
+        return report(error, debug=options.get("debug", False))
     return result if isinstance(result, int) else OK
-
-
-def _report(error: Exception, *, debug: bool) -> int:
-    """Writes an error to stderr: with its traceback if it was asked for or was not foreseen. Returns the exit code."""
-    from tesserl_configs import ConfigError
-
-    ours = type(error).__module__.startswith("tesserl_")
-    foreseen = ours or isinstance(error, ValueError | OSError | ModuleNotFoundError)
-    if debug or not foreseen:
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-    else:
-        _complain(str(error) or type(error).__name__)
-        if not isinstance(error, ConfigError) and not hasattr(error, "exit_code"):
-            click.echo("(tesserl --debug ... shows where)", err=True)
-    return USAGE if isinstance(error, ConfigError) else int(getattr(error, "exit_code", FAILURE))
-
-
-def _complain(message: str) -> None:
-    click.secho("error: ", fg="red", err=True, nl=False, color=_color())
-    click.echo(message, err=True)
-
-
-def _color() -> bool | None:
-    """False where NO_COLOR forbids colour (https://no-color.org); None leaves it to the terminal."""
-    return False if os.environ.get("NO_COLOR") else None

@@ -61,6 +61,7 @@ def collect(
     Raises:
         CheckpointError: there is no such run or checkpoint, or it is damaged.
         ConfigError: the task draws no pictures, or a configuration was given without ``random``.
+        InUseError: another process adds to ``out``, and has not finished after ten seconds.
         StoreError: ``out`` holds something else.
         ValueError: an option is out of its range, or episodes of one start did not start alike.
     """
@@ -75,7 +76,8 @@ def collect(
         for start, members in play_groups(config, weights, play, seed, writer.next_start, stack):
             for member in members:
                 writer.add(member, start)
-    return _summary(out)
+        writer.flush()
+        return _summary(out, writer.source)
 
 
 def _source(source: Path, checkpoint: str | None, overrides: Sequence[str]) -> tuple[RunConfig, Weights | None]:
@@ -96,10 +98,10 @@ def _acts(config: RunConfig, weights: Weights | None, play: Play) -> dict[str, A
     return {**acts, "stochastic": play.stochastic, "epsilon": play.epsilon}
 
 
-def _summary(out: str | Path) -> dict[str, Any]:
-    """What the last source of a store has added."""
+def _summary(out: str | Path, source: int) -> dict[str, Any]:
+    """Return what a source of a store has added."""
     stored = load_trajectories(out, verify=False)
-    added = [episode for episode in stored.episodes if episode.source == len(stored.manifest["sources"]) - 1]
+    added = [episode for episode in stored.episodes if episode.source == source]
     returns = Evaluation([episode.episode_return for episode in added], [episode.length for episode in added])
     return {
         "path": str(out),

@@ -15,7 +15,7 @@ from tesserl_trainer.commands.runs import run_config
 from tesserl_trainer.run import export as exporting
 from tesserl_trainer.run.checkpoints import Checkpoints, Weights
 from tesserl_trainer.run.export import BATCH_SIZES, TOLERANCE, ExportError, Format
-from tesserl_trainer.run.files import write_atomically
+from tesserl_trainer.run.files import check_places, write_atomically
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.programs import ActorCriticProgram, Program, QuantileProgram, Spec
@@ -62,6 +62,7 @@ def export(
     file = Path(run_dir) / f"policy.{format}" if output is None else Path(output)
     if file.exists() and not overwrite:
         raise FileExistsError(f"{file} is there already; replace it with --overwrite, or name another file")
+    check_places({"--output": file})
     exporting.require_packages(format)
     config = run_config(Path(run_dir), ["device=cpu", *overrides])
     weights = Checkpoints(Path(run_dir)).load_weights(checkpoint)
@@ -69,7 +70,7 @@ def export(
     program = _program(agent, config.algorithm, taus)
     inputs = {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
     inputs |= program.more_inputs()
-    difference = _write(file, program, inputs, format)
+    difference = _write(file, program, inputs, format, overwrite=overwrite)
     return {
         "file": str(file),
         "format": format,
@@ -108,7 +109,7 @@ def _program(agent: AnyAgent, algorithm: str, num_taus: int | None) -> Program:
     return ActorCriticProgram(policy.network, has_value=agent.has_value)
 
 
-def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: Format) -> float:
+def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: Format, *, overwrite: bool) -> float:
     """Writes the file if it computes what the program computes; returns by how much it differs."""
     content = exporting.serialize(program, inputs, file_format)
     difference = exporting.largest_difference(program, exporting.load(content, file_format), inputs)
@@ -117,5 +118,5 @@ def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: 
             f"{file} was not written: outputs of the exported program differ from the policy's by {difference:.3g}, "
             f"expected at most {TOLERANCE:g}; try the other format, and report it"
         )
-    write_atomically(file, lambda partial: partial.write_bytes(content))
+    write_atomically(file, lambda partial: partial.write_bytes(content), overwrite=overwrite)
     return difference

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import UniformActions
+from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.wiring.environments import worker_seeds
 
@@ -81,7 +83,9 @@ def draw(transitions: TensorDictBase, path: Path, *, num_frames: int) -> None:
                 else:
                     axis.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255 if image.dtype == uint8 else None)
                     axis.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=100)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=100, format="png")
+    write_atomically(path, lambda partial: partial.write_bytes(picture.getvalue()))
 
 
 def _panels(observation: TensorDictBase, num_frames: int) -> Iterator[tuple[str, Tensor]]:

@@ -18,7 +18,7 @@ from tesserl_trainer.run.sweep import LOG, ORDER
 
 WRITTEN = (
     *("config.yaml", "metrics.csv", "curve.png", "run.json", LOG),
-    *(".config.yaml.partial", ".metrics.csv.partial", ".run.json.partial"),
+    *(".config.yaml.*partial", ".metrics.csv.*partial", ".run.json.*partial"),
     *("buffer", "buffer/*", "checkpoints", "checkpoints/best.json", "checkpoints/.*.partial*"),
     *("replay", "replay/*.safetensors", "replay/.*.partial", "tensorboard", "tensorboard/events.out.tfevents.*"),
     *("wandb", "wandb/*", LOCK, LOCK + OWNER_SUFFIX),

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from tesserl_analysis import plot_curve
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.diff import Difference, diff_configs
+from tesserl_preference_opt.files import PARTIAL, remove_partial
 from tesserl_preference_opt.locks import InUseError, is_lock, locked
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
@@ -274,9 +275,14 @@ def _enter(path: Path, stack: ExitStack) -> bool:
     return True
 
 
-def _locked(run_dir: Path, *, timeout: float | None = None) -> AbstractContextManager[None]:
+@contextmanager
+def _locked(run_dir: Path, *, timeout: float | None = None) -> Iterator[None]:
+    """Keep other trainings out of a directory, and remove files that a killed one was writing."""
     remedy = "wait for it, stop it, or name another directory"
-    return locked(run_dir, doing="trains here", remedy=remedy, timeout=LOCK_TIMEOUT if timeout is None else timeout)
+    timeout = LOCK_TIMEOUT if timeout is None else timeout
+    with locked(run_dir, doing="trains here", remedy=remedy, timeout=timeout):
+        remove_partial(run_dir)
+        yield
 
 
 def _refuse_taken(path: Path) -> None:
@@ -287,7 +293,8 @@ def _refuse_taken(path: Path) -> None:
 
 
 def _is_taken(path: Path) -> bool:
-    """Return whether a path is a file, or a directory that holds more than locks and the log of a sweep."""
+    """Return whether a path is a file, or a directory with more than locks, unfinished files and the log of a sweep."""
     if not path.is_dir():
         return path.exists()
-    return any(found.name != LOG and not is_lock(found.name) for found in path.iterdir())
+    names = {found.name for found in path.iterdir() if not is_lock(found.name) and found.suffix != PARTIAL}
+    return bool(names - {LOG})

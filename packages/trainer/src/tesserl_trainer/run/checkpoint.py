@@ -19,6 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
+from tesserl_preference_opt.appending import naming
 from tesserl_trainer.run.checkpoint_files import FILES, load_tensors, read_state, write_state
 from tesserl_trainer.run.checkpoint_names import step_of
 from tesserl_trainer.run.fields import Fields
@@ -64,14 +65,10 @@ def write_checkpoint(
         identity: of the run; None outside of a run.
         segments: entries of the replay segments that belong to it.
         record: size and SHA-256 of ``metrics.csv`` up to this step; None if there is none.
+
+    Raises:
+        OSError: it cannot be written, for example on a full disk; nothing of it is left.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_state(partial, state)
-    files = {file.name: digest(file) for file in sorted(partial.iterdir())}
-    for name in files:
-        sync(partial / name)
     manifest = {
         "format_version": FORMAT_VERSION,
         "run_id": identity.run_id if identity else None,
@@ -80,12 +77,27 @@ def write_checkpoint(
         "best": state.get("best"),
         "record": record,
         "versions": versions(),
-        "files": files,
         "replay": list(segments),
     }
-    write_sealed(partial / MANIFEST, manifest)
-    partial.rename(path)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with naming(path):
+            _fill(partial, state, manifest)
+            partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     sync(path.parent)
+
+
+def _fill(directory: Path, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Write the files of a checkpoint, synced, and its manifest after them."""
+    write_state(directory, state)
+    files = {file.name: digest(file) for file in sorted(directory.iterdir())}
+    for name in files:
+        sync(directory / name)
+    write_sealed(directory / MANIFEST, {**manifest, "files": files})
 
 
 def load_networks(path: Path, identity: Identity | None = None) -> dict[str, Tensor]:

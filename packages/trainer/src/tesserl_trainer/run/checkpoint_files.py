@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from tesserl_preference_opt.files import write_tensors
 from tesserl_trainer.run.sealed import read_json, read_object
 from tesserl_trainer.run.state import join_state, split_state, tensor_names
 
@@ -72,4 +73,4 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             aliases[name] = owner
         else:
             stored[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
-    save_file(stored, path, metadata={"aliases": json.dumps(aliases)})
+    write_tensors(path, stored, {"aliases": json.dumps(aliases)})

@@ -1,22 +1,60 @@
 """Files that are either whole or not there: written beside, synced, renamed."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets ``write`` fill a temporary sibling of ``path``, then renames it into place, synced at both ends."""
-    partial = path.with_name(f".{path.name}.partial")
-    write(partial)
-    sync(partial)
-    partial.replace(path)
+def write_atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool = True) -> None:
+    """Write a file under another name, then give it its own; it is synced before and after.
+
+    Args:
+        path: of the file.
+        write: called with the other name, which no other process uses. Nothing is left there if it fails.
+        overwrite: replace a file that is there.
+
+    Raises:
+        FileExistsError: there is a file, and it is not to be replaced.
+        OSError: it cannot be written, for example on a full disk.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        write(partial)
+        sync(partial)
+        if overwrite:
+            partial.replace(path)
+        else:
+            _link(partial, path)
+    except OSError as error:
+        if error.filename in (None, str(partial), partial):  # an error of writing comes without a name
+            error.filename = str(path)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def _link(partial: Path, path: Path) -> None:
+    """Give a file its name unless there is a file of that name.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: between the check and the renaming a file may still appear
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        partial.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,16 +4,17 @@ import csv
 import hashlib
 import importlib.util
 import io
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tesserl_analysis.record import HEADER
+from tesserl_preference_opt.appending import AppendedFile
+from tesserl_trainer.run.event_file import EventFile
 from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.identity import read_identity
@@ -37,9 +38,9 @@ class MetricsLog:
             raise ModuleNotFoundError('logging.wandb needs Weights & Biases; install "tesserl-trainer[wandb]"')
         self.path = run_dir / "metrics.csv"
         self._run_dir, self._with_board, self._wandb_name = run_dir, tensorboard, wandb
-        self._file: BinaryIO | None = None
+        self._file: AppendedFile | None = None
         self._size, self._digest = 0, hashlib.sha256()
-        self._board: Any = None
+        self._board: EventFile | None = None
         self._wandb: Any = None
 
     def open(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
@@ -56,12 +57,10 @@ class MetricsLog:
         content = _lines([HEADER]).encode() if kept is None else kept
         write_atomically(self.path, lambda partial: partial.write_bytes(content))
         self._size, self._digest = len(content), hashlib.sha256(content)
-        self._file = self.path.open("ab")
+        self._file = AppendedFile(self.path)
         if self._with_board:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
-
             purge = None if resume_step is None else resume_step + 1
-            self._board = SummaryWriter(str(self._run_dir / "tensorboard"), purge_step=purge)
+            self._board = EventFile(self._run_dir / "tensorboard", purge_step=purge)
         if self._wandb_name is not None:
             import wandb
 
@@ -79,18 +78,19 @@ class MetricsLog:
         Args:
             step: environment steps so far.
             metrics: values by name.
+
+        Raises:
+            OSError: a file cannot be written, for example on a full disk; it has nothing of these metrics.
         """
         now = round(time.time(), 3)
         if self._file is None:
             raise RuntimeError("the metrics log is not open; call open() first")
         lines = _lines([(step, name, float(value), now) for name, value in metrics.items()]).encode()
         self._file.write(lines)
-        self._file.flush()
         self._size += len(lines)
         self._digest.update(lines)
         if self._board is not None:
-            for name, value in metrics.items():
-                self._board.add_scalar(name, value, step)
+            self._board.log(step, metrics)
         if self._wandb is not None:
             self._wandb.log(dict(metrics), step=step)
 
@@ -98,7 +98,7 @@ class MetricsLog:
         """Return size and SHA-256 of what has been written, on disk when this returns; None before ``open``."""
         if self._file is None:
             return None
-        os.fsync(self._file.fileno())
+        self._file.sync()
         return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def close(self) -> None:

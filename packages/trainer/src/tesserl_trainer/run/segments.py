@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from tesserl_preference_opt.files import write_tensors
 from tesserl_trainer.run.checkpoint import CheckpointError, read_manifest, verify
 from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.files import digest, write_atomically
@@ -59,7 +60,7 @@ class Segments:
     def _write_one(self, name: str, transitions: Mapping[str, Tensor]) -> Entry:
         path = self.directory / name
         tensors = {key: value.cpu().contiguous() for key, value in transitions.items()}
-        write_atomically(path, lambda partial: save_file(tensors, partial))
+        write_atomically(path, lambda partial: write_tensors(partial, tensors))
         start, stop = _range(name)
         return {"file": name, "start": start, "stop": stop, **digest(path)}
 

@@ -14,7 +14,8 @@ A store is a directory:
   (a number in ``sources``).
 
 Files of a manifest never change. They are written under another name, synced and renamed, and the manifest, written
-last, is replaced in one step: a store is what it was before or what it is after.
+last, is replaced in one step: a store is what it was before or what it is after. One process at a time adds to it, by
+``.lock``.
 """
 
 import json

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tensordict import TensorDict, TensorDictBase
 
 from tesserl_preference_opt import StoreError
+from tesserl_preference_opt.files import remove_partial, write_tensors
+from tesserl_preference_opt.locks import is_lock, locked
 from tesserl_trainer.run.files import digest, write_atomically, write_json, write_text
 from tesserl_trainer.run.trajectories import (
     FORMAT,
@@ -22,12 +24,17 @@ from tesserl_trainer.run.trajectories import (
     read_manifest,
 )
 
+REMEDY = "wait for it, or collect into another directory: tesserl pairs make takes several"
+
 FILE_BYTES = 64 * 2**20
 """Steps of a file, about: what writing needs in memory."""
 
 
 class TrajectoryWriter:
-    """Adds episodes to a store, or makes one. Whatever is complete is kept when it is left by an error.
+    """Adds episodes to a store, or makes one, as a context manager.
+
+    Whatever is complete is kept when it is left by an error. No other process can add to the store meanwhile: the
+    numbers of starts and sources go on from those that are there.
 
     Args:
         path: directory of the store; made where there is none.
@@ -35,6 +42,7 @@ class TrajectoryWriter:
         environment: the task, JSON data; None for unknown.
 
     Raises:
+        InUseError: on entering, another process adds episodes to the store, and has not finished after ten seconds.
         StoreError: the directory holds something else, or episodes of another task.
     """
 
@@ -42,22 +50,51 @@ class TrajectoryWriter:
         self, path: str | Path, *, source: Mapping[str, Any], environment: Mapping[str, Any] | None = None
     ) -> None:
         self.path = Path(path)
-        self._manifest = _manifest_to_extend(self.path, environment)
-        self._manifest["sources"].append(dict(source))
-        self.next_start = 1 + max(
-            (each.start for part in read_episode_lines(self.path, self._manifest) for each in part), default=-1
-        )
+        self._source, self._environment = dict(source), environment
+        self._manifest = _manifest_to_extend(self.path, environment)  # no lock is left in a directory of others
+        self.next_start = 0
         self._kept: list[TensorDictBase] = []
         self._episodes: list[EpisodeLine] = []
         self._bytes = 0
+        self._lock = ExitStack()
 
     def __enter__(self) -> "TrajectoryWriter":
+        with ExitStack() as attempt:
+            try:
+                self._enter_directory(attempt)
+            except FileNotFoundError:  # another process has removed it meanwhile, having written nothing
+                self._enter_directory(attempt)
+            remove_partial(self.path)
+            self._manifest = _manifest_to_extend(self.path, self._environment)
+            self._manifest["sources"].append(self._source)
+            lines = read_episode_lines(self.path, self._manifest)
+            self.next_start = 1 + max((each.start for part in lines for each in part), default=-1)
+            self._lock = attempt.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.flush()
+        with self._lock:
+            self.flush()
+
+    def _enter_directory(self, stack: ExitStack) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(self.path, doing="adds episodes to this store", remedy=REMEDY))
+        stack.callback(self._remove_if_empty)
+
+    @property
+    def source(self) -> int:
+        """Number of this collection in the store's sources."""
+        return len(self._manifest["sources"]) - 1
+
+    def _remove_if_empty(self) -> None:
+        """Removes a directory in which nothing has been written, while it is locked."""
+        if all(is_lock(file.name) for file in self.path.iterdir()):
+            with suppress(OSError):  # another process waits there
+                for file in self.path.iterdir():
+                    file.unlink()
+                self.path.rmdir()
 
     def add(self, steps: TensorDictBase, start: int) -> None:
         """Adds an episode.
@@ -74,27 +111,42 @@ class TrajectoryWriter:
             self._check_layout(steps)
         rewards = steps["next", "reward"].double()
         self._kept.append(steps)
-        self._episodes.append(EpisodeLine(len(steps), float(rewards.sum()), start, len(self._manifest["sources"]) - 1))
+        self._episodes.append(EpisodeLine(len(steps), float(rewards.sum()), start, self.source))
         self._bytes += steps.bytes()
         if self._bytes >= FILE_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what was added; on disk when this returns."""
+        """Writes what was added; on disk when this returns.
+
+        Raises:
+            OSError: it cannot be written, for example on a full disk; the store is what it was before.
+        """
         if not self._kept:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        tensors = _flat(TensorDict.cat(self._kept))
-        files = self._manifest["files"]
-        number = len(files)
-        steps, episodes = f"steps-{number:05d}.safetensors", f"episodes-{number + 1:05d}.jsonl"
-        write_atomically(self.path / steps, lambda partial: save_file(tensors, partial))
-        write_text(self.path / episodes, "".join(episode.line() for episode in self._episodes))
-        counts = {"steps": sum(episode.length for episode in self._episodes), "episodes": len(self._episodes)}
-        for name, kind in ((steps, "steps"), (episodes, "episodes")):
-            files.append({"name": name, "kind": kind, "count": counts[kind], **digest(self.path / name)})
-        write_json(self.path / MANIFEST, self._manifest)
+        number = len(self._manifest["files"])
+        names = {"steps": f"steps-{number:05d}.safetensors", "episodes": f"episodes-{number + 1:05d}.jsonl"}
+        try:
+            manifest = {**self._manifest, "files": [*self._manifest["files"], *self._write(names)]}
+            write_json(self.path / MANIFEST, manifest)
+        except BaseException:
+            there = read_manifest(self.path)["files"] if (self.path / MANIFEST).exists() else []
+            for name in {*names.values()} - {entry["name"] for entry in there}:
+                (self.path / name).unlink(missing_ok=True)
+            raise
+        self._manifest = manifest
         self._kept, self._episodes, self._bytes = [], [], 0
+
+    def _write(self, names: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Writes the files of what was added; returns their entries of the manifest."""
+        tensors = _flat(TensorDict.cat(self._kept))
+        write_atomically(self.path / names["steps"], lambda partial: write_tensors(partial, tensors))
+        write_text(self.path / names["episodes"], "".join(episode.line() for episode in self._episodes))
+        counts = {"steps": sum(episode.length for episode in self._episodes), "episodes": len(self._episodes)}
+        return [
+            {"name": name, "kind": kind, "count": counts[kind], **digest(self.path / name)}
+            for kind, name in names.items()
+        ]
 
     def _check_layout(self, steps: TensorDictBase) -> None:
         first = next((entry for entry in self._manifest["files"] if entry["kind"] == "steps"), None)
@@ -112,7 +164,8 @@ def _manifest_to_extend(path: Path, environment: Mapping[str, Any] | None) -> di
     """The manifest that is there, or that of a store without files."""
     environment = None if environment is None else json.loads(json.dumps(environment))
     if not (path / MANIFEST).exists():
-        foreign = [file.name for file in path.glob("*") if not file.name.strip(".").startswith(("steps-", "episodes-"))]
+        names = [file.name for file in path.glob("*") if not is_lock(file.name)]
+        foreign = [name for name in names if not name.strip(".").startswith(("steps-", "episodes-", MANIFEST))]
         if foreign or path.is_file():
             raise StoreError(f"{path} must be a store of trajectories, new or empty, got {sorted(foreign)[:3]} there")
         manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "environment": environment}

@@ -1,0 +1,82 @@
+"""Errors as messages on standard error and exit codes, in one form for all commands."""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+
+import click
+
+OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes; a run that a signal stopped has 128 + the signal's number."""
+
+REMEDIES = {
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EDQUOT: "free room there, then repeat the command; a run continues with tesserl train --resume",
+    errno.EFBIG: "raise the limit (ulimit -f), then repeat the command; a run continues with tesserl train --resume",
+    errno.EISDIR: "name a file",
+    errno.ENOENT: "check the path",
+    errno.ENOSPC: "free room there, then repeat the command; a run continues with tesserl train --resume",
+    errno.ENOTDIR: "a file stands where the path has a directory; name another path",
+    errno.EROFS: "name a place that can be written to",
+}
+"""What a person can do about an error of the system."""
+
+
+def report(error: Exception, *, debug: bool) -> int:
+    """Write an error to standard error.
+
+    Args:
+        error: it is shown with its traceback if nobody has foreseen it.
+        debug: show the traceback of any error.
+
+    Returns:
+        The exit code.
+    """
+    from tesserl_configs import ConfigError
+
+    if isinstance(error, click.ClickException):
+        _explain_usage(error)
+        return error.exit_code
+    exit_code = USAGE if isinstance(error, ConfigError) else int(getattr(error, "exit_code", FAILURE))
+    ours = type(error).__module__.startswith("tesserl_")
+    foreseen = ours or isinstance(error, ValueError | OSError | ModuleNotFoundError)
+    if debug or not foreseen:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        return exit_code
+    if exit_code > 128:  # a signal has stopped it in good order
+        click.echo(str(error), err=True)
+        return exit_code
+    is_of_system = isinstance(error, OSError) and error.errno is not None
+    complain(_of_system(error) if isinstance(error, OSError) and is_of_system else str(error) or type(error).__name__)
+    if not (is_of_system or isinstance(error, ConfigError) or hasattr(error, "exit_code")):
+        click.echo("(tesserl --debug ... shows where)", err=True)
+    return exit_code
+
+
+def complain(message: str) -> None:
+    """Write a message that begins with ``error:`` to standard error."""
+    click.secho("error: ", fg="red", err=True, nl=False, color=color())
+    click.echo(message, err=True)
+
+
+def color() -> bool | None:
+    """Return False where NO_COLOR forbids colour (https://no-color.org); None leaves it to the terminal."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def _explain_usage(error: click.ClickException) -> None:
+    """Write what is wrong with a command line, and the usage of the command."""
+    complain(error.format_message())
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        click.echo(f"{context.get_usage()}\n({context.command_path} --help lists the options)", err=True)
+
+
+def _of_system(error: OSError) -> str:
+    """Return what an error of the system means: the file, what happened, and what can be done."""
+    what = error.strerror or os.strerror(error.errno or 0)
+    place = "" if error.filename is None else f"{error.filename}: "
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{place}{what[:1].lower()}{what[1:]}" + (f"; {remedy}" if remedy else "")
