@@ -121,7 +121,8 @@ class Watch:
 @pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_300_steps_under_collector_replay_and_updater(kind):
     network, loss, policy = build()
-    updater = SoftUpdate(loss, tau=0.05) if kind == "soft" else HardUpdate(loss, value_network_update_interval=100)
+    # Six copies: the value of the end needs four to reach the beginning.
+    updater = SoftUpdate(loss, tau=0.05) if kind == "soft" else HardUpdate(loss, value_network_update_interval=50)
     optimizer = torch.optim.Adam(loss.parameters(), lr=3e-3)
     buffer, watch = replay(), Watch(loss)
     first_target = loss.target_value_network.head.layers[0].weight_mu.clone()

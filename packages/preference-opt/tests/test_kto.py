@@ -65,7 +65,7 @@ def test_the_loss_is_the_formula_with_the_kl_of_mismatched_actions(full, moved, 
 def test_the_kl_is_above_zero_for_some_batch_and_has_no_gradient(moved, make_segments):
     loss = moved()
     points = []
-    for seed in range(5):
+    for seed in range(50):
         torch.manual_seed(seed)
         batch = TensorDict({"trajectory": make_segments(5, 7), "desirable": torch.ones(5, dtype=torch.bool)}, [5])
         points.append(loss(batch)["kl"])

@@ -87,7 +87,7 @@ LOSSES = {
     "dpo, a reference that follows": lambda policy: PreferenceLoss(policy, beta=0.5, reference_network="copy"),
     "ipo": lambda policy: PreferenceLoss(policy, loss_type="ipo", beta=0.5),
     "simpo": lambda policy: PreferenceLoss(policy, loss_type="simpo", beta=2.0),
-    "orpo": lambda policy: PreferenceLoss(policy, loss_type="orpo", beta=1.0),
+    "orpo": lambda policy: PreferenceLoss(policy, loss_type="orpo", beta=2.0),
     "kto": lambda policy: KTOLoss(policy, beta=0.5),
     "cpl": lambda policy: CPLLoss(policy, alpha=0.5),
     "cpl, with cloning": lambda policy: CPLLoss(policy, alpha=0.5, bias=1.0, bc_coef=0.1),
@@ -110,7 +110,7 @@ def test_pairs_of_a_random_policy_make_a_good_one(name, bandit):
     best = torch.arange(NUM_STATES) % NUM_ACTIONS
     probabilities = policy.probabilities()
     assert torch.equal(probabilities.argmax(dim=-1), best)
-    assert probabilities.gather(1, best.unsqueeze(1)).min() > 0.5  # 1/3 before
+    assert probabilities.gather(1, best.unsqueeze(1)).min() > 0.5  # 0.65 or more of six seeds; 1/3 before
     if name != "kto":
         assert evaluate_pairs(loss, held_out.minibatches(50, shuffle=False))["rewards/accuracies"] > 0.9
 

@@ -14,4 +14,4 @@ def test_example_runs(block):
     torch.manual_seed(0)
     scope = {}
     exec(block, scope)
-    assert scope["accuracy"] > 0.9
+    assert scope["accuracy"] > 0.75  # 0.92 or more of eight seeds; 0 before

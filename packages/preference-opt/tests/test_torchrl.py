@@ -12,7 +12,14 @@ from torchrl.envs import EnvBase
 from torchrl.modules import OneHotCategorical, ProbabilisticActor
 from torchrl.trainers import ReplayBufferTrainer, Trainer
 
-from tesserl_preference_opt import CPLLoss, PreferenceLoss, cut_segments, make_pairs, precompute_reference_log_probs
+from tesserl_preference_opt import (
+    CPLLoss,
+    PreferenceLoss,
+    cut_segments,
+    evaluate_pairs,
+    make_pairs,
+    precompute_reference_log_probs,
+)
 
 NUM_ENVS, LENGTH, LIMIT = 4, 5, 12
 
@@ -99,11 +106,11 @@ def test_pairs_from_the_collector_train_a_policy_through_the_replay_buffer(stora
     buffer.extend(pairs[:])
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.1)
     for _ in range(60):
-        out = loss(buffer.sample())
-        out["loss"].backward()
+        loss(buffer.sample())["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert out["rewards/accuracies"] > 0.8
+    accuracy = evaluate_pairs(loss, pairs.minibatches(100, shuffle=False))["rewards/accuracies"]
+    assert accuracy > 0.7  # 0.83 or more with every one of five seeds; 0 before, 0.5 by chance
     logits = actor(TensorDict({"observation": torch.eye(LENGTH)[:-1]}, [LENGTH - 1]))["logits"]
     assert (logits[:, 1] > logits[:, 0]).all()
 
