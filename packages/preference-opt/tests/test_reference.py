@@ -11,8 +11,8 @@ from torchrl.modules import GRUModule, ProbabilisticActor
 from tesserl_preference_opt import (
     PreferenceLoss,
     PreferencePairs,
-    ReferencePolicy,
     cut_segments,
+    evaluate_pairs,
     make_pairs,
     precompute_reference_log_probs,
 )
@@ -60,7 +60,7 @@ def test_the_reference_is_in_the_state_dict_and_not_among_the_parameters(make_ac
     assert not [name for name in names if name.startswith("reference")]
     assert len(list(loss.parameters())) == len(list(loss.actor_network.parameters()))
     state = loss.state_dict()
-    assert "reference.num_updates" in state
+    assert "reference.num_steps" in state
     assert len([name for name in state if name.startswith("reference.network.")]) == len(names)
 
 
@@ -71,7 +71,7 @@ def test_a_synchronised_reference_copies_the_policy_every_so_many_updates(make_a
         move(loss.actor_network)
         loss.update_reference()
         torch.testing.assert_close(weights(loss.reference), start + 3 * (update // 3))
-    assert loss.reference.num_updates.item() == 7
+    assert loss.reference.num_steps.item() == 7
 
 
 def test_a_moving_average_moves_by_its_rate(make_actor):
@@ -98,28 +98,6 @@ def test_a_restored_reference_goes_on_where_it_was(make_actor, make_batch):
     torch.testing.assert_close(second(batch), first(batch))
 
 
-def test_buffers_are_copied_or_averaged_and_counters_copied():
-    class Policy(nn.Module):
-        in_keys = ("observation",)
-
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm1d(3)
-
-        def policy_parameters(self, observation):
-            return (self.norm(observation),)
-
-        def distribution(self, logits):
-            return Categorical(logits=logits)
-
-    policy = Policy()
-    reference = ReferencePolicy(policy, sync_interval=1, update_rate=0.5)
-    policy.policy_parameters(torch.randn(50, 3) + 4.0)
-    reference.update(policy)
-    torch.testing.assert_close(reference.network.norm.running_mean, 0.5 * policy.norm.running_mean)
-    assert reference.network.norm.num_batches_tracked.item() == 1
-
-
 def test_the_reference_never_trains(make_actor):
     loss = PreferenceLoss(make_actor(), reference_network="copy")
     loss.train()
@@ -135,6 +113,19 @@ def test_another_policy_can_be_the_reference(make_actor, make_batch):
     before = weights(loss.reference)
     move(other)
     assert torch.equal(weights(loss.reference), before)
+
+
+def test_computing_before_leaves_each_part_in_its_mode(make_actor, make_batch):
+    actor, batch = make_actor("categorical").train(), make_batch(kind="categorical")
+    parts = list(actor.modules())
+    parts[-1].eval()  # such as an encoder that is frozen
+    modes = [part.training for part in parts]
+    assert len(set(modes)) == 2
+    pairs = PreferencePairs.from_segments(batch["chosen"], batch["rejected"])
+    stored = precompute_reference_log_probs(pairs, actor)
+    assert [part.training for part in parts] == modes
+    evaluate_pairs(PreferenceLoss(actor), [stored[:]])
+    assert [part.training for part in parts] == modes
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 1000])
@@ -200,12 +191,8 @@ def test_a_recurrent_reference_is_precomputed_over_whole_segments(chunk_size, ma
 
 def test_wrong_arguments_are_named(make_actor, make_batch):
     actor, batch = make_actor(), make_batch()
-    with pytest.raises(ValueError, match="sync_interval must be at least 1, got 0; None for a frozen reference"):
-        ReferencePolicy(actor, sync_interval=0)
-    with pytest.raises(ValueError, match=r"update_rate must be in \(0, 1\], got 0.0; 1 copies the policy"):
-        ReferencePolicy(actor, update_rate=0.0)
     with pytest.raises(TypeError, match="actor_network must be a torchrl ProbabilisticActor"):
-        ReferencePolicy(nn.Linear(2, 2))
+        PreferenceLoss(actor, reference_network=nn.Linear(2, 2))
     pairs = PreferencePairs.from_segments(batch["chosen"], batch["rejected"])
     with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
         precompute_reference_log_probs(pairs, actor, chunk_size=0)

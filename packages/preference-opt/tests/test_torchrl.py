@@ -154,7 +154,7 @@ def test_torchrls_trainer_runs_the_loss_unchanged(pairs):
     trainer.register_op("post_optim", loss.update_reference)
     trainer.train()
     assert len(buffer) == 400
-    updates = int(loss.reference.num_updates)
+    updates = int(loss.reference.num_steps)
     assert updates >= 8
     assert not torch.equal(actor.module[0].module.weight, before)
     assert not torch.equal(loss.reference.network.module[0].module.weight, before)

@@ -15,7 +15,8 @@ from torchrl.objectives import LossModule
 
 from tesserl_preference_opt.functional import kto_loss
 from tesserl_preference_opt.policy import PolicyPass, action_key, action_log_probs, check_actor, check_added_terms
-from tesserl_preference_opt.reference import ReferencePolicy, reference_source
+from tesserl_preference_opt.reference import ReferencePolicy
+from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source, without_reference
 from tesserl_preference_opt.steps import PairKeys, Segments, Steps, get_entry, read_pairs, read_segments
 
 
@@ -92,8 +93,8 @@ class KTOLoss(LossModule):
         check_added_terms(self)
         self.reference = ReferencePolicy(
             reference_source(actor_network, reference_network),
-            sync_interval=reference_sync_interval,
-            update_rate=reference_update_rate,
+            interval=reference_sync_interval,
+            rate=reference_update_rate,
         )
         self.set_keys(action=action_key(actor_network, "action"))
 
@@ -126,7 +127,7 @@ class KTOLoss(LossModule):
         segments, desirable = self._read(tensordict)
         policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
         steps, elsewhere = policy.steps, policy.steps.elsewhere(policy.action)
-        reference, reference_elsewhere = self.reference.log_probs(steps, policy.action, elsewhere)
+        reference, reference_elsewhere = reference_log_probs(self.reference, steps, policy.action, elsewhere)
         with torch.no_grad():
             mismatched = action_log_probs(policy.distribution, elsewhere, steps)
             kl = self._sum(mismatched - reference_elsewhere, steps).mean().clamp_min(0)
@@ -147,7 +148,7 @@ class KTOLoss(LossModule):
 
     def update_reference(self) -> None:
         """Tell the reference that the policy was updated: it follows when its interval is over."""
-        self.reference.update(self.actor_network)
+        self.reference.step(self.actor_network)
 
     def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Iterate over the parameters that are trained: those of the reference are not among them.
@@ -159,7 +160,7 @@ class KTOLoss(LossModule):
         Returns:
             Names and parameters.
         """
-        return self.reference.leave_out(super().named_parameters(prefix=prefix, recurse=recurse))
+        return without_reference(super().named_parameters(prefix=prefix, recurse=recurse), self.reference)
 
     def _read(self, tensordict: TensorDictBase) -> tuple[Sequence[Segments], Tensor]:
         """Return segments and the probability that each is good, ``[P]`` (of pairs: chosen, then rejected)."""

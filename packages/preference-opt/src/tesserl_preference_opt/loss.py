@@ -25,7 +25,8 @@ from tesserl_preference_opt.functional.pairwise import (
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
-from tesserl_preference_opt.reference import ReferencePolicy, reference_source
+from tesserl_preference_opt.reference import ReferencePolicy
+from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source, without_reference
 from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs
 
 
@@ -128,8 +129,8 @@ class PreferenceLoss(LossModule):
                 raise ValueError(f"{', '.join(self.loss_types)} reads no reference here, got one; leave it out")
             self.reference = ReferencePolicy(
                 reference_source(actor_network, reference_network),
-                sync_interval=reference_sync_interval,
-                update_rate=reference_update_rate,
+                interval=reference_sync_interval,
+                rate=reference_update_rate,
             )
         elif reference_sync_interval is not None or reference_update_rate != 1:
             raise ValueError(
@@ -180,7 +181,7 @@ class PreferenceLoss(LossModule):
     def update_reference(self) -> None:
         """Tell the reference, if one is held, that the policy was updated: it follows when its interval is over."""
         if self.reference is not None:
-            self.reference.update(self.actor_network)
+            self.reference.step(self.actor_network)
 
     def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Iterate over the parameters that are trained: those of the reference are not among them.
@@ -193,7 +194,7 @@ class PreferenceLoss(LossModule):
             Names and parameters.
         """
         named = super().named_parameters(prefix=prefix, recurse=recurse)
-        return named if self.reference is None else self.reference.leave_out(named)
+        return without_reference(named, self.reference)
 
     def _reads_lengths(self) -> bool:
         return bool(self.length_normalize) or any(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
@@ -204,7 +205,7 @@ class PreferenceLoss(LossModule):
             return None
         steps = policy.steps
         if self.reference is not None:
-            log_probs = self.reference.log_probs(steps, policy.action)[0]
+            log_probs = reference_log_probs(self.reference, steps, policy.action)[0]
         else:
             log_probs = steps.get(self.tensor_keys.reference_log_prob).detach().reshape(steps.batch_size)
         return steps.sums(log_probs, discount=self.discount).view(2, -1)

@@ -9,6 +9,8 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.objectives import LossModule
 
+from tesserl_preference_opt.policy import evaluation_mode
+
 METRICS = (
     "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
     "entropy", "nll_loss",
@@ -50,7 +52,7 @@ def evaluate_pairs(loss_module: LossModule, batches: Iterable[TensorDictBase]) -
     labels do. It says how well preferences are modelled, not how well the policy acts: measure its return too.
 
     Args:
-        loss_module: a `PreferenceLoss` or `CPLLoss`; its mode is left as it was.
+        loss_module: a `PreferenceLoss` or `CPLLoss`; its modes are left as they were.
         batches: pairs, such as ``held_out.minibatches(256, shuffle=False)``.
 
     Returns:
@@ -61,9 +63,7 @@ def evaluate_pairs(loss_module: LossModule, batches: Iterable[TensorDictBase]) -
     """
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
-    was_training = loss_module.training
-    loss_module.eval()
-    try:
+    with evaluation_mode(loss_module):
         for batch in batches:
             label = batch.get("label", None)
             decided = len(batch) if label is None else int((label != 0.5).sum())
@@ -72,8 +72,6 @@ def evaluate_pairs(loss_module: LossModule, batches: Iterable[TensorDictBase]) -
                 if weight:
                     sums[name] = sums.get(name, 0.0) + weight * float(value)
                     weights[name] = weights.get(name, 0.0) + weight
-    finally:
-        loss_module.train(was_training)
     if not weights:
         raise ValueError("there must be at least one batch of pairs, got none; hold out more pairs")
     return {name: total / weights[name] for name, total in sums.items()}

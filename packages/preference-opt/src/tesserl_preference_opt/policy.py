@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,6 +29,22 @@ def check_actor(actor_network: nn.Module) -> None:
             "actor_network must be a torchrl ProbabilisticActor, or have in_keys, policy_parameters and distribution, "
             f"got {type(actor_network).__name__}; wrap a network with ProbabilisticActor"
         )
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode inside; afterwards each of its parts is in the mode that it was in.
+
+    Args:
+        module: some of its parts may be in evaluation mode for good.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def check_added_terms(loss_module: Any) -> None:

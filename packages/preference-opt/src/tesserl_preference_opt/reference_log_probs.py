@@ -1,0 +1,119 @@
+"""Log-probs of the reference policy: of one that a loss holds, or computed before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from tensordict import NestedKey
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from tesserl_preference_opt.pairs import PreferencePairs
+from tesserl_preference_opt.policy import (
+    PolicyPass,
+    action_log_probs,
+    check_actor,
+    evaluation_mode,
+    keeps_time,
+    policy_distribution,
+)
+from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
+from tesserl_preference_opt.reference import ReferencePolicy
+from tesserl_preference_opt.steps import Steps, read_segments
+
+
+def without_reference(
+    named: Iterable[tuple[str, Parameter]], reference: ReferencePolicy | None
+) -> Iterator[tuple[str, Parameter]]:
+    """Iterate over the parameters of a loss that are not those of the reference that it holds.
+
+    Args:
+        named: names and parameters.
+        reference: what the loss holds; None leaves out nothing.
+    """
+    held = set() if reference is None else {id(each) for each in reference.parameters()}
+    return ((name, parameter) for name, parameter in named if id(parameter) not in held)
+
+
+@torch.no_grad()
+def reference_log_probs(reference: ReferencePolicy, steps: Steps, *actions: Tensor) -> list[Tensor]:
+    """Compute log-probs of actions under a reference.
+
+    Args:
+        reference: holds the policy.
+        steps: where they were taken.
+        *actions: one action for each step, each.
+
+    Returns:
+        For each of ``actions``, in the shape of the steps' ``batch_size``.
+    """
+    distribution = policy_distribution(reference.network, steps)
+    return [action_log_probs(distribution, action, steps) for action in actions]
+
+
+def reference_source(actor_network: nn.Module, reference_network: nn.Module | str) -> nn.Module:
+    """Return the policy that a loss's reference is a copy of.
+
+    Args:
+        actor_network: the loss's actor.
+        reference_network: ``"copy"`` for the actor, or a policy.
+
+    Raises:
+        TypeError: the policy yields no distribution.
+        ValueError: it is neither.
+    """
+    if isinstance(reference_network, nn.Module):
+        check_actor(reference_network)
+        return reference_network
+    if reference_network == "copy":
+        return actor_network
+    raise ValueError(f'reference_network must be "copy" or a policy, got {reference_network!r}')
+
+
+@torch.no_grad()
+def precompute_reference_log_probs(
+    pairs: PreferencePairs, actor_network: nn.Module, *, chunk_size: int = 2**16, action_key: NestedKey = "action"
+) -> PreferencePairs:
+    """Add the log-probs of a reference policy to pairs, each step's once: for a reference that stays as it is.
+
+    Args:
+        pairs: with the policy's observations.
+        actor_network: the reference, see `check_actor`; run in evaluation mode, its modes left as they were.
+        chunk_size: steps in one pass, at least 1. A recurrent policy runs over whole segments, one after another where
+            they are longer.
+        action_key: name of the actions.
+
+    Returns:
+        Pairs whose steps have ``reference_log_prob``; everything else is shared with ``pairs``.
+
+    Raises:
+        TypeError: ``actor_network`` yields no distribution.
+        ValueError: ``chunk_size`` is below 1.
+    """
+    check_actor(actor_network)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    with evaluation_mode(actor_network):
+        blocks = [_block_log_probs(block, actor_network, chunk_size, action_key) for block in pairs.pool.blocks]
+    return pairs.with_steps("reference_log_prob", blocks)
+
+
+def _block_log_probs(block: SegmentBlock, actor_network: nn.Module, chunk_size: int, action_key: NestedKey) -> Tensor:
+    """Return log-probs of a block's steps, ``[N]``; 0 for those that are in no segment."""
+    num_steps = len(block.steps)
+    if keeps_time(actor_network):
+        longest = max(1, int(block.length.max()))
+        pool, parts = SegmentPool([block]), torch.split(torch.arange(len(block.length)), max(1, chunk_size // longest))
+        batches = [pool.gather(part) for part in parts]
+    else:
+        batches = [part.unsqueeze(0) for part in block.steps.split(chunk_size)]
+    rows = []
+    for batch in batches:
+        segments = read_segments(batch, "mask")
+        policy = PolicyPass(actor_network, [segments], action_key)
+        rows.append(policy.log_probs[segments.mask])
+    values = torch.cat(rows)
+    if not keeps_time(actor_network):
+        return values
+    return values.new_zeros(num_steps).index_copy(0, block.layout()[2], values)
