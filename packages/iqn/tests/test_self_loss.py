@@ -6,7 +6,7 @@ import torch
 from tesserl_iqn import IQNLoss
 from tesserl_iqn.functional import quantile_huber_loss, self_loss_factor
 
-ZERO = torch.zeros(())
+ZERO = torch.zeros((), dtype=torch.float64)
 
 
 def test_the_first_batch_starts_both_means_and_the_factor_is_the_hand_computed_one():
@@ -22,7 +22,7 @@ def test_later_batches_move_the_means_by_what_the_decay_leaves():
     factor, typical, clamped = self_loss_factor(torch.tensor([16.0, 0.0]), *means, clamp_ratio=4.0, decay=0.9)
     assert typical.item() == pytest.approx(0.9 * 2 + 0.1 * 2)
     assert clamped.item() == pytest.approx(0.9 * 5 + 0.1 * (4 + 0.5) / 2)  # 0 is clamped at 2 / 4
-    torch.testing.assert_close(factor, clamped / torch.tensor([4.0, 0.5]))
+    torch.testing.assert_close(factor, clamped.float() / torch.tensor([4.0, 0.5]))
 
 
 def test_transitions_alike_keep_their_loss_and_certain_ones_too():
@@ -107,6 +107,16 @@ def test_evaluation_and_padding_leave_the_means_which_a_checkpoint_carries(make_
         loss(batch)["loss"].backward()
         means.append(loss.self_loss_mean.clone())
     assert torch.equal(*means)
+
+
+def test_means_follow_small_changes_for_a_long_time_and_whatever_the_network_is_cast_to(make_loss):
+    loss = make_loss(noisy=False, self_loss_clamp_ratio=4.0, self_loss_decay=0.9999).to(torch.bfloat16)
+    assert loss.self_loss_mean.dtype == loss.clamped_self_loss_mean.dtype == torch.float64
+    means = torch.tensor(100.0, dtype=torch.float64), torch.tensor(100.0, dtype=torch.float64)
+    for _ in range(20_000):  # each moves the mean by 5e-7 and less, of which float32 keeps nothing at 100
+        _, *means = self_loss_factor(torch.tensor([100.005**2]), *means, decay=loss.self_loss_decay)
+    expected = 100.005 - 0.005 * 0.9999**20_000
+    assert [float(mean) for mean in means] == pytest.approx([expected, expected], abs=4e-6)  # float32 of 100.005**2
 
 
 def test_the_means_are_where_the_network_is(make_loss):

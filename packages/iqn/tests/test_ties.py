@@ -123,6 +123,39 @@ def test_the_users_network_is_the_online_network_and_keeps_its_parameters(make_l
     assert [id(parameter) for parameter in network.parameters()] == [id(parameter) for parameter in parameters]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda loss: loss.to(torch.bfloat16),
+        lambda loss: loss.half().float(),
+        lambda loss: loss.double().float(),
+        lambda loss: copy.deepcopy(loss.half()),
+        lambda loss: pickled(loss).to(torch.bfloat16),
+    ],
+)
+def test_casts_of_a_loss_leave_statistics_exact(make_loss, change):
+    loss = make_loss()
+    loss.value_network.body.normalizer.update(torch.tensor([[1e4] * 5, [1e4 + 1] * 5]))
+    loss = change(loss)
+    assert_tied(loss)
+    for network in (loss.value_network, loss.target_value_network):
+        assert network.body.normalizer.mean.tolist() == [1e4 + 0.5] * 5
+        assert network.body.normalizer.mean.dtype == torch.float64
+
+
+def test_statistics_of_an_old_float32_state_load_and_stay_in_float64(make_loss):
+    loss = make_loss(self_loss_clamp_ratio=4.0)
+    state = loss.state_dict()
+    old = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    old |= {name: torch.full_like(value, 2.5) for name, value in old.items() if "normalizer.mean" in name}
+    old["self_loss_mean"] = torch.tensor(1.5)
+    loss.load_state_dict(old)
+    assert_tied(loss)
+    assert loss.value_network.body.normalizer.mean.tolist() == [2.5] * 5
+    assert loss.self_loss_mean == 1.5
+    assert loss.value_network.body.normalizer.mean.dtype == loss.self_loss_mean.dtype == torch.float64
+
+
 def test_statistics_that_change_reach_the_target(make_loss):
     loss = make_loss()
     loss.value_network.body.normalizer.update(torch.randn(100, 5) * 3 + 2)

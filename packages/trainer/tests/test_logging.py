@@ -89,6 +89,28 @@ def test_averages_continue_from_a_state():
     assert second.pop() == {"loss": 1.5}
 
 
+def test_averages_are_each_over_their_own_values():
+    averages, twin = Averages(), Averages()
+    averages.add({"loss": torch.tensor(1.0), "accuracy": torch.tensor(0.5)})
+    averages.add({"loss": torch.tensor(3.0)})
+    twin.load_state_dict(averages.state_dict())
+    assert averages.pop() == twin.pop() == {"loss": 2.0, "accuracy": 0.5}
+
+
+def test_averages_of_large_values_keep_small_differences():
+    averages = Averages()
+    for number in range(1000):  # the sum reaches 1e9, where float32 has steps of 64
+        averages.add({"loss": torch.tensor(1e6 + number % 2)})
+    assert averages.pop() == {"loss": 1e6 + 0.5}
+
+
+def test_averages_of_version_0_1_continue():
+    averages = Averages()
+    averages.load_state_dict({"sums": {"loss": torch.tensor(6.0), "norm": torch.tensor(3.0)}, "count": 3})
+    averages.add({"loss": torch.tensor(2.0), "norm": torch.tensor(1.0)})
+    assert averages.pop() == {"loss": 2.0, "norm": 1.0}
+
+
 def test_averages_of_a_checkpoint_go_to_the_device_of_what_is_added():
     first, second = Averages(), Averages()
     first.add({"loss": torch.tensor(1.0)})

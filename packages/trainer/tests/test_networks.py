@@ -349,7 +349,7 @@ def test_running_statistics_are_those_of_the_observations_acted_on(write_config)
     seen = torch.randn(3, 8, 4)
     for observations in seen:
         algorithm.act(observations)
-    torch.testing.assert_close(normalizer.mean, seen.flatten(0, 1).mean(0))
+    torch.testing.assert_close(normalizer.mean, seen.flatten(0, 1).double().mean(0))
     assert normalizer.count == 24
     with algorithm.policy.greedy() as policy:  # as evaluations act
         policy.act(torch.randn(2, 4))

@@ -186,6 +186,18 @@ def test_scaling_forgets_the_running_return_at_the_end_of_an_episode_and_clips()
     assert scaler.state_dict()["running"].tolist() == [1.0]
 
 
+def test_scaling_sums_rewards_of_long_episodes_without_losing_any():
+    scaler = RewardScaler(1.0)
+    old = {"mean": torch.zeros(1), "variance": torch.ones(1), "count": torch.tensor(0)}
+    scaler.load_state_dict({"statistics": old, "running": torch.tensor([2.0**24])})  # of float32, as 0.1 wrote them
+    reward = torch.ones(1, 3)
+    scaled = scaler(reward, torch.zeros(1, 3, dtype=torch.bool))
+    assert scaled.dtype == torch.float32
+    assert scaler.state_dict()["running"].tolist() == [2.0**24 + 3]
+    variance = scaler.state_dict()["statistics"]["variance"]
+    torch.testing.assert_close(variance, torch.tensor([2 / 3], dtype=torch.float64))  # of 1, 2, 3 beyond 2^24
+
+
 # --- the loop ----------------------------------------------------------------------------------------------------
 
 

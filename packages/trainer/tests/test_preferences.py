@@ -212,7 +212,7 @@ def test_statistics_are_those_of_the_stored_steps(write, tmp_path, stores):
     means = {name: value for name, value in networks.items() if name.endswith(".mean")}
     assert len(means) == 2, sorted(means)  # of the policy and of its reference
     for mean in means.values():
-        torch.testing.assert_close(mean, steps.mean(dim=0))
+        torch.testing.assert_close(mean, steps.double().mean(dim=0))
 
 
 def test_ties_are_kept_and_count_for_no_accuracy(write_config, tmp_path):

@@ -178,8 +178,8 @@ def self_loss_factor(
 
     Args:
         self_loss: quantile Huber loss of the targets against themselves, at least 0, ``[*B]``.
-        typical: running mean ``t``, a scalar; 0 before the first batch.
-        typical_clamped: running mean ``T``, a scalar; 0 before the first batch.
+        typical: running mean ``t``, a scalar in float64; 0 before the first batch.
+        typical_clamped: running mean ``T``, a scalar in float64; 0 before the first batch.
         clamp_ratio: how far below the typical one a self-loss counts, at least 1.
         decay: of the running means, in [0, 1).
         mask: which elements move the means, bool, ``[*B]``; None for all.
@@ -192,7 +192,8 @@ def self_loss_factor(
     clamped = spread.clamp(min=typical / clamp_ratio)
     typical_clamped = _running_mean(typical_clamped, clamped, decay, mask)
     # where all returns were certain so far there is nothing to compare with
-    return torch.where(clamped > 0, typical_clamped / clamped, 1.0), typical, typical_clamped
+    factor = torch.where(clamped > 0, typical_clamped / clamped, 1.0).to(self_loss.dtype)
+    return factor, typical, typical_clamped
 
 
 def _running_mean(mean: Tensor, values: Tensor, decay: float, mask: Tensor | None) -> Tensor:

@@ -27,7 +27,7 @@ from tesserl_iqn.learning_layers import without_dropout
 from tesserl_iqn.network import QuantileNetwork, unwrap_network
 from tesserl_iqn.options import check_options
 from tesserl_iqn.sampling import sample_action_value, sample_quantiles
-from tesserl_iqn.ties import tie_networks
+from tesserl_iqn.ties import spare_statistics, tie_networks
 
 
 class IQNLoss(LossModule):
@@ -73,7 +73,7 @@ class IQNLoss(LossModule):
         tau_sampling: how training fractions are drawn: ``"uniform"``, ``"stratified"`` or ``"antithetic"``.
         self_loss_clamp_ratio: divides each loss by the scatter of its own targets, see `self_loss_factor`, which may
             enlarge it by about this ratio, at least 1 (Linesight: 4); None leaves losses as they are. The running means
-            are buffers, and move in training mode only.
+            are buffers in float64, and move in training mode only.
         self_loss_decay: decay of these means at each call, in [0, 1).
 
     Raises:
@@ -146,7 +146,8 @@ class IQNLoss(LossModule):
         self._tie()
         if self_loss_clamp_ratio is not None:
             for name in ("self_loss_mean", "clamped_self_loss_mean"):
-                self.register_buffer(name, torch.zeros((), device=next(quantile_network.parameters()).device))
+                start = torch.zeros((), dtype=torch.float64, device=next(quantile_network.parameters()).device)
+                self.register_buffer(name, start)
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -274,7 +275,7 @@ class IQNLoss(LossModule):
         )
         if self.training:
             for buffer, mean in zip((self.self_loss_mean, self.clamped_self_loss_mean), means, strict=True):
-                buffer.copy_(mean)
+                buffer.view(1).copy_(mean)  # compiled, a change of a float64 scalar itself is lost (torch 2.13)
         return factor
 
     def _draw(self, network: QuantileNetwork, features: Tensor, num_taus: int) -> tuple[Tensor, Tensor]:
@@ -293,7 +294,8 @@ class IQNLoss(LossModule):
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> IQNLoss:
         """Cast or move, then tie again: every tensor got new storage of its own."""
-        super()._apply(fn)
+        networks = self.value_network, self.target_value_network
+        super()._apply(spare_statistics(fn, networks, *self.buffers(recurse=False)))
         self._tie()
         return self
 

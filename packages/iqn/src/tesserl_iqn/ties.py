@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from tensordict.nn import TensorDictParams
-from torch import nn
+from collections.abc import Callable, Iterable
 
-from tesserl_nn_components import SpectralConv2d
+import torch
+from tensordict.nn import TensorDictParams
+from torch import Tensor, nn
+
+from tesserl_nn_components import RunningNormalizer, SpectralConv2d, keep_float64
 
 
 def tie_networks(
@@ -25,6 +28,27 @@ def tie_networks(
     online_params.to_module(online)
     target_params.data.to_module(target)
     target.requires_grad_(False)
+
+
+def spare_statistics(
+    apply: Callable[[Tensor], Tensor], networks: Iterable[nn.Module], *others: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Return a function for ``nn.Module._apply`` that leaves running statistics in float64.
+
+    The normaliser does so itself where a network is cast. Registered parameters hold its buffers without it.
+
+    Args:
+        apply: casts or moves a tensor.
+        networks: have normalisers among their modules.
+        *others: statistics that are no normaliser's.
+    """
+    normalizers = [
+        module for network in networks for module in network.modules() if isinstance(module, RunningNormalizer)
+    ]
+    statistics = [*others, *(buffer for module in normalizers for buffer in module.buffers())]
+    places = {statistic.data_ptr() for statistic in statistics if statistic.dtype == torch.float64} - {0}  # 0: meta
+    exact = keep_float64(apply)
+    return lambda tensor: exact(tensor) if tensor.data_ptr() in places else apply(tensor)
 
 
 def _data_buffers(network: nn.Module) -> list[str]:

@@ -16,6 +16,7 @@ from tesserl_nn_components.noisy import NoisyLinear, reset_noise, zero_noise
 from tesserl_nn_components.normalization import FixedNormalizer, RunningNormalizer
 from tesserl_nn_components.parts import freeze, parameter_groups
 from tesserl_nn_components.pixels import random_crop
+from tesserl_nn_components.precision import keep_float64
 from tesserl_nn_components.pretrained import from_pretrained, load_pretrained, read_config, save_pretrained
 from tesserl_nn_components.recurrent import RecurrentBody
 from tesserl_nn_components.spectral import SpectralConv2d
@@ -69,6 +70,7 @@ __all__ = [
     "freeze",
     "from_pretrained",
     "infer_leading_dims",
+    "keep_float64",
     "load_pretrained",
     "orthogonal_init",
     "parameter_groups",

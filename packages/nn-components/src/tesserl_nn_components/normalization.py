@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from tesserl_nn_components.precision import keep_float64
 
 
 class FixedNormalizer(nn.Module):
@@ -52,6 +55,9 @@ class RunningNormalizer(nn.Module):
     matter. The statistics are buffers (``mean``, ``variance``, ``count``) and part of the state dict; only
     :meth:`update` changes them, never a forward pass. In evaluation mode they are frozen.
 
+    Mean and variance are kept in float64 and stay so when the network is cast, because in float32 small batches far
+    from zero stop moving them. States in another type are converted when they are loaded.
+
     Args:
         num_features: number of features ``F``.
         eps: added to the variance before the square root.
@@ -73,8 +79,8 @@ class RunningNormalizer(nn.Module):
             raise ValueError(f"clip must be positive or None, got {clip}")
         self.eps = eps
         self.clip = clip
-        self.register_buffer("mean", torch.zeros(num_features))
-        self.register_buffer("variance", torch.ones(num_features))
+        self.register_buffer("mean", torch.zeros(num_features, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(num_features, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
@@ -94,12 +100,28 @@ class RunningNormalizer(nn.Module):
         batch = features.reshape(-1, features.shape[-1]).to(self.mean.dtype)
         variance, mean = torch.var_mean(batch, dim=0, correction=0)
         self.count += batch.shape[0]
-        weight = batch.shape[0] / self.count  # share of the new samples; 1 for the first batch
+        weight = batch.shape[0] / self.count.to(self.mean.dtype)  # share of the new samples; 1 for the first batch
         delta = mean - self.mean
         self.variance.lerp_(variance, weight).add_(delta.square() * weight * (1 - weight))
         self.mean.lerp_(mean, weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise ``[*B, F]``."""
-        normalized = (features - self.mean) * torch.rsqrt(self.variance + self.eps)
-        return normalized if self.clip is None else normalized.clamp(-self.clip, self.clip)
+        """Normalise ``[*B, F]``; the result has the floating point type of the features."""
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        scale = torch.rsqrt(self.variance + self.eps).to(dtype)
+        normalized = (features - self.mean.to(dtype)) * scale
+        if self.clip is not None:
+            normalized = normalized.clamp(-self.clip, self.clip)
+        return normalized.to(features.dtype) if features.is_floating_point() else normalized
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningNormalizer:
+        """Move the statistics; a cast does not concern them."""
+        super()._apply(keep_float64(fn), recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Convert statistics of another type, which ``assign=True`` would take over as they are."""
+        for name in ("mean", "variance"):
+            if isinstance(loaded := state_dict.get(prefix + name), Tensor):
+                state_dict[prefix + name] = loaded.to(self.mean.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *args)

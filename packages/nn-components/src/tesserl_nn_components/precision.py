@@ -1,7 +1,8 @@
-"""Keep values in float32 under autocast if their small differences matter."""
+"""Keep values in float32 under autocast, and statistics in float64 under casts, if their small differences matter."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -32,3 +33,25 @@ def in_full_precision(layer: nn.Module, features: Tensor) -> Tensor:
     with full_precision(features.device.type):
         result: Tensor = layer(features)
     return result
+
+
+def keep_float64(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a function for ``nn.Module._apply`` that moves statistics and leaves them in float64.
+
+    A sum that grows for millions of steps stops moving in float32: an increment below half a unit in the last place is
+    lost. So ``network.to(torch.bfloat16)`` casts weights and not these. A device without float64 (MPS) gets float32.
+
+    Args:
+        apply: casts or moves a tensor.
+    """
+
+    def moved(statistic: Tensor) -> Tensor:
+        try:
+            result = apply(statistic)
+        except TypeError:  # MPS: "the MPS framework doesn't support float64"
+            return apply(statistic.float())
+        if result.dtype == torch.float64 or not statistic.is_floating_point() or result.device.type == "mps":
+            return result
+        return statistic.to(result.device, torch.float64)
+
+    return moved

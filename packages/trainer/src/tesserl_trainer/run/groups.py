@@ -66,7 +66,8 @@ class GroupCollector:
             firsts = torch.stack([trajectory[key][0] for trajectory in trajectories])
             check_shared_start(firsts, group, name=key)
         for trajectory in trajectories:
-            self.episodes.append(Episode(float(trajectory["next", "reward"].sum()), len(trajectory)))
+            episode_return = float(trajectory["next", "reward"].sum(dtype=torch.float64))
+            self.episodes.append(Episode(episode_return, len(trajectory)))
         return trajectories, group
 
     def _log_probs(self, action: Tensor) -> Tensor:

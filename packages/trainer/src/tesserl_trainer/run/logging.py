@@ -140,16 +140,16 @@ def _lines(rows: list[Any]) -> str:
 
 
 class Averages:
-    """Running means of metrics between two log lines; the sums stay on the device until they are read."""
+    """Means of metrics between two log lines, each over its own values; sums are float64 and stay on the device."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """Adds one scalar tensor for every name (the same names every time)."""
-        self._count += 1
+        """Adds one scalar tensor for every name; a name may be missing at times."""
         for name, value in metrics.items():
+            self._counts[name] = self._counts.get(name, 0) + 1
             if name not in self._sums:
                 self._sums[name] = value.detach().to(torch.float64, copy=True)
                 continue
@@ -163,17 +163,21 @@ class Averages:
 
     def pop(self) -> dict[str, float]:
         """The means since the last call; nothing where nothing was added."""
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
-        self._sums, self._count = {}, 0
+        means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        self._sums, self._counts = {}, {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums and count."""
-        return {"sums": {name: value.clone() for name, value in self._sums.items()}, "count": self._count}
+        """Sums and counts."""
+        return {"sums": {name: value.clone() for name, value in self._sums.items()}, "count": dict(self._counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
         fields = Fields(state, "averages")
         sums = fields.fields("sums")
-        self._count = fields.integer("count", least=1 if sums.value else 0)
-        self._sums = {name: sums.scalar(name).clone() for name in sums.value}
+        self._sums = {name: sums.scalar(name).to(torch.float64, copy=True) for name in sums.value}
+        if isinstance(fields.take("count"), int):  # 0.1 wrote one number for all names
+            self._counts = dict.fromkeys(self._sums, fields.integer("count", least=1 if self._sums else 0))
+        else:
+            counts = fields.fields("count")
+            self._counts = {name: counts.integer(name, least=1) for name in self._sums}

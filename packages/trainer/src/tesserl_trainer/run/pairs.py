@@ -84,7 +84,7 @@ class Batches:
         if not self.ranking:
             return batch
         trajectory: TensorDictBase = torch.cat([batch["chosen"], batch["rejected"]])
-        score = torch.where(trajectory["mask"], trajectory[SCORE].squeeze(-1), 0.0).sum(dim=1)
+        score = torch.where(trajectory["mask"], trajectory[SCORE].squeeze(-1), 0.0).sum(dim=1, dtype=torch.float64)
         group = [
             *(pairs.pool.group[pairs.chosen_segment[index]] for pairs, index in parts),
             *(pairs.pool.group[pairs.rejected_segment[index]] for pairs, index in parts),

@@ -14,7 +14,8 @@ class RewardScaler:
     """Divides rewards by the standard deviation of the discounted return that they add up to.
 
     Engstrom et al. 2020 (arXiv:2005.12729), section 3, item 2: the running sum ``R <- discount R + r`` of each
-    environment begins anew with each episode; its mean is not subtracted.
+    environment begins anew with each episode; its mean is not subtracted. All sums are in float64: without a discount
+    ``R`` grows for a whole episode, and in float32 it would stop at 1.7e7 times the reward.
 
     Args:
         discount: of one environment step, in [0, 1].
@@ -37,15 +38,15 @@ class RewardScaler:
         Returns:
             Rewards without unit, ``[N, T]``.
         """
-        running = torch.zeros_like(reward[:, 0]) if self._running is None else self._running
-        returns = torch.empty_like(reward)
+        running = torch.zeros_like(reward[:, 0], dtype=torch.float64) if self._running is None else self._running
+        returns = torch.empty_like(reward, dtype=torch.float64)
         for t, (rewards, ends) in enumerate(zip(reward.unbind(1), done.unbind(1), strict=True)):
             running = running * self.discount + rewards
             returns[:, t] = running
             running = running.masked_fill(ends, 0.0)
         self._running = running
         self._statistics.update(returns.reshape(-1, 1))
-        scaled = reward * torch.rsqrt(self._statistics.variance + self._statistics.eps)
+        scaled = reward * torch.rsqrt(self._statistics.variance + self._statistics.eps).to(reward.dtype)
         return scaled if self.clip is None else scaled.clamp(-self.clip, self.clip)
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,4 +58,6 @@ class RewardScaler:
         """Continues from ``state_dict``."""
         self._statistics.load_state_dict(state["statistics"])
         running = state.get("running")
-        self._running = None if running is None else Fields(state, "rewards").tensor("running", (None,), running.dtype)
+        if running is not None:  # 0.1 wrote float32
+            running = Fields(state, "rewards").tensor("running", (None,), running.dtype).double()
+        self._running = running
