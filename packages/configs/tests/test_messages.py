@@ -1,6 +1,10 @@
 """What a user reads when a file is wrong."""
 
+import json
+
 import pytest
+
+from tesserl_configs import ConfigError, load_config
 
 MESSAGES = {  # override -> message after the place
     "iqn.num_tau=5": "iqn.num_tau: unknown key; did you mean num_taus?",
@@ -181,3 +185,18 @@ def test_a_missing_key_has_the_line_of_its_block(errors_in, write):
 def test_a_long_value_is_cut(errors_of):
     [message] = errors_of(f"iqn.discount=[{', '.join(['0.123456789'] * 50)}]")
     assert len(message) < 220
+
+
+ODD_KEYS = {" ": '" "', "a\nb": '"a\\nb"', "a: b": '"a: b"', "a" * 300: '"' + "a" * 56 + "..."}
+
+
+@pytest.mark.parametrize(("key", "shown"), ODD_KEYS.items(), ids=["blank", "line", "colon", "long"])
+def test_a_key_that_is_no_word_is_quoted_and_cut(write, key, shown):
+    path = write()
+    text = path.read_text()
+    path.write_text(text + f"{json.dumps(key)}: 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    [message] = caught.value.messages
+    line = text.count("\n") + 1
+    assert message.startswith(f"{path}:{line}: {shown}: unknown key; ")

@@ -12,6 +12,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 
+from tesserl_configs.limits import (
+    MOST_AT_ONCE,
+    MOST_PIXELS,
+    MOST_SEED,
+    MOST_STEPS,
+    MOST_TASK_SEED,
+    MOST_THREADS,
+    MOST_WIDTH,
+)
+
 KnownError = Literal["int_type", "float_type"]
 
 
@@ -50,19 +60,13 @@ def plain(number: float) -> str:
 
 # --- whole numbers -----------------------------------------------------------------------------------------------
 
-MOST_STEPS = 10**15
-"""A century at 300,000 a second; a double, which metrics and schedules are made of, holds every step up to it."""
-
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS), _WHOLE]
 """Environment steps or gradient updates: of a run, or from one event to the next."""
 StepsFromZero = Annotated[int, Field(ge=0, le=MOST_STEPS), _WHOLE]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1), _WHOLE]
-"""torch, NumPy and safetensors hold it as 64 bits with a sign."""
-TaskSeed = Annotated[int, Field(ge=0, le=2**31 - 1), _WHOLE]
-"""Handed to tasks as it is, and some keep 32 bits."""
-Count = Annotated[int, Field(ge=1, le=1_000_000), _WHOLE]
-"""Things that exist at once or are done one after the other within one step of a loop."""
-CountFromZero = Annotated[int, Field(ge=0, le=1_000_000), _WHOLE]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED), _WHOLE]
+TaskSeed = Annotated[int, Field(ge=0, le=MOST_TASK_SEED), _WHOLE]
+Count = Annotated[int, Field(ge=1, le=MOST_AT_ONCE), _WHOLE]
+CountFromZero = Annotated[int, Field(ge=0, le=MOST_AT_ONCE), _WHOLE]
 Window = Annotated[int, Field(ge=1, le=10_000), _WHOLE]
 """Steps of an episode that are held back until the last of them is there."""
 GroupSize = Annotated[int, Field(ge=2, le=65_536), _WHOLE]
@@ -70,19 +74,18 @@ Capacity = Annotated[int, Field(ge=1, le=1_000_000_000), _WHOLE]
 Frames = Annotated[int, Field(ge=1, le=2**31 - 1), _WHOLE]
 """Counted by emulators in 32 bits."""
 Environments = Annotated[int, Field(ge=1, le=65_536), _WHOLE]
-Threads = Annotated[int, Field(ge=1, le=1_024), _WHOLE]
-ThreadsFromZero = Annotated[int, Field(ge=0, le=1_024), _WHOLE]
-ThreadOffset = Annotated[int, Field(ge=-1, le=1_023), _WHOLE]
+Threads = Annotated[int, Field(ge=1, le=MOST_THREADS), _WHOLE]
+ThreadsFromZero = Annotated[int, Field(ge=0, le=MOST_THREADS), _WHOLE]
+ThreadOffset = Annotated[int, Field(ge=-1, le=MOST_THREADS - 1), _WHOLE]
 
 # --- sizes of networks and images --------------------------------------------------------------------------------
 
-Width = Annotated[int, Field(ge=1, le=65_536), _WHOLE]
-"""Features, tokens, channels or quantiles."""
+Width = Annotated[int, Field(ge=1, le=MOST_WIDTH), _WHOLE]
 Widths = Annotated[tuple[Width, ...], Field(max_length=64)]
 Layers = Annotated[int, Field(ge=1, le=256), _WHOLE]
 LayersFromZero = Annotated[int, Field(ge=0, le=256), _WHOLE]
-Pixels = Annotated[int, Field(ge=1, le=4_096), _WHOLE]
-PixelsFromZero = Annotated[int, Field(ge=0, le=4_096), _WHOLE]
+Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS), _WHOLE]
+PixelsFromZero = Annotated[int, Field(ge=0, le=MOST_PIXELS), _WHOLE]
 Sides = Annotated[tuple[Pixels, ...], Field(max_length=64)]
 Stack = Annotated[int, Field(ge=1, le=256), _WHOLE]
 """Images in one observation."""

@@ -21,8 +21,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tesserl_configs.base import LEAST, MOST, MOST_STEPS
+from tesserl_configs.base import LEAST, MOST
 from tesserl_configs.btr import ImpalaSwitch, MaxPoolSwitch, MunchausenSwitch, NoisySwitch, PrioritizedSwitch
+from tesserl_configs.limits import MOST_STEPS
 
 NUM_ENVS = 64
 """Environments of the paper, with one update of 256 transitions for each step of all of them."""

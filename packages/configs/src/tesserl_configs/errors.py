@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 
@@ -16,7 +17,8 @@ class Problem(NamedTuple):
     """The mistake: expected, got, remedy."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        path = self.path if re.fullmatch(r"[\w.+-]{,200}", self.path) else shown(self.path)
+        return f"{path}: {self.message}" if path else self.message
 
 
 class ConfigError(ValueError):

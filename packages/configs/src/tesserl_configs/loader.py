@@ -17,6 +17,9 @@ from tesserl_configs.messages import problems_of
 from tesserl_configs.overrides import apply_override
 from tesserl_configs.schema import RunConfig, config_class
 
+MOST_BYTES = 2**20
+"""Of a file: reading more would take minutes, and no configuration is as long."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -115,16 +118,12 @@ def read_document(path: Path) -> Document:
         ConfigError: it cannot be read, is not one YAML document, is empty or holds something else.
     """
     try:
-        text = None if path.is_dir() else path.read_text(encoding="utf-8-sig")
+        text = _bytes_of(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x} at {error.start}; "
             "save the file as UTF-8"
         ) from error
-    except (OSError, ValueError) as error:  # the second: a path with a NUL
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if text is None:
-        raise ConfigError(f"{path}: expected a YAML file, got a directory; name a file in it")
     try:
         document = parse(text)
     except DocumentError as error:
@@ -134,6 +133,26 @@ def read_document(path: Path) -> Document:
     if not isinstance(document.data, dict):
         raise ConfigError(f"{path}: expected keys and values, got {type(document.data).__name__} at the top level")
     return document
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        ConfigError: it cannot be read, is a directory or is too large.
+    """
+    try:
+        is_directory, content = path.is_dir(), b""
+        if not is_directory:
+            with path.open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # the second: a path with a NUL
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if is_directory:
+        raise ConfigError(f"{path}: expected a YAML file, got a directory; name a file in it")
+    if len(content) > MOST_BYTES:
+        raise ConfigError(f"{path}: expected at most {MOST_BYTES:,} bytes, got more; is this a configuration?")
+    return content
 
 
 def _with_origin(problem: Problem, origins: dict[str, str]) -> Problem:

@@ -10,6 +10,7 @@ from tesserl_configs.base import plain
 from tesserl_configs.errors import Problem
 from tesserl_configs.fusion import Trunk
 from tesserl_configs.layers import TransformerOptions
+from tesserl_configs.limits import MOST_THREADS
 from tesserl_configs.nn import NNConfig
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ MOST_IMAGE_BYTES = 2**30
 """Of one observation."""
 MOST_REPLAY_BYTES = 2**46
 """64 TiB, on disk."""
-MOST_PROCESSES = 1_024
 MOST_SEGMENT_STEPS = 1_000_000_000
 
 
@@ -44,10 +44,10 @@ def networks_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
 def environments_have_a_process_each(config: RunConfig) -> Iterator[Problem]:
     """Async environments are processes."""
     environment = config.environment
-    if environment.vectorization == "async" and environment.num_envs > MOST_PROCESSES:
+    if environment.vectorization == "async" and environment.num_envs > MOST_THREADS:
         yield Problem(
             "environment.num_envs",
-            f"expected at most {MOST_PROCESSES} where environment.vectorization is async, a process for each, "
+            f"expected at most {MOST_THREADS} where environment.vectorization is async, a process for each, "
             f"got {environment.num_envs}; choose vectorization sync, or fewer",
         )
 

@@ -9,10 +9,10 @@ from tesserl_trainer.cli import options
 
 @click.command(name="eval", help="Play a trained policy and print its returns as JSON.")
 @click.argument("run_dir", type=options.PATH)
-@click.option("--episodes", type=click.IntRange(min=1), default=100, show_default=True, help="Number of episodes.")
+@click.option("--episodes", type=options.COUNT, default=100, show_default=True, help="Number of episodes.")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=options.TASK_SEED,
     help="First episode's seed; the others follow. Default: seeds unused in training.",
 )
 @options.checkpoint

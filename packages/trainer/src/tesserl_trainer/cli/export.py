@@ -11,7 +11,7 @@ from tesserl_trainer.cli import options
 @click.command(name="export", help="Write a trained policy as one checked file: ONNX or pt2.")
 @click.argument("run_dir", type=options.PATH)
 @click.option("--format", type=click.Choice(["onnx", "pt2"]), required=True, help="Kind of file.")
-@click.option("--taus", type=click.IntRange(min=1), help="iqn: fix this many midpoints. Default: taus are an input.")
+@click.option("--taus", type=options.WIDTH, help="iqn: fix this many midpoints. Default: taus are an input.")
 @options.checkpoint
 @click.option("--output", type=options.PATH, help="The file. Default: policy.FORMAT in the run.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")

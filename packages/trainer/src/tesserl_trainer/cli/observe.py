@@ -13,7 +13,7 @@ SAMPLES = 32
 @click.command(name="observe", help="Draw what the network will be fed by random actions.")
 @click.argument("config_path", metavar="CONFIG", type=options.PATH)
 @click.option("--out", required=True, type=options.FILE, help="The picture, a PNG.")
-@click.option("--steps", default=64, show_default=True, type=click.IntRange(min=1), help="Of each environment.")
+@click.option("--steps", default=64, show_default=True, type=options.COUNT, help="Of each environment.")
 @click.option("--samples", default=4, show_default=True, type=click.IntRange(1, SAMPLES), help="Transitions to draw.")
 @options.overrides
 def command(config_path: Path, out: Path, steps: int, samples: int, overrides: tuple[str, ...]) -> None:

@@ -1,8 +1,31 @@
 """Options that several commands have."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
+
+from tesserl_configs.limits import MOST_AT_ONCE, MOST_SEED, MOST_STEPS, MOST_TASK_SEED, MOST_THREADS, MOST_WIDTH
+
+COUNT = click.IntRange(1, MOST_AT_ONCE)
+STEPS = click.IntRange(1, MOST_STEPS)
+SEED = click.IntRange(0, MOST_SEED)
+TASK_SEED = click.IntRange(0, MOST_TASK_SEED)
+THREADS = click.IntRange(1, MOST_THREADS)
+WIDTH = click.IntRange(1, MOST_WIDTH)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; click's own range lets NaN pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -9,7 +9,7 @@ from tesserl_trainer.cli import options
 from tesserl_trainer.run.files import json_text
 
 DRAWING = (
-    click.option("--num", type=click.IntRange(min=1), help="Number of pairs. Default: all that there are."),
+    click.option("--num", type=options.COUNT, help="Number of pairs. Default: all that there are."),
     click.option(
         "--segment",
         metavar="KIND",
@@ -18,7 +18,7 @@ DRAWING = (
         help="What is compared: episode, fixed:LENGTH or variable:LEAST:MOST, lengths in steps.",
     ),
     click.option("--same-start", is_flag=True, help="Compare segments of episodes that began alike, no others."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."),
+    click.option("--seed", type=options.SEED, default=0, show_default=True, help="Of all that is drawn."),
     click.option("--download", is_flag=True, help="Fetch a Minari dataset that is not on this machine."),
 )
 
@@ -40,7 +40,7 @@ def command() -> None:
 @click.option("--out", type=options.PATH, required=True, help="Directory of the pairs; new.")
 @drawing_options
 @click.option("--by", default="return", show_default=True, help="Score: return, or discounted:FACTOR.")
-@click.option("--min-margin", type=click.FloatRange(min=0), default=0.0, help="Least difference of scores.")
+@click.option("--min-margin", type=options.Number(0, 1e9), default=0.0, help="Least difference of scores.")
 @click.option("--ties", type=click.Choice(["drop", "keep"]), default="drop", show_default=True, help="Equal scores.")
 @click.option(
     "--teacher",
@@ -49,7 +49,7 @@ def command() -> None:
     "number may be left out. Default: the score.",
 )
 @click.option("--unlabelled", is_flag=True, help="Leave the labels to people: tesserl pairs label.")
-@click.option("--value-discount", type=click.FloatRange(0, 1), help="Keep returns with this discount, for a value.")
+@click.option("--value-discount", type=options.Number(0, 1), help="Keep returns with this discount, for a value.")
 def make(sources: tuple[str, ...], unlabelled: bool, **options: Any) -> None:
     """Prints what was made as JSON."""
     from tesserl_trainer.commands.pairs_make import make_store
@@ -77,7 +77,7 @@ def inspect(path: Path, as_json: bool) -> None:
 @click.option("--name", default="person", show_default=True, help="Who judges; written with each label.")
 @click.option("--question", default="Which one does better?", show_default=True, help="What the page asks.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: one that is free.")
-@click.option("--fps", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Steps a second.")
+@click.option("--fps", type=options.Number(0.1, 1_000), default=20.0, show_default=True, help="Steps a second.")
 @click.option("--open/--no-open", "open_page", default=True, show_default=True, help="Open the page in a browser.")
 def label(path: Path, **options: Any) -> None:
     """Serves the page until Ctrl-C; prints its address, and in the end what there is."""

@@ -18,8 +18,8 @@ def command() -> None:
 @click.option("--pairs", type=options.PATH, help="Directory of stored pairs.")
 @click.option("--trajectories", type=options.PATH, help="Directory of stored episodes.")
 @click.option("--data", type=click.Choice(["chosen", "all"]), default="all", show_default=True, help="Side of pairs.")
-@click.option("--updates", type=click.IntRange(min=1), default=2_000, show_default=True, help="Gradient updates.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Pairs (64) or steps of episodes (256) in each.")
+@click.option("--updates", type=options.STEPS, default=2_000, show_default=True, help="Gradient updates.")
+@click.option("--batch-size", type=options.COUNT, help="Pairs (64) or steps of episodes (256) in each.")
 @click.option("--run-dir", type=options.PATH, help="Where the run goes. Default: runs/<name>-bc.")
 @options.overrides
 def bc(config_path: Path, pairs: Path | None, trajectories: Path | None, **settings: Any) -> None:

@@ -10,9 +10,7 @@ from tesserl_trainer.cli import options
 
 @click.command(name="sweep", help="Train seeds x variants x tasks from one file.")
 @click.argument("file", metavar="SWEEP", type=options.PATH)
-@click.option(
-    "--jobs", "num_parallel", type=click.IntRange(min=1), help="Runs at a time. Default: cores / num_threads."
-)
+@click.option("--jobs", "num_parallel", type=options.THREADS, help="Runs at a time. Default: cores / num_threads.")
 @click.option("--runs", "runs_dir", default="runs", show_default=True, type=options.PATH, help="Parent.")
 @click.option("--name", help="Name of the sweep and its directory, in place of the file's.")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be repeated.")

@@ -2,11 +2,14 @@
 
 import click
 
+from tesserl_configs.limits import MOST_PIXELS
+from tesserl_trainer.cli import options
+
 
 @click.command(name="topologies", help="Print every network that can be built, with sizes and tokens.")
 @click.option("--image", default="1,64,64", show_default=True, help="Channels, height and width of the images.")
-@click.option("--vector", default=16, show_default=True, help="Number of vector features.")
-@click.option("--actions", default=6, show_default=True, help="Number of actions.")
+@click.option("--vector", type=options.WIDTH, default=16, show_default=True, help="Number of vector features.")
+@click.option("--actions", type=options.WIDTH, default=6, show_default=True, help="Number of actions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: every cell, with all pairs of streams.")
 def command(image: str, vector: int, actions: int, as_json: bool) -> None:
     """Print the table."""
@@ -14,8 +17,8 @@ def command(image: str, vector: int, actions: int, as_json: bool) -> None:
         channels, height, width = (int(size) for size in image.split(","))
     except ValueError:
         raise click.UsageError(f"--image: expected channels,height,width such as 1,64,64, got {image}") from None
-    if min(channels, height, width, vector, actions) < 1:
-        raise click.UsageError("--image, --vector and --actions: expected sizes of at least 1")
+    if not all(1 <= size <= MOST_PIXELS for size in (channels, height, width)):
+        raise click.UsageError(f"--image: expected sizes from 1 to {MOST_PIXELS}, got {image}")
     from tesserl_trainer.commands.topologies import describe, text
     from tesserl_trainer.run.files import json_text
 
