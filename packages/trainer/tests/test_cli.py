@@ -203,3 +203,34 @@ def test_a_group_does_not_import_what_it_is_not_asked_for():
     assert group.get_command(context, "other") is None
     with pytest.raises(ModuleNotFoundError):
         group.get_command(context, "missing")
+
+
+HUGE = str(10**30)
+OUT_OF_RANGE = [
+    ["eval", "run", "--episodes", HUGE],
+    ["eval", "run", "--seed", str(2**31)],
+    ["collect", ".", "--out", "x", "--steps", HUGE],
+    ["collect", ".", "--out", "x", "--episodes", "1", "--seed", str(2**63)],
+    ["collect", ".", "--out", "x", "--episodes", "1", "--epsilon", "nan"],
+    ["export", "run", "--taus", HUGE],
+    ["observe", "c.yaml", "--steps", HUGE],
+    ["pairs", "make", "x", "--out", "y", "--num", HUGE],
+    ["pairs", "make", "x", "--out", "y", "--seed", HUGE],
+    ["pairs", "make", "x", "--out", "y", "--min-margin", "nan"],
+    ["pairs", "make", "x", "--out", "y", "--value-discount", "nan"],
+    ["pairs", "label", "x", "--fps", "inf"],
+    ["pretrain", "bc", "c.yaml", "--pairs", "x", "--updates", HUGE],
+    ["pretrain", "bc", "c.yaml", "--pairs", "x", "--batch-size", HUGE],
+    ["sweep", "s.yaml", "--jobs", HUGE],
+    ["topologies", "--vector", HUGE],
+    ["topologies", "--image", f"1,{HUGE},1"],
+]
+
+
+@pytest.mark.parametrize("arguments", OUT_OF_RANGE, ids=lambda arguments: " ".join(arguments)[:40])
+def test_a_number_that_no_machine_could_use_is_wrong_usage_by_its_option(capfd, arguments):
+    assert main(arguments) == 2
+    error = capfd.readouterr().err
+    option = next(word for word in reversed(arguments) if word.startswith("--"))
+    assert option in error
+    assert "Traceback" not in error

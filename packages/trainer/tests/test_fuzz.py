@@ -1,10 +1,10 @@
 """Configurations with random mistakes: what is refused has a place, and what is accepted trains."""
 
+import multiprocessing
 import os
 import re
 import resource
 import signal
-import time
 import traceback
 from collections import Counter
 from pathlib import Path
@@ -101,7 +101,14 @@ def test_a_mistake_of_the_loader_would_be_found_and_shrunk(monkeypatch, tmp_path
 # --- training ----------------------------------------------------------------------------------------------------
 
 LIMIT, GRACE, MEMORY = 60, 60, 12 * 2**30
-"""Seconds of a training, seconds to stop in, and bytes that it may address."""
+"""Seconds of a processor for a training, more of them to stop in, and bytes that it may address."""
+
+IMPORTED = [
+    "tesserl_trainer.commands.train", *(f"tesserl_trainer.algorithms.{name}" for name in ALGORITHMS),
+    "tesserl_trainer.algorithms.initial_weights", "matplotlib.backends.backend_agg", "matplotlib.figure", "ale_py",
+    "minatar.gym", "gymnasium.envs.box2d", "gymnasium.envs.classic_control", "torch.utils.tensorboard", "rich.progress",
+]  # fmt: skip
+"""What a training imports, once for all processes."""
 
 SMALL = {
     "": [
@@ -141,36 +148,35 @@ def is_small(path: Path) -> bool:
     )
 
 
-def trained(path: Path, directory: Path) -> tuple[int | None, str]:
-    """Exit code and output of ``tesserl train`` in a process of its own; the code is None where it had to be killed."""
-    log = directory / "log"
-    child = os.fork()
-    if not child:
-        code = 99
-        try:
-            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-            output = os.open(log, os.O_CREAT | os.O_WRONLY)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            os.chdir(directory)
-            code = main(["train", str(path), "--run-dir", str(directory / "run")])
-        finally:
-            os._exit(code)
-    for seconds, last_resort in ((LIMIT, signal.SIGTERM), (GRACE, signal.SIGKILL)):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status), log.read_text(errors="replace")
-            time.sleep(0.05)
-        os.kill(child, last_resort)
-    os.waitpid(child, 0)
-    return None, log.read_text(errors="replace")
+def train_here(path: str, directory: str) -> None:
+    """Runs ``tesserl train`` in this process, which is asked to stop after `LIMIT`, and ends it."""
+    code = 99
+    try:
+        signal.signal(signal.SIGXCPU, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + GRACE))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        output = os.open(f"{directory}/log", os.O_CREAT | os.O_WRONLY)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(directory)
+        code = main(["train", path, "--run-dir", f"{directory}/run"])
+    finally:
+        os._exit(code)
 
 
-def fault_of_training(code: int | None, output: str) -> str | None:
+def trained(path: Path, directory: Path) -> tuple[int, str]:
+    """Exit code and output of ``tesserl train`` in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *IMPORTED])
+    process = context.Process(target=train_here, args=(str(path), str(directory)))
+    process.start()
+    process.join()
+    return process.exitcode, (directory / "log").read_text(errors="replace")
+
+
+def fault_of_training(code: int, output: str) -> str | None:
     """What is wrong with how a training ended; None for one that ended well or says which key is at fault."""
-    if "Traceback" in output or (code or 0) < 0 or code not in (None, 0, 1, 2, 143):
+    if "Traceback" in output or code not in (0, 1, 2, 143, -signal.SIGKILL):
         return "traceback or crash"
     if code in (1, 2):
         said = re.sub(r"\.\d+\b", "", "\n".join(output.splitlines()[-5:]))
@@ -181,10 +187,10 @@ def fault_of_training(code: int | None, output: str) -> str | None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="pays for one import of torch by forking")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, so that torch is imported once")
 def test_what_is_accepted_trains_or_names_the_key_at_fault(tmp_path, stores):
-    import tesserl_trainer.commands.train  # noqa: F401 - once for all processes
-
+    for name in IMPORTED:
+        pytest.importorskip(name)
     pairs = stores / "CartPole-v1"
     bases = [small(path, tmp_path, pairs) for path in FILES]
     bases += [dump_config(load_config(written(tmp_path, text), ["total_steps=200"])) for text in BLOCKS]
@@ -197,7 +203,7 @@ def test_what_is_accepted_trains_or_names_the_key_at_fault(tmp_path, stores):
         directory = tmp_path / str(index)
         directory.mkdir()
         code, output = trained(path, directory)
-        counts[{0: "trained", 143: "stopped", None: "killed"}.get(code, "refused")] += 1
+        counts[{0: "trained", 143: "stopped", -signal.SIGKILL: "killed"}.get(code, "refused")] += 1
         if fault := fault_of_training(code, output):
             faults.append(f"case {SEED}-{index}: {fault}, exit code {code}: {output[-3_000:]}\n{path.read_text()}")
             print(faults[-1], flush=True)  # noqa: T201
@@ -222,4 +228,4 @@ def test_an_error_without_a_key_would_be_found():
     assert fault_of_training(2, "error: device: cuda is not there") is None
     assert fault_of_training(1, "Traceback (most recent call last):\n  x\nKeyError: 'seed'") == "traceback or crash"
     assert fault_of_training(-11, "") == fault_of_training(99, "") == "traceback or crash"
-    assert fault_of_training(None, "") is fault_of_training(143, "error: stopped by SIGTERM") is None
+    assert fault_of_training(-9, "") is fault_of_training(143, "error: stopped by SIGTERM") is None
