@@ -165,6 +165,8 @@ def swap_checkpoint_of_another_run(draw: random.Random, run: Path, other: Path) 
 
 
 def swap_file_of_another_step(draw: random.Random, run: Path, other: Path) -> str:
+    if len(Checkpoints(run).paths()) < 2:  # groups of long episodes pass several intervals at once
+        return swap_file_of_another_run(draw, run, other)
     one, two = Checkpoints(run).paths()[-2:]
     name = draw.choice([path.name for path in sorted(one.iterdir())])
     shutil.copy(one / name, two / name)
@@ -172,6 +174,8 @@ def swap_file_of_another_step(draw: random.Random, run: Path, other: Path) -> st
 
 
 def swap_checkpoint_of_another_step(draw: random.Random, run: Path, other: Path) -> str:
+    if len(Checkpoints(run).paths()) < 2:
+        return swap_checkpoint_of_another_run(draw, run, other)
     one, two = draw.sample(Checkpoints(run).paths()[-2:], 2)
     shutil.rmtree(two)
     shutil.copytree(one, two)
