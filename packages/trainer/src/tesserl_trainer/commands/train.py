@@ -32,7 +32,7 @@ from tesserl_trainer.run.signals import on_signals
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.sweep import LOG
 from tesserl_trainer.run.workers import WorkerError
-from tesserl_trainer.wiring.machine import refuse_missing
+from tesserl_trainer.wiring.machine import naming_memory, refuse_missing
 
 EVALUATION, METRICS = "evaluation.json", "metrics.csv"
 
@@ -164,7 +164,7 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
     """Train in a directory that is locked."""
     torch.set_num_threads(config.num_threads)
     seed_generators(config.seed)
-    with ExitStack() as stack:
+    with naming_memory(config), ExitStack() as stack:
         progress = stack.enter_context(ProgressDisplay(total_steps, checkpoint.step if checkpoint else 0))
         loop = build(Task(config), Run(run_dir, progress, stack))
         if checkpoint is None:

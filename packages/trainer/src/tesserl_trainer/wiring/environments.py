@@ -151,6 +151,12 @@ def _made(config: Any, make: Callable[[], Made]) -> Made:
         raise ConfigError(f"environment.id: {error}") from error
     except TypeError as error:
         raise ConfigError(f"environment.kwargs: {config.id} does not take {config.kwargs}: {error}") from error
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__module__.startswith("tesserl_"):
+            raise
+        said = f"{type(error).__name__}: {error}"
+        key = "environment.kwargs" if config.kwargs else "environment.id"
+        raise ConfigError(f"{key}: {config.id} cannot be made with {config.kwargs}: {said}") from error
 
 
 def worker_seeds(seed: int, environments: Environments) -> list[int] | int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,38 @@ def refuse_missing(config: RunConfig, *, placed: Callable[[Problem], str] = str,
     """
     if problems := [placed(problem) for problem in missing_here(config, files=files)]:
         raise ConfigError(*problems)
+
+
+MEMORY = {
+    "iqn": ("replay.capacity", "iqn.batch_size"),
+    "ppo": ("ppo.num_steps", "ppo.num_minibatches"),
+    "grpo": ("grpo.num_groups", "grpo.group_size"),
+    "dpo": ("dpo.batch_size", "pairs.source"),
+    "cpl": ("cpl.batch_size", "pairs.source"),
+}
+"""Keys that decide how much memory an algorithm takes, besides those of the task and the network."""
+
+
+@contextmanager
+def naming_memory(config: RunConfig) -> Iterator[None]:
+    """Turn a lack of memory into an error that names the keys which decide how much is needed.
+
+    Args:
+        config: the whole configuration.
+
+    Raises:
+        ConfigError: memory, of the machine or of a GPU, was not enough.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        lacks = isinstance(error, MemoryError) or any(sign in text for sign in ("allocate memory", "out of memory"))
+        if not lacks:
+            raise
+        keys = ", ".join(("environment.num_envs", "nn", *MEMORY.get(config.algorithm, ())))
+        first = text.splitlines()[0] if text else type(error).__name__
+        raise ConfigError(f"the run does not fit into memory ({first}); lower what takes it: {keys}") from error
 
 
 def _missing_packages(config: RunConfig) -> Iterator[Problem]:
