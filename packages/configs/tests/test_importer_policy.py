@@ -1,5 +1,7 @@
 """Policies of the seed system; expected numbers follow from its documented semantics and its reference recipes."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -135,7 +137,7 @@ def test_dpo_has_the_same_meaning_with_trajectories_of_one_start(imported):
 def test_stored_pairs_are_left_to_be_made(imported, mode):
     text = f"training: {{algorithm: dpo}}\ndpo: {{dpo_data_mode: {mode}, dpo_offline_pairs_jsonl: x.jsonl}}\n"
     notes, config = imported(text)
-    assert (config.pairs.source.kind, config.pairs.source.path) == (mode, "PAIRS")
+    assert (config.pairs.source.kind, config.pairs.source.path) == (mode, str(Path.cwd() / "PAIRS"))
     assert "dpo.dpo_offline_pairs_jsonl: its pairs are pickled; make pairs with `tesserl pairs`" in notes
     assert "to mend: pairs.source.path: write pairs with `tesserl pairs make`, and their directory there" in notes
 

@@ -1,5 +1,7 @@
 """``pairs:``, ``dpo:`` and ``cpl:`` and what they refuse."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -228,7 +230,7 @@ def test_a_teacher_without_options_makes_no_mistakes(write):
 def test_pairs_are_printed_for_both_algorithms_and_for_no_other(write):
     for text in (DPO, CPL):
         data = yaml.safe_load(dump_config(load_config(write(text))))
-        assert data["pairs"]["source"] == {"kind": "offline", "path": "data/cartpole"}
+        assert data["pairs"]["source"] == {"kind": "offline", "path": str(Path.cwd() / "data/cartpole")}
         assert len({"iqn", "ppo", "grpo", "dpo", "cpl", "replay"} & set(data)) == 1
 
 

@@ -54,7 +54,10 @@ def test_validate_prints_json(files, capsys):
 
 
 MISSING = {
-    "initial_weights=no/run": ("initial_weights", "expected a run or a checkpoint of one, there is none at no/run in "),
+    "initial_weights=no/run": (
+        "initial_weights",
+        "expected a run or a checkpoint of one, there is none at /",
+    ),
     "logging.wandb=true": (
         "logging.wandb",
         'needs Weights & Biases, which is not installed; install "tesserl-trainer[wa',
@@ -117,7 +120,7 @@ def test_stored_pairs_and_models_that_are_not_there_are_warnings(tmp_path, capsy
     assert pairs.startswith(
         f"warning: {path}:5: pairs.source.path: expected a directory of stored pairs, there is none"
     )
-    assert model.startswith(f"warning: {path}:4: nn.vision.model: expected a directory, there is none at ./nowhere in ")
+    assert model.startswith(f"warning: {path}:4: nn.vision.model: expected a directory, there is none at /")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

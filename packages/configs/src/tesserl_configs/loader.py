@@ -15,6 +15,7 @@ from tesserl_configs.document import Document, DocumentError, ancestors, parse, 
 from tesserl_configs.errors import ConfigError, Problem
 from tesserl_configs.messages import problems_of
 from tesserl_configs.overrides import apply_override
+from tesserl_configs.paths import make_absolute
 from tesserl_configs.schema import RunConfig, config_class
 
 MOST_BYTES = 2**20
@@ -77,6 +78,7 @@ def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> Loaded:
     if data.get("name") is None:
         data["name"] = name_from(path)
     found: list[Problem] = []
+    make_absolute(data)
     try:
         data, origins, _ = resolve(data)
         config = config_class(data).model_validate(data)

@@ -58,7 +58,10 @@ def save_pretrained(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f"{WEIGHTS}.partial"
+    partial.touch()
+    mode = partial.stat().st_mode & 0o777
     save_file(tensors, partial, metadata={"format": "pt"})
+    partial.chmod(mode)  # safetensors makes files that only their owner can read
     partial.replace(directory / WEIGHTS)  # an interrupted save leaves the weights that were there
     (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if not (directory / CARD).exists():

@@ -36,6 +36,9 @@ from tesserl_trainer.wiring.machine import naming_memory, refuse_missing
 
 EVALUATION, METRICS = "evaluation.json", "metrics.csv"
 
+PAIRS_PATH = "pairs.source.path"
+"""A resume can name another place of the same pairs."""
+
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for a training in the same directory to end."""
 
@@ -112,6 +115,8 @@ def _load(name: str, run_dir: Path, changes: Sequence[Difference]) -> Checkpoint
     checkpoint = Checkpoints(run_dir).load(name)
     refuse_cloned(checkpoint)
     for key, was, wanted in changes:
+        if key == PAIRS_PATH:  # the content of the store is compared
+            continue
         if key.split(".")[0] not in CHANGEABLE:
             raise ConfigError(
                 f"{key}: expected {was} as in {run_dir / 'config.yaml'}, got {wanted}; a resumed run can only change "

@@ -1,0 +1,40 @@
+"""Paths in a configuration: relative ones begin at the current directory, and are absolute once a file is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def make_absolute(data: dict[str, Any]) -> None:
+    """Make the paths in the plain data of a configuration absolute, in place, for a run to be resumed anywhere.
+
+    Args:
+        data: what a file and its overrides say; it may be wrong in any way.
+    """
+    _replace(data, "initial_weights")
+    pairs = data.get("pairs")
+    source = pairs.get("source") if isinstance(pairs, dict) else None
+    if isinstance(source, dict):
+        _replace(source, "path")
+    _replace_models(data.get("nn"))
+
+
+def _replace(block: dict[str, Any], key: str) -> None:
+    text = block.get(key)
+    if isinstance(text, str) and text and text.isprintable():
+        path = Path(text).expanduser() if text.startswith("~/") else Path(text)
+        block[key] = str(path if path.is_absolute() else Path.cwd() / path)
+
+
+def _replace_models(data: Any) -> None:
+    """Replace local directories of models; the name of one on a hub stays as it is."""
+    for value in data.values() if isinstance(data, dict) else ():
+        _replace_models(value)
+    if isinstance(data, dict) and isinstance(text := data.get("model"), str):
+        try:
+            is_path = text.startswith(("./", "../", "~/")) or Path(text).is_dir()
+        except (OSError, ValueError):  # no name of a file
+            return
+        if is_path:
+            _replace(data, "model")
