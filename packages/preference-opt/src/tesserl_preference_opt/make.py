@@ -26,6 +26,7 @@ def make_pairs(
     ties: Literal["drop", "keep"] = "drop",
     teacher: ScriptedTeacher | None = None,
     labelled: bool = True,
+    allow_fewer: bool = False,
     generator: torch.Generator | None = None,
 ) -> PreferencePairs:
     """Draw pairs of segments of one group and label them, by their scores or by a teacher.
@@ -41,6 +42,7 @@ def make_pairs(
         ties: whether pairs of equal score (to the teacher: of equal sums) are dropped or kept with label 0.5.
         teacher: judges the scores by the step; None prefers the larger score.
         labelled: False leaves the labels to a person: they are NaN, and the order in a pair is random.
+        allow_fewer: whether to return fewer than ``num_pairs``, or none, if there are no more.
         generator: source of randomness; default: torch's global one.
 
     Returns:
@@ -54,7 +56,8 @@ def make_pairs(
     if ties not in ("drop", "keep"):
         raise ValueError(f"ties must be drop or keep, got {ties!r}")
     score = segment_scores(pool, discount=discount)
-    first, second = _draw(score, pool.group, num_pairs, min_margin, keep_ties=ties == "keep", generator=generator)
+    keep = ties == "keep"
+    first, second = _draw(score, pool.group, num_pairs, min_margin, keep, allow_fewer, generator)
     margin = score[second] - score[first]
     source = "score"
     if not labelled:
@@ -63,7 +66,7 @@ def make_pairs(
         label = torch.where(margin == 0, 0.5, (margin > 0).to(margin.dtype))
     else:
         judged = _ask(teacher, pool, first, second, generator)
-        kept = judged.kept if ties == "keep" else judged.kept & (judged.label != 0.5)
+        kept = judged.kept if keep else judged.kept & (judged.label != 0.5)
         first, second, margin, label = first[kept], second[kept], margin[kept], judged.label[kept]
         source = "teacher"
     return PreferencePairs(pool, first, second, margin=-margin.float()).relabel(label.float(), source=source)
@@ -157,8 +160,8 @@ def _draw(
     group: Tensor,
     num_pairs: int | None,
     min_margin: float,
-    *,
     keep_ties: bool,
+    allow_fewer: bool,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
     """Return different pairs of segments of one group, in random order and each pair in random order."""
@@ -170,7 +173,7 @@ def _draw(
         if num_pairs is None:
             raise ValueError(f"num_pairs must be said for {num_segments} segments: they make too many pairs")
         found = _draw_until_enough(score, group, num_pairs, min_margin, keep_ties, generator)
-    if num_pairs is not None and found.shape[1] < num_pairs:
+    if num_pairs is not None and found.shape[1] < num_pairs and not allow_fewer:
         num_groups = len(set(group.tolist()))
         within = f" in {num_groups} groups" if num_groups > 1 else ""
         raise ValueError(

@@ -81,7 +81,7 @@ def build_loop(task: Task, run: Run) -> GroupLoop:
     config, grpo = task.config, task.config.grpo
     environments = group_environments(task, run, grpo)
     agent = build_agent(task, run.network(task))
-    collector = make_group_collector(task, agent, environments, grpo)
+    collector = make_group_collector(task, run, agent, environments, grpo)
     zero_variance = grpo.zero_variance
     attempts = zero_variance.max_attempts if isinstance(zero_variance, ResampleZeroVariance) else 1
     return GroupLoop(

@@ -143,7 +143,7 @@ def build_pair_loop(
         case OnlinePairs() | MixedPairs():
             environments = group_environments(task, run, source)
             agent = build_agent(task, run.network(task))
-            players = make_group_collector(task, agent, environments, source)
+            players = make_group_collector(task, run, agent, environments, source)
             stored_share = source.offline_fraction if isinstance(source, MixedPairs) else 0.0
             pace = Pace(options.batch_size, source.num_epochs, stored_share)
             fresh, pop_episodes = build_fresh_pairs(task, options, source, players), players.pop_episodes

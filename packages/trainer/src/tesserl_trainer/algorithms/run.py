@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from tesserl_configs import ConfigError
 from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.pairs import MixedPairs, OnlinePairs
 from tesserl_configs.starts import LevelStarts, SeedStarts, Starts, StateStarts
@@ -24,7 +25,7 @@ from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.run.starts import GroupStarts, LevelStart, SeedStart, Start, StateStart
 from tesserl_trainer.run.workers import close
-from tesserl_trainer.wiring.environments import Environments, worker_seeds
+from tesserl_trainer.wiring.environments import Environments, has_time_limit, worker_seeds
 
 
 @dataclass
@@ -133,7 +134,19 @@ def group_environments(task: Task, run: Run, options: GRPOConfig | OnlinePairs |
         task: of the run.
         run: closes them.
         options: the block that says how a group starts.
+
+    Raises:
+        ConfigError: nothing limits the length of an episode, and trajectories are played to their end.
     """
+    config = task.config.environment
+    limits = ["environment.wrappers to [{kind: time_limit, max_episode_steps: 1000}]"]
+    if isinstance(options, GRPOConfig):
+        limits.insert(0, "grpo.max_length")
+    if not (isinstance(options, GRPOConfig) and options.max_length) and not has_time_limit(config):
+        raise ConfigError(
+            f"environment.id: {config.id} has no time limit, and trajectories are played to their end: an episode that "
+            f"never ends would be played forever; set {' or '.join(limits)}"
+        )
     return run.keep(
         task.environments(
             task.config.environment.num_envs,
@@ -146,6 +159,7 @@ def group_environments(task: Task, run: Run, options: GRPOConfig | OnlinePairs |
 
 def make_group_collector(
     task: Task,
+    run: Run,
     agent: Agent[RolloutPolicy, nn.Module, nn.Module],
     environments: Environments,
     options: GRPOConfig | OnlinePairs | MixedPairs,
@@ -154,13 +168,18 @@ def make_group_collector(
 
     Args:
         task: of the run.
+        run: its display says if no trajectory ends.
         agent: it acts.
         environments: made by `group_environments`.
         options: the block that says how a group starts.
     """
     starts = make_starts(options.starts, environments, group_size=options.group_size, seed=task.config.seed)
     return GroupCollector(
-        make_collector(task, agent, environments, starts=starts), starts, agent.policy, task.layout.keys
+        make_collector(task, agent, environments, starts=starts),
+        starts,
+        agent.policy,
+        task.layout.keys,
+        on_note=run.progress.note,
     )
 
 

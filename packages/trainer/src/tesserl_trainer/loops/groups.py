@@ -4,7 +4,7 @@ repeat until ``total_steps``:
     play groups of trajectories, those of a group from the same start
     (collect others in the place of groups in which all did equally well)
     advantages from the returns of the group
-    for a few epochs: one gradient step on each of the shuffled minibatches
+    for a few epochs: one gradient step on each of the shuffled minibatches, if there is anything to learn from
     bring the observation statistics up to date
     log, evaluate and checkpoint when their interval has passed
 """
@@ -24,7 +24,7 @@ from tesserl_trainer.run.groups import GroupCollector, expected_rest
 from tesserl_trainer.run.journal import Journal
 from tesserl_trainer.run.learner import Learner
 from tesserl_trainer.run.logging import Averages
-from tesserl_trainer.run.rollout import minibatches
+from tesserl_trainer.run.rollout import count_minibatches, minibatches
 
 
 @dataclass
@@ -102,8 +102,7 @@ class GroupLoop:
             self.collector.collector.set_weights(None, journal.updates)
             trajectories, scored = self._collect()
             journal.laps.lap("advantages")
-            if len(scored.batch):
-                self._learn(scored.batch)
+            self._learn(scored.batch)
             for trajectory in trajectories:
                 self.observe(trajectory)
             journal.end_round(before, self.save, self._metrics)
@@ -140,9 +139,14 @@ class GroupLoop:
     def _learn(self, batch: TensorDictBase) -> None:
         """A few epochs over the trajectories: over their shuffled steps where a ratio is that of a step."""
         journal, pace = self.journal, self.pace
-        batch = batch.to(self.device)
+        batch = batch[batch["mask"].any(dim=1)].to(self.device)  # truncation mask leaves trajectories without a step
+        if not len(batch):
+            journal.skipped += 1
+            return
         weights = step_weights(batch["mask"], reduction=self.scoring.reduction, max_length=self.scoring.max_length)
-        batch["step_weight"] = weights * pace.num_minibatches  # of a minibatch, which is a part of the whole
+        size = int(batch["mask"].sum()) if self.loss.importance_level == "step" else len(batch)
+        # of a minibatch, which is a part of the whole
+        batch["step_weight"] = weights * count_minibatches(size, pace.num_minibatches)
         extra = ["step_weight"]
         if self.loss.kl_coef and self.loss.kl_kind != "exact":
             batch["reference_log_prob"] = self.loss.reference_log_probs(batch)

@@ -106,7 +106,10 @@ class OffPolicyLoop:
     def _learn(self, before: int, transitions: int) -> None:
         """All updates that the collected steps pay for."""
         journal = self.journal
-        if journal.step < self.pace.warmup_steps or not len(self.replay):
+        if journal.step < self.pace.warmup_steps:
+            return
+        if not self.replay.can_draw:
+            journal.skipped += 1
             return
         number, self._owed = self.pace.updates(self._owed, journal.step - before, transitions)
         for batch in self.replay.batches(number, self.pace.batch_size):

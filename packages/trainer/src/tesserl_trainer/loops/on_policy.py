@@ -95,6 +95,11 @@ class OnPolicyLoop:
     def _learn(self, batch: TensorDictBase) -> None:
         """A few epochs over the rollout."""
         journal = self.journal
+        if "mask" in batch:  # with a memory: environments that have spent the whole rollout on a reset
+            batch = batch[batch["mask"].any(dim=1)]
+        if not len(batch):
+            journal.skipped += 1
+            return
         for _ in range(self.pace.num_epochs):
             moved: list[Tensor] = []
             for minibatch in minibatches(batch, self.pace.num_minibatches):

@@ -92,8 +92,10 @@ class PreferenceLoop:
             before = journal.begin_round()
             if fresh is not None:
                 trajectories = self._collect(fresh)
+                updates = journal.updates
                 for batch in self._epochs(fresh):
                     self._update(batch)
+                journal.skipped += journal.updates == updates
                 for trajectory in trajectories:
                     self.observe(trajectory)
             elif stored is not None:

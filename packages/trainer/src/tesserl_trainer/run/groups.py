@@ -1,6 +1,7 @@
 """From what was collected in slots to the trajectories of groups."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from tesserl_trainer.run.collect import Collector, Episode
 from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.starts import GroupStarts
+
+PATIENCE = 30.0
+"""Seconds after which a collector says that no trajectory has ended yet."""
 
 OUTCOME = ("reward", "terminated", "done")
 
@@ -25,14 +29,23 @@ class GroupCollector:
         policy: what acts; records the parameters of its distributions.
         keys: observation keys.
         chunk: steps of every slot between two looks at what is finished; a trajectory takes as many as it needs.
+        on_note: called once with a sentence if no trajectory of a group ends for a long time.
     """
 
     def __init__(
-        self, collector: Collector, starts: GroupStarts, policy: RolloutPolicy, keys: Sequence[str], *, chunk: int = 16
+        self,
+        collector: Collector,
+        starts: GroupStarts,
+        policy: RolloutPolicy,
+        keys: Sequence[str],
+        *,
+        chunk: int = 16,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.collector, self.starts, self.policy = collector, starts, policy
         self.keys, self.chunk = list(keys), chunk
         self.episodes: list[Episode] = []
+        self._on_note = on_note
 
     @torch.no_grad()
     def collect(self, num_groups: int) -> tuple[list[TensorDictBase], Tensor]:
@@ -51,11 +64,14 @@ class GroupCollector:
         self.starts.begin(num_groups)
         self.collector.restart()
         parts = []
+        began, wanted = time.monotonic(), self.starts.unfinished
         while self.starts.unfinished:
             batch = self.collector.collect(self.chunk)
             outcome = {name: batch["next", name].clone() for name in OUTCOME}
             kept = {key: batch[key].clone() for key in (*self.keys, "action")}
             parts.append(TensorDict({**kept, "next": outcome}, batch.batch_size))
+            if self.starts.unfinished == wanted and time.monotonic() - began > PATIENCE:
+                self._note(len(parts) * self.chunk)
         steps: TensorDictBase = TensorDict.cat(parts, dim=1)
         steps["action_log_prob"] = self._log_probs(steps["action"])
         found = sorted(self._split(steps), key=lambda pair: pair[0])
@@ -69,6 +85,15 @@ class GroupCollector:
             episode_return = float(trajectory["next", "reward"].sum(dtype=torch.float64))
             self.episodes.append(Episode(episode_return, len(trajectory)))
         return trajectories, group
+
+    def _note(self, steps: int) -> None:
+        """Say once that no trajectory ends."""
+        if self._on_note is not None:
+            self._on_note(
+                f"note: no episode has ended in {steps:,} steps, and trajectories are played to their end; if the task "
+                "never ends, stop and set grpo.max_length or a wrapper time_limit"
+            )
+        self._on_note = None
 
     def _log_probs(self, action: Tensor) -> Tensor:
         """Log-probabilities ``[N, T]`` under the policy that took the actions."""

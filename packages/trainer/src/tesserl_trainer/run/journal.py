@@ -18,6 +18,9 @@ from tesserl_trainer.run.logging import Averages, MetricsLog
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.schedule import Scheduled
 
+COUNTERS = ("step", "updates", "episodes", "skipped")
+"""Attributes of a journal that count since the start of a run."""
+
 
 class DivergenceError(RuntimeError):
     """The loss is not finite any more."""
@@ -96,6 +99,7 @@ class Journal:
         self.intervals, self.schedules, self.pop_episodes = intervals, schedules, pop_episodes
         self.evaluate, self.checkpoints, self.log, self.progress = evaluate, checkpoints, log, progress
         self.step = self.updates = self.episodes = 0
+        self.skipped = 0  # rounds without anything to learn from
         self.best: dict[str, Any] | None = None  # name and mean return of the best checkpoint
         self.exact = True
         self.stop = False
@@ -162,7 +166,8 @@ class Journal:
         metrics |= {f"schedule/{schedule.name}": schedule.value(self.step) for schedule in self.schedules}
         if self.intervals.frames_per_step > 1:
             metrics["train/frames"] = self.step * self.intervals.frames_per_step
-        metrics |= {"train/episodes": self.episodes, "train/updates": self.updates, **own}
+        counts = {"train/episodes": self.episodes, "train/updates": self.updates, "train/skipped": self.skipped}
+        metrics |= {**counts, **own}
         rates = self._rate.pop(self.step, self.updates)
         metrics |= {"time/steps_per_second": rates[0], "time/updates_per_second": rates[1]}
         self.log.log(self.step, metrics)
@@ -212,7 +217,7 @@ class Journal:
         return {
             "averages": self.averages.state_dict(),
             "generators": state.generators_state(),
-            "counters": {"step": self.step, "updates": self.updates, "episodes": self.episodes},
+            "counters": {name: getattr(self, name) for name in COUNTERS},
             "best": self.best,
             "exact": self.exact,
         }
@@ -227,7 +232,9 @@ class Journal:
         self.averages.load_state_dict(saved["averages"])
         fields = Fields(saved, "state")
         counters = fields.fields("counters")
-        self.step, self.updates, self.episodes = map(counters.integer, ("step", "updates", "episodes"))
+        for name in COUNTERS:
+            if name != "skipped" or name in counters.value:  # 0.1 did not count them
+                setattr(self, name, counters.integer(name))
         self.best, exact = saved["best"], fields.flag("exact")
         if self.best is not None:
             best = fields.fields("best")

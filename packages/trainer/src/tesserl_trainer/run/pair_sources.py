@@ -153,7 +153,8 @@ class FreshPairs:
             observation_keys=self.collector.keys,
         )
         few = len(pool) * (len(pool) - 1) // 2 <= MAX_ENUMERATED
-        pairs = make_pairs(pool, num_pairs=None if few else self.num_pairs or self.buffer_size, **self.judging)
+        wanted = None if few else self.num_pairs or self.buffer_size
+        pairs = make_pairs(pool, num_pairs=wanted, allow_fewer=True, **self.judging)
         return trajectories, self.prepare(pairs.select(slice(self.num_pairs)))
 
     def add(self, pairs: PreferencePairs) -> None:

@@ -41,15 +41,22 @@ class Replay:
     ) -> None:
         self.buffer, self.capacity, self.prioritized = buffer, capacity, prioritized
         self.total = 0
+        self._newest_to_learn = -1  # number of the newest transition that batches may hold
         self._segments, self._device, self._test_fraction = segments, torch.device(device), test_fraction
 
     def __len__(self) -> int:
         """Transitions it holds now."""
         return min(self.total, self.capacity)
 
+    @property
+    def can_draw(self) -> bool:
+        """Whether there is a transition that batches may hold."""
+        return self._newest_to_learn >= self.total - len(self)
+
     def extend(self, transitions: TensorDictBase) -> int:
         """Adds transitions ``[M]``, overwriting the oldest where it is full; returns how many are learnt from."""
         numbers, number_to_learn = torch.arange(self.total, self.total + len(transitions)), len(transitions)
+        self._note_newest(numbers)
         self.total += len(transitions)
         if len(transitions) > self.capacity:
             transitions = transitions[-self.capacity :]
@@ -62,6 +69,11 @@ class Replay:
                 self.buffer.sampler.exclude(positions[held_out[-len(transitions) :]])
                 number_to_learn -= int(held_out.sum())
         return number_to_learn
+
+    def _note_newest(self, numbers: Tensor) -> None:
+        to_learn = numbers[~self._held_out(numbers)] if self._test_fraction else numbers
+        if len(to_learn):
+            self._newest_to_learn = int(to_learn[-1])
 
     def _held_out(self, numbers: Tensor) -> Tensor:
         """Which transitions no batch holds, by their numbers: a hash of each against the fraction (splitmix64)."""
@@ -156,6 +168,7 @@ class Replay:
         fields = Fields(state, "replay")
         segments, self.total = self._segments.read(entries), fields.integer("total")
         oldest = self.total - len(self)
+        self._note_newest(torch.arange(oldest, self.total))
         first, last = (entries[0]["start"], entries[-1]["stop"]) if entries else (0, 0)
         if not (first <= oldest and last == self.total):
             raise CheckpointError(f"replay: expected segments of {oldest} to {self.total}, got {first} to {last}")

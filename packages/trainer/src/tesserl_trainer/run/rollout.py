@@ -116,6 +116,11 @@ class Advantages:
         return following
 
 
+def count_minibatches(size: int, number: int) -> int:
+    """Return how many minibatches `minibatches` makes: fewer than asked for if there are too few elements."""
+    return -(-size // -(-size // number)) if size else 0
+
+
 def minibatches(data: TensorDictBase, number: int) -> Iterator[TensorDictBase]:
     """Shuffles a batch and splits it into parts of (almost) equal size.
 
@@ -123,5 +128,7 @@ def minibatches(data: TensorDictBase, number: int) -> Iterator[TensorDictBase]:
         data: the first dimension is shuffled and split.
         number: of parts.
     """
+    if not data.shape[0]:
+        return
     permutation = torch.randperm(data.shape[0], device=data.device)
     yield from data[permutation].split(-(-data.shape[0] // number))

@@ -119,6 +119,24 @@ def _game(config: Any, spec: EnvSpec) -> str:
     return str(spec.kwargs["game"])
 
 
+def has_time_limit(config: Any) -> bool:
+    """Return whether every episode of a task ends after some number of steps, as far as its registration says.
+
+    Args:
+        config: the ``environment:`` block.
+
+    Raises:
+        ConfigError: the id is unknown.
+    """
+    if config.vectorization in ("atari", "envpool") or any(each.kind == "time_limit" for each in config.wrappers):
+        return True
+    register(config.id)
+    steps = config.kwargs.get("max_episode_steps")  # an argument of gym.make
+    if steps is None:
+        steps = _made(config, lambda: gym.spec(config.id)).max_episode_steps
+    return steps is not None and steps > 0
+
+
 def register(environment_id: str) -> None:
     """Registers the namespaces that do not register themselves.
 
