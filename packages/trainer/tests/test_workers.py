@@ -133,7 +133,7 @@ def test_a_worker_does_not_wait_for_torch():
 # --- in a run -----------------------------------------------------------------------------------------------------
 
 
-gym.register("Doomed-v0", entry_point=Doomed)
+gym.register("Doomed-v0", entry_point=Doomed, max_episode_steps=500)
 
 
 def doomed(write_config, tmp_path, kind, at):
