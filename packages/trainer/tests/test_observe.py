@@ -42,7 +42,7 @@ def test_too_few_steps_and_unbounded_actions_are_named(write_config, tmp_path, c
 
 def test_what_cannot_be_written_or_looked_at_is_refused_first(write_config, tmp_path, capsys):
     config, place = str(write_config("CartPole-v1")), tmp_path / "nowhere"
-    assert main(["observe", config, "--out", str(place / "x.png")]) == 1
+    assert main(["observe", config, "--out", str(place / "x.png")]) == 2
     assert f"there is no directory {place}; make it first: mkdir -p {place}" in capsys.readouterr().err
     assert main(["observe", config, "--out", str(tmp_path / "x.png"), "--samples", "100000"]) == 2
     assert "100000 is not in the range 1<=x<=32" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Variants beside each other: their runs, grouped by task, and what can be said about them."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -57,6 +58,11 @@ def hint(name: str, known: Iterable[str]) -> str:
     legal = list(known)
     found = get_close_matches(name, legal, n=1)
     return f"; did you mean {found[0]}?" if found else f"; there are: {', '.join(legal) or 'none'}"
+
+
+def _bounds_option(task: str) -> str:
+    """Return the option of `tesserl compare` for the bounds of a task, as a shell takes it."""
+    return shlex.join(["--normalize", f"{task}=LOW:HIGH"])
 
 
 class Comparison:
@@ -118,7 +124,7 @@ class Comparison:
             if task not in given and not (runs and all(run.curve[1] for run in runs)):
                 raise ComparisonError(
                     f"{task}: the reference {self.reference} has no runs with evaluations to take bounds from; "
-                    f"give bounds of {task}, such as --normalize {task}=LOW:HIGH of tesserl compare"
+                    f"give bounds of {task}, such as {_bounds_option(task)} of tesserl compare"
                 )
             low, high = given.get(task) or (
                 float(np.mean([run.curve[1][0] for run in runs])),
@@ -128,7 +134,7 @@ class Comparison:
                 source = "" if task in given else f", the first evaluation and the score of {self.reference}"
                 raise ComparisonError(
                     f"{task}: 0 would be {low:.6g} and 1 would be {high:.6g}{source}, but scores need a "
-                    f"finite return and a higher one; give bounds of {task}, such as --normalize {task}=LOW:HIGH of "
+                    f"finite return and a higher one; give bounds of {task}, such as {_bounds_option(task)} of "
                     "tesserl compare"
                 )
             bounds[task] = (low, high)

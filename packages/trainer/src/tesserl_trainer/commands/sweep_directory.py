@@ -15,6 +15,7 @@ from tesserl_trainer.run.checkpoint_names import checkpoint_paths
 from tesserl_trainer.run.identity import CONFIG, require_identity
 from tesserl_trainer.run.identity import FILE as IDENTITY
 from tesserl_trainer.run.sweep import LOG, ORDER
+from tesserl_trainer.run.usage import command_line
 
 WRITTEN = (
     *("config.yaml", "metrics.csv", "curve.png", "run.json", LOG),
@@ -111,9 +112,10 @@ def _may_change(key: str, state: str) -> bool:
 def _kept(path: Path) -> Iterator[str]:
     """Why the directory of a run without ``latest.json`` must not be cleared for it to begin anew; often nothing."""
     if checkpoints := checkpoint_paths(path / "checkpoints"):
+        command = command_line("tesserl", "train", "--resume", checkpoints[-1])
         yield (
             f"{path}: has checkpoints and no checkpoints/latest.json that names one; continue the run with "
-            f"`tesserl train --resume {checkpoints[-1]}`, or move it away"
+            f"`{command}`, or move it away"
         )
         return
     foreign = [str(found.relative_to(path)) for found in sorted(path.rglob("*")) if not _is_written(found, path)]

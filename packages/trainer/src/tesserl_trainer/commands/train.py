@@ -31,6 +31,7 @@ from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_seale
 from tesserl_trainer.run.signals import on_signals
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.sweep import LOG
+from tesserl_trainer.run.usage import command_line
 from tesserl_trainer.run.workers import WorkerError
 from tesserl_trainer.wiring.machine import naming_memory, refuse_missing
 
@@ -47,7 +48,8 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
     """A signal stopped the run; its checkpoint is written."""
 
     def __init__(self, signum: int, run_dir: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with: tesserl train --resume {run_dir}")
+        command = command_line("tesserl", "train", "--resume", run_dir)
+        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with: {command}")
         self.exit_code = 128 + signum
 
 
@@ -293,7 +295,8 @@ def _locked(run_dir: Path, *, timeout: float | None = None) -> Iterator[None]:
 def _refuse_taken(path: Path) -> None:
     if _is_taken(path):
         raise ConfigError(
-            f"--run-dir: {path} is not empty; continue the run there with --resume {path}, or name another directory"
+            f"--run-dir: {path} is not empty; continue the run there with {command_line('--resume', path)}, or name "
+            "another directory"
         )
 
 

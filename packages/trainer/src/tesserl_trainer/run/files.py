@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tesserl_trainer.run.usage import ArgumentError, command_line
+
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool = True) -> None:
     """Write a file under another name, then give it its own; it is synced before and after.
@@ -87,11 +89,12 @@ def check_places(files: Mapping[str, Path | None]) -> None:
         files: by the option that names each; None where it was not given.
 
     Raises:
-        ValueError: the directory of one is not there.
+        ArgumentError: the directory of one is not there.
     """
     for option, file in files.items():
         if file is not None and not (place := file.parent).is_dir():
-            raise ValueError(f"{option} {file}: there is no directory {place}; make it first: mkdir -p {place}")
+            remedy = command_line("mkdir", "-p", place)
+            raise ArgumentError(f"{option} {file}: there is no directory {place}; make it first: {remedy}")
 
 
 @contextmanager

@@ -1,0 +1,20 @@
+"""Wrong arguments of a command, and the commands that messages tell a person to run."""
+
+import shlex
+
+
+class ArgumentError(ValueError):
+    """An argument of a command that is wrong, whatever is on disk; the exit code is that of wrong usage."""
+
+    exit_code = 2
+
+
+class TakenError(FileExistsError):
+    """A place named for new files where something lies already; the exit code is that of wrong usage."""
+
+    exit_code = 2
+
+
+def command_line(*words: object) -> str:
+    """Return a command that can be pasted into a shell, with quotes around words that need them."""
+    return shlex.join(map(str, words))
