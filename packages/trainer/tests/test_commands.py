@@ -64,7 +64,7 @@ def test_a_resumed_run_can_be_made_longer_and_nothing_else(run_dir, capfd):
         ([], 2, "name either a CONFIG to train or, with --resume, a run to continue"),
         (["CONFIG", "--resume", "RUN"], 2, "name either a CONFIG to train or"),
         (["--resume", "RUN", "--run-dir", "x"], 2, "a resumed run stays where it is"),
-        (["--resume", "NOWHERE"], 1, "no run here (config.yaml is missing)"),
+        (["--resume", "NOWHERE"], 2, "expected a run, got no such directory"),
         (["CONFIG", "--run-dir", "RUN"], 2, "is not empty; continue the run there with --resume"),
         (["CONFIG", "--set", "iqn.num_tau=3"], 2, "did you mean num_taus"),
         (["CONFIG", "--set", "iqn.discount=1.7"], 2, "iqn.discount"),

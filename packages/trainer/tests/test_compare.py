@@ -196,7 +196,7 @@ def test_what_is_not_finished_is_named(sweep, compare):
     ],
 )
 def test_mistakes_are_named(sweep, compare, arguments, message):
-    error, _ = compare(sweep, *arguments, code=1)
+    error, _ = compare(sweep, *arguments, code=1 if "name" in arguments or "odd" in arguments else 2)
     assert message in error
     assert "Traceback" not in error
 
@@ -243,7 +243,7 @@ def test_the_reference_is_the_first_variant_of_the_sweep_wherever_it_has_runs(sw
     assert report["reference"] == "low"
     assert "the reference is low, as odd, the first variant of the sweep, has no finished run here" in out
     assert "has no finished run" not in compare(sweep / "second", "--reference", "base")[0]
-    assert "no such variant with a finished run here" in compare(sweep, "--reference", "odd", code=1)[0]
+    assert "no such variant with a finished run here" in compare(sweep, "--reference", "odd", code=2)[0]
 
 
 def test_runs_that_never_started_are_named(sweep, compare):
@@ -312,7 +312,7 @@ def test_a_directory_that_is_named_twice_counts_once(sweep, compare, monkeypatch
 
 
 def test_a_directory_without_runs_is_an_error(tmp_path, compare):
-    assert f"{tmp_path}: no run here" in compare(tmp_path, code=1)[0]
+    assert f"{tmp_path}: expected runs, got a directory without config.yaml in or" in compare(tmp_path, code=2)[0]
 
 
 def test_the_picture_shows_every_variant(sweep, tmp_path, capfd):

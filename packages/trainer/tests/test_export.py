@@ -222,7 +222,7 @@ def test_a_file_is_replaced_only_when_told(make_run, capfd):
     arguments = ["export", str(run_dir), "--format", "pt2", "--checkpoint", "latest"]
     assert main(arguments) == 0
     first = (run_dir / "policy.pt2").stat().st_mtime_ns
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "policy.pt2 is there already; replace it with --overwrite" in capfd.readouterr().err
     assert (run_dir / "policy.pt2").stat().st_mtime_ns == first
     assert main([*arguments, "--overwrite"]) == 0
@@ -243,8 +243,8 @@ def test_missing_packages_are_named_with_their_extra(make_run, monkeypatch, capf
     [
         (["RUN"], 2, "Missing option '--format'"),
         (["RUN", "--format", "onnx", "--taus", "0"], 2, "0 is not in the range x>=1"),
-        (["RUN", "--format", "pt2"], 1, "no checkpoint 'best'; there are: step_000000000"),
-        (["NOWHERE", "--format", "pt2"], 1, "no run here"),
+        (["RUN", "--format", "pt2"], 2, "no checkpoint 'best'; there are: step_000000000"),
+        (["NOWHERE", "--format", "pt2"], 2, "expected a run, got no such directory"),
     ],
 )
 def test_mistakes_are_named(make_run, tmp_path, capfd, arguments, code, message):

@@ -35,7 +35,7 @@ def test_transitions_are_those_of_training(write_config):
 
 def test_too_few_steps_and_unbounded_actions_are_named(write_config, tmp_path, capsys):
     arguments = ["observe", str(write_config("CartPole-v1")), "--out", str(tmp_path / "x.png"), "--steps", "2"]
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "steps: expected at least iqn.num_steps = 3, got 2" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
 

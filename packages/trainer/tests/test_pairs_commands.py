@@ -117,9 +117,45 @@ def test_several_stores_make_one_and_starts_stay_apart(tmp_path):
     blind = write_trajectories(tmp_path / "blind", [5, 6], frames=False)
     result = make_store([seeing, blind], out=tmp_path / "pairs")
     assert (result["pairs"], result["frames"]) == (5, False)  # 3 x 0 and 5 x 0 tie
-    with pytest.raises(ValueError, match="no pair is left of 4 segments"):
+    with pytest.raises(ValueError, match="blind: expected two segments that can be compared, got 4 of as many starts;"):
         make_store([seeing, blind], out=tmp_path / "none", same_start=True)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--num", "1"], ["--teacher", "oracle"]])
+def test_pairs_that_all_tie_are_refused_with_what_can_be_done(tmp_path, capfd, arguments):
+    stores = [str(write_trajectories(tmp_path / name, [4])) for name in ("one", "two")]  # trajectory 0 has reward 0
+    command = ["pairs", "make", *stores, "--out", str(tmp_path / "out"), *arguments]
+    assert main(command) == 1
+    assert (
+        f"{stores[0]}, {stores[1]}: expected segments of different scores, got 2 that all tie; keep the ties with "
+        "--ties keep, choose another score with --by, or collect episodes that differ"
+    ) in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "--ties", "keep"]) == 0
+    assert load_pairs(tmp_path / "out").label.tolist() == [0.5]
+
+
+def test_segments_that_tie_in_every_group_tie_though_the_groups_differ(tmp_path):
+    stores = [write_trajectories(tmp_path / "one", [4, 4, 4], starts=[0, 1, 1])]  # returns 0; 4 and 8
+    result = make_store(stores, out=tmp_path / "out", same_start=True)
+    assert result["pairs"] == 1
+    stores = [write_trajectories(tmp_path / name, [4, 2, 1], starts=[0, 1, 1]) for name in ("two", "three")]
+    with pytest.raises(ValueError, match="expected segments of different scores, got 6 that all tie"):
+        make_store(stores, out=tmp_path / "none", same_start=True)  # returns 2 and 2 of each pair of episodes
+
+
+def test_a_margin_that_no_pair_has_is_named_with_the_largest(tmp_path):
+    store = write_trajectories(tmp_path / "store", [4, 6])  # returns 0 and 6
+    with pytest.raises(ValueError, match="at least --min-margin 7, got a largest difference of 6; lower --min-margin"):
+        make_store([store], out=tmp_path / "out", min_margin=7)
+    make_store([store], out=tmp_path / "out", min_margin=6)
+
+
+def test_a_teacher_that_tells_nothing_apart_is_named(tmp_path):
+    store = write_trajectories(tmp_path / "store", [4, 6])
+    with pytest.raises(ValueError, match="expected pairs that the teacher equal:5 tells apart, got none of 2 segments"):
+        make_store([store], out=tmp_path / "out", teacher="equal:5")
 
 
 def test_the_same_seed_makes_the_same_pairs(trajectories, tmp_path):
@@ -133,11 +169,11 @@ def test_the_same_seed_makes_the_same_pairs(trajectories, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--segment", "fixed:x"], "--segment must be episode, fixed:LENGTH or variable:LEAST:MOST, got 'fixed:x'"),
+        (["--segment", "fixed:x"], "--segment must be episode, fixed:LENGTH or variable:LEAST:MOST"),
         (["--segment", "variable:3"], "--segment must be episode"),
         (["--segment", "episode:3"], "--segment must be episode"),
         (["--segment", "fixed:50"], "trajectories must have at least 50 steps"),
-        (["--by", "mean"], "--by must be return or discounted:FACTOR, got 'mean'"),
+        (["--by", "mean"], "--by must be return or discounted:FACTOR with a factor in [0, 1], got 'mean'"),
         (["--by", "discounted:"], "--by must be return or discounted:FACTOR"),
         (
             ["--teacher", "strict"],
@@ -161,7 +197,7 @@ def test_mistakes_are_named_and_make_nothing(trajectories, tmp_path, capfd, argu
 
 def test_pairs_are_never_overwritten(trajectories, tmp_path):
     make_store([trajectories], out=tmp_path / "pairs")
-    with pytest.raises(StoreError, match="pairs exists, pairs are not overwritten; name another directory"):
+    with pytest.raises(FileExistsError, match="pairs exists, pairs are not overwritten; name another directory"):
         make_store([trajectories], out=tmp_path / "pairs")
 
 
@@ -309,7 +345,7 @@ def test_label_serves_until_it_is_stopped_and_continues_with_its_own_pairs(tmp_p
 def test_label_says_what_it_cannot_show(tmp_path, capfd):
     blind = write_trajectories(tmp_path / "blind", [3, 4], frames=False)
     for path in (blind, write_pairs(tmp_path / "blind-too", frames=False), Path(tmp_path / "nowhere")):
-        assert main(["pairs", "label", str(path), "--no-open"]) == 1
+        assert main(["pairs", "label", str(path), "--no-open"]) == (2 if path.name == "nowhere" else 1)
     error = capfd.readouterr().err
     assert error.count("has no pictures to show") == 2
     assert "nowhere holds no pairs" in error

@@ -200,7 +200,7 @@ def test_export_and_collect_refuse_what_is_not_the_runs_own(runs, run, tmp_path,
 
 def test_the_name_of_a_checkpoint_cannot_lead_out_of_the_run(runs, run, capfd):
     for name in (f"../../../{runs.name}/run-2/{OTHER_STEP}", str(runs / "run-2" / OTHER_STEP), "step_210", ".."):
-        assert main(["eval", str(run), "--checkpoint", name]) == 1
+        assert main(["eval", str(run), "--checkpoint", name]) == 2
         assert f"no checkpoint {name!r}; there are: step_000000060" in capfd.readouterr().err
 
 

@@ -109,7 +109,7 @@ def test_a_diverging_run_names_the_step_and_the_last_finite_checkpoint(write_con
 
 
 def test_without_a_run_or_a_checkpoint_evaluation_says_so(run_dir, tmp_path):
-    with pytest.raises(CheckpointError, match=r"no run here \(config.yaml is missing\)"):
+    with pytest.raises(CheckpointError, match=r"expected a run, got a directory without config\.yaml"):
         evaluate(tmp_path)
     with pytest.raises(CheckpointError, match=r"no checkpoint 'step_1'; there are: step_000000\d+, step_000000240"):
         evaluate(run_dir, checkpoint="step_1")

@@ -48,9 +48,15 @@ class ComparisonError(ValueError):
     """Runs that cannot be compared as asked."""
 
 
-def unknown(argument: str, name: str, what: str, known: Iterable[str]) -> ComparisonError:
+class ComparisonArgumentError(ComparisonError):
+    """An argument that names nothing or has a wrong form; the exit code is that of wrong usage."""
+
+    exit_code = 2
+
+
+def unknown(argument: str, name: str, what: str, known: Iterable[str]) -> ComparisonArgumentError:
     """Return the error of an argument that names something unknown."""
-    return ComparisonError(f"{argument} {name}: no such {what}{hint(name, known)}")
+    return ComparisonArgumentError(f"{argument} {name}: no such {what}{hint(name, known)}")
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -132,7 +138,7 @@ class Comparison:
             )
             if not (isfinite(low) and isfinite(high) and low < high):  # else the better run has the lower score
                 source = "" if task in given else f", the first evaluation and the score of {self.reference}"
-                raise ComparisonError(
+                raise (ComparisonArgumentError if task in given else ComparisonError)(
                     f"{task}: 0 would be {low:.6g} and 1 would be {high:.6g}{source}, but scores need a "
                     f"finite return and a higher one; give bounds of {task}, such as {_bounds_option(task)} of "
                     "tesserl compare"

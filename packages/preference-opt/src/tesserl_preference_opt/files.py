@@ -32,6 +32,12 @@ class StoreError(ValueError):
     """A store that is missing, damaged or not ours; the message names the file, and the pair where it is one."""
 
 
+class NoStoreError(StoreError):
+    """A directory that is named as a store and holds none; the exit code is that of wrong usage."""
+
+    exit_code = 2
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file under another name; when that is done it is synced and takes its place.
@@ -156,7 +162,7 @@ def read_manifest(directory: Path) -> list[dict[str, Any]]:
     """
     path = directory / MANIFEST
     if not path.is_file():
-        raise StoreError(
+        raise NoStoreError(
             f"{directory} holds no pairs: {path} is missing; make a store with save_pairs, or with tesserl pairs make"
         )
     try:

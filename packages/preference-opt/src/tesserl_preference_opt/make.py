@@ -127,6 +127,25 @@ def segment_scores(pool: SegmentPool, *, discount: float = 1.0) -> Tensor:
     return scores
 
 
+def largest_margin(score: Tensor, group: Tensor) -> float | None:
+    """Return the largest difference between the scores of two segments of one group.
+
+    Args:
+        score: of the segments, ``[S]``.
+        group: of the segments, ``[S]``; segments of different groups are not compared.
+
+    Returns:
+        At least 0; None if no group has two segments.
+    """
+    _, index, count = torch.unique(group, return_inverse=True, return_counts=True)
+    if not len(count) or int(count.max()) < 2:
+        return None
+    empty = score.new_zeros(len(count))
+    highest = empty.scatter_reduce(0, index, score, "amax", include_self=False)
+    lowest = empty.scatter_reduce(0, index, score, "amin", include_self=False)
+    return float((highest - lowest).max())
+
+
 def score_key(pool: SegmentPool) -> NestedKey:
     """Return the entry that segments are scored by: ``score``, or else ``reward``.
 
@@ -176,9 +195,12 @@ def _draw(
     if num_pairs is not None and found.shape[1] < num_pairs and not allow_fewer:
         num_groups = len(set(group.tolist()))
         within = f" in {num_groups} groups" if num_groups > 1 else ""
+        remedy = "collect more, or lower the margin"
+        if not keep_ties and largest_margin(score, group) == 0:
+            remedy = "all of them tie; keep ties, or collect segments whose scores differ"
         raise ValueError(
             f"{num_pairs} pairs were asked for, {found.shape[1]} can be made of {num_segments} segments{within} with a "
-            f"margin of {min_margin}; collect more, or lower the margin"
+            f"margin of {min_margin}; {remedy}"
         )
     found = found[:, :num_pairs]
     swap = torch.rand(found.shape[1], generator=generator) < 0.5

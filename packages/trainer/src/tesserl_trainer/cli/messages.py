@@ -9,7 +9,14 @@ import traceback
 import click
 
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes; a run that a signal stopped has 128 + the signal's number."""
+"""Exit codes; a run that a signal stopped has 128 + the signal's number.
+
+USAGE: an argument or a configuration is wrong. An option is unknown, a value has a wrong form or is out of its range,
+or a path or a checkpoint that is named is not there, holds something else, or would be overwritten. Errors of that kind
+have the attribute ``exit_code`` 2, or are `ConfigError`.
+FAILURE: the command is right and could not be carried out. A file is damaged, data are too few, a package is missing,
+the disk is full, or a training diverged.
+"""
 
 REMEDIES = {
     errno.EACCES: "change its permissions, or name another place",

@@ -23,7 +23,7 @@ from tesserl_analysis import (
     read_metrics,
     series,
 )
-from tesserl_analysis.comparison import hint, unknown
+from tesserl_analysis.comparison import ComparisonArgumentError, hint, unknown
 from tesserl_configs.document import parse
 from tesserl_trainer.commands.comparison_table import rich_table
 from tesserl_trainer.commands.normalization import parse_bounds
@@ -33,6 +33,7 @@ from tesserl_trainer.run.identity import FILE as IDENTITY
 from tesserl_trainer.run.metric_names import EVALUATION
 from tesserl_trainer.run.sealed import SEAL, open_seal
 from tesserl_trainer.run.sweep import ORDER
+from tesserl_trainer.run.usage import described
 
 SEED = re.compile(r"seed-\d+")
 SHOWN = 4
@@ -88,7 +89,9 @@ def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
         files = filter(Path.is_file, path.rglob("config.yaml")) if path.is_dir() else ()
         here = sorted((file.parent for file in files if not _is_of_sweep(file)), key=_natural)
         if not here and not (path.is_dir() and missing_runs([path])):
-            raise ComparisonError(f"{path}: no run here (no config.yaml in or below it); name a run or a sweep")
+            raise ComparisonArgumentError(
+                f"{path}: expected runs, got {described(path, 'config.yaml in or below it')}; name a run or a sweep"
+            )
         for run in here:
             found.setdefault(run.resolve(), (run, path))
     return list(found.values())
@@ -224,8 +227,10 @@ def _read_json(file: Path, remedy: str) -> dict[str, Any]:
 def _value(config: Any, key: str, file: Path, *, given: bool = False) -> str:
     for part in key.split("."):
         if not isinstance(config, dict) or part not in config:
-            remedy = hint(part, config if isinstance(config, dict) else ()) if given else "; leave the run out"
-            raise ComparisonError(f"{file}: has no key {key}{remedy}")
+            if given:
+                near = hint(part, config if isinstance(config, dict) else ())
+                raise ComparisonArgumentError(f"{file}: has no key {key}{near}")
+            raise ComparisonError(f"{file}: has no key {key}; leave the run out")
         config = config[part]
     return config if isinstance(config, str) else json.dumps(config)
 

@@ -19,6 +19,7 @@ from tesserl_trainer.run.files import check_places, write_atomically
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.programs import ActorCriticProgram, Program, QuantileProgram, Spec
+from tesserl_trainer.run.usage import ArgumentError, TakenError
 
 
 def export(
@@ -54,15 +55,15 @@ def export(
         CheckpointError: there is no such run or checkpoint, or it is damaged.
         ExportError: a package is missing, torch cannot export this policy, or outputs differ by more than 1e-4; no
             file is written.
-        FileExistsError: the file is there.
-        ValueError: ``format`` or ``taus`` is out of its range, or the run's policy has no taus to fix.
+        TakenError: the file is there.
+        ArgumentError: ``format`` or ``taus`` is out of its range, or the run's policy has no taus to fix.
     """
     if format not in ("onnx", "pt2"):
-        raise ValueError(f"format must be onnx or pt2, got {format!r}")
+        raise ArgumentError(f"format must be onnx or pt2, got {format!r}")
     file = Path(run_dir) / f"policy.{format}" if output is None else Path(output)
     if file.exists() and not overwrite:
-        raise FileExistsError(f"{file} is there already; replace it with --overwrite, or name another file")
-    check_places({"--output": file})
+        raise TakenError(f"{file} is there already; replace it with --overwrite, or name another file")
+    check_places({"--output": None if output is None else file})
     exporting.require_packages(format)
     config = run_config(Path(run_dir), ["device=cpu", *overrides])
     weights = Checkpoints(Path(run_dir)).load_weights(checkpoint)
@@ -94,7 +95,7 @@ def _program(agent: AnyAgent, algorithm: str, num_taus: int | None) -> Program:
     """Return the part of an agent that is exported.
 
     Raises:
-        ValueError: it has no taus to fix.
+        ArgumentError: it has no taus to fix.
     """
     policy = agent.policy
     if isinstance(policy, QuantilePolicy):
@@ -103,7 +104,7 @@ def _program(agent: AnyAgent, algorithm: str, num_taus: int | None) -> Program:
         taus = sample_taus((), num_taus, kind="midpoints", dtype=torch.float32)  # those on which it acts greedily
         return QuantileProgram(policy.network, taus if policy.risk is None else distort_taus(taus, *policy.risk))
     if num_taus is not None:
-        raise ValueError(f"--taus is for the quantile networks of iqn, got it for a policy of {algorithm}")
+        raise ArgumentError(f"--taus is for the quantile networks of iqn, got it for a policy of {algorithm}")
     if not isinstance(policy, RolloutPolicy):
         raise ExportError(f"a policy of {algorithm} cannot be exported; only quantile networks and actor-critics can")
     return ActorCriticProgram(policy.network, has_value=agent.has_value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tesserl_analysis.comparison import Bounds, ComparisonError
+from tesserl_analysis.comparison import Bounds, ComparisonArgumentError
 
 
 def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bounds] | None:
@@ -13,10 +13,10 @@ def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bou
         several_tasks: whether returns of different tasks come together, which are scaled if nothing is said.
 
     Raises:
-        ComparisonError: it says something else.
+        ComparisonArgumentError: it says something else.
     """
     if "none" in values and len(values) > 1:
-        raise ComparisonError("--normalize none: stands alone")
+        raise ComparisonArgumentError("--normalize none: stands alone")
     if not values or list(values) == ["none"]:
         return {} if several_tasks and not values else None
     bounds: dict[str, Bounds] = {}
@@ -27,7 +27,7 @@ def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bou
         try:
             low, high = map(float, numbers.split(":"))
         except ValueError:
-            raise ComparisonError(
+            raise ComparisonArgumentError(
                 f"--normalize {value}: expected none, reference or TASK=LOW:HIGH, such as breakout=0:20"
             ) from None
         bounds[task] = (low, high)

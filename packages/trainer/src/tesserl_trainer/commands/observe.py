@@ -20,6 +20,7 @@ from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import UniformActions
 from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.state import seed_generators
+from tesserl_trainer.run.usage import ArgumentError
 from tesserl_trainer.wiring.environments import worker_seeds
 
 NUM_ENVS, PANELS = 4, 16
@@ -53,7 +54,9 @@ def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[Te
     window = NStepWindow(options.num_steps, options.discount) if isinstance(options, IQNConfig) else NStepWindow(1, 1.0)
     transitions = window.extend(batch)
     if not len(transitions):
-        raise ValueError(f"steps: expected at least iqn.num_steps = {config.iqn.num_steps}, got {steps}; take more")
+        raise ArgumentError(
+            f"--steps: expected at least iqn.num_steps = {config.iqn.num_steps}, got {steps}; take more"
+        )
     settings = config.replay if iqn else UniformReplay()
     settings = settings.model_copy(update={"capacity": len(transitions), "test_fraction": 0.0})
     config = config.model_copy(update={"replay": settings, "device": "cpu"})

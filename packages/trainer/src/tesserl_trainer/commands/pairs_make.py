@@ -10,12 +10,13 @@ from tesserl_preference_opt import (
     PreferencePairs,
     ScriptedTeacher,
     SegmentPool,
-    StoreError,
     cut_segments,
     make_pairs,
     save_pairs,
 )
+from tesserl_preference_opt.make import largest_margin, segment_scores
 from tesserl_trainer.commands.pairs_sources import Episodes, read_episodes
+from tesserl_trainer.run.usage import ArgumentError, TakenError
 
 SEGMENT_LENGTHS = {"fixed": (64,), "variable": (32, 64)}
 """Where a segment's length is not said: CPL's, and those of ``pairs.source.segments`` in a configuration."""
@@ -67,16 +68,19 @@ def make_store(
         ``path``, ``pairs``, ``segments``, ``frames``, ``source``.
 
     Raises:
+        ArgumentError: an option is out of its range.
         ConfigError: Minari is not installed.
-        StoreError: a source cannot be read, or ``out`` exists.
-        ValueError: an option is out of its range, or there are fewer pairs than asked for.
+        StoreError: a source cannot be read.
+        TakenError: ``out`` exists.
+        ValueError: there are no pairs, or fewer than asked for.
     """
     if Path(out).exists():
-        raise StoreError(f"{out} exists, pairs are not overwritten; name another directory")
+        raise TakenError(f"{out} exists, pairs are not overwritten; name another directory")
     judge, discount, lengths = _teacher(teacher), _discount(by), _lengths(segment)
     episodes = read_episodes(sources, download=download)
     generator = torch.Generator().manual_seed(seed)
     pool = _cut(episodes, lengths, same_start, value_discount, generator)
+    _check_comparable(pool, sources, discount, min_margin, has_ties=ties == "keep" or not labelled)
     pairs = make_pairs(
         pool,
         num_pairs=num,
@@ -87,7 +91,11 @@ def make_store(
         labelled=labelled,
         generator=generator,
     )
-    _check_any(pairs, pool, sources)
+    if not len(pairs):  # the scores differ
+        raise ValueError(
+            f"{_named(sources)}: expected pairs that the teacher {teacher} tells apart, got none of {len(pool)} "
+            "segments; choose another --teacher, or keep the ties with --ties keep"
+        )
     save_pairs(pairs, out)
     return _report(out, pairs, has_frames=episodes.has_frames)
 
@@ -111,13 +119,32 @@ def _cut(
     )
 
 
-def _check_any(pairs: PreferencePairs, pool: SegmentPool, sources: Sequence[str | Path]) -> None:
-    """Refuses to store nothing."""
-    if not len(pairs):
+def _check_comparable(
+    pool: SegmentPool, sources: Sequence[str | Path], discount: float, min_margin: float, *, has_ties: bool
+) -> None:
+    """Refuse segments of which no two make a pair."""
+    largest = largest_margin(segment_scores(pool, discount=discount), pool.group)
+    if largest is None:
         raise ValueError(
-            f"{', '.join(map(str, sources))}: no pair is left of {len(pool)} segments; "
-            "lower --min-margin, keep ties, or collect episodes that differ"
+            f"{_named(sources)}: expected two segments that can be compared, got {len(pool)} of as many starts; "
+            "collect more episodes, or leave out --same-start"
         )
+    if has_ties:
+        return
+    if largest == 0:
+        raise ValueError(
+            f"{_named(sources)}: expected segments of different scores, got {len(pool)} that all tie; "
+            "keep the ties with --ties keep, choose another score with --by, or collect episodes that differ"
+        )
+    if largest < min_margin:
+        raise ValueError(
+            f"{_named(sources)}: expected scores that differ by at least --min-margin {min_margin:g}, "
+            f"got a largest difference of {largest:g}; lower --min-margin"
+        )
+
+
+def _named(sources: Sequence[str | Path]) -> str:
+    return ", ".join(map(str, sources))
 
 
 def _report(out: str | Path, pairs: PreferencePairs, *, has_frames: bool) -> dict[str, Any]:
@@ -141,11 +168,14 @@ def _lengths(segment: str) -> int | tuple[int, int] | None:
             lengths = tuple(int(number) for number in numbers) or SEGMENT_LENGTHS[kind]
         except ValueError:
             lengths = ()
-        if kind == "fixed" and len(lengths) == 1:
+        if kind == "fixed" and len(lengths) == 1 and lengths[0] >= 1:
             return lengths[0]
-        if kind == "variable" and len(lengths) == 2:
+        if kind == "variable" and len(lengths) == 2 and 1 <= lengths[0] <= lengths[1]:
             return lengths[0], lengths[1]
-    raise ValueError(f"--segment must be episode, fixed:LENGTH or variable:LEAST:MOST, got {segment!r}")
+    raise ArgumentError(
+        "--segment must be episode, fixed:LENGTH or variable:LEAST:MOST with 1 <= LEAST <= MOST, such as fixed:64, "
+        f"got {segment!r}"
+    )
 
 
 def _discount(by: str) -> float:
@@ -154,11 +184,11 @@ def _discount(by: str) -> float:
     if by == "return":
         return 1.0
     try:
-        if kind == "discounted":
+        if kind == "discounted" and 0 <= float(number) <= 1:
             return float(number)
     except ValueError:
         pass
-    raise ValueError(f"--by must be return or discounted:FACTOR, got {by!r}")
+    raise ArgumentError(f"--by must be return or discounted:FACTOR with a factor in [0, 1], got {by!r}")
 
 
 def _teacher(text: str | None) -> ScriptedTeacher | None:
@@ -173,5 +203,7 @@ def _teacher(text: str | None) -> ScriptedTeacher | None:
         if option is not None:
             return ScriptedTeacher.preset(kind, **{option: float(number)})  # type: ignore[arg-type]
     except ValueError as error:
-        raise ValueError(f"--teacher {text}: {error}") from error
-    raise ValueError(f"--teacher must be one of {', '.join(TEACHER_OPTIONS)}, with a number or without, got {text!r}")
+        raise ArgumentError(f"--teacher {text}: {error}") from error
+    raise ArgumentError(
+        f"--teacher must be one of {', '.join(TEACHER_OPTIONS)}, with a number or without, got {text!r}"
+    )

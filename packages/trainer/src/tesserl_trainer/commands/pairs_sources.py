@@ -13,6 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from tesserl_configs import ConfigError
 from tesserl_preference_opt import StoreError
+from tesserl_preference_opt.files import NoStoreError
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.trajectories import load_trajectories
 
@@ -76,7 +77,7 @@ def _read_minari(name: str, download: bool) -> Episodes:
     try:
         dataset = minari.load_dataset(name.removeprefix(MINARI), download=download)
     except FileNotFoundError as error:
-        raise StoreError(f"{name} is not on this machine; fetch it with --download ({error})") from error
+        raise NoStoreError(f"{name} is not on this machine; fetch it with --download ({error})") from error
     layout = ObservationLayout(dataset.observation_space)
     trajectories = [_trajectory(episode, layout) for episode in dataset.iterate_episodes()]
     firsts: dict[bytes, int] = {}  # datasets do not say which episodes share a start

@@ -22,6 +22,7 @@ from tesserl_trainer.run.episodes import Behavior, UniformActions, play_episodes
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.starts import GroupStarts, SeedStart, StateStart
 from tesserl_trainer.run.state import seed_generators
+from tesserl_trainer.run.usage import ArgumentError
 from tesserl_trainer.wiring.environments import Environments, register
 
 
@@ -30,7 +31,7 @@ class Play:
     """How many episodes are played, and how: options of ``collect``.
 
     Raises:
-        ValueError: one is out of its range.
+        ArgumentError: one is out of its range.
     """
 
     episodes: int | None
@@ -43,7 +44,7 @@ class Play:
 
     def __post_init__(self) -> None:
         if (self.episodes is None) == (self.steps is None):
-            raise ValueError(f"either episodes or steps must be said, got {self.episodes} and {self.steps}")
+            raise ArgumentError(f"either episodes or steps must be said, got {self.episodes} and {self.steps}")
         wrong = {
             f"episodes must be at least 1, got {self.episodes}": self.episodes is not None and self.episodes < 1,
             f"steps must be at least 1, got {self.steps}": self.steps is not None and self.steps < 1,
@@ -53,9 +54,9 @@ class Play:
         }
         for rule, broken in wrong.items():
             if broken:
-                raise ValueError(rule)
+                raise ArgumentError(rule)
         if self.episodes is not None and self.episodes % self.same_start:
-            raise ValueError(
+            raise ArgumentError(
                 f"episodes must be a multiple of same_start, got {self.episodes} and {self.same_start}; "
                 "every start has as many"
             )

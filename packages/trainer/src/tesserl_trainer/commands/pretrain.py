@@ -22,6 +22,7 @@ from tesserl_trainer.run.pair_sources import StoredPairs, check_entries
 from tesserl_trainer.run.pairs import Batches, Shuffled, with_entries
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.trajectories import load_trajectories
+from tesserl_trainer.run.usage import ArgumentError
 from tesserl_trainer.wiring.machine import device_of, refuse_missing
 
 BATCH_SIZE = {"pairs": 64, "trajectories": 256}
@@ -62,9 +63,9 @@ def pretrain_bc(
         ValueError: not one of ``pairs`` and ``trajectories``, or a number is out of its range.
     """
     if (pairs is None) == (trajectories is None):
-        raise ValueError("expected pairs or trajectories to clone, got " + ("neither" if pairs is None else "both"))
+        raise ArgumentError("expected pairs or trajectories to clone, got " + ("neither" if pairs is None else "both"))
     if updates < 1 or (batch_size is not None and batch_size < 1):
-        raise ValueError(f"updates and batch_size must be at least 1, got {updates} and {batch_size}")
+        raise ArgumentError(f"updates and batch_size must be at least 1, got {updates} and {batch_size}")
     loaded = load_with_places(config_path, overrides)
     config = loaded.config
     refuse_missing(config, placed=loaded.placed)

@@ -10,6 +10,7 @@ import torch
 
 from tesserl_preference_opt import StoreError, append_label, load_pairs, read_labels
 from tesserl_trainer.run.frames import frame_png
+from tesserl_trainer.run.usage import ArgumentError
 
 Side = Literal["left", "right"]
 Answer = Literal["left", "right", "tie", "skip"]
@@ -40,7 +41,7 @@ class LabellingSession:
 
     def __init__(self, path: str | Path, *, name: str = "person") -> None:
         if not name or name.endswith(UNDONE):
-            raise ValueError(f"the name of who judges must not be empty or end with {UNDONE!r}, got {name!r}")
+            raise ArgumentError(f"the name of who judges must not be empty or end with {UNDONE!r}, got {name!r}")
         self.path, self.name = Path(path), name
         pairs = load_pairs(path, unlabelled=True)
         if ("extra", "frame") not in pairs.pool.keys:

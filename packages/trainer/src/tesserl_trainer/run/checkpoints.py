@@ -25,7 +25,7 @@ from tesserl_trainer.run.checkpoint_names import checkpoint_name, checkpoint_pat
 from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.files import write_json
 from tesserl_trainer.run.identity import Identity, read_identity
-from tesserl_trainer.run.sealed import read_json
+from tesserl_trainer.run.sealed import NoRunError, read_json
 
 LATEST, BEST = "latest.json", "best.json"
 TRIES = 20
@@ -188,7 +188,7 @@ class Checkpoints:
             name: ``"best"``, ``"latest"``, or the name of a directory.
 
         Raises:
-            CheckpointError: there is none of that name.
+            NoRunError: there is none of that name.
         """
         if name == "best":
             path = self.best()
@@ -198,7 +198,7 @@ class Checkpoints:
             path = self.directory / name if step_of(name) is not None else None
         if path is None or not path.is_dir():
             there = ", ".join(path.name for path in self.paths()) or "none"
-            raise CheckpointError(f"{self.run_dir}: no checkpoint {name!r}; there are: {there}")
+            raise NoRunError(f"{self.run_dir}: no checkpoint {name!r}; there are: {there}")
         return path
 
     def _point(self, name: str, content: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.files import write_text
-from tesserl_trainer.run.sealed import CheckpointError, open_seal, read_object, write_sealed
+from tesserl_trainer.run.sealed import CheckpointError, NoRunError, open_seal, read_object, write_sealed
+from tesserl_trainer.run.usage import described
 
 FORMAT_VERSION = 2
 """Version of the files of a run. Version 1 is Tesserl 0.1, whose runs have no ``run.json``."""
@@ -61,11 +62,14 @@ def require_identity(run_dir: Path) -> Identity:
     """Return the identity of a run whose ``config.yaml`` is the one that the run wrote.
 
     Raises:
-        CheckpointError: the directory holds no run, or one of another version, or a file was changed.
+        CheckpointError: the run is of another version, or a file is missing or was changed.
+        NoRunError: the directory holds no run.
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{run_dir}: no run here ({CONFIG} is missing); name the directory of a run")
+        if (run_dir / FILE).exists() or (run_dir / "checkpoints").exists():
+            raise CheckpointError(f"{path}: missing; put it back, or name the directory of another run")
+        raise NoRunError(f"{run_dir}: expected a run, got {described(run_dir, CONFIG)}; name the directory of a run")
     content = path.read_bytes()  # before run.json, which is written first
     record = _read(run_dir)
     if record is None:

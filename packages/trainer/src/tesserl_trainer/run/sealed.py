@@ -16,6 +16,12 @@ class CheckpointError(Exception):
     """A checkpoint, or another file of a run, that is missing, damaged or not ours; nothing has been changed."""
 
 
+class NoRunError(CheckpointError):
+    """A run or a checkpoint that is named and is not there; the exit code is that of wrong usage."""
+
+    exit_code = 2
+
+
 def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
     """Write keys and values as JSON, atomically, with the digest that `open_seal` compares."""
     write_json(path, {**document, SEAL: content_digest(document)})

@@ -30,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from tensordict import TensorDict, TensorDictBase
 
 from tesserl_preference_opt import StoreError
+from tesserl_preference_opt.files import NoStoreError
 from tesserl_trainer.run.files import digest, json_text
 
 FORMAT, FORMAT_VERSION = "tesserl-trajectories", 1
@@ -160,7 +161,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / MANIFEST
     if not file.is_file():
-        raise StoreError(f"{path} holds no trajectories: {file} is missing; make some with tesserl collect")
+        raise NoStoreError(f"{path} holds no trajectories: {file} is missing; make some with tesserl collect")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,6 +1,7 @@
 """Wrong arguments of a command, and the commands that messages tell a person to run."""
 
 import shlex
+from pathlib import Path
 
 
 class ArgumentError(ValueError):
@@ -13,6 +14,13 @@ class TakenError(FileExistsError):
     """A place named for new files where something lies already; the exit code is that of wrong usage."""
 
     exit_code = 2
+
+
+def described(path: Path, lacking: str) -> str:
+    """Return what a path is that should be a directory with a certain file."""
+    if path.is_dir():
+        return f"a directory without {lacking}"
+    return "a file" if path.exists() else "no such directory"
 
 
 def command_line(*words: object) -> str:
