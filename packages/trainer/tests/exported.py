@@ -7,9 +7,10 @@ import torch
 from gymnasium import spaces
 
 from tesserl_actor_critic import ActorCritic
-from tesserl_configs import dump_config, load_config
+from tesserl_configs import load_config
 from tesserl_nn_components import RunningNormalizer, reset_noise
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.commands.runs import begin_run
 from tesserl_trainer.run.checkpoints import Checkpoints
 
 ACTIONS = {
@@ -54,8 +55,9 @@ def untrained_run(run_dir, config_file, overrides):
     if isinstance(network, ActorCritic):  # it starts without an opinion
         for parameter in network.policy.parameters():
             parameter.data += torch.randn_like(parameter)
+    run_dir.mkdir(exist_ok=True)
+    begin_run(run_dir, config)
     Checkpoints(run_dir).save(0, {"networks": algorithm.saved.state_dict(), "optimizer": {}})
-    (run_dir / "config.yaml").write_text(dump_config(config))
     return run_dir, algorithm.policy
 
 

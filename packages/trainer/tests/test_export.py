@@ -242,7 +242,7 @@ def test_missing_packages_are_named_with_their_extra(make_run, monkeypatch, capf
     ("arguments", "code", "message"),
     [
         (["RUN"], 2, "Missing option '--format'"),
-        (["RUN", "--format", "onnx", "--taus", "0"], 2, "0 is not in the range x>=1"),
+        (["RUN", "--format", "onnx", "--taus", "0"], 2, "0 is not in the range 1<=x<="),
         (["RUN", "--format", "pt2"], 2, "no checkpoint 'best'; there are: step_000000000"),
         (["NOWHERE", "--format", "pt2"], 2, "expected a run, got no such directory"),
     ],
