@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -151,3 +152,17 @@ def test_wrong_kinds_and_shapes_are_named():
         ScriptedTeacher.preset("human")
     with pytest.raises(ValueError, match=r"first and second segments must be equally many, got \(3, 4\), \(2, 4\)"):
         raw().label(torch.zeros(3, 4), torch.zeros(2, 4))
+
+
+def test_no_pairs_have_no_labels():
+    for options in ({}, {"skip": 0.1}, {"equal": 0.1}, {"beta": 10.0}):
+        labels = ScriptedTeacher(**options).label(torch.zeros(0, 3), torch.zeros(0, 5))
+        assert [len(part) for part in labels] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 1000, pytest.param(2**23 + 1, marks=pytest.mark.soak)])
+def test_the_range_of_scores_is_between_their_quantiles(number):
+    generator = torch.Generator().manual_seed(number)
+    first, second = (torch.randn(number, 1, generator=generator).double() for _ in range(2))
+    expected = np.quantile(torch.cat([first, second]).numpy(), [0.05, 0.95])
+    np.testing.assert_allclose(ScriptedTeacher()._range(first[:, 0], second[:, 0]), expected, rtol=1e-6, atol=1e-6)

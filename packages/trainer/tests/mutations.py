@@ -122,7 +122,7 @@ def wrap(source: random.Random, data: Any, path: Path, pool: Any) -> None:
     """Nests a value, sometimes far too deeply."""
     value = at(data, path)
     for _ in range(source.choice((1, 1, 2, 40))):
-        value = source.choice(({"kind": value}, {path[-1]: value}, [value]))
+        value = source.choice(({"kind": value}, {str(path[-1]): value}, [value]))
     put(data, path, source.choice((value, [value, value])))
 
 

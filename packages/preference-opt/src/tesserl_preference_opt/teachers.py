@@ -150,5 +150,11 @@ class ScriptedTeacher:
         """Return the range that thresholds are relative to."""
         if self.bounds is not None:
             return self.bounds
-        low, high = torch.quantile(torch.cat([sum_1, sum_2]).double(), torch.tensor([0.05, 0.95]).double()).tolist()
+        if not sum_1.numel():  # no pair, and no quantile of nothing
+            return 0.0, 1.0
+        # linear interpolation, as torch.quantile does it for no more than 2^24 values
+        values = torch.cat([sum_1, sum_2]).double().sort().values
+        place = torch.tensor([0.05, 0.95]).double() * (len(values) - 1)
+        below, above = values[place.floor().long()], values[place.ceil().long()]
+        low, high = torch.lerp(below, above, place - place.floor()).tolist()
         return (low, high) if high > low else (low, low + 1.0)
