@@ -77,6 +77,17 @@ def test_segments_in_several_blocks_are_gathered_as_from_one(pairs):
     assert other.pool.segment(3)["observation"].tolist() == [8, 9]
 
 
+@pytest.mark.parametrize("lengths", [[3, 1], [2, 2]])
+def test_no_segments_are_gathered_with_the_shapes_of_their_entries(lengths):
+    one = counting_pool(lengths)
+    split = SegmentPool([*one.blocks, *counting_pool([4, 2], first=4).blocks])
+    for pool in (one, split):
+        batch = pool.gather(torch.zeros(0, dtype=torch.int64))
+        assert len(batch) == 0
+        for key in pool.keys:
+            assert batch[key].shape[2:] == pool.segment(0)[key].shape[1:]
+
+
 def test_what_is_below_extra_stays_with_the_segment_and_out_of_batches():
     pool = counting_pool([3, 2])
     pool = pool.set(("extra", "frame"), [torch.arange(5)])

@@ -265,8 +265,9 @@ def test_a_run_does_not_continue_with_other_labels(write, tmp_path, stores):
     config = load_config(write(), [f"pairs.source.path={pairs}", "total_steps=40"])
     run_dir = train(config, run_dir=tmp_path / "run")
     append_label(pairs, 3, "tie", source="somebody")
+    longer = load_config(write(), [f"pairs.source.path={pairs}", "total_steps=60"])  # the run of 40 steps is finished
     with pytest.raises(CheckpointError, match="these are not the pairs that the run began with"):
-        train(config, run_dir=run_dir, resume=True)
+        train(longer, run_dir=run_dir, resume=True)
 
 
 # --- exact resume ------------------------------------------------------------------------------------------------
@@ -334,5 +335,5 @@ def test_weights_that_do_not_fit_are_refused(write, tmp_path):
         train(
             load_config(write(), [f"initial_weights={first}", "nn.vector.hidden_sizes=[6]"]), run_dir=tmp_path / "run"
         )
-    with pytest.raises(ConfigError, match=r"initial_weights: expected a run or a checkpoint of one, .*nowhere in "):
+    with pytest.raises(ConfigError, match=r"initial_weights: expected a run .*, there is none at .*nowhere"):
         train(load_config(write(), ["initial_weights=nowhere"]), run_dir=tmp_path / "run")

@@ -106,9 +106,10 @@ class SegmentPool:
         for number, block in enumerate(self.blocks):
             rows = slice(None) if len(self.blocks) == 1 else (block_of == number).nonzero().squeeze(-1)
             index = (block.start[segment[rows] - self.first[number]].unsqueeze(1) + step[rows]).flatten()
+            shape = step[rows].shape
             for key in keys:
                 entry = block.steps.get(key)
-                taken = entry.index_select(0, index).view(-1, step.shape[1], *entry.shape[1:])
+                taken = entry.index_select(0, index).view(*shape, *entry.shape[1:])
                 if len(self.blocks) == 1:
                     entries[key] = taken
                 else:
