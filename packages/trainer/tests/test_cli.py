@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import click
 import pytest
@@ -13,6 +15,7 @@ import tesserl_trainer.cli as cli
 from tesserl_configs import ConfigError
 from tesserl_trainer import __version__
 from tesserl_trainer.cli import LazyGroup, main, tesserl
+from tesserl_trainer.run.signals import StopNow, Stopped
 
 HEAVY = ("torch", "torchrl", "tensordict", "gymnasium", "numpy", "matplotlib", "pydantic", "yaml")
 
@@ -172,19 +175,46 @@ def test_an_unforeseen_error_is_exit_code_1_with_its_traceback(failing, capsys):
 
 
 def test_an_error_of_ours_may_bring_its_exit_code(failing, capsys):
-    class Stopped(Exception):
-        exit_code = 143
+    class Late(Exception):
+        exit_code = 7
 
-    Stopped.__module__ = "tesserl_trainer.commands.train"
-    failing(Stopped("stopped by SIGTERM"))
-    assert main(["fail"]) == 143
-    assert capsys.readouterr().err == "stopped by SIGTERM\n"
+    Late.__module__ = "tesserl_trainer.commands.train"
+    failing(Late("too late"))
+    assert main(["fail"]) == 7
+    assert capsys.readouterr().err == "error: too late\n"
 
 
-def test_an_interrupt_is_exit_code_130(failing, capsys):
-    failing(KeyboardInterrupt())
-    assert main(["fail"]) == 130
-    assert capsys.readouterr().err.strip() == "interrupted"
+@pytest.mark.parametrize(
+    ("stop", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "stopped by SIGINT"),
+        (StopNow(signal.SIGTERM), 143, "stopped by SIGTERM"),
+        (Stopped(signal.SIGHUP, "stopped by SIGHUP; continue"), 129, "stopped by SIGHUP; continue"),
+    ],
+)
+def test_an_orderly_stop_is_a_sentence_and_no_error(failing, capsys, stop, code, told):
+    failing(stop)
+    assert main(["fail"]) == code
+    assert capsys.readouterr().err.strip() == told
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_any_command_and_what_it_has_open(monkeypatch, capsys, number, code):
+    closed = []
+
+    def wait(*_args, **_options):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            closed.append(number)
+
+    monkeypatch.setattr(cli.tesserl, "main", wait)
+    before = signal.getsignal(number)
+    assert main(["fail"]) == code
+    assert closed == [number]
+    assert signal.getsignal(number) is before
+    assert capsys.readouterr().err.strip() == f"stopped by {number.name}"
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("1", False), ("", True)])

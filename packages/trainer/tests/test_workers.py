@@ -2,12 +2,9 @@
 
 import json
 import multiprocessing
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 
 import gymnasium as gym
 import numpy as np
@@ -23,7 +20,8 @@ from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.evaluate import evaluate_policy
 from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.resumable import Resumable
-from tesserl_trainer.run.workers import WorkerEnvironments, WorkerError, close, step
+from tesserl_trainer.run.worker_process import Description
+from tesserl_trainer.run.workers import WorkerEnvironments, WorkerError, close, closed_afterwards, step
 
 from .troubled import Doomed, Troubled
 
@@ -47,11 +45,14 @@ ASKED = {
 }
 
 
-def make(moment, kind, timeout=PATIENCE):
+LATE = r"environment worker 0 did not make its environment within 10 s; raise environment.start_timeout"
+
+
+def make(moment, kind, number=None, **timeouts):
     """Three workers, one of them in trouble: number 1, or the first one if it sleeps, as that is who is missed."""
-    number = 0 if kind == "sleep" else 1
+    number = int(kind != "sleep") if number is None else number
     makers = [lambda i=i: Troubled(moment if i == number else None, kind) for i in range(3)]
-    return WorkerEnvironments(makers, timeout=timeout)
+    return WorkerEnvironments(makers, **{"timeout": PATIENCE, "start_timeout": PATIENCE} | timeouts)
 
 
 @pytest.fixture
@@ -76,8 +77,31 @@ def test_whoever_waits_for_a_worker_hears_what_became_of_it(alive, moment, kind)
 
 @pytest.mark.parametrize("kind", list(MESSAGES))
 def test_a_worker_that_cannot_make_its_environment_is_named(alive, kind):
-    with pytest.raises(WorkerError, match=MESSAGES[kind].replace("0.5 s", "2 s")):
-        make("make", kind, timeout=2.0 if kind == "sleep" else PATIENCE)
+    message = MESSAGES[kind] if kind != "sleep" else LATE
+    with pytest.raises(WorkerError, match=message):
+        make("make", kind, start_timeout=10.0 if kind == "sleep" else PATIENCE)
+
+
+@pytest.mark.parametrize("kind", ["exit", "raise"])
+def test_a_first_worker_that_cannot_make_its_environment_is_named(alive, kind):
+    with pytest.raises(WorkerError, match=MESSAGES[kind].replace("worker 1", "worker 0")):
+        make("make", kind, number=0)
+
+
+def test_a_worker_that_starts_later_than_the_first_one_is_waited_for_no_longer(alive):
+    makers = [lambda: Troubled(None, None), lambda: Troubled("make", "sleep")]
+    described = Description({}, None, Troubled.observation_space, Troubled.action_space)
+    with pytest.raises(WorkerError, match=LATE.replace("worker 0", "worker 1")):
+        WorkerEnvironments(makers, timeout=PATIENCE, start_timeout=10.0, description=described)
+
+
+def test_workers_that_fail_together_are_named_in_their_order(alive):
+    makers = [lambda i=i: Troubled("step" if i else None, "raise") for i in range(3)]
+    environments = WorkerEnvironments(makers, timeout=PATIENCE)
+    environments.reset()
+    with pytest.raises(WorkerError, match=MESSAGES["raise"]):
+        step(environments, np.zeros(3, np.int64))
+    close(environments, failed=True)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +119,16 @@ def test_a_worker_that_does_not_close_is_ended_and_named(alive, kind, message):
     with pytest.raises(WorkerError, match=message):
         close(environments, failed=False)
     close(environments, failed=True)
+
+
+@pytest.mark.parametrize("kind", ["sleep", "exit", "raise"])
+def test_what_does_not_close_is_a_warning_once_its_work_is_done(alive, caplog, kind):
+    environments = make("close", kind)
+    with closed_afterwards(environments):
+        environments.reset()
+        environments.timeout = 3.0 if kind == "sleep" else PATIENCE
+    [warning] = caplog.messages
+    assert warning.startswith(f"warning: environment worker {int(kind != 'sleep')} di")
 
 
 def test_workers_that_have_nothing_to_complain_of_close_quietly(alive):
@@ -193,25 +227,6 @@ def test_a_run_survives_trouble_at_any_step(write_config, tmp_path, capfd, kind)
     for index, at in enumerate(np.random.default_rng(list(MESSAGES).index(kind)).integers(14, 80, 8).tolist()):
         (tmp_path / str(index)).mkdir()
         dies_and_is_resumed(write_config, tmp_path / str(index), capfd, kind, at)
-
-
-def test_ctrl_c_stops_the_run_and_not_its_workers(write_config, tmp_path):
-    """A terminal sends SIGINT to all processes of the group: the workers leave it to the parent."""
-    changes = {"total_steps: 240": "total_steps: 1000000", "num_envs: 3": "num_envs: 3, vectorization: async"}
-    run_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "tesserl_trainer.cli", "train", str(write_config(**changes)), "--run-dir"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RL_WARNINGS": "False", "PYTHONWARNINGS": "ignore"}
-    process = subprocess.Popen(
-        [*command, str(run_dir)], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while not (run_dir / "checkpoints" / "latest.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert f"continue with: tesserl train --resume {run_dir}" in stderr
-    assert "Traceback" not in stderr
 
 
 # --- actions ------------------------------------------------------------------------------------------------------

@@ -142,6 +142,10 @@ class EnvironmentConfig(Block):
     worker_timeout: Seconds = Field(
         default=60.0, description="Seconds to wait for one step of an async worker before the run fails, > 0."
     )
+    start_timeout: Seconds = Field(
+        default=300.0,
+        description="Seconds to wait for an async worker to start and make its environment before the run fails, > 0.",
+    )
 
     @property
     def has_atari(self) -> bool:

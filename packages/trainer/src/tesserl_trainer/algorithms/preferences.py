@@ -137,7 +137,6 @@ def build_pair_loop(
     pop_episodes: Callable[[], list[Episode]] = list
     match source:
         case OfflinePairs():
-            run.keep(task.environments(1, evaluation=True))
             agent = build_agent(task, run.network(task))
             pace = Pace(options.batch_size)
         case OnlinePairs() | MixedPairs():

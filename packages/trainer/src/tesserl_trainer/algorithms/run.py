@@ -24,7 +24,7 @@ from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.run.starts import GroupStarts, LevelStart, SeedStart, Start, StateStart
-from tesserl_trainer.run.workers import close
+from tesserl_trainer.run.workers import closed_afterwards
 from tesserl_trainer.wiring.environments import Environments, has_time_limit, worker_seeds
 
 
@@ -44,8 +44,7 @@ class Run:
 
     def keep(self, environments: Environments) -> Environments:
         """Close environments when the run is over; return them."""
-        self.stack.push(lambda kind, *_: close(environments, failed=kind is not None))
-        return environments
+        return self.stack.enter_context(closed_afterwards(environments))
 
     def network(self, task: Task) -> nn.Module:
         """Build the network; a new run loads ``initial_weights`` into it, a continued run has its own."""
@@ -93,8 +92,7 @@ class Run:
     def _evaluator(self, task: Task, agent: AnyAgent) -> Callable[[], Evaluation]:
         """Return the function that plays the evaluation episodes, on the same seeds every time."""
         settings = task.config.evaluation
-        environments = task.environments(min(settings.num_envs, settings.episodes), evaluation=True)
-        self.stack.callback(environments.close)
+        environments = self.keep(task.environments(min(settings.num_envs, settings.episodes), evaluation=True))
         seeds = range(settings.seed, settings.seed + settings.episodes)
         return lambda: task.play(agent, environments, seeds)
 

@@ -11,7 +11,7 @@ from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.agent import AnyAgent, start_of
 from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
 from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring.environments import Environments, Space, make_environments
+from tesserl_trainer.wiring.environments import Environments, Space, make_environments, task_spaces
 
 LEAST_PIXELS_FOR_CHANNELS_LAST = 32
 """Height and width of images from which no encoder learns more slowly by it (docs/results.md)."""
@@ -56,10 +56,7 @@ class Task:
     def spaces(self) -> tuple[Space, Space]:
         """Observation and action space of one environment."""
         if self._spaces is None:
-            environments = self.environments(1, evaluation=True)
-            spaces = environments.single_observation_space, environments.single_action_space
-            environments.close()
-            return spaces
+            self._spaces = task_spaces(self.config.environment)
         return self._spaces
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,7 +12,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from tesserl_trainer.__about__ import __version__
-from tesserl_trainer.cli.messages import INTERRUPTED, OK, color, report
+from tesserl_trainer.cli.messages import OK, color, report
+from tesserl_trainer.run.signals import StopNow, stopped_in_order
 
 
 class LazyGroup(click.Group):
@@ -106,7 +108,7 @@ class LazyGroup(click.Group):
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help="Train deep-RL agents from one YAML file.",
-    epilog="Exit codes: 0 fine, 1 failure, 2 wrong usage or configuration, 130 interrupted. "
+    epilog="Exit codes: 0 fine, 1 failure, 2 wrong usage or configuration, 130 stopped (128 + the signal's number). "
     "Results go to stdout, messages to stderr.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -125,16 +127,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; by default those of the process.
 
     Returns:
-        The exit code: 0 fine, 1 failure, 2 wrong usage or configuration, 130 interrupted.
+        The exit code: 0 fine, 1 failure, 2 wrong usage or configuration; 130, 143 or 129 if SIGINT, SIGTERM or SIGHUP
+        stopped it.
     """
     options: dict[str, bool] = {}
     try:
-        result = tesserl.main(
-            list(sys.argv[1:] if argv is None else argv), "tesserl", standalone_mode=False, obj=options
-        )
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return INTERRUPTED
+        with stopped_in_order():
+            result = tesserl.main(
+                list(sys.argv[1:] if argv is None else argv), "tesserl", standalone_mode=False, obj=options
+            )
+    except (click.Abort, KeyboardInterrupt, StopNow) as error:
+        stop = error if isinstance(error, StopNow) else StopNow(signal.SIGINT)
+        click.echo(str(stop), err=True)
+        return stop.exit_code
     except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes an exit code
         return report(error, debug=options.get("debug", False))
     return result if isinstance(result, int) else OK

@@ -8,8 +8,8 @@ import traceback
 
 import click
 
-OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes; a run that a signal stopped has 128 + the signal's number.
+OK, FAILURE, USAGE = 0, 1, 2
+"""Exit codes; a command that a signal stopped has 128 + the signal's number.
 
 USAGE: an argument or a configuration is wrong. An option is unknown, a value has a wrong form or is out of its range,
 or a path or a checkpoint that is named is not there, holds something else, or would be overwritten. Errors of that kind

@@ -12,6 +12,7 @@ from tesserl_trainer.commands.playing import Play, play_groups
 from tesserl_trainer.commands.runs import run_config
 from tesserl_trainer.run.checkpoints import Checkpoints, Weights
 from tesserl_trainer.run.evaluate import Evaluation
+from tesserl_trainer.run.main_guard import refuse_to_run_again
 from tesserl_trainer.run.trajectories import load_trajectories
 from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 
@@ -65,6 +66,7 @@ def collect(
         StoreError: ``out`` holds something else.
         ValueError: an option is out of its range, or episodes of one start did not start alike.
     """
+    refuse_to_run_again()
     play = Play(episodes, steps, stochastic, epsilon, same_start, starts, frames)
     config, weights = _source(Path(source), None if random else checkpoint, overrides)
     torch.set_num_threads(config.num_threads)

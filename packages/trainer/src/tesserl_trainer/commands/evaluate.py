@@ -9,6 +9,7 @@ import torch
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.commands.runs import run_config
 from tesserl_trainer.run.checkpoints import Checkpoints
+from tesserl_trainer.run.workers import closed_afterwards
 
 UNUSED_SEEDS = 1_000_000
 """Distance from ``evaluation.seed`` to the seeds that no evaluation during training plays."""
@@ -47,13 +48,11 @@ def evaluate(
     first = config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
     settings = config.evaluation
     task = Task(config)
-    environments = task.environments(min(settings.num_envs, episodes), evaluation=True)
-    try:
+    made = task.environments(min(settings.num_envs, episodes), evaluation=True)
+    with closed_afterwards(made) as environments:
         agent = task.agent()
         agent.load_networks(weights.networks, weights.path)
         result = task.play(agent, environments, range(first, first + episodes))
-    finally:
-        environments.close()
     return {
         "return_mean": result.return_mean,
         "return_std": result.return_std,

@@ -1,7 +1,6 @@
 """``tesserl observe``: what the network will be fed, to be looked at before anything is trained."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -21,6 +20,7 @@ from tesserl_trainer.run.episodes import UniformActions
 from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.usage import ArgumentError
+from tesserl_trainer.run.workers import closed_afterwards
 from tesserl_trainer.wiring.environments import worker_seeds
 
 NUM_ENVS, PANELS = 4, 16
@@ -44,7 +44,7 @@ def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[Te
     """
     seed_generators(config.seed)
     task = Task(config)
-    with closing(task.environments(min(config.environment.num_envs, NUM_ENVS))) as environments:
+    with closed_afterwards(task.environments(min(config.environment.num_envs, NUM_ENVS))) as environments:
         layout = task.layout
         actions = UniformActions(environments.single_action_space, config.seed)
         seeds = worker_seeds(config.seed, environments)

@@ -1,5 +1,6 @@
 """Serving the page on which people judge pairs."""
 
+import signal
 import threading
 import webbrowser
 from pathlib import Path
@@ -11,7 +12,7 @@ from tesserl_preference_opt import StoreError
 from tesserl_trainer.commands.pairs_make import make_store
 from tesserl_trainer.labelling.server import LabelServer
 from tesserl_trainer.labelling.session import LabellingSession
-from tesserl_trainer.run.signals import on_signals
+from tesserl_trainer.run.signals import Stopped, on_signals
 from tesserl_trainer.run.trajectories import is_trajectories, load_trajectories
 
 
@@ -26,7 +27,7 @@ def label_store(
     open_page: bool = True,
     **drawing: Any,
 ) -> dict[str, Any]:
-    """Serves the page until SIGINT or SIGTERM.
+    """Serve the page until Ctrl-C.
 
     Args:
         path: directory of pairs; or of trajectories, of which pairs are drawn the first time.
@@ -44,6 +45,7 @@ def label_store(
     Raises:
         StoreError: there are no pairs and no trajectories, or they have no pictures.
         OSError: the port is taken.
+        Stopped: SIGTERM or SIGHUP ended it; every answer is saved.
     """
     pairs = path
     if is_trajectories(path):
@@ -53,11 +55,18 @@ def label_store(
                 raise StoreError(f"{path} has no pictures to show; collect episodes with --frames")
             make_store([path], out=pairs, labelled=False, **drawing)
     session = LabellingSession(pairs, name=name)
-    stopped = threading.Event()
-    with on_signals(lambda _: stopped.set()), LabelServer(session, port=port, question=question, fps=fps) as server:
+    stopped, received = threading.Event(), list[int]()
+
+    def stop(signum: int) -> None:
+        received.append(signum)
+        stopped.set()
+
+    with on_signals(stop), LabelServer(session, port=port, question=question, fps=fps) as server:
         click.echo(f"{server.url}  (Ctrl-C ends; every answer is saved at once)", err=True)
         if open_page:
             webbrowser.open(server.url)
         stopped.wait()
+    if received[0] != signal.SIGINT:
+        raise Stopped(received[0], f"stopped by {signal.Signals(received[0]).name}; every answer is saved in {pairs}")
     state = session.state()
     return {"path": str(pairs), **{key: state[key] for key in ("total", "judged", "counts")}}

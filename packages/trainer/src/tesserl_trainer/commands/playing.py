@@ -23,6 +23,7 @@ from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.starts import GroupStarts, SeedStart, StateStart
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.usage import ArgumentError
+from tesserl_trainer.run.workers import closed_afterwards
 from tesserl_trainer.wiring.environments import Environments, register
 
 
@@ -138,8 +139,7 @@ def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
         restorable=play.starts == "state",
         max_length=config.evaluation.max_episode_steps,
     )
-    stack.callback(environments.close)
-    return environments
+    return stack.enter_context(closed_afterwards(environments))
 
 
 def _pictures(environments: Environments, config: RunConfig) -> Any:

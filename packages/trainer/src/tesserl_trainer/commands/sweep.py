@@ -24,6 +24,8 @@ from tesserl_trainer.commands.sweep_directory import (
     stored_config,
 )
 from tesserl_trainer.run.files import write_json, write_text
+from tesserl_trainer.run.main_guard import refuse_to_run_again
+from tesserl_trainer.run.signals import Stopped
 from tesserl_trainer.run.sweep import LOG, ORDER, Ended, Job, SweepError, run_jobs
 
 REMEDY = "wait for it, stop it, or choose another directory with --runs or --name"
@@ -47,6 +49,7 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
         SweepError: runs failed; the others have been trained.
         SweepStopped: SIGINT, SIGTERM or SIGHUP; what was running has a checkpoint.
     """
+    refuse_to_run_again()
     directory = runs_dir / sweep.name
     refuse_files(sweep, directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -97,16 +100,16 @@ def plan_sweep(sweep: Sweep, runs_dir: Path) -> list[str]:
     return states
 
 
-class SweepStopped(Exception):  # noqa: N818 - not an error: the sweep was asked to stop, and did
+class SweepStopped(Stopped):
     """A signal stopped the sweep."""
 
     def __init__(self, signum: int, directory: Path, num_finished: int, num_runs: int, failed: Sequence[Ended]) -> None:
         before = f"\n{len(failed)} of them failed:\n" + "\n".join(map(_failure, failed)) if failed else ""
         super().__init__(
+            signum,
             f"stopped by {signal.Signals(signum).name} with {num_finished} of {num_runs} runs in {directory} finished; "
-            f"the same command continues them{before}"
+            f"the same command continues them{before}",
         )
-        self.exit_code = 128 + signum
 
 
 def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:

@@ -26,11 +26,13 @@ from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.identity import read_identity
 from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.logging import read_record
+from tesserl_trainer.run.main_guard import refuse_to_run_again
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_sealed
-from tesserl_trainer.run.signals import on_signals
+from tesserl_trainer.run.signals import StopNow, Stopped, on_signals
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.sweep import LOG
+from tesserl_trainer.run.task import TaskError
 from tesserl_trainer.run.usage import command_line
 from tesserl_trainer.run.workers import WorkerError
 from tesserl_trainer.wiring.machine import naming_memory, refuse_missing
@@ -44,13 +46,17 @@ LOCK_TIMEOUT = 10.0
 """Seconds to wait for a training in the same directory to end."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and did
-    """A signal stopped the run; its checkpoint is written."""
+class Interrupted(Stopped):
+    """A signal stopped the run; its checkpoint is written.
+
+    Args:
+        signum: the signal.
+        run_dir: directory of the run.
+    """
 
     def __init__(self, signum: int, run_dir: Path) -> None:
         command = command_line("tesserl", "train", "--resume", run_dir)
-        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with: {command}")
-        self.exit_code = 128 + signum
+        super().__init__(signum, f"stopped by {signal.Signals(signum).name}; continue with: {command}")
 
 
 def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool | str = False) -> Path:
@@ -72,7 +78,9 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
             configuration.
         InUseError: another process trains there.
         DivergenceError: the loss became NaN or infinite.
-        Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
+        Interrupted: SIGINT, SIGTERM or SIGHUP; a checkpoint has been written.
+        TaskError: an environment raised an error, or returned what its spaces do not allow, or NaN.
+        WorkerError: a worker of an environment raised an error, died or did not answer.
     """
     if not resume:
         return run_loop(config, run_dir, builder_of(config.algorithm).build_loop)
@@ -100,6 +108,7 @@ def resume_run(run_dir: Path, overrides: Sequence[str] = (), *, checkpoint: str 
 
 def _continue(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig]) -> Path:
     """Continues a run; its files are read only while no other process can change them."""
+    refuse_to_run_again()
     run_config(run_dir)  # no lock is left in a directory that holds no run
     with _locked(run_dir):
         config = config_of()
@@ -162,6 +171,7 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, tot
         build: builds the loop, see `Builder.build_loop`.
         total_steps: of this loop; None takes those of the configuration.
     """
+    refuse_to_run_again()
     refuse_missing(config)
     with _new_directory(config, run_dir) as path:
         return _run(config, path, None, build, total_steps or config.total_steps)
@@ -191,7 +201,10 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
         if journal.laps.seconds:  # a run that was over already has done nothing
             progress.note(f"where the time went: {journal.laps}")
         progress.note(f"trained {journal.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
-        result = _final_evaluation(config, run_dir)
+        try:
+            result = _final_evaluation(config, run_dir)
+        except (KeyboardInterrupt, StopNow) as stop:
+            raise Interrupted(getattr(stop, "signum", signal.SIGINT), run_dir) from stop
         plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
         progress.note(
             f"return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {result['episodes']} episodes "
@@ -208,7 +221,7 @@ def _restore(loop: Loop, checkpoint: Checkpoint) -> None:
     """
     try:
         loop.load(checkpoint)
-    except (CheckpointError, ConfigError, WorkerError):
+    except (CheckpointError, ConfigError, TaskError, WorkerError):
         raise
     except Exception as error:  # a state is nested data of many parts, and each of them fails in its own way
         raise CheckpointError(
@@ -230,7 +243,7 @@ def _final_evaluation(config: RunConfig, run_dir: Path) -> dict[str, Any]:
 
 @contextmanager
 def _stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
-    """Turns SIGINT and SIGTERM into an orderly stop; yields the list in which a received signal appears.
+    """Turn SIGINT, SIGTERM and SIGHUP into an orderly stop; yield the list in which a received signal appears.
 
     A second signal acts at once.
     """

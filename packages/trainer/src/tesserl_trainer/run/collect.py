@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from tesserl_trainer.run.boundary import Boundary
 from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.run.workers import autoreset_mode, step
+from tesserl_trainer.run.workers import autoreset_mode
 
 Policy = Callable[..., Tensor]
 """From one tensor ``[N, ...]`` for each observation key to actions ``[N, ...]``."""
@@ -70,6 +71,7 @@ class Collector:
     ) -> None:
         self.environments, self.layout, self.policy, self._on_start = environments, layout, policy, on_start
         self._greedy = greedy
+        self._boundary = Boundary(environments, layout)
         self.num_envs = environments.num_envs
         self.version = 0
         self.episodes: list[Episode] = []
@@ -107,6 +109,10 @@ class Collector:
             ``policy_version``, ``greedy`` (bool, where the collector knows) and, under ``next``, the layout's keys,
             ``reward``, ``terminated``, ``truncated`` and ``done``. It is a view of buffers that the next call with the
             same T overwrites: copy what must stay.
+
+        Raises:
+            TaskError: an environment raised an error, or returned something that its spaces do not allow, or NaN.
+            WorkerError: a worker raised an error, died or did not answer.
         """
         buffers = self._buffers.get(num_steps)
         if buffers is None:
@@ -120,11 +126,12 @@ class Collector:
                 inputs = column.inputs
                 if self._device.type != "cpu":
                     inputs = tuple(tensor.to(self._device, non_blocking=True) for tensor in inputs)
-                actions = self.policy(*inputs).cpu().numpy()
+                actions = self._act(inputs)
                 buffers.write_action(column, actions)
                 if self._greedy is not None:
                     buffers.write_greedy(column, self._greedy())
                 self._step(actions, column)
+        self._boundary.require_finite(buffers.following, buffers.reward, axis=1)
         self._current = buffers.columns[-1].upcoming
         if buffers.filled_version != self.version:
             buffers.version.fill_(self.version)
@@ -139,22 +146,28 @@ class Collector:
         self._lengths[:] = self._steps = 0
 
     def _reset(self) -> dict[str, NDArray[Any]]:
-        seeds: Any = self._seeds  # a list is right for sub-environments; the base class says int
-        observation, _ = self.environments.reset(seed=seeds)
         current = self.layout.empty(self.num_envs)
-        self.layout.write(observation, current)
+        self._boundary.reset(current, seed=self._seeds)
         if self._on_start is not None:
             self._on_start(np.ones(self.num_envs, np.bool_))
         return current
 
+    def _act(self, inputs: tuple[Tensor, ...]) -> NDArray[Any]:
+        try:
+            actions: NDArray[Any] = self.policy(*inputs).cpu().numpy()
+        except (RuntimeError, ValueError):  # as distributions answer to an observation that is not finite
+            arrays = (tensor.cpu().numpy() for tensor in inputs)
+            self._boundary.require_finite(dict(zip(self.layout.keys, arrays, strict=True)))
+            raise
+        return actions
+
     def _step(self, actions: NDArray[Any], column: "_Column") -> None:
         """One step of all environments, written to a column."""
-        observation, reward, terminated, truncated, info = step(self.environments, actions)
+        reward, terminated, truncated, info = self._boundary.step(actions, column.upcoming)
         done = np.logical_or(terminated, truncated, out=column.done)
         column.reward[:] = reward
         column.terminated[:] = terminated
         column.truncated[:] = truncated
-        self.layout.write(observation, column.upcoming)
         for key, array in column.following.items():
             array[:] = column.upcoming[key]
         self._returns += reward
@@ -176,14 +189,13 @@ class Collector:
         for i in ended.tolist():
             self.episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
             if self._mode is AutoresetMode.SAME_STEP:
-                self.layout.write(_batch_of_one(info["final_obs"][i]), column.following, slice(i, i + 1))
+                self._boundary.write_final(i, info, column.following)
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
         if self._mode is AutoresetMode.DISABLED:
             mask = np.zeros(self.num_envs, np.bool_)
             mask[ended] = True
-            observation, _ = self.environments.reset(options={"reset_mask": mask})
-            self.layout.write(observation, column.upcoming)
+            self._boundary.reset(column.upcoming, options={"reset_mask": mask})
 
     def _count_steps(self) -> None:
         self._lengths += self._steps
@@ -252,8 +264,10 @@ class _Buffers:
     def __init__(self, num_envs: int, num_steps: int, layout: ObservationLayout) -> None:
         shape = (num_steps, num_envs)
         seen, following = layout.empty(num_steps + 1, num_envs), layout.empty(*shape)
+        self.following = following
         outcome = {"reward": np.zeros((*shape, 1), np.float32)}
         outcome |= {key: np.zeros((*shape, 1), np.bool_) for key in ("terminated", "truncated", "done")}
+        self.reward = outcome["reward"]
         mask = np.ones(shape, np.bool_)
         self.columns = [
             _Column(
@@ -299,9 +313,3 @@ class _Buffers:
 def _view(array: NDArray[Any]) -> Tensor:
     """``[T, N, ...]`` as a tensor ``[N, T, ...]`` of the same memory."""
     return torch.from_numpy(array).transpose(0, 1)
-
-
-def _batch_of_one(observation: Any) -> Any:
-    if isinstance(observation, Mapping):
-        return {key: np.asarray(value)[None] for key, value in observation.items()}
-    return np.asarray(observation)[None]

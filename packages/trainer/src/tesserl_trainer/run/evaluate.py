@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from tesserl_trainer.run.boundary import Boundary
 from tesserl_trainer.run.collect import Policy, Start
 from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.run.workers import autoreset_mode, step
+from tesserl_trainer.run.workers import autoreset_mode
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def evaluate_policy(
         on_start: told which environments begin an episode; for policies with a memory.
 
     Raises:
+        TaskError: an environment raised an error, or returned something that its spaces do not allow, or NaN.
         ValueError: the environments reset themselves.
     """
     if autoreset_mode(environments) is not AutoresetMode.DISABLED:
@@ -62,7 +64,7 @@ def evaluate_policy(
             f"evaluation environments: expected autoreset mode DISABLED, got {autoreset_mode(environments).value}; "
             "episodes start when their seed is due"
         )
-    num_envs = environments.num_envs
+    boundary, num_envs = Boundary(environments, layout), environments.num_envs
     observations = layout.empty(num_envs)
     playing = np.full(num_envs, -1)  # position of the seed that an environment plays; -1: none any more
     playing[: len(seeds)] = np.arange(min(num_envs, len(seeds)))
@@ -70,15 +72,15 @@ def evaluate_policy(
     sums, steps = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
     due: Any = [seeds[max(i, 0)] for i in playing.tolist()]  # one for each environment, also for one that idles
-    batch, _ = environments.reset(seed=due)
-    layout.write(batch, observations)
+    boundary.reset(observations, seed=due)
     if on_start is not None:
         on_start(np.ones(num_envs, np.bool_))
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seeds[0])
         while (playing >= 0).any():
             inputs = [torch.from_numpy(observations[key]).to(device) for key in layout.keys]
-            batch, reward, terminated, truncated, _ = step(environments, policy(*inputs).cpu().numpy())
+            reward, terminated, truncated, _ = boundary.step(policy(*inputs).cpu().numpy(), observations)
+            boundary.require_finite(observations, reward)
             sums += reward
             steps += 1
             ended = terminated | truncated | (steps >= max_episode_steps)
@@ -90,8 +92,7 @@ def evaluate_policy(
                         upcoming += 1
                 sums[ended], steps[ended] = 0.0, 0
                 due = [seeds[max(i, 0)] for i in playing.tolist()]
-                batch, _ = environments.reset(seed=due, options={"reset_mask": ended})
+                boundary.reset(observations, seed=due, options={"reset_mask": ended})
                 if on_start is not None:
                     on_start(ended)
-            layout.write(batch, observations)
     return Evaluation(returns, lengths)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tesserl_trainer.run import state
+from tesserl_trainer.run.action_record import MAX_ACTIONS
 from tesserl_trainer.run.checkpoint import Checkpoint
 from tesserl_trainer.run.checkpoint_names import checkpoint_name
 from tesserl_trainer.run.checkpoints import Checkpoints
@@ -254,8 +255,9 @@ class Journal:
         self.exact = exact and restored
         if not restored:
             self.progress.note(
-                "warning: the environments could not be put back to where they were; they are reset, and this run is "
-                'no longer exactly the uninterrupted one (state.json says "exact": false)'
+                "warning: the environments could not be put back to where they were (a state that its seed and "
+                f"actions do not give, or an episode of more than {MAX_ACTIONS:,} steps); they are reset, and this run "
+                'is no longer exactly the uninterrupted one (state.json says "exact": false)'
             )
         self._rate = _Rate(self.step, self.updates)
 

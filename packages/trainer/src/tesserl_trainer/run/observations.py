@@ -1,18 +1,47 @@
 """From a Gymnasium observation space to the keys of the TensorDict contract.
 
-Images become ``pixels`` (channels first, uint8; boolean planes as 0 and 255), everything else is concatenated, in
-sorted key order, into ``observation`` (float32).
+Images become ``pixels`` (channels first, uint8 or float32; boolean planes as 0 and 255), everything else is
+concatenated, in sorted key order, into ``observation`` (float32, so integers beyond 2**24 are rounded).
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy import ndarray
 from numpy.typing import NDArray
+
+from tesserl_trainer.run.arrays import fit
 
 Arrays = Mapping[str, NDArray[Any]]
 Reader = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One entry of an observation space: where it is written, and how a batch of it is read."""
+
+    name: str  # empty for a space that is no Dict
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int  # first and last feature of `observation`; not used for images
+    stop: int
+    read: Reader
+
+    def of(self, batch: Any, check: bool) -> NDArray[Any]:
+        """Return what is written of a batch; refuse other shapes and types than those of the space."""
+        values = batch[self.name] if self.name else batch
+        if not check:
+            return self.read(values)
+        if type(values) is not ndarray or values.dtype is not self.dtype or values.shape[1:] != self.shape:
+            values = np.asarray(values)
+            try:
+                values = fit(values, (len(values) if values.ndim else 1, *self.shape), self.dtype)
+            except ValueError as error:
+                raise ValueError(f"{_where(self.name)}: {error}; correct the space or the task") from error
+        return self.read(values)
 
 
 class ObservationLayout:
@@ -25,7 +54,8 @@ class ObservationLayout:
             of the two; the last where they are equal).
 
     Raises:
-        ValueError: the space holds a part that no network here can read.
+        ValueError: the space holds a part that no network here can read, or an image of integers that are not in
+            0..255.
     """
 
     def __init__(self, space: spaces.Space[Any], *, channels: str = "auto") -> None:
@@ -38,21 +68,21 @@ class ObservationLayout:
             )
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, np.dtype[Any]] = {}
-        self._image: tuple[str, Reader] | None = None
-        self._vectors: list[tuple[str, int, int, Reader]] = []
+        self._image: _Part | None = None
+        self._vectors: list[_Part] = []
         width = 0
         for name, part in parts:
             if is_image(part):
-                shape, read = _image_reader(part, channels)
-                self._image = (name, read)
+                shape, read = _image_reader(part, channels, name)
+                self._image = _Part(name, part.shape or (), np.dtype(part.dtype), 0, 0, read)
                 self.shapes["pixels"] = shape
                 self.dtypes["pixels"] = np.dtype(np.float32 if np.issubdtype(part.dtype, np.floating) else np.uint8)
             else:
                 size, read = _vector_reader(part, name)
-                self._vectors.append((name, width, width + size, read))
+                self._vectors.append(_Part(name, part.shape or (), np.dtype(part.dtype), width, width + size, read))
                 width += size
         # the common case, an array that is copied as it is, is a third of the cost of a vector step if it is not fast
-        self._alone = self._vectors[0][3] if len(parts) == 1 and self._vectors else None
+        self._alone = self._vectors[0] if len(parts) == 1 and self._vectors else None
         if width:
             self.shapes["observation"] = (width,)
             self.dtypes["observation"] = np.dtype(np.float32)
@@ -66,22 +96,26 @@ class ObservationLayout:
         """Zeroed arrays ``[*leading, *shape]``, one for every key."""
         return {key: np.zeros((*leading, *shape), self.dtypes[key]) for key, shape in self.shapes.items()}
 
-    def write(self, batch: Any, out: Arrays, index: Any = ...) -> None:
+    def write(self, batch: Any, out: Arrays, index: Any = ..., *, check: bool = True) -> None:
         """Writes a batch of observations into ``out[key][index]``.
 
         Args:
             batch: what a vector environment returns: an array ``[N, *shape]``, or a mapping of such arrays.
             out: one array ``[..., *shape]`` for every key.
             index: which part of ``out`` receives the batch.
+            check: shapes and types; false where they are known to be right.
+
+        Raises:
+            ValueError: an array has not the shape and the type of its space, or values that its space does not hold and
+                that would become others.
         """
         if self._image is not None:
-            name, read = self._image
-            out["pixels"][index] = read(batch[name] if name else batch)
+            out["pixels"][index] = self._image.of(batch, check)
         if self._alone is not None:
-            out["observation"][index] = self._alone(batch)
+            out["observation"][index] = self._alone.of(batch, check)
             return
-        for name, start, stop, read in self._vectors:
-            out["observation"][index][..., start:stop] = read(batch[name] if name else batch)
+        for part in self._vectors:
+            out["observation"][index][..., part.start : part.stop] = part.of(batch, check)
 
 
 def _parts(space: spaces.Space[Any]) -> list[tuple[str, spaces.Space[Any]]]:
@@ -113,40 +147,75 @@ def channel_axis(shape: tuple[int, ...], channels: str = "auto") -> int | None:
     return 0 if channels == "first" or (channels == "auto" and shape[0] < shape[-1]) else -1
 
 
-def _image_reader(space: spaces.Space[Any], channels: str) -> tuple[tuple[int, ...], Reader]:
-    """Shape ``(C, H, W)`` and a function from ``[N, *space.shape]`` to ``[N, C, H, W]``."""
+def _image_reader(space: spaces.Space[Any], channels: str, name: str) -> tuple[tuple[int, ...], Reader]:
+    """Return the shape ``(C, H, W)`` and a function from ``[N, *space.shape]`` to ``[N, C, H, W]``."""
     shape = space.shape or ()
-    scale = np.uint8(255) if space.dtype == np.bool_ else None
+    pixels = _pixels(space, name)
     axis = channel_axis(shape, channels)
     if axis is None:
-        return (1, *shape), lambda batch: batch[:, None]
+        return (1, *shape), lambda batch: pixels(batch[:, None])
     if axis == 0:
-        return shape, lambda batch: _scaled(batch, scale)
-    return (shape[-1], *shape[:2]), lambda batch: _scaled(np.moveaxis(batch, -1, 1), scale)
+        return shape, pixels
+    return (shape[-1], *shape[:2]), lambda batch: pixels(np.moveaxis(batch, -1, 1))
 
 
-def _scaled(batch: NDArray[Any], scale: np.uint8 | None) -> NDArray[Any]:
-    return batch if scale is None else batch * scale
+def _pixels(space: Any, name: str) -> Reader:
+    """Return the function from images to what can be written into ``pixels`` without becoming another number."""
+    dtype, scale = np.dtype(space.dtype), np.uint8(255)
+    if dtype == np.uint8 or dtype.kind == "f":
+        return lambda batch: batch
+    if dtype == np.bool_:
+        return lambda batch: batch * scale
+    low, high = space.low.min(), space.high.max()
+    if low < 0 or high > 255:
+        raise ValueError(
+            f"{_where(name)}: an image of integers must have bounds in 0..255, got {dtype} from {low} to {high}; "
+            "return float32, or planes of uint8, in a wrapper"
+        )
+
+    def cast(batch: NDArray[Any]) -> NDArray[Any]:
+        if batch.size and (batch.min() < 0 or batch.max() > 255):
+            got = f"{batch.min()} to {batch.max()}"
+            raise ValueError(f"{_where(name)}: expected integers in 0..255, got {got}; correct the space or the task")
+        return batch.astype(np.uint8)
+
+    return cast
 
 
 def _vector_reader(space: spaces.Space[Any], name: str) -> tuple[int, Reader]:
-    """Width and a function from ``[N, *space.shape]`` to ``[N, width]``."""
+    """Return the width and a function from ``[N, *space.shape]`` to ``[N, width]``."""
     if isinstance(space, spaces.Discrete):
-        start, identity = space.start, np.eye(int(space.n), dtype=np.float32)
-        return int(space.n), lambda batch: identity[batch - start]
+        one_hot = _one_hot(int(space.n), int(space.start), name)
+        return int(space.n), one_hot
     if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
-        sizes, starts = space.nvec, space.start
-        tables = [np.eye(int(size), dtype=np.float32) for size in sizes]
-        return int(sizes.sum()), lambda batch: np.concatenate(
-            [table[batch[:, i] - starts[i]] for i, table in enumerate(tables)], axis=1
+        tables = [_one_hot(int(n), int(start), name) for n, start in zip(space.nvec, space.start, strict=True)]
+        return int(space.nvec.sum()), lambda batch: np.concatenate(
+            [table(batch[:, i]) for i, table in enumerate(tables)], axis=1
         )
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         size = int(np.prod(space.shape, dtype=np.int64))
         if len(space.shape) == 1:
             return size, lambda batch: batch
         return size, lambda batch: batch.reshape(len(batch), size)
-    where = f"entry {name!r} of the observation space" if name else "the observation space"
     raise ValueError(
-        f"{where}: expected a Box, Discrete, MultiDiscrete or MultiBinary space (or one Dict of those), got {space}; "
-        "convert it in a wrapper (gymnasium.wrappers.FlattenObservation, for one)"
+        f"{_where(name)}: expected a Box, Discrete, MultiDiscrete or MultiBinary space (or one Dict of those), got "
+        f"{space}; convert it in a wrapper (gymnasium.wrappers.FlattenObservation, for one)"
     )
+
+
+def _one_hot(size: int, start: int, name: str) -> Reader:
+    """Return the function from choices ``[N]`` to one-hot rows ``[N, size]``."""
+    identity = np.eye(size, dtype=np.float32)
+
+    def read(batch: NDArray[Any]) -> NDArray[Any]:
+        index = batch - start
+        if index.size and (index.min() < 0 or index.max() >= size):  # a negative index would count from the end
+            expected, got = f"choices from {start} to {start + size - 1}", batch.tolist()
+            raise ValueError(f"{_where(name)}: expected {expected}, got {got}; correct the space or the task")
+        return identity[index]
+
+    return read
+
+
+def _where(name: str) -> str:
+    return f"entry {name!r} of the observation space" if name else "the observation space"

@@ -1,7 +1,8 @@
 """Environments that can be put back to where they were, without a state API and without pickling.
 
 An episode is a function of the random generators at its reset and of the actions since. ``Resumable`` remembers both;
-restoring replays them and compares what comes out with what was there.
+restoring replays them and compares what comes out with what was there. An episode of more than ``MAX_ACTIONS`` steps is
+not remembered: its environment cannot be put back.
 """
 
 import json
@@ -11,8 +12,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from tesserl_trainer.run.action_record import ActionRecord
 from tesserl_trainer.run.sealed import CheckpointError
 from tesserl_trainer.run.workers import WorkerEnvironments
+
+MOST_SECONDS = 1e6
+"""Longest wait for a worker that plays an episode again; the system counts in milliseconds, in 32 bits."""
 
 
 class Resumable(gym.Wrapper[Any, Any, Any, Any]):
@@ -28,7 +33,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         self._index = index
         self._generators = generators_of(environment)
         self._start: dict[str, Any] = {}
-        self._actions: list[Any] = []
+        self._actions = ActionRecord()
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -36,22 +41,22 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         if seed is None and hasattr(self.unwrapped, "ale"):  # its generators are out of reach, so it gets a seed
             seed = int(self.unwrapped.np_random.integers(2**31))
         self._start = {"generators": self._generators.state()} if seed is None else {"seed": seed}
-        self._actions = []
+        self._actions.clear()
         self._observation, info = self.env.reset(seed=seed, options=options)
         return self._observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Steps, remembering the action."""
-        self._actions.append(np.array(action))  # a copy: it may be a row of an array that is used again
+        self._actions.append(action)
         result = self.env.step(action)
         self._observation = result[0]
         return result
 
     def snapshot(self) -> dict[str, Any]:
-        """How the running episode came about, as plain JSON data."""
+        """Return how the running episode came about, as plain JSON data; ``actions`` is None if they are too many."""
         return {
             "start": _plain(self._start),
-            "actions": [action.tolist() for action in self._actions],
+            "actions": self._actions.plain(),
             "observation": _plain(self._observation),
             "generators": _plain(self._generators.state()),
         }
@@ -70,8 +75,9 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
             self._generators.set_state(snapshot["start"]["generators"])
         self._observation, _ = self.env.reset(seed=snapshot["start"].get("seed"))
         self._start = snapshot["start"]
-        self._actions = [np.array(action, self.env.action_space.dtype) for action in snapshot["actions"]]
-        for action in self._actions:
+        actions = [np.array(action, self.env.action_space.dtype) for action in snapshot["actions"]]
+        self._actions.load(actions)
+        for action in actions:
             self._observation = self.env.step(action[()])[0]  # without axes: a number, as it was
         same = _equal(self._observation, snapshot["observation"])
         return same and _equal(self._generators.state(), snapshot["generators"])
@@ -92,7 +98,9 @@ def snapshot(environments: VectorEnv[Any, Any, Any]) -> list[dict[str, Any]] | N
 
 
 def restore(environments: VectorEnv[Any, Any, Any], snapshots: list[dict[str, Any]] | None) -> bool:
-    """Restores all sub-environments; tells whether every one of them is exactly where it was.
+    """Restore all sub-environments; return whether every one of them is exactly where it was.
+
+    If one has played more than ``MAX_ACTIONS`` steps of its episode, none is restored.
 
     Raises:
         WorkerError: a worker raised, died or did not answer; it may take its time for every step that it replays.
@@ -101,11 +109,13 @@ def restore(environments: VectorEnv[Any, Any, Any], snapshots: list[dict[str, An
         return False
     if not isinstance(snapshots, list) or len(snapshots) != environments.num_envs:
         raise CheckpointError(f"environments: expected {environments.num_envs} snapshots; use another checkpoint")
+    if any(snapshot["actions"] is None for snapshot in snapshots):
+        return False
     if hasattr(environments, "restore"):
         return bool(environments.restore(snapshots))
     if isinstance(environments, WorkerEnvironments):
         longest = max(len(snapshot["actions"]) for snapshot in snapshots)
-        with environments.within(environments.timeout * (longest + 1)):
+        with environments.within(min(environments.timeout * (longest + 1), MOST_SECONDS)):
             return all(environments.call("restore", snapshots))
     return hasattr(environments, "call") and all(environments.call("restore", snapshots))
 

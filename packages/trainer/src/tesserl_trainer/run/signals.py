@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as events."""
+"""SIGINT, SIGTERM and SIGHUP: as events, as exceptions, and out of the way of worker processes."""
 
 import signal
 import threading
@@ -9,19 +9,46 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """Not on Windows."""
 
 
+class Stopped(Exception):  # noqa: N818 - not an error: the command was asked to stop, and did
+    """A signal stopped a command in good order.
+
+    Args:
+        signum: the signal.
+        message: what is left, and how it goes on.
+    """
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
+class StopNow(BaseException):
+    """A signal that ends a command wherever it is, like ``KeyboardInterrupt``: whatever is open gets closed.
+
+    Args:
+        signum: the signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+        self.exit_code = 128 + signum
+
+
 @contextmanager
-def on_signals(handle: Callable[[int], object]) -> Iterator[Callable[[], None]]:
-    """Meanwhile signals that end a process are handed to a function; not outside of the main thread, which gets none.
+def on_signals(handle: Callable[[int], object], *, interrupt: bool = True) -> Iterator[Callable[[], None]]:
+    """Hand signals that end a process to a function; not outside of the main thread, which gets none.
 
     SIGINT, SIGTERM, and SIGHUP, which the end of an SSH session sends, unless it is ignored as below ``nohup``.
 
     Args:
         handle: called with the number of each signal.
+        interrupt: SIGINT too.
 
     Yields:
-        What gives the signals back to whom they went before, as the end of the context does.
+        Function that gives the signals back to their handlers from before, as the end of the context does.
     """
-    numbers = _stopping() if threading.current_thread() is threading.main_thread() else ()
+    numbers = _stopping(interrupt) if threading.current_thread() is threading.main_thread() else ()
 
     def hear(signum: int, _: object) -> None:
         if signum == HANGUP:  # the shell sends one and the kernel another: the second asks nobody to hurry
@@ -42,7 +69,54 @@ def on_signals(handle: Callable[[int], object]) -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
-def _stopping() -> tuple[int, ...]:
-    if HANGUP is None or signal.getsignal(HANGUP) is signal.SIG_IGN:
-        return signal.SIGINT, signal.SIGTERM
-    return signal.SIGINT, signal.SIGTERM, HANGUP
+@contextmanager
+def stopped_in_order() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into ``StopNow``, so that workers end, files close and locks are released.
+
+    Raises:
+        StopNow: a signal has come.
+    """
+
+    def stop(signum: int) -> None:
+        raise StopNow(signum)
+
+    with on_signals(stop, interrupt=False):
+        yield
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold these signals back while processes are started, which inherit that until ``leave_to_parent``.
+
+    Otherwise a signal to the whole group ends a process that has not come to ignoring it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        from multiprocessing import resource_tracker  # not for those who start no process
+
+        # a process of multiprocessing's own, which the first worker would start; starting it releases two signals
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_to_parent() -> None:
+    """Ignore these signals in a worker's process: its parent decides what they mean."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a handler, which processes of the task do not inherit: they can be ended by SIGTERM
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    if HANGUP is not None:
+        signal.signal(HANGUP, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+def _stopping(interrupt: bool) -> tuple[int, ...]:
+    hangup = () if HANGUP is None or signal.getsignal(HANGUP) is signal.SIG_IGN else (HANGUP,)
+    return (*((signal.SIGINT,) if interrupt else ()), signal.SIGTERM, *hangup)

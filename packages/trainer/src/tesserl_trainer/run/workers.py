@@ -1,36 +1,51 @@
-"""Environments in processes of their own, none of which is ever waited for for ever."""
+"""Environments in processes of their own; every wait has a timeout."""
 
+import logging
 import queue
-import signal
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
-from gymnasium.vector.async_vector_env import AsyncState, _async_worker
+from gymnasium.vector.async_vector_env import AsyncState
+from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 
-
-class WorkerError(RuntimeError):
-    """An environment worker raised, died or did not answer; the message names it. The run can be resumed."""
+from tesserl_trainer.run.main_guard import refuse_to_run_again
+from tesserl_trainer.run.processes import (
+    START_METHOD,
+    WorkerError,
+    death,
+    describe,
+    end_processes,
+    ended_at_exit,
+    late_start,
+)
+from tesserl_trainer.run.signals import held_back
+from tesserl_trainer.run.task import TaskError
+from tesserl_trainer.run.worker_process import Description, work
 
 
 class WorkerEnvironments(AsyncVectorEnv):
-    """One process for each environment; it starts anew and imports what its maker needs, without torch half a second.
+    """Environments in one process each, which starts anew and imports what its maker needs (0.5 s without torch).
 
-    Whatever is asked of the workers (spaces, reset, step, a call, an attribute, the end) fails with ``WorkerError``
-    where one of them raises, dies, or takes too long.
+    Every request to the workers (spaces, reset, step, a call, an attribute, the end) fails with ``WorkerError`` if one
+    of them raises, dies, or takes too long. No environment is made in this process.
 
     Args:
         makers: one function that makes an environment for each process.
         timeout: seconds that a worker may take for one answer.
+        start_timeout: seconds that a worker may take to start and to make its environment.
+        description: of one environment; None makes one in a process of its own first.
+        passed_on: errors of a maker that are raised here as they are, while the first environment is described.
         autoreset_mode: what a worker does with an episode that ended.
 
     Raises:
@@ -42,37 +57,62 @@ class WorkerEnvironments(AsyncVectorEnv):
         makers: Sequence[Callable[[], gym.Env[Any, Any]]],
         *,
         timeout: float = 60.0,
+        start_timeout: float = 300.0,
+        description: Description | None = None,
+        passed_on: tuple[type[Exception], ...] = (),
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
     ) -> None:
-        self.timeout = timeout
+        refuse_to_run_again()
+        stand_in: Any = description or describe(makers[0], timeout=start_timeout, passed_on=passed_on)
+        self.timeout, self._start_timeout, self._is_starting = timeout, start_timeout, True
+        self.processes, self.parent_pipes = [], []
+        self._state = AsyncState.DEFAULT
+        self._at_exit: Finalize | None = None
         try:
-            super().__init__(makers, copy=False, worker=_work, autoreset_mode=autoreset_mode)
-        except WorkerError:
+            with held_back():
+                super().__init__(
+                    [lambda: stand_in] * len(makers),
+                    copy=False,
+                    context=START_METHOD,
+                    worker=partial(work, CloudpickleWrapper(list(makers))),
+                    autoreset_mode=autoreset_mode,
+                )
+        except BaseException:
             self.close(terminate=True)
             raise
+        self._is_starting = False
 
     @contextmanager
     def within(self, timeout: float) -> Iterator[None]:
-        """Meanwhile a worker may take ``timeout`` seconds for one answer."""
+        """Allow a worker ``timeout`` seconds for one answer meanwhile."""
         before, self.timeout = self.timeout, timeout
         try:
             yield
         finally:
             self.timeout = before
 
+    @property
+    def patience(self) -> tuple[float, str]:
+        """Seconds that a worker may take now, and what is said when they are over."""
+        if self._is_starting:
+            return self._start_timeout, late_start(self._start_timeout)
+        return self.timeout, (
+            f"did not answer within {self.timeout:g} s; raise environment.worker_timeout if its steps take that long"
+        )
+
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:  # noqa: ARG002
-        """Lets the workers close their environments, or ends them at once; none is left afterwards.
+        """Let the workers close their environments, or end them at once; none is left afterwards.
 
         Args:
             timeout: not used, ``timeout`` of the constructor is.
-            terminate: end them at once; so they are also in the middle of a step, that is, after an error.
+            terminate: end them at once, as in the middle of a step, that is, after an error.
 
         Raises:
             WorkerError: a worker could not close its environment, or not in time.
         """
         patience = 0.0 if terminate or self._state is not AsyncState.DEFAULT else self.timeout
         if not patience:
-            _end(self.processes, patience)  # before the pipes: a worker that finds its pipe closed shows a traceback
+            end_processes(self.processes, patience)  # before the pipes, which a worker waits for
         try:
             if patience:
                 for pipe in self.parent_pipes:
@@ -82,7 +122,9 @@ class WorkerEnvironments(AsyncVectorEnv):
         finally:
             for pipe in self.parent_pipes:
                 pipe.close()
-            late = _end(self.processes, patience)
+            late = end_processes(self.processes, patience)
+            if self._at_exit is not None:
+                self._at_exit.cancel()
         if patience:
             self._check_ends(late)
 
@@ -97,23 +139,27 @@ class WorkerEnvironments(AsyncVectorEnv):
             raise WorkerError(f"environment worker {_names(failed)} died while it closed (exit codes {codes})")
 
     def _check_spaces(self) -> None:
-        """The first thing that the base class asks of its processes once they run."""
+        """Wrap the pipes first: this is the base class's first request to its running processes."""
+        self._at_exit = ended_at_exit(self.processes)
         workers = enumerate(zip(self.parent_pipes, self.processes, strict=True))
         lines: list[Any] = [_Line(self, index, pipe, process) for index, (pipe, process) in workers]
         self.parent_pipes = lines
         super()._check_spaces()  # type: ignore[no-untyped-call]
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
-        """Instead of raising the worker's own exception: names the worker and shows its traceback."""
+        """Raise what the first worker that failed has sent, instead of its own exception."""
         failed = [index for index, success in enumerate(successes) if not success]
-        if failed:
-            try:
-                index, _, _, trace = self.error_queue.get(timeout=self.timeout)
-            except queue.Empty as error:
-                raise WorkerError(
-                    f"environment worker {_names(failed)} raised an error, but did not send it"
-                ) from error
-            raise WorkerError(f"environment worker {index} raised an error:\n{trace}")
+        told: dict[int, str] = {}
+        try:
+            for _ in failed:
+                index, _, _, text = self.error_queue.get(timeout=self.patience[0])
+                told[index] = text
+        except queue.Empty as error:
+            if not told:
+                names = _names(failed)
+                raise WorkerError(f"environment worker {names} raised an error, but did not send it") from error
+        if told:
+            raise WorkerError(told[min(told)])
 
 
 class _Line:
@@ -127,7 +173,7 @@ class _Line:
         self._deadline = 0.0
 
     def send(self, message: Any) -> None:
-        self._deadline = time.monotonic() + self._environments.timeout
+        self._deadline = time.monotonic() + self._environments.patience[0]
         try:
             self._connection.send(message)
         except OSError as error:
@@ -139,62 +185,17 @@ class _Line:
                 return self._connection.recv()
         except (EOFError, OSError) as error:
             raise self._death() from error
-        raise WorkerError(
-            f"environment worker {self._index} did not answer within {self._environments.timeout:g} s; raise "
-            "environment.worker_timeout if its steps take that long"
-        )
+        raise WorkerError(f"environment worker {self._index} {self._environments.patience[1]}")
 
     def close(self) -> None:
         self._connection.close()
 
     def _death(self) -> WorkerError:
-        self._process.join(self._environments.timeout)  # its files close before it can be waited for
-        return WorkerError(f"environment worker {self._index} died (exit code {self._process.exitcode})")
-
-
-class _Errors:
-    """Sends tracebacks instead of exceptions, which need not survive pickling."""
-
-    def __init__(self, error_queue: Any) -> None:
-        self._queue = error_queue
-
-    def put(self, error: tuple[int, Any, Any, str]) -> None:
-        index, _, _, trace = error
-        self._queue.put((index, RuntimeError, "", trace))
-
-
-def _work(
-    index: int, make: Callable[[], Any], pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *rest: Any
-) -> None:
-    """What a worker process runs: Gymnasium's worker, which also tells that its environment cannot be made."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        environment = make()
-    except Exception:  # noqa: BLE001 - whatever it is, the parent raises it
-        _Errors(errors).put((index, None, None, traceback.format_exc()))
-        pipe.send((None, False))
-        return
-    texts: Any = _Errors(errors)
-    _async_worker(index, lambda: environment, pipe, parent_pipe, memory, texts, *rest)
-
-
-def _end(processes: Sequence[BaseProcess], patience: float) -> list[int]:
-    """Waits for processes to end, then kills what is left; tells which had to be killed."""
-    deadline = time.monotonic() + patience
-    late = []
-    for index, process in enumerate(processes):
-        process.join(max(deadline - time.monotonic(), 0.0))
-        if process.is_alive():
-            late.append(index)
-            process.kill()
-    for process in processes:
-        process.join()
-    return late
+        return death(self._index, self._process, self._environments.patience[0])
 
 
 def autoreset_mode(environments: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """What the vector environment does with an episode that ended.
+    """Return what the vector environment does with an episode that ended.
 
     Raises:
         ValueError: the environment's metadata do not say.
@@ -210,7 +211,7 @@ def autoreset_mode(environments: VectorEnv[Any, Any, Any]) -> AutoresetMode:
 
 
 def step(environments: VectorEnv[Any, Any, Any], actions: NDArray[Any]) -> tuple[Any, ...]:
-    """``environments.step(actions)``, with continuous actions clipped to their bounds.
+    """Return ``environments.step(actions)``, with continuous actions clipped to their bounds.
 
     The environment alone sees the clipped action; who stores an action stores what the policy drew, whose
     log-probability is known.
@@ -229,11 +230,34 @@ def step(environments: VectorEnv[Any, Any, Any], actions: NDArray[Any]) -> tuple
 
 
 def close(environments: VectorEnv[Any, Any, Any], *, failed: bool) -> None:
-    """Closes a vector environment; after a failure without waiting for workers, which may hang."""
+    """Close a vector environment; after a failure without waiting for workers, which may hang.
+
+    Raises:
+        TaskError: an environment raised an error.
+        WorkerError: a worker could not close its environment, or not in time.
+    """
     if isinstance(environments, AsyncVectorEnv):
         environments.close(terminate=failed)
     else:
         environments.close()
+
+
+@contextmanager
+def closed_afterwards(environments: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, Any, Any]]:
+    """Close a vector environment in the end; one that cannot be closed is a warning, as its work is done.
+
+    Yields:
+        The environments.
+    """
+    failed = True
+    try:
+        yield environments
+        failed = False
+    finally:
+        try:
+            close(environments, failed=failed)
+        except (TaskError, WorkerError) as error:
+            logging.getLogger(__name__).warning("warning: %s", error)
 
 
 def _names(workers: Sequence[int]) -> str:

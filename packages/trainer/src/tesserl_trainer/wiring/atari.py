@@ -10,6 +10,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from tesserl_trainer.run.action_record import ActionRecord
+
 RESEED_STEPS = 5_000
 """A game that has gone on for so many steps since it was last seeded is seeded anew at its next start. Resuming replays
 those steps (some 2,000 a second); seeding loads the game again, which takes the time of some 200 steps."""
@@ -55,7 +57,7 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         self._everyone = np.ones(num_envs, np.bool_)
         self._generators = [np.random.default_rng() for _ in range(num_envs)]
         self._seeds = np.zeros(num_envs, np.int64)  # that loaded the games
-        self._actions: list[list[NDArray[Any]]] = [[] for _ in range(num_envs)]  # since then
+        self._actions = [ActionRecord() for _ in range(num_envs)]  # since then
         self._lives = np.zeros(num_envs, np.int64)
         self._observation: NDArray[np.uint8] = np.zeros(0, np.uint8)
 
@@ -79,7 +81,7 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
             if given[i] is not None:
                 self._generators[i] = np.random.default_rng(given[i])
             self._seeds[i] = self._generators[i].integers(SEEDS) if given[i] is None else given[i] % SEEDS
-            self._actions[i] = []
+            self._actions[i].clear()
         return self._start(mask, self._seeds[mask])
 
     def step(
@@ -87,7 +89,7 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
     ) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """One action in every game; in SAME_STEP mode, what ended starts anew."""
         frames, reward, terminated, truncated, info = self._games.step(actions)
-        for taken, action in zip(self._actions, actions.copy(), strict=True):
+        for taken, action in zip(self._actions, actions, strict=True):
             taken.append(action)
         self._observation = self._channels_first(frames)
         over = terminated | truncated
@@ -104,9 +106,9 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         """A new seed for each game that has long had its last one; -1, which continues ale_py's own numbers, else."""
         seeds = []
         for i in np.flatnonzero(over).tolist():
-            if len(self._actions[i]) >= RESEED_STEPS:
+            if len(self._actions[i]) >= RESEED_STEPS or not self._actions[i].is_complete:
                 self._seeds[i] = self._generators[i].integers(SEEDS)
-                self._actions[i] = []
+                self._actions[i].clear()
             seeds.append(-1 if self._actions[i] else self._seeds[i])
         return np.array(seeds)
 
@@ -122,11 +124,11 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         return np.moveaxis(frames, -1, 2).reshape(len(frames), -1, *frames.shape[2:4])
 
     def snapshot(self) -> list[Snapshot]:
-        """How every game came to where it is, as plain JSON data."""
+        """Return how every game came to where it is, as plain JSON data; ``actions`` is None if they are too many."""
         return [
             {
                 "seed": int(self._seeds[i]),
-                "actions": [action.tolist() for action in self._actions[i]],
+                "actions": self._actions[i].plain(),
                 "generator": self._generators[i].bit_generator.state,
                 "observation": hashlib.sha256(self._observation[i].tobytes()).hexdigest(),
             }

@@ -2,8 +2,11 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, TypeVar
 
 import gymnasium as gym
@@ -14,15 +17,20 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from tesserl_configs import ConfigError
+from tesserl_trainer.run.main_guard import refuse_to_run_again
+from tesserl_trainer.run.processes import describe
 from tesserl_trainer.run.resumable import Resumable
 from tesserl_trainer.run.starts import RestoredStarts
-from tesserl_trainer.run.workers import WorkerEnvironments
+from tesserl_trainer.run.task import Checked
+from tesserl_trainer.run.workers import WorkerEnvironments, closed_afterwards
 from tesserl_trainer.wiring import wrappers
 from tesserl_trainer.wiring.atari import AtariEnvironments
 from tesserl_trainer.wiring.envpool import EnvpoolEnvironments, atari_options, task_name
 
+Environment = gym.Env[Any, Any]
 Environments = VectorEnv[Any, Any, Any]
 Space = spaces.Space[Any]
+Maker = Callable[[], Environment]
 Made = TypeVar("Made")
 
 REWARD_WRAPPERS = ("reward_scale", "reward_clip")
@@ -44,12 +52,13 @@ def make_environments(
     restorable: bool = False,
     max_length: int | None = None,
 ) -> Environments:
-    """Makes the vector environment of an ``environment:`` block.
+    """Make the vector environment of an ``environment:`` block.
 
     Args:
         config: the block.
         num_envs: number of sub-environments.
-        evaluation: without what changes rewards and cuts games short, in this process, resetting only when told to.
+        evaluation: without what changes rewards and cuts games short, resetting only when told to; a task's own
+            vectorised form is replaced by single environments in this process.
         groups: resetting only when told to; every episode's start is given to it.
         restorable: a reset can put an environment into a given state.
         max_length: steps after which an episode is truncated at the latest; None: where the task does.
@@ -60,45 +69,114 @@ def make_environments(
 
     Raises:
         ConfigError: the id is unknown, its package is missing, or it does not take the given arguments.
+        WorkerError: a worker died, or did not make its environment in time.
     """
+    refuse_to_run_again()
     if config.vectorization == "envpool":
         return _made(config, lambda: _pools(config, num_envs, not (evaluation or groups), max_length))
+    spec = _spec(config)
+    mode = AutoresetMode.DISABLED if evaluation or groups else AutoresetMode.SAME_STEP
+    if config.vectorization == "atari":
+        return _games(config, spec, num_envs, mode, evaluation, max_length)
+    if config.vectorization == "vector_entry_point" and not evaluation:
+        return _made(config, lambda: gym.make_vec(config.id, num_envs, "vector_entry_point", **config.kwargs))
+    change = partial(_wrapped, config, evaluation=evaluation, restorable=restorable, max_length=max_length)
+    resumable = mode is AutoresetMode.SAME_STEP
+    makers = [_maker(config, spec, index, change, resumable=resumable) for index in range(num_envs)]
+    environments = _made(config, lambda: _vectorized(config, makers, mode))
+    environments.spec = spec
+    return environments
+
+
+def task_spaces(config: Any) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+    """Return the observation and the action space of one environment of an ``environment:`` block.
+
+    With vectorization async a process of its own makes the environment, as it makes those of training.
+
+    Args:
+        config: the block.
+
+    Raises:
+        ConfigError: see ``make_environments``.
+        WorkerError: the process died, or did not make the environment in time.
+    """
+    if config.vectorization == "async":
+        maker = _maker(config, _spec(config), 0, partial(_wrapped, config, evaluation=True), resumable=False)
+        made = _made(config, lambda: describe(maker, timeout=config.start_timeout, passed_on=(ConfigError,)))
+        return made.observation_space, made.action_space
+    with closed_afterwards(make_environments(config, 1, evaluation=True)) as environments:
+        return environments.single_observation_space, environments.single_action_space
+
+
+def _spec(config: Any) -> EnvSpec:
     register(config.id)
     spec = copy(_made(config, lambda: gym.spec(config.id)))
     # the two wrappers that only find mistakes of whoever steps an environment by hand cost 5 % of a CartPole step
     spec.disable_env_checker, spec.order_enforce = True, False
     spec.entry_point = FASTER.get(str(spec.entry_point), spec.entry_point)
-    mode = AutoresetMode.DISABLED if evaluation or groups else AutoresetMode.SAME_STEP
-    if config.vectorization == "atari":
-        options = config.atari.model_dump() | (WHOLE_GAMES if evaluation else {})
-        if max_length is not None:  # ale_py counts frames, the idle ones at the start among them
-            longest = max_length * config.atari.frameskip
-            options["max_num_frames_per_episode"] = min(options["max_num_frames_per_episode"], longest)
-        return AtariEnvironments(_game(config, spec), num_envs, autoreset_mode=mode, **options)
-    if config.vectorization == "vector_entry_point" and not evaluation:
-        return _made(config, lambda: gym.make_vec(config.id, num_envs, "vector_entry_point", **config.kwargs))
-
-    def maker(index: int) -> Callable[[], gym.Env[Any, Any]]:
-        def make() -> gym.Env[Any, Any]:
-            environment = gym.make(spec, **config.kwargs)
-            environment = _wrapped(RestoredStarts(environment) if restorable else environment, config, evaluation)
-            if max_length is not None:
-                environment = TimeLimit(environment, max_length)
-            return environment if mode is AutoresetMode.DISABLED else Resumable(environment, index)
-
-        return make
-
-    makers = [maker(index) for index in range(num_envs)]
-    if config.vectorization == "async" and not evaluation:
-        return _made(config, lambda: WorkerEnvironments(makers, timeout=config.worker_timeout, autoreset_mode=mode))
-    return _made(config, lambda: SyncVectorEnv(makers, copy=False, autoreset_mode=mode))
+    return spec
 
 
-def _wrapped(environment: gym.Env[Any, Any], config: Any, evaluation: bool) -> gym.Env[Any, Any]:
+def _vectorized(config: Any, makers: Sequence[Maker], mode: AutoresetMode) -> Environments:
+    if config.vectorization != "async":
+        return SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
+    return WorkerEnvironments(
+        makers,
+        timeout=config.worker_timeout,
+        start_timeout=config.start_timeout,
+        passed_on=(ConfigError,),
+        autoreset_mode=mode,
+    )
+
+
+def _maker(
+    config: Any, spec: EnvSpec, index: int, change: Callable[[Environment], Environment], *, resumable: bool
+) -> Maker:
+    """Return what makes one environment, in this process or in a worker's."""
+    worker = " worker" if config.vectorization == "async" else ""
+    label = f"environment{worker} {index} of {config.id}"
+
+    def make() -> Environment:
+        _need_no_display()
+        environment = _made(config, lambda: change(gym.make(spec, **config.kwargs)))
+        checked = Checked(environment, label)
+        return Resumable(checked, index) if resumable else checked
+
+    return make
+
+
+def _need_no_display() -> None:
+    """Let SDL draw into memory where there is no screen; it complains on standard error about a missing one."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def _wrapped(
+    config: Any,
+    environment: Environment,
+    *,
+    evaluation: bool,
+    restorable: bool = False,
+    max_length: int | None = None,
+) -> Environment:
+    environment = RestoredStarts(environment) if restorable else environment
     for wrapper in config.wrappers:
         if not (evaluation and wrapper.kind in REWARD_WRAPPERS):
             environment = wrappers.wrap(environment, wrapper, config.channels)
-    return environment
+    return environment if max_length is None else TimeLimit(environment, max_length)
+
+
+def _games(
+    config: Any, spec: EnvSpec, num_envs: int, mode: AutoresetMode, evaluation: bool, max_length: int | None
+) -> AtariEnvironments:
+    """Make the games of ale_py."""
+    options = config.atari.model_dump() | (WHOLE_GAMES if evaluation else {})
+    if max_length is not None:  # ale_py counts frames, the idle ones at the start among them
+        longest = max_length * config.atari.frameskip
+        options["max_num_frames_per_episode"] = min(options["max_num_frames_per_episode"], longest)
+    environments = AtariEnvironments(_game(config, spec), num_envs, autoreset_mode=mode, **options)
+    environments.spec = spec
+    return environments
 
 
 def _pools(config: Any, num_envs: int, resets_itself: bool, max_length: int | None) -> EnvpoolEnvironments:

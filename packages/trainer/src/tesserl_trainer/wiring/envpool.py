@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         spec = self._envpool.make_spec(task, **self._options)
         if max_length is not None:
             self._options = {**self._options, "max_episode_steps": min(max_length, spec.config.max_episode_steps)}
-        self.num_envs = num_envs
+        self.num_envs, self.spec = num_envs, EnvSpec(task)
         self.metadata = {"autoreset_mode": autoreset_mode}
         self.single_observation_space = spec.gymnasium_observation_space
         self.single_action_space = spec.gymnasium_action_space

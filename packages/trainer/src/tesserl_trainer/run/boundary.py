@@ -1,0 +1,167 @@
+"""What a vector environment returns, checked and written: the one place where a task's arrays come in."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from numpy.typing import NDArray
+
+from tesserl_trainer.run.arrays import NUMBERS
+from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.run.task import TaskError
+from tesserl_trainer.run.workers import WorkerEnvironments, step
+
+REMEDY = "correct the task, or replace such values in a wrapper"
+
+
+class Boundary:
+    """Resets and steps a vector environment; whatever it returns has the declared shapes and types.
+
+    Gymnasium puts the results of single environments, which check them (``task.Checked``), into arrays of its own; what
+    other vector environments return is checked here.
+
+    Args:
+        environments: any vector environment.
+        layout: how its observations become keys.
+    """
+
+    def __init__(self, environments: VectorEnv[Any, Any, Any], layout: ObservationLayout) -> None:
+        self.environments, self.layout = environments, layout
+        self._floats = [key for key in layout.keys if layout.dtypes[key].kind == "f"]
+        self._shape = (environments.num_envs,)
+        self._is_checked = isinstance(environments.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+
+    def reset(
+        self, out: Mapping[str, NDArray[Any]], *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> None:
+        """Reset environments and write the observations of all of them.
+
+        Args:
+            out: one array ``[N, *shape]`` for each key of the layout.
+            seed: see ``VectorEnv.reset``.
+            options: see ``VectorEnv.reset``.
+
+        Raises:
+            TaskError: an observation is not of its space, or not finite.
+            WorkerError: a worker raised an error, died or did not answer.
+        """
+        batch, _ = self.environments.reset(seed=seed, options=options)
+        self.write(batch, out)
+        self.require_finite(out)
+
+    def step(
+        self, actions: NDArray[Any], out: Mapping[str, NDArray[Any]]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Step all environments and write their observations.
+
+        Args:
+            actions: ``[N, ...]``.
+            out: one array ``[N, *shape]`` for each key of the layout.
+
+        Returns:
+            Rewards ``[N]``, ``terminated`` ``[N]``, ``truncated`` ``[N]`` and the information.
+
+        Raises:
+            TaskError: something has not its shape and type.
+            WorkerError: a worker raised an error, died or did not answer.
+        """
+        batch, reward, terminated, truncated, info = step(self.environments, actions)
+        if not self._is_checked:
+            reward, terminated, truncated = np.asarray(reward), np.asarray(terminated), np.asarray(truncated)
+            self._require("rewards", "numbers", reward, NUMBERS)
+            self._require("terminated", "booleans", terminated, "b")
+            self._require("truncated", "booleans", truncated, "b")
+        self.write(batch, out, check=not self._is_checked)
+        return reward, terminated, truncated, info
+
+    def write(self, batch: Any, out: Mapping[str, NDArray[Any]], index: Any = ..., *, check: bool = True) -> None:
+        """Write observations.
+
+        Args:
+            batch: of environments, one after the other.
+            out: one array ``[..., *shape]`` for each key of the layout.
+            index: part of ``out`` that receives the batch.
+            check: see ``ObservationLayout.write``.
+
+        Raises:
+            TaskError: one is not of its space.
+        """
+        try:
+            self.layout.write(batch, out, index, check=check)
+        except (KeyError, ValueError) as error:
+            problem = f"it has no entry {error}" if isinstance(error, KeyError) else error
+            raise TaskError(f"{task_name(self.environments)} returned a wrong observation: {problem}") from error
+
+    def require_finite(
+        self, observations: Mapping[str, NDArray[Any]], reward: NDArray[Any] | None = None, *, axis: int = 0
+    ) -> None:
+        """Refuse observations and rewards that are NaN or infinite, for many steps at once.
+
+        Args:
+            observations: an array ``[..., N, ...]`` for each key of the layout.
+            reward: ``[..., N, ...]``.
+            axis: of the environments.
+
+        Raises:
+            TaskError: one is not finite; the message names its environment.
+        """
+        for key in self._floats:
+            self._require_finite(f"an observation ({key})", observations[key], axis)
+        if reward is not None:
+            self._require_finite("a reward", reward, axis)
+
+    def _require_finite(self, subject: str, values: NDArray[Any], axis: int) -> None:
+        finite = np.isfinite(values)
+        if not finite.all():
+            index = tuple(np.argwhere(~finite)[0].tolist())
+            where = f" at position {index[-1]}" if len(index) > axis + 1 and values.shape[-1] > 1 else ""
+            raise TaskError(
+                f"{label(self.environments, index[axis])} returned {subject} that is not finite: "
+                f"{values[index]}{where}; {REMEDY}"
+            )
+
+    def _require(self, subject: str, expected: str, got: NDArray[Any], kinds: str) -> None:
+        if got.shape != self._shape or got.dtype.kind not in kinds:
+            raise TaskError(
+                f"{task_name(self.environments)}: {subject} must be {self._shape[0]} {expected}, got an array of shape "
+                f"{got.shape} and type {got.dtype}; correct the task"
+            )
+
+    def write_final(self, i: int, info: Mapping[str, Any], out: Mapping[str, NDArray[Any]]) -> None:
+        """Write the last observation of an episode that ended, in SAME_STEP mode.
+
+        Args:
+            i: number of the environment.
+            info: what ``step`` returned.
+            out: one array ``[N, *shape]`` for each key of the layout; row ``i`` is written.
+
+        Raises:
+            TaskError: the information has none, or it is not of its space.
+        """
+        final = info.get("final_obs")
+        if final is None:
+            raise TaskError(
+                f"{task_name(self.environments)}: an episode ended in autoreset mode SAME_STEP, and info has no "
+                "final_obs; add it, or set metadata['autoreset_mode'] to the mode of the environment"
+            )
+        one = {key: value[i] for key, value in final.items()} if isinstance(final, Mapping) else final[i]
+        self.write(_batch_of_one(one), out, slice(i, i + 1))
+
+
+def task_name(environments: VectorEnv[Any, Any, Any]) -> str:
+    """Return the id of the task, or the name of the environment's class."""
+    bare = environments.unwrapped
+    return bare.spec.id if bare.spec is not None else type(bare).__name__
+
+
+def label(environments: VectorEnv[Any, Any, Any], index: int) -> str:
+    """Return the name of one environment in errors."""
+    worker = " worker" if isinstance(environments.unwrapped, WorkerEnvironments) else ""
+    return f"environment{worker} {index} of {task_name(environments)}"
+
+
+def _batch_of_one(observation: Any) -> Any:
+    if isinstance(observation, Mapping):
+        return {key: np.asarray(value)[None] for key, value in observation.items()}
+    return np.asarray(observation)[None]

@@ -1,0 +1,99 @@
+"""Processes of environment workers: how they start, and how they end."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector.utils import CloudpickleWrapper
+
+from tesserl_trainer.run.main_guard import UNGUARDED, refuse_to_run_again
+from tesserl_trainer.run.signals import held_back
+from tesserl_trainer.run.worker_process import GRACE, Description, send_description
+
+START_METHOD = "spawn"
+"""How worker processes start: anew, without the parent's threads, memory and open files."""
+
+
+class WorkerError(RuntimeError):
+    """An environment worker raised, died or did not answer; the message names it. The run can be resumed."""
+
+
+def describe(
+    make: Callable[[], gym.Env[Any, Any]], *, timeout: float, passed_on: tuple[type[Exception], ...] = ()
+) -> Description:
+    """Return the spaces of an environment, which a process of its own makes and closes.
+
+    Args:
+        make: makes the environment.
+        timeout: seconds for it.
+        passed_on: errors of ``make`` that are raised here as they are.
+
+    Raises:
+        WorkerError: the environment could not be made, or not in time.
+    """
+    refuse_to_run_again()
+    context = multiprocessing.get_context(START_METHOD)
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=send_description, args=(CloudpickleWrapper(make), theirs, passed_on), daemon=True)
+    at_exit = ended_at_exit([process])
+    try:
+        with held_back():
+            process.start()
+        theirs.close()
+        if not ours.poll(timeout):
+            raise WorkerError(f"environment worker 0 {late_start(timeout)}")
+        answer = ours.recv()
+        end_processes([process], GRACE)  # it closes its environment
+    except (EOFError, OSError) as error:
+        raise death(0, process, timeout) from error
+    finally:
+        ours.close()
+        end_processes([process], 0.0)
+        at_exit.cancel()
+    if isinstance(answer, CloudpickleWrapper):
+        description: Description = answer.fn
+        return description
+    raise answer if isinstance(answer, passed_on) else WorkerError(answer)
+
+
+def end_processes(processes: Sequence[BaseProcess], patience: float) -> list[int]:
+    """Wait for processes to end, then kill what is left; return which had to be killed."""
+    deadline = time.monotonic() + patience
+    late = []
+    started = [(index, process) for index, process in enumerate(processes) if process.pid is not None]
+    for index, process in started:
+        process.join(max(deadline - time.monotonic(), 0.0))
+        if process.is_alive():
+            late.append(index)
+            process.kill()
+    for _, process in started:
+        process.join()
+    return late
+
+
+def ended_at_exit(processes: Sequence[BaseProcess]) -> Finalize:
+    """End processes when this one exits: Python asks them by SIGTERM, which they ignore, and waits for them."""
+    return Finalize(None, end_processes, (processes, 0.0), exitpriority=10)
+
+
+def late_start(timeout: float) -> str:
+    """Return what is said of a worker that has not started."""
+    return (
+        f"did not make its environment within {timeout:g} s; raise environment.start_timeout if the task takes that "
+        "long to start"
+    )
+
+
+def death(index: int, process: BaseProcess, timeout: float) -> WorkerError:
+    """Return what is said of a worker that died."""
+    process.join(timeout)  # its files close before it can be waited for
+    if process.exitcode == UNGUARDED:
+        return WorkerError(
+            f"environment worker {index} began to run the script that started it: a worker imports that script; "
+            'put what the script does below: if __name__ == "__main__":'
+        )
+    return WorkerError(f"environment worker {index} died (exit code {process.exitcode})")

@@ -1,0 +1,134 @@
+"""Code of an environment worker's process: what runs there, and how it begins and ends."""
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from gymnasium.vector.async_vector_env import _async_worker
+from gymnasium.vector.utils import CloudpickleWrapper
+
+from tesserl_trainer.run.signals import leave_to_parent
+from tesserl_trainer.run.task import TaskError
+
+GRACE = 5.0
+"""Seconds that a worker has to close its environment when its parent has died, or wants nothing else of it."""
+
+Maker = Callable[[], gym.Env[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a vector environment must know of one environment; stands in for it in the parent's process."""
+
+    metadata: dict[str, Any]
+    render_mode: str | None
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+
+    def close(self) -> None:
+        """Do nothing: there is no environment."""
+
+
+def send_description(make: CloudpickleWrapper, pipe: Any, passed_on: tuple[type[Exception], ...]) -> None:
+    """Make an environment, send its description, and close it; run in a process of its own.
+
+    Args:
+        make: makes the environment.
+        pipe: takes the description, an error of ``passed_on``, or the text of another error.
+        passed_on: errors that are sent as they are.
+    """
+    _begin()
+    try:
+        made = make.fn()
+        described = Description(dict(made.metadata), made.render_mode, made.observation_space, made.action_space)
+        pipe.send(CloudpickleWrapper(described))
+    except passed_on as error:
+        pipe.send(error)
+        return
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+        pipe.send(_text(0, error, traceback.format_exc()))
+        return
+    made.close()
+
+
+def work(
+    makers: CloudpickleWrapper, index: int, _: Any, pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *rest: Any
+) -> None:
+    """Run Gymnasium's worker, which also says that its environment cannot be made, and ends with its parent.
+
+    Args:
+        makers: functions that make environments, one for each worker.
+        index: of this worker.
+        _: not used, stands in for the maker in the parent's process.
+        pipe: this end of the pipe.
+        parent_pipe: the parent's end of it.
+        memory: shared with the parent.
+        errors: queue to the parent.
+        *rest: of Gymnasium's worker.
+    """
+    _begin()
+    told: Any = _Errors(errors)
+    try:
+        environment = makers.fn[index]()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+        told.put((index, None, error, traceback.format_exc()))
+        pipe.send((None, False))
+        return
+    _async_worker(index, lambda: environment, _Pipe(pipe), parent_pipe, memory, told, *rest)
+
+
+class _Errors:
+    """Sends texts instead of exceptions, which need not survive pickling."""
+
+    def __init__(self, errors: Any) -> None:
+        self._queue = errors
+
+    def put(self, error: tuple[int, Any, Any, str]) -> None:
+        index, _, value, trace = error
+        self._queue.put((index, RuntimeError, "", _text(index, value, trace)))
+
+
+class _Pipe:
+    """A worker's end of its pipe; the worker ends when the parent has gone."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def recv(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            sys.exit(1)
+
+    def send(self, message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            sys.exit(1)
+
+
+def _begin() -> None:
+    leave_to_parent()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process some time after its parent, even in the middle of a step that never returns."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        time.sleep(GRACE)
+        os._exit(1)
+
+
+def _text(index: int, error: Any, trace: str) -> str:
+    """Return what the parent says of an error."""
+    return str(error) if isinstance(error, TaskError) else f"environment worker {index} raised an error:\n{trace}"
