@@ -74,4 +74,4 @@ class Misbehaving(gym.Env):
 
 
 if "Misbehaving-v0" not in gym.registry:
-    gym.register("Misbehaving-v0", entry_point=Misbehaving)
+    gym.register("Misbehaving-v0", entry_point=Misbehaving, max_episode_steps=100)

@@ -15,8 +15,9 @@ from tesserl_trainer.run.boundary import Boundary
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.evaluate import evaluate_policy
 from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.run.processes import WorkerError
 from tesserl_trainer.run.task import Checked, TaskError
-from tesserl_trainer.run.workers import WorkerError, closed_afterwards
+from tesserl_trainer.run.workers import closed_afterwards
 from tesserl_trainer.wiring.environments import make_environments, task_spaces
 
 from .misbehaving import GOOD, STEPS, Misbehaving

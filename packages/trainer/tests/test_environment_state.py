@@ -19,8 +19,10 @@ from tesserl_configs.environment import (
     TimeLimit,
 )
 from tesserl_trainer.run import resumable
+from tesserl_trainer.run.action_record import MAX_ACTIONS, ActionRecord
 from tesserl_trainer.run.resumable import Resumable
 from tesserl_trainer.run.workers import WorkerEnvironments, step
+from tesserl_trainer.wiring.atari import AtariEnvironments
 from tesserl_trainer.wiring.environments import make_environments
 
 if "MinAtar/Breakout-v1" not in gym.registry:
@@ -149,3 +151,83 @@ def test_another_kind_of_generator_is_refused():
     state = {**generators.state(), "bit_generator": "MT19937"}
     with pytest.raises(ValueError, match="expected MT19937, got PCG64; resume with the versions in the manifest"):
         generators.set_state(state)
+
+
+# --- episodes without an end --------------------------------------------------------------------------------------
+
+
+class Endless(gym.Env):
+    """Six numbers for each action, for ever."""
+
+    observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (6,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(4, np.float32), 0.0, False, False, {}
+
+
+def test_what_an_endless_episode_leaves_in_memory_and_in_a_checkpoint_does_not_grow():
+    environment = Resumable(Endless(), 0)
+    environment.reset(seed=1)
+    action = np.full(6, 0.123456, np.float32)
+    for _ in range(MAX_ACTIONS):
+        environment.step(action)
+    assert len(environment.snapshot()["actions"]) == MAX_ACTIONS
+    sizes = []
+    for _ in range(2):
+        for _ in range(1000):
+            environment.step(action)
+        sizes.append((len(json.dumps(environment.snapshot())), environment._actions._buffer.nbytes))
+    assert sizes[0] == sizes[1]
+    assert sizes[0][1] == 0
+    assert environment.snapshot()["actions"] is None
+    environment.reset()
+    environment.step(action)
+    assert environment.snapshot()["actions"] == [action.tolist()]
+
+
+def test_environments_with_an_episode_that_is_too_long_are_not_restored():
+    first, second = (SyncVectorEnv([lambda i=i: Resumable(Endless(), i) for i in range(2)]) for _ in range(2))
+    first.reset(seed=[1, 2])
+    first.envs[1]._actions = ActionRecord(limit=3)
+    for steps, restored in ((3, True), (1, False)):
+        for _ in range(steps):
+            first.step(np.zeros((2, 6), np.float32))
+        assert resumable.restore(second, json.loads(json.dumps(resumable.snapshot(first)))) is restored
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_record_keeps_actions_in_their_order_and_type_up_to_its_limit(shape):
+    generator, record = np.random.default_rng(1), ActionRecord(limit=40)
+    actions = generator.integers(0, 9, (41, *shape)) if not shape else generator.normal(size=(41, *shape))
+    row = np.zeros_like(actions[0]) if shape else None
+    for action in actions[:40]:
+        if row is not None:
+            row[:] = action  # an array that is used again
+        record.append(action if row is None else row)
+    assert record.plain() == actions[:40].tolist()
+    assert len(record) == 40
+    record.append(actions[40])
+    record.append(actions[40])
+    assert (record.plain(), len(record), record.is_complete) == (None, 0, False)
+    record.load(actions[5:7])
+    assert record.plain() == actions[5:7].tolist()
+
+
+def test_a_game_without_an_end_is_seeded_anew_at_its_next_start():
+    games = AtariEnvironments("pong", 2, autoreset_mode=AutoresetMode.SAME_STEP, max_num_frames_per_episode=400)
+    games.reset(seed=[1, 2])
+    games._actions[1] = ActionRecord(limit=20)
+    before, ended = games._seeds.copy(), np.zeros(2, np.bool_)
+    for number in range(150):
+        ended |= games.step(np.zeros(2, np.int64))[3]
+        if number == 30:
+            assert [snapshot["actions"] is None for snapshot in games.snapshot()] == [False, True]
+            assert not resumable.restore(games, games.snapshot())
+    assert ended.all()
+    assert (games._seeds != before).tolist() == [False, True]
+    games.close()

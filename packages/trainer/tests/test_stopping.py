@@ -15,8 +15,9 @@ from tesserl_configs import load_config
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_trainer.commands.train import train
 from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.processes import WorkerError
 from tesserl_trainer.run.task import TaskError
-from tesserl_trainer.run.workers import WorkerError, closed_afterwards
+from tesserl_trainer.run.workers import closed_afterwards
 from tesserl_trainer.wiring.environments import make_environments, task_spaces
 
 from . import misbehaving as tasks

@@ -19,9 +19,10 @@ from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.evaluate import evaluate_policy
 from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_trainer.run.processes import WorkerError
 from tesserl_trainer.run.resumable import Resumable
 from tesserl_trainer.run.worker_process import Description
-from tesserl_trainer.run.workers import WorkerEnvironments, WorkerError, close, closed_afterwards, step
+from tesserl_trainer.run.workers import WorkerEnvironments, close, closed_afterwards, step
 
 from .troubled import Doomed, Troubled
 

@@ -27,6 +27,7 @@ from tesserl_trainer.run.identity import read_identity
 from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.logging import read_record
 from tesserl_trainer.run.main_guard import refuse_to_run_again
+from tesserl_trainer.run.processes import WorkerError
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_sealed
 from tesserl_trainer.run.signals import StopNow, Stopped, on_signals
@@ -34,7 +35,6 @@ from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.sweep import LOG
 from tesserl_trainer.run.task import TaskError
 from tesserl_trainer.run.usage import command_line
-from tesserl_trainer.run.workers import WorkerError
 from tesserl_trainer.wiring.machine import naming_memory, refuse_missing
 
 EVALUATION, METRICS = "evaluation.json", "metrics.csv"

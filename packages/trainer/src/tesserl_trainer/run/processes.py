@@ -36,7 +36,7 @@ def describe(
         WorkerError: the environment could not be made, or not in time.
     """
     refuse_to_run_again()
-    context = multiprocessing.get_context(START_METHOD)
+    context: Any = multiprocessing.get_context(START_METHOD)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=send_description, args=(CloudpickleWrapper(make), theirs, passed_on), daemon=True)
     at_exit = ended_at_exit([process])
@@ -55,7 +55,7 @@ def describe(
         end_processes([process], 0.0)
         at_exit.cancel()
     if isinstance(answer, CloudpickleWrapper):
-        description: Description = answer.fn
+        description: Description = answer()
         return description
     raise answer if isinstance(answer, passed_on) else WorkerError(answer)
 

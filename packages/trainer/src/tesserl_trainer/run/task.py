@@ -41,7 +41,8 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
         self._label = label
         self._observation = _ObservationCheck(environment.observation_space)
         space = environment.observation_space
-        self._shape, self._dtype = (space.shape, space.dtype) if isinstance(space, ARRAYS) else ((), None)
+        self._shape: tuple[int, ...] = space.shape or ()
+        self._dtype: Any = space.dtype if isinstance(space, ARRAYS) else None  # None: parts of a Dict are looked at
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset, and check the observation.

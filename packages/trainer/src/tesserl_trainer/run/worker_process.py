@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class Description:
         """Do nothing: there is no environment."""
 
 
-def send_description(make: CloudpickleWrapper, pipe: Any, passed_on: tuple[type[Exception], ...]) -> None:
+def send_description(make: Maker, pipe: Any, passed_on: tuple[type[Exception], ...]) -> None:
     """Make an environment, send its description, and close it; run in a process of its own.
 
     Args:
@@ -47,9 +47,10 @@ def send_description(make: CloudpickleWrapper, pipe: Any, passed_on: tuple[type[
     """
     _begin()
     try:
-        made = make.fn()
+        made = make()
         described = Description(dict(made.metadata), made.render_mode, made.observation_space, made.action_space)
-        pipe.send(CloudpickleWrapper(described))
+        sent: Any = lambda: described  # noqa: E731 - what cloudpickle takes: a task's own space may need it
+        pipe.send(CloudpickleWrapper(sent))
     except passed_on as error:
         pipe.send(error)
         return
@@ -60,7 +61,7 @@ def send_description(make: CloudpickleWrapper, pipe: Any, passed_on: tuple[type[
 
 
 def work(
-    makers: CloudpickleWrapper, index: int, _: Any, pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *rest: Any
+    makers: Sequence[Maker], index: int, _: Any, pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *rest: Any
 ) -> None:
     """Run Gymnasium's worker, which also says that its environment cannot be made, and ends with its parent.
 
@@ -77,12 +78,13 @@ def work(
     _begin()
     told: Any = _Errors(errors)
     try:
-        environment = makers.fn[index]()
+        environment = makers[index]()
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
         told.put((index, None, error, traceback.format_exc()))
         pipe.send((None, False))
         return
-    _async_worker(index, lambda: environment, _Pipe(pipe), parent_pipe, memory, told, *rest)
+    line: Any = _Pipe(pipe)
+    _async_worker(index, lambda: environment, line, parent_pipe, memory, told, *rest)
 
 
 class _Errors:

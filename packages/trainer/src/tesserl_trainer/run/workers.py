@@ -74,7 +74,7 @@ class WorkerEnvironments(AsyncVectorEnv):
                     [lambda: stand_in] * len(makers),
                     copy=False,
                     context=START_METHOD,
-                    worker=partial(work, CloudpickleWrapper(list(makers))),
+                    worker=partial(work, [CloudpickleWrapper(make) for make in makers]),
                     autoreset_mode=autoreset_mode,
                 )
         except BaseException:
