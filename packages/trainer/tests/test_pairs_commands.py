@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import gymnasium as gym
@@ -325,21 +326,37 @@ def test_pairs_that_cannot_be_read_are_named(trajectories, tmp_path, capfd, dama
     assert main(["pairs", "inspect", str(store)]) == 1
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_label_serves_until_it_is_stopped_and_continues_with_its_own_pairs(tmp_path, stop):
-    store = write_trajectories(tmp_path / "trajectories", LENGTHS)
-    arguments = ["pairs", "label", str(store), "--num", "4", "--segment", "fixed:3", "--no-open"]
+@contextmanager
+def labelling(tmp_path):
+    """A process that serves four pairs."""
+    arguments = ["pairs", "label", str(tmp_path / "trajectories"), "--num", "4", "--segment", "fixed:3", "--no-open"]
     command = [sys.executable, "-m", "tesserl_trainer.cli", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline().startswith("http://127.0.0.1:")
+        yield process
+
+
+def test_label_serves_until_ctrl_c_and_continues_with_its_own_pairs(tmp_path):
+    write_trajectories(tmp_path / "trajectories", LENGTHS)
     for judged in (0, 1):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr.readline().startswith("http://127.0.0.1:")
-            process.send_signal(stop)
+        with labelling(tmp_path) as process:
+            process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
         result = json.loads(out)
         assert (result["total"], result["judged"]) == (4, judged)
         assert result["path"] == str(tmp_path / "trajectories-pairs")
         append_label(result["path"], 0, "tie", source="Ada")
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_label_that_something_else_stops_says_so(tmp_path, stop, code):
+    write_trajectories(tmp_path / "trajectories", LENGTHS)
+    with labelling(tmp_path) as process:
+        process.send_signal(stop)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert told == f"stopped by {stop.name}; every answer is saved in {tmp_path / 'trajectories-pairs'}\n"
 
 
 def test_label_says_what_it_cannot_show(tmp_path, capfd):

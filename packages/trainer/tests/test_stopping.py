@@ -14,7 +14,7 @@ import pytest
 from tesserl_configs import load_config
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_trainer.commands.train import train
-from tesserl_trainer.run.checkpoint import Checkpoints
+from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.processes import WorkerError
 from tesserl_trainer.run.task import TaskError
 from tesserl_trainer.run.workers import closed_afterwards
