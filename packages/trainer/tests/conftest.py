@@ -1,6 +1,7 @@
 """Small tasks whose every number is known, and a configuration that trains in seconds."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,15 @@ from tensordict import TensorDict
 from tesserl_preference_opt import cut_segments, make_pairs, save_pairs
 
 
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+"""CPU threads of torch in this process and of the runs that are written: two in half of ``nox -s portability``."""
+
+
 @pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+def _as_in_a_new_process():
+    """No test depends on the ones before it: a run sets the threads, and everything random moves the generator."""
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
 
 
 class Counting(gym.Env):
@@ -151,7 +158,7 @@ def write_config(tmp_path: Path):
             assert old in text, old
             text = text.replace(old, new)
         path = tmp_path / "tiny.yaml"
-        path.write_text(text)
+        path.write_text(text if THREADS == 1 else f"num_threads: {THREADS}\n{text}")
         return path
 
     return write

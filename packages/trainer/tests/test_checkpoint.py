@@ -15,6 +15,8 @@ from tesserl_trainer.run.sealed import write_sealed
 from tesserl_trainer.run.segments import Segments
 from tesserl_trainer.run.state import generators_state, join_state, seed_generators, set_generators_state, split_state
 
+pytestmark = pytest.mark.kernel_free
+
 
 def make_state() -> dict:
     shared = torch.arange(6.0).reshape(2, 3)

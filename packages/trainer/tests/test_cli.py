@@ -17,6 +17,8 @@ from tesserl_trainer import __version__
 from tesserl_trainer.cli import LazyGroup, main, tesserl
 from tesserl_trainer.run.signals import StopNow, Stopped
 
+pytestmark = pytest.mark.kernel_free
+
 HEAVY = ("torch", "torchrl", "tensordict", "gymnasium", "numpy", "matplotlib", "pydantic", "yaml")
 
 

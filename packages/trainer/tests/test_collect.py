@@ -11,6 +11,8 @@ from tesserl_trainer.run.workers import autoreset_mode
 
 from .conftest import counting_envs
 
+pytestmark = pytest.mark.kernel_free
+
 MODES = list(AutoresetMode)
 
 

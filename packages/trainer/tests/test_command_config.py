@@ -10,6 +10,8 @@ import pytest
 from tesserl_configs import load_config
 from tesserl_trainer.cli import main
 
+pytestmark = pytest.mark.kernel_free
+
 GOOD = """\
 total_steps: 1_000
 environment: {id: CartPole-v1}

@@ -10,6 +10,8 @@ from tesserl_trainer import train
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands.runs import run_config
 
+pytestmark = pytest.mark.kernel_free
+
 
 @pytest.fixture
 def run_dir(write_config, tmp_path, capfd) -> Path:

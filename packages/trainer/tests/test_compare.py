@@ -11,6 +11,8 @@ import pytest
 
 from tesserl_trainer.cli import main
 
+pytestmark = pytest.mark.kernel_free
+
 EVALUATED = (100, 200, 300)
 
 

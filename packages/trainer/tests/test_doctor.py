@@ -9,6 +9,8 @@ import pytest
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands import doctor
 
+pytestmark = pytest.mark.kernel_free
+
 
 @pytest.fixture
 def without(monkeypatch):

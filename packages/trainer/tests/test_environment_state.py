@@ -25,6 +25,8 @@ from tesserl_trainer.run.workers import WorkerEnvironments, step
 from tesserl_trainer.wiring.atari import AtariEnvironments
 from tesserl_trainer.wiring.environments import make_environments
 
+pytestmark = pytest.mark.kernel_free
+
 if "MinAtar/Breakout-v1" not in gym.registry:
     minatar_gym.register_envs()
 

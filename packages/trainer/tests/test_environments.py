@@ -8,6 +8,8 @@ from gymnasium.vector import AutoresetMode
 from tesserl_configs import ConfigError, load_config
 from tesserl_trainer.wiring.environments import discrete_actions, make_environments, worker_seeds
 
+pytestmark = pytest.mark.kernel_free
+
 
 @pytest.fixture
 def make(write_config):

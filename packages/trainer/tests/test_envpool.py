@@ -26,6 +26,8 @@ from tesserl_trainer.wiring.envpool import EnvpoolEnvironments, atari_options
 
 from .conftest import ALGORITHMS, CONFIG
 
+pytestmark = pytest.mark.kernel_free
+
 
 class Pool:
     """Observation ``[seed, episode, t]``; an episode lasts ``seed % 10`` steps; even ones terminate."""

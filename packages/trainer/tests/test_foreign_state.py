@@ -20,6 +20,8 @@ from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_seale
 
 from .conftest import config_text
 
+pytestmark = pytest.mark.kernel_free
+
 
 @pytest.fixture(scope="module", params=["iqn", "ppo", "grpo", "dpo"])
 def trained(request, tmp_path_factory) -> Path:

@@ -24,6 +24,8 @@ from .conftest import config_text
 from .full_disk import files_of_at_most
 from .stores import write_trajectories
 
+pytestmark = pytest.mark.kernel_free
+
 TINY = ["total_steps=60", "logging.tensorboard=true"]
 
 

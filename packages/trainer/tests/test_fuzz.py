@@ -18,6 +18,8 @@ from tesserl_trainer.cli import main
 from . import mutations
 from .conftest import ALGORITHMS, MORE_TASKS, TASKS, config_text
 
+pytestmark = pytest.mark.kernel_free
+
 SEED = os.environ.get("TESSERL_FUZZ_SEED", "1")
 FILES = [path for path in sorted(Path(__file__).parents[3].glob("configs/*/*.yaml")) if path.parent.name != "sweeps"]
 BLOCKS = [

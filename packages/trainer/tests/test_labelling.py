@@ -19,6 +19,8 @@ from tesserl_trainer.labelling.session import LabellingSession
 from .full_disk import files_of_at_most
 from .stores import write_pairs
 
+pytestmark = pytest.mark.kernel_free
+
 
 def request(server, path, body=None, *, method=None, host=None, token=None, **headers):
     """Status and parsed answer."""

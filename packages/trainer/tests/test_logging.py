@@ -10,6 +10,8 @@ from tesserl_trainer.algorithms.run import run_title
 from tesserl_trainer.run.logging import Averages, MetricsLog
 from tesserl_trainer.run.progress import ProgressDisplay
 
+pytestmark = pytest.mark.kernel_free
+
 
 def test_every_value_is_read_back_bit_for_bit(tmp_path):
     log = MetricsLog(tmp_path, tensorboard=False)

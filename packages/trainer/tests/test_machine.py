@@ -10,6 +10,8 @@ from tesserl_trainer.cli import main
 from tesserl_trainer.wiring.environments import make_environments
 from tesserl_trainer.wiring.machine import naming_memory
 
+pytestmark = pytest.mark.kernel_free
+
 SHORTAGES = {
     "cpu": lambda: torch.empty(2**60, dtype=torch.uint8),
     "numpy": lambda: np.zeros(2**60, np.uint8),

@@ -20,6 +20,8 @@ from tesserl_trainer.run.state import join_state, split_state
 from tesserl_trainer.run.sweep import Ended, Job
 from tesserl_trainer.run.trajectories import EpisodeLine, _episode
 
+pytestmark = pytest.mark.kernel_free
+
 
 def strict(text: str):
     """Parse JSON as its standard says: NaN and Infinity are no numbers."""

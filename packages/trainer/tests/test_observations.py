@@ -6,6 +6,8 @@ from gymnasium import spaces
 
 from tesserl_trainer.run.observations import ObservationLayout
 
+pytestmark = pytest.mark.kernel_free
+
 
 def written(space, batch, **options):
     layout = ObservationLayout(space, **options)

@@ -8,6 +8,8 @@ from tesserl_configs import load_config
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands.observe import _panels, draw, observe, table
 
+pytestmark = pytest.mark.kernel_free
+
 
 def test_the_command_writes_a_picture_and_a_line_for_each_key(write_config, tmp_path, capsys):
     path, out = write_config("MinAtar/Breakout-v1"), tmp_path / "seen.png"

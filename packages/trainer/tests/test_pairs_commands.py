@@ -24,6 +24,8 @@ from tesserl_trainer.run.frames import encode_frame
 
 from .stores import picture, write_pairs, write_trajectories
 
+pytestmark = pytest.mark.kernel_free
+
 LENGTHS = [4, 6, 8, 10, 12]
 """Trajectory ``n`` has ``LENGTHS[n]`` steps of reward ``n``."""
 

@@ -15,6 +15,8 @@ from tesserl_configs.nn import NNConfig
 from tesserl_configs.nn_rules import check
 from tesserl_trainer.cli import tesserl
 
+pytestmark = pytest.mark.kernel_free
+
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 HEADER = ["seed system", "status", "here", "note"]

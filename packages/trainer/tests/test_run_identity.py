@@ -26,6 +26,8 @@ from tesserl_trainer.run.sealed import read_sealed, write_sealed
 
 from .conftest import config_text
 
+pytestmark = pytest.mark.kernel_free
+
 STEP, OTHER_STEP = "checkpoints/step_000000120", "checkpoints/step_000000210"
 
 

@@ -12,6 +12,8 @@ import torch
 
 from tesserl_trainer.cli import main
 
+pytestmark = pytest.mark.kernel_free
+
 ROOT = Path(__file__).parents[3]
 SOURCES = sorted(ROOT.glob("packages/*/src/**/*.py"))
 

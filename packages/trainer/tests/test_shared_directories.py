@@ -14,6 +14,8 @@ from tesserl_trainer import train
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.commands import train as training
 
+pytestmark = pytest.mark.kernel_free
+
 OWNER = rf"another process \({os.getpid()} on {socket.gethostname()}, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\)"
 
 

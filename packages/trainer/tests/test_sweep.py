@@ -20,6 +20,8 @@ from tesserl_trainer.commands.sweep import SweepStopped, default_parallel, run_s
 from tesserl_trainer.run import sweep as processes
 from tesserl_trainer.run.sweep import SweepError
 
+pytestmark = pytest.mark.kernel_free
+
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 FAKE = '''

@@ -16,6 +16,8 @@ from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring import topologies
 from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
 
+pytestmark = pytest.mark.kernel_free
+
 RUN = {"total_steps": 1_000, "environment": {"id": "none"}, "algorithm": "iqn"}
 
 

@@ -26,6 +26,8 @@ from tesserl_trainer.run.workers import WorkerEnvironments, close, closed_afterw
 
 from .troubled import Doomed, Troubled
 
+pytestmark = pytest.mark.kernel_free
+
 PATIENCE = 300.0
 """Seconds; where nobody sleeps, tests shall not fail on a machine that is busy."""
 

@@ -14,6 +14,8 @@ from tesserl_trainer.wiring.environments import make_environments
 from tesserl_trainer.wiring.images import AreaMean, area_weights, grayscale
 from tesserl_trainer.wiring.wrappers import FrameSkip, wrap
 
+pytestmark = pytest.mark.kernel_free
+
 
 class Pixels(gym.Env):
     """Images that count: filled with the step's number; beside a vector where told; the reward is the step."""
