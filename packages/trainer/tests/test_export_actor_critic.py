@@ -145,6 +145,6 @@ def test_wrong_choices_of_different_sizes_are_seen(make_run):
 def test_taus_are_refused_where_there_are_none(make_run, capfd):
     run_dir, _ = make_run("CartPole-v1")
     arguments = ["export", str(run_dir), "--format", "pt2", "--checkpoint", "latest", "--taus", "8"]
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "--taus is for the quantile networks of iqn, got it for a policy of ppo" in capfd.readouterr().err
     assert main(arguments[:-2]) == 0
