@@ -44,6 +44,7 @@ def generalized_advantage_estimate(
         (advantage, value target), in reward units, in the shape of ``reward``; the target is advantage plus value.
 
     Raises:
+        TypeError: flags are not bool, or ``reward`` is not floating point.
         ValueError: shapes differ or are not those above, or a factor is out of its range.
     """
     inputs = {"value": value, "next_value": next_value, "terminated": terminated, "truncated": truncated}
@@ -72,6 +73,10 @@ def _check(reward: Tensor, inputs: dict[str, Tensor], discount: float, gae_lambd
                 f"{name} must have the shape of reward {tuple(reward.shape)}, got {tuple(tensor.shape)}; "
                 "all five have one value per step"
             )
+        if name in ("terminated", "truncated") and tensor.dtype != torch.bool:
+            raise TypeError(f"{name} must be bool, got {tensor.dtype}; convert it with .bool()")
+    if not reward.is_floating_point():
+        raise TypeError(f"reward must be floating point, got {reward.dtype}; convert it with .float()")
     for name, factor in (("discount", discount), ("gae_lambda", gae_lambda)):
         if not 0 <= factor <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {factor}")

@@ -61,6 +61,12 @@ class Reader:
         """
         entry: Tensor | None = self.entries.get(key) if isinstance(key, str) else self.tensordict.get(key, None)
         if entry is None:
+            only = next(iter(self.entries.values())) if len(self.entries) == 1 else None
+            if isinstance(only, TensorDictBase) and key in only.keys():  # noqa: SIM118 (iterates over rows)
+                raise TypeError(
+                    "a batch must be a TensorDict, got a dict, which counts as one entry; give TensorDict(batch, "
+                    "batch_size)"
+                )
             raise KeyError(f"expected the key {key!r}, the batch has {sorted(self.entries)}; rename keys with set_keys")
         return entry
 

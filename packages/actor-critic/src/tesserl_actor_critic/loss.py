@@ -61,7 +61,7 @@ class PPOLoss(LossModule):
             is about a tenth faster.
 
     Raises:
-        TypeError: the networks are none of those above.
+        TypeError: the networks are none of those above, or have nothing to train.
         ValueError: an option is out of its range.
     """
 
@@ -237,7 +237,13 @@ class PPOLoss(LossModule):
             raise ValueError(
                 f"{keys.action} must have the shape {expected}, got {tuple(action.shape)}; drop singleton dimensions"
             )
-        log_probs, old_log_probs = policy.log_prob(action), batch.constant(keys.sample_log_prob)
+        try:
+            log_probs, old_log_probs = policy.log_prob(action), batch.constant(keys.sample_log_prob)
+        except (IndexError, RuntimeError) as error:
+            raise ValueError(
+                f"{keys.action} must be what the policy's {type(policy).__name__} draws, got {action.dtype} of shape "
+                f"{tuple(action.shape)}: {error}"
+            ) from error
         if not log_probs.shape == old_log_probs.shape == batch.shape:
             raise ValueError(
                 f"log-probabilities must be those of whole actions, {tuple(batch.shape)}, got {tuple(log_probs.shape)} "
@@ -280,6 +286,12 @@ def _faces(actor: Any, critic: Any) -> tuple[Any, Any]:
         raise TypeError(
             f"actor_network must have one action, got {actor.dist_sample_keys}; use torchrl's ClipPPOLoss for several"
         )
+    for name, network in (("actor_network", actor), ("critic_network", critic)):
+        if next(network.parameters(), None) is None:
+            raise TypeError(
+                f"{name} must have parameters to train, got a module without any; build it around an nn.Module, not "
+                "around a function"
+            )
     return actor, critic
 
 

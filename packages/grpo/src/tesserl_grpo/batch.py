@@ -152,12 +152,26 @@ def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
 
     Raises:
         KeyError: it is missing; the message lists what there is.
+        TypeError: a dict was given instead of a TensorDict.
     """
     value = tensordict.get(key, None)
     if value is None:
         present = sorted(map(str, tensordict.keys()))
+        _refuse_dict(tensordict, key)
         raise KeyError(f"expected the key {key!r}, the batch has {present}; rename keys with set_keys")
     return value
+
+
+def _refuse_dict(tensordict: TensorDictBase, key: NestedKey) -> None:
+    """Refuse a dict that was given as a batch: tensordict's ``dispatch`` takes it for the first entry alone."""
+    entry: Any = tensordict
+    while isinstance(entry, TensorDictBase) and len(list(entry.keys())) == 1:
+        entry = entry.get(next(iter(entry.keys())))
+        if isinstance(entry, TensorDictBase) and entry.get(key, None) is not None:
+            raise TypeError(
+                "a batch must be a TensorDict, got a dict, which counts as one entry; give TensorDict(batch, "
+                "batch_size)"
+            )
 
 
 def _fill(entry: Tensor, mask: Tensor, first_valid: Tensor) -> Tensor:

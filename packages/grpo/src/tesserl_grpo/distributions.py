@@ -31,9 +31,20 @@ def joint_log_prob(policy: Distribution, action: Tensor, batch_shape: Sequence[i
         Log-probabilities, in float32 or wider, ``[*B]``.
 
     Raises:
+        TypeError: actions of a categorical policy are not integers.
         ValueError: the distribution gives something else than one for each step.
     """
-    log_probs: Tensor = policy.log_prob(action)
+    if isinstance(policy, Categorical) and action.is_floating_point():  # torch would cut 0.5 to 0
+        raise TypeError(
+            f"actions must be what the policy's Categorical draws, got {action.dtype}; convert with .long()"
+        )
+    try:
+        log_probs: Tensor = policy.log_prob(action)
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"actions must be what the policy's {type(policy).__name__} draws, got {action.dtype} of shape "
+            f"{tuple(action.shape)}: {error}"
+        ) from error
     if log_probs.shape != batch_shape:
         # more dimensions may be parts of an action, if the distribution has them too; else they come of broadcasting
         if log_probs.shape != policy.batch_shape or log_probs.shape[: len(batch_shape)] != batch_shape:

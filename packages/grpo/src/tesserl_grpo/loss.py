@@ -125,6 +125,11 @@ class GRPOLoss(LossModule):
                 "actor_network must have in_keys and get_dist, or in_keys, policy_parameters and distribution, got "
                 f"{type(actor_network).__name__}; wrap it into a torchrl ProbabilisticActor"
             )
+        if not isinstance(actor_network, nn.Module) or next(actor_network.parameters(), None) is None:
+            raise TypeError(
+                "actor_network must be an nn.Module with parameters to train, got one without any "
+                f"({type(actor_network).__name__}); build it around a network, not around a function"
+            )
         self.actor_network, self.reference, self.log_metrics = actor_network, reference, log_metrics
         self._input_keys: list[NestedKey] = list(cast("Any", actor_network).in_keys)
         self._check_options()

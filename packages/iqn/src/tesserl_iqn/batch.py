@@ -48,6 +48,7 @@ def read_batch(
 
     Raises:
         KeyError: a key is missing.
+        TypeError: ``terminated`` is not bool, or actions are not integers.
         ValueError: reward, terminated or action has an unexpected shape.
     """
     next_tensordict = get_entry(tensordict, "next")
@@ -58,6 +59,8 @@ def read_batch(
             f"reward and terminated must both have the shape [*B, 1], got {tuple(reward.shape)} and "
             f"{tuple(terminated.shape)}; unsqueeze the last dimension"
         )
+    if terminated.dtype != torch.bool:
+        raise TypeError(f"{keys.terminated} must be bool, got {terminated.dtype}; convert it with .bool()")
     reward = reward.squeeze(-1)
     steps = tensordict.get(keys.steps_to_next_obs, None)
     factor = discount if steps is None else discount ** steps.reshape(reward.shape)
@@ -88,12 +91,26 @@ def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
 
     Raises:
         KeyError: it is missing; the message lists what there is.
+        TypeError: a dict was given instead of a TensorDict.
     """
     value = tensordict.get(key, None)
     if value is None:
         present = sorted(map(str, tensordict.keys()))
+        _refuse_dict(tensordict, key)
         raise KeyError(f"expected the key {key!r}, the batch has {present}; rename keys with set_keys")
     return value
+
+
+def _refuse_dict(tensordict: TensorDictBase, key: NestedKey) -> None:
+    """Refuse a dict that was given as a batch: tensordict's ``dispatch`` takes it for the first entry alone."""
+    entry: Any = tensordict
+    while isinstance(entry, TensorDictBase) and len(list(entry.keys())) == 1:
+        entry = entry.get(next(iter(entry.keys())))
+        if isinstance(entry, TensorDictBase) and entry.get(key, None) is not None:
+            raise TypeError(
+                "a batch must be a TensorDict, got a dict, which counts as one entry; give TensorDict(batch, "
+                "batch_size)"
+            )
 
 
 def _read_action(
@@ -112,4 +129,25 @@ def _read_action(
         )
     if action_space == "one_hot":
         return action.reshape(*batch_shape, *blocks, network.num_actions).argmax(dim=-1)
+    if action.is_floating_point():
+        raise TypeError(f"{key} must hold categories, int64, got {action.dtype}; convert it with .long()")
     return action.to(torch.int64)
+
+
+def explain_actions(batch: Batch, network: QuantileNetwork) -> None:
+    """Raise an error if an action does not exist; called after torch has failed.
+
+    Args:
+        batch: what was read.
+        network: tells the number of actions.
+
+    Raises:
+        ValueError: an action is out of range.
+    """
+    if batch.action.numel():
+        low, high = (int(bound) for bound in batch.action.aminmax())
+        if low < 0 or high >= network.num_actions:
+            raise ValueError(
+                f"action must be in [0, {network.num_actions}), the actions of the network, got values from {low} to "
+                f"{high}; number actions from 0"
+            )

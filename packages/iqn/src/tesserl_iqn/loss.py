@@ -13,7 +13,7 @@ from tensordict.nn import TensorDictModule, TensorDictParams, dispatch
 from torch import Tensor
 from torchrl.objectives import LossModule
 
-from tesserl_iqn.batch import Batch, read_batch
+from tesserl_iqn.batch import Batch, explain_actions, read_batch
 from tesserl_iqn.functional import (
     TauSampling,
     munchausen_target,
@@ -168,7 +168,9 @@ class IQNLoss(LossModule):
 
         Raises:
             KeyError: a key is missing.
-            ValueError: reward, terminated or action has another shape than the class describes.
+            TypeError: ``terminated`` is not bool, or actions are not integers.
+            ValueError: reward, terminated or action has another shape than the class describes, or an action does not
+                exist.
         """
         online, target = self.value_network, self.target_value_network
         batch = read_batch(
@@ -189,9 +191,14 @@ class IQNLoss(LossModule):
             online.reset_noise()
         features = online.features(*batch.observation)
         quantiles, taus = self._draw(online, features, self.num_taus)
-        with torch.no_grad():
-            targets = self._targets(batch, features, quantiles, next_quantiles, *target_values)
-        loss, td_error = quantile_losses(take_action(quantiles, batch.action), taus, targets, kappa=self.kappa)
+        try:
+            with torch.no_grad():
+                targets = self._targets(batch, features, quantiles, next_quantiles, *target_values)
+            chosen = take_action(quantiles, batch.action)
+        except (IndexError, RuntimeError):
+            explain_actions(batch, online)
+            raise
+        loss, td_error = quantile_losses(chosen, taus, targets, kappa=self.kappa)
         if online.num_blocks is not None:
             loss, td_error = loss.mean(dim=-1), td_error.mean(dim=-1)
         if self.self_loss_clamp_ratio is not None:

@@ -174,6 +174,8 @@ class QuantileNetwork(nn.Module):
             Return of each action at each fraction, in reward units, ``[*B, K, A]`` or ``[*B, K, N, A]``.
         """
         if taus is None and self.num_fixed_quantiles is None:
+            if len(inputs) != len(self.in_keys):
+                raise TypeError(f"a tensor is needed for each of {self.in_keys}, got {len(inputs)}; draw taus too")
             *inputs, taus = inputs  # type: ignore[assignment]
         return self.quantiles(self.features(*inputs), taus)
 

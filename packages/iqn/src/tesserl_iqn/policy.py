@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -81,6 +81,7 @@ class QuantilePolicy(TensorDictModuleBase):
         check_tau_sampling(tau_sampling, num_taus)
         if risk is not None:
             check_risk(*risk)
+        _check_exploration(epsilon, temperature)
         if action_space not in ("categorical", "one_hot"):
             raise ValueError(f"action_space must be categorical or one_hot, got {action_space!r}")
         self.network, observation_keys = unwrap_network(network)
@@ -111,9 +112,14 @@ class QuantilePolicy(TensorDictModuleBase):
             Categories, int64, ``[*B]`` or ``[*B, N]`` with blocks.
 
         Raises:
+            TypeError: an input is no tensor.
             ValueError: ``epsilon`` or ``temperature`` is out of its range.
         """
-        return self._choose(self._redraw_and_evaluate(*inputs))
+        try:
+            return self._choose(self._redraw_and_evaluate(*inputs))
+        except (AttributeError, TypeError) as error:
+            self._explain_inputs(inputs, error)
+            raise
 
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -128,6 +134,8 @@ class QuantilePolicy(TensorDictModuleBase):
         Raises:
             ValueError: ``epsilon`` or ``temperature`` is out of its range.
         """
+        if not hasattr(tensordict, "set"):
+            raise TypeError(f"a batch must be a TensorDict, got {type(tensordict).__name__}; or call act(*tensors)")
         explores = exploration_type() in (None, ExplorationType.RANDOM)
         with nullcontext() if explores else self.greedy():
             value = self._redraw_and_evaluate(*(tensordict.get(key) for key in self.in_keys))
@@ -207,6 +215,17 @@ class QuantilePolicy(TensorDictModuleBase):
             for layer, mode in zip(self._learning_layers, modes, strict=True):
                 layer.training = mode
 
+    def _explain_inputs(self, inputs: Sequence[Any], error: Exception) -> None:
+        """Raise an error that says what is wrong with the inputs of `act`; return if nothing is."""
+        keys = list(self.in_keys)
+        if len(inputs) != len(keys):
+            raise TypeError(f"act needs one tensor for each of {keys}, got {len(inputs)}") from error
+        for key, entry in zip(keys, inputs, strict=True):
+            if not isinstance(entry, Tensor):
+                raise TypeError(
+                    f"{key} must be a tensor, got {type(entry).__name__}; convert it with torch.as_tensor"
+                ) from error
+
     def _choose(self, value: Tensor) -> Tensor:
         """Return categories for values ``[*B, (N,) A]``, and note which are greedy."""
         if self.temperature < 0:
@@ -235,3 +254,12 @@ class QuantilePolicy(TensorDictModuleBase):
         draw = torch.rand(coins, generator=self.generator, device=action.device)
         uniform = torch.randint(self.network.num_actions, action.shape, generator=self.generator, device=action.device)
         return torch.where(draw < epsilon, uniform, action)
+
+
+def _check_exploration(epsilon: float | Tensor, temperature: float) -> None:
+    """Refuse probabilities and temperatures that are out of range; a NaN is."""
+    values = torch.as_tensor(epsilon)
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(f"epsilon must be in [0, 1], got {epsilon}; it is the probability of a random action")
+    if not temperature >= 0:
+        raise ValueError(f"temperature must be at least 0, got {temperature}; 0 chooses the best action")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from tesserl_nn_components.inputs import explain_features
 from tesserl_nn_components.noisy import NoisyLinear
 from tesserl_nn_components.precision import in_full_precision
 
@@ -64,7 +65,19 @@ class MLP(nn.Module):
         self._output = None if out_features is None else len(layers) - 1
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map ``[*B, in_features]`` to ``[*B, out_features]``."""
+        """Map ``[*B, in_features]`` to ``[*B, out_features]``.
+
+        Raises:
+            TypeError: if ``features`` is no tensor, or of another type than the weights.
+            ValueError: if ``features`` has another width.
+        """
+        try:
+            return self._run(features)
+        except (RuntimeError, TypeError):
+            explain_features(features, self.in_features, next(self.parameters()).dtype)
+            raise
+
+    def _run(self, features: Tensor) -> Tensor:
         for index, layer in enumerate(self.layers):  # the container's own call would cost 2 % of a small update
             features = in_full_precision(layer, features) if index == self._output else layer(features)
         return features

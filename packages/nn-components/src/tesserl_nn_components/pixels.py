@@ -92,8 +92,11 @@ def as_image_batch(pixels: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
     """Return images ``[*B, C, H, W]`` as one batch ``[prod(B), C, H, W]``.
 
     Raises:
+        TypeError: if ``pixels`` is no tensor.
         ValueError: if the last three sizes are not ``image_shape``.
     """
+    if not isinstance(pixels, Tensor):
+        raise TypeError(f"pixels must be a tensor, got {type(pixels).__name__}; convert them with torch.as_tensor")
     if pixels.shape[-3:] != image_shape:
         raise ValueError(
             f"pixels must end in (channels, height, width) = {image_shape}, got shape {tuple(pixels.shape)}; "

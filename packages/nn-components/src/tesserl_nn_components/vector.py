@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tesserl_nn_components.inputs import explain_features
 from tesserl_nn_components.mlp import MLP, Activation, as_sizes
 from tesserl_nn_components.normalization import FixedNormalizer, RunningNormalizer
 
@@ -59,7 +60,19 @@ class VectorEncoder(nn.Module):
             self.out_features = self.mlp.out_features
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Map observations ``[*B, in_features]`` to features ``[*B, out_features]``."""
-        if self.normalizer is not None:
-            observation = self.normalizer(observation)
-        return observation if self.mlp is None else self.mlp(observation)
+        """Map observations ``[*B, in_features]`` to features ``[*B, out_features]``.
+
+        Raises:
+            TypeError: if ``observation`` is no tensor, or of another type than the weights.
+            ValueError: if ``observation`` has another width.
+        """
+        if not isinstance(observation, Tensor) or observation.shape[-1:] != (self.in_features,):
+            explain_features(observation, self.in_features, None, "observation")
+        features = observation if self.normalizer is None else self.normalizer(observation)
+        if self.mlp is None:
+            return features
+        try:
+            return self.mlp._run(features)
+        except RuntimeError:
+            explain_features(features, self.in_features, next(self.mlp.parameters()).dtype, "observation")
+            raise

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDict
 from torch import Tensor, nn
+from torch.distributions import Categorical
 
 from tesserl_preference_opt.functional import value_loss
 from tesserl_preference_opt.steps import Segments, Steps
 
 
 def check_actor(actor_network: nn.Module) -> None:
-    """Refuse what yields no distribution over actions.
+    """Refuse what yields no distribution over actions, or has nothing to train.
 
     Args:
         actor_network: a torchrl ``ProbabilisticActor``, or a module that is called directly: with ``in_keys``,
@@ -28,6 +29,11 @@ def check_actor(actor_network: nn.Module) -> None:
         raise TypeError(
             "actor_network must be a torchrl ProbabilisticActor, or have in_keys, policy_parameters and distribution, "
             f"got {type(actor_network).__name__}; wrap a network with ProbabilisticActor"
+        )
+    if not isinstance(actor_network, nn.Module) or next(actor_network.parameters(), None) is None:
+        raise TypeError(
+            "actor_network must be an nn.Module with parameters to train, got one without any "
+            f"({type(actor_network).__name__}); build it around a network, not around a function"
         )
 
 
@@ -165,12 +171,39 @@ def policy_distribution(actor_network: Any, steps: Steps) -> Any:
 
     Raises:
         KeyError: an observation is missing.
+        TypeError: the policy returns something else than tensors.
     """
     inputs = {key: steps.get(key) for key in actor_network.in_keys}
     if not _is_direct(actor_network):
-        return actor_network.get_dist(TensorDict(inputs, steps.batch_size))
+        return _torchrl_distribution(actor_network, TensorDict(inputs, steps.batch_size))
     parameters = actor_network.policy_parameters(*inputs.values())
-    return actor_network.distribution(*((parameters,) if isinstance(parameters, Tensor) else parameters))
+    if isinstance(parameters, Tensor):
+        return actor_network.distribution(parameters)
+    if not isinstance(parameters, tuple | list):
+        raise TypeError(
+            f"policy_parameters of {type(actor_network).__name__} must return a tensor or a tuple of tensors, got "
+            f"{type(parameters).__name__}; return its tensors, such as output.logits"
+        )
+    return actor_network.distribution(*parameters)
+
+
+def _torchrl_distribution(actor_network: Any, inputs: TensorDict) -> Any:
+    """Return the distribution of a torchrl actor, or an error that names outputs that are no tensors."""
+    try:
+        return actor_network.get_dist(inputs)
+    except (AttributeError, RuntimeError, TypeError) as error:
+        outputs = actor_network.get_dist_params(inputs.copy())
+        wrong = [
+            f"{key}: {type(outputs.get(key)).__name__}"
+            for key in getattr(actor_network, "dist_params_keys", ())
+            if not isinstance(outputs.get(key), Tensor)
+        ]
+        if wrong:
+            raise TypeError(
+                f"modules of actor_network must write tensors, got {', '.join(wrong)}; return the tensors of an output "
+                "object, such as output.logits"
+            ) from error
+        raise
 
 
 def state_value(actor_network: Any, critic_network: Any, steps: Steps, key: NestedKey) -> Tensor:
@@ -208,7 +241,17 @@ def action_log_probs(distribution: Any, action: Tensor, steps: Steps) -> Tensor:
     Raises:
         ValueError: the log-probs have another shape than the distribution's batch.
     """
-    log_probs = distribution.log_prob(action)
+    if isinstance(distribution, Categorical) and action.is_floating_point():  # torch would cut 0.5 to 0
+        raise TypeError(
+            f"actions must be what the policy's Categorical draws, got {action.dtype}; convert with .long()"
+        )
+    try:
+        log_probs = distribution.log_prob(action)
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"actions must be what the policy's {type(distribution).__name__} draws, got {action.dtype} of shape "
+            f"{tuple(action.shape)}: {error}"
+        ) from error
     expected = getattr(distribution, "batch_shape", steps.batch_size)
     if not isinstance(log_probs, Tensor) or log_probs.shape != expected:
         raise ValueError(

@@ -45,12 +45,26 @@ def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
 
     Raises:
         KeyError: it is missing; the message lists what there is.
+        TypeError: a dict was given instead of a TensorDict.
     """
     value = tensordict.get(key, None)
     if value is None:
         present = sorted(map(str, tensordict.keys()))
+        _refuse_dict(tensordict, key)
         raise KeyError(f"expected the key {key!r}, the batch has {present}; rename keys with set_keys")
     return value
+
+
+def _refuse_dict(tensordict: TensorDictBase, key: NestedKey) -> None:
+    """Refuse a dict that was given as a batch: tensordict's ``dispatch`` takes it for the first entry alone."""
+    entry: Any = tensordict
+    while isinstance(entry, TensorDictBase) and len(list(entry.keys())) == 1:
+        entry = entry.get(next(iter(entry.keys())))
+        if isinstance(entry, TensorDictBase) and any(entry.get(name, None) is not None for name in (key, "chosen")):
+            raise TypeError(
+                "a batch must be a TensorDict, got a dict, which counts as one entry; give TensorDict(batch, "
+                "batch_size)"
+            )
 
 
 def read_segments(tensordict: TensorDictBase, mask_key: NestedKey, name: str = "segments") -> Segments:
@@ -179,9 +193,17 @@ class Steps:
 
         Raises:
             KeyError: it is missing.
+            ValueError: chosen and rejected differ in it.
         """
         if key not in self._cache:
-            self._cache[key] = torch.cat([self._part(get_entry(each.steps, key), each.mask) for each in self._segments])
+            parts = [self._part(get_entry(each.steps, key), each.mask) for each in self._segments]
+            try:
+                self._cache[key] = torch.cat(parts)
+            except RuntimeError as error:
+                shapes = " and ".join(str(list(part.shape[1:])) for part in parts)
+                raise ValueError(
+                    f"{key} of a step must have one shape in chosen and rejected, got {shapes}; use one encoding"
+                ) from error
         return self._cache[key]
 
     def unpack(self, values: Tensor) -> Tensor:

@@ -40,12 +40,15 @@ def n_step_returns(
         int64, ``[..., T]``.
 
     Raises:
-        TypeError: ``reward`` is not floating point.
+        TypeError: ``reward`` is not floating point, or flags are not bool.
         ValueError: shapes differ, or a number is out of its range.
     """
     _check_options(num_steps, discount)
     if not reward.is_floating_point():
         raise TypeError(f"reward must be floating point, got {reward.dtype}; convert it with reward.float()")
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if flag.dtype != torch.bool:
+            raise TypeError(f"{name} must be bool, got {flag.dtype}; convert it with {name}.bool()")
     if not reward.shape == terminated.shape == truncated.shape or reward.ndim == 0:
         raise ValueError(
             "reward, terminated and truncated must share one shape [..., T], got "
@@ -120,7 +123,9 @@ class NStepWindow:
             With ``num_steps=1`` it may share memory with ``batch``: copy what must stay, as a replay buffer does.
 
         Raises:
-            ValueError: a key is missing, or the number of environments is not that of the steps that wait.
+            TypeError: the first batch is no TensorDict, its rewards are not floating point or its flags not bool.
+            ValueError: a key is missing, a shape is another one in the first batch, or the number of environments is
+                not that of the steps that wait.
         """
         columns = self._columns(batch)
         starts = max(len(columns["next", "reward"]) - self.num_steps + 1, 0)
@@ -169,6 +174,7 @@ class NStepWindow:
     def _columns(self, batch: TensorDictBase) -> dict[_Key, Tensor]:
         """Join the waiting steps and those of the chunk, time first: ``[T, N, ...]`` by key."""
         if not self._keys:
+            _check_batch(batch)
             self._keys = _transition_keys(batch, [("action",), *([("greedy",)] if self._cut else [])])
         columns = {key: batch.get(key).transpose(0, 1) for key in self._keys}
         if self._waiting:
@@ -229,6 +235,26 @@ def _transition_keys(batch: TensorDictBase, chosen: list[_Key]) -> list[_Key]:
         )
     mask: list[_Key] = [("mask",)] if ("mask",) in keys else []
     return [*observations, *chosen, *mask, *(("next", *key) for key in observations), *outcome]
+
+
+def _check_batch(batch: TensorDictBase) -> None:
+    """Refuse shapes and types that would broadcast or be cut to integers without an error; run on the first batch."""
+    if not isinstance(batch, TensorDictBase):
+        raise TypeError(f"batch must be a TensorDict [N, T], got {type(batch).__name__}")
+    if len(batch.batch_size) != 2:
+        raise ValueError(
+            f"batch must have the batch shape [N, T], got {list(batch.batch_size)}; environments, then time"
+        )
+    for name in ("reward", *_FLAGS):
+        entry = batch.get(("next", name), None)
+        if entry is None:  # another message lists what is missing
+            continue
+        if entry.shape != (*batch.batch_size, 1):
+            raise ValueError(f"{name} must have the shape {(*batch.batch_size, 1)}, got {tuple(entry.shape)}")
+        if name == "reward" and not entry.is_floating_point():
+            raise TypeError(f"reward must be floating point, got {entry.dtype}; convert it with .float()")
+        if name != "reward" and entry.dtype != torch.bool:
+            raise TypeError(f"{name} must be bool, got {entry.dtype}; convert it with .bool()")
 
 
 def _check_options(num_steps: int, discount: float) -> None:

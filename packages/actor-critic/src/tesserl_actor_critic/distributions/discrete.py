@@ -67,6 +67,10 @@ class Categorical(Distribution):
 
         Returns:
             Log-probability, ``[*B]``.
+
+        Raises:
+            TypeError: actions are not int64.
+            ValueError: an action does not exist.
         """
         log_probs = _take(self.log_policy, value)
         return log_probs.sum(dim=-1) if self.event_shape else log_probs
@@ -126,6 +130,10 @@ class MultiCategorical(Distribution):
 
         Returns:
             Log-probability, ``[*B]``.
+
+        Raises:
+            TypeError: actions are not int64.
+            ValueError: an action does not exist.
         """
         chosen = value.unbind(dim=-1)
         return sum_of([_take(*pair) for pair in zip(self.log_policies, chosen, strict=True)])
@@ -154,7 +162,23 @@ def _take(log_policy: Tensor, value: Tensor) -> Tensor:
     """Return the log-probabilities ``[*B]`` of categories ``[*B]`` under ``[*B, A]``."""
     if value.dim() >= log_policy.dim():
         log_policy = log_policy.expand(*value.shape, log_policy.shape[-1])
-    return log_policy.gather(-1, value.unsqueeze(-1)).squeeze(-1)
+    try:
+        return log_policy.gather(-1, value.unsqueeze(-1)).squeeze(-1)
+    except (IndexError, RuntimeError):
+        _explain(value, log_policy.shape[-1])
+        raise
+
+
+def _explain(value: Tensor, number: int) -> None:
+    """Raise an error that says why actions have no probability; return if nothing is wrong with them."""
+    if value.dtype != torch.int64:
+        raise TypeError(f"actions must be categories, int64, got {value.dtype}; convert them with .long()")
+    if value.numel():
+        low, high = (int(bound) for bound in value.aminmax())
+        if low < 0 or high >= number:
+            raise ValueError(
+                f"actions must be in [0, {number}), got values from {low} to {high}; number the actions from 0"
+            )
 
 
 def _entropy(log_policy: Tensor) -> Tensor:
