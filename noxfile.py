@@ -36,6 +36,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 PREFIX = "tesserl-"
 PROJECTS = {path.parent.name: nox.project.load_toml(path) for path in sorted(ROOT.glob("packages/*/pyproject.toml"))}
 SETTINGS = nox.project.load_toml(ROOT / "pyproject.toml")
+EXAMPLES = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("examples/*/src"))]
 TOOLS = SETTINGS["dependency-groups"]
 EACH_PACKAGE = nox.parametrize("package", [nox.param(name, id=name) for name in PROJECTS])
 TEST_ENVIRONMENT = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "RL_WARNINGS": "False"}
@@ -173,7 +174,8 @@ def portability(session: nox.Session, package: str) -> None:
     Tests marked ``kernel_free`` run in the first setting only.
     """
     install_wheels(session, package, *test_requirements(package))
-    verdicts, selected = {}, "not learn and not soak"
+    verdicts: dict[str, str] = {}
+    selected = "not learn and not soak"
     for (kernels, variables), threads in itertools.product(KERNELS.items(), (1, 2)):
         # Threads that wait must sleep: spinning ones multiply the time on a machine with other work.
         environment = {
@@ -244,9 +246,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def typecheck(session: nox.Session) -> None:
-    """Run mypy, strict, over the sources of all packages."""
+    """Run mypy, strict, over the sources of all packages and of the packages among the examples."""
     install_wheels(session, "trainer", *TOOLS["typecheck"])
-    session.run("mypy", "noxfile.py", ".ci", *(f"packages/{name}/src" for name in PROJECTS))
+    session.run("mypy", "noxfile.py", ".ci", *(f"packages/{name}/src" for name in PROJECTS), *EXAMPLES)
 
 
 @nox.session

@@ -7,7 +7,6 @@ from tesserl_reinforce.loss import ReinforceLoss
 from tesserl_reinforce.plugin import ReinforceConfig
 from tesserl_trainer.algorithms.agent import (
     Agent,
-    device_of,
     forward_of,
     learning,
     learning_rate_schedule,
@@ -19,6 +18,7 @@ from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.loops.on_policy import OnPolicyLoop, Pace
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.rollout import Advantages
+from tesserl_trainer.wiring.machine import device_of
 from tesserl_trainer.wiring.networks import as_actor_critic, build_policy_network
 
 ReinforceAgent = Agent[RolloutPolicy, ReinforceLoss, nn.Module]
