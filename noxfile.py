@@ -126,6 +126,20 @@ def install_wheels(
     session.install("--no-compile", "--quiet", "--no-deps", "--force-reinstall", *wheels, own)
 
 
+def install_alone(session: nox.Session, package: str) -> None:
+    """Install one package by the command of its README into a new environment, and run the README's example there."""
+    readme = f"packages/{package}/README.md"
+    if not re.search(
+        f'pip install --find-links dist "?{PREFIX}{package}\\b', (ROOT / readme).read_text(encoding="utf-8")
+    ):
+        session.error(f"{readme} must show: pip install --find-links dist {PREFIX}{package}")
+    pip_install(session, "--find-links", str(DIST), PREFIX + package)
+    ours = [PREFIX + name for name in closure(package)]
+    without = forbidden_modules(package)
+    session.run("python", ".ci/check_install.py", import_name(package), "--ours", *ours, "--without", *without)
+    session.run("python", ".ci/run_examples.py", readme, env=TEST_ENVIRONMENT)
+
+
 def discard(session: nox.Session) -> None:
     """Remove the session's environment on CI, where none is used twice: each holds a torch, together they fill disks.
 
@@ -160,9 +174,16 @@ def build(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 @EACH_PACKAGE
 def tests(session: nox.Session, package: str) -> None:
-    """Test one package against built wheels of itself and the siblings it needs."""
-    install_wheels(session, package, *test_requirements(package))
-    session.run("pytest", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
+    """Test one package against built wheels of itself and the siblings it needs, in one process per core.
+
+    On CI, where every environment is new, it does what the session ``install`` does first: a second environment with
+    another torch would take longer than most tests.
+    """
+    if "CI" in os.environ:
+        install_alone(session, package)
+    install_wheels(session, package, *test_requirements(package), *TOOLS["test"])
+    processes = ["--numprocesses", "auto", "--dist", "loadfile"]
+    session.run("pytest", *processes, f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
     discard(session)
 
 
@@ -217,16 +238,7 @@ def minimums(session: nox.Session, package: str) -> None:
 @EACH_PACKAGE
 def install(session: nox.Session, package: str) -> None:
     """Install one package from dist/ into an empty environment, look at what came, run its README's example."""
-    readme = f"packages/{package}/README.md"
-    if not re.search(
-        f'pip install --find-links dist "?{PREFIX}{package}\\b', (ROOT / readme).read_text(encoding="utf-8")
-    ):
-        session.error(f"{readme} must show: pip install --find-links dist {PREFIX}{package}")
-    pip_install(session, "--find-links", str(DIST), PREFIX + package)
-    ours = [PREFIX + name for name in closure(package)]
-    without = forbidden_modules(package)
-    session.run("python", ".ci/check_install.py", import_name(package), "--ours", *ours, "--without", *without)
-    session.run("python", ".ci/run_examples.py", readme, env=TEST_ENVIRONMENT)
+    install_alone(session, package)
     discard(session)
 
 
