@@ -1,0 +1,121 @@
+"""The Q-network: a body and a head that gives a value, or quantiles, of each action."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+from tensordict.nn import TensorDictModule
+from torch import Tensor, nn
+
+from tesserl_nn_components import MLP, QuantileDecoder
+from tesserl_pqn.functional import greedy_quantiles
+
+
+class QNetwork(nn.Module):
+    """Return the value of every action, or quantiles of its return, around any body.
+
+    PQN (Gallici et al. 2024, arXiv:2407.04811) learns without target networks because LayerNorm bounds the growth of
+    the values: give the body LayerNorm before its activations, as this head has it in its hidden layers.
+
+    Args:
+        body: module with ``in_keys``, ``out_features`` and ``forward(*tensors) -> [*B, out_features]``.
+        num_actions: actions ``A``, at least 1.
+        num_quantiles: quantiles ``K`` of each action at the midpoints ``(2i + 1) / 2K`` (QR-DQN, Dabney et al. 2017,
+            arXiv:1710.10044), at least 1; None for one value of each action.
+        hidden_sizes: hidden layers of the head (of each stream); empty for a linear head.
+        layer_norm: LayerNorm before the activation of each hidden layer of the head.
+        dueling: whether to split value and advantages (Wang et al. 2016, arXiv:1511.06581).
+        head: a head of your own, from ``[*B, F]`` to ``[*B, A]``, or ``[*B, K, A]`` with quantiles; then
+            ``hidden_sizes`` and ``layer_norm`` count for nothing.
+
+    Raises:
+        TypeError: the body has no ``in_keys`` or no ``out_features``.
+        ValueError: a size is below 1, or ``dueling`` is said beside a given head.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        num_actions: int,
+        *,
+        num_quantiles: int | None = None,
+        hidden_sizes: Sequence[int] = (),
+        layer_norm: bool = True,
+        dueling: bool = False,
+        head: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        for name in ("in_keys", "out_features"):
+            if not hasattr(body, name):
+                raise TypeError(
+                    f"body must have {name}, got {type(body).__name__} without it; "
+                    'set body.in_keys, such as ["observation"], and body.out_features, the width of its output'
+                )
+        if num_actions < 1 or (num_quantiles is not None and num_quantiles < 1):
+            raise ValueError(f"num_actions and num_quantiles must be at least 1, got {num_actions} and {num_quantiles}")
+        if head is not None and dueling:
+            raise ValueError("a given head is taken as it is, got dueling=True too; build the head with it")
+        self.num_actions = num_actions
+        self.num_quantiles = num_quantiles
+        self.body = body
+        if head is None:
+            stream = partial(MLP, hidden_sizes=hidden_sizes, layer_norm=layer_norm)
+            features = cast("int", body.out_features)
+            if dueling or num_quantiles is not None:
+                head = QuantileDecoder(
+                    features, num_actions, num_blocks=num_quantiles, dueling=dueling, advantage=stream, value=stream
+                )
+            else:
+                head = stream(features, out_features=num_actions)
+        self.head = head
+
+    @property
+    def in_keys(self) -> list[str]:
+        """Keys of the inputs, those of the body."""
+        return list(cast("list[str]", self.body.in_keys))
+
+    @property
+    def out_keys(self) -> list[str]:
+        """Key of the output."""
+        return ["action_value" if self.num_quantiles is None else "quantile_values"]
+
+    def as_tensordict_module(self) -> TensorDictModule:
+        """Return this network as a TensorDictModule from `in_keys` to `out_keys`."""
+        return TensorDictModule(self, in_keys=self.in_keys, out_keys=self.out_keys)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return values of every action, ``[*B, A]``, or quantiles, ``[*B, K, A]``, in reward units.
+
+        Args:
+            *inputs: the body's inputs, in the order of its ``in_keys``.
+        """
+        return self.head(self.body(*inputs))
+
+    def expectation(self, outputs: Tensor) -> Tensor:
+        """Return the value of every action, ``[*B, A]``, of what `forward` returned: the mean of quantiles."""
+        return outputs if self.num_quantiles is None else outputs.mean(dim=-2)
+
+    def bootstrap(self, outputs: Tensor) -> Tensor:
+        """Return what a target bootstraps on, of what `forward` returned.
+
+        Returns:
+            The largest value, ``[*B]``, or the quantiles of the action with the largest mean, ``[*B, K]``.
+        """
+        return outputs.amax(dim=-1) if self.num_quantiles is None else greedy_quantiles(outputs)
+
+
+def unwrap_network(network: nn.Module) -> QNetwork:
+    """Return a Q-network that may stand in a TensorDictModule.
+
+    Raises:
+        TypeError: it is another module.
+    """
+    inner = network.module if isinstance(network, TensorDictModule) else network
+    if not isinstance(inner, QNetwork):
+        raise TypeError(
+            f"network must be a QNetwork or a TensorDictModule around one, got {type(inner).__name__}; wrap a body of "
+            "your own with QNetwork(body, num_actions)"
+        )
+    return inner
