@@ -54,7 +54,7 @@ CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own
 
 
 def siblings(package: str) -> set[str]:
-    """Packages of this repository that ``package`` requires directly."""
+    """Return the packages of this repository that ``package`` requires directly."""
     required = (Requirement(line).name for line in PROJECTS[package]["project"]["dependencies"])
     return {name.removeprefix(PREFIX) for name in required if name.startswith(PREFIX)}
 
@@ -68,13 +68,13 @@ def closure(package: str) -> list[str]:
 
 
 def dependents(packages: Iterable[str]) -> list[str]:
-    """``packages`` and every package that needs one of them, sorted."""
+    """Return ``packages`` and every package that needs one of them, sorted."""
     changed = set(packages)
     return [name for name in PROJECTS if changed.intersection(closure(name))]
 
 
 def import_name(package: str) -> str:
-    """The module that the package installs."""
+    """Return the name of the module that the package installs."""
     return f"tesserl_{package.replace('-', '_')}"
 
 
@@ -86,7 +86,7 @@ def forbidden_modules(package: str) -> list[str]:
 
 
 def version(package: str) -> str:
-    """The version in the package's ``__about__.py``, the only place where it stands."""
+    """Return the version in the package's ``__about__.py``, the only place that has it."""
     about = ROOT / "packages" / package / "src" / import_name(package) / "__about__.py"
     found = re.search(r'^__version__ = "(.+)"$', about.read_text(encoding="utf-8"), re.MULTILINE)
     if found is None:
@@ -248,6 +248,7 @@ def lint(session: nox.Session) -> None:
     pip_install(session, *TOOLS["lint"], *PROJECTS["configs"]["project"]["dependencies"])
     session.run("ruff", "check", "--no-cache", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", ".ci/check_prose.py", "packages", ".ci", "benchmarks", "examples")
     for name in PROJECTS:
         changelog = ROOT / "packages" / name / "CHANGELOG.md"
         if f"\n## {version(name)} " not in changelog.read_text(encoding="utf-8"):

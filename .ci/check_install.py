@@ -18,7 +18,7 @@ PREFIX = "tesserl-"
 
 
 def problems(import_name: str, ours: list[str], without: list[str]) -> list[str]:
-    """What is wrong with this environment: foreign siblings, forbidden modules, an import from elsewhere."""
+    """List what is wrong with this environment: foreign siblings, forbidden modules, an import from elsewhere."""
     installed = {entry.name.lower().replace("_", "-"): entry.version for entry in distributions()}
     print("installed:", ", ".join(f"{name} {version}" for name, version in sorted(installed.items())))
     found = []

@@ -28,7 +28,7 @@ ENVIRONMENTS, FRAMES, FRAMES_A_STEP = 64, 200e6, 4
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured."""
+    """The forms that are measured."""
 
     batch_size: int = 32
     log_policy: str = "online"

@@ -1,4 +1,4 @@
-"""What channels_last does to convolutions, by the size of their pictures: where the trainer chooses it by itself."""
+"""Effect of channels_last on convolutions by image size: the measurement behind the trainer's choice."""
 
 import copy
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def encoders(side: int) -> dict[str, nn.Module]:
 
 
 def passes(encoder: nn.Module, pixels: Tensor) -> dict[str, Callable[[], None]]:
-    """What acting and targets do, and what learning does."""
+    """The passes of acting, of targets, and of learning."""
 
     def forward() -> None:
         with torch.no_grad():

@@ -32,7 +32,7 @@ Answer = dict[str, Any]  # best, last: mean returns; wall: seconds
 
 
 def ours(run_dir: Path) -> Answer:
-    """What a run of the sweep left."""
+    """Results of one run of the sweep."""
     evaluation = json.loads((run_dir / "evaluation.json").read_text())
     steps, rates = series(read_metrics(run_dir / "metrics.csv"), "time/steps_per_second")
     wall = sum(np.diff([0, *steps]) / rates)

@@ -35,7 +35,7 @@ METHODS = ("bc chosen", "bc all", "dpo", "cpl")
 
 @dataclass(frozen=True)
 class Task:
-    """Where pairs come from, and what learns from them."""
+    """A source of pairs and the losses that learn from them."""
 
     teacher: str  # trained for so many steps, it is the policy of the data
     teacher_steps: int
@@ -50,7 +50,7 @@ class Task:
         return ROOT / (self.cpl if method == "cpl" else self.dpo)
 
     def share(self, reached: float, random: float) -> float:
-        """How far a return is on the way from random to solved."""
+        """Return the position of a return between random (0) and solved (1)."""
         return (reached - random) / (self.solved - random)
 
 

@@ -20,7 +20,7 @@ PIXELS, ENVS, STACK, SIZE, NUM_STEPS = 2**14, 64, 4, (84, 84), 3
 
 
 def transitions(size: int) -> TensorDict:
-    """What CartPole leaves in a replay buffer."""
+    """Make transitions of CartPole's shapes."""
     flag = torch.zeros(size, 1, dtype=torch.bool)
     following = {
         "observation": torch.randn(size, 4),
@@ -46,7 +46,7 @@ def full_buffer(**options: object) -> TensorDictReplayBuffer:
 
 
 def chunk(num_envs: int, num_steps: int) -> TensorDictBase:
-    """What the collector hands to the n-step window."""
+    """Make a rollout as the collector passes it to the n-step window."""
     shape = (num_envs, num_steps)
     batch = transitions(num_envs * num_steps).reshape(*shape).exclude("steps_to_next_obs")
     return batch.set("mask", torch.ones(shape, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""Where the time of a training loop goes."""
+"""Breakdown of a training loop's time."""
 
 from common.harness import Worker
 

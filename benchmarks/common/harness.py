@@ -47,7 +47,7 @@ def repeated(function: Callable[[], object], seconds: float) -> Side:
 
 @dataclass(frozen=True)
 class Bar:
-    """What a ratio must keep: ``cost`` is our time by the peer's, ``speed`` our rate by the peer's."""
+    """A bound on a ratio: ``cost`` is our time divided by the peer's, ``speed`` our rate divided by the peer's."""
 
     kind: Literal["cost", "speed"]
     limit: float | None = None

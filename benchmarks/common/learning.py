@@ -92,7 +92,7 @@ def returns(values: object) -> str:
 
 
 def read_run(run_dir: Path, seed: int) -> Seed:
-    """What a ``tesserl train`` left."""
+    """Results of a ``tesserl train``."""
     evaluation = json.loads((run_dir / "evaluation.json").read_text())
     took = json.loads((run_dir / "took.json").read_text())
     curve = series(read_metrics(run_dir / "metrics.csv"), "evaluation/return")

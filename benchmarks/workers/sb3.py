@@ -1,4 +1,4 @@
-"""What the workers of Stable-Baselines3's algorithms share: tasks, networks and greedy evaluations."""
+"""Code shared by the workers of Stable-Baselines3's algorithms: tasks, networks and greedy evaluations."""
 
 import copy
 from collections.abc import Callable

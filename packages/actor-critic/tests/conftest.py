@@ -1,4 +1,4 @@
-"""What several test files need: action spaces of every kind, networks around them, and batches."""
+"""Fixtures of several test files: action spaces of every kind, networks around them, and batches."""
 
 import warnings
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ def kind(request):
 
 @pytest.fixture(params=["shared", "layers", "separate"])
 def sharing(request):
-    """What actor and critic share: their body, hidden layers behind it too, or nothing."""
+    """Parametrise what actor and critic share: the body, hidden layers too, or nothing."""
     return request.param
 
 

@@ -1,4 +1,4 @@
-"""What the page about configurations shows loads and keeps what it says."""
+"""Examples on the page about configurations load and do as the page says."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a user reads when a file is wrong."""
+"""Messages about wrong files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What several test files need: a small policy, its torchrl face, and padded trajectories."""
+"""Fixtures of several test files: a small policy, the same as a torchrl actor, and padded trajectories."""
 
 import json
 import warnings

@@ -173,7 +173,7 @@ def test_on_flat_steps_it_is_torchrls_clipped_ppo_without_a_critic():
 
 
 class LanguageFace(nn.Module):
-    """What torchrl's GRPO loss for language models asks of a policy."""
+    """A policy with the interface that torchrl's GRPO loss for language models needs."""
 
     in_keys = ("observation",)
 
@@ -291,7 +291,7 @@ def collector(policy, num_batches, *, continuous=False):
 
 
 def scored_steps(batch):
-    """What a loop does between a collector and the minibatches."""
+    """Prepare a batch as a loop does between collector and minibatches."""
     check_shared_start(batch["observation"][:, 0], batch["group"][:, 0, 0])
     scored = score_groups(batch, credit="to_go", scale="batch").batch
     scored["step_weight"] = step_weights(scored["mask"])

@@ -1,4 +1,4 @@
-"""What several test files need: a small loss, transitions, and the storage behind its tensors."""
+"""Fixtures of several test files: a small loss, transitions, and the storage behind its tensors."""
 
 import warnings
 

@@ -41,7 +41,7 @@ def network(request):
 
 
 def drops(network):
-    """Whether two passes differ."""
+    """Return whether two passes differ."""
     observation = torch.ones(64, 4)
     with torch.no_grad():
         return not torch.equal(network.features(observation), network.features(observation))

@@ -25,7 +25,7 @@ def windows(*, terminated=False):
 
 
 def targets(make_loss, transitions):
-    """What the loss bootstraps towards, from a target whose every quantile is 8; the online network says 0."""
+    """Return the loss's bootstrap target; every quantile of the target network is 8, of the online network 0."""
     loss = make_loss(noisy=False, discount=DISCOUNT)
     with torch.no_grad():
         for network, value in ((loss.value_network, 0.0), (loss.target_value_network, 8.0)):

@@ -1,4 +1,4 @@
-"""What several test files need: small policies, batches of padded pairs, trajectories."""
+"""Fixtures of several test files: small policies, batches of padded pairs, trajectories."""
 
 import warnings
 

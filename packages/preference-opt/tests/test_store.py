@@ -344,7 +344,7 @@ print(int(status["RssAnon"].split()[0]))
 
 
 def anonymous_megabytes(path, num_pairs):
-    """What a process holds that has loaded a store of pairs of 50 steps and gone once over it."""
+    """Return the memory of a process that loaded a store of pairs of 50 steps and read it once."""
     shape = (num_pairs, 50)
     sides = [
         TensorDict({"observation": torch.randn(*shape, 4), "action": torch.zeros(shape, dtype=torch.int64)}, shape)

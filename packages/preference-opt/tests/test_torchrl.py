@@ -116,7 +116,7 @@ def test_pairs_from_the_collector_train_a_policy_through_the_replay_buffer(stora
 
 
 class Episodes:
-    """What torchrl's trainer takes for a collector: batches of pairs."""
+    """A stand-in for torchrl's collector: yields batches of pairs."""
 
     def __init__(self, pairs):
         self.pairs = pairs

@@ -13,7 +13,7 @@ LOSSES = [PreferenceLoss, CPLLoss, KTOLoss, BehaviorCloningLoss]
 
 
 class Output:
-    """What networks of other libraries return."""
+    """Output object like those of other libraries' networks."""
 
     def __init__(self, logits):
         self.logits = logits

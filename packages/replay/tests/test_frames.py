@@ -44,7 +44,7 @@ class Camera:
 
 
 def rollout(num_envs, num_steps, *, num_frames=4, channels=1, zeros=False, next_step=False, seed=0):
-    """What a collector hands out, ``[N, T]``, with observations of a vector beside the images."""
+    """Make a collector's rollout ``[N, T]`` with images and vectors."""
     rows = []
     for i in range(num_envs):
         camera = Camera(100 * seed + i, num_frames=num_frames, channels=channels, zeros=zeros)

@@ -26,7 +26,7 @@ def items(start, stop):
 
 
 def learn(rb, index, priority):
-    """What a training loop does: the loss writes ``td_error`` into the batch, the buffer hands it on."""
+    """Do as a training loop: the loss writes ``td_error`` into the batch, the buffer passes it on."""
     batch = rb[torch.tensor(index)].clone()
     batch["td_error"] = torch.tensor(priority).unsqueeze(-1)
     batch["index"] = torch.tensor(index)

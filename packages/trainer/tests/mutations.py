@@ -52,7 +52,7 @@ def places(data: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def at(data: Any, path: Path) -> Any:
-    """What stands at a path."""
+    """Return the value at a path."""
     for key in path:
         data = data[key]
     return data

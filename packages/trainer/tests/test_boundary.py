@@ -1,4 +1,4 @@
-"""What a task returns: wrong shapes and types, NaN, errors; from every kind of vector environment."""
+"""Wrong returns of a task, in every kind of vector environment: shapes, types, NaN, errors."""
 
 import gymnasium as gym
 import numpy as np

@@ -60,7 +60,7 @@ def counting():
 
 
 def check_episodes(stored) -> None:
-    """What holds of every store."""
+    """Assert the properties of every store."""
     for episode, line in zip(stored, stored.episodes, strict=True):
         done = episode["next", "done"].squeeze(-1)
         assert done.tolist() == [False] * (line.length - 1) + [True]

@@ -35,7 +35,7 @@ KEYS = {f"{block}.{key}".lstrip(".") for block, key in all_keys()}
 
 
 def fault_of_loading(path: Path, overrides: tuple[str, ...] = ()) -> str | None:
-    """What is wrong with how a file loads; None for a valid file and for one that is refused as it should be."""
+    """Return what is wrong with how a file loads; None for a valid file and for one that is refused as it should be."""
     try:
         config = load_config(path, overrides)
     except ConfigError as error:
@@ -138,7 +138,7 @@ def small(path: Path, tmp_path: Path, pairs: Path) -> str:
 
 
 def is_small(path: Path) -> bool:
-    """Whether a file is valid and its run short."""
+    """Return whether a file is valid and its run short."""
     try:
         config = load_config(path)
     except ConfigError:
@@ -177,7 +177,7 @@ def trained(path: Path, directory: Path) -> tuple[int, str]:
 
 
 def fault_of_training(code: int, output: str) -> str | None:
-    """What is wrong with how a training ended; None for one that ended well or says which key is at fault."""
+    """Return what is wrong with how a training ended; None if it ended well or named the key at fault."""
     if "Traceback" in output or code not in (0, 1, 2, 143, -signal.SIGKILL):
         return "traceback or crash"
     if code in (1, 2):

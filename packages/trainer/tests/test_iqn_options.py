@@ -1,4 +1,4 @@
-"""What ``btr:`` and the rarer options of ``iqn:`` become: networks, updates, and runs that can be interrupted."""
+"""Effects of ``btr:`` and the rarer options of ``iqn:`` on networks, updates and resumed runs."""
 
 import copy
 

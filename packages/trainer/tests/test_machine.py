@@ -1,4 +1,4 @@
-"""What a machine does not have, by the keys that ask for it."""
+"""Errors about what a machine lacks name the key that needs it."""
 
 import gymnasium as gym
 import numpy as np

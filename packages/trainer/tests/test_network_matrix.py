@@ -75,7 +75,7 @@ def loss_of(cell, network, inputs):
 
 
 def steps_of(network, inputs):
-    """What a policy was like when it acted, and what came of it."""
+    """Record of a policy's state and results."""
     action = torch.arange(BATCH) % ACTIONS
     outcome = torch.linspace(-1, 1, BATCH).unsqueeze(1)
     with torch.no_grad():

@@ -147,7 +147,7 @@ def network_of(blocks):
 
 
 def check_block(seed, hf_models):
-    """Whether the block of a seed builds; asserts that it runs and learns, or is refused by a key of ``nn``."""
+    """Return whether the block of a seed builds; assert that it runs and learns, or is refused by a key of ``nn``."""
     messages = ()
     try:
         network, tensors, groups = network_of(Blocks(seed, hf_models))

@@ -1,4 +1,4 @@
-"""What the on-policy loop makes of a rollout, against slow loops, and what it does with it."""
+"""The on-policy loop compared with slow implementations."""
 
 import gymnasium as gym
 import numpy as np
@@ -218,7 +218,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_the_first_minibatch_has_ratio_one(write_config, tmp_path, monkeypatch, changes):
-    """What acts is what learning starts from: nothing moves between collecting and the first gradient step."""
+    """The acting policy is the one that learning starts from: nothing moves between collecting and the first step."""
     seen = []
     original = OnPolicyLoop._learn
 

@@ -1,4 +1,4 @@
-"""What docs/parity.md, docs/ppo.md and docs/networks.md say is there."""
+"""Everything that docs/parity.md, docs/ppo.md and docs/networks.md name exists."""
 
 import re
 from importlib import import_module
@@ -45,7 +45,7 @@ def names(cell):
 
 
 def is_there(name):
-    """Whether a command, a public name of Python, or a key of the schema, with the value behind it, exists."""
+    """Return whether a command, a public Python name, or a key of the schema with its value exists."""
     if name.startswith("tesserl "):
         return is_command(name.split()[1:])
     if name.startswith("tesserl_"):
@@ -102,7 +102,7 @@ def test_every_detail_of_ppo_has_its_place_and_its_test():
 
 
 def is_test(name):
-    """Whether ``package/file::test`` exists."""
+    """Return whether ``package/file::test`` exists."""
     package, _, test = name.partition("/")
     file, _, function = test.partition("::")
     path = ROOT / "packages" / package / "tests" / f"{file}.py"

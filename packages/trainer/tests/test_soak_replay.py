@@ -40,7 +40,7 @@ def anonymous_megabytes(process: int) -> float:
 
 
 def memory_of_a_run(directory: Path) -> list[tuple[float, float]]:
-    """Which part of the run has passed, and megabytes then."""
+    """Pairs of the part of the run that has passed and the memory in megabytes then."""
     (directory / "soak.yaml").write_text(CONFIG)
     command = [sys.executable, str(Path(__file__).with_name("pictures.py")), "soak.yaml", "run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

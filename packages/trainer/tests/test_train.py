@@ -1,4 +1,4 @@
-"""What a run leaves behind, and what it says when it cannot go on."""
+"""Files that a run leaves, and messages when it cannot continue."""
 
 import json
 from pathlib import Path

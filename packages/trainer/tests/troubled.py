@@ -93,7 +93,7 @@ class Doomed(gym.Wrapper):
         return self.env.step(action)
 
     def claims(self, plan):
-        """Whether it is this worker's turn: a file can be renamed once."""
+        """Return whether it is this worker's turn: a file can be renamed only once."""
         if plan["seed"] is None:
             try:
                 self.path.rename(self.path.with_suffix(".claimed"))

@@ -28,7 +28,7 @@ class ReinforceConfig(Block):
 
 
 def a_rollout_fits_into_the_run(config: RunConfig) -> Iterator[Problem]:
-    """A run is at least one rollout long."""
+    """Refuse a run that is shorter than one rollout."""
     options = config.options
     if isinstance(options, ReinforceConfig):
         steps = options.num_steps * config.environment.num_envs

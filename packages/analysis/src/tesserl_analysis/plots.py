@@ -97,7 +97,7 @@ def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: s
 
 
 def _save(figure: Any, path: Path, *, dpi: int) -> None:
-    """Writes a picture under another name, then gives it its own: it is whole, or what was there before."""
+    """Write a picture to a temporary file, then rename it, so that a reader never sees half of it."""
     picture = BytesIO()
     figure.savefig(picture, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")

@@ -52,7 +52,7 @@ class Source:
 
     @property
     def algorithm(self) -> str:
-        """What the file trains."""
+        """Kind of network that the file trains."""
         return str(self.value("training.algorithm", "iqn"))
 
     def name(self, key: str) -> str:

@@ -34,7 +34,7 @@ class LazyGroup(click.Group):
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Imports a command; None if there is none of that name."""
+        """Import a command; return None if no command has that name."""
         if cmd_name not in self.table:
             return None
         module, _, attribute = self.table[cmd_name][0].partition(":")
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
         )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Writes the commands' help without importing them."""
+        """Write the commands' help without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
 
@@ -115,13 +115,13 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="tesserl", message="%(prog)s %(version)s")
 @click.pass_context
 def tesserl(context: click.Context, debug: bool) -> None:
-    """Notes the options that concern all commands."""
+    """Store the options that apply to all commands."""
     context.color = color()
     context.ensure_object(dict)["debug"] = debug
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Args:
         argv: the arguments; by default those of the process.

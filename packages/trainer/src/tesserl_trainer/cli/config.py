@@ -38,7 +38,7 @@ def command() -> None:
 @options.as_json
 @click.pass_context
 def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Loads every file; a bad one does not keep the others from being checked."""
+    """Check every file, also after one with errors."""
     checked = [_checked(file, overrides) for file in files]
     if as_json:
         click.echo(json_text(checked))
@@ -71,7 +71,7 @@ def _checked(file: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
 @options.overrides
 @options.as_json
 def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Prints YAML that loads to the same configuration, or the layers of its network; either as JSON."""
+    """Print YAML that loads to the same configuration, or the layers of its network; both also as JSON."""
     config = load_config(file, overrides)
     if shapes:
         from tesserl_trainer.commands.shapes import network_layers, text
@@ -85,7 +85,7 @@ def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) ->
 @command.command(help="Print the JSON Schema of configurations, for editors.")
 @click.option("--sweep", is_flag=True, help="That of sweeps instead.")
 def schema(sweep: bool) -> None:
-    """Prints the schema."""
+    """Print the schema."""
     click.echo(json_text(sweep_json_schema() if sweep else json_schema()))
 
 
@@ -95,7 +95,7 @@ def schema(sweep: bool) -> None:
 @options.overrides
 @options.as_json
 def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Prints one line for each difference."""
+    """Print one line for each difference."""
     differences = diff_configs(load_config(left), load_config(right, overrides))
     if as_json:
         click.echo(json_text([difference._asdict() for difference in differences]))
@@ -114,7 +114,7 @@ def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> 
 @click.option("--environment", "environment_id", default="ENVIRONMENT", help="Gymnasium id of the task to write.")
 @click.pass_context
 def import_(context: click.Context, file: Path, environment_id: str) -> None:
-    """Prints YAML to stdout and to stderr what became of every key."""
+    """Print YAML to stdout and, to stderr, what became of every key."""
     imported = import_config(file, environment_id=environment_id)
     click.echo(imported.text, nl=False)
     for note in imported.notes:

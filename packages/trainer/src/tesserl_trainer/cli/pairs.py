@@ -24,7 +24,7 @@ DRAWING = (
 
 
 def drawing_options(command: Any) -> Any:
-    """The options of drawing pairs, which ``make`` and ``label`` share."""
+    """Add the options for drawing pairs, which ``make`` and ``label`` share."""
     for option in reversed(DRAWING):
         command = option(command)
     return command
@@ -51,7 +51,7 @@ def command() -> None:
 @click.option("--unlabelled", is_flag=True, help="Leave the labels to people: tesserl pairs label.")
 @click.option("--value-discount", type=options.Number(0, 1), help="Keep returns with this discount, for a value.")
 def make(sources: tuple[str, ...], unlabelled: bool, **options: Any) -> None:
-    """Prints what was made as JSON."""
+    """Print a summary of the new store as JSON."""
     from tesserl_trainer.commands.pairs_make import make_store
 
     click.echo(json_text(make_store(sources, labelled=not unlabelled, **options)))
@@ -61,7 +61,7 @@ def make(sources: tuple[str, ...], unlabelled: bool, **options: Any) -> None:
 @click.argument("path", metavar="PAIRS", type=options.PATH)
 @options.as_json
 def inspect(path: Path, as_json: bool) -> None:
-    """Prints a report; a store that is damaged is an error that names its pairs."""
+    """Print a report; damage is an error that names the pairs it affects."""
     from tesserl_trainer.commands.pairs_inspect import inspect_store, text
 
     report = inspect_store(path)
@@ -80,7 +80,7 @@ def inspect(path: Path, as_json: bool) -> None:
 @click.option("--fps", type=options.Number(0.1, 1_000), default=20.0, show_default=True, help="Steps a second.")
 @click.option("--open/--no-open", "open_page", default=True, show_default=True, help="Open the page in a browser.")
 def label(path: Path, **options: Any) -> None:
-    """Serves the page until Ctrl-C; prints its address, and in the end what there is."""
+    """Serve the page until Ctrl-C. Print its address first and the number of labels at the end."""
     from tesserl_trainer.commands.pairs_label import label_store
 
     click.echo(json_text(label_store(path, **options)))

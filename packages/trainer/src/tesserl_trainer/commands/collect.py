@@ -93,7 +93,7 @@ def _source(source: Path, checkpoint: str | None, overrides: Sequence[str]) -> t
 
 
 def _acts(config: RunConfig, weights: Weights | None, play: Play) -> dict[str, Any]:
-    """Who acts, for the manifest."""
+    """Describe the acting policy for the manifest."""
     if weights is None:
         return {"policy": "random"}
     acts = {"policy": config.name, "algorithm": config.algorithm, "checkpoint": weights.path.name}

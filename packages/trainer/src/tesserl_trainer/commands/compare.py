@@ -42,7 +42,7 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class SweepOrder:
-    """What a sweep says about itself: its (resolved) directory, its names in their order, the paths of its runs."""
+    """Order of a sweep: its resolved directory, its names in order, the paths of its runs."""
 
     directory: Path
     tasks: tuple[str, ...]
@@ -51,7 +51,7 @@ class SweepOrder:
 
 
 def sweep_of(path: Path) -> SweepOrder | None:
-    """The sweep that a directory is, or is a part of; None where there is none.
+    """Return the sweep that a directory holds or belongs to, or None.
 
     Raises:
         ComparisonError: what the sweep wrote about itself is not whole.
@@ -73,7 +73,7 @@ def sweep_of(path: Path) -> SweepOrder | None:
 
 
 def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """The runs in directories, each once, and the directory that each was found from.
+    """Return each run below the directories once, with the directory it was found from.
 
     Args:
         paths: runs, or directories that hold some at any depth.
@@ -98,7 +98,7 @@ def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
 
 
 def missing_runs(paths: Iterable[Path], tasks: Sequence[str] = ()) -> list[Path]:
-    """Runs of sweeps that should be below the paths and have no configuration: never started, or failed at once.
+    """Return the runs of sweeps below the paths that have no configuration: never started, or failed at once.
 
     Args:
         paths: sweeps, or parts of some, or directories that hold some.
@@ -150,7 +150,7 @@ def identify(directory: Path, root: Path, *, by: str) -> tuple[str, str, int]:
 
 
 def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tuple[list[int], list[float]]]:
-    """What a finished run came to.
+    """Return the score of a finished run.
 
     Args:
         directory: of the run.
@@ -191,13 +191,13 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
 
 
 def _is_of_sweep(file: Path) -> bool:
-    """Whether a file is what a sweep starts a variant of the name `config` from, and no run's."""
+    """Return whether a file is a sweep's configuration of a variant named `config`, not a run's."""
     folder = file.resolve().parent
     return folder.name == "configs" and (folder.parent / ORDER).is_file()
 
 
 def _below(directory: Path, root: Path) -> tuple[str, ...]:
-    """The names of task, variant and run that the layout of a sweep gives; ``()`` for a loose run."""
+    """Return the names of task, variant and run from a sweep's directory layout; ``()`` for a run of no sweep."""
     here = directory.resolve()
     if not SEED.fullmatch(here.name):
         return ()
@@ -253,7 +253,7 @@ def compare(
     json_path: Path | None,
     png_path: Path | None,
 ) -> None:
-    """Prints tables and sentences; arguments are the command's.
+    """Print the comparison; the arguments are those of the command.
 
     Raises:
         ComparisonError: runs cannot be compared as asked.
@@ -300,7 +300,7 @@ class _Found:
 
 
 def _gather(paths: Sequence[Path], *, by: str, metric: str, best: bool, tasks: Sequence[str]) -> _Found:
-    """Reads the runs below the paths, of these tasks where some are named."""
+    """Read the runs below the paths; if tasks are named, only runs of those."""
     runs, unfinished, known = list[Run](), list[Path](), set[str]()
     located = find_runs(paths)
     sweeps = list(filter(None, map(sweep_of, dict.fromkeys([*paths, *(directory for directory, _ in located)]))))

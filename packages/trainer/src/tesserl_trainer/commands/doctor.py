@@ -32,7 +32,7 @@ EXTRAS = {  # extra -> (distribution, module)
 
 @dataclass(frozen=True)
 class Check:
-    """What was found of one thing."""
+    """Result of one check."""
 
     name: str
     status: str
@@ -48,7 +48,7 @@ class Absent(Exception):  # noqa: N818 - where it is optional, nothing is wrong
 
 
 def examine() -> list[Check]:
-    """Checks everything; whatever an import raises becomes a line of the report."""
+    """Check everything; any error of an import becomes a line of the report."""
     python_ok = sys.version_info >= (3, 10)
     checks = [
         Check("python", "ok" if python_ok else "broken", platform.python_version(), "" if python_ok else "use >= 3.10")
@@ -75,18 +75,18 @@ def examine() -> list[Check]:
 
 
 def examine_config(path: Path, overrides: Sequence[str] = ()) -> Check:
-    """Checks that this machine can run a configuration."""
+    """Check that this machine can run a configuration."""
     return _tried(str(path), "broken", lambda: _assemble(path, overrides), "")
 
 
 def _required(extra: str = "") -> dict[str, Requirement]:
-    """What the metadata of this package asks for here, by distribution; with an extra, its requirements too."""
+    """Return this package's requirements on this machine by distribution, with those of an extra if one is named."""
     lines = [Requirement(line) for line in importlib.metadata.requires(NAME) or []]
     return {line.name: line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})}
 
 
 def _assemble(path: Path, overrides: Sequence[str]) -> str:
-    """Builds what a run of the file would build: its task and its network, on its device."""
+    """Build the task and the network of a file on its device, as a run would."""
     from tesserl_configs import ConfigError
     from tesserl_configs.loader import load_with_places
     from tesserl_trainer.algorithms.task import Task

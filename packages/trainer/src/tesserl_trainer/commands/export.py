@@ -32,7 +32,7 @@ def export(
     overwrite: bool = False,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes the greedy policy of a run, with its normalisation inside, and compares what was written with it.
+    """Write the greedy policy of a run, normalisation included, and compare the file's outputs with the policy's.
 
     The batch size is free. Noise is zero, nothing is drawn at random.
 
@@ -111,7 +111,7 @@ def _program(agent: AnyAgent, algorithm: str, num_taus: int | None) -> Program:
 
 
 def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: Format, *, overwrite: bool) -> float:
-    """Writes the file if it computes what the program computes; returns by how much it differs."""
+    """Write the file if it computes the same as the program; return the largest difference."""
     content = exporting.serialize(program, inputs, file_format)
     difference = exporting.largest_difference(program, exporting.load(content, file_format), inputs)
     if not difference <= TOLERANCE:  # a NaN is refused too

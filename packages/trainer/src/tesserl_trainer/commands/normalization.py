@@ -6,7 +6,7 @@ from tesserl_analysis.comparison import Bounds, ComparisonArgumentError
 
 
 def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bounds] | None:
-    """What ``--normalize`` says.
+    """Parse the values of ``--normalize``.
 
     Args:
         values: ``none``, ``reference``, or ``TASK=LOW:HIGH`` each.

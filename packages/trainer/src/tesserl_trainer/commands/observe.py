@@ -28,7 +28,7 @@ NUM_ENVS, PANELS = 4, 16
 
 
 def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[TensorDictBase, TensorDictBase]:
-    """Takes random actions, and what comes of them through the wrappers, n-step returns and replay of training.
+    """Take random actions and pass the results through the wrappers, n-step returns and replay used in training.
 
     Args:
         config: the whole configuration. Algorithms without a replay are shown transitions of one step.

@@ -1,4 +1,4 @@
-"""What a store of pairs holds, and whether all of it can be read."""
+"""Inspection of a store of pairs: contents and integrity."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def inspect_store(path: Path) -> dict[str, Any]:
-    """Reads a store from end to end.
+    """Read and verify a whole store.
 
     Args:
         path: directory of the pairs.
@@ -59,7 +59,7 @@ def inspect_store(path: Path) -> dict[str, Any]:
 
 
 def text(report: dict[str, Any]) -> str:
-    """A report for a reader.
+    """Format a report as text.
 
     Args:
         report: what ``inspect_store`` returned.
@@ -84,7 +84,7 @@ def text(report: dict[str, Any]) -> str:
 
 
 def _verify(path: Path, entries: list[dict[str, Any]]) -> None:
-    """Compares every file with the manifest.
+    """Compare every file with the manifest.
 
     Raises:
         StoreError: one is missing or damaged; the pairs that need it are named.

@@ -47,7 +47,7 @@ def make_store(
     seed: int = 0,
     download: bool = False,
 ) -> dict[str, Any]:
-    """Makes pairs and writes them.
+    """Make pairs and write them to a store.
 
     Args:
         sources: stores of ``tesserl collect``, and Minari datasets as ``minari:NAME``.
@@ -159,7 +159,7 @@ def _report(out: str | Path, pairs: PreferencePairs, *, has_frames: bool) -> dic
 
 
 def _lengths(segment: str) -> int | tuple[int, int] | None:
-    """What ``cut_segments`` takes."""
+    """Return the lengths of a segment specification for ``cut_segments``."""
     kind, *numbers = segment.split(":")
     if kind == "episode" and not numbers:
         return None
@@ -179,7 +179,7 @@ def _lengths(segment: str) -> int | tuple[int, int] | None:
 
 
 def _discount(by: str) -> float:
-    """The discount of a score."""
+    """Return the discount of a score."""
     kind, _, number = by.partition(":")
     if by == "return":
         return 1.0
@@ -192,7 +192,7 @@ def _discount(by: str) -> float:
 
 
 def _teacher(text: str | None) -> ScriptedTeacher | None:
-    """The teacher of a text such as ``noisy:5``."""
+    """Return the teacher that a text such as ``noisy:5`` describes."""
     if text is None:
         return None
     kind, _, number = text.partition(":")

@@ -32,7 +32,7 @@ class Episodes:
 
 
 def read_episodes(sources: Sequence[str | Path], *, download: bool = False) -> Episodes:
-    """Opens all sources.
+    """Open all sources.
 
     Args:
         sources: stores of trajectories, and Minari datasets as ``minari:NAME``; at least one.
@@ -89,7 +89,7 @@ def _read_minari(name: str, download: bool) -> Episodes:
 
 
 def _trajectory(episode: Any, layout: ObservationLayout) -> TensorDictBase:
-    """An episode of a dataset, without its last observation, which no action follows."""
+    """Convert an episode of a dataset; drop its last observation, which no action follows."""
     length = len(episode)
     arrays = layout.empty(length)
     layout.write(_head(episode.observations, length), arrays)

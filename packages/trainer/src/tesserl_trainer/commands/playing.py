@@ -29,7 +29,7 @@ from tesserl_trainer.wiring.environments import Environments, register
 
 @dataclass(frozen=True)
 class Play:
-    """How many episodes are played, and how: options of ``collect``.
+    """Options of ``collect``: number of episodes and how to play them.
 
     Raises:
         ArgumentError: one is out of its range.
@@ -112,7 +112,7 @@ def play_groups(
 
 
 def _drawing(config: RunConfig) -> RunConfig:
-    """The configuration of a task that draws pictures.
+    """Return the configuration with a task that renders frames.
 
     Raises:
         ConfigError: it does not.
@@ -143,7 +143,7 @@ def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
 
 
 def _pictures(environments: Environments, config: RunConfig) -> Any:
-    """What all environments show.
+    """Return the rendered frames of all environments.
 
     Raises:
         ConfigError: a package that draws is missing.

@@ -35,7 +35,7 @@ class Layer:
 
 
 def network_layers(config: RunConfig) -> list[Layer]:
-    """The layers of the network of a run, in the order of the forward pass.
+    """Return the layers of a run's network in the order of the forward pass.
 
     Args:
         config: the whole configuration; the task is made, but not stepped.
@@ -78,7 +78,7 @@ def without_code_of_models(config: RunConfig) -> RunConfig:
 
 
 def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:
-    """Runs a network once and notes what goes through its layers.
+    """Run a network once and record the shapes that pass through its layers.
 
     Args:
         network: on the meta device, where nothing is computed.
@@ -112,7 +112,7 @@ def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:
 
 
 def text(layers: list[Layer]) -> str:
-    """The layers as a table."""
+    """Format the layers as a table."""
     rows = [("layer", "kind", "input", "output", "parameters")]
     for layer in layers:
         parameters = f"{layer.parameters:,}" + ("" if layer.learns else " frozen")

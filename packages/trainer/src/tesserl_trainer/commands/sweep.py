@@ -80,7 +80,7 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
 
 
 def plan_sweep(sweep: Sweep, runs_dir: Path) -> list[str]:
-    """Checks every run that is not finished, and starts none.
+    """Check every run that is not finished; start none.
 
     Args:
         sweep: the runs.
@@ -113,7 +113,7 @@ class SweepStopped(Stopped):
 
 
 def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
-    """Makes the task of every variant once, and its network without memory for the weights; opens what they start from.
+    """Build the task and network of every variant once, without memory for weights, and open its initial weights.
 
     Args:
         runs: those that are to be trained.
@@ -148,13 +148,13 @@ def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
 
 
 def default_parallel(configs: Iterable[RunConfig]) -> int:
-    """How many runs fit on the cores that this process may use."""
+    """Return the number of runs that fit on the cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // max(config.num_threads for config in configs))
 
 
 def _job(run: SweepRun, directory: Path) -> Job:
-    """The process of a run; its configuration is stored now, so that later edits of the file change nothing."""
+    """Return the process of a run. Store its configuration now, so that later edits of the file change nothing."""
     path, name = directory / run.path, str(run.path)
     if state_of(path) == "started":
         changed = [f"{key}={json.dumps(wanted)}" for key, _, wanted in changes_of(run, directory)]

@@ -1,4 +1,4 @@
-"""What is in a sweep's directory: which runs are there, and what must not be touched."""
+"""Contents of a sweep's directory: the runs that exist, and those that must not be touched."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def state_of(run_dir: Path) -> str:
 
 
 def refuse_files(sweep: Sweep, directory: Path) -> None:
-    """Makes sure that every directory of a sweep is one or can become one.
+    """Refuse a sweep one of whose directories is a file.
 
     Raises:
         ConfigError: a file, or a link that leads nowhere, is in the place of one.
@@ -52,7 +52,7 @@ def refuse_files(sweep: Sweep, directory: Path) -> None:
 
 
 def refuse_running(sweep: Sweep, directory: Path) -> None:
-    """Makes sure that no run of a sweep is being trained: runs go on where a sweep is killed.
+    """Refuse a sweep one of whose runs is still training, as runs do after a sweep is killed.
 
     Raises:
         InUseError: a run is.
@@ -66,7 +66,7 @@ def refuse_running(sweep: Sweep, directory: Path) -> None:
 
 
 def refuse_others(sweep: Sweep, directory: Path) -> None:
-    """Makes sure that what is in the directory belongs to this sweep, and that nothing of worth is removed from it.
+    """Refuse a directory that holds runs of another sweep or runs that would be lost.
 
     Raises:
         ConfigError: runs there were made with other configurations, or training has not written what is there.
@@ -93,7 +93,7 @@ def refuse_others(sweep: Sweep, directory: Path) -> None:
 
 
 def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
-    """What differs between a run as it was made and as it shall be; its name is no part of that."""
+    """Return the differences between a stored run and the sweep's file, names aside."""
     path = directory / run.path
     if (path / IDENTITY).exists():  # a resume refuses a run without it
         require_identity(path)
@@ -102,7 +102,7 @@ def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
 
 
 def _may_change(key: str, state: str) -> bool:
-    """Whether a run can have another value now: a finished one where its score does not depend on it."""
+    """Return whether a run may still change a value; a finished run may if its score does not depend on it."""
     block = key.partition(".")[0]
     if state == "finished":
         return block in ("checkpoint", "logging") and key != "checkpoint.keep_best"
@@ -132,7 +132,7 @@ def _is_written(found: Path, run_dir: Path) -> bool:
 
 
 def expected_runs(sweep: Sweep, directory: Path) -> list[str]:
-    """The paths of all runs that the directory shall have: those of this sweep, and of earlier parts of it."""
+    """Return the paths of all runs that belong in the directory: those of this sweep and of earlier parts of it."""
     order = directory / ORDER
     before = json.loads(order.read_text(encoding="utf-8")).get("runs", []) if order.is_file() else []
     expected = {*before, *(run.path.as_posix() for run in sweep.runs)}
@@ -140,7 +140,7 @@ def expected_runs(sweep: Sweep, directory: Path) -> list[str]:
 
 
 def stored_config(run: SweepRun, directory: Path) -> Path:
-    """Where the configuration is kept that a variant is trained with on a task.
+    """Return the path of the configuration of a variant on a task.
 
     ``.yml``, as ``tesserl compare`` takes every ``config.yaml`` for a run, and a variant may have the name config.
     """

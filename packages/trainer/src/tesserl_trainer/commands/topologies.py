@@ -61,7 +61,7 @@ def describe(image: tuple[int, int, int], vector: int, actions: int) -> dict[str
 
 
 def _cell(fusion: str, vision: str, trunk: str) -> Cell:
-    """A cell with this body."""
+    """Describe the body of one combination."""
     return Cell("quantile", fusion, vision, trunk, MLPS)
 
 
@@ -80,7 +80,7 @@ def _measure_body(cell: Cell, options: Options, image: tuple[int, int, int], vec
 
 
 def flow(body: nn.Module) -> str:
-    """What a body makes of its inputs: widths, tokens, the trunk's output, the features."""
+    """Describe how a body transforms its inputs: widths, tokens, the trunk's output, the features."""
     part: Any = body
     steps = []
     if part.vision is not None:
@@ -95,7 +95,7 @@ def flow(body: nn.Module) -> str:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of parameters, frozen ones included."""
+    """Return the number of parameters, frozen ones included."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

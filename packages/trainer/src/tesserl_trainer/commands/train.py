@@ -230,7 +230,7 @@ def _restore(loop: Loop, checkpoint: Checkpoint) -> None:
 
 
 def _final_evaluation(config: RunConfig, run_dir: Path) -> dict[str, Any]:
-    """Evaluates the best and the last weights on unused seeds and writes ``evaluation.json``."""
+    """Evaluate the best and the last weights on unused seeds and write ``evaluation.json``."""
     episodes = config.evaluation.final_episodes
     last = evaluate(run_dir, episodes=episodes, checkpoint="latest")
     best = Checkpoints(run_dir).best()
@@ -260,7 +260,7 @@ def _stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
 
 @contextmanager
 def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Iterator[Path]:
-    """Makes and locks the directory of a new run, one that holds no run.
+    """Make and lock the directory of a new run; refuse one that holds a run.
 
     Raises:
         ConfigError: the directory that was named is not empty.

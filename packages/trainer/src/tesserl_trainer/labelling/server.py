@@ -63,7 +63,7 @@ class LabelServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Address of the server."""
         return int(self._server.server_address[1])
 
     @property
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def do_POST(self) -> None:
-        """Takes an answer, or takes one back."""
+        """Record an answer, or undo one."""
         place = self._place()
         if place is None:
             return
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         return f"{HOST}:{port}", f"localhost:{port}"
 
     def _place(self) -> str | None:
-        """What is asked for, behind the token; None after a refusal."""
+        """Return the requested path after the token, or None if the request was refused."""
         if self.headers.get("Host") not in self._hosts():  # a foreign name that resolves to this machine
             self._refuse(HTTPStatus.FORBIDDEN, "this address is for this machine alone")
             return None
@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         return place
 
     def _body(self) -> dict[str, Any] | None:
-        """The object that was sent; None after a refusal."""
+        """Return the JSON object of the request, or None if it was refused."""
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_BODY:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body of at most {MAX_BODY} bytes is needed")

@@ -1,4 +1,4 @@
-"""Which pairs are to be judged, what a person sees of them, and what becomes of an answer."""
+"""Session of labelling: the pairs to judge, what the page shows of them, and the answers."""
 
 import base64
 import threading
@@ -68,7 +68,7 @@ class LabellingSession:
         self._lock = threading.Lock()
 
     def state(self) -> dict[str, Any]:
-        """How far it is: ``total``, ``judged``, ``counts`` of the answers, and ``next``, the pair to ask (or None)."""
+        """Return ``total``, ``judged``, ``counts`` of answers and ``next``, the pair to ask (or None)."""
         with self._lock:
             counts = {answer: list(self._answers.values()).count(answer) for answer in ANSWERS}
             return {
@@ -79,7 +79,7 @@ class LabellingSession:
             }
 
     def pair(self, number: int) -> dict[str, Any]:
-        """What is shown of a pair: of each side ``length`` in steps, and ``frames``, PNG files in base64.
+        """Return what the page shows of a pair: for each side ``length`` in steps and ``frames``, PNG files in base64.
 
         Args:
             number: of the pair.
@@ -92,7 +92,7 @@ class LabellingSession:
         return {"pair": number, "left": self._clip(left), "right": self._clip(right)}
 
     def answer(self, number: int, answer: Answer) -> None:
-        """Writes an answer down; on disk when this returns.
+        """Append an answer to the labels; it is on disk when this returns.
 
         Args:
             number: of the pair.
@@ -113,7 +113,7 @@ class LabellingSession:
             self._again = [each for each in self._again if each != number]
 
     def undo(self) -> int | None:
-        """Takes the last answer back, and asks that pair next.
+        """Undo the last answer and ask about that pair next.
 
         Returns:
             The pair; None where there is no answer.
@@ -151,11 +151,11 @@ class LabellingSession:
 
     @staticmethod
     def _is_flipped(pair: int) -> bool:
-        """Whether a pair's second segment is on the left: drawn once for all times."""
+        """Return whether a pair's second segment is on the left; drawn once per pair."""
         return bool(zlib.crc32(f"pair {pair}".encode()) & 1)
 
     def _translate(self, pair: int, choice: Any) -> Any:
-        """The side of a segment, or the segment of a side; anything else as it is."""
+        """Translate a side to its segment, or a segment to its side; return anything else unchanged."""
         names = ["second", "first"] if self._is_flipped(pair) else ["first", "second"]
         table = {"left": names[0], "right": names[1], names[0]: "left", names[1]: "right"}
         return table.get(choice, choice)

@@ -56,7 +56,7 @@ class CloningLoop:
         return {}
 
     def save(self) -> None:
-        """Writes a checkpoint of the network, if it is worth keeping."""
+        """Write a checkpoint of the network if `Journal` keeps it."""
         self._metrics()
         state = {"networks": self.saved.state_dict(), "optimizer": self.learner.optimizer.state_dict(), CLONED: True}
         self.journal.save(lambda: state)

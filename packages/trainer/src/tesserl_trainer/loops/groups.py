@@ -29,7 +29,7 @@ from tesserl_trainer.run.rollout import count_minibatches, minibatches
 
 @dataclass
 class Pace:
-    """How much of what: groups of an iteration, then epochs over it, each in minibatches.
+    """Sizes of an iteration: groups, epochs over it, minibatches of an epoch.
 
     ``max_attempts`` is how many times as many groups may be collected where those without a difference are replaced.
     """
@@ -42,7 +42,7 @@ class Pace:
 
 @dataclass
 class Scoring:
-    """How trajectories get their advantages and steps their weights: arguments of ``tesserl_grpo``."""
+    """Arguments of ``tesserl_grpo`` for advantages of trajectories and weights of steps."""
 
     credit: Literal["trajectory", "to_go"]
     baseline: str
@@ -54,7 +54,7 @@ class Scoring:
     max_length: int | None
 
     def __call__(self, trajectories: list[TensorDictBase], group: Tensor) -> ScoredGroups:
-        """Pads trajectories and scores them."""
+        """Pad trajectories and score them."""
         batch = pad_trajectories(trajectories, group)
         rest = expected_rest(batch, discount=self.discount) if self.truncation == "bootstrap" else None
         return score_groups(
@@ -109,7 +109,7 @@ class GroupLoop:
         self.save()
 
     def _collect(self) -> tuple[list[TensorDictBase], ScoredGroups]:
-        """Groups that have something to say, as far as they can be had."""
+        """Collect groups with a nonzero advantage, within the limit of attempts."""
         journal, wanted = self.journal, self.pace.num_groups
         played: list[TensorDictBase] = []
         kept: list[TensorDictBase] = []
@@ -137,7 +137,7 @@ class GroupLoop:
         return {f"train/{name}": value for name, value in self._groups.pop().items()}
 
     def _learn(self, batch: TensorDictBase) -> None:
-        """A few epochs over the trajectories: over their shuffled steps where a ratio is that of a step."""
+        """Run the epochs over the trajectories, or over their shuffled steps if ratios are per step."""
         journal, pace = self.journal, self.pace
         batch = batch[batch["mask"].any(dim=1)].to(self.device)  # truncation mask leaves trajectories without a step
         if not len(batch):
@@ -162,11 +162,11 @@ class GroupLoop:
         journal.require_finite("lower optimizer.learning_rate or grpo.max_grad_norm")
 
     def save(self) -> None:
-        """Writes a checkpoint of everything."""
+        """Write a checkpoint."""
         self.journal.save(self.state_dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continued run needs besides the journal; every trajectory has a start of its own and is complete."""
+        """Return the state needed to resume, besides the journal's; every trajectory is complete."""
         return {
             "networks": self.loss.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),

@@ -30,7 +30,7 @@ REMEDY = "lower optimizer.learning_rate or iqn.max_grad_norm"
 
 @dataclass
 class Pace:
-    """How collecting and learning alternate, in environment steps (``batch_size`` in transitions).
+    """Alternation of collecting and learning, in environment steps (``batch_size`` in transitions).
 
     Either ``update_interval`` or ``ratio``, how often each transition is drawn on average, is a number.
     """
@@ -42,7 +42,7 @@ class Pace:
     ratio: float | None = None
 
     def updates(self, owed: float, steps: int, transitions: int) -> tuple[int, float]:
-        """Updates that are due.
+        """Return the number of updates that are due.
 
         Args:
             owed: what the rounds before have left.
@@ -96,7 +96,7 @@ class OffPolicyLoop:
         self.save()
 
     def _test(self) -> dict[str, float]:
-        """What the loss says of transitions that are not learnt from."""
+        """Return the metrics of the loss on the held-out transitions."""
         batch = self.replay.test_batch(self.pace.batch_size, seed=self.journal.step)
         if batch is None:
             return {}
@@ -126,12 +126,12 @@ class OffPolicyLoop:
             journal.require_finite(REMEDY)
 
     def save(self) -> None:
-        """Writes a checkpoint of everything."""
+        """Write a checkpoint."""
         self.journal.save(self.state_dict, self.replay.write)
         self.replay.prune(self.journal.checkpoints.newest())
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continued run needs besides the journal, the stored transitions excepted."""
+        """Return the state needed to resume, besides the journal's and the stored transitions."""
         return {
             "networks": self.learner.loss.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),

@@ -30,7 +30,7 @@ from tesserl_trainer.run.rollout import Advantages, minibatches
 
 @dataclass
 class Pace:
-    """How much of what: steps of every environment in a rollout, then epochs over it, each in minibatches.
+    """Sizes of a round: steps of every environment in a rollout, epochs over it, minibatches of an epoch.
 
     ``target_kl`` is in nats: an epoch at which the policy had moved further, on average, is the last one of its round.
     """
@@ -93,7 +93,7 @@ class OnPolicyLoop:
         self.save()
 
     def _learn(self, batch: TensorDictBase) -> None:
-        """A few epochs over the rollout."""
+        """Run the epochs over the rollout."""
         journal = self.journal
         if "mask" in batch:  # with a memory: environments that have spent the whole rollout on a reset
             batch = batch[batch["mask"].any(dim=1)]
@@ -114,11 +114,11 @@ class OnPolicyLoop:
         journal.require_finite(self.remedy)
 
     def save(self) -> None:
-        """Writes a checkpoint of everything."""
+        """Write a checkpoint."""
         self.journal.save(self.state_dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continued run needs besides the journal; a rollout is used up within its round."""
+        """Return the state needed to resume, besides the journal's. Rollouts never outlive a round."""
         scaler = self.advantages.scaler
         return {
             "networks": self.policy.network.state_dict(),

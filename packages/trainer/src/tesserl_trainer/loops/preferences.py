@@ -38,7 +38,7 @@ ACCURACY = "rewards/accuracies"
 
 @dataclass
 class Pace:
-    """How much of what: pairs of a batch; online, epochs over the newest pairs, and the share of stored ones."""
+    """Sizes of an update: pairs of a batch; online also epochs over the newest pairs and the share of stored ones."""
 
     batch_size: int
     num_epochs: int = 1
@@ -166,7 +166,7 @@ class PreferenceLoop:
         journal.averages.add(metrics)
 
     def _metrics(self) -> dict[str, float]:
-        """What is reported besides the means of the updates."""
+        """Return the metrics reported besides the means of the updates."""
         self._require_finite()
         own = {f"train/{name}": value for part in (self._accuracy, self._pairs) for name, value in part.pop().items()}
         if self.stored is not None:
@@ -189,12 +189,12 @@ class PreferenceLoop:
         self.journal.require_finite("lower optimizer.learning_rate or raise the reference's pull, beta")
 
     def save(self) -> None:
-        """Writes a checkpoint of everything, if it is worth keeping."""
+        """Write a checkpoint if `Journal` keeps it."""
         self._require_finite()
         self.journal.save(self.state_dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continued run needs besides the journal."""
+        """Return the state needed to resume, besides the journal's."""
         return {
             "networks": self.policies.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),

@@ -1,1 +1,1 @@
-"""What the loops share: collecting, evaluating, logging, checkpoints. Knows no loop and no schema."""
+"""Code shared by the loops: collecting, evaluating, logging, checkpoints. It knows no loop and no schema."""

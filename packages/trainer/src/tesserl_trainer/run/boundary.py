@@ -1,4 +1,4 @@
-"""What a vector environment returns, checked and written: the one place where a task's arrays come in."""
+"""Checks of the arrays that a vector environment returns; they enter the program here and nowhere else."""
 
 from collections.abc import Mapping
 from typing import Any

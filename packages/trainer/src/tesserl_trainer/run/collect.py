@@ -99,7 +99,7 @@ class Collector:
         self.version = version
 
     def collect(self, num_steps: int) -> TensorDictBase:
-        """Takes ``num_steps`` steps in every environment.
+        """Take ``num_steps`` steps in every environment.
 
         Args:
             num_steps: T, steps of the vector environment.
@@ -139,7 +139,7 @@ class Collector:
         return buffers.batch
 
     def restart(self) -> None:
-        """Resets all environments before the next step; running episodes are forgotten."""
+        """Reset all environments before the next step; unfinished episodes are dropped."""
         self._current = None
         self._resetting[:] = False
         self._returns[:] = 0.0
@@ -184,7 +184,7 @@ class Collector:
             self._finish(np.flatnonzero(done), column, info)
 
     def _finish(self, ended: NDArray[np.int64], column: "_Column", info: dict[str, Any]) -> None:
-        """Records the episodes that ended and puts final observations where the environment has already moved on."""
+        """Record the episodes that ended, and store their final observations if the environments have already reset."""
         self._count_steps()
         for i in ended.tolist():
             self.episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
@@ -202,7 +202,7 @@ class Collector:
         self._steps = 0
 
     def pop_episodes(self) -> list[Episode]:
-        """The episodes that ended since the last call, in order."""
+        """Return the episodes that ended since the last call, in order."""
         episodes, self.episodes = self.episodes, []
         return episodes
 
@@ -244,7 +244,7 @@ class Collector:
 
 @dataclass(frozen=True)
 class _Column:
-    """What one step of all environments writes: views, made once, of the arrays of a ``_Buffers``."""
+    """Views of the arrays of ``_Buffers`` into which one step of all environments is written; made once."""
 
     inputs: tuple[Tensor, ...]
     observation: dict[str, NDArray[Any]]
@@ -297,13 +297,13 @@ class _Buffers:
         )
 
     def write_greedy(self, column: _Column, greedy: Tensor) -> None:
-        """Writes which actions were greedy."""
+        """Write the greedy flags of the actions."""
         if "greedy" not in self.batch:
             self.batch.set("greedy", torch.zeros(self.batch.batch_size, dtype=torch.bool))
         self.batch.get("greedy")[:, column.index] = greedy
 
     def write_action(self, column: _Column, actions: NDArray[Any]) -> None:
-        """Writes actions; the first ones show what an action looks like."""
+        """Write actions; the first ones determine shape and type."""
         if self._action is None:
             self._action = np.zeros((len(self.columns), *actions.shape), actions.dtype)
             self.batch.set("action", _view(self._action))

@@ -48,7 +48,7 @@ class GraphedLearner(Learner):
             group["lr"] = torch.as_tensor(group["lr"], device=self.parameters[0].device)
 
     def _warm_up(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """An ordinary step, on a stream of its own as recordings are."""
+        """Take an ordinary step on a separate stream, as recordings do."""
         self._warm += 1
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch leaves it untyped
         stream.wait_stream(torch.cuda.current_stream())
@@ -58,7 +58,7 @@ class GraphedLearner(Learner):
         return metrics
 
     def _record(self, batch: TensorDictBase) -> None:
-        """Records a step, which does not run it: kernels will read and write the memory that they see now."""
+        """Record a step, which does not run it: kernels will read and write the memory that they see now."""
         self._batch = batch.clone()
         self._graph = torch.cuda.CUDAGraph()
         for parameter in self.parameters:  # gradients made inside of the recording are overwritten by each replay
@@ -75,7 +75,7 @@ class GraphedLearner(Learner):
         return {name: value.clone() for name, value in self._metrics.items()}
 
     def _step(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """A step without what follows it."""
+        """Take a step without the work that follows it."""
         return Learner(self.loss, self.forward, self.parameters, self.optimizer, self.max_grad_norm).update(
             batch, 0, lambda _: None
         )

@@ -60,7 +60,7 @@ class UniformActions:
         return torch.from_numpy(self._random.integers(self._low, self._high, shape))
 
     def choose(self, probability: float, number: int) -> Tensor:
-        """Which of ``number`` environments act at random, bool ``[number]``."""
+        """Return which of ``number`` environments act at random, bool ``[number]``."""
         return torch.from_numpy(self._random.random(number) < probability)
 
     def log_prob(self, action: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Behavior:
         return torch.logaddexp(math.log1p(-self._epsilon) + log_prob, math.log(self._epsilon) + uniform)
 
     def pop(self) -> dict[str, Tensor]:
-        """What was noted since the last call, ``[N, T, ...]``."""
+        """Return the entries recorded since the last call, ``[N, T, ...]``."""
         notes, self._notes = self._notes, []
         return {name: torch.stack([each[name] for each in notes], dim=1) for name in notes[0]}
 
@@ -169,7 +169,7 @@ def play_episodes(
 
 
 def _steps(batch: TensorDictBase, keys: Sequence[str], behavior: Behavior) -> TensorDictBase:
-    """A copy of what is kept of a batch ``[N, T]``."""
+    """Copy the entries of a batch ``[N, T]`` that are stored."""
     kept = {key: batch[key].clone() for key in (*keys, "action")}
     outcome = {name: batch["next", name].clone() for name in OUTCOME}
     return TensorDict({**kept, **behavior.pop(), "next": outcome}, batch.batch_size)

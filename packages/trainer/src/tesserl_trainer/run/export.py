@@ -57,7 +57,7 @@ def random_inputs(inputs: Inputs, batch_size: int, num_taus: int, generator: tor
 
 
 def require_packages(file_format: Format) -> None:
-    """Checks that what a format needs is installed.
+    """Check that the packages a format needs are installed.
 
     Raises:
         ExportError: a package is missing.
@@ -69,7 +69,7 @@ def require_packages(file_format: Format) -> None:
 
 
 def serialize(program: Program, inputs: Inputs, file_format: Format) -> bytes:
-    """Exports a program for any batch size of at least 1, and any number of taus.
+    """Export a program for any batch size of at least 1 and any number of taus.
 
     Args:
         program: what to export.
@@ -113,7 +113,7 @@ def serialize(program: Program, inputs: Inputs, file_format: Format) -> bytes:
 
 
 def load(content: bytes, file_format: Format) -> Callable[[Tensors], Tensors]:
-    """Makes a function of what `serialize` returned, and of nothing else: a ``.pt2`` file is unpickled."""
+    """Load the result of `serialize` as a function. Never pass anything else: a ``.pt2`` file is unpickled."""
     if file_format == "pt2":
         module = torch.export.load(io.BytesIO(content)).module()
         return lambda inputs: module(**inputs)
@@ -133,7 +133,7 @@ def load(content: bytes, file_format: Format) -> Callable[[Tensors], Tensors]:
 def largest_difference(
     program: Program, exported: Callable[[Tensors], Tensors], inputs: Inputs, *, seed: int = 0
 ) -> float:
-    """Compares outputs on random observations, in batches of several sizes.
+    """Compare outputs on random observations, in batches of several sizes.
 
     Args:
         program: what was exported.
@@ -166,7 +166,7 @@ def largest_difference(
 
 
 def _comparisons(program: Program, expected: Tensors, got: Tensors) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yields what is expected, what is there instead, and what says how large numbers are, ``[B, ...]`` each."""
+    """Yield expected tensors, actual tensors, and tensors that give their scale, each ``[B, ...]``."""
     for name, output in expected.items():
         choices = program.choices(expected, got[name]) if name == "action" else []
         for values, chosen in choices:
@@ -192,7 +192,7 @@ def _signature(outputs: Tensors) -> dict[str, tuple[tuple[int, ...], str]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what torch's exporters say about themselves (checked with torch 2.13)."""
+    """Silence the messages of torch's exporters (checked with torch 2.13)."""
     names = "torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding"
     loggers = [logging.getLogger(name) for name in names]  # that torchvision is missing, that a constant stays
     before = [logger.disabled for logger in loggers]

@@ -60,7 +60,7 @@ def _link(partial: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
+    """Write a text file atomically."""
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
@@ -99,7 +99,7 @@ def check_places(files: Mapping[str, Path | None]) -> None:
 
 @contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
-    """The descriptor of a file or a directory, closed in the end."""
+    """Open a descriptor of a file or directory and close it at the end."""
     descriptor = os.open(path, flags, 0o644)
     try:
         yield descriptor

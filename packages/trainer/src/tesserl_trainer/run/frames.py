@@ -21,7 +21,7 @@ FRAME_SIZE = 240
 
 
 def encode_frame(picture: NDArray[Any]) -> Tensor:
-    """Makes a picture small.
+    """Compress a frame.
 
     Args:
         picture: ``[H, W, 3]`` or ``[H, W]``; uint8, or numbers in [0, 1].
@@ -48,7 +48,7 @@ def encode_frame(picture: NDArray[Any]) -> Tensor:
 
 
 def frame_png(frame: Tensor) -> bytes:
-    """The file that ``encode_frame`` made: PNG ends with a mark that is no zero."""
+    """Return the PNG file from a tensor of ``encode_frame``. PNG ends with a non-zero byte, so padding is removable."""
     return frame.numpy().tobytes().rstrip(b"\0")
 
 

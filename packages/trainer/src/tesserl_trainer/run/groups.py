@@ -111,12 +111,12 @@ class GroupCollector:
                 begin = end
 
     def pop_episodes(self) -> list[Episode]:
-        """The trajectories that ended since the last call."""
+        """Return the trajectories that ended since the last call."""
         episodes, self.episodes = self.episodes, []
         return episodes
 
     def state_dict(self) -> dict[str, Any]:
-        """Which groups have been; between two calls of ``collect`` there is nothing else."""
+        """Return the number of groups played; between two calls of ``collect`` there is no other state."""
         episodes = [[episode.episode_return, episode.length] for episode in self.episodes]
         return {"next_group": self.starts.next_group, "episodes": episodes, "version": self.collector.version}
 
@@ -129,7 +129,7 @@ class GroupCollector:
 
 
 def expected_rest(batch: TensorDictBase, *, discount: float) -> Tensor:
-    """What was still to come after each trajectory's last step, as far as its group can tell.
+    """Estimate from its group the return after each trajectory's last step.
 
     Args:
         batch: padded trajectories ``[P]`` with ``mask``, ``group`` and ``("next", "reward")``.

@@ -1,4 +1,4 @@
-"""What every loop does besides learning: it counts, reports, evaluates, and writes checkpoints when they are due."""
+"""Work of every loop besides learning: count, report, evaluate, and write checkpoints when due."""
 
 import math
 import time
@@ -28,7 +28,7 @@ class DivergenceError(RuntimeError):
 
 
 class Loop(Protocol):
-    """What a command may do with a loop."""
+    """Interface of a loop for commands."""
 
     journal: "Journal"
 
@@ -52,7 +52,7 @@ class Intervals:
 
 
 class Laps:
-    """Where the time goes: every lap is booked to what has just been done.
+    """Stopwatch that adds each lap to the activity that just ended.
 
     On a GPU work is booked to whatever waits for it.
     """
@@ -110,11 +110,11 @@ class Journal:
 
     @property
     def running(self) -> bool:
-        """Whether there is another round."""
+        """Return whether there is another round."""
         return self.step < self.intervals.total_steps and not self.stop
 
     def begin_round(self) -> int:
-        """Puts the schedules where they are at this step, which is returned."""
+        """Set all schedules to their values at the current step; return that step."""
         for schedule in self.schedules:
             schedule.apply(schedule.value(self.step))
         return self.step
@@ -122,7 +122,7 @@ class Journal:
     def end_round(
         self, before: int, save: Callable[[], None], metrics: Callable[[], Mapping[str, float]] = dict
     ) -> None:
-        """Reports, evaluates and saves where it is due.
+        """Report, evaluate and save if due.
 
         Args:
             before: what ``begin_round`` returned.
@@ -139,11 +139,11 @@ class Journal:
         self.laps.lap("evaluate and save")
 
     def _due(self, interval: int, before: int) -> bool:
-        """Whether a multiple of the interval (or the end) lies in the steps since ``before``."""
+        """Return whether a multiple of the interval (or the end) lies in the steps since ``before``."""
         return self.step // interval > before // interval or self.step >= self.intervals.total_steps
 
     def require_finite(self, remedy: str) -> None:
-        """Stops a run that cannot recover.
+        """Raise if the run cannot recover.
 
         Raises:
             DivergenceError: a metric since the last report is not finite.
@@ -156,7 +156,7 @@ class Journal:
             )
 
     def _report(self, own: Mapping[str, float]) -> None:
-        """Logs what happened since the last report."""
+        """Log the metrics since the last report."""
         episodes = self.pop_episodes()
         self.episodes += len(episodes)
         metrics = {f"train/{name}": value for name, value in self.averages.pop().items()}
@@ -200,7 +200,7 @@ class Journal:
     def save(
         self, loop_state: Callable[[], Mapping[str, Any]], segments: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     ) -> Path:
-        """Writes a checkpoint at this step, unless an evaluation at this step has written it: the same state.
+        """Write a checkpoint at this step, unless an evaluation has already written it.
 
         Args:
             loop_state: state of everything but the journal.
@@ -269,7 +269,7 @@ class _Rate:
         self._then = (time.perf_counter(), step, updates)
 
     def pop(self, step: int, updates: int) -> tuple[float, float]:
-        """The rates since the last call."""
+        """Return the rates since the last call."""
         now, (then, old_step, old_updates) = time.perf_counter(), self._then
         self._then = (now, step, updates)
         seconds = max(now - then, 1e-9)

@@ -14,7 +14,7 @@ from tesserl_trainer.run.fitting import require_optimizer_state
 
 @dataclass
 class Learner:
-    """What one gradient step needs.
+    """Parts of one gradient step.
 
     Args:
         loss: module from a batch to a TensorDict; the entries whose names begin with ``loss`` are added up.
@@ -62,7 +62,7 @@ class Learner:
     def evaluate(
         self, batch: TensorDictBase, prepare: Callable[[TensorDictBase], None] | None = None
     ) -> dict[str, Tensor]:
-        """What the loss says of a batch, without learning: networks, noise and generators are left as they are.
+        """Return the metrics of the loss on a batch without learning; networks, noise and generators stay unchanged.
 
         Args:
             batch: what the loss reads; it writes into it as ever.

@@ -73,7 +73,7 @@ class MetricsLog:
             )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records metrics at a step.
+        """Record metrics at a step.
 
         Args:
             step: environment steps so far.
@@ -147,7 +147,7 @@ class Averages:
         self._counts: dict[str, int] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """Adds one scalar tensor for every name; a name may be missing at times."""
+        """Add one scalar tensor per name; calls may have different names."""
         for name, value in metrics.items():
             self._counts[name] = self._counts.get(name, 0) + 1
             if name not in self._sums:
@@ -158,17 +158,17 @@ class Averages:
             self._sums[name] += value
 
     def finite(self) -> bool:
-        """Whether no sum is NaN or infinite."""
+        """Return whether all sums are finite."""
         return not self._sums or bool(torch.cat([value.flatten() for value in self._sums.values()]).isfinite().all())
 
     def pop(self) -> dict[str, float]:
-        """The means since the last call; nothing where nothing was added."""
+        """Return the means since the last call; empty if nothing was added."""
         means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums and counts."""
+        """Return the sums and counts."""
         return {"sums": {name: value.clone() for name, value in self._sums.items()}, "count": dict(self._counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -45,7 +45,7 @@ class _Part:
 
 
 class ObservationLayout:
-    """Which keys an observation space yields, with their shapes, and how a batch of observations is written there.
+    """Keys and shapes of an observation space, and the code that writes a batch of observations to them.
 
     Args:
         space: observation space of one environment: a Box, Discrete, MultiBinary or MultiDiscrete space, or a Dict
@@ -97,7 +97,7 @@ class ObservationLayout:
         return {key: np.zeros((*leading, *shape), self.dtypes[key]) for key, shape in self.shapes.items()}
 
     def write(self, batch: Any, out: Arrays, index: Any = ..., *, check: bool = True) -> None:
-        """Writes a batch of observations into ``out[key][index]``.
+        """Write a batch of observations into ``out[key][index]``.
 
         Args:
             batch: what a vector environment returns: an array ``[N, *shape]``, or a mapping of such arrays.
@@ -119,21 +119,21 @@ class ObservationLayout:
 
 
 def _parts(space: spaces.Space[Any]) -> list[tuple[str, spaces.Space[Any]]]:
-    """The entries of a Dict space in sorted key order; any other space is its own single part, without a name."""
+    """Return the entries of a Dict space in sorted key order; any other space is one part with an empty name."""
     if isinstance(space, spaces.Dict):
         return sorted(space.spaces.items())
     return [("", space)]
 
 
 def is_image(space: spaces.Space[Any]) -> bool:
-    """Whether a space is that of one image: a Box of three axes, or of two axes and uint8."""
+    """Return whether a space is that of one image: a Box of three axes, or of two axes and uint8."""
     if not isinstance(space, spaces.Box):
         return False
     return len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
 
 
 def channel_axis(shape: tuple[int, ...], channels: str = "auto") -> int | None:
-    """Which axis of an image holds the channels.
+    """Return the axis of an image that holds the channels.
 
     Args:
         shape: of the image.

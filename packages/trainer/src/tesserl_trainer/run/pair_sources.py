@@ -1,4 +1,4 @@
-"""Where preference pairs come from: a store, or what the policy does now."""
+"""Sources of preference pairs: a store, or the current policy."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,11 +48,11 @@ class StoredPairs:
         return self.pairs.select(self.held_out_index)
 
     def draw(self, number: int) -> Part:
-        """The next pairs of those to learn from, which are shuffled anew whenever all have been."""
+        """Return the next pairs for learning; they are reshuffled after each pass."""
         return self.pairs, self.train_index[self.order.take(number)]
 
     def change(self, change: Change) -> None:
-        """Replaces what is known of the steps."""
+        """Replace the entries of the steps."""
         self.pairs = change(self.pairs)
 
     def steps(self, chunk: int = 1 << 16) -> Iterator[TensorDictBase]:
@@ -61,7 +61,7 @@ class StoredPairs:
             yield from block.steps.split(chunk)
 
     def state_dict(self) -> dict[str, Any]:
-        """Which pairs come next, and what identifies the store."""
+        """Return the order and position of the pairs, and the identity of the store."""
         return {"order": self.order.state_dict(), "digest": self.digest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -158,13 +158,13 @@ class FreshPairs:
         return trajectories, self.prepare(pairs.select(slice(self.num_pairs)))
 
     def add(self, pairs: PreferencePairs) -> None:
-        """Keeps pairs, some of them for measuring alone."""
+        """Store pairs; hold some of them out for measuring."""
         held_out = torch.rand(len(pairs)) < self.holdout_fraction
         self.held_out.add(pairs.select(held_out))
         self.train.add(pairs.select(~held_out))
 
     def state_dict(self) -> dict[str, Any]:
-        """The pairs, and which starts have been."""
+        """Return the pairs and the starts that have been used."""
         return {
             "collector": self.collector.state_dict(),
             "train": self.train.state_dict(),

@@ -32,7 +32,7 @@ class Shuffled:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def take(self, number: int) -> Tensor:
-        """The next numbers ``[number]``."""
+        """Return the next indices, ``[number]``."""
         parts, missing = [], number
         while missing:
             place = self.taken % self.count
@@ -44,7 +44,7 @@ class Shuffled:
         return torch.cat(parts) if parts else self._order[:0]
 
     def state_dict(self) -> dict[str, Any]:
-        """The order of this pass, and how far it is."""
+        """Return the order of this pass and the position in it."""
         return {"order": self._order, "taken": self.taken}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -128,13 +128,13 @@ class NewestPairs:
         return 0 if self.pairs is None else len(self.pairs)
 
     def add(self, pairs: PreferencePairs) -> None:
-        """Adds pairs; the oldest leave where there are too many."""
+        """Add pairs; if there are too many, drop the oldest."""
         if len(pairs):
             every = pairs if self.pairs is None else concatenate([self.pairs, pairs])
             self.pairs = every.select(slice(-self.size, None))
 
     def state_dict(self) -> dict[str, Any]:
-        """The pairs, with the segments that they are made of."""
+        """Return the pairs with their segments."""
         pairs = self.pairs
         if pairs is None:
             return {}
@@ -186,7 +186,7 @@ def _check_pairs(fields: Fields, size: int) -> None:
 def with_entries(
     pairs: PreferencePairs, keys: Sequence[str], *, value_discount: float | None = None, score_discount: float = 1.0
 ) -> PreferencePairs:
-    """The same pairs with what is learned from by the step and nothing else.
+    """Return the pairs with only the per-step entries that learning reads.
 
     Args:
         pairs: as they were made or stored, with ``score`` or ``reward`` where what follows needs one.
@@ -218,7 +218,7 @@ def with_entries(
 
 
 def _returns(block: SegmentBlock, discount: float, chunk: int = 1024) -> Tensor:
-    """Returns ``[N, 1]`` from each step to the end of its segment; 0 for steps of no segment."""
+    """Return the returns ``[N, 1]`` from each step to the end of its segment; 0 for steps of no segment."""
     pool, start = SegmentPool([block]), block.start
     returns = torch.zeros(len(block.steps), 1)
     for segments in torch.split(torch.arange(len(pool)), chunk):
@@ -234,7 +234,7 @@ def _returns(block: SegmentBlock, discount: float, chunk: int = 1024) -> Tensor:
 def with_reference(
     pairs: PreferencePairs, network: Any, *, device: torch.device | str, precision: str, chunk: int = 1 << 14
 ) -> PreferencePairs:
-    """Adds the log-probabilities of a policy that stays as it is, those of each step once.
+    """Add the log-probabilities of a fixed policy, computed once per step.
 
     Args:
         pairs: with the entries that the policy reads.

@@ -26,7 +26,7 @@ class RolloutPolicy:
 
     @torch.no_grad()
     def act(self, *inputs: Tensor) -> Tensor:
-        """Samples actions.
+        """Sample actions.
 
         Args:
             *inputs: ``[N, ...]``, one for each observation key of the network.
@@ -52,7 +52,7 @@ class RolloutPolicy:
             self.memory.start(started)
 
     def pop(self) -> list[Tensor]:
-        """What was recorded, one tensor ``[T, N, ...]`` for each output, in the order of the network's ``out_keys``.
+        """Return one recorded tensor ``[T, N, ...]`` per output, in the order of the network's ``out_keys``.
 
         Values are missing where they are not recorded. With a memory, ``is_init``, the states before and the states
         after each step follow.
@@ -62,7 +62,7 @@ class RolloutPolicy:
 
     @contextmanager
     def greedy(self) -> Iterator["GreedyPolicy"]:
-        """A policy that takes the most likely action, with the network in evaluation mode inside."""
+        """Return a policy that takes the most likely action; inside the context the network is in evaluation mode."""
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
@@ -72,7 +72,7 @@ class RolloutPolicy:
                 module.training = mode
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory between two calls of ``act``."""
+        """Return the recurrent state between two calls of ``act``."""
         return {} if self.memory is None else self.memory.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -132,12 +132,12 @@ class _Memory:
         return self._is_init, self._state
 
     def split(self, outputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """What the heads returned, and the new state."""
+        """Split outputs into those of the heads and the new recurrent state."""
         number = len(self._body.state_keys)
         return outputs[:-number], outputs[-number:]
 
     def write(self, state: tuple[Tensor, ...]) -> None:
-        """Keeps the state after a step; no episode begins until ``start`` says so."""
+        """Store the state after a step; ``start`` marks where episodes begin."""
         self._state = state
         self._is_init = torch.zeros_like(self.is_init)
 

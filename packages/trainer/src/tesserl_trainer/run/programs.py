@@ -42,7 +42,7 @@ class QuantileProgram(nn.Module):
         self.eval()
 
     def more_inputs(self) -> dict[str, Spec]:
-        """What it takes besides observations: the taus, unless they are fixed."""
+        """Return the inputs besides observations: taus, unless they are fixed."""
         return {"taus": _spec("num_taus")} if self.taus is None else {}
 
     def specs(self) -> dict[str, Spec]:
@@ -58,7 +58,7 @@ class QuantileProgram(nn.Module):
         return specs
 
     def choices(self, outputs: Tensors, action: Tensor) -> Choices:
-        """What the best action maximises, ``[B, (N,) A]``, and what an action chose, ``[B, (N)]``."""
+        """Return the values that the best action maximises, ``[B, (N,) A]``, and the chosen actions, ``[B, (N)]``."""
         return [(outputs["action_value"], action)]
 
     def forward(
@@ -108,7 +108,7 @@ class ActorCriticProgram(nn.Module):
         self.eval()
 
     def more_inputs(self) -> dict[str, Spec]:
-        """What it takes besides observations: for a network with memory ``is_init`` and the state."""
+        """Return the inputs besides observations: ``is_init`` and the state for a network with memory."""
         return {"is_init": _spec(1, dtype="bool"), **self._states()} if self.state_names else {}
 
     def specs(self) -> dict[str, Spec]:
@@ -127,7 +127,7 @@ class ActorCriticProgram(nn.Module):
         return {**specs, **{f"next_{name}": spec for name, spec in self._states().items()}}
 
     def choices(self, outputs: Tensors, action: Tensor) -> Choices:
-        """What the most likely action maximises, ``[B, (N,) A]``, and what an action chose; empty for real actions."""
+        """Return the logits ``[B, (N,) A]`` and the chosen actions; empty for continuous actions."""
         actions: Any = self.network.actions
         if self.low is not None:
             return []
@@ -199,14 +199,14 @@ class WindowedMaxPool(nn.Module):
 
 
 def _exportable(network: Network) -> Network:
-    """A copy on the CPU, in float32, of layers that a program can hold."""
+    """Copy a network to the CPU in float32, with exportable layers."""
     network = copy.deepcopy(network).to("cpu", torch.float32).requires_grad_(False)
     _replace_layers(network)
     return network
 
 
 def _replace_layers(module: nn.Module) -> None:
-    """Replaces what a program does not need (noise) or cannot hold (adaptive pooling)."""
+    """Replace layers that a program does not need (noise) or cannot contain (adaptive pooling)."""
     for name, child in module.named_children():
         if isinstance(child, NoisyLinear):
             linear = nn.Linear(child.in_features, child.out_features, device="meta")
@@ -224,5 +224,5 @@ def _given(*tensors: Tensor | None) -> list[Tensor]:
 
 
 def _spec(*shape: int | str, dtype: str = "float32") -> Spec:
-    """A tensor of this shape for each observation of a batch."""
+    """Describe a tensor with a batch dimension and this shape."""
     return Spec(shape=["batch", *shape], dtype=dtype)

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
 from types import TracebackType
@@ -33,7 +33,7 @@ class ProgressDisplay:
             self._task = self._bar.add_task("", total=total_steps, completed=first_step)
 
     def __enter__(self) -> "ProgressDisplay":
-        """Starts the bar."""
+        """Start the bar."""
         if self._bar is not None:
             self._bar.start()
         return self
@@ -41,17 +41,17 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the bar."""
+        """Stop the bar."""
         if self._bar is not None:
             self._bar.stop()
 
     def advance(self, step: int) -> None:
-        """Moves the bar; costs nothing where there is none."""
+        """Move the bar; does nothing if there is none."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step)
 
     def report(self, step: int, mean_return: float | None, steps_per_second: float, updates_per_second: float) -> None:
-        """Shows the figures of one logging interval.
+        """Show the figures of one logging interval.
 
         Args:
             step: environment steps so far.
@@ -71,5 +71,5 @@ class ProgressDisplay:
         )
 
     def note(self, text: str) -> None:
-        """Prints one line (above the bar, where there is one)."""
+        """Print one line, above the bar if there is one."""
         self._console.print(text, markup=False, soft_wrap=True)

@@ -25,13 +25,13 @@ class Policies(nn.Module):
         self.__dict__["network"] = network  # registered in the loss
 
     def restart_reference(self) -> None:
-        """Makes the reference the policy."""
+        """Copy the policy into the reference."""
         for reference in (self.frozen, getattr(self.loss, "reference", None)):
             if reference is not None:
                 reference.move(self.network)
 
     def refer(self, pairs: PreferencePairs) -> PreferencePairs:
-        """Adds what a frozen reference makes of pairs."""
+        """Add the log-probabilities of a frozen reference to pairs."""
         if self.frozen is None:
             return pairs
         device = next(self.frozen.parameters()).device

@@ -50,11 +50,11 @@ class Replay:
 
     @property
     def can_draw(self) -> bool:
-        """Whether there is a transition that batches may hold."""
+        """Return whether there is a transition that batches may hold."""
         return self._newest_to_learn >= self.total - len(self)
 
     def extend(self, transitions: TensorDictBase) -> int:
-        """Adds transitions ``[M]``, overwriting the oldest where it is full; returns how many are learnt from."""
+        """Add transitions ``[M]``, overwriting the oldest if full; return how many learning may sample."""
         numbers, number_to_learn = torch.arange(self.total, self.total + len(transitions)), len(transitions)
         self._note_newest(numbers)
         self.total += len(transitions)
@@ -76,7 +76,7 @@ class Replay:
             self._newest_to_learn = int(to_learn[-1])
 
     def _held_out(self, numbers: Tensor) -> Tensor:
-        """Which transitions no batch holds, by their numbers: a hash of each against the fraction (splitmix64)."""
+        """Return which transitions are held out of all batches: those whose hash (splitmix64) is below the fraction."""
         mixed = numbers.numpy().astype(np.uint64) + np.uint64(1)
         for shift, factor in ((0, 0x9E3779B97F4A7C15), (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             mixed = (mixed ^ (mixed >> np.uint64(shift)) if shift else mixed) * np.uint64(factor)
@@ -132,7 +132,7 @@ class Replay:
             self.buffer.update_tensordict_priority(batch)
 
     def set_beta(self, beta: float) -> None:
-        """Sets the exponent of the importance weights of a prioritised sampler."""
+        """Set the exponent of the importance weights of a prioritised sampler."""
         if self.prioritized:
             self.buffer.sampler.beta = beta
 
@@ -141,7 +141,7 @@ class Replay:
         return {"total": self.total, "sampler": self.buffer.sampler.state_dict()}
 
     def write(self) -> list[dict[str, Any]]:
-        """Writes the transitions that are not on disk yet; returns the entries of all segments in use."""
+        """Write the transitions that are not on disk yet; return the entries of all segments in use."""
         return self._segments.write(self._read, self.total - len(self), self.total)
 
     def _read(self, start: int, stop: int) -> dict[str, Tensor]:
@@ -156,11 +156,11 @@ class Replay:
         return {"/".join(key) if isinstance(key, tuple) else key: value for key, value in leaves} | frames
 
     def prune(self, checkpoints: Iterable[Path]) -> None:
-        """Removes from disk what none of these checkpoints needs."""
+        """Remove from disk the segments that none of these checkpoints needs."""
         self._segments.prune(checkpoints)
 
     def load(self, state: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> None:
-        """Fills an empty buffer with the transitions of segments, each at the place where it was.
+        """Fill an empty buffer with the transitions of segments, each at its former index.
 
         Raises:
             CheckpointError: a segment is missing or damaged.

@@ -37,7 +37,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets, remembering the seed or, without one, the generators as they are."""
+        """Reset; record the seed or, without one, the state of the generators."""
         if seed is None and hasattr(self.unwrapped, "ale"):  # its generators are out of reach, so it gets a seed
             seed = int(self.unwrapped.np_random.integers(2**31))
         self._start = {"generators": self._generators.state()} if seed is None else {"seed": seed}
@@ -46,7 +46,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         return self._observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Steps, remembering the action."""
+        """Step and record the action."""
         self._actions.append(action)
         result = self.env.step(action)
         self._observation = result[0]
@@ -131,11 +131,11 @@ class Generators:
         self._environment = environment
 
     def state(self) -> dict[str, Any]:
-        """The state of the generator."""
+        """Return the state of the generator."""
         return dict(self._environment.np_random.bit_generator.state)
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Puts the generator back to what ``state`` returned.
+        """Restore the generator from the result of ``state``.
 
         Raises:
             ValueError: the state is that of another kind of generator.
@@ -160,18 +160,18 @@ class MinAtarGenerators:
         self._game = game
 
     def state(self) -> dict[str, Any]:
-        """The state of the generator and the sticky action."""
+        """Return the state of the generator and the sticky action."""
         return {**self._game.random.get_state(legacy=False), "last_action": int(self._game.last_action)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Puts both back to what ``state`` returned."""
+        """Restore both from the result of ``state``."""
         self._game.seed(0)  # the game and its rules share one generator again, whatever was before
         self._game.random.set_state({key: value for key, value in state.items() if key != "last_action"})
         self._game.last_action = state["last_action"]
 
 
 def generators_of(environment: gym.Env[Any, Any]) -> Generators | MinAtarGenerators:
-    """Where an environment keeps its randomness."""
+    """Return the object that holds an environment's randomness."""
     game = getattr(environment.unwrapped, "game", None)
     if isinstance(getattr(game, "random", None), np.random.RandomState):
         return MinAtarGenerators(game)

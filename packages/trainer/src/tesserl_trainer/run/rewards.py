@@ -29,7 +29,7 @@ class RewardScaler:
 
     @torch.no_grad()
     def __call__(self, reward: Tensor, done: Tensor) -> Tensor:
-        """Takes a rollout into the statistics and scales its rewards.
+        """Add a rollout to the statistics and scale its rewards.
 
         Args:
             reward: in reward units, ``[N, T]``.
@@ -50,7 +50,7 @@ class RewardScaler:
         return scaled if self.clip is None else scaled.clamp(-self.clip, self.clip)
 
     def state_dict(self) -> dict[str, Any]:
-        """The statistics and the running sums."""
+        """Return the statistics and the running sums."""
         running = {} if self._running is None else {"running": self._running}
         return {"statistics": self._statistics.state_dict(), **running}
 

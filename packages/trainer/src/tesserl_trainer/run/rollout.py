@@ -41,7 +41,7 @@ class Advantages:
 
     @torch.no_grad()
     def __call__(self, rollout: TensorDictBase) -> TensorDictBase:
-        """Computes what the loss reads.
+        """Compute the entries that the loss reads.
 
         Args:
             rollout: ``[N, T]``, from the collector. Nothing of it is changed, and nothing copied where it need not be.
@@ -91,7 +91,7 @@ class Advantages:
         return tensor.transpose(0, 1).to(self.device, non_blocking=True)
 
     def _values(self, inputs: list[Tensor]) -> Tensor:
-        """The critic's values ``[T, N, 1]`` of all steps, a chunk at a time."""
+        """Return the critic's values ``[T, N, 1]`` of all steps, computed in chunks."""
         shape = inputs[0].shape[:2]
         chunks = zip(*(torch.split(tensor.flatten(0, 1), self.chunk) for tensor in inputs), strict=True)
         return torch.cat([self.policy.network.state_value(*chunk) for chunk in chunks]).reshape(*shape, 1)

@@ -36,7 +36,7 @@ class Segments:
         self._known: dict[str, Entry] = {}
 
     def write(self, read: Callable[[int, int], Mapping[str, Tensor]], first: int, last: int) -> list[Entry]:
-        """Writes what is not on disk yet of the transitions ``first`` to ``last`` (exclusive).
+        """Write those of the transitions ``first`` to ``last`` (exclusive) that are not on disk yet.
 
         Args:
             read: returns the transitions of a range, as tensors by name.
@@ -65,7 +65,7 @@ class Segments:
         return {"file": name, "start": start, "stop": stop, **digest(path)}
 
     def read(self, entries: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
-        """Verifies segments, all of them before the first is read, and reads them one after the other.
+        """Verify all segments, then read them one after the other.
 
         Returns:
             For each, the number of its first transition, that of the one after its last, and the tensors by name.
@@ -89,7 +89,7 @@ class Segments:
         return ((start, stop, load_file(path)) for start, stop, path in verified)
 
     def prune(self, checkpoints: Iterable[Path]) -> None:
-        """Removes the segments that none of the checkpoints refers to."""
+        """Remove the segments that none of the checkpoints refers to."""
         needed = {entry["file"] for path in checkpoints for entry in read_manifest(path)["replay"]}
         for path in (*self.directory.glob("*.safetensors"), *self.directory.glob(".*.partial")):
             if path.name not in needed:

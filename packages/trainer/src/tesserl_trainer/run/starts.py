@@ -16,13 +16,13 @@ START_STATE = "start_state"
 
 
 class Start(Protocol):
-    """How a group's start is given to ``reset``."""
+    """Interface that passes a group's start to ``reset``."""
 
     def arguments(self, start: int) -> tuple[int, dict[str, Any]]:
-        """The seed and the options of ``reset`` for a start."""
+        """Return the seed and the options of ``reset`` for a start."""
 
     def learn(self, start: int, environments: VectorEnv[Any, Any, Any], slot: int) -> None:
-        """Called after the first reset to a start, in this slot."""
+        """Record the state of a start after its first reset, in this slot."""
 
 
 class SeedStart:
@@ -36,7 +36,7 @@ class SeedStart:
         self._seed = seed
 
     def arguments(self, start: int) -> tuple[int, dict[str, Any]]:
-        """The seed of the start."""
+        """Return the seed of the start."""
         return int(np.random.SeedSequence([self._seed, start]).generate_state(1)[0]), {}
 
     def learn(self, start: int, environments: VectorEnv[Any, Any, Any], slot: int) -> None:
@@ -56,7 +56,7 @@ class LevelStart(SeedStart):
         self._option = option
 
     def arguments(self, start: int) -> tuple[int, dict[str, Any]]:
-        """The level, and a seed for what the level leaves open."""
+        """Return the level, and a seed for what the level does not determine."""
         return super().arguments(start)[0], {self._option: start}
 
 
@@ -68,7 +68,7 @@ class StateStart(SeedStart):
         self._known: tuple[int, Any] | None = None  # of the latest start; groups are begun one after the other
 
     def arguments(self, start: int) -> tuple[int, dict[str, Any]]:
-        """The seed, and from the second reset on the state too."""
+        """Return the seed, and from the second reset on also the state."""
         seed, _ = super().arguments(start)
         if self._known is None or self._known[0] != start:
             return seed, {}
@@ -129,7 +129,7 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
         seed: Any = None,  # noqa: ARG002 - the signature of a vector environment
         options: Mapping[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Resets all slots, or those of ``options["reset_mask"]``, each to the start that it is given.
+        """Reset all slots, or those of ``options["reset_mask"]``, each to its given start.
 
         Args:
             seed: not used; starts bring their own.
@@ -152,7 +152,7 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
         return observation, {}
 
     def _reset(self, group: int, members: list[int]) -> Any:
-        """Resets slots to the start of one group; those without a group to any start."""
+        """Reset slots to the start of one group; slots without a group to any start."""
         start = max(group, 0) if self._num_starts is None else max(group, 0) % self._num_starts
         seed, options = self._start.arguments(start)
         first = members[:1] if group >= 0 and START_STATE not in options else members
@@ -187,11 +187,11 @@ class RestoredStarts(gym.Wrapper[Any, Any, Any, Any]):
         self._access = _state_access(environment.unwrapped)
 
     def start_state(self) -> Any:
-        """The present state, to be given to ``reset`` as ``options["start_state"]``."""
+        """Return the current state, to be passed to ``reset`` as ``options["start_state"]``."""
         return self._access[0]()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets, then sets the state where one is given."""
+        """Reset, then set the state if one is given."""
         options = dict(options or {})
         start = options.pop(START_STATE, None)
         observation, info = self.env.reset(seed=seed, options=options or None)
@@ -199,7 +199,7 @@ class RestoredStarts(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def _state_access(environment: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    """What reads a state, and what sets it and returns the observation."""
+    """Return a function that reads the state and one that sets it and returns the observation."""
     if hasattr(environment, "get_state") and hasattr(environment, "set_state"):
 
         def set_state(state: Any) -> Any:

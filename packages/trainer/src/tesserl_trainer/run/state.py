@@ -49,7 +49,7 @@ def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def join_state(document: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of ``split_state`` (tuples come back as lists)."""
+    """Invert ``split_state`` (tuples come back as lists)."""
     if isinstance(document, dict):
         if document.keys() == {"$tensor"}:
             return tensors[document["$tensor"]]
@@ -95,7 +95,7 @@ def generators_state() -> dict[str, Any]:
 
 
 def set_generators_state(state: Mapping[str, Any]) -> None:
-    """Puts the global generators back to what ``generators_state`` returned."""
+    """Restore the global generators from the result of ``generators_state``."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     numpy_state = dict(state["numpy"])

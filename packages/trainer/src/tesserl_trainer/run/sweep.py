@@ -42,7 +42,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where its output goes."""
+        """Path of its output."""
         return self.directory / LOG
 
 
@@ -70,7 +70,7 @@ def run_jobs(
     on_note: Callable[[str], None],
     stop_timeout: float = 60.0,
 ) -> int | None:
-    """Runs all jobs.
+    """Run all jobs.
 
     The first SIGINT, SIGTERM or SIGHUP asks every run to stop, which writes a checkpoint; what has not stopped in time,
     or at a second signal, is named and killed.
@@ -105,7 +105,7 @@ def run_jobs(
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
-    """Starts a process in a session of its own: Ctrl-C of the terminal is ours to pass on, once."""
+    """Start a process in a session of its own, so that Ctrl-C reaches it once, from here."""
     job.directory.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own command

@@ -42,7 +42,7 @@ KEYS = {"action", "action_log_prob", "frame"}
 
 @dataclass(frozen=True)
 class EpisodeLine:
-    """What is known of one episode."""
+    """Record of one episode."""
 
     length: int
     episode_return: float
@@ -111,12 +111,12 @@ class Trajectories(Sequence[TensorDictBase]):
 
     @property
     def has_frames(self) -> bool:
-        """Whether each step has its picture."""
+        """True if each step has a frame."""
         return "frame" in self._blocks[0].keys()  # noqa: SIM118 (it looks among the rows)
 
 
 def load_trajectories(path: str | Path, *, verify: bool = True) -> Trajectories:
-    """Opens a store: steps stay in mapped files and are read when they are looked at.
+    """Open a store; steps stay in memory-mapped files and are read on access.
 
     Args:
         path: directory of the store.
@@ -145,7 +145,7 @@ def load_trajectories(path: str | Path, *, verify: bool = True) -> Trajectories:
 
 
 def is_trajectories(path: str | Path) -> bool:
-    """Whether a directory is (by its manifest) a store of trajectories."""
+    """Return whether a directory is, by its manifest, a store of trajectories."""
     try:
         read_manifest(Path(path))
     except StoreError:
@@ -154,7 +154,7 @@ def is_trajectories(path: str | Path) -> bool:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a store.
+    """Return the manifest of a store.
 
     Raises:
         StoreError: there is none, or it is of another format.
@@ -173,7 +173,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def read_episode_lines(path: Path, manifest: Mapping[str, Any]) -> Iterator[list[EpisodeLine]]:
-    """The episodes of each file."""
+    """Yield the episodes of each file."""
     for entry in manifest["files"]:
         if entry["kind"] == "episodes":
             lines = (path / entry["name"]).read_text(encoding="utf-8").splitlines()
@@ -181,7 +181,7 @@ def read_episode_lines(path: Path, manifest: Mapping[str, Any]) -> Iterator[list
 
 
 def map_steps(file: Path) -> dict[str, torch.Tensor]:
-    """The entries of a steps file, by name, mapped.
+    """Return the entries of a steps file by name, memory-mapped.
 
     Raises:
         StoreError: it cannot be read.

@@ -89,7 +89,7 @@ class TrajectoryWriter:
         return len(self._manifest["sources"]) - 1
 
     def _remove_if_empty(self) -> None:
-        """Removes a directory in which nothing has been written, while it is locked."""
+        """Remove a directory in which nothing has been written, while holding its lock."""
         if all(is_lock(file.name) for file in self.path.iterdir()):
             with suppress(OSError):  # another process waits there
                 for file in self.path.iterdir():
@@ -97,7 +97,7 @@ class TrajectoryWriter:
                 self.path.rmdir()
 
     def add(self, steps: TensorDictBase, start: int) -> None:
-        """Adds an episode.
+        """Add an episode.
 
         Args:
             steps: ``[T]``, as ``Trajectories`` returns them; ``("next", "done")`` is left out.
@@ -117,7 +117,7 @@ class TrajectoryWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what was added; on disk when this returns.
+        """Write the added episodes; they are on disk when this returns.
 
         Raises:
             OSError: it cannot be written, for example on a full disk; the store is what it was before.
@@ -138,7 +138,7 @@ class TrajectoryWriter:
         self._kept, self._episodes, self._bytes = [], [], 0
 
     def _write(self, names: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Writes the files of what was added; returns their entries of the manifest."""
+        """Write the files of the added episodes; return their manifest entries."""
         tensors = _flat(TensorDict.cat(self._kept))
         write_atomically(self.path / names["steps"], lambda partial: write_tensors(partial, tensors))
         write_text(self.path / names["episodes"], "".join(episode.line() for episode in self._episodes))
@@ -161,7 +161,7 @@ class TrajectoryWriter:
 
 
 def _manifest_to_extend(path: Path, environment: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The manifest that is there, or that of a store without files."""
+    """Return the existing manifest, or one without files."""
     environment = None if environment is None else json.loads(json.dumps(environment))
     if not (path / MANIFEST).exists():
         names = [file.name for file in path.glob("*") if not is_lock(file.name)]

@@ -26,7 +26,7 @@ Maker = Callable[[], gym.Env[Any, Any]]
 
 @dataclass(frozen=True)
 class Description:
-    """What a vector environment must know of one environment; stands in for it in the parent's process."""
+    """Spaces and metadata of one environment; stands in for it in the parent process."""
 
     metadata: dict[str, Any]
     render_mode: str | None

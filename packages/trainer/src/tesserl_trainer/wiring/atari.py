@@ -64,7 +64,7 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Loads games and starts an episode in each of them.
+        """Load games and start an episode in each.
 
         Args:
             seed: one for each environment, or the first of consecutive ones; ``None`` draws them.
@@ -103,7 +103,7 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         return self._observation, reward, terminated, truncated, info
 
     def _due_seeds(self, over: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """A new seed for each game that has long had its last one; -1, which continues ale_py's own numbers, else."""
+        """Return a new seed for each game that needs one, else -1, which continues ale_py's generator."""
         seeds = []
         for i in np.flatnonzero(over).tolist():
             if len(self._actions[i]) >= RESEED_STEPS or not self._actions[i].is_complete:

@@ -180,7 +180,7 @@ def _games(
 
 
 def _pools(config: Any, num_envs: int, resets_itself: bool, max_length: int | None) -> EnvpoolEnvironments:
-    """The environments of envpool; those that do not reset themselves play whole games."""
+    """Return envpool's environments; those that do not reset themselves play whole games."""
     mode = AutoresetMode.NEXT_STEP if resets_itself else AutoresetMode.DISABLED
     options = config.kwargs
     if config.has_atari:
@@ -216,7 +216,7 @@ def has_time_limit(config: Any) -> bool:
 
 
 def register(environment_id: str) -> None:
-    """Registers the namespaces that do not register themselves.
+    """Register the namespaces that do not register themselves.
 
     Raises:
         ConfigError: the package of the namespace is not installed.
@@ -264,7 +264,7 @@ def worker_seeds(seed: int, environments: Environments) -> list[int] | int:
 
 
 def discrete_actions(space: spaces.Space[Any]) -> tuple[int, int | None]:
-    """Number of actions, and of blocks where an action is a block of equal choices.
+    """Return the number of actions, and the number of blocks if an action is a block of equal choices.
 
     Returns:
         ``(A, None)`` for Discrete(A); ``(A, N)`` for MultiDiscrete with N equal entries A.

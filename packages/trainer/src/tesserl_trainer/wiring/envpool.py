@@ -82,7 +82,7 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Makes pools and starts an episode in each of their environments.
+        """Make pools and start an episode in each environment.
 
         Args:
             seed: one for each environment, or the first of consecutive ones; ``None`` draws them.
@@ -123,14 +123,14 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
 
 def atari_options(config: AtariConfig) -> dict[str, Any]:
-    """The options of an ``environment.atari:`` block by envpool's names; it counts steps where ale_py counts frames."""
+    """Return the options of an ``environment.atari:`` block by envpool's names; envpool counts steps, ale_py frames."""
     options = config.model_dump(exclude={*NOT_IN_ENVPOOL, "max_num_frames_per_episode"})
     steps = max(config.max_num_frames_per_episode // config.frameskip, 1)
     return {NAMES.get(key, key): value for key, value in options.items()} | {"max_episode_steps": steps}
 
 
 def task_name(environment_id: str) -> str:
-    """The name of a task in envpool: it has the games of ALE without their namespace."""
+    """Return the name of a task in envpool, which has the games of ALE without their namespace."""
     return environment_id.removeprefix(ALE)
 
 
