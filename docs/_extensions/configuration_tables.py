@@ -71,9 +71,10 @@ class Tables:
         return f"{place}, {self.kind(name)}" if self.kind(name) else place
 
     def kind(self, name: str) -> str:
-        """The tag of a member of a union, such as ``kind: cnn``; empty for other blocks."""
-        kind = self.definitions[name].get("properties", {}).get("kind", {}).get("const")
-        return f"kind `{kind}`" if kind else ""
+        """The tags of a member of a union, such as ``kind: cnn``; empty for other blocks."""
+        kind = self.definitions[name].get("properties", {}).get("kind", {})
+        kinds = kind.get("enum", [kind["const"]] if "const" in kind else [])
+        return f"kind {' or '.join(f'`{each}`' for each in kinds)}" if kinds else ""
 
     def table(self, model: type[BaseModel], block: dict[str, Any]) -> list[str]:
         """Lines of the table of one block."""
@@ -90,7 +91,8 @@ class Tables:
         """A short name of what a key may hold."""
         if "$ref" in schema:
             name = schema["$ref"].rsplit("/", 1)[1]
-            return f"[{self.kind(name) or 'block' if len(self.places[name]) == 1 else name}](#config-{name.lower()})"
+            label = self.kind(name) or "block" if len(self.places[name]) == 1 else name
+            return f"[{label}](#config-{name.lower()})"
         for choice in ("anyOf", "oneOf"):
             if choice in schema:
                 return " or ".join(dict.fromkeys(self.value(option) for option in schema[choice]))

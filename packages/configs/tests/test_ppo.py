@@ -78,7 +78,7 @@ BROKEN = {
     ),
     "kind of another distribution": (
         ["ppo.distribution={kind: categorical}"],
-        "--set ppo.distribution: ppo.distribution: expected one of the kinds normal, tanh_normal, got categorical",
+        '--set ppo.distribution: ppo.distribution.kind: expected one of normal, tanh_normal, got "categorical"',
     ),
     "clip of no scaling": (
         ["ppo.reward_scaling={kind: none, clip: 5}"],

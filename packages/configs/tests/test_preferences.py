@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tesserl_configs import dump_config, load_config
-from tesserl_configs.introspection import blocks_in, kind_of
+from tesserl_configs.introspection import blocks_in, kinds_of
 from tesserl_configs.preference_losses import PairLoss
 
 DPO = """\
@@ -18,7 +18,7 @@ pairs: {source: {kind: offline, path: data/cartpole}}
 """
 CPL = DPO.replace("algorithm: dpo", "algorithm: cpl")
 ONLINE = "pairs.source={kind: online}"
-LOSSES = [kind_of(block) for block in blocks_in(PairLoss)]
+LOSSES = [kind for block in blocks_in(PairLoss) for kind in kinds_of(block)]
 
 BROKEN = {
     "starts_can_be_set": (

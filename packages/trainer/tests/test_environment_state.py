@@ -13,9 +13,8 @@ from tesserl_configs.environment import (
     EnvironmentConfig,
     FrameSkip,
     FrameStack,
-    Grayscale,
+    PlainWrapper,
     Resize,
-    Telemetry,
     TimeLimit,
 )
 from tesserl_trainer.run import resumable
@@ -89,9 +88,9 @@ def test_the_wrappers_of_images_come_back_with_the_car(continuous):
         wrappers=(
             TimeLimit(max_episode_steps=50),
             FrameSkip(num_frames=4),
-            Telemetry(),
+            PlainWrapper(kind="telemetry"),
             Crop(bottom=12),
-            Grayscale(),
+            PlainWrapper(kind="grayscale"),
             Resize(height=42, width=48),
             FrameStack(num_frames=4),
         ),

@@ -89,7 +89,7 @@ def test_planes_of_true_and_false_can_be_stacked():
 
 
 @pytest.mark.parametrize(
-    "kind", ["FrameStack(num_frames=2)", "Grayscale()", "Crop(top=1)", "Resize(height=2, width=2)"]
+    "kind", ["FrameStack(num_frames=2)", "PlainWrapper(kind='grayscale')", "Crop(top=1)", "Resize(height=2, width=2)"]
 )
 def test_wrappers_of_images_refuse_vectors(kind):
     block = eval(f"blocks.{kind}")
@@ -132,10 +132,10 @@ def test_grey_is_the_luminance_of_bt_601():
         [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 255], [10, 20, 30], [0, 0, 0]]] * 2, np.uint8
     )
     grey = [[76, 150, 29], [255, 18, 0]] * 2  # 76.245, 149.685, 29.07; 2.99 + 11.74 + 3.42 = 18.15
-    image = seen(np.repeat(colors, 2, axis=1), blocks.Grayscale())
+    image = seen(np.repeat(colors, 2, axis=1), blocks.PlainWrapper(kind="grayscale"))
     assert image.shape == (4, 6, 1)
     assert image[:, ::2, 0].tolist() == grey
-    first = seen(np.repeat(colors, 2, axis=1).transpose(2, 0, 1), blocks.Grayscale())
+    first = seen(np.repeat(colors, 2, axis=1).transpose(2, 0, 1), blocks.PlainWrapper(kind="grayscale"))
     assert first.shape == (1, 4, 6)
     assert first[0].tolist() == image[..., 0].tolist()
     assert grayscale(np.full((3, 1, 1), 0.5, np.float32), 0).tolist() == [[[0.5]]]
@@ -146,7 +146,7 @@ def test_grey_refuses_what_has_no_colours(shape):
     with pytest.raises(
         ConfigError, match=r"grayscale needs an image of three colours, got Box\(.*; put it before frame"
     ):
-        seen(np.zeros(shape, np.uint8), blocks.Grayscale())
+        seen(np.zeros(shape, np.uint8), blocks.PlainWrapper(kind="grayscale"))
 
 
 def test_crop_cuts_off_rows_and_columns_wherever_the_channels_are():
@@ -271,9 +271,9 @@ def test_training_drives_the_faster_car_with_pictures_and_telemetry():
         kwargs={"continuous": False},
         wrappers=(
             blocks.FrameSkip(num_frames=2),
-            blocks.Telemetry(),
+            blocks.PlainWrapper(kind="telemetry"),
             blocks.Crop(bottom=12),
-            blocks.Grayscale(),
+            blocks.PlainWrapper(kind="grayscale"),
             blocks.Resize(height=42, width=48),
             blocks.FrameStack(num_frames=3),
         ),
@@ -296,7 +296,7 @@ def test_training_drives_the_faster_car_with_pictures_and_telemetry():
 
 
 def test_telemetry_reads_the_car_in_the_units_that_it_names():
-    environment = wrap(ours()[1], blocks.Telemetry())
+    environment = wrap(ours()[1], blocks.PlainWrapper(kind="telemetry"))
     observation, _ = environment.reset(seed=5)
     assert environment.observation_space.contains(observation)
     car = environment.unwrapped.car
@@ -314,4 +314,4 @@ def test_telemetry_reads_the_car_in_the_units_that_it_names():
 
 def test_telemetry_refuses_other_tasks():
     with pytest.raises(ConfigError, match=r"telemetry reads the car of CarRacing-v3 .* got <.*CartPole"):
-        wrap(gym.make("CartPole-v1"), blocks.Telemetry())
+        wrap(gym.make("CartPole-v1"), blocks.PlainWrapper(kind="telemetry"))

@@ -7,6 +7,7 @@ configuration: a mistyped number fails here, by its key, and not in a library an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -36,8 +37,14 @@ class Block(BaseModel):
     )
 
 
+class Absent(Block):
+    """This part is left out."""
+
+    kind: Literal["none"] = "none"
+
+
 def _no_text(kind: KnownError) -> BeforeValidator:
-    """Refuses what pydantic would silently turn into a number: truth values and text."""
+    """Return a validator that refuses truth values and text, which pydantic would turn into a number."""
 
     def check(value: Any) -> Any:
         if isinstance(value, bool | str):
@@ -56,6 +63,12 @@ def plain(number: float) -> str:
     text = f"{number:g}"
     exact = text if float(text) == number else str(number)
     return re.sub(r"e([+-])0*", lambda found: f"e{found[1].strip('+')}", exact)
+
+
+def bounds_in(metadata: Iterable[Any]) -> dict[str, float]:
+    """Return the bounds ``gt``, ``ge``, ``lt`` and ``le`` among the annotations of a number."""
+    names = ("gt", "ge", "lt", "le")
+    return {name: getattr(entry, name) for entry in metadata for name in names if hasattr(entry, name)}
 
 
 # --- whole numbers -----------------------------------------------------------------------------------------------

@@ -58,10 +58,16 @@ class FrameStack(Block):
     num_frames: Stack = Field(description="Images per observation, >= 1 (Atari: 4).")
 
 
-class Grayscale(Block):
-    """Turns colour images into grey ones of one channel (luminance, ITU-R BT.601)."""
+class PlainWrapper(Block):
+    """Wrappers without options."""
 
-    kind: Literal["grayscale"] = "grayscale"
+    kind: Literal["grayscale", "telemetry", "clock"] = Field(
+        description=(
+            "grayscale: grey images of one channel (luminance, ITU-R BT.601); telemetry: CarRacing's speed, wheel "
+            "speeds, steering and angular velocity as `observation` beside `pixels`; clock: a first feature of the "
+            "vector observation for iqn.fixed_horizon, 0 where actions are chosen."
+        )
+    )
 
 
 class Crop(Block):
@@ -82,18 +88,6 @@ class Resize(Block):
     width: Pixels = Field(description="Width afterwards, in pixels, >= 1 (Atari: 84).")
 
 
-class Telemetry(Block):
-    """CarRacing: speed, wheel speeds, steering and angular velocity of the car as `observation` beside `pixels`."""
-
-    kind: Literal["telemetry"] = "telemetry"
-
-
-class Clock(Block):
-    """For iqn.fixed_horizon: a first feature of the vector observation that is 0 where actions are chosen."""
-
-    kind: Literal["clock"] = "clock"
-
-
 class RewardScale(Block):
     """Multiplies the rewards that training sees; evaluation reports the task's own."""
 
@@ -110,7 +104,7 @@ class RewardClip(Block):
 
 
 Wrapper = Annotated[
-    TimeLimit | FrameSkip | FrameStack | Grayscale | Crop | Resize | Telemetry | Clock | RewardScale | RewardClip,
+    TimeLimit | FrameSkip | FrameStack | PlainWrapper | Crop | Resize | RewardScale | RewardClip,
     Field(discriminator="kind"),
 ]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tesserl_configs.base import Block, FractionBelowOne, LayersFromZero, Pixels, Width, Widths
+from tesserl_configs.base import Absent, Block, FractionBelowOne, LayersFromZero, Pixels, Width, Widths
 from tesserl_configs.layers import ACTIVATION, Activation, HFOptions, TransformerOptions
 
 # --- trunk: from tokens to one vector ----------------------------------------------------------------------------
@@ -98,12 +98,6 @@ _OUT = "Width of the features that the heads see, by a linear layer after the tr
 _D_MODEL = "Token width, >= 1; a multiple of the trunk's num_heads."
 
 
-class NoFusion(Block):
-    """The features of the branches are concatenated."""
-
-    kind: Literal["none"] = "none"
-
-
 class VisionTransformerFusion(Block):
     """Late fusion: the image is summarised first and joined with the vector; a trunk may follow."""
 
@@ -150,4 +144,4 @@ class UnifiedFusion(Block):
     trunk: Trunk = Field(default_factory=NativeTransformerTrunk, description="From the tokens to one vector.")
 
 
-Fusion = Annotated[NoFusion | VisionTransformerFusion | PostConcatFusion | UnifiedFusion, Field(discriminator="kind")]
+Fusion = Annotated[Absent | VisionTransformerFusion | PostConcatFusion | UnifiedFusion, Field(discriminator="kind")]

@@ -20,17 +20,17 @@ from tesserl_configs.base import (
     Steps,
 )
 from tesserl_configs.policy import (
+    COMPILE,
     DISTRIBUTION,
     MAX_GRAD_NORM,
     ORTHOGONAL_INIT,
     PRECISION,
     Distribution,
-    NormalDistribution,
     Precision,
 )
 from tesserl_configs.reference import FrozenReference, Reference
 from tesserl_configs.schedules import ScheduledFractionBelowOne, ScheduledNonNegative, ScheduledRate
-from tesserl_configs.starts import SeedStarts, Starts
+from tesserl_configs.starts import RepeatedStarts, Starts
 
 # --- advantages --------------------------------------------------------------------------------------------------
 
@@ -108,16 +108,13 @@ PolicyLoss = Annotated[ClippedLoss | ReinforceLoss | CISPOLoss, Field(discrimina
 # --- zero_variance -----------------------------------------------------------------------------------------------
 
 
-class KeepZeroVariance(Block):
-    """They count in the means, with advantages of 0 (TRL)."""
+class PlainZeroVariance(Block):
+    """Nothing is collected in their place."""
 
-    kind: Literal["keep"] = "keep"
-
-
-class DropZeroVariance(Block):
-    """They are left out of the update."""
-
-    kind: Literal["drop"] = "drop"
+    kind: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="keep: they count in the means, with advantages of 0 (TRL); drop: they are left out of the update.",
+    )
 
 
 class ResampleZeroVariance(Block):
@@ -130,7 +127,7 @@ class ResampleZeroVariance(Block):
     )
 
 
-ZeroVariance = Annotated[KeepZeroVariance | DropZeroVariance | ResampleZeroVariance, Field(discriminator="kind")]
+ZeroVariance = Annotated[PlainZeroVariance | ResampleZeroVariance, Field(discriminator="kind")]
 
 # --- the block ---------------------------------------------------------------------------------------------------
 
@@ -154,7 +151,8 @@ class GRPOConfig(Block):
     group_size: GroupSize = Field(default=8, description="Trajectories of one start, >= 2 (TRL: 8; DeepSeekMath: 64).")
     num_groups: Count = Field(default=4, description="Groups in an iteration, >= 1.")
     starts: Starts = Field(
-        default_factory=SeedStarts, description="How the trajectories of a group get the same start; it is verified."
+        default_factory=RepeatedStarts,
+        description="How the trajectories of a group get the same start; it is verified.",
     )
     max_length: Steps | None = Field(
         default=None,
@@ -168,7 +166,7 @@ class GRPOConfig(Block):
         ),
     )
     zero_variance: ZeroVariance = Field(
-        default_factory=KeepZeroVariance, description="Groups whose returns are all equal; they are counted."
+        default_factory=PlainZeroVariance, description="Groups whose returns are all equal; they are counted."
     )
     discount: Fraction = Field(default=0.99, description="Discount of one environment step in returns, in [0, 1].")
     advantages: Advantages = Field(default_factory=TrajectoryAdvantages, description="What a group says of an action.")
@@ -193,7 +191,7 @@ class GRPOConfig(Block):
         default=1, description="Parts of an iteration, one gradient update each, >= 1; each holds whole trajectories."
     )
     max_grad_norm: Positive | None = Field(default=0.5, description=f"{MAX_GRAD_NORM} (CleanRL's PPO: 0.5).")
-    distribution: Distribution = Field(default_factory=NormalDistribution, description=DISTRIBUTION)
-    orthogonal_init: bool = Field(default=True, description=ORTHOGONAL_INIT)
-    precision: Precision = Field(default="float32", description=PRECISION)
-    compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+    distribution: Distribution = DISTRIBUTION
+    orthogonal_init: bool = ORTHOGONAL_INIT
+    precision: Precision = PRECISION
+    compile: bool = COMPILE

@@ -18,10 +18,9 @@ def blocks_in(annotation: Any) -> tuple[type[BaseModel], ...]:
     return tuple(block for argument in get_args(annotation) for block in blocks_in(argument))
 
 
-def kind_of(block: type[BaseModel]) -> str | None:
-    """Return the tag of a block in its union; None for a block without a union or with several kinds."""
-    kinds = get_args(block.model_fields["kind"].annotation) if "kind" in block.model_fields else ()
-    return kinds[0] if len(kinds) == 1 else None
+def kinds_of(block: type[BaseModel]) -> tuple[str, ...]:
+    """Return the values that ``kind`` may have in a block; empty if it has no such key."""
+    return get_args(block.model_fields["kind"].annotation) if "kind" in block.model_fields else ()
 
 
 def candidates(path: list[str | int], data: Any) -> tuple[type[BaseModel], ...]:
@@ -40,7 +39,7 @@ def candidates(path: list[str | int], data: Any) -> tuple[type[BaseModel], ...]:
         if isinstance(key, str):
             field = blocks[0].model_fields.get(key) if blocks else None
             blocks = () if field is None else blocks_in(field.annotation)
-        data = _entry(data, key)
+        data = entry_at([key], data)
     return _chosen_first(blocks, data)
 
 
@@ -62,15 +61,19 @@ def literals_in(annotation: Any) -> tuple[Any, ...]:
 
 def _chosen_first(blocks: tuple[type[BaseModel], ...], data: Any) -> tuple[type[BaseModel], ...]:
     kind = data.get("kind") if isinstance(data, dict) else None
-    return tuple(sorted(blocks, key=lambda block: kind_of(block) != kind)) if kind is not None else blocks
+    return tuple(sorted(blocks, key=lambda block: kind not in kinds_of(block))) if kind is not None else blocks
 
 
-def _entry(data: Any, key: str | int) -> Any:
-    if isinstance(data, dict):
-        return data.get(key)
-    if isinstance(data, list) and isinstance(key, int) and key < len(data):
-        return data[key]
-    return None
+def entry_at(path: list[str | int], data: Any) -> Any:
+    """Return the value at a path of plain data; None if there is none."""
+    for key in path:
+        if isinstance(data, dict):
+            data = data.get(key)
+        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
+            data = data[key]
+        else:
+            return None
+    return data
 
 
 def default_at(path: str, data: Any = None) -> Any:

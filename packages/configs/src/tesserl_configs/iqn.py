@@ -22,7 +22,7 @@ from tesserl_configs.base import (
     Width,
     Window,
 )
-from tesserl_configs.policy import PRECISION, Precision
+from tesserl_configs.policy import COMPILE, PRECISION, Precision
 from tesserl_configs.schedules import Schedule, ScheduledFraction, ScheduledPositive
 
 
@@ -126,18 +126,15 @@ class CVaRRisk(Block):
     eta: FractionAboveZero = Field(description="Fraction of outcomes, in (0, 1]; 1 is neutral.")
 
 
-class WangRisk(Block):
-    """Act on taus shifted in the quantiles of the normal distribution."""
+class ShiftedRisk(Block):
+    """Act on changed taus: averse, or seeking risk."""
 
-    kind: Literal["wang"] = "wang"
-    eta: Exponent = Field(description="Shift in standard deviations: below 0 averse, 0 neutral, above 0 seeking.")
-
-
-class PowRisk(Block):
-    """Act on powers of the taus."""
-
-    kind: Literal["pow"] = "pow"
-    eta: Exponent = Field(description="Power: below 0 averse, 0 neutral, above 0 seeking (paper: -2).")
+    kind: Literal["wang", "pow"] = Field(
+        description="wang: taus shifted in the quantiles of the normal distribution; pow: powers of the taus."
+    )
+    eta: Exponent = Field(
+        description="Shift in standard deviations, or power (paper: -2): below 0 averse, 0 neutral, above 0 seeking."
+    )
 
 
 class CPWRisk(Block):
@@ -147,7 +144,7 @@ class CPWRisk(Block):
     eta: PositiveExponent = Field(description="Curvature, > 0; 1 is neutral (paper: 0.71).")
 
 
-Risk = Annotated[CVaRRisk | WangRisk | PowRisk | CPWRisk, Field(discriminator="kind")]
+Risk = Annotated[CVaRRisk | ShiftedRisk | CPWRisk, Field(discriminator="kind")]
 
 # --- reset -------------------------------------------------------------------------------------------------------
 
@@ -261,8 +258,8 @@ class IQNConfig(Block):
         default_factory=EpsilonExploration, description="How actions are chosen in training."
     )
     risk: Risk | None = Field(default=None, description="Distortion of the fractions when acting; null: neutral.")
-    precision: Precision = Field(default="float32", description=PRECISION)
-    compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+    precision: Precision = PRECISION
+    compile: bool = COMPILE
     cuda_graph: bool = Field(
         default=False,
         description="Records an update once as a CUDA graph and replays it; for device cuda alone. Not measured yet.",

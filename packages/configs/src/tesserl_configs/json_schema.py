@@ -20,7 +20,7 @@ def json_schema() -> dict[str, Any]:
     others = [algorithm.name for algorithm in algorithms if algorithm.name not in BUILT_IN]
     schema = (extended(*others) if others else RunConfig).model_json_schema()
     for block in schema["$defs"].values():
-        if "const" in block.get("properties", {}).get("kind", {}):
+        if "kind" in block.get("properties", {}):
             block["required"] = sorted({"kind", *block.get("required", [])})  # the loader chooses by it
     schema["allOf"] = [
         _refused(

@@ -12,7 +12,7 @@ from tesserl_configs.algorithms import find, owners_of
 from tesserl_configs.base import ONE_LINE, plain
 from tesserl_configs.btr import ALL_TAG, OPTIONS_TAG, SWITCH_TAG
 from tesserl_configs.errors import ConfigError, Problem, shown
-from tesserl_configs.introspection import all_keys, candidates, field_at, kind_of, literals_in
+from tesserl_configs.introspection import all_keys, candidates, entry_at, field_at, kinds_of, literals_in
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
 from tesserl_configs.schema import OWNED
 
@@ -122,9 +122,9 @@ def _unknown_key(path: list[str | int], data: Any) -> str:
         return "unknown key"
     chosen, *others = here
     legal = [field for field in chosen.model_fields if field != "kind" and (above or _may_stand(field, data))]
-    siblings = [str(kind_of(other)) for other in others if name in other.model_fields]
+    siblings = [kind for other in others if name in other.model_fields for kind in kinds_of(other)]
     if siblings:
-        return f"unknown key for kind {kind_of(chosen)}; it belongs to kind {', '.join(siblings)}"
+        return f"unknown key for kind {entry_at(above, data)['kind']}; it belongs to kind {', '.join(siblings)}"
     if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
         return f"unknown key; did you mean {near[0]}?"
     blocks = {block for block, field in all_keys(data) if field == name and _may_stand(block, data)}
@@ -141,7 +141,7 @@ def _may_stand(block: str, data: Any) -> bool:
 
 
 def _kinds(path: list[str | int], data: Any) -> list[str]:
-    return [kind for block in candidates(path, data) if (kind := kind_of(block))]
+    return [kind for block in candidates(path, data) for kind in kinds_of(block)]
 
 
 def _meaning(path: list[str | int], data: Any) -> str:

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, Layers, LayersFromZero, Positive, Real, Width, Widths
-from tesserl_configs.fusion import Fusion, NoFusion
+from tesserl_configs.base import Absent, Block, Layers, LayersFromZero, Positive, Real, Width, Widths
+from tesserl_configs.fusion import Fusion
 from tesserl_configs.layers import ACTIVATION, Activation, TransformerOptions
-from tesserl_configs.vision import NoVision, Vision
+from tesserl_configs.vision import Vision
 
 Part = Literal[
     "vision", "vector", "fusion", "trunk", "memory", "embedding", "heads", "shared", "advantage", "policy", "value"
@@ -18,10 +18,16 @@ Part = Literal[
 # --- vector: the encoder of vector observations ------------------------------------------------------------------
 
 
-class NoNormalization(Block):
-    """Observations are taken as they are."""
+class PlainNormalization(Block):
+    """Observations as they are, or normalised by what training has seen."""
 
-    kind: Literal["none"] = "none"
+    kind: Literal["none", "running"] = Field(
+        default="none",
+        description=(
+            "none: as they are; running: by mean and variance of all observations that training has seen, clipped to "
+            "10 standard deviations."
+        ),
+    )
 
 
 class FixedNormalization(Block):
@@ -32,19 +38,7 @@ class FixedNormalization(Block):
     std: tuple[Positive, ...] = Field(description="Standard deviation of each feature, in the feature's unit, > 0.")
 
 
-class RunningNormalization(Block):
-    """Mean and variance of all observations that training has seen; clipped to 10 standard deviations."""
-
-    kind: Literal["running"] = "running"
-
-
-Normalization = Annotated[NoNormalization | FixedNormalization | RunningNormalization, Field(discriminator="kind")]
-
-
-class NoVector(Block):
-    """The task has no vector observations."""
-
-    kind: Literal["none"] = "none"
+Normalization = Annotated[PlainNormalization | FixedNormalization, Field(discriminator="kind")]
 
 
 class MLPVector(Block):
@@ -52,44 +46,34 @@ class MLPVector(Block):
 
     kind: Literal["mlp"] = "mlp"
     normalization: Normalization = Field(
-        default_factory=NoNormalization, description="How observations are normalised before the first layer."
+        default_factory=PlainNormalization, description="How observations are normalised before the first layer."
     )
     hidden_sizes: Widths = Field(default=(64, 64), description="Widths of the layers, >= 1; empty: normalisation only.")
     activation: Activation = Field(default="relu", description="Activation after each layer.")
     layer_norm: bool = Field(default=False, description="LayerNorm before each activation.")
 
 
-Vector = Annotated[NoVector | MLPVector, Field(discriminator="kind")]
+Vector = Annotated[Absent | MLPVector, Field(discriminator="kind")]
 
 # --- memory: what an episode has shown so far ---------------------------------------------------------------------
 
 
-class NoMemory(Block):
-    """The heads see the features of one step."""
+class RecurrentMemory(Block):
+    """A recurrent network; its state is 0 where an episode begins."""
 
-    kind: Literal["none"] = "none"
-
-
-class _MemoryOptions(Block):
+    kind: Literal["gru", "lstm"] = Field(
+        description=(
+            "gru: gated recurrent unit (Cho et al. 2014, arXiv:1406.1078); lstm: long short-term memory (Hochreiter & "
+            "Schmidhuber 1997)."
+        )
+    )
     hidden_size: Width = Field(
         default=128, description="Width of the state and of the features that the heads see, >= 1 (CleanRL: 128)."
     )
     num_layers: Layers = Field(default=1, description="Recurrent layers, one above the other, >= 1.")
 
 
-class GRUMemory(_MemoryOptions):
-    """A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078); its state is 0 where an episode begins."""
-
-    kind: Literal["gru"] = "gru"
-
-
-class LSTMMemory(_MemoryOptions):
-    """A long short-term memory (Hochreiter & Schmidhuber 1997); its state is 0 where an episode begins."""
-
-    kind: Literal["lstm"] = "lstm"
-
-
-Memory = Annotated[NoMemory | GRUMemory | LSTMMemory, Field(discriminator="kind")]
+Memory = Annotated[Absent | RecurrentMemory, Field(discriminator="kind")]
 
 # --- heads: from features to values or to a policy ---------------------------------------------------------------
 
@@ -166,11 +150,14 @@ class LearningRateFactors(Block):
 class NNConfig(Block):
     """The network."""
 
-    vision: Vision = Field(default_factory=NoVision, description="Encoder of images.")
-    vector: Vector = Field(default_factory=NoVector, description="Encoder of vector observations.")
-    fusion: Fusion = Field(default_factory=NoFusion, description="How the two branches are joined.")
+    vision: Vision = Field(default_factory=Absent, description="Encoder of images; none: the task has no images.")
+    vector: Vector = Field(
+        default_factory=Absent, description="Encoder of vector observations; none: the task has none."
+    )
+    fusion: Fusion = Field(default_factory=Absent, description="How the two branches are joined; none: concatenated.")
     memory: Memory = Field(
-        default_factory=NoMemory, description="Memory between the features and the heads; not for iqn."
+        default_factory=Absent,
+        description="Memory between the features and the heads, not for iqn; none: heads see one step.",
     )
     heads: HeadsConfig = Field(default_factory=HeadsConfig, description="From features to values or to a policy.")
     freeze: tuple[Part, ...] = Field(

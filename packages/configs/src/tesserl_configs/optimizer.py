@@ -10,7 +10,16 @@ from tesserl_configs.base import Block, Epsilon, FractionBelowOne, NonNegative
 from tesserl_configs.schedules import ScheduledRate
 
 
-class _AdamOptions(Block):
+class Adam(Block):
+    """Adam and its variants."""
+
+    kind: Literal["adam", "adamw", "radam"] = Field(
+        default="adam",
+        description=(
+            "adam: weight decay is added to the gradient (Kingma & Ba 2015); adamw: decoupled weight decay (Loshchilov "
+            "& Hutter 2019); radam: rectified, decoupled as in the authors' code (Liu et al. 2020)."
+        ),
+    )
     learning_rate: ScheduledRate = Field(
         default=5e-5,
         description="Step size, > 0; a number or a schedule (IQN paper: 5e-5 at batch 32; CleanRL's PPO: 2.5e-4).",
@@ -25,24 +34,6 @@ class _AdamOptions(Block):
     weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
 
 
-class Adam(_AdamOptions):
-    """Adam (Kingma & Ba 2015); weight decay is added to the gradient."""
-
-    kind: Literal["adam"] = "adam"
-
-
-class AdamW(_AdamOptions):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-
-    kind: Literal["adamw"] = "adamw"
-
-
-class RAdam(_AdamOptions):
-    """Rectified Adam (Liu et al. 2020); weight decay is decoupled, as in the authors' code."""
-
-    kind: Literal["radam"] = "radam"
-
-
 class SGD(Block):
     """Stochastic gradient descent."""
 
@@ -52,4 +43,4 @@ class SGD(Block):
     weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
 
 
-Optimizer = Annotated[Adam | AdamW | RAdam | SGD, Field(discriminator="kind")]
+Optimizer = Annotated[Adam | SGD, Field(discriminator="kind")]

@@ -17,7 +17,7 @@ from tesserl_configs.base import (
     Real,
     Text,
 )
-from tesserl_configs.starts import SeedStarts, Starts
+from tesserl_configs.starts import RepeatedStarts, Starts
 
 # --- segments: what is compared ----------------------------------------------------------------------------------
 
@@ -94,7 +94,8 @@ class OnlineOptions(Block):
     num_groups: Count = Field(default=16, description="Starts of an iteration, >= 1.")
     group_size: GroupSize = Field(default=2, description="Trajectories of each start, >= 2.")
     starts: Starts = Field(
-        default_factory=SeedStarts, description="How the trajectories of a group get the same start; it is verified."
+        default_factory=RepeatedStarts,
+        description="How the trajectories of a group get the same start; it is verified.",
     )
     same_start: bool = Field(
         default=True, description="Compare trajectories of one start alone; false: any two of the iteration."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -10,15 +10,16 @@ from tesserl_configs.base import Block, Positive
 
 Precision = Literal["float32", "bfloat16"]
 
-PRECISION = "Number format of the updates: bfloat16 runs them under torch.autocast; weights and sums stay float32."
-ORTHOGONAL_INIT = (
-    "Orthogonal weights and zero biases: gain sqrt(2) in hidden layers, 0.01 for the policy, 1 for the value "
-    "(37 details, core 2); false: torch's own."
-)
-MAX_GRAD_NORM = "Norm to clip gradients to, > 0; null: no clipping"
 
+class Distribution(Block):
+    """Distribution of continuous actions."""
 
-class _DistributionOptions(Block):
+    kind: Literal["normal", "tanh_normal"] = Field(
+        description=(
+            "normal: independent, actions are clipped to the bounds for the task alone (37 details); tanh_normal: "
+            "squashed into the bounds of the action by tanh (Haarnoja et al. 2018, arXiv:1801.01290)."
+        ),
+    )
     initial_scale: Positive = Field(
         default=1.0,
         description="Standard deviation of each action dimension at the start, in action units, > 0 (CleanRL: 1).",
@@ -29,17 +30,20 @@ class _DistributionOptions(Block):
     )
 
 
-class NormalDistribution(_DistributionOptions):
-    """Independent normal distributions; actions are clipped to the bounds for the task alone (37 details)."""
-
-    kind: Literal["normal"] = "normal"
-
-
-class TanhNormalDistribution(_DistributionOptions):
-    """Normal distributions squashed into the bounds of the action by tanh (Haarnoja et al. 2018, arXiv:1801.01290)."""
-
-    kind: Literal["tanh_normal"] = "tanh_normal"
-
-
-Distribution = Annotated[NormalDistribution | TanhNormalDistribution, Field(discriminator="kind")]
-DISTRIBUTION = "Distribution of continuous actions; discrete ones are categorical."
+DISTRIBUTION: Any = Field(
+    default_factory=lambda: Distribution(kind="normal"),
+    description="Distribution of continuous actions; discrete ones are categorical.",
+)
+ORTHOGONAL_INIT: Any = Field(
+    default=True,
+    description=(
+        "Orthogonal weights and zero biases: gain sqrt(2) in hidden layers, 0.01 for the policy, 1 for the value "
+        "(37 details, core 2); false: torch's own."
+    ),
+)
+PRECISION: Any = Field(
+    default="float32",
+    description="Number format of the updates: bfloat16 runs them under torch.autocast; weights and sums stay float32.",
+)
+COMPILE: Any = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+MAX_GRAD_NORM = "Norm to clip gradients to, > 0; null: no clipping"

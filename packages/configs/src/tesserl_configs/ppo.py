@@ -10,25 +10,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import AboveOne, Block, Count, Fraction, NonNegative, Positive
+from tesserl_configs.base import AboveOne, Absent, Block, Count, Fraction, NonNegative, Positive
 from tesserl_configs.policy import (
+    COMPILE,
     DISTRIBUTION,
     MAX_GRAD_NORM,
     ORTHOGONAL_INIT,
     PRECISION,
     Distribution,
-    NormalDistribution,
     Precision,
 )
 from tesserl_configs.schedules import ScheduledFractionBelowOne, ScheduledNonNegative, ScheduledRate
 
 # --- reward_scaling ----------------------------------------------------------------------------------------------
-
-
-class NoRewardScaling(Block):
-    """Rewards are taken as they are."""
-
-    kind: Literal["none"] = "none"
 
 
 class RunningRewardScaling(Block):
@@ -40,7 +34,7 @@ class RunningRewardScaling(Block):
     )
 
 
-RewardScaling = Annotated[NoRewardScaling | RunningRewardScaling, Field(discriminator="kind")]
+RewardScaling = Annotated[Absent | RunningRewardScaling, Field(discriminator="kind")]
 
 # --- the block ---------------------------------------------------------------------------------------------------
 
@@ -112,13 +106,13 @@ class PPOConfig(Block):
         default=True,
         description="Actor and critic share their body; false: the critic has one of its own, built alike.",
     )
-    distribution: Distribution = Field(default_factory=NormalDistribution, description=DISTRIBUTION)
-    orthogonal_init: bool = Field(default=True, description=ORTHOGONAL_INIT)
+    distribution: Distribution = DISTRIBUTION
+    orthogonal_init: bool = ORTHOGONAL_INIT
     reward_scaling: RewardScaling = Field(
-        default_factory=NoRewardScaling, description="Scaling of the rewards that training sees."
+        default_factory=Absent, description="Scaling of the rewards that training sees; none: as they are."
     )
     loss: Literal["tesserl", "torchrl"] = Field(
         default="tesserl", description="Whose loss: tesserl_actor_critic.PPOLoss, or torchrl's own ClipPPOLoss."
     )
-    precision: Precision = Field(default="float32", description=PRECISION)
-    compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+    precision: Precision = PRECISION
+    compile: bool = COMPILE

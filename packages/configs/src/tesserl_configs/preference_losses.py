@@ -1,4 +1,4 @@
-"""``dpo.loss:``, the losses of preference pairs, by the names of TRL."""
+"""``dpo.loss:``, the losses of preference pairs, by the names of TRL: one class for each set of options."""
 
 from __future__ import annotations
 
@@ -8,82 +8,78 @@ from pydantic import Field
 
 from tesserl_configs.base import BelowHalf, Block, Exponent, NonNegative, Positive, UpToHalf, UpToHalfAboveZero
 
-# --- f_divergence: what keeps the policy near the reference ------------------------------------------------------
+REFERENCE_FREE = ("simpo", "orpo")
+"""Losses that compare with no reference."""
+AVERAGED = ("sigmoid_norm", "simpo", "orpo")
+"""Losses that always average over the steps of a segment; ipo can sum as well."""
+SORTED = ("aot", "aot_unpaired")
+"""Losses that sort their batch."""
+
+# --- f_divergence: keeps the policy near the reference -----------------------------------------------------------
 
 
-class ReverseKL(Block):
-    """The score of a log-ratio is itself (DPO)."""
+class PlainDivergence(Block):
+    """A divergence without options."""
 
-    kind: Literal["reverse_kl"] = "reverse_kl"
-
-
-class ForwardKL(Block):
-    """Minus the inverse ratio."""
-
-    kind: Literal["forward_kl"] = "forward_kl"
-
-
-class JSDivergence(Block):
-    """The log-ratio to the mean of policy and reference."""
-
-    kind: Literal["js_divergence"] = "js_divergence"
+    kind: Literal["reverse_kl", "forward_kl", "js_divergence"] = Field(
+        default="reverse_kl",
+        description=(
+            "Score of a log-ratio: reverse_kl: the log-ratio itself (DPO); forward_kl: minus the inverse ratio; "
+            "js_divergence: the log-ratio to the mean of policy and reference."
+        ),
+    )
 
 
 class AlphaDivergence(Block):
-    """Between the two KL divergences."""
+    """A divergence between the two KL divergences."""
 
     kind: Literal["alpha_divergence"] = "alpha_divergence"
     alpha: Exponent = Field(default=0.5, description="1: reverse KL, 0: forward KL.")
 
 
-FDivergence = Annotated[ReverseKL | ForwardKL | JSDivergence | AlphaDivergence, Field(discriminator="kind")]
+FDivergence = Annotated[PlainDivergence | AlphaDivergence, Field(discriminator="kind")]
 
 _LABEL_SMOOTHING = "Probability that a label is wrong"
 
 # --- losses of a difference of scores ----------------------------------------------------------------------------
 
 
-class DifferenceLoss(Block):
+class DifferenceOptions(Block):
     """Options of every loss of a difference of scores."""
 
     f_divergence: FDivergence = Field(
-        default_factory=ReverseKL, description="Divergence from the reference (Wang et al. 2023, arXiv:2309.16240)."
+        default_factory=PlainDivergence,
+        description="Divergence from the reference (Wang et al. 2023, arXiv:2309.16240).",
     )
 
 
-class SigmoidLoss(DifferenceLoss):
+class SigmoidLoss(DifferenceOptions):
     """DPO (Rafailov et al. 2023, arXiv:2305.18290); with label smoothing cDPO (Mitchell 2023)."""
 
     kind: Literal["sigmoid"] = "sigmoid"
     label_smoothing: UpToHalf = Field(default=0.0, description=f"{_LABEL_SMOOTHING}, in [0, 0.5] (TRL: 0).")
 
 
-class RobustLoss(DifferenceLoss):
+class RobustLoss(DifferenceOptions):
     """Robust DPO, unbiased under wrong labels (Chowdhury et al. 2024, arXiv:2403.00409)."""
 
     kind: Literal["robust"] = "robust"
     label_smoothing: BelowHalf = Field(default=0.1, description=f"{_LABEL_SMOOTHING}, in [0, 0.5) (paper: 0.1).")
 
 
-class HingeLoss(DifferenceLoss):
-    """SLiC (Zhao et al. 2023, arXiv:2305.10425)."""
+class DifferenceLoss(DifferenceOptions):
+    """Losses of a difference of scores without options of their own."""
 
-    kind: Literal["hinge"] = "hinge"
-
-
-class IPOLoss(DifferenceLoss):
-    """IPO (Azar et al. 2023, arXiv:2310.12036); averages as in TRL, or the paper's sums: dpo.length_normalize false."""
-
-    kind: Literal["ipo"] = "ipo"
-
-
-class SigmoidNormLoss(DifferenceLoss):
-    """DPO on averages over the steps."""
-
-    kind: Literal["sigmoid_norm"] = "sigmoid_norm"
+    kind: Literal["hinge", "ipo", "sigmoid_norm"] = Field(
+        description=(
+            "hinge: SLiC (Zhao et al. 2023, arXiv:2305.10425); ipo: IPO (Azar et al. 2023, arXiv:2310.12036), with "
+            "averages as in TRL, or the paper's sums if dpo.length_normalize is false; sigmoid_norm: DPO on averages "
+            "over the steps."
+        )
+    )
 
 
-class EXOPairLoss(DifferenceLoss):
+class EXOPairLoss(DifferenceOptions):
     """EXO (Ji et al. 2024, arXiv:2402.00856)."""
 
     kind: Literal["exo_pair"] = "exo_pair"
@@ -92,58 +88,45 @@ class EXOPairLoss(DifferenceLoss):
     )
 
 
-class DiscoPOPLoss(DifferenceLoss):
+class DiscoPOPLoss(DifferenceOptions):
     """DiscoPOP (Lu et al. 2024, arXiv:2406.08414)."""
 
     kind: Literal["discopop"] = "discopop"
     tau: Positive = Field(default=0.05, description="Temperature of the blend, > 0 (paper: 0.05).")
 
 
-# --- losses of two scores ----------------------------------------------------------------------------------------
+# --- other losses ------------------------------------------------------------------------------------------------
 
 
-class NCAPairLoss(Block):
-    """NCA (Chen et al. 2024, arXiv:2402.05369)."""
+class PlainLoss(Block):
+    """Losses without options."""
 
-    kind: Literal["nca_pair"] = "nca_pair"
-
-
-class BCOPairLoss(Block):
-    """BCO (Jung et al. 2024, arXiv:2404.04656)."""
-
-    kind: Literal["bco_pair"] = "bco_pair"
-
-
-class SPPOHardLoss(Block):
-    """SPPO with hard labels (Wu et al. 2024, arXiv:2405.00675)."""
-
-    kind: Literal["sppo_hard"] = "sppo_hard"
-
-
-class APOZeroLoss(Block):
-    """APO-zero: chosen up, rejected down (D'Oosterlinck et al. 2024, arXiv:2408.06266)."""
-
-    kind: Literal["apo_zero"] = "apo_zero"
-
-
-class APODownLoss(Block):
-    """APO-down: both down, rejected more (D'Oosterlinck et al. 2024, arXiv:2408.06266)."""
-
-    kind: Literal["apo_down"] = "apo_down"
+    kind: Literal["nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "orpo"] = Field(
+        description=(
+            "nca_pair: NCA (Chen et al. 2024, arXiv:2402.05369); bco_pair: BCO (Jung et al. 2024, arXiv:2404.04656); "
+            "sppo_hard: SPPO with hard labels (Wu et al. 2024, arXiv:2405.00675); apo_zero: chosen up, rejected down; "
+            "apo_down: both down, rejected more (D'Oosterlinck et al. 2024, arXiv:2408.06266); orpo: odds ratios "
+            "beside dpo.nll_coef, without a reference, for discrete actions (Hong et al. 2024, arXiv:2403.07691)."
+        )
+    )
 
 
 class AOTLoss(Block):
-    """AOT, sorted differences of pairs (Melnyk et al. 2024, arXiv:2406.05882)."""
+    """AOT, alignment by optimal transport (Melnyk et al. 2024, arXiv:2406.05882)."""
 
-    kind: Literal["aot"] = "aot"
+    kind: Literal["aot", "aot_unpaired"] = Field(
+        description="aot: sorted differences of pairs; aot_unpaired: sorted scores of either side."
+    )
     label_smoothing: UpToHalf = Field(default=0.0, description=f"{_LABEL_SMOOTHING}, in [0, 0.5] (TRL: 0).")
 
 
-class AOTUnpairedLoss(Block):
-    """AOT, sorted scores of either side (Melnyk et al. 2024, arXiv:2406.05882)."""
+class SimPOLoss(Block):
+    """SimPO: a margin between averages, without a reference (Meng et al. 2024, arXiv:2405.14734)."""
 
-    kind: Literal["aot_unpaired"] = "aot_unpaired"
-    label_smoothing: UpToHalf = Field(default=0.0, description=f"{_LABEL_SMOOTHING}, in [0, 0.5] (TRL: 0).")
+    kind: Literal["simpo"] = "simpo"
+    gamma: NonNegative = Field(
+        default=0.5, description="Margin, in units of beta times log-probability, >= 0 (TRL: 0.5)."
+    )
 
 
 class KTOLoss(Block):
@@ -154,30 +137,11 @@ class KTOLoss(Block):
     undesirable_weight: NonNegative = Field(default=1.0, description="Weight of bad segments, >= 0 (paper: 1).")
 
 
-# --- losses without a reference ----------------------------------------------------------------------------------
-
-
-class SimPOLoss(Block):
-    """SimPO: a margin between averages (Meng et al. 2024, arXiv:2405.14734)."""
-
-    kind: Literal["simpo"] = "simpo"
-    gamma: NonNegative = Field(
-        default=0.5, description="Margin, in units of beta times log-probability, >= 0 (TRL: 0.5)."
-    )
-
-
-class ORPOLoss(Block):
-    """ORPO: odds ratios beside dpo.nll_coef, for discrete actions (Hong et al. 2024, arXiv:2403.07691)."""
-
-    kind: Literal["orpo"] = "orpo"
-
-
-SmoothedLoss = SigmoidLoss | RobustLoss | EXOPairLoss | AOTLoss | AOTUnpairedLoss
+SmoothedLoss = SigmoidLoss | RobustLoss | EXOPairLoss | AOTLoss
 """Losses that know how often labels are wrong."""
 
 PairedLoss = (
-    SigmoidLoss | RobustLoss | HingeLoss | IPOLoss | SigmoidNormLoss | EXOPairLoss | DiscoPOPLoss | NCAPairLoss
-    | BCOPairLoss | SPPOHardLoss | APOZeroLoss | APODownLoss | AOTLoss | AOTUnpairedLoss | SimPOLoss | ORPOLoss
+    SigmoidLoss | RobustLoss | DifferenceLoss | EXOPairLoss | DiscoPOPLoss | PlainLoss | AOTLoss | SimPOLoss
 )  # fmt: skip
 """Losses of a chosen and a rejected segment."""
 

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 
 from tesserl_configs.environment_rules import check_starts
 from tesserl_configs.errors import Problem
+from tesserl_configs.preference_losses import AVERAGED, REFERENCE_FREE, SORTED
 from tesserl_configs.preferences import PreferenceOptions
 
 if TYPE_CHECKING:
     from tesserl_configs.schema import RunConfig
-
-REFERENCE_FREE = ("simpo", "orpo")
-AVERAGED = ("sigmoid_norm", "simpo", "orpo")
-SORTED = ("aot", "aot_unpaired")
 
 
 def starts_can_be_set(config: RunConfig) -> Iterator[Problem]:

@@ -8,12 +8,12 @@ from pydantic import Field
 
 from tesserl_configs.base import Block, Count, Fraction, FractionAboveZero, Positive, Steps
 from tesserl_configs.policy import (
+    COMPILE,
     DISTRIBUTION,
     MAX_GRAD_NORM,
     ORTHOGONAL_INIT,
     PRECISION,
     Distribution,
-    NormalDistribution,
     Precision,
 )
 from tesserl_configs.preference_losses import PairLoss, SigmoidLoss
@@ -52,10 +52,10 @@ class PreferenceOptions(Block):
     )
     batch_size: Count = Field(default=64, description="Pairs in each gradient update, >= 1 (DPO: 64; CPL: 96).")
     max_grad_norm: Positive | None = Field(default=1.0, description=f"{MAX_GRAD_NORM} (TRL: 1).")
-    distribution: Distribution = Field(default_factory=NormalDistribution, description=DISTRIBUTION)
-    orthogonal_init: bool = Field(default=True, description=ORTHOGONAL_INIT)
-    precision: Precision = Field(default="float32", description=PRECISION)
-    compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+    distribution: Distribution = DISTRIBUTION
+    orthogonal_init: bool = ORTHOGONAL_INIT
+    precision: Precision = PRECISION
+    compile: bool = COMPILE
 
 
 class DPOConfig(PreferenceOptions):
@@ -69,7 +69,10 @@ class DPOConfig(PreferenceOptions):
             "of steps, 1 or more averages."
         ),
     )
-    reference: AnyReference = Field(default_factory=FrozenReference, description="The policy that is compared with.")
+    reference: AnyReference = Field(
+        default_factory=FrozenReference,
+        description="The policy to compare with; none: its log-probabilities count as equal (TRL: reference_free).",
+    )
     length_normalize: bool | None = Field(
         default=None,
         description=(

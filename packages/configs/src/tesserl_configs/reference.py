@@ -6,13 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tesserl_configs.base import Block, FractionAboveZero, Steps
-
-
-class NoReference(Block):
-    """No reference: its log-probabilities count as equal (TRL: reference_free)."""
-
-    kind: Literal["none"] = "none"
+from tesserl_configs.base import Absent, Block, FractionAboveZero, Steps
 
 
 class FrozenReference(Block):
@@ -41,6 +35,4 @@ class MovingAverageReference(Block):
 
 
 Reference = Annotated[FrozenReference | SyncReference | MovingAverageReference, Field(discriminator="kind")]
-AnyReference = Annotated[
-    NoReference | FrozenReference | SyncReference | MovingAverageReference, Field(discriminator="kind")
-]
+AnyReference = Annotated[Absent | FrozenReference | SyncReference | MovingAverageReference, Field(discriminator="kind")]

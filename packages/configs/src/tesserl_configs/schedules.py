@@ -5,14 +5,13 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, GetCoreSchemaHandler, Tag, model_validator
+from pydantic_core import CoreSchema
 
 from tesserl_configs.base import (
-    LEAST,
-    MOST,
-    MOST_RATE,
     Block,
     Fraction,
     LearningRate,
@@ -21,6 +20,7 @@ from tesserl_configs.base import (
     Positive,
     Real,
     StepsFromZero,
+    bounds_in,
     plain,
 )
 
@@ -47,7 +47,7 @@ class Schedule(Block):
 
 
 def value_at(number: float | Schedule, step: int) -> float:
-    """Value of a number of the configuration at one environment step.
+    """Return the value of a number of the configuration at one environment step.
 
     Args:
         number: a plain number or a schedule.
@@ -72,7 +72,7 @@ def value_at(number: float | Schedule, step: int) -> float:
 
 
 def values_of(number: float | Schedule) -> tuple[float, ...]:
-    """All values that a number of the configuration is given: of a schedule those of its knots."""
+    """Return all values that a number of the configuration has: the number, or those of the knots."""
     return tuple(value for _, value in number.knots) if isinstance(number, Schedule) else (number,)
 
 
@@ -84,48 +84,42 @@ def _form(value: Any) -> str:
     return SCHEDULE_TAG if isinstance(value, dict | Schedule) else NUMBER_TAG
 
 
-def _within(low: float, high: float, *, below: bool = False, zero: bool = False) -> AfterValidator:
-    """Check the values of all knots against the range of the plain number.
+@dataclass(frozen=True)
+class Scheduled:
+    """Annotation of ``float | Schedule``: all values of a schedule must lie in the range of the plain number.
 
     Args:
-        low: smallest value.
-        high: largest value; with ``below``, values stay below it.
-        below: see ``high``.
-        zero: 0 is allowed too, but not everywhere.
+        number: bounded type of the plain number.
+        zero: whether a schedule may reach 0 below the range, as long as one of its values is not 0.
     """
-    bracket = ")" if below else "]"
-    expected = f"lie in [{plain(low)}, {plain(high)}{bracket}" + (" or be 0, not all of them" if zero else "")
 
-    def check(schedule: Schedule) -> Schedule:
+    number: Any
+    zero: bool = False
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema of a union that is chosen by the form of the value."""
+        schedule = Annotated[Schedule, AfterValidator(self._check), Tag(SCHEDULE_TAG)]
+        return handler.generate_schema(
+            Annotated[Annotated[self.number, Tag(NUMBER_TAG)] | schedule, Discriminator(_form)]
+        )
+
+    def _check(self, schedule: Schedule) -> Schedule:
+        """Check the values of all knots against the bounds of the plain number."""
+        bounds = bounds_in(self.number.__metadata__[0].metadata)
+        low, high = bounds["ge"], bounds["le"] if "le" in bounds else bounds["lt"]
         values = values_of(schedule)
-        fits = all(low <= value < high if below else low <= value <= high for value in values if value or not zero)
-        if not fits or (zero and not any(values)):
+        checked = [value for value in values if value or not self.zero]
+        if not checked or min(checked) < low or max(checked) > high or (max(checked) == high and "lt" in bounds):
+            bracket = "]" if "le" in bounds else ")"
+            expected = f"lie in [{plain(low)}, {plain(high)}{bracket}" + (" or be 0, not all of them" * self.zero)
             raise ValueError(f"the values of the knots must {expected}, got {list(values)}")
         return schedule
 
-    return AfterValidator(check)
 
-
-_EITHER = Discriminator(_form)
-
-ScheduledFraction = Annotated[
-    Annotated[Fraction, Tag(NUMBER_TAG)] | Annotated[Schedule, _within(0, 1), Tag(SCHEDULE_TAG)], _EITHER
-]
-ScheduledPositive = Annotated[
-    Annotated[Positive, Tag(NUMBER_TAG)] | Annotated[Schedule, _within(LEAST, MOST), Tag(SCHEDULE_TAG)], _EITHER
-]
-ScheduledRate = Annotated[
-    Annotated[LearningRate, Tag(NUMBER_TAG)]
-    | Annotated[Schedule, _within(LEAST, MOST_RATE, zero=True), Tag(SCHEDULE_TAG)],
-    _EITHER,
-]
+ScheduledFraction = Annotated[float | Schedule, Scheduled(Fraction)]
+ScheduledPositive = Annotated[float | Schedule, Scheduled(Positive)]
+ScheduledNonNegative = Annotated[float | Schedule, Scheduled(NonNegative)]
+ScheduledRate = Annotated[float | Schedule, Scheduled(LearningRate, zero=True)]
 """A learning rate: above 0, but a schedule may end at 0."""
-ScheduledFractionBelowOne = Annotated[
-    Annotated[OpenFraction, Tag(NUMBER_TAG)]
-    | Annotated[Schedule, _within(LEAST, 1, below=True, zero=True), Tag(SCHEDULE_TAG)],
-    _EITHER,
-]
+ScheduledFractionBelowOne = Annotated[float | Schedule, Scheduled(OpenFraction, zero=True)]
 """Above 0 and below 1, but a schedule may end at 0."""
-ScheduledNonNegative = Annotated[
-    Annotated[NonNegative, Tag(NUMBER_TAG)] | Annotated[Schedule, _within(0, MOST), Tag(SCHEDULE_TAG)], _EITHER
-]

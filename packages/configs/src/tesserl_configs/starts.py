@@ -8,21 +8,20 @@ from pydantic import Field
 
 from tesserl_configs.base import Block, Capacity, Text
 
-NUM_STARTS = "Starts that return in turn, >= 1; null: every one is new."
 
+class RepeatedStarts(Block):
+    """Starts that repeat a reset."""
 
-class SeedStarts(Block):
-    """Each environment is reset with the same seed."""
-
-    kind: Literal["seed"] = "seed"
-    num_starts: Capacity | None = Field(default=None, description=NUM_STARTS)
-
-
-class StateStarts(Block):
-    """One environment is reset, and its state is set in the others: ALE, MuJoCo, or get_state and set_state."""
-
-    kind: Literal["state"] = "state"
-    num_starts: Capacity | None = Field(default=None, description=NUM_STARTS)
+    kind: Literal["seed", "state"] = Field(
+        default="seed",
+        description=(
+            "seed: each environment is reset with the same seed; state: one environment is reset, and its state is set "
+            "in the others (ALE, MuJoCo, or get_state and set_state)."
+        ),
+    )
+    num_starts: Capacity | None = Field(
+        default=None, description="Starts that return in turn, >= 1; null: every one is new."
+    )
 
 
 class LevelStarts(Block):
@@ -33,4 +32,4 @@ class LevelStarts(Block):
     num_levels: Capacity = Field(description="Levels 0, 1, ... that return in turn, >= 1.")
 
 
-Starts = Annotated[SeedStarts | StateStarts | LevelStarts, Field(discriminator="kind")]
+Starts = Annotated[RepeatedStarts | LevelStarts, Field(discriminator="kind")]

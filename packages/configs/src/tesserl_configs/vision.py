@@ -6,19 +6,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tesserl_configs.base import Block, LayersFromZero, Pixels, PixelsFromZero, Positive, Real, Sides, Width, Widths
+from tesserl_configs.base import (
+    Absent,
+    Block,
+    LayersFromZero,
+    Pixels,
+    PixelsFromZero,
+    Positive,
+    Real,
+    Sides,
+    Width,
+    Widths,
+)
 from tesserl_configs.layers import PIXEL_RANGE, Activation, HFOptions, PixelRange, TransformerOptions
 
 PRESETS: dict[str, dict[str, tuple[int, ...]]] = {
     "nature": {"channels": (32, 64, 64), "kernel_sizes": (8, 4, 3), "strides": (4, 2, 1)},
     "compact": {"channels": (16, 32, 64, 32), "kernel_sizes": (4, 4, 3, 3), "strides": (2, 2, 2, 1)},
 }
-
-
-class NoVision(Block):
-    """The task has no images."""
-
-    kind: Literal["none"] = "none"
 
 
 class CNNVision(Block):
@@ -132,4 +137,4 @@ class HFVision(HFOptions):
     refine_heads: Width = Field(default=4, description="Their attention heads, >= 1; divides the token width.")
 
 
-Vision = Annotated[NoVision | CNNVision | ImpalaVision | ViTVision | HFVision, Field(discriminator="kind")]
+Vision = Annotated[Absent | CNNVision | ImpalaVision | ViTVision | HFVision, Field(discriminator="kind")]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tesserl_configs import RunConfig, Schedule, value_at
-from tesserl_configs.optimizer import SGD, Adam, AdamW, RAdam
+from tesserl_configs.optimizer import SGD
 from tesserl_configs.optimizer import Optimizer as OptimizerConfig
 from tesserl_configs.policy import Precision
 from tesserl_nn_components import RunningNormalizer
@@ -166,21 +166,18 @@ def build_optimizer(options: OptimizerConfig, groups: list[Group], *, capturable
     if capturable:
         for group, moved in zip(groups, parameters, strict=True):
             moved["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
-    match options:
-        case SGD():
-            return torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=options.weight_decay)
-        case Adam() | AdamW() | RAdam():
-            adam: _AdamOptions = {
-                "betas": options.betas,
-                "eps": options.eps,
-                "weight_decay": options.weight_decay,
-                "capturable": capturable,
-            }
-    match options:  # fused: one kernel instead of a dozen, a third of a small update
-        case Adam():
-            return torch.optim.Adam(parameters, **adam, fused=True)
-        case AdamW():
-            return torch.optim.AdamW(parameters, **adam, fused=True)
+    if isinstance(options, SGD):
+        return torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=options.weight_decay)
+    adam: _AdamOptions = {
+        "betas": options.betas,
+        "eps": options.eps,
+        "weight_decay": options.weight_decay,
+        "capturable": capturable,
+    }
+    if options.kind == "adam":  # fused: one kernel instead of a dozen, a third of a small update
+        return torch.optim.Adam(parameters, **adam, fused=True)
+    if options.kind == "adamw":
+        return torch.optim.AdamW(parameters, **adam, fused=True)
     # decoupled as in the authors' code; torch's default adds the decay to the gradient
     return torch.optim.RAdam(parameters, **adam, decoupled_weight_decay=True)
 

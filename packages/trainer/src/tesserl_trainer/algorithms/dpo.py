@@ -6,7 +6,7 @@ from tesserl_actor_critic import ActorCritic
 from tesserl_configs import value_at
 from tesserl_configs.preference_losses import (
     AlphaDivergence,
-    DifferenceLoss,
+    DifferenceOptions,
     DiscoPOPLoss,
     PairedLoss,
     SimPOLoss,
@@ -16,7 +16,7 @@ from tesserl_configs.preference_losses import (
     KTOLoss as KTOOptions,
 )
 from tesserl_configs.preferences import DPOConfig
-from tesserl_configs.reference import MovingAverageReference, NoReference, SyncReference
+from tesserl_configs.reference import MovingAverageReference, SyncReference
 from tesserl_preference_opt import KTOLoss, PreferenceLoss, ReferencePolicy
 from tesserl_trainer.algorithms.agent import at_start, attributes
 from tesserl_trainer.algorithms.preferences import (
@@ -87,7 +87,7 @@ def _kto(dpo: DPOConfig, options: KTOOptions, network: ActorCritic) -> KTOLoss:
 
 def _paired(dpo: DPOConfig, options: PairedLoss, network: ActorCritic) -> PreferenceLoss:
     interval, rate = _movement(dpo)
-    divergence = options.f_divergence if isinstance(options, DifferenceLoss) else None
+    divergence = options.f_divergence if isinstance(options, DifferenceOptions) else None
     return PreferenceLoss(
         network,
         loss_type=options.kind,
@@ -99,7 +99,7 @@ def _paired(dpo: DPOConfig, options: PairedLoss, network: ActorCritic) -> Prefer
         f_alpha=divergence.alpha if isinstance(divergence, AlphaDivergence) else 0.5,
         simpo_gamma=options.gamma if isinstance(options, SimPOLoss) else 0.5,
         discopop_tau=options.tau if isinstance(options, DiscoPOPLoss) else 0.05,
-        reference_free=isinstance(dpo.reference, NoReference),
+        reference_free=dpo.reference.kind == "none",
         reference_network=None if interval is None else "copy",
         reference_sync_interval=interval,
         reference_update_rate=rate,

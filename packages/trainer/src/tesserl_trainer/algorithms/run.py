@@ -10,7 +10,7 @@ from torch import nn
 from tesserl_configs import ConfigError
 from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.pairs import MixedPairs, OnlinePairs
-from tesserl_configs.starts import LevelStarts, SeedStarts, Starts, StateStarts
+from tesserl_configs.starts import LevelStarts, RepeatedStarts, Starts
 from tesserl_trainer.algorithms.agent import Agent, AnyAgent, start_of
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
@@ -149,7 +149,7 @@ def group_environments(task: Task, run: Run, options: GRPOConfig | OnlinePairs |
         task.environments(
             task.config.environment.num_envs,
             groups=True,
-            restorable=isinstance(options.starts, StateStarts),
+            restorable=options.starts.kind == "state",
             max_length=options.max_length if isinstance(options, GRPOConfig) else None,
         )
     )
@@ -195,10 +195,9 @@ def make_starts(options: Starts, environments: Environments, *, group_size: int,
     match options:
         case LevelStarts():
             start, number = LevelStart(seed, options.option), options.num_levels
-        case StateStarts():
-            start, number = StateStart(seed), options.num_starts
-        case SeedStarts():
-            start, number = SeedStart(seed), options.num_starts
+        case RepeatedStarts():
+            start = SeedStart(seed) if options.kind == "seed" else StateStart(seed)
+            number = options.num_starts
     return GroupStarts(environments, start, group_size=group_size, num_starts=number)
 
 

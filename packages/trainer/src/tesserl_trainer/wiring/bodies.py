@@ -12,8 +12,9 @@ from torch import nn
 from tesserl_configs import ConfigError
 from tesserl_configs import fusion as fusions
 from tesserl_configs import vision as visions
+from tesserl_configs.base import Absent
 from tesserl_configs.layers import HFOptions, TransformerOptions
-from tesserl_configs.nn import Memory, MLPVector, NNConfig, NoMemory
+from tesserl_configs.nn import Memory, MLPVector, NNConfig
 from tesserl_nn_components import (
     CNNTrunk,
     ConcatFusion,
@@ -75,7 +76,7 @@ def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
 
 def build_memory(config: Memory, body: nn.Module) -> nn.Module:
     """Put a recurrent network on a body; without memory return the body."""
-    if isinstance(config, NoMemory):
+    if isinstance(config, Absent):
         return body
     return RecurrentBody(body, config.hidden_size, kind=config.kind, num_layers=config.num_layers)
 
@@ -226,7 +227,7 @@ def build_fusion(config: fusions.Fusion, vision: nn.Module | None, vector: nn.Mo
             )
         case fusions.PostConcatFusion():
             return _post_concat(config, vision, vector)
-        case fusions.NoFusion():
+        case Absent():
             return ConcatFusion(vision=vision, vector=vector)
 
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from tesserl_actor_critic import ActorCritic
 from tesserl_configs import ConfigError, RunConfig
-from tesserl_configs.fusion import NoFusion
+from tesserl_configs.base import Absent
 from tesserl_configs.nn import HeadsConfig, NNConfig
-from tesserl_configs.policy import Distribution, NormalDistribution
+from tesserl_configs.policy import Distribution
 from tesserl_iqn import QuantileNetwork
 from tesserl_nn_components import orthogonal_init
 from tesserl_trainer.run.observations import ObservationLayout
@@ -146,7 +146,7 @@ def policy_network(
     Raises:
         ConfigError: no policy here has actions of this space.
     """
-    distribution = distribution or NormalDistribution()
+    distribution = distribution or Distribution(kind="normal")
     shared = build_shared_layers(heads, _width(body))
     width = _width(body) if shared is None else shared.out_features
     policy = build_policy_head(heads, width, action_space, distribution)
@@ -165,7 +165,7 @@ def policy_network(
 
 def initialize_body(config: NNConfig, body: nn.Module) -> None:
     """Give convolutions and perceptrons orthogonal weights; transformers and pretrained parts keep theirs."""
-    trunk = "none" if isinstance(config.fusion, NoFusion) else config.fusion.trunk.kind
+    trunk = "none" if isinstance(config.fusion, Absent) else config.fusion.trunk.kind
     kinds: dict[str, str] = {"vision": config.vision.kind, "vector": config.vector.kind, "trunk": trunk}
     parts = modules_of_body(body)
     for name, kind in kinds.items():

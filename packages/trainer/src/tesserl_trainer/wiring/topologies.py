@@ -7,7 +7,7 @@ from typing import Any
 
 from tesserl_configs import ConfigError, nn_rules
 from tesserl_configs.fusion import Fusion, Layout, Trunk, VectorTokens
-from tesserl_configs.introspection import blocks_in, kind_of
+from tesserl_configs.introspection import blocks_in, kinds_of
 from tesserl_configs.nn import NNConfig, Stream
 from tesserl_configs.vision import Vision
 
@@ -87,19 +87,19 @@ def fusions() -> list[str]:
     """Every kind of fusion with every layout that it has."""
     names = []
     for block in blocks_in(Fusion):
-        kind = str(kind_of(block))
+        [kind] = kinds_of(block)
         names += [f"{kind}/{layout}" for layout in _layouts()] if "layout" in block.model_fields else [kind]
     return names
 
 
 def kinds(union: Any) -> list[str]:
     """Return the kinds of a tagged union, in the order of the schema."""
-    return [str(kind_of(block)) for block in blocks_in(union)]
+    return [kind for block in blocks_in(union) for kind in kinds_of(block)]
 
 
 def _layouts() -> Iterator[str]:
     for block in blocks_in(Layout):
-        kind = str(kind_of(block))
+        [kind] = kinds_of(block)
         if "vector_tokens" in block.model_fields:
             yield from (f"{kind}/{tokens}" for tokens in kinds(VectorTokens))
         else:
