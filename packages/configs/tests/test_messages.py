@@ -27,7 +27,7 @@ MESSAGES = {  # override -> message after the place
     "ppo={num_step: 5}": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
     "ppo.clip_epsilon=7": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
     "environment.atari={}": "environment.atari: belongs to vectorization atari or envpool, got sync; remove the block",
-    "num_epochs=4": "num_epochs: unknown key; legal here: name, seed, total_steps, environment, nn, "
+    "num_epochs=4": "num_epochs: unknown key; legal here: extends, name, seed, total_steps, environment, nn, "
     "initial_weights, algorithm, iqn, btr, optimizer, replay, evaluation, checkpoint, logging, device, channels_last, "
     "num_threads",
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "

@@ -42,7 +42,8 @@ def test_the_json_schema_describes_every_key_and_requires_the_kind():
     schema = json_schema()
     assert json.loads(json.dumps(schema)) == schema
     assert schema["$schema"].endswith("2020-12/schema")
-    assert schema["required"] == ["total_steps", "environment", "nn", "algorithm"]
+    assert schema["else"]["required"] == ["total_steps", "environment", "nn", "algorithm"]
+    assert schema["if"] == {"required": ["extends"]}
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["CNNVision"]["required"] == ["kind"]
     assert schema["$defs"]["CVaRRisk"]["required"] == ["eta", "kind"]

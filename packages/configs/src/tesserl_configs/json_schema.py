@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from tesserl_configs.algorithms import BUILT_IN, SHARED, installed
@@ -34,9 +35,16 @@ def json_schema() -> dict[str, Any]:
         )
         for algorithm in algorithms
     ]
-    for block, key in (("", "replay"), ("IQNConfig", "exploration"), ("NNConfig", "vision")):
-        _may_leave_its_kind_to_btr(schema, (schema["$defs"][block] if block else schema)["properties"][key])
+    for union in list(_unions(schema)):
+        _may_leave_its_kind_open(schema, union)
     environment = schema["$defs"]["EnvironmentConfig"]
+    schema |= {
+        "if": {"required": ["extends"]},
+        "else": {
+            "required": schema.pop("required"),
+            "properties": {"environment": {"required": environment.pop("required")}},
+        },
+    }
     kinds = environment["properties"]["vectorization"]["enum"]
     others = [kind for kind in kinds if kind not in ("atari", "envpool")]
     environment["allOf"] = [_refused(environment, "vectorization", kind, ["atari"]) for kind in others]
@@ -48,14 +56,22 @@ def sweep_json_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, **SweepConfig.model_json_schema(), "title": "Tesserl sweep"}
 
 
-def _may_leave_its_kind_to_btr(schema: dict[str, Any], union: dict[str, Any]) -> None:
-    """Add the form without ``kind``, which the switches of ``btr`` choose; only the loader can check it."""
+def _unions(schema: Any) -> Iterator[dict[str, Any]]:
+    """Yield every union whose member is chosen by ``kind``."""
+    if isinstance(schema, dict) and schema.get("discriminator", {}).get("propertyName") == "kind":
+        yield schema
+    for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _unions(value)
+
+
+def _may_leave_its_kind_open(schema: dict[str, Any], union: dict[str, Any]) -> None:
+    """Add the form without ``kind``, which another file or ``btr`` chooses; only the loader can check it."""
     members = [schema["$defs"][member["$ref"].rpartition("/")[2]] for member in union["oneOf"]]
     properties: dict[str, Any] = {key: {} for member in members for key in member["properties"] if key != "kind"}
     union["oneOf"].append(
         {
             "type": "object",
-            "description": "With btr, whose switches choose the kind.",
+            "description": "Without kind: that of the file that extends names, or the one that btr chooses.",
             "not": {"required": ["kind"]},
             "properties": properties,
             "additionalProperties": False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from tesserl_configs.btr_resolution import resolve
-from tesserl_configs.document import Document, DocumentError, ancestors, parse, render
+from tesserl_configs.document import ancestors, render
 from tesserl_configs.errors import ConfigError, Problem
+from tesserl_configs.files import Order, Place, read_extended
 from tesserl_configs.messages import problems_of
 from tesserl_configs.overrides import apply_override
 from tesserl_configs.paths import make_absolute
 from tesserl_configs.schema import RunConfig, config_class
-
-MOST_BYTES = 2**20
-"""Of a file: reading more would take minutes, and no configuration is as long."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,13 @@ class Loaded:
 
     config: RunConfig
     path: Path
-    document: Document
+    places: Mapping[str, Place]
     changed: tuple[str, ...]
     """Keys that overrides have set."""
 
     def placed(self, problem: Problem) -> str:
         """Return the text of a problem that was found later, with its place: ``file:line`` or ``--set key``."""
-        return _placed(problem, self.path, self.document, self.changed)[1]
+        return _placed(problem, self.path, self.places, self.changed)[1]
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -66,15 +64,15 @@ def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> Loaded:
         ConfigError: see `load_config`.
     """
     path = Path(path)
-    document = read_document(path)
-    data = document.data
-    problems = [(error.line or 0, f"{path}:{error.line}: {error}") for error in document.errors]
+    source = read_extended(path)
+    data = source.data
+    problems: list[tuple[Order, str]] = list(source.errors)
     changed: list[str] = []
     for override in overrides:
         try:
             changed.append(apply_override(data, override))
         except ConfigError as error:
-            problems.append((0, str(error)))
+            problems.append(((0, 0), str(error)))
     if data.get("name") is None:
         data["name"] = name_from(path)
     found: list[Problem] = []
@@ -86,10 +84,10 @@ def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> Loaded:
         found = [_with_origin(problem, origins) for problem in problems_of(error, data)]
     except ConfigError as error:  # the declaration of an algorithm of another package
         found = [problem for problem in error.problems if isinstance(problem, Problem)]
-    problems += [_placed(problem, path, document, changed) for problem in found]
+    problems += [_placed(problem, path, source.places, changed) for problem in found]
     if problems:
         raise ConfigError(*(text for _, text in sorted(problems, key=lambda problem: problem[0])))
-    return Loaded(config, path, document, tuple(changed))
+    return Loaded(config, path, source.places, tuple(changed))
 
 
 def dump_config(config: RunConfig) -> str:
@@ -110,53 +108,6 @@ def name_from(path: str | Path) -> str:
     return re.sub(r"[^\w.+-]+", "-", "-".join(below)).strip("-.+") or "run"
 
 
-def read_document(path: Path) -> Document:
-    """Read a YAML file that holds keys and values.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ConfigError: it cannot be read, is not one YAML document, is empty or holds something else.
-    """
-    try:
-        text = _bytes_of(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x} at {error.start}; "
-            "save the file as UTF-8"
-        ) from error
-    try:
-        document = parse(text)
-    except DocumentError as error:
-        raise ConfigError(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}") from error
-    if document.data is None:
-        raise ConfigError(f"{path}: the file is empty; expected keys and values")
-    if not isinstance(document.data, dict):
-        raise ConfigError(f"{path}: expected keys and values, got {type(document.data).__name__} at the top level")
-    return document
-
-
-def _bytes_of(path: Path) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        ConfigError: it cannot be read, is a directory or is too large.
-    """
-    try:
-        is_directory, content = path.is_dir(), b""
-        if not is_directory:
-            with path.open("rb") as file:
-                content = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # the second: a path with a NUL
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if is_directory:
-        raise ConfigError(f"{path}: expected a YAML file, got a directory; name a file in it")
-    if len(content) > MOST_BYTES:
-        raise ConfigError(f"{path}: expected at most {MOST_BYTES:,} bytes, got more; is this a configuration?")
-    return content
-
-
 def _with_origin(problem: Problem, origins: dict[str, str]) -> Problem:
     """Place a problem with a key that ``btr`` filled, or in a block whose kind it chose, at the switch."""
     path = problem.path
@@ -168,18 +119,18 @@ def _with_origin(problem: Problem, origins: dict[str, str]) -> Problem:
     return problem
 
 
-def _placed(problem: Problem, path: Path, document: Document, changed: Sequence[str]) -> tuple[int, str]:
-    """(line to sort by, text): the place is the override, or the line of the nearest key that the file has."""
+def _placed(problem: Problem, path: Path, places: Mapping[str, Place], changed: Sequence[str]) -> tuple[Order, str]:
+    """Return the order and the text of a problem, placed at the override or at the nearest key of the files."""
     for place in ancestors(problem.path):
         if place in changed:
-            return 0, f"--set {place}: {problem}"
+            return (0, 0), f"--set {place}: {problem}"
     for place in ancestors(problem.path):
-        if place in document.lines:
-            return document.lines[place], f"{path}:{document.lines[place]}: {problem}"
+        if place in places:
+            return places[place].order, f"{places[place]}: {problem}"
         for key in changed:
             if place and key.startswith(f"{place}."):  # the override made the block
-                return 0, f"--set {key}: {problem}"
-    return 0, f"{path}: {problem}"
+                return (0, 0), f"--set {key}: {problem}"
+    return (0, 0), f"{path}: {problem}"
 
 
 def _kind_first(data: Any) -> Any:

@@ -78,6 +78,14 @@ class LoggingConfig(Block):
 class RunConfig(Block):
     """One run; the block of an algorithm that is not chosen has its defaults and is neither read nor written."""
 
+    extends: Text | None = Field(
+        default=None,
+        exclude=True,
+        description=(
+            "File whose keys this one starts from, relative to this file. Mappings are merged, lists and blocks of "
+            "another kind are replaced; a resolved file has none."
+        ),
+    )
     name: Name | None = Field(
         default=None,
         description=(
@@ -154,6 +162,12 @@ class RunConfig(Block):
         if resolution.problems:
             raise ConfigError(*resolution.problems)
         return with_defaults(resolution.data)
+
+    @field_validator("extends")
+    @classmethod
+    def _is_resolved_when_a_file_is_read(cls, name: str | None) -> None:
+        if name is not None:
+            raise ValueError("is read from files alone; write it at the top level of a file and load that")
 
     @field_validator("btr")
     @classmethod

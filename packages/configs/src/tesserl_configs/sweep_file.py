@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from tesserl_configs.base import Block, Name, Seed, Text, plain
 from tesserl_configs.document import Document, ancestors
 from tesserl_configs.errors import ConfigError, shown
-from tesserl_configs.loader import read_document
+from tesserl_configs.files import read_document
 from tesserl_configs.messages import BOUNDS, TYPES, nearest
 
 NAME_RULE = "a name is letters, digits and _ . + -, as it becomes a directory"

@@ -11,6 +11,7 @@ import yaml
 
 from tesserl_configs.document import Document
 from tesserl_configs.errors import ConfigError, shown
+from tesserl_configs.files import read_document
 from tesserl_configs.importer.catalogue import (
     ANY,
     BLOCKS,
@@ -28,7 +29,6 @@ from tesserl_configs.importer.catalogue import (
 )
 from tesserl_configs.importer.source import Source, blocks_of, leaves_of
 from tesserl_configs.introspection import blocks_in
-from tesserl_configs.loader import read_document
 from tesserl_configs.schema import RunConfig
 from tesserl_configs.sweep_file import SweepConfig
 
