@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tesserl_actor_critic import clipped_surrogate_loss, clipped_value_loss
-from tesserl_actor_critic.functional import masked_mean, normalized
+from tesserl_actor_critic.functional import normalized
 
 NUMBERS = json.loads((Path(__file__).parent / "vectors" / "ppo_clip.json").read_text())
 CLIPS = {
@@ -93,16 +93,6 @@ def test_normalised_by_hand():
 def test_what_has_no_deviation_is_normalised_without_nan():
     assert normalized(torch.tensor([3.0])).tolist() == [3.0]
     assert normalized(torch.full((4,), 3.0)).tolist() == [0.0] * 4
-
-
-def test_masked_mean_leaves_out_even_nan():
-    values = torch.tensor([1.0, math.nan, 5.0]).requires_grad_()
-    mean = masked_mean(values, torch.tensor([True, False, True]))
-    mean.backward()
-    assert mean.item() == 3.0
-    assert values.grad.tolist() == [0.5, 0.0, 0.5]
-    assert masked_mean(torch.tensor([1.0, 2.0])).item() == 1.5
-    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).item() == 0.0
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import statistics
 import pytest
 import torch
 
-from tesserl_grpo import group_advantages, group_advantages_to_go, returns_to_go
+from tesserl_grpo import group_advantages, group_advantages_to_go
 from tesserl_grpo.advantages import group_places
+from tesserl_policy import returns_to_go
 
 
 def f64(values):

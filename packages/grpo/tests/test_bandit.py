@@ -6,7 +6,8 @@ from tensordict import TensorDict
 from torch import nn
 from torch.distributions import Categorical
 
-from tesserl_grpo import GRPOLoss, ReferencePolicy, flatten_steps, pad_trajectories, score_groups, step_weights
+from tesserl_grpo import GRPOLoss, flatten_steps, pad_trajectories, score_groups, step_weights
+from tesserl_policy import ReferencePolicy
 
 NUM_STATES, NUM_ARMS, GROUP_SIZE = 9, 5, 8
 BEST = torch.arange(NUM_STATES) * 2 % NUM_ARMS

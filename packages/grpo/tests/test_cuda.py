@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tesserl_grpo import GRPOLoss, ReferencePolicy, flatten_steps, group_advantages_to_go, step_weights
+from tesserl_grpo import GRPOLoss, flatten_steps, group_advantages_to_go, step_weights
+from tesserl_policy import ReferencePolicy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

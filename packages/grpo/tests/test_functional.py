@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from tesserl_grpo import group_policy_loss, masked_mean, step_weights
+from tesserl_grpo import group_policy_loss, step_weights
 from tesserl_grpo.functional import importance_log_ratio, top_entropy_mask
 from tesserl_grpo.kl import kl_estimate
+from tesserl_policy import masked_mean
 
 REDUCTIONS = {"grpo": "grpo", "dapo": "bnpo_dapo", "dr_grpo": "dr_grpo"}
 
@@ -214,13 +215,6 @@ def test_no_mask_means_that_all_steps_are_valid(reduction):
     torch.testing.assert_close(
         group_policy_loss(*tensors, reduction=reduction), group_policy_loss(*tensors, full, reduction=reduction)
     )
-
-
-def test_masked_mean_is_that_of_the_valid_steps():
-    values, mask = torch.tensor([1.0, 2.0, math.nan]), torch.tensor([True, True, False])
-    assert masked_mean(values, mask) == 1.5
-    assert masked_mean(values[:2]) == 1.5
-    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)) == 0
 
 
 @pytest.mark.parametrize(

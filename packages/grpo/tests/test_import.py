@@ -22,7 +22,7 @@ assert all(importlib.util.find_spec(name) is None for name in {hidden})
 import tesserl_grpo
 found = {{name.split(".")[0] for name in sys.modules}}
 assert not found & {{"gymnasium", "pydantic", "yaml", "vllm", "transformers"}}, found
-assert {{name for name in found if name.startswith("tesserl")}} == {{"tesserl_grpo"}}, found
+assert {{name for name in found if name.startswith("tesserl")}} == {{"tesserl_grpo", "tesserl_policy"}}, found
 assert all(hasattr(tesserl_grpo, name) for name in tesserl_grpo.__all__)
 assert list(tesserl_grpo.__all__) == sorted(tesserl_grpo.__all__)
 """

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from tesserl_grpo import GRPOLoss, ReferencePolicy
+from tesserl_grpo import GRPOLoss
+from tesserl_policy import ReferencePolicy
 
 
 def test_its_log_probabilities_are_those_of_the_batch(policy, as_actor, make_batch):

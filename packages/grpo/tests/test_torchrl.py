@@ -29,14 +29,13 @@ from torchrl.trainers import ReplayBufferTrainer, Trainer
 
 from tesserl_grpo import (
     GRPOLoss,
-    ReferencePolicy,
     check_shared_start,
     flatten_steps,
-    gaussian_kl,
     group_advantages,
     score_groups,
     step_weights,
 )
+from tesserl_policy import ReferencePolicy, gaussian_kl
 
 FEATURES, DIMS = 5, 2
 

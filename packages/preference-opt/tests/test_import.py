@@ -20,7 +20,8 @@ class Hide(importlib.machinery.PathFinder):
 sys.meta_path[:] = [Hide()]
 assert all(importlib.util.find_spec(name) is None for name in {hidden})
 import tesserl_preference_opt
-others = {{name.split(".")[0] for name in sys.modules if name.startswith("tesserl_")}} - {{"tesserl_preference_opt"}}
+others = {{name.split(".")[0] for name in sys.modules if name.startswith("tesserl_")}}
+others -= {{"tesserl_policy", "tesserl_preference_opt"}}
 found = sorted(others | ({{name.split(".")[0] for name in sys.modules}} & {{"gymnasium", "pydantic", "yaml"}}))
 assert not found, found
 assert all(hasattr(tesserl_preference_opt, name) for name in tesserl_preference_opt.__all__)

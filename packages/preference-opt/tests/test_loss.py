@@ -372,7 +372,7 @@ def test_wrong_batches_are_named(make_actor, make_batch):
     flat = batch.clone()
     for side in ("chosen", "rejected"):
         flat[side, "action"] = flat[side, "action"].unsqueeze(-1)
-    with pytest.raises(ValueError, match=r"log-probs must be a tensor of the distribution's batch shape .* without"):
+    with pytest.raises(ValueError, match=r"the policy must return one log-probability per step .*; drop singleton"):
         loss(flat)
     with pytest.raises(ValueError, match="aot sorts its batch and has no place for ties, got labels; drop ties"):
         PreferenceLoss(make_actor("categorical"), loss_type="aot")(batch.clone().set("label", torch.full((7,), 0.5)))

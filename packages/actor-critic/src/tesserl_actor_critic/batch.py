@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
+
+from tesserl_policy import Entries
 
 
 @dataclass
@@ -35,40 +36,16 @@ class Steps:
         return Steps(*valid)
 
 
-class Reader:
-    """Reads entries of a batch of shape ``*B``.
+class Reader(Entries):
+    """Reads entries of a batch of shape ``*B``, its batch size.
 
     Args:
         tensordict: the batch.
     """
 
     def __init__(self, tensordict: TensorDictBase) -> None:
-        self.tensordict = tensordict
+        super().__init__(tensordict)
         self.shape: tuple[int, ...] = tensordict.batch_size
-        self.entries = dict(tensordict.items())  # once: getting each key by itself takes five times as long
-
-    def get(self, key: NestedKey) -> Tensor:
-        """Return an entry.
-
-        Args:
-            key: its name.
-
-        Returns:
-            The entry.
-
-        Raises:
-            KeyError: it is missing; the message lists what there is.
-        """
-        entry: Tensor | None = self.entries.get(key) if isinstance(key, str) else self.tensordict.get(key, None)
-        if entry is None:
-            only = next(iter(self.entries.values())) if len(self.entries) == 1 else None
-            if isinstance(only, TensorDictBase) and key in only.keys():  # noqa: SIM118 (iterates over rows)
-                raise TypeError(
-                    "a batch must be a TensorDict, got a dict, which counts as one entry; give TensorDict(batch, "
-                    "batch_size)"
-                )
-            raise KeyError(f"expected the key {key!r}, the batch has {sorted(self.entries)}; rename keys with set_keys")
-        return entry
 
     def constant(self, key: NestedKey) -> Tensor:
         """Return an entry without gradient.
@@ -82,10 +59,10 @@ class Reader:
         Raises:
             KeyError: it is missing.
         """
-        entry = self.get(key)
+        entry: Tensor = self.get(key)
         return entry.detach() if entry.requires_grad else entry
 
-    def column(self, key: NestedKey) -> Tensor:
+    def per_step(self, key: NestedKey) -> Tensor:
         """Return an entry that has one number for each step.
 
         Args:
@@ -104,25 +81,6 @@ class Reader:
                 f"{key} must have the shape {(*self.shape, 1)}, got {tuple(entry.shape)}; unsqueeze the last dimension"
             )
         return entry.squeeze(-1)
-
-    def mask(self, keys: Iterable[NestedKey]) -> Tensor | None:
-        """Return where steps are valid by all masks there are.
-
-        Args:
-            keys: their names; their shapes are ``[*B]`` or ``[*B, 1]``.
-
-        Returns:
-            True on valid steps, bool ``[*B]``; None where there is no mask.
-        """
-        valid: Tensor | None = None
-        for key in keys:
-            if (key if isinstance(key, str) else key[0]) not in self.entries:
-                continue
-            mask = self.tensordict.get(key, None)
-            if mask is not None:
-                mask = mask.reshape(self.shape).bool()
-                valid = mask if valid is None else valid & mask
-        return valid
 
 
 def without_masked(tensordict: TensorDictBase, mask: Tensor, *, in_place: bool) -> TensorDictBase:

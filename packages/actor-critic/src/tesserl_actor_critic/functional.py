@@ -7,12 +7,13 @@ Sources: PPO, Schulman et al. 2017 (arXiv:1707.06347); dual clip, Ye et al. 2020
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from tesserl_policy import clipped_ratio, log_ratio_bounds
 
 ValueLossKind = Literal["l2", "smooth_l1"]
 VALUE_LOSS_KINDS = get_args(ValueLossKind)
@@ -32,7 +33,7 @@ def clipped_surrogate_loss(
     With ``r = exp(log_probs - old_log_probs)``: ``-min(r A, clip(r, 1 - low, 1 + high) A)``; with a dual clip ``c``
     and where ``A < 0``, ``-max(min(r A, clip(r, ...) A), c A)``. In other words the ratio has an upper bound where the
     advantage is positive, ``1 + high``, and a lower one where it is negative, ``1 - low``, with a dual clip an upper
-    one too, ``c``; its logarithm is clipped, so that nothing overflows where it is.
+    one too, ``c`` (`tesserl_policy.clipped_ratio`).
 
     Args:
         log_probs: of the policy in training, ``[*B]``.
@@ -55,25 +56,8 @@ def clipped_surrogate_loss(
             f"{tuple(old_log_probs.shape)} and {tuple(advantages.shape)}; drop singleton dimensions"
         )
     check_clip(clip_epsilon, clip_epsilon_high, dual_clip)
-    low, high = log_bounds(clip_epsilon, clip_epsilon_high)
-    is_negative = advantages < 0
-    lower = torch.where(is_negative, low, -math.inf)
-    upper = torch.where(is_negative, math.inf if dual_clip is None else math.log(dual_clip), high)
-    return torch.clamp(log_probs - old_log_probs, lower, upper).exp() * -advantages
-
-
-def log_bounds(clip_epsilon: float, clip_epsilon_high: float | None) -> tuple[float, float]:
-    """Return the bounds of the logarithm of the ratio.
-
-    Args:
-        clip_epsilon: see `clipped_surrogate_loss`.
-        clip_epsilon_high: see `clipped_surrogate_loss`.
-
-    Returns:
-        (lower bound, upper bound).
-    """
-    high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
-    return math.log1p(-clip_epsilon), math.log1p(high)
+    low, high = log_ratio_bounds(clip_epsilon, clip_epsilon_high)
+    return clipped_ratio(log_probs - old_log_probs, advantages, low, high, dual_clip=dual_clip) * -advantages
 
 
 def check_clip(clip_epsilon: float, clip_epsilon_high: float | None, dual_clip: float | None) -> None:
@@ -143,21 +127,6 @@ def normalized(advantages: Tensor) -> Tensor:
         return advantages
     std, mean = torch.std_mean(advantages)
     return (advantages - mean) / (std + 1e-8)
-
-
-def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean of the valid elements.
-
-    Args:
-        values: any shape; what is masked may be NaN.
-        mask: true where valid, bool, in the shape of ``values``; None for everywhere.
-
-    Returns:
-        The mean, a scalar; 0, with a gradient of 0, where nothing is valid.
-    """
-    if mask is not None:
-        values = values[mask]
-    return values.mean() if values.numel() else values.sum()
 
 
 def _distance(value: Tensor, target: Tensor, kind: ValueLossKind) -> Tensor:

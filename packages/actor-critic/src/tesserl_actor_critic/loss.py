@@ -9,7 +9,6 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
 from tesserl_actor_critic.batch import Reader, Steps, without_masked
@@ -19,11 +18,10 @@ from tesserl_actor_critic.functional import (
     check_clip,
     clipped_surrogate_loss,
     clipped_value_loss,
-    log_bounds,
-    masked_mean,
     normalized,
 )
 from tesserl_actor_critic.network import ActorCritic
+from tesserl_policy import action_entropy, action_log_probs, log_ratio_bounds, masked_mean
 
 
 class PPOLoss(LossModule):
@@ -162,7 +160,7 @@ class PPOLoss(LossModule):
             ValueError: an entry has another shape than the class describes.
         """
         batch = Reader(tensordict)
-        mask = batch.mask((self.tensor_keys.mask, *self._loss_mask_keys()))
+        mask = batch.mask((self.tensor_keys.mask, *self._loss_mask_keys()), batch.shape)
         if mask is not None:
             valid = without_masked(tensordict.select(*self.in_keys, strict=False), mask, in_place=self._is_recurrent)
             batch = Reader(valid)
@@ -202,7 +200,7 @@ class PPOLoss(LossModule):
         ratio = log_ratio.exp()
         if not ratio.numel():
             return dict.fromkeys(self._metric_keys, ratio.new_full((), torch.nan))
-        low, high = log_bounds(self.clip_epsilon, self.clip_epsilon_high)
+        low, high = log_ratio_bounds(self.clip_epsilon, self.clip_epsilon_high)
         variance, mean_ratio = torch.var_mean(ratio, correction=0)
         unexplained, _ = torch.var_mean(target - value, correction=0)
         total, _ = torch.var_mean(target, correction=0)
@@ -237,27 +235,22 @@ class PPOLoss(LossModule):
             raise ValueError(
                 f"{keys.action} must have the shape {expected}, got {tuple(action.shape)}; drop singleton dimensions"
             )
-        try:
-            log_probs, old_log_probs = policy.log_prob(action), batch.constant(keys.sample_log_prob)
-        except (IndexError, RuntimeError) as error:
+        log_probs = action_log_probs(policy, action, batch.shape)
+        old_log_probs = batch.constant(keys.sample_log_prob)
+        if not policy.batch_shape == old_log_probs.shape == batch.shape:
             raise ValueError(
-                f"{keys.action} must be what the policy's {type(policy).__name__} draws, got {action.dtype} of shape "
-                f"{tuple(action.shape)}: {error}"
-            ) from error
-        if not log_probs.shape == old_log_probs.shape == batch.shape:
-            raise ValueError(
-                f"log-probabilities must be those of whole actions, {tuple(batch.shape)}, got {tuple(log_probs.shape)} "
-                f"of the policy and {tuple(old_log_probs.shape)} as {keys.sample_log_prob}; sum over dimensions of the "
-                "action (torch.distributions.Independent), drop singleton ones"
+                f"log-probabilities must be those of whole actions, {tuple(batch.shape)}, got "
+                f"{tuple(policy.batch_shape)} of the policy and {tuple(old_log_probs.shape)} as {keys.sample_log_prob};"
+                " sum over dimensions of the action (torch.distributions.Independent), drop singleton ones"
             )
         return Steps(
             log_probs,
-            _entropy(policy),
+            action_entropy(policy, len(batch.shape)),
             value.squeeze(-1),
             old_log_probs,
-            batch.column(keys.advantage),
-            batch.column(keys.value_target),
-            None if self.value_clip is None else batch.column(keys.value),
+            batch.per_step(keys.advantage),
+            batch.per_step(keys.value_target),
+            None if self.value_clip is None else batch.per_step(keys.value),
         )
 
     def _check_options(self) -> None:
@@ -293,11 +286,3 @@ def _faces(actor: Any, critic: Any) -> tuple[Any, Any]:
                 "around a function"
             )
     return actor, critic
-
-
-def _entropy(policy: Distribution) -> Tensor:
-    """Return the entropy; of distributions without a closed form an estimate from one draw."""
-    try:
-        return policy.entropy()
-    except NotImplementedError:
-        return -policy.log_prob(policy.rsample())

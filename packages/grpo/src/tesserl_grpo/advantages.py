@@ -15,9 +15,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tesserl_grpo.options import check_choice
+from tesserl_policy import returns_to_go
 
 Scale = Literal["none", "group", "batch"]
 Baseline = Literal["mean", "leave_one_out"]
@@ -67,25 +67,6 @@ def group_advantages(
     if scale == "batch":
         advantages = advantages / (returns.std(correction=ddof) + eps)
     return advantages
-
-
-def returns_to_go(rewards: Tensor, mask: Tensor, *, discount: float = 1.0) -> Tensor:
-    """``sum_k gamma^k r_t+k`` from each step to the end of its trajectory.
-
-    Args:
-        rewards: ``[P, T]``.
-        mask: true on valid steps, ``[P, T]``.
-        discount: of one step, in [0, 1].
-
-    Returns:
-        Returns, 0 outside the mask, ``[P, T]``; those of step 0 are the returns of the trajectories.
-    """
-    returns = torch.where(mask, rewards, 0.0)
-    span = 1  # rewards that each entry sums so far: it doubles, so that T steps take log2(T) passes
-    while span < returns.shape[-1]:
-        returns = returns + discount**span * functional.pad(returns[..., span:], (0, span))
-        span *= 2
-    return torch.where(mask, returns, 0.0)
 
 
 def group_advantages_to_go(

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
+
+from tesserl_policy import Entries
 
 
 @dataclass
@@ -24,7 +26,7 @@ class Steps:
     reference_log_probs: Tensor | None  # [*B]
 
 
-class Reader:
+class Reader(Entries):
     """Reads entries of a batch of shape ``*B``, which is that of the log-probabilities.
 
     Args:
@@ -36,10 +38,9 @@ class Reader:
     """
 
     def __init__(self, tensordict: TensorDictBase, keys: Any) -> None:
-        self.tensordict, self.keys = tensordict, keys
-        # once: getting each key by itself takes five times as long; but a lazy stack would stack what nobody asks for
-        self.entries = dict(tensordict.items()) if isinstance(tensordict, TensorDict) else None
-        self.old_log_probs = self.get(keys.sample_log_prob).detach()
+        super().__init__(tensordict)
+        self.keys = keys
+        self.old_log_probs: Tensor = self.get(keys.sample_log_prob).detach()
         self.shape = self.old_log_probs.shape
 
     def steps(self, input_keys: Sequence[NestedKey], mask_keys: Iterable[NestedKey]) -> Steps:
@@ -59,7 +60,9 @@ class Reader:
         keys = self.keys
         inputs, action, mask = self.inputs(input_keys, mask_keys)
         self.get(keys.advantage)  # says what is missing
-        columns = [self.column(key) for key in (keys.advantage, keys.step_weight, keys.reference_log_prob)]
+        columns: list[Any] = [
+            self.column(key, self.shape) for key in (keys.advantage, keys.step_weight, keys.reference_log_prob)
+        ]
         if mask is not None:
             columns = [None if column is None else torch.where(mask, column, 0.0) for column in columns]
         advantages, weights, reference_log_probs = columns
@@ -84,94 +87,12 @@ class Reader:
             ValueError: a mask has another shape.
         """
         inputs, action = [self.get(key) for key in input_keys], self.get(self.keys.action)
-        mask: Tensor | None = None
-        for key in mask_keys:
-            valid = self.column(key)
-            if valid is not None:
-                mask = valid.bool() if mask is None else mask & valid.bool()
+        mask = self.mask(mask_keys, self.shape)
         if mask is None:
             return inputs, action, None
         first_valid = mask.flatten().to(torch.uint8).argmax().reshape(1)
         inputs = [_fill(entry, mask, first_valid) if entry.is_floating_point() else entry for entry in inputs]
         return inputs, _fill(action, mask, first_valid), mask
-
-    def column(self, key: NestedKey) -> Any:
-        """Return an entry that has one number for each step.
-
-        Args:
-            key: its name; its shape is ``[*B]`` or ``[*B, 1]``.
-
-        Returns:
-            The numbers without gradient, ``[*B]``; None where there is no such entry.
-
-        Raises:
-            ValueError: it has another shape.
-        """
-        entry = self._find(key)
-        if entry is None or entry.shape == self.shape:
-            return None if entry is None else entry.detach()
-        if entry.shape == (*self.shape, 1):
-            return entry.detach().squeeze(-1)
-        raise ValueError(
-            f"{key} must have the shape of the log-probabilities {tuple(self.shape)}, or one more dimension of size 1, "
-            f"got {tuple(entry.shape)}; expand what belongs to a trajectory to its steps"
-        )
-
-    def get(self, key: NestedKey) -> Tensor:
-        """Return an entry.
-
-        Args:
-            key: its name.
-
-        Returns:
-            The entry.
-
-        Raises:
-            KeyError: it is missing; the message lists what there is.
-        """
-        entry = self._find(key)
-        return get_entry(self.tensordict, key) if entry is None else entry
-
-    def _find(self, key: NestedKey) -> Any:
-        if self.entries is None:
-            return self.tensordict.get(key, None)
-        if isinstance(key, str):
-            return self.entries.get(key)
-        return self.tensordict.get(key, None) if key[0] in self.entries else None
-
-
-def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
-    """Return an entry.
-
-    Args:
-        tensordict: where to look.
-        key: its name.
-
-    Returns:
-        The entry.
-
-    Raises:
-        KeyError: it is missing; the message lists what there is.
-        TypeError: a dict was given instead of a TensorDict.
-    """
-    value = tensordict.get(key, None)
-    if value is None:
-        present = sorted(map(str, tensordict.keys()))
-        _refuse_dict(tensordict, key)
-        raise KeyError(f"expected the key {key!r}, the batch has {present}; rename keys with set_keys")
-    return value
-
-
-def _refuse_dict(tensordict: TensorDictBase, key: NestedKey) -> None:
-    """Refuse a dict that was given as a batch: tensordict's ``dispatch`` takes it for the first entry alone."""
-    entry: Any = tensordict
-    while isinstance(entry, TensorDictBase) and len(list(entry.keys())) == 1:
-        entry = entry.get(next(iter(entry.keys())))
-        if isinstance(entry, TensorDictBase) and entry.get(key, None) is not None:
-            raise TypeError(
-                "a batch must be a TensorDict, got a dict, which counts as one entry; give TensorDict(batch, "
-                "batch_size)"
-            )
 
 
 def _fill(entry: Tensor, mask: Tensor, first_valid: Tensor) -> Tensor:

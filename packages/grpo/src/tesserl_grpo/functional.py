@@ -22,24 +22,9 @@ from tesserl_grpo.options import (
     check_reduction,
     check_shapes,
 )
+from tesserl_policy import clipped_ratio, log_ratio_bounds
 
 CISPO_RATIO_HIGH = 5.0  # the bound that TRL recommends for CISPO, after ScaleRL (arXiv:2510.13786)
-
-
-def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over the valid steps.
-
-    Args:
-        values: anything per step, ``[P, T]``; of booleans it is the fraction that is true.
-        mask: true on valid steps, ``[P, T]``; None: all are valid.
-
-    Returns:
-        Scalar; 0 where no step is valid.
-    """
-    dtype = values.dtype if values.is_floating_point() else torch.get_default_dtype()
-    if mask is None:
-        return values.mean(dtype=dtype)
-    return torch.where(mask, values, 0).sum(dtype=dtype) / mask.sum().clamp(min=1)
 
 
 def importance_log_ratio(
@@ -113,12 +98,7 @@ def surrogate_loss(
     low, high = log_bounds(kind, clip_epsilon, clip_epsilon_high)
     if kind == "cispo":
         return log_ratio.detach().clamp(max=high).exp() * -advantages * log_probs
-    # the minimum bounds r from above where A is positive, and from below where it is negative (with delta, from above
-    # too); the bounds are put on its logarithm, so that what is cut off cannot overflow
-    is_negative = advantages < 0
-    lower = torch.full_like(log_ratio, -math.inf).masked_fill_(is_negative, low)
-    upper = torch.full_like(log_ratio, high).masked_fill_(is_negative, math.inf if delta is None else math.log(delta))
-    return log_ratio.clamp(lower, upper).exp() * -advantages
+    return clipped_ratio(log_ratio, advantages, low, high, dual_clip=delta) * -advantages
 
 
 def log_bounds(kind: PolicyLossKind, clip_epsilon: float, clip_epsilon_high: float | None) -> tuple[float, float]:
@@ -126,8 +106,7 @@ def log_bounds(kind: PolicyLossKind, clip_epsilon: float, clip_epsilon_high: flo
     if kind == "cispo":
         highest = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
         return -math.inf, math.log(highest)
-    low = math.log1p(-clip_epsilon) if clip_epsilon < 1 else -math.inf
-    return low, math.log1p(clip_epsilon if clip_epsilon_high is None else clip_epsilon_high)
+    return log_ratio_bounds(clip_epsilon, clip_epsilon_high)
 
 
 def top_entropy_mask(entropy: Tensor, mask: Tensor | None, fraction: float) -> Tensor:

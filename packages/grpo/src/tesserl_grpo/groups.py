@@ -19,11 +19,10 @@ from tesserl_grpo.advantages import (
     group_advantages,
     group_advantages_to_go,
     group_places,
-    returns_to_go,
 )
-from tesserl_grpo.batch import get_entry
 from tesserl_grpo.metrics import group_metrics
 from tesserl_grpo.options import check_choice
+from tesserl_policy import get_entry, returns_to_go
 
 Credit = Literal["trajectory", "to_go"]
 ZeroVariance = Literal["keep", "drop", "resample"]

@@ -1,4 +1,4 @@
-"""Divergence from a reference policy, estimated from the actions taken or exact: tensors in, tensors out.
+"""Estimate the divergence from a reference policy from the actions taken: tensors in, tensors out.
 
 ``l`` is the log-probability of the action under the policy, ``l_ref`` under the reference, ``d = l_ref - l``.
 """
@@ -37,38 +37,3 @@ def kl_estimate(log_probs: Tensor, reference_log_probs: Tensor, *, kind: KLKind 
     if kind == "k2":
         return 0.5 * difference**2
     return torch.expm1(difference) - difference
-
-
-def categorical_kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
-    """``sum_a p_a (log p_a - log q_a)`` of two categorical distributions.
-
-    Args:
-        logits: of the policy, unnormalised; minus infinity is an action that cannot be taken, ``[*B, A]``.
-        reference_logits: of the reference, ``[*B, A]``.
-
-    Returns:
-        ``KL(policy || reference)``, in nats, ``[*B]``.
-    """
-    lowest = torch.finfo(logits.dtype).min  # so that an action which neither takes adds 0 and not infinity - infinity
-    log_p = logits.log_softmax(dim=-1).clamp(min=lowest)
-    log_q = reference_logits.log_softmax(dim=-1).clamp(min=lowest)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
-
-
-def gaussian_kl(loc: Tensor, scale: Tensor, reference_loc: Tensor, reference_scale: Tensor) -> Tensor:
-    """``sum_d log(s_q / s_p) + (s_p^2 + (m_p - m_q)^2) / (2 s_q^2) - 1/2`` of two diagonal Gaussians.
-
-    The same holds of two distributions that one invertible function, such as tanh, makes of them.
-
-    Args:
-        loc: mean of the policy, ``[*B, D]``.
-        scale: its standard deviation, above 0, ``[*B, D]``.
-        reference_loc: mean of the reference, ``[*B, D]``.
-        reference_scale: its standard deviation, above 0, ``[*B, D]``.
-
-    Returns:
-        ``KL(policy || reference)``, in nats, ``[*B]``.
-    """
-    ratio = (scale / reference_scale) ** 2
-    distance = ((loc - reference_loc) / reference_scale) ** 2
-    return 0.5 * (ratio + distance - 1 - ratio.log()).sum(dim=-1)

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from torchrl.objectives import LossModule
 
 from tesserl_grpo.batch import Reader, Steps
-from tesserl_grpo.distributions import exact_kl, joint_entropy, joint_log_prob
+from tesserl_grpo.distributions import exact_kl
 from tesserl_grpo.functional import importance_log_ratio, reduce_steps, surrogate_loss, top_entropy_mask
 from tesserl_grpo.kl import kl_estimate
 from tesserl_grpo.metrics import policy_metrics
@@ -27,7 +27,7 @@ from tesserl_grpo.options import (
     check_loss_options,
     check_reduction,
 )
-from tesserl_grpo.reference import ReferencePolicy
+from tesserl_policy import ReferencePolicy, action_entropy, action_log_probs, check_actor, policy_distribution
 
 
 class GRPOLoss(LossModule):
@@ -119,17 +119,7 @@ class GRPOLoss(LossModule):
         self.kl_coef = kl_coef
         self.kl_kind: LossKLKind = kl_kind
         self.entropy_coef = entropy_coef
-        self._is_direct = all(hasattr(actor_network, name) for name in ("policy_parameters", "distribution"))
-        if not hasattr(actor_network, "in_keys") or not (self._is_direct or hasattr(actor_network, "get_dist")):
-            raise TypeError(
-                "actor_network must have in_keys and get_dist, or in_keys, policy_parameters and distribution, got "
-                f"{type(actor_network).__name__}; wrap it into a torchrl ProbabilisticActor"
-            )
-        if not isinstance(actor_network, nn.Module) or next(actor_network.parameters(), None) is None:
-            raise TypeError(
-                "actor_network must be an nn.Module with parameters to train, got one without any "
-                f"({type(actor_network).__name__}); build it around a network, not around a function"
-            )
+        check_actor(actor_network)
         self.actor_network, self.reference, self.log_metrics = actor_network, reference, log_metrics
         self._input_keys: list[NestedKey] = list(cast("Any", actor_network).in_keys)
         self._check_options()
@@ -174,7 +164,7 @@ class GRPOLoss(LossModule):
         mask_keys = [self.tensor_keys.mask, *self._loss_mask_keys()]
         steps = Reader(tensordict, self.tensor_keys).steps(self._input_keys, mask_keys)
         policy = self._distribution(self.actor_network, steps.inputs, steps.old_log_probs.shape)
-        log_probs = joint_log_prob(policy, steps.action, steps.old_log_probs.shape)
+        log_probs = action_log_probs(policy, steps.action, steps.old_log_probs.shape)
         entropy = self._entropy(policy, log_probs.dim())
         log_ratio = importance_log_ratio(log_probs, steps.old_log_probs, steps.mask, level=self.importance_level)
         losses = {"loss_objective": self._reduce(self._objective(log_ratio, log_probs, entropy, steps), steps)}
@@ -214,7 +204,7 @@ class GRPOLoss(LossModule):
         """
         batch = Reader(tensordict, self.tensor_keys)
         inputs, action, _ = batch.inputs(self._input_keys, [self.tensor_keys.mask, *self._loss_mask_keys()])
-        return joint_log_prob(self._reference_distribution(inputs, batch.shape), action, batch.shape)
+        return action_log_probs(self._reference_distribution(inputs, batch.shape), action, batch.shape)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Any:
         """Yield what is trained, as torch's method does: the policy's parameters, and not the reference's.
@@ -234,11 +224,11 @@ class GRPOLoss(LossModule):
     def _entropy(self, policy: Distribution, num_dims: int) -> Tensor | None:
         """Return the entropy of each step, ``[*B]``, where it is of use."""
         if self.entropy_coef:
-            return joint_entropy(policy, num_dims)
+            return action_entropy(policy, num_dims)
         if not self.log_metrics and self.top_entropy_fraction == 1:
             return None
         with torch.no_grad():
-            return joint_entropy(policy, num_dims)
+            return action_entropy(policy, num_dims)
 
     def _objective(self, log_ratio: Tensor, log_probs: Tensor, entropy: Tensor | None, steps: Steps) -> Tensor:
         """Return the policy loss of each step, ``[*B]``."""
@@ -272,7 +262,7 @@ class GRPOLoss(LossModule):
         if reference_log_probs is None:
             with torch.no_grad():
                 reference = self._reference_distribution(steps.inputs, batch_shape)
-                reference_log_probs = joint_log_prob(reference, steps.action, batch_shape)
+                reference_log_probs = action_log_probs(reference, steps.action, batch_shape)
         return kl_estimate(log_probs, reference_log_probs, kind=self.kl_kind)
 
     def _reference_distribution(self, inputs: list[Tensor], batch_shape: Sequence[int]) -> Distribution:
@@ -284,10 +274,7 @@ class GRPOLoss(LossModule):
         return self._distribution(self.reference.network, inputs, batch_shape)
 
     def _distribution(self, network: Any, inputs: list[Tensor], batch_shape: Sequence[int]) -> Distribution:
-        """Run a policy: directly where it offers that, else through its TensorDict face."""
-        if self._is_direct:
-            return network.distribution(*network.policy_parameters(*inputs))
-        return network.get_dist(TensorDict(dict(zip(self._input_keys, inputs, strict=True)), batch_shape))
+        return policy_distribution(network, dict(zip(self._input_keys, inputs, strict=True)), batch_shape)
 
     def _check_options(self) -> None:
         check_loss_options(

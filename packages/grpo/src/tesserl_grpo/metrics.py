@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tesserl_grpo.functional import log_bounds, masked_mean
+from tesserl_grpo.functional import log_bounds
 from tesserl_grpo.options import PolicyLossKind
+from tesserl_policy import masked_mean
 
 
 def policy_metrics(

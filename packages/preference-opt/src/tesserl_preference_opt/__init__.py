@@ -21,7 +21,6 @@ from tesserl_preference_opt.make import make_pairs, rank_pairs, segment_scores
 from tesserl_preference_opt.metrics import evaluate_pairs
 from tesserl_preference_opt.pairs import PreferencePairs
 from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
-from tesserl_preference_opt.reference import ReferencePolicy
 from tesserl_preference_opt.reference_log_probs import precompute_reference_log_probs
 from tesserl_preference_opt.store import append_pairs, load_pairs, save_pairs
 from tesserl_preference_opt.teachers import ScriptedTeacher, TeacherLabels
@@ -32,7 +31,6 @@ __all__ = [
     "KTOLoss",
     "PreferenceLoss",
     "PreferencePairs",
-    "ReferencePolicy",
     "ScriptedTeacher",
     "SegmentBlock",
     "SegmentPool",

@@ -11,15 +11,15 @@ from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
+from tesserl_policy import check_actor, get_entry, masked_mean
 from tesserl_preference_opt.functional import (
     cpl_advantage,
     cpl_advantage_loss,
     cpl_ranked_loss,
-    masked_mean,
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
-from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
-from tesserl_preference_opt.steps import PairKeys, get_entry, pair_keys, read_pairs, read_segments
+from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
+from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs, read_segments
 
 
 class CPLLoss(LossModule):
@@ -58,7 +58,7 @@ class CPLLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
-    actor_network: Any  # a module that `check_actor` accepts
+    actor_network: Any  # a module that `tesserl_policy.check_actor` accepts
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class BehaviorCloningLoss(LossModule):
     _AcceptedKeys = PairKeys
     tensor_keys: PairKeys
     default_keys = PairKeys
-    actor_network: Any  # a module that `check_actor` accepts
+    actor_network: Any  # a module that `tesserl_policy.check_actor` accepts
     out_keys = ["loss", "nll_loss", "entropy"]  # noqa: RUF012  # torchrl's name, an instance may overwrite it
     critic_network = None
     value_coef = 0.0

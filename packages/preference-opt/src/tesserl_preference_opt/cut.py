@@ -9,8 +9,9 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
+from tesserl_policy import get_entry
 from tesserl_preference_opt.pool import EXTRA, SegmentBlock, SegmentPool
-from tesserl_preference_opt.steps import get_entry, read_segments
+from tesserl_preference_opt.steps import read_segments
 
 OBSERVATION_KEYS = ("pixels", "observation")
 

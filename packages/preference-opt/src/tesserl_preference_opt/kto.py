@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torchrl.objectives import LossModule
 
+from tesserl_policy import ReferencePolicy, action_log_probs, check_actor, get_entry
 from tesserl_preference_opt.functional import kto_loss
-from tesserl_preference_opt.policy import PolicyPass, action_key, action_log_probs, check_actor, check_added_terms
-from tesserl_preference_opt.reference import ReferencePolicy
+from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
 from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source, without_reference
-from tesserl_preference_opt.steps import PairKeys, Segments, Steps, get_entry, read_pairs, read_segments
+from tesserl_preference_opt.steps import PairKeys, Segments, Steps, read_pairs, read_segments
 
 
 class KTOLoss(LossModule):
@@ -57,7 +57,7 @@ class KTOLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
-    actor_network: Any  # a module that `check_actor` accepts
+    actor_network: Any  # a module that `tesserl_policy.check_actor` accepts
     out_keys = [  # noqa: RUF012  # torchrl's name, an instance may overwrite it
         "loss", "kl", "entropy",
         "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected",
@@ -129,7 +129,7 @@ class KTOLoss(LossModule):
         steps, elsewhere = policy.steps, policy.steps.elsewhere(policy.action)
         reference, reference_elsewhere = reference_log_probs(self.reference, steps, policy.action, elsewhere)
         with torch.no_grad():
-            mismatched = action_log_probs(policy.distribution, elsewhere, steps)
+            mismatched = action_log_probs(policy.distribution, elsewhere, steps.batch_size)
             kl = self._sum(mismatched - reference_elsewhere, steps).mean().clamp_min(0)
         log_probs, held = self._sum(policy.flat_log_probs, steps), self._sum(reference, steps)
         loss = kto_loss(
@@ -175,7 +175,7 @@ class KTOLoss(LossModule):
             raise ValueError(
                 f"a batch must have two segments or more, got {len(single.mask)}: KL needs others' actions"
             )
-        return (single,), get_entry(tensordict, keys.desirable).reshape(-1).float()
+        return (single,), get_entry(tensordict, keys.desirable, siblings=("chosen",)).reshape(-1).float()
 
     def _sum(self, log_probs: Tensor, steps: Steps) -> Tensor:
         """Return sums, or averages, of all segments, ``[P]``."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torchrl.objectives import LossModule
 
+from tesserl_policy import ReferencePolicy, check_actor
 from tesserl_preference_opt.functional import bc_loss, preference_loss
 from tesserl_preference_opt.functional.pairwise import (
     AVERAGED_LOSS_TYPES,
@@ -24,8 +25,7 @@ from tesserl_preference_opt.functional.pairwise import (
     check_preference_options,
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
-from tesserl_preference_opt.policy import PolicyPass, action_key, check_actor, check_added_terms
-from tesserl_preference_opt.reference import ReferencePolicy
+from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
 from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source, without_reference
 from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs
 
@@ -80,7 +80,7 @@ class PreferenceLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
-    actor_network: Any  # a module that `check_actor` accepts
+    actor_network: Any  # a module that `tesserl_policy.check_actor` accepts
 
     def __init__(
         self,

@@ -9,32 +9,10 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDict
 from torch import Tensor, nn
-from torch.distributions import Categorical
 
+from tesserl_policy import action_entropy, action_log_probs, policy_distribution
 from tesserl_preference_opt.functional import value_loss
 from tesserl_preference_opt.steps import Segments, Steps
-
-
-def check_actor(actor_network: nn.Module) -> None:
-    """Refuse what yields no distribution over actions, or has nothing to train.
-
-    Args:
-        actor_network: a torchrl ``ProbabilisticActor``, or a module that is called directly: with ``in_keys``,
-            ``policy_parameters(*inputs)`` and ``distribution(*parameters)``.
-
-    Raises:
-        TypeError: it is neither.
-    """
-    if not hasattr(actor_network, "in_keys") or not (_is_direct(actor_network) or hasattr(actor_network, "get_dist")):
-        raise TypeError(
-            "actor_network must be a torchrl ProbabilisticActor, or have in_keys, policy_parameters and distribution, "
-            f"got {type(actor_network).__name__}; wrap a network with ProbabilisticActor"
-        )
-    if not isinstance(actor_network, nn.Module) or next(actor_network.parameters(), None) is None:
-        raise TypeError(
-            "actor_network must be an nn.Module with parameters to train, got one without any "
-            f"({type(actor_network).__name__}); build it around a network, not around a function"
-        )
 
 
 @contextmanager
@@ -81,7 +59,7 @@ def action_key(actor_network: nn.Module, default: NestedKey) -> NestedKey:
     """Name of the action that a policy draws.
 
     Args:
-        actor_network: see `check_actor`.
+        actor_network: see `tesserl_policy.check_actor`.
         default: what it is where the policy does not say.
 
     Returns:
@@ -95,7 +73,7 @@ class PolicyPass:
     """One pass of a policy over the valid steps of segments.
 
     Args:
-        actor_network: see `check_actor`.
+        actor_network: see `tesserl_policy.check_actor`.
         segments: batches of segments with its ``in_keys``.
         action_key: name of the actions taken.
 
@@ -107,8 +85,8 @@ class PolicyPass:
     def __init__(self, actor_network: nn.Module, segments: Sequence[Segments], action_key: NestedKey) -> None:
         self.steps = Steps(segments, keep_time=keeps_time(actor_network))
         self.action = self.steps.get(action_key)
-        self.distribution = policy_distribution(actor_network, self.steps)
-        self.flat_log_probs = action_log_probs(self.distribution, self.action, self.steps)
+        self.distribution = run_policy(actor_network, self.steps)
+        self.flat_log_probs = action_log_probs(self.distribution, self.action, self.steps.batch_size)
 
     @property
     def log_probs(self) -> Tensor:
@@ -135,7 +113,7 @@ class PolicyPass:
             ValueError: values and targets differ in shape.
         """
         with nullcontext() if loss_module.entropy_coef else torch.no_grad():
-            entropy = self.steps.mean(policy_entropy(self.distribution, self.steps))
+            entropy = self.steps.mean(action_entropy(self.distribution, len(self.steps.batch_size)))
         metrics = {"entropy": entropy.detach()}
         if loss_module.entropy_coef:
             loss = loss - loss_module.entropy_coef * entropy
@@ -159,51 +137,19 @@ def keeps_time(network: Any) -> bool:
     return "is_init" in list(network.in_keys)
 
 
-def policy_distribution(actor_network: Any, steps: Steps) -> Any:
-    """Run a policy over steps.
+def run_policy(actor_network: Any, steps: Steps) -> Any:
+    """Return the distribution of a policy over the actions of steps.
 
     Args:
-        actor_network: see `check_actor`.
+        actor_network: see `tesserl_policy.check_actor`.
         steps: with its ``in_keys``.
-
-    Returns:
-        Its distribution over actions.
 
     Raises:
         KeyError: an observation is missing.
         TypeError: the policy returns something else than tensors.
     """
     inputs = {key: steps.get(key) for key in actor_network.in_keys}
-    if not _is_direct(actor_network):
-        return _torchrl_distribution(actor_network, TensorDict(inputs, steps.batch_size))
-    parameters = actor_network.policy_parameters(*inputs.values())
-    if isinstance(parameters, Tensor):
-        return actor_network.distribution(parameters)
-    if not isinstance(parameters, tuple | list):
-        raise TypeError(
-            f"policy_parameters of {type(actor_network).__name__} must return a tensor or a tuple of tensors, got "
-            f"{type(parameters).__name__}; return its tensors, such as output.logits"
-        )
-    return actor_network.distribution(*parameters)
-
-
-def _torchrl_distribution(actor_network: Any, inputs: TensorDict) -> Any:
-    """Return the distribution of a torchrl actor, or an error that names outputs that are no tensors."""
-    try:
-        return actor_network.get_dist(inputs)
-    except (AttributeError, RuntimeError, TypeError) as error:
-        outputs = actor_network.get_dist_params(inputs.copy())
-        wrong = [
-            f"{key}: {type(outputs.get(key)).__name__}"
-            for key in getattr(actor_network, "dist_params_keys", ())
-            if not isinstance(outputs.get(key), Tensor)
-        ]
-        if wrong:
-            raise TypeError(
-                f"modules of actor_network must write tensors, got {', '.join(wrong)}; return the tensors of an output "
-                "object, such as output.logits"
-            ) from error
-        raise
+    return policy_distribution(actor_network, inputs, steps.batch_size)
 
 
 def state_value(actor_network: Any, critic_network: Any, steps: Steps, key: NestedKey) -> Tensor:
@@ -225,66 +171,3 @@ def state_value(actor_network: Any, critic_network: Any, steps: Steps, key: Nest
         return actor_network.state_value(*(steps.get(key) for key in actor_network.in_keys))
     inputs = {each: steps.get(each) for each in critic_network.in_keys}
     return critic_network(TensorDict(inputs, steps.batch_size)).get(key)
-
-
-def action_log_probs(distribution: Any, action: Tensor, steps: Steps) -> Tensor:
-    """Log-probs of whole actions, summed over blocks or dimensions, in float32 or wider.
-
-    Args:
-        distribution: over the actions of the steps.
-        action: as the distribution takes them.
-        steps: the steps.
-
-    Returns:
-        In the shape of the steps' ``batch_size``.
-
-    Raises:
-        ValueError: the log-probs have another shape than the distribution's batch.
-    """
-    if isinstance(distribution, Categorical) and action.is_floating_point():  # torch would cut 0.5 to 0
-        raise TypeError(
-            f"actions must be what the policy's Categorical draws, got {action.dtype}; convert with .long()"
-        )
-    try:
-        log_probs = distribution.log_prob(action)
-    except (IndexError, RuntimeError) as error:
-        raise ValueError(
-            f"actions must be what the policy's {type(distribution).__name__} draws, got {action.dtype} of shape "
-            f"{tuple(action.shape)}: {error}"
-        ) from error
-    expected = getattr(distribution, "batch_shape", steps.batch_size)
-    if not isinstance(log_probs, Tensor) or log_probs.shape != expected:
-        raise ValueError(
-            f"log-probs must be a tensor of the distribution's batch shape {tuple(expected)}, got "
-            f"{tuple(getattr(log_probs, 'shape', ()))} for actions {tuple(action.shape)}; "
-            "store actions as the policy's distribution takes them, without singleton dimensions"
-        )
-    return _whole_actions(log_probs, steps)
-
-
-def policy_entropy(distribution: Any, steps: Steps) -> Tensor:
-    """Entropy of whole actions in nats; of distributions without a closed form an estimate from one draw.
-
-    Args:
-        distribution: over the actions of the steps.
-        steps: the steps.
-
-    Returns:
-        In the shape of the steps' ``batch_size``.
-    """
-    try:
-        entropy = distribution.entropy()
-    except NotImplementedError:
-        entropy = -distribution.log_prob(distribution.rsample())
-    return _whole_actions(entropy, steps)
-
-
-def _is_direct(actor_network: Any) -> bool:
-    return hasattr(actor_network, "policy_parameters") and hasattr(actor_network, "distribution")
-
-
-def _whole_actions(values: Tensor, steps: Steps) -> Tensor:
-    if values.dtype in (torch.bfloat16, torch.float16):
-        values = values.float()
-    num_dims = len(steps.batch_size)
-    return values.flatten(num_dims).sum(dim=-1) if values.dim() > num_dims else values

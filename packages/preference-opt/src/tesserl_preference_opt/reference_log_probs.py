@@ -9,17 +9,15 @@ from tensordict import NestedKey
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from tesserl_policy import ReferencePolicy, action_log_probs, check_actor
 from tesserl_preference_opt.pairs import PreferencePairs
 from tesserl_preference_opt.policy import (
     PolicyPass,
-    action_log_probs,
-    check_actor,
     evaluation_mode,
     keeps_time,
-    policy_distribution,
+    run_policy,
 )
 from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
-from tesserl_preference_opt.reference import ReferencePolicy
 from tesserl_preference_opt.steps import Steps, read_segments
 
 
@@ -48,8 +46,8 @@ def reference_log_probs(reference: ReferencePolicy, steps: Steps, *actions: Tens
     Returns:
         For each of ``actions``, in the shape of the steps' ``batch_size``.
     """
-    distribution = policy_distribution(reference.network, steps)
-    return [action_log_probs(distribution, action, steps) for action in actions]
+    distribution = run_policy(reference.network, steps)
+    return [action_log_probs(distribution, action, steps.batch_size) for action in actions]
 
 
 def reference_source(actor_network: nn.Module, reference_network: nn.Module | str) -> nn.Module:
@@ -79,7 +77,8 @@ def precompute_reference_log_probs(
 
     Args:
         pairs: with the policy's observations.
-        actor_network: the reference, see `check_actor`; run in evaluation mode, its modes left as they were.
+        actor_network: the reference, see `tesserl_policy.check_actor`; run in evaluation mode, its modes left as they
+            were.
         chunk_size: steps in one pass, at least 1. A recurrent policy runs over whole segments, one after another where
             they are longer.
         action_key: name of the actions.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tesserl_preference_opt.functional import masked_mean, sum_log_probs
+from tesserl_policy import get_entry, masked_mean
+from tesserl_preference_opt.functional import sum_log_probs
 
 
 @dataclass(frozen=True)
@@ -31,40 +31,6 @@ class PairKeys:
     label: NestedKey = "label"
     action: NestedKey = "action"
     mask: NestedKey = "mask"
-
-
-def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
-    """Return an entry.
-
-    Args:
-        tensordict: where to look.
-        key: its name.
-
-    Returns:
-        The entry.
-
-    Raises:
-        KeyError: it is missing; the message lists what there is.
-        TypeError: a dict was given instead of a TensorDict.
-    """
-    value = tensordict.get(key, None)
-    if value is None:
-        present = sorted(map(str, tensordict.keys()))
-        _refuse_dict(tensordict, key)
-        raise KeyError(f"expected the key {key!r}, the batch has {present}; rename keys with set_keys")
-    return value
-
-
-def _refuse_dict(tensordict: TensorDictBase, key: NestedKey) -> None:
-    """Refuse a dict that was given as a batch: tensordict's ``dispatch`` takes it for the first entry alone."""
-    entry: Any = tensordict
-    while isinstance(entry, TensorDictBase) and len(list(entry.keys())) == 1:
-        entry = entry.get(next(iter(entry.keys())))
-        if isinstance(entry, TensorDictBase) and any(entry.get(name, None) is not None for name in (key, "chosen")):
-            raise TypeError(
-                "a batch must be a TensorDict, got a dict, which counts as one entry; give TensorDict(batch, "
-                "batch_size)"
-            )
 
 
 def read_segments(tensordict: TensorDictBase, mask_key: NestedKey, name: str = "segments") -> Segments:
@@ -196,7 +162,7 @@ class Steps:
             ValueError: chosen and rejected differ in it.
         """
         if key not in self._cache:
-            parts = [self._part(get_entry(each.steps, key), each.mask) for each in self._segments]
+            parts = [self._part(get_entry(each.steps, key, siblings=("chosen",)), each.mask) for each in self._segments]
             try:
                 self._cache[key] = torch.cat(parts)
             except RuntimeError as error:

@@ -13,7 +13,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 from torch.nn import functional
 
-from tesserl_actor_critic.distributions.precision import at_least_float32
+from tesserl_policy import at_least_float32
 
 
 class Categorical(Distribution):

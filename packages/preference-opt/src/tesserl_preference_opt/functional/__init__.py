@@ -12,7 +12,6 @@ from tesserl_preference_opt.functional.pairwise import f_divergence_score, prefe
 from tesserl_preference_opt.functional.steps import (
     bc_loss,
     deterministic_log_probs,
-    masked_mean,
     sum_log_probs,
     value_loss,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "deterministic_log_probs",
     "f_divergence_score",
     "kto_loss",
-    "masked_mean",
     "preference_loss",
     "sum_log_probs",
     "value_loss",

@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from tesserl_preference_opt.functional.steps import masked_mean, sum_log_probs
+from tesserl_policy import masked_mean
+from tesserl_preference_opt.functional.steps import sum_log_probs
 
 
 def cpl_advantage(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tesserl_policy import masked_mean
+
 
 def sum_log_probs(log_probs: Tensor, mask: Tensor | None = None, *, discount: float = 1.0) -> tuple[Tensor, Tensor]:
     """Sum log-probs over a segment, ``sum_t discount^t log pi(a_t, s_t)``, and the weights of its steps.
@@ -39,21 +41,6 @@ def sum_log_probs(log_probs: Tensor, mask: Tensor | None = None, *, discount: fl
     weights = (discount**steps).expand_as(log_probs)
     sums = (weights * log_probs).sum(dim=-1)
     return sums, (weights if mask is None else weights * mask).sum(dim=-1)
-
-
-def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over valid elements; 0 where there is none.
-
-    Args:
-        values: any shape; masked ones may be anything.
-        mask: bool, of the same shape; None for all.
-
-    Returns:
-        A scalar.
-    """
-    if mask is None:
-        return values.mean()
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp_min(1)
 
 
 def bc_loss(log_probs: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -17,7 +17,8 @@ from tesserl_configs.preference_losses import (
 )
 from tesserl_configs.preferences import DPOConfig
 from tesserl_configs.reference import MovingAverageReference, SyncReference
-from tesserl_preference_opt import KTOLoss, PreferenceLoss, ReferencePolicy
+from tesserl_policy import ReferencePolicy
+from tesserl_preference_opt import KTOLoss, PreferenceLoss
 from tesserl_trainer.algorithms.agent import at_start, attributes
 from tesserl_trainer.algorithms.preferences import (
     PairAgent,

@@ -9,8 +9,9 @@ from tesserl_actor_critic import ActorCritic
 from tesserl_configs import value_at
 from tesserl_configs.grpo import CISPOLoss, ClippedLoss, GRPOConfig, ReinforceLoss, ResampleZeroVariance
 from tesserl_configs.reference import FrozenReference, MovingAverageReference, Reference, SyncReference
-from tesserl_grpo import GRPOLoss, ReferencePolicy
+from tesserl_grpo import GRPOLoss
 from tesserl_grpo.options import ImportanceLevel, LossKLKind
+from tesserl_policy import ReferencePolicy
 from tesserl_trainer.algorithms.agent import (
     Agent,
     Number,

@@ -18,10 +18,10 @@ from tesserl_configs.pairs import (
 )
 from tesserl_configs.policy import Precision
 from tesserl_configs.preferences import CPLConfig, DPOConfig
+from tesserl_policy import ReferencePolicy
 from tesserl_preference_opt import (
     BehaviorCloningLoss,
     PreferencePairs,
-    ReferencePolicy,
     ScriptedTeacher,
     StoreError,
 )

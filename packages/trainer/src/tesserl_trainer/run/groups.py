@@ -8,7 +8,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from tesserl_grpo import check_shared_start, returns_to_go
+from tesserl_grpo import check_shared_start
+from tesserl_policy import returns_to_go
 from tesserl_trainer.run.collect import Collector, Episode
 from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.policy import RolloutPolicy

@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from tesserl_preference_opt import PreferencePairs, ReferencePolicy
+from tesserl_policy import ReferencePolicy
+from tesserl_preference_opt import PreferencePairs
 from tesserl_trainer.run.pairs import with_reference
 
 

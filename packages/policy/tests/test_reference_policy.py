@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from tesserl_preference_opt import ReferencePolicy
+from tesserl_policy import ReferencePolicy
 
 
 class Spectral(nn.Linear):

@@ -1,4 +1,4 @@
-"""A copy of a policy that stays behind it."""
+"""Hold a copy of a policy that stays behind it: frozen, synchronised or averaged."""
 
 from __future__ import annotations
 

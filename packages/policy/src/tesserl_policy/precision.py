@@ -1,4 +1,4 @@
-"""The precision that distributions compute in."""
+"""Compute in float32 where inputs are in half precision."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return a tensor, converted to float32 where it is in half precision.
+    """Return a tensor, converted to float32 if it is in half precision.
 
     Args:
-        tensor: of any shape and dtype.
+        tensor: any shape and dtype.
 
     Returns:
-        It, in the same shape.
+        The tensor, in the same shape.
     """
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -1,0 +1,28 @@
+"""Shared parts of losses around a policy: reading batches, actors, divergences, clipping, reductions, references."""
+
+from tesserl_policy.__about__ import __version__
+from tesserl_policy.actors import action_entropy, action_log_probs, check_actor, policy_distribution
+from tesserl_policy.clipping import clipped_ratio, log_ratio_bounds
+from tesserl_policy.divergences import categorical_kl, gaussian_kl
+from tesserl_policy.entries import Entries, get_entry
+from tesserl_policy.precision import at_least_float32
+from tesserl_policy.reductions import masked_mean, returns_to_go
+from tesserl_policy.reference import ReferencePolicy
+
+__all__ = [
+    "Entries",
+    "ReferencePolicy",
+    "__version__",
+    "action_entropy",
+    "action_log_probs",
+    "at_least_float32",
+    "categorical_kl",
+    "check_actor",
+    "clipped_ratio",
+    "gaussian_kl",
+    "get_entry",
+    "log_ratio_bounds",
+    "masked_mean",
+    "policy_distribution",
+    "returns_to_go",
+]

@@ -1,0 +1,51 @@
+"""Clip the ratio of a policy to the policy that acted (PPO, Schulman et al. 2017, arXiv:1707.06347).
+
+Shapes: ``*B`` any batch shape.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_ratio_bounds(clip_epsilon: float, clip_epsilon_high: float | None = None) -> tuple[float, float]:
+    """Return the logarithms of the bounds ``1 - clip_epsilon`` and ``1 + clip_epsilon_high``.
+
+    Args:
+        clip_epsilon: how far the ratio may fall below 1, at least 0; from 1 on there is no lower bound.
+        clip_epsilon_high: how far the ratio may rise above 1, at least 0; None for ``clip_epsilon``.
+
+    Returns:
+        (lower bound, upper bound).
+    """
+    high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
+    return math.log1p(-clip_epsilon) if clip_epsilon < 1 else -math.inf, math.log1p(high)
+
+
+def clipped_ratio(
+    log_ratio: Tensor, advantages: Tensor, low: float, high: float, *, dual_clip: float | None = None
+) -> Tensor:
+    """Return the ratio ``r`` that the clipped objective ``min(r A, clip(r) A)`` multiplies by the advantage ``A``.
+
+    The minimum bounds the ratio from above where the advantage is positive, and from below where it is negative. With
+    a dual clip (Ye et al. 2020, arXiv:1912.09729) the ratio has an upper bound there too. The bounds are put on the
+    logarithm, so that a ratio that is cut off cannot overflow; no gradient flows where it is.
+
+    Args:
+        log_ratio: logarithm of the ratio, ``[*B]``.
+        advantages: in reward units, ``[*B]``.
+        low: lower bound of the logarithm, see `log_ratio_bounds`.
+        high: upper bound of the logarithm.
+        dual_clip: largest ratio where the advantage is negative, above 1; None for no bound.
+
+    Returns:
+        Ratio, ``[*B]``.
+    """
+    is_negative = advantages < 0
+    highest = math.inf if dual_clip is None else math.log(dual_clip)
+    lower = torch.full_like(log_ratio, -math.inf).masked_fill_(is_negative, low)
+    upper = torch.full_like(log_ratio, high).masked_fill_(is_negative, highest)
+    return log_ratio.clamp(lower, upper).exp()
