@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from tesserl_preference_opt import cut_segments, make_pairs, save_pairs
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 """CPU threads of torch in this process and of the runs that are written: two in half of ``nox -s portability``."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stoppable_processes():
+    """Let processes that tests start end on every signal, also under nohup and as background jobs of a shell."""
+    for number, handler in [(signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)]:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -333,19 +333,12 @@ def labelling(tmp_path):
     """A process that serves four pairs."""
     arguments = ["pairs", "label", str(tmp_path / "trajectories"), "--num", "4", "--segment", "fixed:3", "--no-open"]
     command = [sys.executable, "-m", "tesserl_trainer.cli", *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_hangups
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr.readline().startswith("http://127.0.0.1:")
             yield process
         finally:
             process.kill()
-
-
-def heed_hangups():
-    """Undo what nohup does, so that these tests also pass under it."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_label_serves_until_ctrl_c_and_continues_with_its_own_pairs(tmp_path):
