@@ -46,6 +46,9 @@ def test_scores_are_scaled_by_the_reference(runs):
     np.testing.assert_allclose(comparison.strata("low"), [[1 / 12, 2 / 12, 3 / 12], [50 / 110, 55 / 110, 60 / 110]])
     # six scores, the middle four: 2/12, 3/12, 50/110, 55/110
     assert comparison.aggregates["low"]["IQM"].value == pytest.approx((5 / 12 + 105 / 110) / 4)
+    low = comparison.aggregates["low"]  # means 2/12 and 55/110; none of the six scores reaches 1
+    assert low["median of task means"].value == pytest.approx((2 / 12 + 55 / 110) / 2)
+    assert low["optimality gap"].value == pytest.approx(1 - (2 / 12 + 55 / 110) / 2)
     assert comparison.complete == ["base", "low"]
     assert "odd has no runs of second: it is in the tables of its tasks only" in comparison.notes()
 
@@ -70,7 +73,9 @@ def test_a_report_is_json_and_says_what_is_unknown_by_null(runs):
 def test_tables_are_text(runs):
     over_all, first, second = comparison_tables(Comparison(runs, bounds={}))
     assert over_all.title == "all tasks, with 95 % bootstrap intervals"
-    assert over_all.header == ["variant", "runs", "IQM", "mean", "median", "P(better than base)"]
+    shared = ["variant", "runs", "IQM", "mean", "median"]
+    assert over_all.header == [*shared, "median of task means", "optimality gap", "P(better than base)"]
+    assert next(comparison_tables(Comparison(runs[:3]))).header == [*shared, "P(better than base)"]
     assert [row[:2] for row in over_all.rows] == [["base", "6"], ["low", "6"]]
     assert first.header == ["variant", "1", "2", "3", "mean", "IQM"]
     assert first.rows[2] == ["odd", "9", "12", "15", "12", "12"]

@@ -12,6 +12,8 @@ from tesserl_analysis.statistics import (
     interval,
     mean,
     median,
+    median_of_task_means,
+    optimality_gap,
     performance_profile,
     probability_of_improvement,
     resamples,
@@ -35,6 +37,24 @@ def array(*values: float) -> np.ndarray:
 def test_the_interquartile_mean_is_that_of_the_middle_half(scores, expected):
     assert interquartile_mean(array(*scores)) == pytest.approx(expected)
     assert interquartile_mean(np.stack([array(*scores)] * 2)) == pytest.approx([expected] * 2)
+
+
+def test_the_optimality_gap_counts_scores_above_the_target_as_the_target():
+    assert optimality_gap([0.5, 2.0, 0.9, 1.0]) == pytest.approx((0.5 + 0.0 + 0.1 + 0.0) / 4)
+    assert optimality_gap([[1.0, 3.0], [5.0, 5.0]], target=4.0) == pytest.approx([(3 + 1) / 2, 0.0])
+
+
+def test_the_median_of_task_means_weighs_tasks_equally_and_resamples_each():
+    strata = [array(0.0, 1.0, 5.0), array(10.0, 20.0), array(3.0)]  # means 2, 15 and 3
+    found = median_of_task_means(strata)
+    expected = [
+        np.median([np.mean(first), np.mean(second), 3.0])
+        for first in product(strata[0], repeat=3)
+        for second in product(strata[1], repeat=2)
+    ]
+    assert found.value == 3.0
+    assert (found.low, found.high) == percentiles(expected, 0.025)
+    assert median([score for scores in strata for score in scores]) == 4.0
 
 
 @pytest.mark.parametrize("sizes", [[1], [3], [2, 3], [2, 1, 2]])

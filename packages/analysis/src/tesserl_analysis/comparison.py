@@ -18,6 +18,8 @@ from tesserl_analysis.statistics import (
     interval,
     mean,
     median,
+    median_of_task_means,
+    optimality_gap,
     performance_profile,
     probability_of_improvement,
 )
@@ -166,11 +168,19 @@ class Comparison:
 
     @cached_property
     def aggregates(self) -> dict[str, dict[str, Interval]]:
-        """Variant -> name of the aggregate -> estimate and interval."""
-        return {
-            variant: {name: interval(self.strata(variant), statistic) for name, statistic in AGGREGATES.items()}
-            for variant in self.complete
-        }
+        """Variant -> name of the aggregate -> estimate and interval.
+
+        Several tasks also have the median of their means, and scores between bounds the gap to the upper bound.
+        """
+        found = {}
+        for variant in self.complete:
+            strata = self.strata(variant)
+            found[variant] = {name: interval(strata, statistic) for name, statistic in AGGREGATES.items()}
+            if len(self.tasks) > 1:
+                found[variant]["median of task means"] = median_of_task_means(strata)
+            if self.bounds is not None:
+                found[variant]["optimality gap"] = interval(strata, optimality_gap)
+        return found
 
     @cached_property
     def improvements(self) -> dict[str, Interval]:

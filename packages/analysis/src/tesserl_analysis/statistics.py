@@ -60,6 +60,44 @@ def median(scores: ArrayLike) -> Array:
     return np.asarray(np.median(np.asarray(scores, np.float64), -1))
 
 
+def optimality_gap(scores: ArrayLike, *, target: float = 1.0) -> Array:
+    """Mean amount by which scores miss a target; scores above it count as the target.
+
+    Section 4.3 of the paper: ``target - E[min(score, target)]``. Lower is better, and 0 is best.
+
+    Args:
+        scores: ``[..., N]``, scaled so that ``target`` is the score to reach.
+        target: in units of the scores.
+
+    Returns:
+        ``[...]``.
+    """
+    return np.asarray(target - np.minimum(np.asarray(scores, np.float64), target).mean(-1))
+
+
+def median_of_task_means(
+    strata: Sequence[ArrayLike], *, level: float = 0.95, exact_up_to: int = EXACT_UP_TO
+) -> Interval:
+    """Return the median over tasks of the mean score of each task's runs, with its stratified bootstrap interval.
+
+    Most papers on Atari before 2021 report it (section 4.1 of the paper). Few tasks decide its value: prefer `interval`
+    of `interquartile_mean`.
+
+    Args:
+        strata: scores of each task, ``[runs]``.
+        level: probability mass of the interval, in (0, 1).
+        exact_up_to: see ``resamples``.
+
+    Raises:
+        ValueError: see ``interval``.
+    """
+    strata = _checked(strata, "strata", 1)
+    indices = resamples([len(scores) for scores in strata], exact_up_to=exact_up_to)
+    means = np.stack([scores[index].mean(-1) for scores, index in zip(strata, indices, strict=True)], -1)  # [R, tasks]
+    low, high = _bounds(np.median(means, -1), level)
+    return Interval(float(np.median([scores.mean() for scores in strata])), float(low), float(high))
+
+
 def resamples(
     sizes: Sequence[int], *, exact_up_to: int = EXACT_UP_TO, num_resamples: int = NUM_RESAMPLES
 ) -> list[NDArray[np.int64]]:

@@ -125,7 +125,8 @@ def _aggregates(comparison: Comparison) -> Table:
         shown = [_shown(value, spread=spread) for value in aggregates[variant].values()]
         better = _shown(improvements[variant], spread=compared) if variant in improvements else "-"
         rows.append([variant, count, *shown, better])
-    header = ["variant", "runs", *AGGREGATES, f"P(better than {comparison.reference})"]
+    names = list(next(iter(aggregates.values()), AGGREGATES))
+    header = ["variant", "runs", *names, f"P(better than {comparison.reference})"]
     return Table(f"{over}, with 95 % bootstrap intervals", header, rows)
 
 
