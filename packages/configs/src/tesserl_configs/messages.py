@@ -12,6 +12,7 @@ from tesserl_configs.algorithms import find, owners_of
 from tesserl_configs.base import ONE_LINE, plain
 from tesserl_configs.btr import ALL_TAG, OPTIONS_TAG, SWITCH_TAG
 from tesserl_configs.errors import ConfigError, Problem, shown
+from tesserl_configs.foreign_names import FOREIGN_NAMES
 from tesserl_configs.introspection import all_keys, candidates, entry_at, field_at, kinds_of, literals_in
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
 from tesserl_configs.schema import OWNED
@@ -125,6 +126,8 @@ def _unknown_key(path: list[str | int], data: Any) -> str:
     siblings = [kind for other in others if name in other.model_fields for kind in kinds_of(other)]
     if siblings:
         return f"unknown key for kind {entry_at(above, data)['kind']}; it belongs to kind {', '.join(siblings)}"
+    if foreign := _foreign(name, above, data):
+        return f"unknown key; {foreign}"
     if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
         return f"unknown key; did you mean {near[0]}?"
     blocks = {block for block, field in all_keys(data) if field == name and _may_stand(block, data)}
@@ -132,6 +135,16 @@ def _unknown_key(path: list[str | int], data: Any) -> str:
         places = sorted(f"{block}.{name}".lstrip(".") for block in blocks)
         return f"unknown key here; did you mean {', '.join(places[:3])}?"
     return f"unknown key; legal here: {', '.join(legal) or 'kind only'}"
+
+
+def _foreign(name: str, above: list[str | int], data: Any) -> str:
+    """Return the keys that say what a name of another library says; empty if there are none for this place."""
+    if name not in FOREIGN_NAMES:
+        return ""
+    libraries, keys, remark = FOREIGN_NAMES[name]
+    block = ".".join(map(str, above))
+    known = [key for key in keys if _may_stand(key, data) and (len(above) < 2 or key.rpartition(".")[0] == block)]
+    return f"{name} of {libraries} is {' or '.join(known)} here{remark and f': {remark}'}" if known else ""
 
 
 def _may_stand(block: str, data: Any) -> bool:
