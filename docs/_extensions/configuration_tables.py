@@ -10,11 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from tesserl_configs import RunConfig
-from tesserl_configs.base import plain
+from tesserl_configs.explain import bounds_text, default_text
 
 REFERENCE = re.compile(r"'\$ref': '#/\$defs/(\w+)'")
 
@@ -103,33 +102,14 @@ class Tables:
         if schema.get("type") == "array":
             return f"list of {self.value(schema.get('items', {}))}"
         if schema.get("type") in ("integer", "number"):
-            return f"{schema['type']}{bounds(schema)}"
+            return f"{schema['type']}{bounds_text(schema)}"
         return {"null": "null", "object": "mapping"}.get(str(schema.get("type")), str(schema.get("type", "any value")))
-
-
-def bounds(schema: dict[str, Any]) -> str:
-    """The range of a number, such as `` in [0, 1)``; empty without one."""
-    low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
-    high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
-    if (low is None and above is None) or (high is None and below is None):
-        return ""
-    start = f"[{plain(low)}" if above is None else f"({plain(above)}"
-    return f" in {start}, " + (f"{plain(high)}]" if below is None else f"{plain(below)})")
 
 
 def default(model: type[BaseModel], key: str) -> str:
     """The default of a key as it would stand in YAML."""
-    field = model.model_fields[key]
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True, validated_data={})
-    if isinstance(value, BaseModel):
-        kind = {"kind": value.kind} if hasattr(value, "kind") else {}
-        value = {**kind, **value.model_dump(mode="json", exclude_defaults=True)}
-    elif isinstance(value, tuple):
-        value = list(value)
-    text = yaml.safe_dump(value, default_flow_style=True, width=1_000, sort_keys=False)
-    return f"`{text.removesuffix(chr(10)).removesuffix(chr(10) + '...')}`"
+    text = default_text(model.model_fields[key])
+    return text if text == "required" else f"`{text}`"
 
 
 def models(base: type[BaseModel]) -> dict[str, type[BaseModel]]:

@@ -223,3 +223,22 @@ def test_configurations_are_handled_without_torch(files):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "HEAVY []", result.stderr
+
+
+def test_explain_prints_a_key(capsys):
+    assert main(["config", "explain", "ppo.clip_epsilon"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "  default   0.2",
+        "  source    paper: 0.2; Atari: 0.1 falling to 0",
+    ]
+
+
+def test_explain_prints_json(capsys):
+    assert main(["config", "explain", "--json", "replay.alpha"]) == 0
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["path"], found["kinds"], found["default"]) == ("replay.alpha", ["prioritized"], "0.5")
+
+
+def test_explain_answers_a_typo_with_the_nearest_key(capsys):
+    assert main(["config", "explain", "ppo.clip_epsilo"]) == 2
+    assert "did you mean ppo.clip_epsilon" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -13,6 +14,15 @@ class ForeignName(NamedTuple):
     """Dotted paths of the keys that say the same, one for each algorithm that has it."""
     remark: str
     """How the value differs; empty if it does not."""
+
+    def sentence(self, name: str, keys: Iterable[str]) -> str:
+        """Return what a name is here.
+
+        Args:
+            name: the name.
+            keys: those of its counterparts that may stand in the file.
+        """
+        return f"{name} of {self.libraries} is {' or '.join(keys)} here{self.remark and f': {self.remark}'}"
 
 
 _ROWS = (  # libraries, names, keys, how the value differs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tesserl_configs.algorithms import BUILT_IN, SHARED, installed
-from tesserl_configs.schema import RunConfig, extended
+from tesserl_configs.algorithms import SHARED, installed
+from tesserl_configs.schema import complete_class
 from tesserl_configs.sweep_file import SweepConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -18,8 +18,7 @@ def json_schema() -> dict[str, Any]:
     The rules between keys are not part of it.
     """
     algorithms = installed()
-    others = [algorithm.name for algorithm in algorithms if algorithm.name not in BUILT_IN]
-    schema = (extended(*others) if others else RunConfig).model_json_schema()
+    schema = complete_class().model_json_schema()
     for block in schema["$defs"].values():
         if "kind" in block.get("properties", {}):
             block["required"] = sorted({"kind", *block.get("required", [])})  # the loader chooses by it

@@ -141,10 +141,12 @@ def _foreign(name: str, above: list[str | int], data: Any) -> str:
     """Return the keys that say what a name of another library says; empty if there are none for this place."""
     if name not in FOREIGN_NAMES:
         return ""
-    libraries, keys, remark = FOREIGN_NAMES[name]
+    foreign = FOREIGN_NAMES[name]
     block = ".".join(map(str, above))
-    known = [key for key in keys if _may_stand(key, data) and (len(above) < 2 or key.rpartition(".")[0] == block)]
-    return f"{name} of {libraries} is {' or '.join(known)} here{remark and f': {remark}'}" if known else ""
+    known = [
+        key for key in foreign.keys if _may_stand(key, data) and (len(above) < 2 or key.rpartition(".")[0] == block)
+    ]
+    return foreign.sentence(name, known) if known else ""
 
 
 def _may_stand(block: str, data: Any) -> bool:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from tesserl_configs import rules
-from tesserl_configs.algorithms import BUILT_IN, SHARED, declared, find, owners_of
+from tesserl_configs.algorithms import BUILT_IN, SHARED, declared, find, installed, owners_of
 from tesserl_configs.base import Block, Count, Environments, Name, Seed, Steps, TaskSeed, Text, Threads
 from tesserl_configs.btr import BTR
 from tesserl_configs.btr_resolution import resolve
@@ -212,6 +212,16 @@ def config_class(data: Any) -> type[RunConfig]:
     """
     algorithm = find(data.get("algorithm")) if isinstance(data, Mapping) else None
     return RunConfig if algorithm is None or algorithm.name in BUILT_IN else extended(algorithm.name)
+
+
+def complete_class() -> type[RunConfig]:
+    """Return `RunConfig` with the blocks of the algorithms of all installed packages.
+
+    Raises:
+        ConfigError: see `tesserl_configs.algorithms.installed`.
+    """
+    others = [algorithm.name for algorithm in installed() if algorithm.name not in BUILT_IN]
+    return extended(*others) if others else RunConfig
 
 
 @functools.cache

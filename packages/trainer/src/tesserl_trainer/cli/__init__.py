@@ -91,7 +91,7 @@ class LazyGroup(click.Group):
         ),
         "config": (
             "tesserl_trainer.cli.config:command",
-            "Validate, show, compare and import configurations.",
+            "Validate, show, explain, compare and import configurations.",
         ),
         "observe": (
             "tesserl_trainer.cli.observe:command",

@@ -1,4 +1,4 @@
-"""``tesserl config``: validate, show, compare and import configurations.
+"""``tesserl config``: validate, show, explain, compare and import configurations.
 
 Only ``show --shapes``, and ``validate`` of a file whose device is a GPU, import torch. Nothing that a file names is
 imported or run, except the task by ``show --shapes``.
@@ -13,6 +13,7 @@ import click
 
 from tesserl_configs import ConfigError, dump_config, load_config
 from tesserl_configs.diff import diff_configs
+from tesserl_configs.explain import explain as explain_key
 from tesserl_configs.importer import import_config
 from tesserl_configs.json_schema import json_schema, sweep_json_schema
 from tesserl_configs.loader import as_data, load_with_places
@@ -24,7 +25,7 @@ INCOMPLETE = 3
 """Exit code of an import that leaves out what matters."""
 
 
-@click.group(name="config", help="Validate, show, compare and import configurations.")
+@click.group(name="config", help="Validate, show, explain, compare and import configurations.")
 def command() -> None:
     """Has no options of its own."""
 
@@ -80,6 +81,18 @@ def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) ->
         click.echo(json_text([asdict(layer) for layer in layers]) if as_json else text(layers))
         return
     click.echo(json_text(as_data(config)) if as_json else dump_config(config), nl=as_json)
+
+
+@command.command(
+    help="Explain a key: its meaning, type, range, default and source, and the algorithms and kinds that have it. Of a "
+    "block, the keys are listed; without KEY those of the top level. Example: ppo.clip_epsilon."
+)
+@click.argument("key", default="")
+@options.as_json
+def explain(key: str, as_json: bool) -> None:
+    """Print one paragraph for each form of the key."""
+    found = explain_key(key)
+    click.echo(json_text([asdict(each) for each in found]) if as_json else "\n\n".join(map(str, found)))
 
 
 @command.command(help="Print the JSON Schema of configurations, for editors.")
