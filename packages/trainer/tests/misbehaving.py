@@ -13,13 +13,7 @@ GOOD = np.array([0.25, -0.5], np.float32)
 
 STEPS = {
     "narrow": (GOOD[:1], 1.0, False, False, {}),
-    "text": (np.array(["a", "b"]), 1.0, False, False, {}),
     "wide reward": (GOOD, np.array([1.0]), False, False, {}),
-    "no reward": (GOOD, None, False, False, {}),
-    "float end": (GOOD, 1.0, 0.0, False, {}),
-    "wide end": (GOOD, 1.0, False, np.array([False]), {}),
-    "no info": (GOOD, 1.0, False, False, None),
-    "old": (GOOD, 1.0, False, {}),
     "nan": (GOOD * math.nan, 1.0, False, False, {}),
     "infinite": (np.array([0.25, np.inf], np.float32), 1.0, False, False, {}),
     "nan reward": (GOOD, math.nan, False, False, {}),

@@ -10,30 +10,18 @@ from gymnasium.vector.utils import batch_space
 
 from tesserl_configs import ConfigError
 from tesserl_configs.environment import EnvironmentConfig
+from tesserl_environments import Boundary, ObservationLayout, TaskError, WorkerError, closed_afterwards
 from tesserl_trainer.cli import main
-from tesserl_trainer.run.boundary import Boundary
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.evaluate import evaluate_policy
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.run.processes import WorkerError
-from tesserl_trainer.run.task import Checked, TaskError
-from tesserl_trainer.run.workers import closed_afterwards
 from tesserl_trainer.wiring.environments import make_environments, task_spaces
 
-from .misbehaving import GOOD, STEPS, Misbehaving
-
-NAME = "environment 1 of Task-v0"
+from .misbehaving import GOOD
 
 WRONG_STEPS = {
     "narrow": r"step\(\) returned an observation that is not of its space: "
     r"expected an array of shape \(2,\), got \(1,\); correct the task or its observation_space",
-    "text": r"step\(\) returned an observation .*: expected an array of type float32, got <U1",
     "wide reward": r"step\(\) must return a reward that is a number, got an array of shape \(1,\)",
-    "no reward": r"step\(\) must return a reward that is a number, got None",
-    "float end": r"step\(\) must return terminated as a boolean, got 0\.0",
-    "wide end": r"step\(\) must return truncated as a boolean, got an array of shape \(1,\)",
-    "no info": r"step\(\) must return info as a dict, got NoneType",
-    "old": r"raised an error in step\(\):\n.*not enough values to unpack \(expected 5, got 4\)",
 }
 
 
@@ -52,89 +40,7 @@ def collector_of(environments):
     return Collector(environments, ObservationLayout(environments.single_observation_space), zeros, seeds=[1, 2])
 
 
-# --- single environments ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("wrong", list(WRONG_STEPS))
-def test_a_step_of_the_wrong_shape_or_type_is_refused_by_name(wrong):
-    environment = Checked(Misbehaving(wrong, at=2), NAME)
-    environment.reset()
-    environment.step(0)
-    with pytest.raises(TaskError, match=rf"(?s)^{NAME}:? {WRONG_STEPS[wrong]}"):
-        environment.step(0)
-
-
-@pytest.mark.parametrize("method", ["reset", "step", "close"])
-def test_an_error_of_the_task_names_the_environment_and_shows_where(method):
-    environment = Checked(Misbehaving(f"raise in {method}", at=1), NAME)
-    if method == "step":
-        environment.reset()
-    with pytest.raises(
-        TaskError, match=rf"(?s)^{NAME} raised an error in {method}\(\):\nTraceback .*misbehaving\.py.*"
-    ) as e:
-        getattr(environment, method)(*[0] * (method == "step"))
-    assert str(e.value).endswith("LookupError: the task broke")
-
-
-def test_an_observation_of_a_wrong_reset_is_refused():
-    environment = Checked(Misbehaving(), NAME)
-    environment.env.reset = lambda **_: (GOOD[:1], {})
-    with pytest.raises(TaskError, match=rf"^{NAME}: reset\(\) returned an observation that is not of its space"):
-        environment.reset()
-
-
-class Parts(gym.Env):
-    """Returns whatever it is given, from a Dict space."""
-
-    observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (2,)), "b": spaces.Discrete(3), "c": spaces.Text(3)})
-    action_space = spaces.Discrete(2)
-    answer: dict
-
-    def step(self, action):
-        return self.answer, 1.0, False, False, {}
-
-
-@pytest.mark.parametrize(
-    ("part", "message"),
-    [
-        ({"a": GOOD[:1]}, r"entry 'a': expected an array of shape \(2,\), got \(1,\)"),
-        ({"b": 1.5}, "entry 'b': expected an array of type int64, got float64 with values from 1.5 to 1.5"),
-        ({"b": np.array([1])}, r"entry 'b': expected an array of shape \(\), got \(1,\)"),
-    ],
-)
-def test_each_entry_of_a_dict_is_checked(part, message):
-    environment = Checked(Parts(), NAME)
-    environment.env.answer = {"a": GOOD, "b": 1, "c": "x"} | part
-    with pytest.raises(TaskError, match=message):
-        environment.step(0)
-    del environment.env.answer["a"]
-    with pytest.raises(TaskError, match="entry 'a' is missing"):
-        environment.step(0)
-
-
-@pytest.mark.parametrize("value", [[0.5, 1.0], np.array([0.5, 1.0]), np.array([0, 1]), np.array([True, False])])
-def test_other_floats_integers_and_lists_are_floats(value):
-    environment = Checked(Parts(), NAME)
-    environment.env.answer = {"a": value, "b": np.int32(1), "c": "x"}
-    for _ in range(2):
-        observation = environment.step(0)[0]
-        assert observation["a"] is value
-        assert observation["b"] == 1
-
-
-@pytest.mark.parametrize(
-    ("reward", "end"), [(1, True), (np.float32(1), np.True_), (np.int64(1), np.array(True)), (True, True)]
-)
-def test_every_kind_of_number_is_a_reward(reward, end):
-    environment = Checked(Parts(), NAME)
-    environment.env.step = lambda _: ({"a": GOOD, "b": 1, "c": "x"}, reward, end, end, {})
-    _, got, terminated, truncated, _ = environment.step(0)
-    assert float(got) == 1.0
-    assert terminated
-    assert truncated
-
-
-# --- the same in vector environments ------------------------------------------------------------------------------
+# --- vector environments ------------- ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("wrong", "vectorization"), [("narrow", "sync"), ("wide reward", "sync"), ("narrow", "async")])
@@ -299,7 +205,3 @@ def test_mistakes_of_the_configuration_name_its_key_in_workers_too(write_config,
 def test_the_spaces_of_a_task_are_those_of_its_environments(vectorization):
     config = EnvironmentConfig(id="LunarLander-v3", vectorization=vectorization)
     assert task_spaces(config) == (gym.make("LunarLander-v3").observation_space, spaces.Discrete(4))
-
-
-def test_every_way_of_misbehaving_is_tested():
-    assert set(STEPS) == {*WRONG_STEPS, *NOT_FINITE}

@@ -5,9 +5,8 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
+from tesserl_environments import ObservationLayout, autoreset_mode
 from tesserl_trainer.run.collect import Collector
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.run.workers import autoreset_mode
 
 from .conftest import counting_envs
 

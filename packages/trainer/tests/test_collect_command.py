@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict
 
 from tesserl_configs import load_config
+from tesserl_environments import SeedStart
 from tesserl_preference_opt import StoreError
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.task import Task
@@ -20,7 +21,6 @@ from tesserl_trainer.commands.collect import collect
 from tesserl_trainer.run import trajectory_writer as storing
 from tesserl_trainer.run.checkpoint import load_networks
 from tesserl_trainer.run.frames import FRAME_BYTES, encode_frame, frame_png
-from tesserl_trainer.run.starts import SeedStart
 from tesserl_trainer.run.trajectories import load_trajectories
 from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 

@@ -6,7 +6,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from tesserl_configs import ConfigError, load_config
-from tesserl_trainer.wiring.environments import discrete_actions, make_environments, worker_seeds
+from tesserl_environments import worker_seeds
+from tesserl_trainer.wiring.environments import discrete_actions, make_environments
 
 pytestmark = pytest.mark.kernel_free
 

@@ -13,16 +13,14 @@ from gymnasium.vector import AutoresetMode
 from tesserl_configs import ConfigError, load_config
 from tesserl_configs.atari import AtariConfig
 from tesserl_configs.environment import EnvironmentConfig
+from tesserl_environments import AtariEnvironments, EnvpoolEnvironments, ObservationLayout, worker_seeds
+from tesserl_environments.snapshots import restore, snapshot
 from tesserl_replay import NStepWindow
 from tesserl_trainer import train
-from tesserl_trainer.run import resumable
 from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.evaluate import evaluate_policy
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring.atari import AtariEnvironments
-from tesserl_trainer.wiring.environments import make_environments, worker_seeds
-from tesserl_trainer.wiring.envpool import EnvpoolEnvironments, atari_options
+from tesserl_trainer.wiring.environments import atari_options, make_environments
 
 from .conftest import ALGORITHMS, CONFIG
 
@@ -188,8 +186,8 @@ def test_a_run_is_resumed_and_says_that_it_is_not_exact(envpool, tmp_path):
     state = json.loads((Checkpoints(tmp_path / "run").latest() / "state.json").read_text())
     assert state["exact"] is False
     environments = make_environments(config.environment, 2)
-    assert resumable.snapshot(environments) is None
-    assert not resumable.restore(environments, None)
+    assert snapshot(environments) is None
+    assert not restore(environments, None)
 
 
 def test_mistakes_name_the_key_and_the_remedy(envpool, monkeypatch):
@@ -200,7 +198,7 @@ def test_mistakes_name_the_key_and_the_remedy(envpool, monkeypatch):
     with pytest.raises(ConfigError, match=r"environment.kwargs: Count-v0 does not take \{'sise': 1\}"):
         make_environments(config, 2)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'envpool needs the package .*; install "tesserl-trainer\[envpool\]"'):
+    with pytest.raises(ConfigError, match=r'envpool needs the package .*; install "tesserl-environments\[envpool\]"'):
         make_environments(config, 2)
 
 

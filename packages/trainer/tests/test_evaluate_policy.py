@@ -7,8 +7,8 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from tesserl_environments import ObservationLayout
 from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
-from tesserl_trainer.run.observations import ObservationLayout
 
 
 class Lottery(gym.Env):

@@ -13,6 +13,8 @@ from torch import nn
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_configs.environment import EnvironmentConfig
+from tesserl_environments import EnvironmentArgumentError, ObservationLayout
+from tesserl_environments.wrappers import Clock
 from tesserl_iqn.reset import last_layers
 from tesserl_nn_components import NoisyLinear, SpectralConv2d
 from tesserl_trainer import build_network, train
@@ -23,8 +25,6 @@ from tesserl_trainer.algorithms.iqn_batches import crop, preparing, set_clock
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.cuda_graph import GraphedLearner
 from tesserl_trainer.run.learner import Learner
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring.wrappers import Clock
 
 from .test_resume import halves_equal_the_whole, outcome
 
@@ -173,7 +173,8 @@ def test_a_clock_is_the_first_feature_and_0_where_actions_are_chosen():
         assert out["observation"].shape == (1, 3 if rest else 5)
         assert out["observation"][0, 0] == 0
         assert out["observation"][0, 1:].tolist() == (rest or seen["observation"].tolist())
-    with pytest.raises(ConfigError, match="clock is the first feature, before the key '0_clock'; rename that key"):
+    message = "^wrappers: clock is the first feature, before the key '0_clock'; rename that key"
+    with pytest.raises(EnvironmentArgumentError, match=message):
         Clock(wrapped)
 
 

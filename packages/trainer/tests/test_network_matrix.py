@@ -13,10 +13,10 @@ from tensordict import TensorDict
 
 from tesserl_actor_critic import PPOLoss
 from tesserl_configs import ConfigError, RunConfig
+from tesserl_environments import ObservationLayout
 from tesserl_grpo import GRPOLoss
 from tesserl_iqn import quantile_huber_loss
 from tesserl_preference_opt import PreferenceLoss
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
 from tesserl_trainer.wiring.topologies import cells
 

@@ -8,11 +8,11 @@ from gymnasium import spaces
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_configs.nn import NNConfig
 from tesserl_configs.vision import PRESETS
+from tesserl_environments import ObservationLayout
 from tesserl_nn_components import COMPACT_CNN, NATURE_CNN, RunningNormalizer, SpectralConv2d
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.task import Task, build_network
 from tesserl_trainer.run.checkpoint import load_networks
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.bodies import build_body
 from tesserl_trainer.wiring.networks import (
     build_policy_network,

@@ -15,7 +15,7 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.messages import problems_of
 from tesserl_configs.nn import LearningRateFactors, NNConfig
 from tesserl_configs.vision import CNNVision
-from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_environments import ObservationLayout
 from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
 from tesserl_trainer.wiring.parts import learning_rate_groups
 

@@ -11,12 +11,12 @@ from torch import nn
 from tesserl_actor_critic import ActorCritic
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
+from tesserl_environments import ObservationLayout
 from tesserl_nn_components import RecurrentBody
 from tesserl_trainer import train
 from tesserl_trainer.loops.on_policy import OnPolicyLoop
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.journal import DivergenceError
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.rewards import RewardScaler
 from tesserl_trainer.run.rollout import Advantages, minibatches

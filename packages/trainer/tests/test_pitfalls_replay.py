@@ -8,11 +8,11 @@ from gymnasium.vector import AutoresetMode
 from PIL import Image
 
 from tesserl_configs import load_config
+from tesserl_environments import ObservationLayout
 from tesserl_replay import NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.commands.observe import draw, observe
 from tesserl_trainer.run.collect import Collector
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.replay import Replay
 
 from . import pictures  # noqa: F401 - registers its task

@@ -12,12 +12,12 @@ from tensordict import TensorDict
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import ConfigError, load_config
+from tesserl_environments import ObservationLayout
 from tesserl_replay import FrameStorage
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.loops.off_policy import Pace
 from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.segments import Segments
 
 from .pictures import Pictures

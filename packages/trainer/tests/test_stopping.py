@@ -13,11 +13,9 @@ import pytest
 
 from tesserl_configs import load_config
 from tesserl_configs.environment import EnvironmentConfig
+from tesserl_environments import TaskError, WorkerError, closed_afterwards
 from tesserl_trainer.commands.train import train
 from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.processes import WorkerError
-from tesserl_trainer.run.task import TaskError
-from tesserl_trainer.run.workers import closed_afterwards
 from tesserl_trainer.wiring.environments import make_environments, task_spaces
 
 from . import misbehaving as tasks
@@ -216,7 +214,7 @@ def test_a_constructor_that_never_returns_is_an_error_that_names_the_key(make):
     config = EnvironmentConfig(
         id="Misbehaving-v0", vectorization="async", start_timeout=10.0, kwargs={"wrong": "sleep in make"}
     )
-    message = r"environment worker 0 did not make its environment within 10 s; raise environment\.start_timeout"
+    message = r"environment worker 0 did not make its environment within 10 s; raise start_timeout"
     with pytest.raises(WorkerError, match=message):
         make(config)
 

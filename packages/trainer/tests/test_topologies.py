@@ -9,10 +9,10 @@ import torch
 from gymnasium import spaces
 
 from tesserl_configs import RunConfig, load_config
+from tesserl_environments import ObservationLayout
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands.shapes import network_layers
 from tesserl_trainer.commands.topologies import _hf_options, count_parameters, describe, flow
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring import topologies
 from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
 

@@ -18,6 +18,7 @@ from tesserl_configs.pairs import (
 )
 from tesserl_configs.policy import Precision
 from tesserl_configs.preferences import CPLConfig, DPOConfig
+from tesserl_environments import ObservationLayout
 from tesserl_policy import ReferencePolicy
 from tesserl_preference_opt import (
     BehaviorCloningLoss,
@@ -41,7 +42,6 @@ from tesserl_trainer.run.cloning import Cloning
 from tesserl_trainer.run.collect import Episode
 from tesserl_trainer.run.groups import GroupCollector
 from tesserl_trainer.run.learner import Learner
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.pair_sources import FreshPairs, StoredPairs, check_entries
 from tesserl_trainer.run.pairs import REFERENCE, SCORE, VALUE_TARGET, Batches, with_entries
 from tesserl_trainer.run.policy import RolloutPolicy

@@ -10,9 +10,9 @@ import torch
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from tesserl_configs import ConfigError, RunConfig, value_at
+from tesserl_environments import ObservationLayout
 from tesserl_replay import FrameStorage, PrioritizedSampler
 from tesserl_replay.disk import MemmapStorage
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.replay import Replay
 from tesserl_trainer.run.segments import Segments
 

@@ -11,6 +11,16 @@ from tesserl_configs import ConfigError
 from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.pairs import MixedPairs, OnlinePairs
 from tesserl_configs.starts import LevelStarts, RepeatedStarts, Starts
+from tesserl_environments import (
+    Environments,
+    GroupStarts,
+    LevelStart,
+    SeedStart,
+    Start,
+    StateStart,
+    closed_afterwards,
+    worker_seeds,
+)
 from tesserl_trainer.algorithms.agent import Agent, AnyAgent, start_of
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
@@ -23,9 +33,7 @@ from tesserl_trainer.run.logging import MetricsLog
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.run.starts import GroupStarts, LevelStart, SeedStart, Start, StateStart
-from tesserl_trainer.run.workers import closed_afterwards
-from tesserl_trainer.wiring.environments import Environments, has_time_limit, worker_seeds
+from tesserl_trainer.wiring.environments import has_time_limit
 
 
 @dataclass

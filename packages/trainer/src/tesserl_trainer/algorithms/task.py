@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from tesserl_configs import ConfigError, RunConfig
+from tesserl_environments import Environments, ObservationLayout, Space
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.agent import AnyAgent, start_of
 from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring.environments import Environments, Space, make_environments, task_spaces
+from tesserl_trainer.wiring.environments import make_environments, task_spaces
 
 LEAST_PIXELS_FOR_CHANNELS_LAST = 32
 """Height and width of images from which no encoder learns more slowly by it (docs/results.md)."""

@@ -79,10 +79,15 @@ def examine_config(path: Path, overrides: Sequence[str] = ()) -> Check:
     return _tried(str(path), "broken", lambda: _assemble(path, overrides), "")
 
 
-def _required(extra: str = "") -> dict[str, Requirement]:
-    """Return this package's requirements on this machine by distribution, with those of an extra if one is named."""
-    lines = [Requirement(line) for line in importlib.metadata.requires(NAME) or []]
-    return {line.name: line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})}
+def _required(extra: str = "", distribution: str = NAME) -> dict[str, Requirement]:
+    """Return the requirements that hold here, by distribution; with an extra, its own too, also by way of a sibling."""
+    lines = [Requirement(line) for line in importlib.metadata.requires(distribution) or []]
+    held = [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
+    found = {line.name: line for line in held}
+    for line in held:
+        for other in line.extras if line.name.startswith("tesserl-") else ():
+            found |= _required(other, line.name)
+    return found
 
 
 def _assemble(path: Path, overrides: Sequence[str]) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from tesserl_environments import closed_afterwards
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.commands.runs import run_config
 from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.workers import closed_afterwards
 
 UNUSED_SEEDS = 1_000_000
 """Distance from ``evaluation.seed`` to the seeds that no evaluation during training plays."""

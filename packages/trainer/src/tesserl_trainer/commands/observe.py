@@ -12,6 +12,7 @@ from torch import Tensor, uint8
 from tesserl_configs import RunConfig
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.replay import UniformReplay
+from tesserl_environments import closed_afterwards, worker_seeds
 from tesserl_replay import NStepWindow
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.task import Task
@@ -20,8 +21,6 @@ from tesserl_trainer.run.episodes import UniformActions
 from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.usage import ArgumentError
-from tesserl_trainer.run.workers import closed_afterwards
-from tesserl_trainer.wiring.environments import worker_seeds
 
 NUM_ENVS, PANELS = 4, 16
 """Environments, and pictures in a row, at most: enough to look at."""

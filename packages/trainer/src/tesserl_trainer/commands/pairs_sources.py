@@ -12,9 +12,9 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from tesserl_configs import ConfigError
+from tesserl_environments import ObservationLayout
 from tesserl_preference_opt import StoreError
 from tesserl_preference_opt.files import NoStoreError
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.trajectories import load_trajectories
 
 MINARI = "minari:"

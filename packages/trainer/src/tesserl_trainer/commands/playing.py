@@ -13,6 +13,7 @@ from gymnasium.envs.registration import load_env_creator
 from tensordict import TensorDictBase
 
 from tesserl_configs import ConfigError, RunConfig
+from tesserl_environments import Environments, GroupStarts, SeedStart, StateStart, closed_afterwards, register
 from tesserl_grpo import check_shared_start
 from tesserl_trainer.algorithms.agent import Acting, start_of
 from tesserl_trainer.algorithms.task import Task
@@ -20,11 +21,9 @@ from tesserl_trainer.run.checkpoints import Weights
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import Behavior, UniformActions, play_episodes
 from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.starts import GroupStarts, SeedStart, StateStart
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.usage import ArgumentError
-from tesserl_trainer.run.workers import closed_afterwards
-from tesserl_trainer.wiring.environments import Environments, register
+from tesserl_trainer.wiring.environments import naming_block
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,8 @@ def _drawing(config: RunConfig) -> RunConfig:
     task = config.environment
     why = f"vectorization {task.vectorization}" if task.vectorization in ("atari", "envpool") else ""
     if not why:
-        register(task.id)
+        with naming_block():
+            register(task.id)
         point: Any = gym.spec(task.id).entry_point
         point = load_env_creator(point) if isinstance(point, str) else point
         modes = getattr(point, "metadata", {}).get("render_modes")

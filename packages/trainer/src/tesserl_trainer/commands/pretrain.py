@@ -9,6 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.base import short_enough
 from tesserl_configs.loader import load_with_places
+from tesserl_environments import ObservationLayout
 from tesserl_preference_opt import PreferencePairs, StoreError
 from tesserl_trainer.algorithms.agent import observing_rollouts
 from tesserl_trainer.algorithms.preferences import cloning_learner
@@ -17,7 +18,6 @@ from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.commands.train import run_loop
 from tesserl_trainer.loops.cloning import CloningLoop
 from tesserl_trainer.run.journal import Loop
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.run.pair_sources import StoredPairs, check_entries
 from tesserl_trainer.run.pairs import Batches, Shuffled, with_entries
 from tesserl_trainer.run.policy import RolloutPolicy

@@ -16,7 +16,7 @@ from tesserl_configs import ConfigError
 from tesserl_configs.fusion import Trunk
 from tesserl_configs.nn import HeadsConfig
 from tesserl_configs.vision import Vision
-from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_environments import ObservationLayout
 from tesserl_trainer.wiring.bodies import build_body
 from tesserl_trainer.wiring.networks import policy_network, quantile_network
 from tesserl_trainer.wiring.topologies import Cell, Options, cells, fusions, kinds

@@ -13,6 +13,8 @@ import torch
 from tesserl_analysis import plot_curve
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.diff import Difference, diff_configs
+from tesserl_environments import TaskError, WorkerError
+from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_preference_opt.files import PARTIAL, remove_partial
 from tesserl_preference_opt.locks import InUseError, is_lock, locked
 from tesserl_trainer.algorithms import builder_of
@@ -26,14 +28,11 @@ from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.identity import read_identity
 from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.logging import read_record
-from tesserl_trainer.run.main_guard import refuse_to_run_again
-from tesserl_trainer.run.processes import WorkerError
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_sealed
 from tesserl_trainer.run.signals import StopNow, Stopped, on_signals
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.sweep import LOG
-from tesserl_trainer.run.task import TaskError
 from tesserl_trainer.run.usage import command_line
 from tesserl_trainer.wiring.machine import naming_memory, refuse_missing
 

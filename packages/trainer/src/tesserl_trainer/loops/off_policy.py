@@ -14,8 +14,8 @@ from typing import Any
 
 from tensordict import TensorDictBase
 
+from tesserl_environments import snapshots
 from tesserl_replay import NStepWindow
-from tesserl_trainer.run import resumable
 from tesserl_trainer.run.checkpoint import Checkpoint, CheckpointError
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.fields import Fields
@@ -136,7 +136,7 @@ class OffPolicyLoop:
             "networks": self.learner.loss.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
             "collector": self.collector.state_dict(),
-            "environments": resumable.snapshot(self.collector.environments),
+            "environments": snapshots.snapshot(self.collector.environments),
             "window": self.window.state_dict(),
             "replay": self.replay.state_dict(),
             "owed": self._owed,
@@ -156,7 +156,7 @@ class OffPolicyLoop:
         self._owed = Fields(saved, "state").number("owed", least=0)
         if not self._owed < max(self.pace.update_interval or 0, self.pace.batch_size):
             raise CheckpointError(f"{checkpoint.path}: owed: expected less than one update's steps, got {self._owed}")
-        restored = resumable.restore(self.collector.environments, saved["environments"])
+        restored = snapshots.restore(self.collector.environments, saved["environments"])
         self.collector.load_state_dict(saved["collector"], restart=not restored)
         if not restored:
             self.window.clear()

@@ -18,7 +18,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from tesserl_trainer.run import resumable
+from tesserl_environments import snapshots
 from tesserl_trainer.run.checkpoint import Checkpoint
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.fitting import load_module
@@ -124,7 +124,7 @@ class OnPolicyLoop:
             "networks": self.policy.network.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
             "collector": self.collector.state_dict(),
-            "environments": resumable.snapshot(self.collector.environments),
+            "environments": snapshots.snapshot(self.collector.environments),
             "policy": self.policy.state_dict(),
             "rewards": {} if scaler is None else scaler.state_dict(),
         }
@@ -137,6 +137,6 @@ class OnPolicyLoop:
         self.policy.load_state_dict(saved["policy"])
         if self.advantages.scaler is not None:
             self.advantages.scaler.load_state_dict(saved["rewards"])
-        restored = resumable.restore(self.collector.environments, saved["environments"])
+        restored = snapshots.restore(self.collector.environments, saved["environments"])
         self.collector.load_state_dict(saved["collector"], restart=not restored)
         self.journal.load(saved, restored=restored)

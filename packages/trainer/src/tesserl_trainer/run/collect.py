@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from tesserl_trainer.run.boundary import Boundary
+from tesserl_environments import Boundary, ObservationLayout, autoreset_mode
 from tesserl_trainer.run.fields import Fields
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.run.workers import autoreset_mode
 
 Policy = Callable[..., Tensor]
 """From one tensor ``[N, ...]`` for each observation key to actions ``[N, ...]``."""

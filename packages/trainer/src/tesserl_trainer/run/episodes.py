@@ -10,10 +10,10 @@ from gymnasium import spaces
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from tesserl_environments import GroupStarts
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.frames import encode_frame
 from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.starts import GroupStarts
 
 OUTCOME = ("reward", "terminated", "truncated", "done")
 

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from tesserl_trainer.run.boundary import Boundary
+from tesserl_environments import Boundary, ObservationLayout, autoreset_mode
 from tesserl_trainer.run.collect import Policy, Start
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.run.workers import autoreset_mode
 
 
 @dataclass(frozen=True)

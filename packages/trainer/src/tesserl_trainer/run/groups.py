@@ -8,12 +8,12 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from tesserl_environments import GroupStarts
 from tesserl_grpo import check_shared_start
 from tesserl_policy import returns_to_go
 from tesserl_trainer.run.collect import Collector, Episode
 from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.starts import GroupStarts
 
 PATIENCE = 30.0
 """Seconds after which a collector says that no trajectory has ended yet."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tesserl_environments.action_record import MAX_ACTIONS
 from tesserl_trainer.run import state
-from tesserl_trainer.run.action_record import MAX_ACTIONS
 from tesserl_trainer.run.checkpoint import Checkpoint
 from tesserl_trainer.run.checkpoint_names import checkpoint_name
 from tesserl_trainer.run.checkpoints import Checkpoints

@@ -84,39 +84,6 @@ def stopped_in_order() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Hold these signals back while processes are started, which inherit that until ``leave_to_parent``.
-
-    Otherwise a signal to the whole group ends a process that has not come to ignoring it.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        from multiprocessing import resource_tracker  # not for those who start no process
-
-        # a process of multiprocessing's own, which the first worker would start; starting it releases two signals
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def leave_to_parent() -> None:
-    """Ignore these signals in a worker's process: its parent decides what they mean."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # a handler, which processes of the task do not inherit: they can be ended by SIGTERM
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    if HANGUP is not None:
-        signal.signal(HANGUP, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-
-
 def _stopping(interrupt: bool) -> tuple[int, ...]:
     hangup = () if HANGUP is None or signal.getsignal(HANGUP) is signal.SIG_IGN else (HANGUP,)
     return (*((signal.SIGINT,) if interrupt else ()), signal.SIGTERM, *hangup)

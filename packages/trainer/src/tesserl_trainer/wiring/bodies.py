@@ -15,6 +15,7 @@ from tesserl_configs import vision as visions
 from tesserl_configs.base import Absent
 from tesserl_configs.layers import HFOptions, TransformerOptions
 from tesserl_configs.nn import Memory, MLPVector, NNConfig
+from tesserl_environments import ObservationLayout
 from tesserl_nn_components import (
     CNNTrunk,
     ConcatFusion,
@@ -33,7 +34,6 @@ from tesserl_nn_components import (
     VisionTransformerFusion,
 )
 from tesserl_nn_components.trunks import TrunkFactory
-from tesserl_trainer.run.observations import ObservationLayout
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,

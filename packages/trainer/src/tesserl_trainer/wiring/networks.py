@@ -10,9 +10,9 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.base import Absent
 from tesserl_configs.nn import HeadsConfig, NNConfig
 from tesserl_configs.policy import Distribution
+from tesserl_environments import ObservationLayout
 from tesserl_iqn import QuantileNetwork
 from tesserl_nn_components import orthogonal_init
-from tesserl_trainer.run.observations import ObservationLayout
 from tesserl_trainer.wiring.bodies import build_body, named
 from tesserl_trainer.wiring.heads import build_policy_head, build_quantile_head, build_shared_layers, build_value_head
 from tesserl_trainer.wiring.parts import find_module, freeze_parts, modules_of_body

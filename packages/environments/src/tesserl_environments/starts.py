@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from tesserl_trainer.run.workers import autoreset_mode
+from tesserl_environments.workers import autoreset_mode
 
 START_STATE = "start_state"
 """The reset option that carries the state of a start."""

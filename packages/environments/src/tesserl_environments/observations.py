@@ -13,7 +13,7 @@ from gymnasium import spaces
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from tesserl_trainer.run.arrays import fit
+from tesserl_environments.arrays import fit
 
 Arrays = Mapping[str, NDArray[Any]]
 Reader = Callable[[NDArray[Any]], NDArray[Any]]

@@ -10,16 +10,13 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from tesserl_trainer.run.main_guard import UNGUARDED, refuse_to_run_again
-from tesserl_trainer.run.signals import held_back
-from tesserl_trainer.run.worker_process import GRACE, Description, send_description
+from tesserl_environments.errors import WorkerError
+from tesserl_environments.main_guard import UNGUARDED, refuse_to_run_again
+from tesserl_environments.signals import held_back
+from tesserl_environments.worker_process import GRACE, Description, send_description
 
 START_METHOD = "spawn"
 """How worker processes start: anew, without the parent's threads, memory and open files."""
-
-
-class WorkerError(RuntimeError):
-    """An environment worker raised, died or did not answer; the message names it. The run can be resumed."""
 
 
 def describe(
@@ -83,8 +80,7 @@ def ended_at_exit(processes: Sequence[BaseProcess]) -> Finalize:
 def late_start(timeout: float) -> str:
     """Return what is said of a worker that has not started."""
     return (
-        f"did not make its environment within {timeout:g} s; raise environment.start_timeout if the task takes that "
-        "long to start"
+        f"did not make its environment within {timeout:g} s; raise start_timeout if the task takes that long to start"
     )
 
 

@@ -12,9 +12,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from tesserl_trainer.run.action_record import ActionRecord
-from tesserl_trainer.run.sealed import CheckpointError
-from tesserl_trainer.run.workers import WorkerEnvironments
+from tesserl_environments.action_record import ActionRecord
+from tesserl_environments.workers import WorkerEnvironments
 
 MOST_SECONDS = 1e6
 """Longest wait for a worker that plays an episode again; the system counts in milliseconds, in 32 bits."""
@@ -103,12 +102,13 @@ def restore(environments: VectorEnv[Any, Any, Any], snapshots: list[dict[str, An
     If one has played more than ``MAX_ACTIONS`` steps of its episode, none is restored.
 
     Raises:
+        ValueError: the snapshots are not a list with one for each environment.
         WorkerError: a worker raised, died or did not answer; it may take its time for every step that it replays.
     """
     if snapshots is None:
         return False
     if not isinstance(snapshots, list) or len(snapshots) != environments.num_envs:
-        raise CheckpointError(f"environments: expected {environments.num_envs} snapshots; use another checkpoint")
+        raise ValueError(f"environments: expected {environments.num_envs} snapshots; use those of as many environments")
     if any(snapshot["actions"] is None for snapshot in snapshots):
         return False
     if hasattr(environments, "restore"):

@@ -11,16 +11,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from tesserl_configs import ConfigError
-from tesserl_configs.atari import AtariConfig
-from tesserl_configs.environment import ALE
-from tesserl_configs.environment_rules import NOT_IN_ENVPOOL
+from tesserl_environments.errors import EnvironmentArgumentError
 
 SEEDS = 2**31
 """envpool takes non-negative 32-bit integers."""
 
-NAMES = {"frameskip": "frame_skip", "grayscale": "gray_scale", "reward_clipping": "reward_clip"}
-"""Options of ``environment.atari`` that have other names in envpool."""
+ALE = "ALE/"
+"""Prefix of the ids of the Arcade Learning Environment."""
 
 
 class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
@@ -40,7 +37,7 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         **options: of ``envpool.make``.
 
     Raises:
-        ConfigError: envpool is not installed or has no such task.
+        EnvironmentArgumentError: envpool is not installed or has no such task.
         TypeError: the task does not take the options.
     """
 
@@ -54,12 +51,12 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         **options: Any,
     ) -> None:
         if importlib.util.find_spec("envpool") is None:
-            what = "environment.vectorization: envpool needs the package of that name, for Python 3.11 or newer"
-            raise ConfigError(f'{what}; install "tesserl-trainer[envpool]"')
+            what = "vectorization: envpool needs the package of that name, for Python 3.11 or newer"
+            raise EnvironmentArgumentError(f'{what}; install "tesserl-environments[envpool]"')
         self._envpool = importlib.import_module("envpool")
         if task not in self._envpool.list_all_envs():
-            raise ConfigError(
-                f"environment.id: envpool has no {task}; choose one of envpool.list_all_envs() or vectorization sync"
+            raise EnvironmentArgumentError(
+                f"id: envpool has no {task}; choose one of envpool.list_all_envs() or vectorization sync"
             )
         shared = autoreset_mode is AutoresetMode.NEXT_STEP
         self._sizes = [num_envs] if shared else [1] * num_envs
@@ -120,13 +117,6 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         for pool in filter(None, self._pools):
             pool.close()
         self._pools = [None] * len(self._sizes)
-
-
-def atari_options(config: AtariConfig) -> dict[str, Any]:
-    """Return the options of an ``environment.atari:`` block by envpool's names; envpool counts steps, ale_py frames."""
-    options = config.model_dump(exclude={*NOT_IN_ENVPOOL, "max_num_frames_per_episode"})
-    steps = max(config.max_num_frames_per_episode // config.frameskip, 1)
-    return {NAMES.get(key, key): value for key, value in options.items()} | {"max_episode_steps": steps}
 
 
 def task_name(environment_id: str) -> str:

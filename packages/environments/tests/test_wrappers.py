@@ -1,4 +1,6 @@
-"""``environment.wrappers`` on tasks whose every pixel is known, and on CarRacing against Gymnasium's own."""
+"""Wrappers on tasks whose every pixel is known, and on CarRacing against Gymnasium's own."""
+
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -6,13 +8,19 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
-from tesserl_configs import ConfigError
-from tesserl_configs import environment as blocks
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.wiring import telemetry
-from tesserl_trainer.wiring.environments import make_environments
-from tesserl_trainer.wiring.images import AreaMean, area_weights, grayscale
-from tesserl_trainer.wiring.wrappers import FrameSkip, wrap
+from tesserl_environments import (
+    EnvironmentArgumentError,
+    FrameSkip,
+    ObservationLayout,
+    Telemetry,
+    crop_edges,
+    make_environments,
+    resize,
+    stack_frames,
+    telemetry,
+    to_grayscale,
+)
+from tesserl_environments.images import AreaMean, area_weights, grayscale
 
 pytestmark = pytest.mark.kernel_free
 
@@ -50,10 +58,8 @@ class Image(gym.Env):
         return self.image, {}
 
 
-def seen(image, *wrappers, channels="auto"):
-    environment = Image(np.asarray(image))
-    for block in wrappers:
-        environment = wrap(environment, block, channels)
+def seen(image, *wrappers):
+    environment = wrapped(Image(np.asarray(image)), wrappers)
     observation, _ = environment.reset()
     assert environment.observation_space.contains(observation)
     return observation
@@ -65,7 +71,7 @@ def seen(image, *wrappers, channels="auto"):
 @pytest.mark.parametrize("vector", [False, True])
 @pytest.mark.parametrize(("shape", "stacked"), [((4, 5, 2), (4, 5, 6)), ((2, 4, 5), (6, 4, 5)), ((4, 5), (4, 5, 3))])
 def test_frames_are_stacked_oldest_first_and_never_across_episodes(shape, stacked, vector):
-    environment = wrap(Pixels(shape, vector), blocks.FrameStack(num_frames=3))
+    environment = stack_frames(Pixels(shape, vector), num_frames=3)
 
     def frames(observation):
         assert environment.observation_space.contains(observation)
@@ -82,23 +88,29 @@ def test_frames_are_stacked_oldest_first_and_never_across_episodes(shape, stacke
 
 def test_planes_of_true_and_false_can_be_stacked():
     planes = np.arange(40).reshape(4, 5, 2) % 3 == 0
-    environment = wrap(Image(planes, high=True), blocks.FrameStack(num_frames=2))
+    environment = stack_frames(Image(planes, high=True), num_frames=2)
     observation, _ = environment.reset()
     assert environment.observation_space.contains(observation)
     assert np.array_equal(observation, np.concatenate([planes, planes], -1))
 
 
 @pytest.mark.parametrize(
-    "kind", ["FrameStack(num_frames=2)", "PlainWrapper(kind='grayscale')", "Crop(top=1)", "Resize(height=2, width=2)"]
+    ("kind", "wrap"),
+    {
+        "frame_stack": partial(stack_frames, num_frames=2),
+        "grayscale": to_grayscale,
+        "crop": partial(crop_edges, top=1),
+        "resize": partial(resize, height=2, width=2),
+    }.items(),
 )
-def test_wrappers_of_images_refuse_vectors(kind):
-    block = eval(f"blocks.{kind}")
-    with pytest.raises(ConfigError, match=rf"{block.kind} needs one image as observation, got Box\(.*\(4,\)"):
-        wrap(gym.make("CartPole-v1"), block)
+def test_wrappers_of_images_refuse_vectors(kind, wrap):
+    message = rf"^wrappers: {kind} needs one image as observation, got Box\(.*\(4,\)"
+    with pytest.raises(EnvironmentArgumentError, match=message):
+        wrap(gym.make("CartPole-v1"))
 
 
 def test_frame_skip_sums_rewards_and_stops_at_the_end():
-    environment = wrap(Pixels(), blocks.FrameSkip(num_frames=3))
+    environment = FrameSkip(Pixels(), num_frames=3)
     environment.reset()
     steps = [environment.step(0)[1:3] for _ in range(3)]
     assert steps == [(1 + 2 + 3, False), (4 + 5 + 6, False), (7.0, True)]
@@ -115,7 +127,7 @@ class Flickering(Pixels):
 
 @pytest.mark.parametrize("vector", [False, True])
 def test_frame_skip_can_keep_the_larger_pixels_of_an_actions_last_two_frames(vector):
-    environment = wrap(Flickering((2, 4, 4), vector), blocks.FrameSkip(num_frames=3, max_last_two=True))
+    environment = FrameSkip(Flickering((2, 4, 4), vector), num_frames=3, max_last_two=True)
     environment.reset()
     observations = [environment.step(0)[0] for _ in range(3)]
     images = [observation["camera"] if vector else observation for observation in observations]
@@ -132,10 +144,10 @@ def test_grey_is_the_luminance_of_bt_601():
         [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 255], [10, 20, 30], [0, 0, 0]]] * 2, np.uint8
     )
     grey = [[76, 150, 29], [255, 18, 0]] * 2  # 76.245, 149.685, 29.07; 2.99 + 11.74 + 3.42 = 18.15
-    image = seen(np.repeat(colors, 2, axis=1), blocks.PlainWrapper(kind="grayscale"))
+    image = seen(np.repeat(colors, 2, axis=1), to_grayscale)
     assert image.shape == (4, 6, 1)
     assert image[:, ::2, 0].tolist() == grey
-    first = seen(np.repeat(colors, 2, axis=1).transpose(2, 0, 1), blocks.PlainWrapper(kind="grayscale"))
+    first = seen(np.repeat(colors, 2, axis=1).transpose(2, 0, 1), to_grayscale)
     assert first.shape == (1, 4, 6)
     assert first[0].tolist() == image[..., 0].tolist()
     assert grayscale(np.full((3, 1, 1), 0.5, np.float32), 0).tolist() == [[[0.5]]]
@@ -144,26 +156,26 @@ def test_grey_is_the_luminance_of_bt_601():
 @pytest.mark.parametrize("shape", [(4, 5, 2), (7, 9)])
 def test_grey_refuses_what_has_no_colours(shape):
     with pytest.raises(
-        ConfigError, match=r"grayscale needs an image of three colours, got Box\(.*; put it before frame"
+        EnvironmentArgumentError, match=r"grayscale needs an image of three colours, got Box\(.*; put it before frame"
     ):
-        seen(np.zeros(shape, np.uint8), blocks.PlainWrapper(kind="grayscale"))
+        seen(np.zeros(shape, np.uint8), to_grayscale)
 
 
 def test_crop_cuts_off_rows_and_columns_wherever_the_channels_are():
     image = np.arange(6 * 7 * 3, dtype=np.uint8).reshape(6, 7, 3)
-    block = blocks.Crop(top=1, bottom=2, left=3)
-    assert np.array_equal(seen(image, block), image[1:4, 3:])
-    assert np.array_equal(seen(image.transpose(2, 0, 1), block), image[1:4, 3:].transpose(2, 0, 1))
-    assert np.array_equal(seen(image[..., 0], block), image[1:4, 3:, 0])
+    crop = partial(crop_edges, top=1, bottom=2, left=3)
+    assert np.array_equal(seen(image, crop), image[1:4, 3:])
+    assert np.array_equal(seen(image.transpose(2, 0, 1), crop), image[1:4, 3:].transpose(2, 0, 1))
+    assert np.array_equal(seen(image[..., 0], crop), image[1:4, 3:, 0])
     wide = np.zeros((5, 6, 9), np.uint8)  # channels "auto" takes its first axis for channels
-    assert seen(wide, block, channels="last").shape == (2, 3, 9)
-    with pytest.raises(ConfigError, match=r"crop leaves nothing of 6 x 7 pixels"):
-        seen(image, blocks.Crop(left=3, right=4))
+    assert seen(wide, partial(crop, channels="last")).shape == (2, 3, 9)
+    with pytest.raises(EnvironmentArgumentError, match=r"crop leaves nothing of 6 x 7 pixels"):
+        seen(image, partial(crop_edges, left=3, right=4))
 
 
 def test_a_resized_pixel_is_the_mean_of_what_it_covers():
     image = np.array([[0, 10, 20, 60], [2, 12, 22, 62], [100, 100, 50, 54], [100, 100, 52, 56]], np.uint8)
-    assert seen(image, blocks.Resize(height=2, width=2)).tolist() == [[6, 41], [100, 53]]
+    assert seen(image, partial(resize, height=2, width=2)).tolist() == [[6, 41], [100, 53]]
     # from 3 to 2: each pixel covers one and a half, with weights 2/3 and 1/3
     line = np.array([[[0.0], [30.0], [90.0]]], np.float32)
     assert AreaMean((1, 3, 1), 1, 2, -1)(line).ravel().tolist() == pytest.approx([10.0, 70.0])
@@ -188,15 +200,15 @@ def ours(*wrappers):
     spec = gym.spec("CarRacing-v3")
     environment = gym.make(spec, continuous=False).unwrapped
     assert not hasattr(environment, "drawing")
-    from tesserl_trainer.wiring.car_racing import CarRacing
+    from tesserl_environments.car_racing import CarRacing
 
     faster = CarRacing(continuous=False)
     return [wrapped(TimeLimit(one, 1000), wrappers) for one in (environment, faster)]
 
 
 def wrapped(environment, wrappers):
-    for block in wrappers:
-        environment = wrap(environment, block)
+    for wrap in wrappers:
+        environment = wrap(environment)
     return environment
 
 
@@ -215,7 +227,7 @@ def play_both(plain, faster, seed, steps):
 def test_the_faster_car_racing_is_the_same_task_picture_for_picture(randomize):
     from gymnasium.envs.box2d import car_racing as original
 
-    from tesserl_trainer.wiring import car_racing
+    from tesserl_environments import car_racing
 
     kinds = original.CarRacing, car_racing.CarRacing
     plain, faster = (kind(continuous=False, domain_randomize=randomize) for kind in kinds)
@@ -224,7 +236,7 @@ def test_the_faster_car_racing_is_the_same_task_picture_for_picture(randomize):
 
 
 def test_skipped_frames_are_not_drawn_and_nothing_else_changes():
-    plain, faster = ours(blocks.TimeLimit(max_episode_steps=34), blocks.FrameSkip(num_frames=4))
+    plain, faster = ours(partial(TimeLimit, max_episode_steps=34), partial(FrameSkip, num_frames=4))
     drawn = []
     painter = faster.unwrapped
     draw, painter._render_road = painter._render_road, lambda *a: (drawn.append(painter.t), draw(*a))[1]
@@ -236,7 +248,7 @@ def test_skipped_frames_are_not_drawn_and_nothing_else_changes():
 
 
 def test_at_the_end_of_the_world_the_pictures_are_the_same_too():
-    pair = ours(blocks.FrameSkip(num_frames=4))
+    pair = ours(partial(FrameSkip, num_frames=4))
     for environment in pair:
         environment.reset(seed=7)
         for _ in range(13):  # until the camera has zoomed in
@@ -255,30 +267,30 @@ def test_at_the_end_of_the_world_the_pictures_are_the_same_too():
 
 
 def test_frames_are_drawn_where_something_below_reads_them():
-    for inner in (blocks.Crop(bottom=12), blocks.FrameSkip(num_frames=1, max_last_two=True)):
-        faster = ours(inner, blocks.FrameSkip(num_frames=2))[1]
+    for inner in (partial(crop_edges, bottom=12), partial(FrameSkip, num_frames=1, max_last_two=True)):
+        faster = ours(inner, partial(FrameSkip, num_frames=2))[1]
         assert faster._painter is None
-    assert ours(blocks.FrameSkip(num_frames=2, max_last_two=True))[1]._painter is None
-    assert ours(blocks.FrameSkip(num_frames=2))[1]._painter is not None
-    plain = ours(blocks.FrameSkip(num_frames=2))[0]
+    assert ours(partial(FrameSkip, num_frames=2, max_last_two=True))[1]._painter is None
+    assert ours(partial(FrameSkip, num_frames=2))[1]._painter is not None
+    plain = ours(partial(FrameSkip, num_frames=2))[0]
     assert isinstance(plain, FrameSkip)
     assert plain._painter is None
 
 
 def test_training_drives_the_faster_car_with_pictures_and_telemetry():
-    config = blocks.EnvironmentConfig(
-        id="CarRacing-v3",
+    environments = make_environments(
+        "CarRacing-v3",
+        2,
         kwargs={"continuous": False},
         wrappers=(
-            blocks.FrameSkip(num_frames=2),
-            blocks.PlainWrapper(kind="telemetry"),
-            blocks.Crop(bottom=12),
-            blocks.PlainWrapper(kind="grayscale"),
-            blocks.Resize(height=42, width=48),
-            blocks.FrameStack(num_frames=3),
+            partial(FrameSkip, num_frames=2),
+            Telemetry,
+            partial(crop_edges, bottom=12),
+            to_grayscale,
+            partial(resize, height=42, width=48),
+            partial(stack_frames, num_frames=3),
         ),
     )
-    environments = make_environments(config, 2)
     try:
         assert environments.envs[0].unwrapped.drawing
         layout = ObservationLayout(environments.single_observation_space)
@@ -296,7 +308,7 @@ def test_training_drives_the_faster_car_with_pictures_and_telemetry():
 
 
 def test_telemetry_reads_the_car_in_the_units_that_it_names():
-    environment = wrap(ours()[1], blocks.PlainWrapper(kind="telemetry"))
+    environment = Telemetry(ours()[1])
     observation, _ = environment.reset(seed=5)
     assert environment.observation_space.contains(observation)
     car = environment.unwrapped.car
@@ -313,5 +325,5 @@ def test_telemetry_reads_the_car_in_the_units_that_it_names():
 
 
 def test_telemetry_refuses_other_tasks():
-    with pytest.raises(ConfigError, match=r"telemetry reads the car of CarRacing-v3 .* got <.*CartPole"):
-        wrap(gym.make("CartPole-v1"), blocks.PlainWrapper(kind="telemetry"))
+    with pytest.raises(EnvironmentArgumentError, match=r"telemetry reads the car of CarRacing-v3 .* got <.*CartPole"):
+        Telemetry(gym.make("CartPole-v1"))

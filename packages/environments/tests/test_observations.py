@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from tesserl_trainer.run.observations import ObservationLayout
+from tesserl_environments import ObservationLayout
 
 pytestmark = pytest.mark.kernel_free
 

@@ -1,28 +1,30 @@
 """Environments come back to where they were, or it is said that they did not."""
 
 import json
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from minatar import gym as minatar_gym
 
-from tesserl_configs.environment import (
-    Crop,
-    EnvironmentConfig,
+from tesserl_environments import (
+    AtariEnvironments,
     FrameSkip,
-    FrameStack,
-    PlainWrapper,
-    Resize,
-    TimeLimit,
+    Resumable,
+    Telemetry,
+    WorkerEnvironments,
+    crop_edges,
+    make_environments,
+    resize,
+    stack_frames,
+    step,
+    to_grayscale,
 )
-from tesserl_trainer.run import resumable
-from tesserl_trainer.run.action_record import MAX_ACTIONS, ActionRecord
-from tesserl_trainer.run.resumable import Resumable
-from tesserl_trainer.run.workers import WorkerEnvironments, step
-from tesserl_trainer.wiring.atari import AtariEnvironments
-from tesserl_trainer.wiring.environments import make_environments
+from tesserl_environments.action_record import MAX_ACTIONS, ActionRecord
+from tesserl_environments.snapshots import generators_of, restore, snapshot
 
 pytestmark = pytest.mark.kernel_free
 
@@ -54,7 +56,7 @@ def go_on_alike(first, second, steps: int) -> None:
     for left, right in zip(play(first, steps, 2), play(second, steps, 2), strict=True):
         for one, other in zip(left, right, strict=True):
             assert np.array_equal(one, other)
-    assert resumable.snapshot(first) == resumable.snapshot(second)
+    assert snapshot(first) == snapshot(second)
 
 
 @pytest.mark.parametrize(
@@ -66,41 +68,38 @@ def test_a_restored_environment_goes_on_bit_for_bit(environment, steps):
     first, second = make(environment), make(environment)
     first.reset(seed=[11, 22, 33])
     play(first, steps, 1)
-    snapshots = json.loads(json.dumps(resumable.snapshot(first)))
-    assert resumable.restore(second, snapshots)
+    snapshots = json.loads(json.dumps(snapshot(first)))
+    assert restore(second, snapshots)
     go_on_alike(first, second, 150)
 
 
 def test_an_atari_game_comes_back_though_its_generator_is_out_of_reach():
-    config = EnvironmentConfig(id="ALE/Breakout-v5", num_envs=2, wrappers=(TimeLimit(max_episode_steps=30),))
-    first, second = (make_environments(config, 2) for _ in range(2))
+    wrappers = [partial(TimeLimit, max_episode_steps=30)]
+    first, second = (make_environments("ALE/Breakout-v5", 2, wrappers=wrappers) for _ in range(2))
     first.reset(seed=[11, 22])
     play(first, 50, 1)
-    assert resumable.restore(second, json.loads(json.dumps(resumable.snapshot(first))))
+    assert restore(second, json.loads(json.dumps(snapshot(first))))
     go_on_alike(first, second, 40)
 
 
 @pytest.mark.parametrize("continuous", [False, True])
 def test_the_wrappers_of_images_come_back_with_the_car(continuous):
-    config = EnvironmentConfig(
-        id="CarRacing-v3",
-        kwargs={"continuous": continuous},
-        wrappers=(
-            TimeLimit(max_episode_steps=50),
-            FrameSkip(num_frames=4),
-            PlainWrapper(kind="telemetry"),
-            Crop(bottom=12),
-            PlainWrapper(kind="grayscale"),
-            Resize(height=42, width=48),
-            FrameStack(num_frames=4),
-        ),
-    )
-    first, second = (make_environments(config, 2) for _ in range(2))
+    wrappers = [
+        partial(TimeLimit, max_episode_steps=50),
+        partial(FrameSkip, num_frames=4),
+        Telemetry,
+        partial(crop_edges, bottom=12),
+        to_grayscale,
+        partial(resize, height=42, width=48),
+        partial(stack_frames, num_frames=4),
+    ]
+    kwargs = {"continuous": continuous}
+    first, second = (make_environments("CarRacing-v3", 2, kwargs=kwargs, wrappers=wrappers) for _ in range(2))
     first.reset(seed=[11, 22])
     play(first, 20, 1)  # a second episode is on its way
-    snapshots = json.loads(json.dumps(resumable.snapshot(first)))
+    snapshots = json.loads(json.dumps(snapshot(first)))
     assert [len(snapshot["actions"]) for snapshot in snapshots] == [7, 7]
-    assert resumable.restore(second, snapshots)
+    assert restore(second, snapshots)
     go_on_alike(first, second, 10)
     cars = [[sub.unwrapped.car.hull.position.x for sub in environments.envs] for environments in (first, second)]
     assert cars[0] == cars[1]
@@ -111,7 +110,7 @@ def test_workers_in_other_processes_are_restored_too():
     try:
         first.reset(seed=[1, 2, 3])
         play(first, 25, 1)
-        assert resumable.restore(second, resumable.snapshot(first))
+        assert restore(second, snapshot(first))
         go_on_alike(first, second, 40)
     finally:
         first.close()
@@ -142,13 +141,13 @@ def test_an_environment_with_hidden_state_is_found_out():
 
 def test_natively_vectorised_environments_have_no_snapshot():
     environments = gym.make_vec("CartPole-v1", 2, "vector_entry_point")
-    assert resumable.snapshot(environments) is None
-    assert not resumable.restore(environments, None)
+    assert snapshot(environments) is None
+    assert not restore(environments, None)
 
 
 def test_another_kind_of_generator_is_refused():
     environment = gym.make("CartPole-v1")
-    generators = resumable.generators_of(environment)
+    generators = generators_of(environment)
     state = {**generators.state(), "bit_generator": "MT19937"}
     with pytest.raises(ValueError, match="expected MT19937, got PCG64; resume with the versions in the manifest"):
         generators.set_state(state)
@@ -198,7 +197,7 @@ def test_environments_with_an_episode_that_is_too_long_are_not_restored():
     for steps, restored in ((3, True), (1, False)):
         for _ in range(steps):
             first.step(np.zeros((2, 6), np.float32))
-        assert resumable.restore(second, json.loads(json.dumps(resumable.snapshot(first)))) is restored
+        assert restore(second, json.loads(json.dumps(snapshot(first)))) is restored
 
 
 @pytest.mark.parametrize("shape", [(), (3,)])
@@ -228,7 +227,7 @@ def test_a_game_without_an_end_is_seeded_anew_at_its_next_start():
         ended |= games.step(np.zeros(2, np.int64))[3]
         if number == 30:
             assert [snapshot["actions"] is None for snapshot in games.snapshot()] == [False, True]
-            assert not resumable.restore(games, games.snapshot())
+            assert not restore(games, games.snapshot())
     assert ended.all()
     assert (games._seeds != before).tolist() == [False, True]
     games.close()

@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy import ndarray
 
-from tesserl_trainer.run.arrays import NUMBERS, fit
+from tesserl_environments.arrays import NUMBERS, fit
+from tesserl_environments.errors import TaskError
 
 PASSED_ON = (gym.error.DependencyNotInstalled,)
 """Errors that the caller reports in its own words."""
@@ -17,13 +18,8 @@ REALS = frozenset({float, int, np.float64, np.float32})
 TRUTHS = frozenset({bool, np.bool_})
 """Usual types of rewards and of ends; others are looked at more closely."""
 
-
 ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 """Spaces whose elements are arrays."""
-
-
-class TaskError(RuntimeError):
-    """A task raised an error or returned something that its interface does not allow; the message names it."""
 
 
 class Checked(gym.Wrapper[Any, Any, Any, Any]):

@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from tesserl_configs import ConfigError
-from tesserl_trainer.run.observations import channel_axis, is_image
+from tesserl_environments.errors import EnvironmentArgumentError
+from tesserl_environments.observations import channel_axis, is_image
 
 Environment = gym.Env[Any, Any]
 Image = NDArray[Any]
@@ -27,15 +27,15 @@ class Images:
         wrapper: who asks, for the message.
 
     Raises:
-        ConfigError: there is no image, or more than one.
+        EnvironmentArgumentError: there is no image, or more than one.
     """
 
     def __init__(self, space: spaces.Space[Any], channels: str, wrapper: str) -> None:
         parts: dict[str, Any] = space.spaces if isinstance(space, spaces.Dict) else {"": space}
         found = [(key, part) for key, part in parts.items() if is_image(part)]
         if len(found) != 1:
-            raise ConfigError(
-                f"environment.wrappers: {wrapper} needs one image as observation, got {space}; "
+            raise EnvironmentArgumentError(
+                f"wrappers: {wrapper} needs one image as observation, got {space}; "
                 "remove it or wrap the environment so that it returns an image"
             )
         self._whole = space

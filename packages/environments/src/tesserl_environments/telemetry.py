@@ -7,8 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from tesserl_configs import ConfigError
-from tesserl_trainer.run.observations import is_image
+from tesserl_environments.errors import EnvironmentArgumentError
+from tesserl_environments.observations import is_image
 
 SPEED = 0.01
 """Per length unit a second; the car reaches about 90."""
@@ -40,15 +40,15 @@ class Telemetry(gym.ObservationWrapper[Any, Any, Any]):
         environment: CarRacing, whose observation is its picture.
 
     Raises:
-        ConfigError: it is another environment, or its observation is not a picture alone.
+        EnvironmentArgumentError: it is another environment, or its observation is not a picture alone.
     """
 
     def __init__(self, environment: gym.Env[Any, Any]) -> None:
         super().__init__(environment)
         space = environment.observation_space
         if not hasattr(environment.unwrapped, "car") or not is_image(space):
-            raise ConfigError(
-                f"environment.wrappers: telemetry reads the car of CarRacing-v3 and adds it to its picture, got "
+            raise EnvironmentArgumentError(
+                f"wrappers: telemetry reads the car of CarRacing-v3 and adds it to its picture, got "
                 f"{environment} with {space}; remove it"
             )
         numbers = spaces.Box(-np.inf, np.inf, (7,), np.float32)

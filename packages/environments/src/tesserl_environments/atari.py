@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from tesserl_trainer.run.action_record import ActionRecord
+from tesserl_environments.action_record import ActionRecord
 
 RESEED_STEPS = 5_000
 """A game that has gone on for so many steps since it was last seeded is seeded anew at its next start. Resuming replays

@@ -19,19 +19,18 @@ from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 
-from tesserl_trainer.run.main_guard import refuse_to_run_again
-from tesserl_trainer.run.processes import (
+from tesserl_environments.errors import TaskError, WorkerError
+from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_environments.processes import (
     START_METHOD,
-    WorkerError,
     death,
     describe,
     end_processes,
     ended_at_exit,
     late_start,
 )
-from tesserl_trainer.run.signals import held_back
-from tesserl_trainer.run.task import TaskError
-from tesserl_trainer.run.worker_process import Description, work
+from tesserl_environments.signals import held_back
+from tesserl_environments.worker_process import Description, work
 
 
 class WorkerEnvironments(AsyncVectorEnv):
@@ -97,7 +96,7 @@ class WorkerEnvironments(AsyncVectorEnv):
         if self._is_starting:
             return self._start_timeout, late_start(self._start_timeout)
         return self.timeout, (
-            f"did not answer within {self.timeout:g} s; raise environment.worker_timeout if its steps take that long"
+            f"did not answer within {self.timeout:g} s; raise worker_timeout if its steps take that long"
         )
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:  # noqa: ARG002

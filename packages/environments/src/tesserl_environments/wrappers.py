@@ -1,4 +1,4 @@
-"""``environment.wrappers:`` -> Gymnasium wrappers."""
+"""Gymnasium wrappers of observations, rewards and frames."""
 
 from typing import Any
 
@@ -7,9 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit, TransformReward
 
-from tesserl_configs import ConfigError
-from tesserl_trainer.wiring.images import AreaMean, FrameStack, Images, ImageWrapper, crop, grayscale
-from tesserl_trainer.wiring.telemetry import Telemetry
+from tesserl_environments.errors import EnvironmentArgumentError
+from tesserl_environments.images import AreaMean, FrameStack, Images, ImageWrapper, crop, grayscale
 
 Environment = gym.Env[Any, Any]
 
@@ -20,59 +19,89 @@ TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, TransformReward)
 """Wrappers through which an observation passes as it is."""
 
 
-def wrap(environment: Environment, config: Any, channels: str = "auto") -> Environment:
-    """Wrap an environment as an entry of ``environment.wrappers`` says.
+def scale_rewards(environment: Environment, scale: float) -> Environment:
+    """Multiply rewards by a factor."""
+    return TransformReward(environment, lambda reward: float(reward) * scale)
+
+
+def clip_rewards(environment: Environment, low: float, high: float) -> Environment:
+    """Clip rewards to ``[low, high]``."""
+    return TransformReward(environment, lambda reward: min(max(float(reward), low), high))
+
+
+def stack_frames(environment: Environment, num_frames: int, *, channels: str = "auto") -> Environment:
+    """Stack the last images along their channel axis, oldest first.
 
     Args:
-        environment: the environment.
-        config: the entry.
-        channels: which axis of its images holds the channels: ``"first"``, ``"last"`` or ``"auto"``.
+        environment: with one image as observation, or among its entries.
+        num_frames: images per stack, >= 1.
+        channels: axis of the channels, as for `resize`.
 
     Raises:
-        ConfigError: the environment is not one that the wrapper can wrap.
+        EnvironmentArgumentError: the observation has not one image.
     """
-    match config.kind:
-        case "time_limit":
-            return TimeLimit(environment, config.max_episode_steps)
-        case "frame_skip":
-            return FrameSkip(environment, config.num_frames, max_last_two=config.max_last_two, channels=channels)
-        case "telemetry":
-            return Telemetry(environment)
-        case "clock":
-            return Clock(environment)
-        case "reward_scale":
-            scale = config.scale
-            return TransformReward(environment, lambda reward: float(reward) * scale)
-        case "reward_clip":
-            low, high = config.low, config.high
-            return TransformReward(environment, lambda reward: min(max(float(reward), low), high))
-    return _wrap_images(environment, config, Images(environment.observation_space, channels, config.kind))
+    return FrameStack(environment, Images(environment.observation_space, channels, "frame_stack"), num_frames)
 
 
-def _wrap_images(environment: Environment, config: Any, images: Images) -> Environment:
+def to_grayscale(environment: Environment, *, channels: str = "auto") -> Environment:
+    """Turn images of three colours into grey ones of one channel (luminance, ITU-R BT.601).
+
+    Args:
+        environment: with one image as observation, or among its entries.
+        channels: axis of the channels, as for `resize`.
+
+    Raises:
+        EnvironmentArgumentError: the observation has not one image of three colours.
+    """
+    images = Images(environment.observation_space, channels, "grayscale")
+    axis = images.axis
+    if axis is None or images.space.shape[axis] != 3:
+        raise EnvironmentArgumentError(
+            f"wrappers: grayscale needs an image of three colours, got {images.space}; "
+            "put it before frame_stack, or set channels where the axes are mistaken"
+        )
+    return ImageWrapper(environment, images, lambda image: grayscale(image, axis))
+
+
+def crop_edges(
+    environment: Environment, *, top: int = 0, bottom: int = 0, left: int = 0, right: int = 0, channels: str = "auto"
+) -> Environment:
+    """Cut off the edges of images.
+
+    Args:
+        environment: with one image as observation, or among its entries.
+        top: rows cut off above, in pixels.
+        bottom: rows cut off below, in pixels.
+        left: columns cut off on the left, in pixels.
+        right: columns cut off on the right, in pixels.
+        channels: axis of the channels, as for `resize`.
+
+    Raises:
+        EnvironmentArgumentError: the observation has not one image, or nothing of it is left.
+    """
+    images = Images(environment.observation_space, channels, "crop")
     axis, shape = images.axis, images.space.shape
-    lines = shape[1:] if axis == 0 else shape[:2]
-    match config.kind:
-        case "frame_stack":
-            return FrameStack(environment, images, config.num_frames)
-        case "grayscale":
-            if axis is None or shape[axis] != 3:
-                raise ConfigError(
-                    f"environment.wrappers: grayscale needs an image of three colours, got {images.space}; "
-                    "put it before frame_stack, or set environment.channels where the axes are mistaken"
-                )
-            return ImageWrapper(environment, images, lambda image: grayscale(image, axis))
-        case "crop":
-            rows = slice(config.top, lines[0] - config.bottom)
-            columns = slice(config.left, lines[1] - config.right)
-            if rows.start >= rows.stop or columns.start >= columns.stop:
-                raise ConfigError(
-                    f"environment.wrappers: crop leaves nothing of {lines[0]} x {lines[1]} pixels; cut off less"
-                )
-            return ImageWrapper(environment, images, lambda image: crop(image, rows, columns, axis))
-        case "resize":
-            return ImageWrapper(environment, images, AreaMean(shape, config.height, config.width, axis))
-    raise ConfigError(f"environment.wrappers: no wrapper of kind {config.kind}")
+    height, width = shape[1:] if axis == 0 else shape[:2]
+    rows, columns = slice(top, height - bottom), slice(left, width - right)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        raise EnvironmentArgumentError(f"wrappers: crop leaves nothing of {height} x {width} pixels; cut off less")
+    return ImageWrapper(environment, images, lambda image: crop(image, rows, columns, axis))
+
+
+def resize(environment: Environment, height: int, width: int, *, channels: str = "auto") -> Environment:
+    """Scale images; a pixel becomes the mean of the area that it covers.
+
+    Args:
+        environment: with one image as observation, or among its entries.
+        height: rows afterwards, in pixels.
+        width: columns afterwards, in pixels.
+        channels: axis of the channels: ``"first"``, ``"last"``, or ``"auto"`` (the shorter one of the two).
+
+    Raises:
+        EnvironmentArgumentError: the observation has not one image.
+    """
+    images = Images(environment.observation_space, channels, "resize")
+    return ImageWrapper(environment, images, AreaMean(images.space.shape, height, width, images.axis))
 
 
 class Clock(gym.ObservationWrapper[Any, Any, Any]):
@@ -82,7 +111,7 @@ class Clock(gym.ObservationWrapper[Any, Any, Any]):
         environment: the environment; the keys of a Dict observation stand behind ``0_clock`` in sorted order.
 
     Raises:
-        ConfigError: they do not.
+        EnvironmentArgumentError: they do not.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -90,8 +119,8 @@ class Clock(gym.ObservationWrapper[Any, Any, Any]):
         space = environment.observation_space
         parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
         if min(parts) <= CLOCK_KEY:
-            raise ConfigError(
-                f"environment.wrappers: clock is the first feature, before the key {min(parts)!r}; rename that key"
+            raise EnvironmentArgumentError(
+                f"wrappers: clock is the first feature, before the key {min(parts)!r}; rename that key"
             )
         self.observation_space = spaces.Dict({CLOCK_KEY: spaces.Box(0.0, 1.0, (1,), np.float32), **parts})
         self._is_dict = isinstance(space, spaces.Dict)
@@ -116,7 +145,7 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
         channels: which axis of the image holds the channels; read for ``max_last_two`` alone.
 
     Raises:
-        ConfigError: ``max_last_two`` without an image.
+        EnvironmentArgumentError: ``max_last_two`` without an image.
     """
 
     def __init__(

@@ -7,10 +7,10 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from tesserl_trainer.run.arrays import NUMBERS
-from tesserl_trainer.run.observations import ObservationLayout
-from tesserl_trainer.run.task import TaskError
-from tesserl_trainer.run.workers import WorkerEnvironments, step
+from tesserl_environments.arrays import NUMBERS
+from tesserl_environments.errors import TaskError
+from tesserl_environments.observations import ObservationLayout
+from tesserl_environments.workers import WorkerEnvironments, step
 
 REMEDY = "correct the task, or replace such values in a wrapper"
 
@@ -18,7 +18,7 @@ REMEDY = "correct the task, or replace such values in a wrapper"
 class Boundary:
     """Resets and steps a vector environment; whatever it returns has the declared shapes and types.
 
-    Gymnasium puts the results of single environments, which check them (``task.Checked``), into arrays of its own; what
+    Gymnasium puts the results of single environments, which check them (``Checked``), into arrays of its own; what
     other vector environments return is checked here.
 
     Args:

@@ -15,8 +15,8 @@ from gymnasium import spaces
 from gymnasium.vector.async_vector_env import _async_worker
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from tesserl_trainer.run.signals import leave_to_parent
-from tesserl_trainer.run.task import TaskError
+from tesserl_environments.errors import TaskError
+from tesserl_environments.signals import leave_to_parent
 
 GRACE = 5.0
 """Seconds that a worker has to close its environment when its parent has died, or wants nothing else of it."""

@@ -1,0 +1,80 @@
+"""Gymnasium tasks ready to train on: vectorisations, wrappers, checks, and states that can be saved."""
+
+from tesserl_environments.__about__ import __version__
+from tesserl_environments.atari import AtariEnvironments
+from tesserl_environments.boundary import Boundary
+from tesserl_environments.checked import Checked
+from tesserl_environments.envpool import EnvpoolEnvironments
+from tesserl_environments.errors import EnvironmentArgumentError, TaskError, WorkerError
+from tesserl_environments.making import (
+    Environment,
+    Environments,
+    Space,
+    Vectorization,
+    Wrap,
+    has_time_limit,
+    make_environments,
+    register,
+    task_spaces,
+    worker_seeds,
+)
+from tesserl_environments.observations import ObservationLayout
+from tesserl_environments.snapshots import Resumable, restore, snapshot
+from tesserl_environments.starts import GroupStarts, LevelStart, RestoredStarts, SeedStart, Start, StateStart
+from tesserl_environments.telemetry import Telemetry
+from tesserl_environments.workers import WorkerEnvironments, autoreset_mode, close, closed_afterwards, step
+from tesserl_environments.wrappers import (
+    Clock,
+    FrameSkip,
+    clip_rewards,
+    crop_edges,
+    resize,
+    scale_rewards,
+    stack_frames,
+    to_grayscale,
+)
+
+__all__ = [
+    "AtariEnvironments",
+    "Boundary",
+    "Checked",
+    "Clock",
+    "Environment",
+    "EnvironmentArgumentError",
+    "Environments",
+    "EnvpoolEnvironments",
+    "FrameSkip",
+    "GroupStarts",
+    "LevelStart",
+    "ObservationLayout",
+    "RestoredStarts",
+    "Resumable",
+    "SeedStart",
+    "Space",
+    "Start",
+    "StateStart",
+    "TaskError",
+    "Telemetry",
+    "Vectorization",
+    "WorkerEnvironments",
+    "WorkerError",
+    "Wrap",
+    "__version__",
+    "autoreset_mode",
+    "clip_rewards",
+    "close",
+    "closed_afterwards",
+    "crop_edges",
+    "has_time_limit",
+    "make_environments",
+    "register",
+    "resize",
+    "restore",
+    "scale_rewards",
+    "snapshot",
+    "stack_frames",
+    "step",
+    "task_spaces",
+    "to_grayscale",
+    "worker_seeds",
+]

@@ -1,0 +1,281 @@
+"""Make vector environments from a Gymnasium id and plain arguments."""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import TimeLimit
+
+from tesserl_environments.atari import AtariEnvironments
+from tesserl_environments.checked import Checked
+from tesserl_environments.envpool import EnvpoolEnvironments, task_name
+from tesserl_environments.errors import EnvironmentArgumentError
+from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_environments.processes import describe
+from tesserl_environments.snapshots import Resumable
+from tesserl_environments.starts import RestoredStarts
+from tesserl_environments.workers import WorkerEnvironments, closed_afterwards
+
+Environment = gym.Env[Any, Any]
+Environments = VectorEnv[Any, Any, Any]
+Space = spaces.Space[Any]
+Wrap = Callable[[Environment], Environment]
+Vectorization = Literal["sync", "async", "vector_entry_point", "atari", "envpool"]
+Maker = Callable[[], Environment]
+Made = TypeVar("Made")
+
+FASTER = {"gymnasium.envs.box2d.car_racing:CarRacing": "tesserl_environments.car_racing:CarRacing"}
+"""Entry points of tasks, and of the same tasks in less time."""
+
+MAX_FRAMES = 108_000
+"""Frames after which ale_py truncates an episode by default."""
+
+
+def make_environments(
+    id: str,  # noqa: A002 - Gymnasium's name of it
+    num_envs: int,
+    *,
+    vectorization: Vectorization = "sync",
+    kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[Wrap] = (),
+    resets_itself: bool = True,
+    restorable: bool = False,
+    max_length: int | None = None,
+    worker_timeout: float = 60.0,
+    start_timeout: float = 300.0,
+) -> Environments:
+    """Make a vector environment.
+
+    Args:
+        id: of Gymnasium, e.g. ``"CartPole-v1"``, or of envpool.
+        num_envs: number of environments that are stepped together, >= 1.
+        vectorization: ``"sync"``: all in this process; ``"async"``: one process each; ``"vector_entry_point"``: the
+            task's own vectorised form; ``"atari"``: ale_py's, for ids ``ALE/...-v5``; ``"envpool"``: threads in C++.
+        kwargs: arguments of ``gymnasium.make``, of ale_py's ``AtariVectorEnv``, or of ``envpool.make``.
+        wrappers: functions that wrap one environment, the innermost first; for ``"sync"`` and ``"async"`` only.
+        resets_itself: start a new episode in the step that ends one; false: ``reset`` with a ``reset_mask`` starts it.
+        restorable: a reset can put an environment into a given state (see `RestoredStarts`).
+        max_length: steps after which an episode is truncated at the latest; None: where the task does.
+        worker_timeout: seconds that a worker of ``"async"`` may take for one answer, > 0.
+        start_timeout: seconds that a worker of ``"async"`` may take to start and to make its environment, > 0.
+
+    Returns:
+        Environments in SAME_STEP mode (DISABLED if they do not reset themselves), or in their own mode where they are
+        natively vectorised by an entry point or by envpool. Those of SAME_STEP mode can be saved by `snapshot`.
+
+    Raises:
+        EnvironmentArgumentError: the id is unknown, its package is missing, or it does not take the given arguments.
+        WorkerError: a worker died, or did not make its environment in time.
+    """
+    refuse_to_run_again()
+    kwargs = dict(kwargs or {})
+    mode = AutoresetMode.SAME_STEP if resets_itself else AutoresetMode.DISABLED
+    if vectorization == "envpool":
+        pools = partial(EnvpoolEnvironments, task_name(id), num_envs, max_length=max_length, **kwargs)
+        return _made(id, kwargs, partial(pools, autoreset_mode=AutoresetMode.NEXT_STEP if resets_itself else mode))
+    spec = _spec(id)
+    if vectorization == "atari":
+        return _games(id, spec, num_envs, mode, _shortened(kwargs, max_length))
+    if vectorization == "vector_entry_point":
+        return _made(id, kwargs, lambda: gym.make_vec(id, num_envs, "vector_entry_point", **kwargs))
+    wrap = partial(_wrapped, wrappers=wrappers, restorable=restorable, max_length=max_length)
+    worker = " worker" if vectorization == "async" else ""
+    makers = [
+        _maker(spec, kwargs, wrap, f"environment{worker} {index} of {id}", index if resets_itself else None)
+        for index in range(num_envs)
+    ]
+    timeouts = (worker_timeout, start_timeout) if vectorization == "async" else None
+    environments = _made(id, kwargs, lambda: _vectorized(makers, mode, timeouts))
+    environments.spec = spec
+    return environments
+
+
+def task_spaces(
+    id: str,  # noqa: A002 - Gymnasium's name of it
+    *,
+    vectorization: Vectorization = "sync",
+    kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[Wrap] = (),
+    start_timeout: float = 300.0,
+) -> tuple[Space, Space]:
+    """Return the observation and the action space of one environment.
+
+    With vectorization async a process of its own makes the environment, as it makes those of training.
+
+    Args:
+        id: see `make_environments`.
+        vectorization: see `make_environments`.
+        kwargs: see `make_environments`.
+        wrappers: see `make_environments`.
+        start_timeout: see `make_environments`.
+
+    Raises:
+        EnvironmentArgumentError: see `make_environments`.
+        WorkerError: the process died, or did not make the environment in time.
+    """
+    if vectorization == "async":
+        arguments = dict(kwargs or {})
+        wrap = partial(_wrapped, wrappers=wrappers)
+        maker = _maker(_spec(id), arguments, wrap, f"environment worker 0 of {id}", None)
+        passed_on = (EnvironmentArgumentError,)
+        made = _made(id, arguments, lambda: describe(maker, timeout=start_timeout, passed_on=passed_on))
+        return made.observation_space, made.action_space
+    single = make_environments(
+        id, 1, vectorization=vectorization, kwargs=kwargs, wrappers=wrappers, resets_itself=False
+    )
+    with closed_afterwards(single) as environments:
+        return environments.single_observation_space, environments.single_action_space
+
+
+def _spec(id: str) -> EnvSpec:  # noqa: A002
+    register(id)
+    spec = copy(_made(id, {}, lambda: gym.spec(id)))
+    # the two wrappers that only find mistakes of whoever steps an environment by hand cost 5 % of a CartPole step
+    spec.disable_env_checker, spec.order_enforce = True, False
+    spec.entry_point = FASTER.get(str(spec.entry_point), spec.entry_point)
+    return spec
+
+
+def _vectorized(makers: Sequence[Maker], mode: AutoresetMode, timeouts: tuple[float, float] | None) -> Environments:
+    if timeouts is None:
+        return SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
+    return WorkerEnvironments(
+        makers,
+        timeout=timeouts[0],
+        start_timeout=timeouts[1],
+        passed_on=(EnvironmentArgumentError,),
+        autoreset_mode=mode,
+    )
+
+
+def _maker(spec: EnvSpec, kwargs: dict[str, Any], wrap: Wrap, label: str, index: int | None) -> Maker:
+    """Return the function that makes one environment; with an index its state can be saved."""
+
+    def make() -> Environment:
+        _need_no_display()
+        checked = Checked(_made(spec.id, kwargs, lambda: wrap(gym.make(spec, **kwargs))), label)
+        return checked if index is None else Resumable(checked, index)
+
+    return make
+
+
+def _need_no_display() -> None:
+    """Let SDL draw into memory where there is no screen; it complains on standard error about a missing one."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def _wrapped(
+    environment: Environment, *, wrappers: Sequence[Wrap], restorable: bool = False, max_length: int | None = None
+) -> Environment:
+    environment = RestoredStarts(environment) if restorable else environment
+    for wrap in wrappers:
+        environment = wrap(environment)
+    return environment if max_length is None else TimeLimit(environment, max_length)
+
+
+def _games(
+    id: str,  # noqa: A002
+    spec: EnvSpec,
+    num_envs: int,
+    mode: AutoresetMode,
+    kwargs: dict[str, Any],
+) -> AtariEnvironments:
+    if "game" not in spec.kwargs:
+        raise EnvironmentArgumentError(
+            f"id: vectorization atari plays ALE/<Game>-v5, got {id}; choose vectorization sync"
+        )
+    environments = AtariEnvironments(str(spec.kwargs["game"]), num_envs, autoreset_mode=mode, **kwargs)
+    environments.spec = spec
+    return environments
+
+
+def _shortened(kwargs: dict[str, Any], max_length: int | None) -> dict[str, Any]:
+    """Return ale_py's options with episodes of at most ``max_length`` steps; ale_py counts frames, also idle ones."""
+    if max_length is None:
+        return kwargs
+    frames = min(kwargs.get("max_num_frames_per_episode", MAX_FRAMES), max_length * kwargs.get("frameskip", 4))
+    return {**kwargs, "max_num_frames_per_episode": frames}
+
+
+def has_time_limit(id: str, kwargs: Mapping[str, Any] | None = None) -> bool:  # noqa: A002
+    """Return whether every episode of a task ends after some number of steps, as far as its registration says.
+
+    Args:
+        id: of Gymnasium.
+        kwargs: arguments of ``gymnasium.make``.
+
+    Raises:
+        EnvironmentArgumentError: the id is unknown.
+    """
+    register(id)
+    steps = (kwargs or {}).get("max_episode_steps")  # an argument of gym.make
+    if steps is None:
+        steps = _made(id, {}, lambda: gym.spec(id)).max_episode_steps
+    return steps is not None and steps > 0
+
+
+def register(id: str) -> None:  # noqa: A002
+    """Register the namespace of an id where it does not register itself.
+
+    Args:
+        id: of Gymnasium.
+
+    Raises:
+        EnvironmentArgumentError: the package of the namespace is not installed.
+    """
+    namespace = id.split("/")[0] if "/" in id else ""
+    if namespace == "MinAtar" and f"{namespace}/Breakout-v1" not in gym.registry:
+        _require("minatar", "MinAtar", id, extra="minatar")
+        importlib.import_module("minatar.gym").register_envs()
+    if namespace == "ALE":
+        _require("ale_py", "ale_py", id, extra="atari")
+        importlib.import_module("ale_py")
+
+
+def _require(module: str, name: str, id: str, *, extra: str) -> None:  # noqa: A002
+    if importlib.util.find_spec(module) is None:
+        raise EnvironmentArgumentError(f'id: {id} needs {name}; install "tesserl-environments[{extra}]"')
+
+
+def _made(id: str, kwargs: dict[str, Any], make: Callable[[], Made]) -> Made:  # noqa: A002
+    try:
+        return make()
+    except gym.error.DependencyNotInstalled as error:
+        raise EnvironmentArgumentError(
+            f"id: {id} needs a package that is not installed ({error}); "
+            'for Box2D tasks install "tesserl-environments[box2d]"'
+        ) from error
+    except gym.error.Error as error:
+        raise EnvironmentArgumentError(f"id: {error}") from error
+    except TypeError as error:
+        raise EnvironmentArgumentError(f"kwargs: {id} does not take {kwargs}: {error}") from error
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__module__.startswith("tesserl_"):
+            raise
+        said = f"{type(error).__name__}: {error}"
+        key = "kwargs" if kwargs else "id"
+        raise EnvironmentArgumentError(f"{key}: {id} cannot be made with {kwargs}: {said}") from error
+
+
+def worker_seeds(seed: int, environments: Environments) -> list[int] | int:
+    """Return one independent seed for each environment, or a single one if the task's own form takes no more.
+
+    Args:
+        seed: of the run.
+        environments: that are reset with the result.
+    """
+    children = np.random.SeedSequence(seed).spawn(environments.num_envs)
+    seeds = [int(child.generate_state(1)[0]) for child in children]
+    own = isinstance(environments, AtariEnvironments | EnvpoolEnvironments)
+    return seeds if own or hasattr(environments, "call") else seeds[0]
