@@ -181,7 +181,7 @@ def killed_and_resumed(config: Path, run_dir: Path, moment: str, number: int) ->
     if list((run_dir / "checkpoints").glob("step_*")):
         assert run("train", "--resume", str(run_dir)) == 0
     else:  # killed before its first checkpoint: resuming says so, and the run starts again elsewhere
-        assert run("train", "--resume", str(run_dir), check=False) == 1
+        assert run("train", "--resume", str(run_dir), check=False) == 2
         run_dir.rename(run_dir.with_name("dead"))
         assert run("train", str(config), "--run-dir", str(run_dir)) == 0
 
