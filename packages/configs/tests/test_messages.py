@@ -28,8 +28,8 @@ MESSAGES = {  # override -> message after the place
     "ppo.clip_epsilon=7": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
     "environment.atari={}": "environment.atari: belongs to vectorization atari or envpool, got sync; remove the block",
     "num_epochs=4": "num_epochs: unknown key; legal here: extends, name, seed, total_steps, environment, nn, "
-    "initial_weights, algorithm, iqn, btr, optimizer, replay, evaluation, checkpoint, logging, device, channels_last, "
-    "num_threads",
+    "initial_weights, algorithm, iqn, btr, optimizer, replay, evaluation, early_stopping, checkpoint, logging, device, "
+    "channels_last, num_threads",
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "
     'atari, envpool, got "asink"; did you mean async?',
     "nn.freeze=[hedas]": "nn.freeze.0: expected one of vision, vector, fusion, trunk, memory, embedding, heads, "

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tesserl_configs import RunConfig, load_config
+from tesserl_configs import RunConfig, dump_config, load_config
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.introspection import blocks_in
 from tesserl_configs.json_schema import json_schema, sweep_json_schema
@@ -126,3 +126,23 @@ def test_a_minimal_file_is_enough(write):
 
 def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_early_stopping_has_a_return_and_a_number_of_evaluations(load, errors_of, write):
+    config = load("early_stopping: {return: 475, evaluations: 5}\n")
+    assert (config.early_stopping.target, config.early_stopping.evaluations) == (475.0, 5)
+    assert load_config(write(dump_config(config), "again.yaml")) == config
+    assert load("early_stopping: {return: -3.5}\n").early_stopping.evaluations == 3
+    assert load().early_stopping is None
+    meaning = "mean return that an evaluation must reach, in the task's own reward units"
+    assert errors_of("early_stopping={evaluations: 3}") == [
+        f"--set early_stopping: early_stopping.return: missing; {meaning}"
+    ]
+    assert errors_of("early_stopping={return: x, evaluation: 3}") == [
+        f'--set early_stopping: early_stopping.return: expected a number, got "x"; {meaning}',
+        "--set early_stopping: early_stopping.evaluation: unknown key; did you mean evaluations?",
+    ]
+    assert errors_of("early_stopping={return: 1, evaluations: 0}") == [
+        "--set early_stopping: early_stopping.evaluations: expected a value >= 1, got 0; evaluations in a row that "
+        "must reach the return before training stops, >= 1"
+    ]

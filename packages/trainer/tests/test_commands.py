@@ -45,7 +45,10 @@ def test_a_resumed_run_can_be_made_longer_and_nothing_else(run_dir, capfd):
     assert main(["train", "--resume", str(run_dir), "--set", "iqn.discount=0.5"]) == 2
     error = capfd.readouterr().err
     assert f"iqn.discount: expected 0.99 as in {run_dir / 'config.yaml'}, got 0.5; a resumed run" in error
-    assert "can only change checkpoint, evaluation, logging, total_steps, start a new run for the rest" in error
+    assert (
+        "can only change checkpoint, early_stopping, evaluation, logging, total_steps, start a new run for the rest"
+        in error
+    )
     config = run_config(run_dir)
     iqn = config.iqn.model_copy(update={"discount": 0.5})
     with pytest.raises(ConfigError, match=r"iqn.discount: expected .* as in .*config.yaml, got 0.5; a resumed run can"):

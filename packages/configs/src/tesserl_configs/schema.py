@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     Field,
@@ -18,7 +18,7 @@ from pydantic import (
 
 from tesserl_configs import rules
 from tesserl_configs.algorithms import BUILT_IN, SHARED, declared, find, installed, owners_of
-from tesserl_configs.base import Block, Count, Environments, Name, Seed, Steps, TaskSeed, Text, Threads
+from tesserl_configs.base import Block, Count, Environments, Name, Real, Seed, Steps, TaskSeed, Text, Threads
 from tesserl_configs.btr import BTR
 from tesserl_configs.btr_resolution import resolve
 from tesserl_configs.defaults import with_defaults
@@ -53,6 +53,36 @@ class EvaluationConfig(Block):
     max_episode_steps: Steps = Field(
         default=27_000,
         description="An episode that takes more steps is cut there, >= 1 (Atari: 30 minutes, 108,000 frames).",
+    )
+
+
+class _EarlyStopping(Block):
+    """Stop training once evaluations are good enough; the final evaluation follows as ever."""
+
+    evaluations: Count = Field(
+        default=3, description="Evaluations in a row that must reach the return before training stops, >= 1."
+    )
+
+    @property
+    def target(self) -> float:
+        """The key ``return``, which is no name of an attribute."""
+        return float(getattr(self, "return"))
+
+
+if TYPE_CHECKING:
+    EarlyStoppingConfig = _EarlyStopping
+else:
+    EarlyStoppingConfig = create_model(
+        "EarlyStoppingConfig",
+        __base__=_EarlyStopping,
+        __doc__=_EarlyStopping.__doc__,
+        __module__=__name__,
+        **{
+            "return": (
+                Real,
+                Field(description="Mean return that an evaluation must reach, in the task's own reward units."),
+            )
+        },
     )
 
 
@@ -129,6 +159,13 @@ class RunConfig(Block):
         default_factory=PairsConfig, description="Where the preferences come from, for dpo and cpl alone."
     )
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Evaluation.")
+    early_stopping: EarlyStoppingConfig | None = Field(
+        default=None,
+        description=(
+            "Stop once so many evaluations in a row reach a mean return, before total_steps; null: never. "
+            "Schedules still count to total_steps."
+        ),
+    )
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="Checkpoints.")
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="Metrics.")
     device: str = Field(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tesserl_configs import ConfigError
+from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.pairs import MixedPairs, OnlinePairs
 from tesserl_configs.starts import LevelStarts, RepeatedStarts, Starts
@@ -28,7 +28,7 @@ from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.collect import Collector, Episode, Marks
 from tesserl_trainer.run.evaluate import Evaluation
 from tesserl_trainer.run.groups import GroupCollector
-from tesserl_trainer.run.journal import Intervals, Journal
+from tesserl_trainer.run.journal import EarlyStopping, Intervals, Journal
 from tesserl_trainer.run.logging import MetricsLog
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.progress import ProgressDisplay
@@ -95,6 +95,7 @@ class Run:
             Checkpoints(self.directory, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best),
             log,
             self.progress,
+            early_stopping_of(config),
         )
 
     def _evaluator(self, task: Task, agent: AnyAgent) -> Callable[[], Evaluation]:
@@ -103,6 +104,12 @@ class Run:
         environments = self.keep(task.environments(min(settings.num_envs, settings.episodes), evaluation=True))
         seeds = range(settings.seed, settings.seed + settings.episodes)
         return lambda: task.play(agent, environments, seeds)
+
+
+def early_stopping_of(config: RunConfig) -> EarlyStopping | None:
+    """Return when a run ends before ``total_steps``."""
+    block = config.early_stopping
+    return None if block is None else EarlyStopping(block.target, block.evaluations)
 
 
 def make_collector(

@@ -10,7 +10,7 @@ from tesserl_configs.loader import as_data
 from tesserl_trainer.run.identity import CONFIG, Identity, draw_run_id, require_identity, write_identity
 from tesserl_trainer.run.sealed import CheckpointError, content_digest
 
-CHANGEABLE = ("checkpoint", "evaluation", "logging", "total_steps")
+CHANGEABLE = ("checkpoint", "early_stopping", "evaluation", "logging", "total_steps")
 """What may differ when a run is resumed: nothing that its state depends on."""
 
 

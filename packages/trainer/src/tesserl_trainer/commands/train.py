@@ -18,7 +18,7 @@ from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_preference_opt.files import PARTIAL, remove_partial
 from tesserl_preference_opt.locks import InUseError, is_lock, locked
 from tesserl_trainer.algorithms import builder_of
-from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.run import Run, early_stopping_of
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.commands.evaluate import evaluate
 from tesserl_trainer.commands.runs import CHANGEABLE, begin_run, change_run, run_config
@@ -26,7 +26,7 @@ from tesserl_trainer.loops.cloning import refuse_cloned
 from tesserl_trainer.run.checkpoint import Checkpoint
 from tesserl_trainer.run.checkpoints import Checkpoints
 from tesserl_trainer.run.identity import read_identity
-from tesserl_trainer.run.journal import Loop
+from tesserl_trainer.run.journal import Loop, reached_in
 from tesserl_trainer.run.logging import read_record
 from tesserl_trainer.run.progress import ProgressDisplay
 from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_sealed
@@ -113,7 +113,7 @@ def _continue(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig]
         config = config_of()
         changes = diff_configs(run_config(run_dir), config)
         found = _load(checkpoint, run_dir, changes)
-        if not changes and _is_finished(run_dir, found.step, config):
+        if not changes and _is_finished(run_dir, found, config):
             _say(f"already finished at step {found.step}: {run_dir}")
             return run_dir
         refuse_missing(config, files=False)
@@ -146,10 +146,11 @@ def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def _is_finished(run_dir: Path, step: int, config: RunConfig) -> bool:
-    """Return whether nothing is left to do for a run: the steps are done, and the final evaluation is on disk."""
-    identity, file = read_identity(run_dir), run_dir / EVALUATION
-    if step < config.total_steps or identity is None or not file.is_file():
+def _is_finished(run_dir: Path, found: Checkpoint, config: RunConfig) -> bool:
+    """Return whether nothing is left to do for a run: its training is over, and the final evaluation is on disk."""
+    identity, file, early_stopping = read_identity(run_dir), run_dir / EVALUATION, early_stopping_of(config)
+    stopped = early_stopping is not None and reached_in(found.state, early_stopping) >= early_stopping.evaluations
+    if (found.step < config.total_steps and not stopped) or identity is None or not file.is_file():
         return False
     try:
         return read_sealed(file).get("run_id") == identity.run_id

@@ -51,6 +51,14 @@ class Intervals:
     reward_factor: float = 1.0
 
 
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Return that so many evaluations in a row must reach for the run to end before ``total_steps``."""
+
+    target: float
+    evaluations: int
+
+
 class Laps:
     """Stopwatch that adds each lap to the activity that just ended.
 
@@ -85,6 +93,7 @@ class Journal:
         checkpoints: where they are written.
         log: where metrics go.
         progress: what a person sees.
+        early_stopping: when the run ends before ``total_steps``; None: never.
     """
 
     def __init__(
@@ -96,9 +105,12 @@ class Journal:
         checkpoints: Checkpoints,
         log: MetricsLog,
         progress: ProgressDisplay,
+        early_stopping: EarlyStopping | None = None,
     ) -> None:
         self.intervals, self.schedules, self.pop_episodes = intervals, schedules, pop_episodes
         self.evaluate, self.checkpoints, self.log, self.progress = evaluate, checkpoints, log, progress
+        self.early_stopping = early_stopping
+        self.reached = 0  # evaluations in a row that have reached its return
         self.step = self.updates = self.episodes = 0
         self.skipped = 0  # rounds without anything to learn from
         self.best: dict[str, Any] | None = None  # name and mean return of the best checkpoint
@@ -111,7 +123,12 @@ class Journal:
     @property
     def running(self) -> bool:
         """Return whether there is another round."""
-        return self.step < self.intervals.total_steps and not self.stop
+        return self.step < self.intervals.total_steps and not self.stop and not self.stopped_early
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether enough evaluations in a row have reached the return of early stopping."""
+        return self.early_stopping is not None and self.reached >= self.early_stopping.evaluations
 
     def begin_round(self) -> int:
         """Set all schedules to their values at the current step; return that step."""
@@ -187,6 +204,7 @@ class Journal:
     def _evaluate(self, save: Callable[[], None]) -> None:
         """Measures the policy; the best weights so far get a checkpoint of their own."""
         score = self.measure()
+        self._count(score)
         if not math.isfinite(score):  # a NaN or an infinite return does not say which weights are better
             self.progress.note(f"warning: the mean return at step {self.step:,} is {score}; it cannot be the best one")
             return
@@ -196,6 +214,18 @@ class Journal:
             save()
             self.checkpoints.mark_best(self.best)
             self._rate.leave_out(time.perf_counter() - began)
+
+    def _count(self, score: float) -> None:
+        """Count the evaluations in a row that have reached the return of early stopping."""
+        if self.early_stopping is None:
+            return
+        self.reached = self.reached + 1 if score >= self.early_stopping.target else 0  # NaN does not reach it
+        self.log.log(self.step, {"evaluation/reached": self.reached})
+        if self.stopped_early:
+            self.progress.note(
+                f"stopping early at step {self.step:,}: {self.reached} evaluations in a row reached a return of "
+                f"{self.early_stopping.target:g}"
+            )
 
     def save(
         self, loop_state: Callable[[], Mapping[str, Any]], segments: Callable[[], Sequence[Mapping[str, Any]]] = tuple
@@ -221,6 +251,9 @@ class Journal:
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "best": self.best,
             "exact": self.exact,
+            "early_stopping": None
+            if self.early_stopping is None
+            else {"target": self.early_stopping.target, "reached": self.reached},
         }
 
     def load(self, saved: Mapping[str, Any], *, restored: bool) -> None:
@@ -241,6 +274,7 @@ class Journal:
             best = fields.fields("best")
             best.text("checkpoint")
             best.number("return_mean")
+        self.reached = reached_in(saved, self.early_stopping)
         state.set_generators_state(saved["generators"])
         removed = self.checkpoints.rewind(self.step, self.best)
         if removed:
@@ -260,6 +294,19 @@ class Journal:
                 'is no longer exactly the uninterrupted one (state.json says "exact": false)'
             )
         self._rate = _Rate(self.step, self.updates)
+
+
+def reached_in(saved: Mapping[str, Any], early_stopping: EarlyStopping | None) -> int:
+    """Return how many evaluations in a row had reached the return, by the state of a checkpoint.
+
+    Args:
+        saved: the whole state of the checkpoint; that of older releases holds no count.
+        early_stopping: of the run that continues; with another return than before, the count begins anew.
+    """
+    if early_stopping is None or saved.get("early_stopping") is None:
+        return 0
+    count = Fields(saved, "state").fields("early_stopping")
+    return count.integer("reached") if count.number("target") == early_stopping.target else 0
 
 
 class _Rate:
