@@ -66,12 +66,12 @@ for name in complete(incomplete=""):
             complete(name, inner, incomplete="--")
 complete(incomplete="--")
 complete(incomplete="co")
-found["modules"] = [name for name in ("torch", "torchrl", "tensordict", "gymnasium") if name in sys.modules]
+found["modules"] = [name for name in ("torch", "torchrl", "tensordict", "gymnasium", "pydantic") if name in sys.modules]
 print(json.dumps(found))
 """
 
 
-def test_completing_commands_and_options_imports_neither_torch_nor_gymnasium():
+def test_completing_commands_and_options_imports_neither_torch_nor_the_schema():
     result = python(COMPLETE)
     found = json.loads(result.stdout)
     assert found["modules"] == []
@@ -87,6 +87,23 @@ def test_completing_commands_and_options_imports_neither_torch_nor_gymnasium():
 def test_the_shell_gets_its_completions_from_the_command():
     environment = {"_TESSERL_COMPLETE": "bash_complete", "COMP_WORDS": "tesserl sw", "COMP_CWORD": "1"}
     assert python("from tesserl_trainer.cli import main; main()", **environment).stdout == "plain,sweep\n"
+
+
+def test_keys_of_the_schema_are_completed_level_by_level_without_torch():
+    def completed(start: str) -> list[str]:
+        words = {
+            "COMP_WORDS": f"tesserl config explain {start}",
+            "COMP_CWORD": "3",
+            "_TESSERL_COMPLETE": "bash_complete",
+        }
+        code = "import sys; from tesserl_trainer.cli import main; import atexit; "
+        result = python(f"{code}atexit.register(lambda: print('torch' in sys.modules)); main()", **words)
+        *lines, has_torch = result.stdout.splitlines()
+        assert has_torch == "False"
+        return lines
+
+    assert completed("ppo.clip") == ["plain,ppo.clip_epsilon", "plain,ppo.clip_epsilon_high"]
+    assert completed("eva") == ["plain,evaluation"]
 
 
 def test_help_lists_every_command(capsys):

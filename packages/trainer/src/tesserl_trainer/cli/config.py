@@ -1,7 +1,8 @@
 """``tesserl config``: validate, show, explain, compare and import configurations.
 
-Only ``show --shapes``, and ``validate`` of a file whose device is a GPU, import torch. Nothing that a file names is
-imported or run, except the task by ``show --shapes``.
+A command imports the schema when it runs, so that completion in a shell does not wait for it. Only ``show --shapes``,
+and ``validate`` of a file whose device is a GPU, import torch. Nothing that a file names is imported or run, except the
+task by ``show --shapes``.
 """
 
 import json
@@ -11,15 +12,9 @@ from typing import Any
 
 import click
 
-from tesserl_configs import ConfigError, dump_config, load_config
-from tesserl_configs.diff import diff_configs
-from tesserl_configs.explain import explain as explain_key
-from tesserl_configs.importer import import_config
-from tesserl_configs.json_schema import json_schema, sweep_json_schema
-from tesserl_configs.loader import as_data, load_with_places
+from tesserl_configs import ConfigError
 from tesserl_trainer.cli import options
 from tesserl_trainer.run.files import json_text
-from tesserl_trainer.wiring.machine import missing_here
 
 INCOMPLETE = 3
 """Exit code of an import that leaves out what matters."""
@@ -54,6 +49,9 @@ def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[s
 
 def _checked(file: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return what is wrong with a file, and what it needs that this machine does not have."""
+    from tesserl_configs.loader import load_with_places
+    from tesserl_trainer.wiring.machine import missing_here
+
     try:
         loaded = load_with_places(file, overrides)
     except ConfigError as error:
@@ -73,6 +71,9 @@ def _checked(file: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
 @options.as_json
 def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print YAML that loads to the same configuration, or the layers of its network; both also as JSON."""
+    from tesserl_configs import dump_config, load_config
+    from tesserl_configs.loader import as_data
+
     config = load_config(file, overrides)
     if shapes:
         from tesserl_trainer.commands.shapes import network_layers, text
@@ -83,14 +84,27 @@ def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) ->
     click.echo(json_text(as_data(config)) if as_json else dump_config(config), nl=as_json)
 
 
+def _keys(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the dotted paths of the schema that begin like this, one level at a time."""
+    from tesserl_configs.document import join
+    from tesserl_configs.introspection import all_keys
+
+    above = incomplete.rpartition(".")[0]
+    return sorted(
+        {join(block, key) for block, key in all_keys() if block == above and join(block, key).startswith(incomplete)}
+    )
+
+
 @command.command(
     help="Explain a key: its meaning, type, range, default and source, and the algorithms and kinds that have it. Of a "
     "block, the keys are listed; without KEY those of the top level. Example: ppo.clip_epsilon."
 )
-@click.argument("key", default="")
+@click.argument("key", default="", shell_complete=_keys)
 @options.as_json
 def explain(key: str, as_json: bool) -> None:
     """Print one paragraph for each form of the key."""
+    from tesserl_configs.explain import explain as explain_key
+
     found = explain_key(key)
     click.echo(json_text([asdict(each) for each in found]) if as_json else "\n\n".join(map(str, found)))
 
@@ -99,6 +113,8 @@ def explain(key: str, as_json: bool) -> None:
 @click.option("--sweep", is_flag=True, help="That of sweeps instead.")
 def schema(sweep: bool) -> None:
     """Print the schema."""
+    from tesserl_configs.json_schema import json_schema, sweep_json_schema
+
     click.echo(json_text(sweep_json_schema() if sweep else json_schema()))
 
 
@@ -109,6 +125,9 @@ def schema(sweep: bool) -> None:
 @options.as_json
 def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print one line for each difference."""
+    from tesserl_configs import load_config
+    from tesserl_configs.diff import diff_configs
+
     differences = diff_configs(load_config(left), load_config(right, overrides))
     if as_json:
         click.echo(json_text([difference._asdict() for difference in differences]))
@@ -128,6 +147,8 @@ def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> 
 @click.pass_context
 def import_(context: click.Context, file: Path, environment_id: str) -> None:
     """Print YAML to stdout and, to stderr, what became of every key."""
+    from tesserl_configs.importer import import_config
+
     imported = import_config(file, environment_id=environment_id)
     click.echo(imported.text, nl=False)
     for note in imported.notes:
