@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tesserl_configs.schema import config_class
+from tesserl_configs.schema import RunConfig, config_class
 
 
 def blocks_in(annotation: Any) -> tuple[type[BaseModel], ...]:
@@ -23,17 +23,18 @@ def kinds_of(block: type[BaseModel]) -> tuple[str, ...]:
     return get_args(block.model_fields["kind"].annotation) if "kind" in block.model_fields else ()
 
 
-def candidates(path: list[str | int], data: Any) -> tuple[type[BaseModel], ...]:
+def candidates(path: list[str | int], data: Any, root: type[BaseModel] | None = None) -> tuple[type[BaseModel], ...]:
     """Return the blocks that may stand at a path of a file.
 
     Args:
         path: keys and list indices.
         data: the data of the whole file; the kinds written there choose among the members of the unions on the way.
+        root: class of the whole file; by default that of a run.
 
     Returns:
         The members of the union at that place, the chosen one first; empty where no block may stand.
     """
-    blocks: tuple[type[BaseModel], ...] = (config_class(data),)
+    blocks: tuple[type[BaseModel], ...] = (root or config_class(data),)
     for key in path:
         blocks = _chosen_first(blocks, data)
         if isinstance(key, str):
@@ -43,12 +44,12 @@ def candidates(path: list[str | int], data: Any) -> tuple[type[BaseModel], ...]:
     return _chosen_first(blocks, data)
 
 
-def field_at(path: list[str | int], data: Any) -> FieldInfo | None:
+def field_at(path: list[str | int], data: Any, root: type[BaseModel] | None = None) -> FieldInfo | None:
     """Return the field of a path, for a list entry the field of the list; None if the schema has none."""
     keys = [index for index, part in enumerate(path) if isinstance(part, str)]
     if not keys:
         return None
-    blocks = candidates(path[: keys[-1]], data)
+    blocks = candidates(path[: keys[-1]], data, root)
     return blocks[0].model_fields.get(str(path[keys[-1]])) if blocks else None
 
 
@@ -92,13 +93,9 @@ def default_at(path: str, data: Any = None) -> Any:
     return None if isinstance(block, type) else block
 
 
-def all_keys(data: Any = None) -> Iterator[tuple[str, str]]:
-    """Yield (dotted path of the block, key) for every key of the schema; list entries have no index in it.
-
-    Args:
-        data: of a file, whose algorithm another package may declare.
-    """
-    stack: list[tuple[str, type[BaseModel]]] = [("", config_class(data))]
+def all_keys(root: type[BaseModel] = RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield (dotted path of the block, key) for every key of a schema; list entries have no index in it."""
+    stack: list[tuple[str, type[BaseModel]]] = [("", root)]
     while stack:
         path, block = stack.pop()
         for key, field in block.model_fields.items():

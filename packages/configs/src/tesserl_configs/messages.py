@@ -6,19 +6,22 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tesserl_configs.algorithms import find, owners_of
 from tesserl_configs.base import ONE_LINE, plain
 from tesserl_configs.btr import ALL_TAG, OPTIONS_TAG, SWITCH_TAG
+from tesserl_configs.document import join
 from tesserl_configs.errors import ConfigError, Problem, shown
 from tesserl_configs.foreign_names import FOREIGN_NAMES
 from tesserl_configs.introspection import all_keys, candidates, entry_at, field_at, kinds_of, literals_in
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
-from tesserl_configs.schema import OWNED
+from tesserl_configs.schema import OWNED, config_class
 
-TAGS = (NUMBER_TAG, SCHEDULE_TAG, SWITCH_TAG, OPTIONS_TAG, ALL_TAG)
-"""Tags of unions that no key of a file chooses by."""
+TAGS = (NUMBER_TAG, SCHEDULE_TAG, SWITCH_TAG, OPTIONS_TAG, ALL_TAG, "[key]")
+"""Parts of pydantic's locations that are no key of a file: tags of unions, and the mark of a key that is wrong."""
+
+NAME_RULE = "a name is letters, digits and _ . + -, as it becomes a directory"
 
 BOUNDS = {
     "greater_than": ("gt", ">"),
@@ -42,109 +45,139 @@ TYPES = {
 }
 
 
-def problems_of(error: ValidationError, data: Any) -> Iterator[Problem]:
+def problems_of(error: ValidationError, data: Any, root: type[BaseModel] | None = None) -> Iterator[Problem]:
     """Yield one problem for each of pydantic's errors.
 
     Args:
         error: what validating ``data`` raised.
         data: the data of the whole file.
+        root: class that the data were validated by; by default that of a run.
     """
+    sentences = _Sentences(data, root or config_class(data))
     for details in error.errors(include_url=False):
         cause = details.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError):  # the rules between keys, which know their paths
             yield from (problem for problem in cause.problems if isinstance(problem, Problem))
-            continue
-        path = _path(details["loc"], data)
-        yield Problem(".".join(map(str, path)), _message(details, path, data))
+        elif details["type"] != "too_short" or len(details["input"]) < details["ctx"]["min_length"]:
+            # else other entries are wrong, and pydantic counts the valid ones alone
+            path = sentences.path(details["loc"])
+            yield Problem(".".join(map(str, path)), sentences.message(details, path))
 
 
-def _path(location: Iterable[str | int], data: Any) -> list[str | int]:
-    """Return the keys of pydantic's location, without the tags of unions between them."""
-    path: list[str | int] = []
-    fresh = True  # no tag of this place has been seen yet
-    for part in location:
-        if part in TAGS:
-            continue
-        if fresh and isinstance(data, dict) and data.get("kind") == part and len(candidates(path, data)) != 1:
-            fresh = False
-            continue
-        path.append(part)
-        fresh = True
-        if isinstance(data, dict):
-            data = data.get(part)
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
-            data = None
-    return path
+class _Sentences:
+    """Turn pydantic's errors about the data of a file into sentences.
+
+    Args:
+        data: the data of the whole file.
+        root: class that they were validated by.
+    """
+
+    def __init__(self, data: Any, root: type[BaseModel]) -> None:
+        self.data, self.root = data, root
+
+    def path(self, location: Iterable[str | int]) -> list[str | int]:
+        """Return the keys of pydantic's location, without the tags of unions between them."""
+        path: list[str | int] = []
+        data, fresh = self.data, True  # no tag of this place has been seen yet
+        for part in location:
+            if part in TAGS:
+                continue
+            if fresh and isinstance(data, dict) and data.get("kind") == part and len(self._blocks(path)) != 1:
+                fresh = False
+                continue
+            path.append(part)
+            data, fresh = entry_at([part], data), True
+        return path
+
+    def message(self, details: Mapping[str, Any], path: list[str | int]) -> str:
+        """Return the sentence about one error."""
+        kind, context, got = details["type"], details.get("ctx", {}), shown(details["input"])
+        meaning = self._meaning(path)
+        match kind:
+            case "extra_forbidden":
+                return self._unknown_key(path)
+            case "missing":
+                return f"missing{meaning}"
+            case "union_tag_not_found":
+                return f"kind is missing; {_one_of(self._kinds(path))}"
+            case "union_tag_invalid":
+                kinds = self._kinds(path)
+                return f"{_one_of(kinds, 'one of the kinds')}, got {context['tag']}{nearest(context['tag'], kinds)}"
+            case "literal_error":
+                field = field_at(path, self.data, self.root)
+                legal = literals_in(field.annotation) if field else ()
+                return f"{_one_of(legal)}, got {got}{nearest(details['input'], legal)}"
+            case "value_error":
+                return str(context["error"])
+            case "string_too_long":
+                size = len(details["input"])
+                return f"expected at most {context['max_length']} characters, got {size}: {got}{meaning}"
+            case "string_pattern_mismatch" | "string_too_short" if context.get("pattern") != ONE_LINE:
+                return f"got {got}{meaning or f'; {NAME_RULE}'}"
+        expected = _expected(kind, context)
+        return f"{expected or details['msg'][0].lower() + details['msg'][1:]}, got {got}{meaning}"
+
+    def _unknown_key(self, path: list[str | int]) -> str:
+        *above, key = path
+        name, data = str(key), self.data
+        here = self._blocks(above)
+        if not here:
+            return "unknown key"
+        chosen, *others = here
+        legal = [field for field in chosen.model_fields if field != "kind" and (above or _may_stand(field, data))]
+        siblings = [kind for other in others if name in other.model_fields for kind in kinds_of(other)]
+        if siblings:
+            return f"unknown key for kind {entry_at(above, data)['kind']}; it belongs to kind {', '.join(siblings)}"
+        if foreign := _foreign(name, above, data):
+            return f"unknown key; {foreign}"
+        if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
+            return f"unknown key; did you mean {near[0]}?"
+        blocks = {block for block, field in all_keys(self.root) if field == name and _may_stand(block, data)}
+        if blocks:
+            places = sorted(join(block, name) for block in blocks)
+            return f"unknown key here; did you mean {', '.join(places[:3])}?"
+        return f"unknown key; legal here: {', '.join(legal) or 'kind only'}"
+
+    def _blocks(self, path: list[str | int]) -> tuple[type[BaseModel], ...]:
+        return candidates(path, self.data, self.root)
+
+    def _kinds(self, path: list[str | int]) -> list[str]:
+        return [kind for block in self._blocks(path) for kind in kinds_of(block)]
+
+    def _meaning(self, path: list[str | int]) -> str:
+        field = field_at(path, self.data, self.root)
+        if field is None or not field.description:
+            return ""
+        text = field.description.rstrip(".")
+        return f"; {text if text[:2].isupper() else text[0].lower() + text[1:]}"
 
 
-def _message(details: Mapping[str, Any], path: list[str | int], data: Any) -> str:
-    kind, context, got = details["type"], details.get("ctx", {}), shown(details["input"])
-    meaning = _meaning(path, data)
-    match kind:
-        case "extra_forbidden":
-            return _unknown_key(path, data)
-        case "missing":
-            return f"missing{meaning}"
-        case "union_tag_not_found":
-            return f"kind is missing; {_one_of(_kinds(path, data))}"
-        case "union_tag_invalid":
-            kinds = _kinds(path, data)
-            return f"{_one_of(kinds, 'one of the kinds')}, got {context['tag']}{nearest(context['tag'], kinds)}"
-        case "literal_error":
-            field = field_at(path, data)
-            legal = literals_in(field.annotation) if field else ()
-            return f"{_one_of(legal)}, got {got}{nearest(details['input'], legal)}"
-        case "value_error":
-            return str(context["error"])
+def _expected(kind: str, context: Mapping[str, Any]) -> str:
+    """Return what was expected in place of a value, by the kind of pydantic's error; empty if it does not say."""
     if kind in BOUNDS:
         name, sign = BOUNDS[kind]
-        return f"expected a value {sign} {plain(context[name])}, got {got}{meaning}"
-    if kind in TYPES:
-        return f"expected {TYPES[kind]}, got {got}{meaning}"
-    if kind == "string_pattern_mismatch" and context["pattern"] == ONE_LINE:
-        return f"expected one line of text without control characters, got {got}{meaning}"
-    if kind in ("string_pattern_mismatch", "string_too_short"):
-        return f"got {got}{meaning}"
-    if kind == "string_too_long":
-        return f"expected at most {context['max_length']} characters, got {len(details['input'])}: {got}{meaning}"
-    if kind in ("too_short", "too_long"):
-        bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
-        return f"expected {bound} entries, got {got}{meaning}"
-    return f"{details['msg'][0].lower()}{details['msg'][1:]}, got {got}{meaning}"
-
-
-def _unknown_key(path: list[str | int], data: Any) -> str:
-    *above, key = path
-    name = str(key)
-    here = candidates(above, data)
-    if not here:
-        return "unknown key"
-    chosen, *others = here
-    legal = [field for field in chosen.model_fields if field != "kind" and (above or _may_stand(field, data))]
-    siblings = [kind for other in others if name in other.model_fields for kind in kinds_of(other)]
-    if siblings:
-        return f"unknown key for kind {entry_at(above, data)['kind']}; it belongs to kind {', '.join(siblings)}"
-    if foreign := _foreign(name, above, data):
-        return f"unknown key; {foreign}"
-    if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
-        return f"unknown key; did you mean {near[0]}?"
-    blocks = {block for block, field in all_keys(data) if field == name and _may_stand(block, data)}
-    if blocks:
-        places = sorted(f"{block}.{name}".lstrip(".") for block in blocks)
-        return f"unknown key here; did you mean {', '.join(places[:3])}?"
-    return f"unknown key; legal here: {', '.join(legal) or 'kind only'}"
+        return f"expected a value {sign} {plain(context[name])}"
+    if kind == "too_short":
+        return f"expected at least {context['min_length']} entries"
+    if kind == "too_long":
+        return f"expected at most {context['max_length']} entries"
+    if kind == "string_pattern_mismatch":
+        return "expected one line of text without control characters"
+    return f"expected {TYPES[kind]}" if kind in TYPES else ""
 
 
 def _foreign(name: str, above: list[str | int], data: Any) -> str:
-    """Return the keys that say what a name of another library says; empty if there are none for this place."""
+    """Return the keys that say what a name of another library says; empty if there are none for this place.
+
+    A place is the top level, the block of an algorithm, or the block that holds such a key.
+    """
     if name not in FOREIGN_NAMES:
         return ""
-    foreign = FOREIGN_NAMES[name]
-    block = ".".join(map(str, above))
+    foreign, block = FOREIGN_NAMES[name], ".".join(map(str, above))
     known = [
-        key for key in foreign.keys if _may_stand(key, data) and (len(above) < 2 or key.rpartition(".")[0] == block)
+        key
+        for key in foreign.keys
+        if _may_stand(key, data) and (not block or find(block) is not None or key.rpartition(".")[0] == block)
     ]
     return foreign.sentence(name, known) if known else ""
 
@@ -153,18 +186,6 @@ def _may_stand(block: str, data: Any) -> bool:
     """Return whether a block belongs to the algorithm of a file; if that is not clear, every block may."""
     algorithm, top = data.get("algorithm") if isinstance(data, dict) else None, block.partition(".")[0]
     return top not in OWNED or find(algorithm) is None or algorithm in owners_of(top, algorithm)
-
-
-def _kinds(path: list[str | int], data: Any) -> list[str]:
-    return [kind for block in candidates(path, data) for kind in kinds_of(block)]
-
-
-def _meaning(path: list[str | int], data: Any) -> str:
-    field = field_at(path, data)
-    if field is None or not field.description:
-        return ""
-    text = field.description.rstrip(".")
-    return f"; {text if text[:2].isupper() else text[0].lower() + text[1:]}"
 
 
 def _one_of(legal: Iterable[Any], what: str = "") -> str:

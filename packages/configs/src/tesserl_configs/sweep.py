@@ -12,8 +12,9 @@ from pathlib import Path
 from tesserl_configs.base import NAME_PATTERN, short_enough
 from tesserl_configs.errors import ConfigError
 from tesserl_configs.loader import load_config
+from tesserl_configs.messages import NAME_RULE
 from tesserl_configs.schema import RunConfig
-from tesserl_configs.sweep_file import NAME_RULE, OWN_KEYS, SweepFile, read_sweep_file, unknown_names
+from tesserl_configs.sweep_file import OWN_KEYS, SweepFile, read_sweep_file, unknown_names
 
 
 @dataclass(frozen=True)

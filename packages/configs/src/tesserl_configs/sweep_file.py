@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tesserl_configs.base import Block, Name, Seed, Text, plain
+from tesserl_configs.base import Block, Name, Seed, Text
 from tesserl_configs.document import Document, ancestors
-from tesserl_configs.errors import ConfigError, shown
+from tesserl_configs.errors import ConfigError
 from tesserl_configs.files import read_document
-from tesserl_configs.messages import BOUNDS, TYPES, nearest
+from tesserl_configs.messages import nearest, problems_of
 
-NAME_RULE = "a name is letters, digits and _ . + -, as it becomes a directory"
 OWN_KEYS = {"seed": "seeds", "name": "name"}
 """Keys of a run that the sweep sets itself, and the key of the sweep that says how."""
 
@@ -95,11 +94,8 @@ def read_sweep_file(path: Path) -> SweepFile:
     try:
         config = SweepConfig.model_validate(document.data)
     except ValidationError as error:
-        problems += [
-            _message(path, document, details)
-            for details in error.errors(include_url=False)
-            if not (details["type"] == "too_short" and details["input"])  # pydantic counts the valid entries alone
-        ]
+        found = problems_of(error, document.data, SweepConfig)
+        problems += [f"{_place(path, document, key)}: {message}" for key, message in found]
     else:
         if len(set(config.seeds)) < len(config.seeds):
             problems.append(f"{_place(path, document, 'seeds')}: a seed stands twice; every run has its own")
@@ -116,32 +112,6 @@ def unknown_names(place: str, names: Iterable[str], known: Iterable[str]) -> lis
         for name in names
         if name not in known
     ]
-
-
-def _message(path: Path, document: Document, details: Mapping[str, Any]) -> str:
-    *above, last = (str(part) for part in details["loc"] if part != "[key]")
-    key, kind, context = ".".join([*above, last]), details["type"], details.get("ctx", {})
-    field = SweepConfig.model_fields.get(above[0] if above else last)
-    meaning = f"; {field.description}" if field and field.description else ""
-    got = shown(details["input"])
-    if kind == "extra_forbidden":
-        text = f"unknown key{nearest(last, SweepConfig.model_fields)}"
-    elif kind == "missing":
-        text = f"missing{meaning}"
-    elif kind == "string_pattern_mismatch":
-        text = f"{NAME_RULE}; got {got}"
-    elif kind in ("too_short", "string_too_short"):
-        text = f"is empty{meaning}"
-    elif kind in BOUNDS:
-        name, sign = BOUNDS[kind]
-        text = f"expected a value {sign} {plain(context[name])}, got {got}"
-    elif kind == "string_too_long":
-        text = f"expected at most {context['max_length']} characters, got {len(details['input'])}: {got}"
-    elif kind == "value_error":
-        text = f"{context['error']}: {got}"
-    else:
-        text = f"expected {TYPES.get(kind, 'another value')}, got {got}{meaning}"
-    return f"{_place(path, document, key)}: {text}"
 
 
 def _place(path: Path, document: Document, key: str) -> str:
