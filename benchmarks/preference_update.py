@@ -21,7 +21,8 @@ from common.harness import HEADER, Bar, Comparison, arguments, compare, finish, 
 from floors.preferences import epoch, preference_loss
 from tesserl_actor_critic import ActorCritic
 from tesserl_nn_components import MLP
-from tesserl_preference_opt import PreferenceLoss, PreferencePairs, save_pairs
+from tesserl_preference_data import PreferencePairs, save_pairs
+from tesserl_preference_opt import PreferenceLoss
 
 FEATURES, ACTIONS, PAIRS, STEPS, BATCH, BETA, LEARNING_RATE = 4, 2, 10_000, 50, 64, 0.1, 3e-4
 FEW, MANY, MEGABYTES = 1_000, 100_000, 50.0

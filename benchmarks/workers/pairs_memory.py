@@ -10,7 +10,8 @@ from torch import nn
 from torch.distributions import Categorical
 from torchrl.modules import ProbabilisticActor
 
-from tesserl_preference_opt import load_pairs, precompute_reference_log_probs
+from tesserl_preference_data import load_pairs
+from tesserl_preference_opt import precompute_reference_log_probs
 
 
 def main(path: str, *, with_reference: bool) -> None:

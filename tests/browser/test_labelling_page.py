@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
-from tesserl_preference_opt import load_pairs
+from tesserl_preference_data import load_pairs
+from tesserl_preference_data.labelling.server import LabelServer
+from tesserl_preference_data.labelling.session import LabellingSession
 from tesserl_trainer.commands.pairs_make import make_store
-from tesserl_trainer.labelling.server import LabelServer
-from tesserl_trainer.labelling.session import LabellingSession
 
 CONFIG = """
 total_steps: 1024

@@ -15,7 +15,7 @@ with warnings.catch_warnings():  # deprecations of its own classes, on import on
 from torch.distributions import Categorical, Independent, Normal
 from torchrl.modules import NormalParamExtractor, OneHotCategorical, ProbabilisticActor, TanhNormal
 
-from tesserl_preference_opt import cut_segments, make_pairs, save_pairs
+from tesserl_preference_data import cut_segments, make_pairs
 
 FEATURES, ACTIONS, DIMS = 5, 3, 2
 
@@ -146,9 +146,3 @@ def pairs(make_trajectories):
     )
     made = make_pairs(pool, num_pairs=20, generator=torch.Generator().manual_seed(0))
     return made.relabel(torch.tensor([0.5] + [0.0] * 19), source="score")
-
-
-@pytest.fixture
-def store(pairs, tmp_path):
-    """A store of twenty pairs."""
-    return save_pairs(pairs, tmp_path / "pairs")

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tesserl_preference_opt import CPLLoss, KTOLoss, PreferenceLoss, PreferencePairs, precompute_reference_log_probs
+from tesserl_preference_data import PreferencePairs
+from tesserl_preference_opt import CPLLoss, KTOLoss, PreferenceLoss, precompute_reference_log_probs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

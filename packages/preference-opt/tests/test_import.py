@@ -21,7 +21,7 @@ sys.meta_path[:] = [Hide()]
 assert all(importlib.util.find_spec(name) is None for name in {hidden})
 import tesserl_preference_opt
 others = {{name.split(".")[0] for name in sys.modules if name.startswith("tesserl_")}}
-others -= {{"tesserl_policy", "tesserl_preference_opt"}}
+others -= {{"tesserl_policy", "tesserl_preference_data", "tesserl_preference_opt"}}
 found = sorted(others | ({{name.split(".")[0] for name in sys.modules}} & {{"gymnasium", "pydantic", "yaml"}}))
 assert not found, found
 assert all(hasattr(tesserl_preference_opt, name) for name in tesserl_preference_opt.__all__)

@@ -6,15 +6,13 @@ from tensordict import TensorDict
 from torch import nn
 from torch.distributions import Categorical
 
+from tesserl_preference_data import ScriptedTeacher, cut_segments, make_pairs
 from tesserl_preference_opt import (
     BehaviorCloningLoss,
     CPLLoss,
     KTOLoss,
     PreferenceLoss,
-    ScriptedTeacher,
-    cut_segments,
     evaluate_pairs,
-    make_pairs,
     precompute_reference_log_probs,
 )
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tesserl_preference_opt import CPLLoss, PreferenceLoss, PreferencePairs, evaluate_pairs
+from tesserl_preference_data import PreferencePairs
+from tesserl_preference_opt import CPLLoss, PreferenceLoss, evaluate_pairs
 from tesserl_preference_opt.metrics import preference_metrics
 
 

@@ -8,14 +8,8 @@ from torch import nn
 from torch.distributions import Categorical
 from torchrl.modules import GRUModule, ProbabilisticActor
 
-from tesserl_preference_opt import (
-    PreferenceLoss,
-    PreferencePairs,
-    cut_segments,
-    evaluate_pairs,
-    make_pairs,
-    precompute_reference_log_probs,
-)
+from tesserl_preference_data import PreferencePairs, cut_segments, make_pairs
+from tesserl_preference_opt import PreferenceLoss, evaluate_pairs, precompute_reference_log_probs
 
 
 def move(network, by=1.0):

@@ -12,14 +12,8 @@ from torchrl.envs import EnvBase
 from torchrl.modules import OneHotCategorical, ProbabilisticActor
 from torchrl.trainers import ReplayBufferTrainer, Trainer
 
-from tesserl_preference_opt import (
-    CPLLoss,
-    PreferenceLoss,
-    cut_segments,
-    evaluate_pairs,
-    make_pairs,
-    precompute_reference_log_probs,
-)
+from tesserl_preference_data import cut_segments, make_pairs
+from tesserl_preference_opt import CPLLoss, PreferenceLoss, evaluate_pairs, precompute_reference_log_probs
 
 NUM_ENVS, LENGTH, LIMIT = 4, 5, 12
 

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tensordict import TensorDict
 
-from tesserl_preference_opt import cut_segments, make_pairs, save_pairs
+from tesserl_preference_data import cut_segments, make_pairs, save_pairs
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 """CPU threads of torch in this process and of the runs that are written: two in half of ``nox -s portability``."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tesserl_preference_data.whole_files import digest
 from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.files import digest
 from tesserl_trainer.run.sealed import SEAL, write_sealed
 
 Damage = Callable[[random.Random, Path, Path], str]

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from tesserl_preference_opt import cut_segments, make_pairs, save_pairs
-from tesserl_trainer.run.frames import encode_frame
-from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
+from tesserl_preference_data import cut_segments, make_pairs, save_pairs
+from tesserl_preference_data.pictures import encode_frame
+from tesserl_preference_data.trajectory_writer import TrajectoryWriter
 
 
 def picture(shade: int) -> np.ndarray:

@@ -5,27 +5,22 @@ import math
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch
-from tensordict import TensorDict
 
 from tesserl_configs import load_config
 from tesserl_environments import SeedStart
-from tesserl_preference_opt import StoreError
+from tesserl_preference_data import StoreError
+from tesserl_preference_data.pictures import encode_frame
+from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands import playing
 from tesserl_trainer.commands.collect import collect
-from tesserl_trainer.run import trajectory_writer as storing
 from tesserl_trainer.run.checkpoint import load_networks
-from tesserl_trainer.run.frames import FRAME_BYTES, encode_frame, frame_png
-from tesserl_trainer.run.trajectories import load_trajectories
-from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 
 from .conftest import Counting, config_text
-from .stores import trajectory, write_trajectories
 
 MEMORY = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [11]}\n  memory: {kind: gru, hidden_size: 7}"}
 
@@ -205,18 +200,6 @@ def test_a_task_that_draws_nothing_says_so(tmp_path, config, counting, monkeypat
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("shape", [(40, 60, 3), (500, 300, 3), (10, 10), (1, 300, 3)])
-def test_a_picture_fits_whatever_it_shows(shape):
-    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    frame = encode_frame(noise)
-    assert (frame.shape, frame.dtype) == ((FRAME_BYTES,), torch.uint8)
-    assert frame_png(frame).startswith(b"\x89PNG")
-    assert frame_png(frame).endswith(b"IEND\xaeB`\x82")
-    assert torch.equal(encode_frame(noise / 255), frame)
-    with pytest.raises(ValueError, match=r"a picture must have the shape \[H, W, 3\] or \[H, W\], got \[5, 5, 4\]"):
-        encode_frame(np.zeros((5, 5, 4), np.uint8))
-
-
 def test_what_was_whole_is_kept_when_collecting_is_interrupted(runs, tmp_path, monkeypatch):
     play = playing.play_episodes
 
@@ -230,66 +213,6 @@ def test_what_was_whole_is_kept_when_collecting_is_interrupted(runs, tmp_path, m
     assert main(["collect", str(runs["ppo"]), "--out", str(tmp_path / "store"), "--episodes", "9"]) == 130
     check_episodes(load_trajectories(tmp_path / "store"))
     assert len(load_trajectories(tmp_path / "store")) == 2
-
-
-def test_a_write_that_was_cut_off_leaves_the_store_as_it_was(tmp_path, monkeypatch):
-    store = write_trajectories(tmp_path / "store", [4, 2])
-    monkeypatch.setattr(storing, "write_json", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    with pytest.raises(OSError, match="no space left"):
-        write_trajectories(store, [3])
-    assert len(load_trajectories(store)) == 2
-    monkeypatch.undo()
-    write_trajectories(store, [5])
-    assert [episode.length for episode in load_trajectories(store).episodes] == [4, 2, 5]
-
-
-def test_large_collections_are_written_in_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(storing, "FILE_BYTES", 1)
-    stored = load_trajectories(write_trajectories(tmp_path / "store", [4, 2, 6]))
-    assert len(stored.manifest["files"]) == 6
-    for number, length in enumerate([4, 2, 6]):
-        expected: TensorDict = trajectory(number, length)
-        assert bool((stored[number].exclude(("next", "done")) == expected.fill_("action_log_prob", -0.5)).all())
-    assert [len(episode) for episode in stored[-2:]] == [2, 6]
-
-
-@pytest.mark.parametrize("damage", ["flipped", "short", "missing", "version", "json", "line"])
-def test_a_damaged_store_is_an_error_that_names_the_file(tmp_path, damage):
-    store = write_trajectories(tmp_path / "store", [4, 2])
-    steps, episodes, manifest = (
-        store / name for name in ("steps-00000.safetensors", "episodes-00001.jsonl", "manifest.json")
-    )
-    content = bytearray(steps.read_bytes())
-    content[-1] ^= 1
-    actions = {
-        "flipped": (lambda: steps.write_bytes(content), "steps-00000.safetensors was changed: its SHA-256"),
-        "short": (lambda: steps.write_bytes(content[:-3]), "steps-00000.safetensors must have .* bytes, got"),
-        "missing": (episodes.unlink, "episodes-00001.jsonl is missing"),
-        "version": (lambda: manifest.write_text(manifest.read_text().replace("_version\": 1", "_version\": 2")),
-                    "manifest.json must be of format 'tesserl-trajectories', version 1, got .*2"),
-        "json": (lambda: manifest.write_text("{"), "manifest.json cannot be read"),
-        "line": (lambda: _replace_line(store), r"episodes-00001.jsonl:2: an episode must have length"),
-    }  # fmt: skip
-    act, message = actions[damage]
-    act()
-    with pytest.raises(StoreError, match=message):
-        load_trajectories(store)
-
-
-def _replace_line(store: Path) -> None:
-    """A file that is as its manifest says, and wrong all the same."""
-    file = store / "episodes-00001.jsonl"
-    first, _ = file.read_text().splitlines()
-    file.write_text(f'{first}\n{{"length": 2}}\n')
-    manifest = json.loads((store / "manifest.json").read_text())
-    manifest["files"][1] |= storing.digest(file)
-    (store / "manifest.json").write_text(json.dumps(manifest))
-
-
-def test_a_directory_that_holds_something_else_is_left_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(StoreError, match=r"must be a store of trajectories, new or empty, got \['thesis.txt'\] there"):
-        TrajectoryWriter(tmp_path, source={})
 
 
 @pytest.mark.parametrize(

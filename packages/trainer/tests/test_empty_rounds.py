@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from tesserl_configs import ConfigError, load_config
-from tesserl_preference_opt import cut_segments, make_pairs
+from tesserl_preference_data import cut_segments, make_pairs
 from tesserl_replay import PrioritizedSampler
 from tesserl_trainer import train
 from tesserl_trainer.run import groups
@@ -93,7 +93,7 @@ def test_transitions_that_are_only_for_measuring_make_no_batch(tmp_path):
 
 
 def test_fewer_pairs_than_asked_for_are_an_error_or_are_enough(monkeypatch):
-    monkeypatch.setattr("tesserl_preference_opt.make.MAX_ENUMERATED", 1)  # drawn, as of thousands of segments
+    monkeypatch.setattr("tesserl_preference_data.make.MAX_ENUMERATED", 1)  # drawn, as of thousands of segments
     step = {"observation": torch.zeros(1, 3), "action": torch.zeros(1), "next": {"reward": torch.ones(1, 1)}}
     pool = cut_segments([TensorDict(step, [1]) for _ in range(6)])
     with pytest.raises(ValueError, match="5 pairs were asked for, 0 can be made of 6 segments"):

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tesserl_configs import load_config
+from tesserl_preference_data.whole_files import digest
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
 from tesserl_trainer.run.checkpoint_files import load_tensors
 from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.files import digest
 from tesserl_trainer.run.pairs import NewestPairs, Shuffled
 from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_sealed
 

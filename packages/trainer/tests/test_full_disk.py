@@ -11,14 +11,14 @@ import pytest
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
-from tesserl_preference_opt import load_pairs
+from tesserl_preference_data import load_pairs
+from tesserl_preference_data.trajectories import load_trajectories
+from tesserl_preference_data.whole_files import write_atomically, write_text
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
 from tesserl_trainer.run.checkpoint import load_checkpoint
 from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.files import write_atomically, write_text
 from tesserl_trainer.run.logging import MetricsLog
-from tesserl_trainer.run.trajectories import load_trajectories
 
 from .conftest import config_text
 from .full_disk import files_of_at_most

@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tesserl_configs import ConfigError
-from tesserl_preference_opt import StoreError, append_label, load_pairs
+from tesserl_preference_data import StoreError, append_label, load_pairs
+from tesserl_preference_data.pictures import encode_frame
+from tesserl_preference_data.whole_files import digest
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands.pairs_inspect import inspect_store, text
 from tesserl_trainer.commands.pairs_make import make_store
-from tesserl_trainer.run.files import digest
-from tesserl_trainer.run.frames import encode_frame
 
 from .stores import picture, write_pairs, write_trajectories
 

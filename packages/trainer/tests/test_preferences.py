@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from tesserl_configs import ConfigError, load_config
-from tesserl_preference_opt import append_label, cut_segments, load_pairs, make_pairs
+from tesserl_preference_data import append_label, cut_segments, load_pairs, make_pairs
 from tesserl_trainer import evaluate, train
 from tesserl_trainer.run.checkpoint import CheckpointError, load_checkpoint
 from tesserl_trainer.run.checkpoints import Checkpoints

@@ -13,6 +13,7 @@ import pytest
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
+from tesserl_preference_data.whole_files import write_json
 from tesserl_trainer import evaluate, train
 from tesserl_trainer.cli import main
 from tesserl_trainer.commands.runs import CHANGEABLE, run_config
@@ -20,7 +21,6 @@ from tesserl_trainer.run import checkpoints as checkpoints_module
 from tesserl_trainer.run.checkpoint import CheckpointError, read_manifest
 from tesserl_trainer.run.checkpoint_names import checkpoint_name
 from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.files import write_json
 from tesserl_trainer.run.identity import read_identity
 from tesserl_trainer.run.sealed import read_sealed, write_sealed
 

@@ -9,7 +9,7 @@ import pytest
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import ConfigError, load_config
-from tesserl_preference_opt.locks import InUseError, is_lock, locked
+from tesserl_preference_data.locks import InUseError, is_lock, locked
 from tesserl_trainer import train
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.commands import train as training

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from tesserl_policy import check_actor, get_entry, masked_mean
+from tesserl_preference_data.segments import read_segments
 from tesserl_preference_opt.functional import (
     cpl_advantage,
     cpl_advantage_loss,
@@ -19,7 +20,7 @@ from tesserl_preference_opt.functional import (
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
-from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs, read_segments
+from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs
 
 
 class CPLLoss(LossModule):

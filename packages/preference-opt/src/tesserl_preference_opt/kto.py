@@ -14,10 +14,11 @@ from torch.nn import Parameter
 from torchrl.objectives import LossModule
 
 from tesserl_policy import ReferencePolicy, action_log_probs, check_actor, get_entry
+from tesserl_preference_data.segments import Segments, read_segments
 from tesserl_preference_opt.functional import kto_loss
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
 from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source, without_reference
-from tesserl_preference_opt.steps import PairKeys, Segments, Steps, read_pairs, read_segments
+from tesserl_preference_opt.steps import PairKeys, Steps, read_pairs
 
 
 class KTOLoss(LossModule):

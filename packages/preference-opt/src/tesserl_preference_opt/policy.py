@@ -11,8 +11,9 @@ from tensordict import NestedKey, TensorDict
 from torch import Tensor, nn
 
 from tesserl_policy import action_entropy, action_log_probs, policy_distribution
+from tesserl_preference_data.segments import Segments
 from tesserl_preference_opt.functional import value_loss
-from tesserl_preference_opt.steps import Segments, Steps
+from tesserl_preference_opt.steps import Steps
 
 
 @contextmanager

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from tesserl_policy import ReferencePolicy, action_log_probs, check_actor
-from tesserl_preference_opt.pairs import PreferencePairs
+from tesserl_preference_data.pairs import PreferencePairs
+from tesserl_preference_data.pool import SegmentBlock, SegmentPool
+from tesserl_preference_data.segments import read_segments
 from tesserl_preference_opt.policy import (
     PolicyPass,
     evaluation_mode,
     keeps_time,
     run_policy,
 )
-from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
-from tesserl_preference_opt.steps import Steps, read_segments
+from tesserl_preference_opt.steps import Steps
 
 
 def without_reference(

@@ -11,15 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tesserl_policy import get_entry, masked_mean
+from tesserl_preference_data import Segments, read_segments
 from tesserl_preference_opt.functional import sum_log_probs
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Padded segments ``[P, T]``."""
-
-    steps: TensorDictBase
-    mask: Tensor  # bool [P, T], true on valid steps
 
 
 @dataclass
@@ -31,33 +24,6 @@ class PairKeys:
     label: NestedKey = "label"
     action: NestedKey = "action"
     mask: NestedKey = "mask"
-
-
-def read_segments(tensordict: TensorDictBase, mask_key: NestedKey, name: str = "segments") -> Segments:
-    """Read padded segments and their mask.
-
-    Args:
-        tensordict: the segments, ``[P, T]``.
-        mask_key: name of the mask; where it is absent torchrl's ``("collector", "mask")`` is taken, and where that is
-            absent all steps are valid.
-        name: what the segments are called in a message.
-
-    Returns:
-        The segments.
-
-    Raises:
-        ValueError: they are not ``[P, T]``, or the mask has another shape.
-    """
-    shape = tensordict.batch_size
-    if len(shape) != 2:
-        raise ValueError(f"{name} must have the batch shape [P, T], got {tuple(shape)}; pad segments to one length")
-    mask = tensordict.get(mask_key, None)
-    mask = tensordict.get(("collector", "mask"), None) if mask is None else mask
-    if mask is None:
-        mask = torch.ones(shape, dtype=torch.bool, device=tensordict.device)
-    elif mask.shape not in (shape, (*shape, 1)):
-        raise ValueError(f"mask of {name} must have the shape {tuple(shape)}, got {tuple(mask.shape)}")
-    return Segments(tensordict, mask.reshape(shape).bool())
 
 
 def read_pairs(tensordict: TensorDictBase, keys: PairKeys) -> tuple[tuple[Segments, Segments], Tensor | None]:

@@ -20,12 +20,8 @@ from tesserl_configs.policy import Precision
 from tesserl_configs.preferences import CPLConfig, DPOConfig
 from tesserl_environments import ObservationLayout
 from tesserl_policy import ReferencePolicy
-from tesserl_preference_opt import (
-    BehaviorCloningLoss,
-    PreferencePairs,
-    ScriptedTeacher,
-    StoreError,
-)
+from tesserl_preference_data import PreferencePairs, ScriptedTeacher, StoreError
+from tesserl_preference_opt import BehaviorCloningLoss
 from tesserl_trainer.algorithms.agent import (
     Agent,
     forward_of,

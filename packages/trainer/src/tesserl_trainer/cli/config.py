@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from tesserl_configs import ConfigError
+from tesserl_preference_data.whole_files import json_text
 from tesserl_trainer.cli import options
-from tesserl_trainer.run.files import json_text
 
 INCOMPLETE = 3
 """Exit code of an import that leaves out what matters."""

@@ -19,8 +19,8 @@ def command(context: click.Context, config_path: Path | None, overrides: tuple[s
     """Print all checks, a run of CONFIG on this machine among them; exit code 1 if one is broken."""
     if overrides and config_path is None:
         raise click.UsageError("--set: name the CONFIG that it overrides")
+    from tesserl_preference_data.whole_files import json_text
     from tesserl_trainer.commands.doctor import examine, examine_config
-    from tesserl_trainer.run.files import json_text
 
     checks = examine()
     if config_path is not None:

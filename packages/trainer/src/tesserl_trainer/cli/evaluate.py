@@ -19,8 +19,8 @@ from tesserl_trainer.cli import options
 @options.overrides
 def command(run_dir: Path, episodes: int, seed: int | None, checkpoint: str, overrides: tuple[str, ...]) -> None:
     """Print the result of ``evaluate`` as JSON."""
+    from tesserl_preference_data.whole_files import json_text
     from tesserl_trainer.commands.evaluate import evaluate
-    from tesserl_trainer.run.files import json_text
 
     result = evaluate(run_dir, episodes=episodes, seed=seed, checkpoint=checkpoint, overrides=overrides)
     click.echo(json_text(result))

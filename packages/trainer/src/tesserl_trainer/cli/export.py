@@ -18,7 +18,7 @@ from tesserl_trainer.cli import options
 @options.overrides
 def command(run_dir: Path, **settings: Any) -> None:
     """Print the result of ``export`` as JSON."""
+    from tesserl_preference_data.whole_files import json_text
     from tesserl_trainer.commands.export import export
-    from tesserl_trainer.run.files import json_text
 
     click.echo(json_text(export(run_dir, **settings)))

@@ -19,7 +19,7 @@ SAMPLES = 32
 def command(config_path: Path, out: Path, steps: int, samples: int, overrides: tuple[str, ...]) -> None:
     """Print a line for each key; write the picture."""
     from tesserl_configs import load_config
-    from tesserl_trainer.run.files import check_places
+    from tesserl_trainer.run.usage import check_places
 
     check_places({"--out": out})
     config = load_config(config_path, overrides)

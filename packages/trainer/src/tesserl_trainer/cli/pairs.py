@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from tesserl_preference_data.whole_files import json_text
 from tesserl_trainer.cli import options
-from tesserl_trainer.run.files import json_text
 
 DRAWING = (
     click.option("--num", type=options.COUNT, help="Number of pairs. Default: all that there are."),

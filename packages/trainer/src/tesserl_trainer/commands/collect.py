@@ -9,12 +9,12 @@ import torch
 
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_preference_data.trajectories import load_trajectories
+from tesserl_preference_data.trajectory_writer import TrajectoryWriter
 from tesserl_trainer.commands.playing import Play, play_groups
 from tesserl_trainer.commands.runs import run_config
 from tesserl_trainer.run.checkpoints import Checkpoints, Weights
 from tesserl_trainer.run.evaluate import Evaluation
-from tesserl_trainer.run.trajectories import load_trajectories
-from tesserl_trainer.run.trajectory_writer import TrajectoryWriter
 
 TASK = {"id", "kwargs", "wrappers", "channels", "atari"}
 """What of ``environment:`` says which task was played; the rest says how fast."""

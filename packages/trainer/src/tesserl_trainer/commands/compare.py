@@ -25,15 +25,15 @@ from tesserl_analysis import (
 )
 from tesserl_analysis.comparison import ComparisonArgumentError, hint, unknown
 from tesserl_configs.document import parse
+from tesserl_preference_data.whole_files import write_json
 from tesserl_trainer.commands.comparison_table import rich_table
 from tesserl_trainer.commands.normalization import parse_bounds
-from tesserl_trainer.run.files import check_places, write_json
 from tesserl_trainer.run.identity import CONFIG, require_identity
 from tesserl_trainer.run.identity import FILE as IDENTITY
 from tesserl_trainer.run.metric_names import EVALUATION
 from tesserl_trainer.run.sealed import SEAL, open_seal
 from tesserl_trainer.run.sweep import ORDER
-from tesserl_trainer.run.usage import described
+from tesserl_trainer.run.usage import check_places, described
 
 SEED = re.compile(r"seed-\d+")
 SHOWN = 4

@@ -10,16 +10,16 @@ from tesserl_configs import RunConfig
 from tesserl_environments import ObservationLayout
 from tesserl_iqn import QuantilePolicy
 from tesserl_iqn.functional import distort_taus, sample_taus
+from tesserl_preference_data.whole_files import write_atomically
 from tesserl_trainer.algorithms.agent import AnyAgent
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.commands.runs import run_config
 from tesserl_trainer.run import export as exporting
 from tesserl_trainer.run.checkpoints import Checkpoints, Weights
 from tesserl_trainer.run.export import BATCH_SIZES, TOLERANCE, ExportError, Format
-from tesserl_trainer.run.files import check_places, write_atomically
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.programs import ActorCriticProgram, Program, QuantileProgram, Spec
-from tesserl_trainer.run.usage import ArgumentError, TakenError
+from tesserl_trainer.run.usage import ArgumentError, TakenError, check_places
 
 
 def export(

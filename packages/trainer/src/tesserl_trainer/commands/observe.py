@@ -13,12 +13,12 @@ from tesserl_configs import RunConfig
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.replay import UniformReplay
 from tesserl_environments import closed_afterwards, worker_seeds
+from tesserl_preference_data.whole_files import write_atomically
 from tesserl_replay import NStepWindow
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import UniformActions
-from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.usage import ArgumentError
 

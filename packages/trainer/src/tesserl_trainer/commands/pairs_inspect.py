@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tesserl_preference_opt import PreferencePairs, StoreError, load_pairs, read_labels
-from tesserl_preference_opt.files import json_lines, read_manifest, verify_file
+from tesserl_preference_data import PreferencePairs, StoreError, load_pairs, read_labels
+from tesserl_preference_data.files import json_lines, read_manifest, verify_file
 
 NAMED = 10
 """Damaged pairs that a message names, of as many as there are."""

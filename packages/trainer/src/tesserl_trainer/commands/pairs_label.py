@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from tesserl_preference_opt import StoreError
+from tesserl_preference_data import StoreError
+from tesserl_preference_data.labelling import LabellingSession, LabelServer
+from tesserl_preference_data.trajectories import is_trajectories, load_trajectories
 from tesserl_trainer.commands.pairs_make import make_store
-from tesserl_trainer.labelling.server import LabelServer
-from tesserl_trainer.labelling.session import LabellingSession
 from tesserl_trainer.run.signals import Stopped, on_signals
-from tesserl_trainer.run.trajectories import is_trajectories, load_trajectories
+from tesserl_trainer.run.usage import ArgumentError
 
 
 def label_store(
@@ -43,6 +43,7 @@ def label_store(
         ``path`` of the pairs, ``total``, ``judged`` and ``counts`` of the answers.
 
     Raises:
+        ArgumentError: the name is empty or ends like that of an answer taken back.
         StoreError: there are no pairs and no trajectories, or they have no pictures.
         OSError: the port is taken.
         Stopped: SIGTERM or SIGHUP ended it; every answer is saved.
@@ -54,7 +55,12 @@ def label_store(
             if not load_trajectories(path, verify=False).has_frames:
                 raise StoreError(f"{path} has no pictures to show; collect episodes with --frames")
             make_store([path], out=pairs, labelled=False, **drawing)
-    session = LabellingSession(pairs, name=name)
+    try:
+        session = LabellingSession(pairs, name=name)
+    except StoreError:
+        raise
+    except ValueError as error:
+        raise ArgumentError(str(error)) from error
     stopped, received = threading.Event(), list[int]()
 
     def stop(signum: int) -> None:

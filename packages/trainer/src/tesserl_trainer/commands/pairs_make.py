@@ -6,15 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from tesserl_preference_opt import (
-    PreferencePairs,
-    ScriptedTeacher,
-    SegmentPool,
-    cut_segments,
-    make_pairs,
-    save_pairs,
-)
-from tesserl_preference_opt.make import largest_margin, segment_scores
+from tesserl_preference_data import PreferencePairs, ScriptedTeacher, SegmentPool, cut_segments, make_pairs, save_pairs
+from tesserl_preference_data.make import largest_margin, segment_scores
 from tesserl_trainer.commands.pairs_sources import Episodes, read_episodes
 from tesserl_trainer.run.usage import ArgumentError, TakenError
 

@@ -13,9 +13,9 @@ from tensordict import TensorDict, TensorDictBase
 
 from tesserl_configs import ConfigError
 from tesserl_environments import ObservationLayout
-from tesserl_preference_opt import StoreError
-from tesserl_preference_opt.files import NoStoreError
-from tesserl_trainer.run.trajectories import load_trajectories
+from tesserl_preference_data import StoreError
+from tesserl_preference_data.files import NoStoreError
+from tesserl_preference_data.trajectories import load_trajectories
 
 MINARI = "minari:"
 """How the name of a dataset begins, such as ``minari:mujoco/hopper/medium-v0``."""

@@ -10,7 +10,8 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.base import short_enough
 from tesserl_configs.loader import load_with_places
 from tesserl_environments import ObservationLayout
-from tesserl_preference_opt import PreferencePairs, StoreError
+from tesserl_preference_data import PreferencePairs, StoreError
+from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_trainer.algorithms.agent import observing_rollouts
 from tesserl_trainer.algorithms.preferences import cloning_learner
 from tesserl_trainer.algorithms.run import Run
@@ -21,7 +22,6 @@ from tesserl_trainer.run.journal import Loop
 from tesserl_trainer.run.pair_sources import StoredPairs, check_entries
 from tesserl_trainer.run.pairs import Batches, Shuffled, with_entries
 from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.trajectories import load_trajectories
 from tesserl_trainer.run.usage import ArgumentError
 from tesserl_trainer.wiring.machine import device_of, refuse_missing
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from tesserl_configs import ConfigError, RunConfig, dump_config
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_environments.main_guard import refuse_to_run_again
-from tesserl_preference_opt.locks import is_lock, locked
+from tesserl_preference_data.locks import is_lock, locked
+from tesserl_preference_data.whole_files import write_json, write_text
 from tesserl_trainer.commands.sweep_directory import (
     changes_of,
     expected_runs,
@@ -24,7 +25,6 @@ from tesserl_trainer.commands.sweep_directory import (
     state_of,
     stored_config,
 )
-from tesserl_trainer.run.files import write_json, write_text
 from tesserl_trainer.run.signals import Stopped
 from tesserl_trainer.run.sweep import LOG, ORDER, Ended, Job, SweepError, run_jobs
 

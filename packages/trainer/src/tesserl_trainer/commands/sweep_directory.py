@@ -9,7 +9,7 @@ from pathlib import Path
 from tesserl_configs import ConfigError, load_config
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.sweep import Sweep, SweepRun
-from tesserl_preference_opt.locks import LOCK, OWNER_SUFFIX, locked
+from tesserl_preference_data.locks import LOCK, OWNER_SUFFIX, locked
 from tesserl_trainer.commands.runs import CHANGEABLE
 from tesserl_trainer.run.checkpoint_names import checkpoint_paths
 from tesserl_trainer.run.identity import CONFIG, require_identity

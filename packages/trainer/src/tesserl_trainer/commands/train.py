@@ -15,8 +15,8 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_environments import TaskError, WorkerError
 from tesserl_environments.main_guard import refuse_to_run_again
-from tesserl_preference_opt.files import PARTIAL, remove_partial
-from tesserl_preference_opt.locks import InUseError, is_lock, locked
+from tesserl_preference_data.files import PARTIAL, remove_partial
+from tesserl_preference_data.locks import InUseError, is_lock, locked
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run, early_stopping_of
 from tesserl_trainer.algorithms.task import Task

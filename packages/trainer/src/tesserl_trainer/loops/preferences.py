@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 
-from tesserl_preference_opt import PreferencePairs, evaluate_pairs
+from tesserl_preference_data import PreferencePairs
+from tesserl_preference_opt import evaluate_pairs
 from tesserl_trainer.run.checkpoint import Checkpoint
 from tesserl_trainer.run.cloning import Cloning
 from tesserl_trainer.run.fitting import load_module

@@ -19,11 +19,11 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tesserl_preference_opt.appending import naming
+from tesserl_preference_data.appending import naming
+from tesserl_preference_data.whole_files import digest, sync
 from tesserl_trainer.run.checkpoint_files import FILES, load_tensors, read_state, write_state
 from tesserl_trainer.run.checkpoint_names import step_of
 from tesserl_trainer.run.fields import Fields
-from tesserl_trainer.run.files import digest, sync
 from tesserl_trainer.run.identity import FORMAT_VERSION, Identity, require_version
 from tesserl_trainer.run.sealed import CheckpointError, open_seal, read_object, write_sealed
 

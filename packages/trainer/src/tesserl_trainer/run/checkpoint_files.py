@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tesserl_preference_opt.files import write_tensors
+from tesserl_preference_data.files import write_tensors
 from tesserl_trainer.run.sealed import read_json, read_object
 from tesserl_trainer.run.state import join_state, split_state, tensor_names
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tesserl_preference_data.whole_files import write_json
 from tesserl_trainer.run.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -23,7 +24,6 @@ from tesserl_trainer.run.checkpoint import (
 )
 from tesserl_trainer.run.checkpoint_names import checkpoint_name, checkpoint_paths, step_of
 from tesserl_trainer.run.fields import Fields
-from tesserl_trainer.run.files import write_json
 from tesserl_trainer.run.identity import Identity, read_identity
 from tesserl_trainer.run.sealed import NoRunError, read_json
 

@@ -11,8 +11,8 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from tesserl_environments import GroupStarts
+from tesserl_preference_data.pictures import encode_frame
 from tesserl_trainer.run.collect import Collector
-from tesserl_trainer.run.frames import encode_frame
 from tesserl_trainer.run.policy import RolloutPolicy
 
 OUTCOME = ("reward", "terminated", "truncated", "done")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tesserl_preference_data.whole_files import write_text
 from tesserl_trainer.run.fields import Fields
-from tesserl_trainer.run.files import write_text
 from tesserl_trainer.run.sealed import CheckpointError, NoRunError, open_seal, read_object, write_sealed
 from tesserl_trainer.run.usage import described
 

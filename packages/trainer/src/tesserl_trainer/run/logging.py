@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from tesserl_analysis.record import HEADER
-from tesserl_preference_opt.appending import AppendedFile
+from tesserl_preference_data.appending import AppendedFile
+from tesserl_preference_data.whole_files import write_atomically
 from tesserl_trainer.run.event_file import EventFile
 from tesserl_trainer.run.fields import Fields
-from tesserl_trainer.run.files import write_atomically
 from tesserl_trainer.run.identity import read_identity
 from tesserl_trainer.run.sealed import CheckpointError
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from tensordict import TensorDictBase
 
-from tesserl_preference_opt import PreferencePairs, ScriptedTeacher, cut_segments, load_pairs, make_pairs
-from tesserl_preference_opt.appending import whole_lines
-from tesserl_preference_opt.make import MAX_ENUMERATED
+from tesserl_preference_data import PreferencePairs, ScriptedTeacher, cut_segments, load_pairs, make_pairs
+from tesserl_preference_data.appending import whole_lines
+from tesserl_preference_data.make import MAX_ENUMERATED
 from tesserl_trainer.run.checkpoint import CheckpointError
 from tesserl_trainer.run.groups import GroupCollector
 from tesserl_trainer.run.pairs import NewestPairs, Part, Shuffled

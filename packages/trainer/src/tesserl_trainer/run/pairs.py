@@ -10,7 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from tesserl_policy import returns_to_go
-from tesserl_preference_opt import PreferencePairs, SegmentBlock, SegmentPool, concatenate
+from tesserl_preference_data import PreferencePairs, SegmentBlock, SegmentPool, concatenate
 from tesserl_trainer.run.fields import Fields
 from tesserl_trainer.run.sealed import CheckpointError
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 from tesserl_policy import ReferencePolicy
-from tesserl_preference_opt import PreferencePairs
+from tesserl_preference_data import PreferencePairs
 from tesserl_trainer.run.pairs import with_reference
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tesserl_trainer.run.files import json_text, write_json
+from tesserl_preference_data.whole_files import json_text, write_json
 
 SEAL = "sha256"
 """Key of the digest of all other keys."""

@@ -13,10 +13,10 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tesserl_preference_opt.files import write_tensors
+from tesserl_preference_data.files import write_tensors
+from tesserl_preference_data.whole_files import digest, write_atomically
 from tesserl_trainer.run.checkpoint import CheckpointError, read_manifest, verify
 from tesserl_trainer.run.fields import Fields
-from tesserl_trainer.run.files import digest, write_atomically
 
 Entry = dict[str, Any]
 NAME = re.compile(r"(\d{12,19})-(\d{12,19})\.safetensors")

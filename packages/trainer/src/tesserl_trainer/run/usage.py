@@ -1,6 +1,7 @@
 """Wrong arguments of a command, and the commands that messages tell a person to run."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -26,3 +27,18 @@ def described(path: Path, lacking: str) -> str:
 def command_line(*words: object) -> str:
     """Return a command that can be pasted into a shell, with quotes around words that need them."""
     return shlex.join(map(str, words))
+
+
+def check_places(files: Mapping[str, Path | None]) -> None:
+    """Refuses files that nothing could be written to, before the minutes that what is written takes.
+
+    Args:
+        files: by the option that names each; None where it was not given.
+
+    Raises:
+        ArgumentError: the directory of one is not there.
+    """
+    for option, file in files.items():
+        if file is not None and not (place := file.parent).is_dir():
+            remedy = command_line("mkdir", "-p", place)
+            raise ArgumentError(f"{option} {file}: there is no directory {place}; make it first: {remedy}")

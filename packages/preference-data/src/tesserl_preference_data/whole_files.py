@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tesserl_trainer.run.usage import ArgumentError, command_line
-
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool = True) -> None:
     """Write a file under another name, then give it its own; it is synced before and after.
@@ -80,21 +78,6 @@ def _finite(value: Any) -> Any:
 def write_json(path: Path, document: Any) -> None:
     """Write JSON data atomically; see `json_text`."""
     write_text(path, json_text(document) + "\n")
-
-
-def check_places(files: Mapping[str, Path | None]) -> None:
-    """Refuses files that nothing could be written to, before the minutes that what is written takes.
-
-    Args:
-        files: by the option that names each; None where it was not given.
-
-    Raises:
-        ArgumentError: the directory of one is not there.
-    """
-    for option, file in files.items():
-        if file is not None and not (place := file.parent).is_dir():
-            remedy = command_line("mkdir", "-p", place)
-            raise ArgumentError(f"{option} {file}: there is no directory {place}; make it first: {remedy}")
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tesserl_preference_opt import StoreError, load_pairs, read_labels
-from tesserl_trainer.labelling import session as sessions
-from tesserl_trainer.labelling.server import LabelServer
-from tesserl_trainer.labelling.session import LabellingSession
+from tesserl_preference_data import StoreError, load_pairs, read_labels
+from tesserl_preference_data.labelling import session as sessions
+from tesserl_preference_data.labelling.server import LabelServer
+from tesserl_preference_data.labelling.session import LabellingSession
 
 from .full_disk import files_of_at_most
 from .stores import write_pairs

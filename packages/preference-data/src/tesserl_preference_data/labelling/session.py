@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 import torch
 
-from tesserl_preference_opt import StoreError, append_label, load_pairs, read_labels
-from tesserl_trainer.run.frames import frame_png
-from tesserl_trainer.run.usage import ArgumentError
+from tesserl_preference_data import StoreError, append_label, load_pairs, read_labels
+from tesserl_preference_data.pictures import frame_png
 
 Side = Literal["left", "right"]
 Answer = Literal["left", "right", "tie", "skip"]
@@ -41,7 +40,7 @@ class LabellingSession:
 
     def __init__(self, path: str | Path, *, name: str = "person") -> None:
         if not name or name.endswith(UNDONE):
-            raise ArgumentError(f"the name of who judges must not be empty or end with {UNDONE!r}, got {name!r}")
+            raise ValueError(f"the name of who judges must not be empty or end with {UNDONE!r}, got {name!r}")
         self.path, self.name = Path(path), name
         pairs = load_pairs(path, unlabelled=True)
         if ("extra", "frame") not in pairs.pool.keys:

@@ -4,14 +4,18 @@ A picture is a PNG of at most 64 colours in `FRAME_BYTES` bytes, padded by zeros
 any other entry of a step: uint8 ``[FRAME_BYTES]``.
 """
 
+from __future__ import annotations
+
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FRAME_BYTES = 2048
 """A CartPole in 240 x 160 pixels takes 600, a LunarLander 1,000; CarRacing, with 3,000, is given fewer colours."""
@@ -32,6 +36,8 @@ def encode_frame(picture: NDArray[Any]) -> Tensor:
     Raises:
         ValueError: it is no picture.
     """
+    from PIL import Image  # an extra
+
     if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3) or 0 in picture.shape:
         raise ValueError(f"a picture must have the shape [H, W, 3] or [H, W], got {list(picture.shape)}")
     if picture.dtype != np.uint8:
@@ -53,12 +59,16 @@ def frame_png(frame: Tensor) -> bytes:
 
 
 def _scaled(image: Image.Image, size: int) -> Image.Image:
+    from PIL import Image
+
     factor = size / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)
     return image.resize((width, height), Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX)
 
 
 def _png(image: Image.Image, num_colors: int) -> bytes:
+    from PIL import Image
+
     buffer = io.BytesIO()
     palette = image.quantize(num_colors, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     palette.save(buffer, "PNG", optimize=False)

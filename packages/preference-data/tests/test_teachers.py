@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tesserl_preference_opt import ScriptedTeacher
+from tesserl_preference_data import ScriptedTeacher
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "bpref_teacher.json").read_text())
 REWARDS = [torch.tensor(VECTORS[name], dtype=torch.float64) for name in ("reward_1", "reward_2")]

@@ -36,7 +36,7 @@ from safetensors import SafetensorError, safe_open
 from tensordict import NestedKey, TensorDict
 from torch import Tensor
 
-from tesserl_preference_opt.files import (
+from tesserl_preference_data.files import (
     MANIFEST,
     StoreError,
     describe,
@@ -50,10 +50,10 @@ from tesserl_preference_opt.files import (
     write_manifest,
     write_tensors,
 )
-from tesserl_preference_opt.labels import PREFERRED, read_labels
-from tesserl_preference_opt.locks import locked
-from tesserl_preference_opt.pairs import PreferencePairs
-from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
+from tesserl_preference_data.labels import PREFERRED, read_labels
+from tesserl_preference_data.locks import locked
+from tesserl_preference_data.pairs import PreferencePairs
+from tesserl_preference_data.pool import SegmentBlock, SegmentPool
 
 _FILE_BYTES = 64 * 2**20  # of steps in a file: what writing needs in memory
 _STEPS = "steps/"

@@ -9,9 +9,8 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
-from tesserl_policy import get_entry
-from tesserl_preference_opt.pool import EXTRA, SegmentBlock, SegmentPool
-from tesserl_preference_opt.steps import read_segments
+from tesserl_preference_data.pool import EXTRA, SegmentBlock, SegmentPool
+from tesserl_preference_data.segments import read_segments
 
 OBSERVATION_KEYS = ("pixels", "observation")
 
@@ -92,6 +91,13 @@ def _rows(trajectories: Sequence[TensorDictBase] | TensorDictBase) -> list[Tenso
     return list(trajectories)
 
 
+def _entry(row: TensorDictBase, key: NestedKey) -> Tensor:
+    entry = row.get(key, None)
+    if entry is None:
+        raise KeyError(f"expected the key {key!r}, the trajectory has {sorted(map(str, row.keys()))}")
+    return entry
+
+
 def _groups(rows: Sequence[TensorDictBase], group: Sequence[int] | str | None, keys: Sequence[NestedKey]) -> list[int]:
     if group is None:
         return [-1] * len(rows)
@@ -99,7 +105,7 @@ def _groups(rows: Sequence[TensorDictBase], group: Sequence[int] | str | None, k
         if group != "start":
             raise ValueError(f'group must be a number for each trajectory, "start" or None, got {group!r}')
         starts: dict[bytes, int] = {}
-        firsts = [b"".join(get_entry(row, key)[0].contiguous().cpu().numpy().tobytes() for key in keys) for row in rows]
+        firsts = [b"".join(_entry(row, key)[0].contiguous().cpu().numpy().tobytes() for key in keys) for row in rows]
         return [starts.setdefault(first, len(starts)) for first in firsts]
     if len(group) != len(rows):
         raise ValueError(f"group must have a number for each of {len(rows)} trajectories, got {len(group)}")
@@ -114,8 +120,8 @@ def _steps(
     value_discount: float | None,
 ) -> TensorDict:
     """Return what is kept of a trajectory, ``[T]``."""
-    reward = get_entry(row, ("next", "reward")).reshape(-1, 1)
-    entries = {key: get_entry(row, key) for key in [*keys, "action"]}
+    reward = _entry(row, ("next", "reward")).reshape(-1, 1)
+    entries = {key: _entry(row, key) for key in [*keys, "action"]}
     entries["reward"] = reward
     if score is not None:
         entries["score"] = score(row).detach().reshape(len(row), 1)
@@ -123,7 +129,7 @@ def _steps(
         entries["value_target"] = _returns_to_go(reward, value_discount)
     for key in extra_keys:
         extra: NestedKey = (EXTRA, key) if isinstance(key, str) else (EXTRA, *key)
-        entries[extra] = get_entry(row, key)
+        entries[extra] = _entry(row, key)
     return TensorDict(entries, [len(row)])
 
 

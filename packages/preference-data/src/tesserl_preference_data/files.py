@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tesserl_preference_opt.appending import naming, whole_lines
+from tesserl_preference_data.appending import naming, whole_lines
 
 FORMAT, FORMAT_VERSION = "tesserl-preference-pairs", 1
 MANIFEST = "manifest.json"

@@ -10,10 +10,10 @@ from importlib.resources import files
 from types import TracebackType
 from typing import Any
 
-from tesserl_preference_opt import StoreError
-from tesserl_preference_opt.locks import InUseError
-from tesserl_trainer.labelling.session import LabellingSession
-from tesserl_trainer.run.files import json_text
+from tesserl_preference_data import StoreError
+from tesserl_preference_data.labelling.session import LabellingSession
+from tesserl_preference_data.locks import InUseError
+from tesserl_preference_data.whole_files import json_text
 
 HOST = "127.0.0.1"
 MAX_BODY = 1000

@@ -9,9 +9,9 @@ import torch
 from tensordict import NestedKey
 from torch import Tensor
 
-from tesserl_preference_opt.pairs import PreferencePairs
-from tesserl_preference_opt.pool import SegmentPool
-from tesserl_preference_opt.teachers import ScriptedTeacher, TeacherLabels
+from tesserl_preference_data.pairs import PreferencePairs
+from tesserl_preference_data.pool import SegmentPool
+from tesserl_preference_data.teachers import ScriptedTeacher, TeacherLabels
 
 MAX_ENUMERATED = 2_000_000
 """Pairs that are enumerated at most; where there are more, they are drawn until there are enough."""

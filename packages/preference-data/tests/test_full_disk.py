@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from tesserl_preference_opt import StoreError, append_label, append_pairs, load_pairs, read_labels, save_pairs
-from tesserl_preference_opt.appending import AppendedFile, remove_unfinished_line, whole_lines
-from tesserl_preference_opt.files import read_manifest, replacing, write_tensors
+from tesserl_preference_data import StoreError, append_label, append_pairs, load_pairs, read_labels, save_pairs
+from tesserl_preference_data.appending import AppendedFile, remove_unfinished_line, whole_lines
+from tesserl_preference_data.files import read_manifest, replacing, write_tensors
 
 resource = pytest.importorskip("resource")
 

@@ -29,9 +29,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tensordict import TensorDict, TensorDictBase
 
-from tesserl_preference_opt import StoreError
-from tesserl_preference_opt.files import NoStoreError
-from tesserl_trainer.run.files import digest, json_text
+from tesserl_preference_data import StoreError
+from tesserl_preference_data.files import NoStoreError
+from tesserl_preference_data.whole_files import digest, json_text
 
 FORMAT, FORMAT_VERSION = "tesserl-trajectories", 1
 MANIFEST = "manifest.json"

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from tesserl_preference_opt import StoreError
-from tesserl_preference_opt.files import remove_partial, write_tensors
-from tesserl_preference_opt.locks import is_lock, locked
-from tesserl_trainer.run.files import digest, write_atomically, write_json, write_text
-from tesserl_trainer.run.trajectories import (
+from tesserl_preference_data import StoreError
+from tesserl_preference_data.files import remove_partial, write_tensors
+from tesserl_preference_data.locks import is_lock, locked
+from tesserl_preference_data.trajectories import (
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
@@ -23,6 +22,7 @@ from tesserl_trainer.run.trajectories import (
     read_episode_lines,
     read_manifest,
 )
+from tesserl_preference_data.whole_files import digest, write_atomically, write_json, write_text
 
 REMEDY = "wait for it, or collect into another directory: tesserl pairs make takes several"
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tensordict import TensorDict
 
-from tesserl_preference_opt import (
+from tesserl_preference_data import (
     PreferencePairs,
     StoreError,
     append_label,
@@ -22,7 +22,7 @@ from tesserl_preference_opt import (
     read_labels,
     save_pairs,
 )
-from tesserl_preference_opt import store as store_module
+from tesserl_preference_data import store as store_module
 
 
 def seeded(seed=0):
@@ -147,7 +147,7 @@ def test_a_write_that_is_cut_off_leaves_what_was_there(pairs, store, call, monke
         if len(calls) == call:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("tesserl_preference_opt.files.sync", killed)
+    monkeypatch.setattr("tesserl_preference_data.files.sync", killed)
     with pytest.raises(KeyboardInterrupt):
         append_pairs(pairs, store)
     monkeypatch.undo()
@@ -223,7 +223,7 @@ def test_wrong_labels_are_named(line, store):
 
 def redeclare(store, path):
     """Make the manifest agree with a file that was changed."""
-    from tesserl_preference_opt.files import describe
+    from tesserl_preference_data.files import describe
 
     manifest = json.loads((store / "manifest.json").read_text())
     for entry in manifest["files"]:
@@ -333,7 +333,7 @@ MEASURE = """
 import sys, warnings
 warnings.simplefilter("ignore")
 import torch
-from tesserl_preference_opt import load_pairs
+from tesserl_preference_data import load_pairs
 
 pairs = load_pairs(sys.argv[1])
 for batch in pairs.minibatches(64, generator=torch.Generator().manual_seed(0)):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from tesserl_preference_opt import PreferencePairs, SegmentBlock, SegmentPool, concatenate
+from tesserl_preference_data import PreferencePairs, SegmentBlock, SegmentPool, concatenate
 
 
 def counting_pool(lengths, *, first=0, dtype=torch.float32):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from tesserl_preference_opt.pairs import PreferencePairs
-from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
+from tesserl_preference_data.pairs import PreferencePairs
+from tesserl_preference_data.pool import SegmentBlock, SegmentPool
 
 
 def concatenate(parts: Sequence[PreferencePairs]) -> PreferencePairs:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from tesserl_preference_opt import ScriptedTeacher, cut_segments, make_pairs, rank_pairs, segment_scores
-from tesserl_preference_opt import make as make_module
+from tesserl_preference_data import ScriptedTeacher, cut_segments, make_pairs, rank_pairs, segment_scores
+from tesserl_preference_data import make as make_module
 
 
 def seeded(seed=0):
@@ -245,5 +245,5 @@ def test_wrong_arguments_are_named(function, message):
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(KeyError, match=r"expected the key \('next', 'reward'\), the batch has"):
+    with pytest.raises(KeyError, match=r"expected the key \('next', 'reward'\), the trajectory has"):
         cut_segments([trajectory([1.0]).exclude(("next", "reward"))])

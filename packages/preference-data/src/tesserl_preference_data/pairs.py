@@ -10,8 +10,8 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
-from tesserl_preference_opt.pool import SegmentBlock, SegmentPool
-from tesserl_preference_opt.steps import read_segments
+from tesserl_preference_data.pool import SegmentBlock, SegmentPool
+from tesserl_preference_data.segments import read_segments
 
 _INDEXED = ("chosen_segment", "rejected_segment", "label", "margin", "source_code")
 
