@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tesserl_iqn import QuantileNetwork, QuantilePolicy
-from tesserl_iqn.functional import quantile_losses
+from tesserl_iqn.quantile_loss import quantile_losses
 from tesserl_nn_components import VectorEncoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

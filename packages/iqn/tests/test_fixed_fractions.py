@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, quantile_huber_loss
-from tesserl_iqn.functional import sample_taus
+from tesserl_iqn.fractions import sample_taus
 from tesserl_nn_components import VectorEncoder
 
 MIDPOINTS = json.loads((Path(__file__).parent / "vectors" / "qr_fqf_noisy.json").read_text())["qr_tau_hat"]

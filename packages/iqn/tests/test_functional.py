@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from tesserl_iqn import cosine_features, distort_taus, munchausen_target, quantile_huber_loss, quantile_td_target
-from tesserl_iqn.functional import absolute_td_error, sample_taus, scaled_log_policy, take_action
+from tesserl_iqn.fractions import sample_taus
+from tesserl_iqn.functional import scaled_log_policy, take_action
+from tesserl_iqn.quantile_loss import absolute_td_error
 
 VECTORS = Path(__file__).parent / "vectors"
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tesserl_iqn import IQNLoss
-from tesserl_iqn.functional import quantile_huber_loss, self_loss_factor
+from tesserl_iqn.functional import self_loss_factor
+from tesserl_iqn.quantile_loss import quantile_huber_loss
 
 ZERO = torch.zeros((), dtype=torch.float64)
 

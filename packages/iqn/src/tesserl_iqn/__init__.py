@@ -1,18 +1,14 @@
 """Implicit Quantile Networks with Munchausen targets, as PyTorch modules and a torchrl loss."""
 
 from tesserl_iqn.__about__ import __version__
-from tesserl_iqn.functional import (
-    cosine_features,
-    distort_taus,
-    munchausen_target,
-    quantile_huber_loss,
-    quantile_td_target,
-)
-from tesserl_iqn.horizon import end_at_horizon, sample_clock
+from tesserl_iqn.fractions import distort_taus
+from tesserl_iqn.functional import cosine_features, munchausen_target, quantile_td_target
 from tesserl_iqn.loss import IQNLoss
 from tesserl_iqn.network import CosineEmbedding, QuantileNetwork
 from tesserl_iqn.policy import QuantilePolicy
+from tesserl_iqn.quantile_loss import quantile_huber_loss
 from tesserl_iqn.reset import shrink_and_perturb
+from tesserl_iqn.transitions import end_at_horizon, sample_clock
 
 __all__ = [
     "CosineEmbedding",

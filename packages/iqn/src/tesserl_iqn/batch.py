@@ -1,4 +1,4 @@
-"""Reading what the loss needs out of a TensorDict."""
+"""Read the entries of a TensorDict that the loss uses."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
+from torchrl.objectives.common import AUTO_LOSS_MASK_KEYS
 
 from tesserl_iqn.network import QuantileNetwork
 
 
-@dataclass
+@dataclass(slots=True)
 class Batch:
     """The entries of a batch ``*B`` that the loss reads; action, reward and discount have ``N`` last with blocks."""
 
-    batch_shape: torch.Size
     observation: list[Tensor]
     next_observation: list[Tensor]
     action: Tensor  # [*B, (N,)] int64
     reward: Tensor  # [*B, (N,)]
     discount: Tensor  # [*B, (N,)], 0 where the transition terminated
+    weight: Tensor | None  # [*B], of prioritised replay
+    mask: Tensor | None  # [*B] bool, true on valid transitions
 
 
 def read_batch(
@@ -30,18 +32,22 @@ def read_batch(
     observation_keys: list[NestedKey],
     network: QuantileNetwork,
     *,
-    discount: float,
+    discount: Tensor,
     action_space: str,
+    mask_key: NestedKey | None,
+    weighted: bool,
 ) -> Batch:
     """Read a batch of transitions.
 
     Args:
         tensordict: the transitions.
-        keys: names of action, reward, terminated and steps_to_next_obs.
+        keys: names of action, reward, terminated, steps_to_next_obs and priority_weight.
         observation_keys: names of the network's observations.
-        network: tells the number of actions and blocks.
-        discount: discount of one step.
+        network: has the number of actions and blocks.
+        discount: discount of one step, a scalar in float64.
         action_space: ``"categorical"`` or ``"one_hot"``.
+        mask_key: name of the mask; ``"auto"`` for those that torchrl writes, None for no mask.
+        weighted: whether to read priority weights.
 
     Returns:
         The batch.
@@ -49,7 +55,7 @@ def read_batch(
     Raises:
         KeyError: a key is missing.
         TypeError: ``terminated`` is not bool, or actions are not integers.
-        ValueError: reward, terminated or action has an unexpected shape.
+        ValueError: reward, terminated, action, a weight or a mask has an unexpected shape.
     """
     next_tensordict = get_entry(tensordict, "next")
     reward = get_entry(next_tensordict, keys.reward)
@@ -62,20 +68,23 @@ def read_batch(
     if terminated.dtype != torch.bool:
         raise TypeError(f"{keys.terminated} must be bool, got {terminated.dtype}; convert it with .bool()")
     reward = reward.squeeze(-1)
-    steps = tensordict.get(keys.steps_to_next_obs, None)
-    factor = discount if steps is None else discount ** steps.reshape(reward.shape)
-    bootstrap = torch.where(terminated.squeeze(-1), 0.0, factor)
     batch_shape = reward.shape
+    factor = discount.to(torch.float64 if reward.dtype == torch.float64 else torch.float32)
+    steps = tensordict.get(keys.steps_to_next_obs, None)
+    if steps is not None:
+        factor = factor ** steps.reshape(batch_shape)
+    bootstrap = torch.where(terminated.squeeze(-1), 0.0, factor)
     action = _read_action(tensordict, keys.action, batch_shape, network, action_space)
     if network.num_blocks is not None:
         reward, bootstrap = reward.unsqueeze(-1).expand_as(action), bootstrap.unsqueeze(-1).expand_as(action)
     return Batch(
-        batch_shape=batch_shape,
-        observation=[get_entry(tensordict, key) for key in observation_keys],
-        next_observation=[get_entry(next_tensordict, key) for key in observation_keys],
-        action=action,
-        reward=reward,
-        discount=bootstrap,
+        [get_entry(tensordict, key) for key in observation_keys],
+        [get_entry(next_tensordict, key) for key in observation_keys],
+        action,
+        reward,
+        bootstrap,
+        _read_column(tensordict, keys.priority_weight, batch_shape) if weighted else None,
+        _read_mask(tensordict, mask_key, batch_shape),
     )
 
 
@@ -86,11 +95,8 @@ def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
         tensordict: where to look.
         key: its name.
 
-    Returns:
-        The entry.
-
     Raises:
-        KeyError: it is missing; the message lists what there is.
+        KeyError: it is missing; the message lists the entries that are present.
         TypeError: a dict was given instead of a TensorDict.
     """
     value = tensordict.get(key, None)
@@ -111,6 +117,31 @@ def _refuse_dict(tensordict: TensorDictBase, key: NestedKey) -> None:
                 "a batch must be a TensorDict, got a dict, which counts as one entry; give TensorDict(batch, "
                 "batch_size)"
             )
+
+
+def _read_column(tensordict: TensorDictBase, key: NestedKey, batch_shape: torch.Size) -> Tensor | None:
+    """Return an entry with one number for each transition, ``[*B]`` or ``[*B, 1]``, as ``[*B]``; None if absent."""
+    column = tensordict.get(key, None)
+    if column is None or column.shape == batch_shape:
+        return column
+    if column.shape != (*batch_shape, 1):
+        raise ValueError(
+            f"{key} must have the shape [*B] or [*B, 1] for a batch {tuple(batch_shape)}, got {tuple(column.shape)}; "
+            "give one value for each transition"
+        )
+    return column.squeeze(-1)
+
+
+def _read_mask(tensordict: TensorDictBase, key: NestedKey | None, batch_shape: torch.Size) -> Tensor | None:
+    """Return the mask, or all masks of torchrl combined, ``[*B]``; None if there is none."""
+    if key is None:
+        return None
+    found = None
+    for name in AUTO_LOSS_MASK_KEYS if key == "auto" else (key,):
+        mask = _read_column(tensordict, name, batch_shape)
+        if mask is not None:
+            found = mask if found is None else found & mask
+    return found
 
 
 def _read_action(
@@ -134,20 +165,20 @@ def _read_action(
     return action.to(torch.int64)
 
 
-def explain_actions(batch: Batch, network: QuantileNetwork) -> None:
+def explain_actions(action: Tensor, num_actions: int) -> None:
     """Raise an error if an action does not exist; called after torch has failed.
 
     Args:
-        batch: what was read.
-        network: tells the number of actions.
+        action: categories, ``[*B, (N,)]``.
+        num_actions: number of actions of the network.
 
     Raises:
         ValueError: an action is out of range.
     """
-    if batch.action.numel():
-        low, high = (int(bound) for bound in batch.action.aminmax())
-        if low < 0 or high >= network.num_actions:
+    if action.numel():
+        low, high = (int(bound) for bound in action.aminmax())
+        if low < 0 or high >= num_actions:
             raise ValueError(
-                f"action must be in [0, {network.num_actions}), the actions of the network, got values from {low} to "
-                f"{high}; number actions from 0"
+                f"action must be in [0, {num_actions}), the actions of the network, got values from {low} to {high}; "
+                "number actions from 0"
             )

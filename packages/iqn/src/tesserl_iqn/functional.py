@@ -3,8 +3,7 @@
 Shapes: ``*B`` any batch shape (action blocks are one more batch dimension), ``N`` online taus, ``M`` target taus,
 ``K`` any number of taus, ``A`` actions. Every function takes any number of leading dimensions where it says ``*B``.
 
-Fractions are in `tesserl_iqn.fractions`, the losses over pairs of quantiles in `tesserl_iqn.pairs`; all of them are
-names of this module too.
+Fractions are in `tesserl_iqn.fractions`, the losses over pairs of quantiles in `tesserl_iqn.quantile_loss`.
 
 Sources: IQN, Dabney et al. 2018 (arXiv:1806.06923); Munchausen RL, Vieillard et al. 2020 (arXiv:2007.14430).
 """
@@ -16,41 +15,14 @@ import math
 import torch
 from torch import Tensor
 
-from tesserl_iqn.fractions import (
-    RISK_KINDS,
-    TAU_SAMPLINGS,
-    RiskKind,
-    TauSampling,
-    check_risk,
-    check_tau_sampling,
-    distort_taus,
-    sample_taus,
-)
-from tesserl_iqn.pairs import absolute_td_error, quantile_huber_loss, quantile_losses
 
-__all__ = [
-    "RISK_KINDS",
-    "TAU_SAMPLINGS",
-    "RiskKind",
-    "TauSampling",
-    "absolute_td_error",
-    "check_risk",
-    "check_tau_sampling",
-    "cosine_features",
-    "distort_taus",
-    "munchausen_target",
-    "quantile_huber_loss",
-    "quantile_losses",
-    "quantile_td_target",
-    "sample_taus",
-    "scaled_log_policy",
-    "self_loss_factor",
-    "take_action",
-]
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor, converted to float32 if it is in half precision."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def cosine_features(taus: Tensor, num_cosines: int, *, start: int = 0) -> Tensor:
-    """Cosine features of quantile fractions, ``cos(pi * i * tau)`` (IQN, equation 4).
+    """Return the cosine features of quantile fractions, ``cos(pi * i * tau)`` (IQN, equation 4).
 
     Args:
         taus: quantile fractions in [0, 1], ``[*B, K]``, in float32 or wider: in bfloat16 ``63 * tau``
@@ -62,9 +34,16 @@ def cosine_features(taus: Tensor, num_cosines: int, *, start: int = 0) -> Tensor
     Returns:
         Features in [-1, 1], ``[*B, K, num_cosines]``, in the dtype of ``taus``.
     """
-    last = start + num_cosines - 1
-    frequencies = torch.linspace(start * math.pi, last * math.pi, num_cosines, device=taus.device, dtype=taus.dtype)
+    frequencies = cosine_frequencies(num_cosines, start, device=taus.device, dtype=taus.dtype)
     return torch.cos(taus.unsqueeze(-1) * frequencies)
+
+
+def cosine_frequencies(
+    num_cosines: int, start: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return ``pi * i`` for ``num_cosines`` indices ``i`` from ``start`` on, ``[num_cosines]``."""
+    last = start + num_cosines - 1
+    return torch.linspace(start * math.pi, last * math.pi, num_cosines, device=device, dtype=dtype)
 
 
 def take_action(quantiles: Tensor, action: Tensor) -> Tensor:
@@ -100,8 +79,8 @@ def quantile_td_target(reward: Tensor, discount: Tensor, next_quantiles: Tensor,
     return reward.unsqueeze(-1) + discount.unsqueeze(-1) * take_action(next_quantiles, next_action)
 
 
-def scaled_log_policy(action_value: Tensor, temperature: float) -> Tensor:
-    """``temperature * log softmax(action_value / temperature)``, without overflow (Munchausen RL).
+def scaled_log_policy(action_value: Tensor, temperature: float | Tensor) -> Tensor:
+    """Compute ``temperature * log softmax(action_value / temperature)``, without overflow (Munchausen RL).
 
     The largest value is subtracted first: ``exp(q / 0.03)`` alone overflows float32 from q = 2.7 on.
 
@@ -124,11 +103,11 @@ def munchausen_target(
     next_action_value: Tensor,
     next_quantiles: Tensor,
     *,
-    alpha: float = 0.9,
-    temperature: float = 0.03,
-    clip: float = -1.0,
+    alpha: float | Tensor = 0.9,
+    temperature: float | Tensor = 0.03,
+    clip: float | Tensor = -1.0,
 ) -> Tensor:
-    """Munchausen target for sampled returns: the M-IQN of Munchausen RL.
+    """Compute the Munchausen target for sampled returns: the M-IQN of Munchausen RL.
 
     ``r + alpha * clip(T log pi(a|s), clip, 0) + discount * sum_a' pi(a'|s') (Z_tau(s', a') - T log pi(a'|s'))`` with
     ``pi = softmax(q / T)``. The clip is on ``T log pi``; the bootstrap's log-policy is not clipped. With n-step rewards
@@ -153,7 +132,7 @@ def munchausen_target(
     """
     _check_batch_shape(next_quantiles, reward=reward, discount=discount, action=action)
     log_policy = scaled_log_policy(action_value, temperature).gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    bonus = alpha * log_policy.clamp(min=clip, max=0)
+    bonus = alpha * log_policy.clamp(max=0).clamp(min=clip)
     next_log_policy = scaled_log_policy(next_action_value, temperature).unsqueeze(-2)  # [*B, 1, A]
     next_policy = torch.exp(next_log_policy / temperature)
     soft_return = (next_policy * (next_quantiles - next_log_policy)).sum(dim=-1)
@@ -169,7 +148,7 @@ def self_loss_factor(
     decay: float = 0.99,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Factor that makes the loss of a transition independent of how far its returns scatter (Linesight).
+    """Compute the factor that makes the loss of a transition independent of how far its returns scatter (Linesight).
 
     Where returns are noisy, even a perfect prediction has a large loss: that of the target distribution against itself.
     With ``s = sqrt(self_loss)``, ``t <- decay * t + (1 - decay) * mean(s)`` and ``c = max(s, t / clamp_ratio)``, whose

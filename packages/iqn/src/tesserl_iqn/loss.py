@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -14,20 +14,16 @@ from torch import Tensor
 from torchrl.objectives import LossModule
 
 from tesserl_iqn.batch import Batch, explain_actions, read_batch
-from tesserl_iqn.functional import (
-    TauSampling,
-    munchausen_target,
-    quantile_huber_loss,
-    quantile_losses,
-    quantile_td_target,
-    self_loss_factor,
-    take_action,
-)
-from tesserl_iqn.learning_layers import without_dropout
-from tesserl_iqn.network import QuantileNetwork, unwrap_network
-from tesserl_iqn.options import check_options
-from tesserl_iqn.sampling import sample_action_value, sample_quantiles
-from tesserl_iqn.ties import spare_statistics, tie_networks
+from tesserl_iqn.fractions import TauSampling
+from tesserl_iqn.functional import self_loss_factor, take_action
+from tesserl_iqn.network import QuantileNetwork, unwrap_network, without_dropout
+from tesserl_iqn.quantile_loss import quantile_huber_loss, quantile_losses
+from tesserl_iqn.reset import reset_parameters
+from tesserl_iqn.target_network import spare_statistics, tie_networks
+from tesserl_iqn.targets import check_options, evaluate, prepare_targets
+
+COEFFICIENTS = ("discount", "munchausen_alpha", "munchausen_temperature", "munchausen_clip")
+"""Options that are buffers."""
 
 
 class IQNLoss(LossModule):
@@ -35,32 +31,34 @@ class IQNLoss(LossModule):
 
     IQN (Dabney et al. 2018, arXiv:1806.06923), with Double-Q, multi-step, prioritised weights, action blocks and the
     Munchausen target (Vieillard et al. 2020, arXiv:2007.14430) as options. Around a network with fixed fractions it is
-    the loss of QR-DQN (Dabney et al. 2017, arXiv:1710.10044): the numbers of fractions and ``tau_sampling`` are those
-    of the network, and the arguments count for nothing.
+    the loss of QR-DQN (Dabney et al. 2017, arXiv:1710.10044): the fractions are those of the network, and the numbers
+    of fractions and ``tau_sampling`` have no effect.
 
     Reads the network's observation keys and ``action`` at the root, and under ``"next"`` the observations, ``reward``
-    and ``terminated`` (``[*B, 1]``); where they are present also ``steps_to_next_obs`` (the steps that ``reward`` sums:
-    the bootstrap is discounted by ``discount ** steps``) and ``priority_weight``. ``set_keys`` renames them. A validity
-    mask that torchrl writes is obeyed (``loss_mask_key``). Writes ``td_error`` ``[*B]``, the mean of
-    ``|target - prediction|``, into the input and returns ``loss``.
+    and ``terminated`` (``[*B, 1]``). If present, ``steps_to_next_obs`` (the steps that ``reward`` sums: the bootstrap
+    is discounted by ``discount ** steps``), ``priority_weight`` and the masks of ``loss_mask_key`` are read too.
+    ``set_keys`` renames entries. Returns ``loss``, and writes ``td_error`` ``[*B]``, the mean of
+    ``|target - prediction|``, into the input. A locked input gets it only if it has the entry already.
 
     The networks are called directly. ``value_network_params`` and ``target_value_network_params`` hold the same storage
     as ``value_network`` and ``target_value_network``, also after casts, moves, ``load_state_dict``, ``deepcopy`` and
-    pickling. Buffers that describe data (normalisation) are one tensor for both networks; noise, power-iteration
-    vectors and batch-norm statistics belong to each. In training mode each call draws new noise on the target, runs it,
-    draws new noise on the online network and runs that; each of these passes moves the power iterations of the network
-    that runs; dropout is the online network's alone. In evaluation mode nothing is drawn and nothing moves. Noise and
-    power iterations are in the state dict. Schedules assign the attributes (``loss.discount = 0.997``).
+    pickling. Buffers that describe data (normalisation) are one tensor for both networks; each network has its own
+    noise, power-iteration vectors and batch-norm statistics. In training mode each call draws new noise on the target,
+    runs it, draws new noise on the online network and runs that. Each of these passes moves the power iterations of the
+    network that runs. Only the online network drops units. In evaluation mode nothing is drawn and nothing moves.
+
+    ``discount`` and the three numbers of Munchausen are buffers in float64 that no cast changes and that are not in the
+    state dict. Assign numbers to schedule them (``loss.discount = 0.997``), also in a compiled loss.
 
     Args:
         network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus.
         discount: discount of one step, in [0, 1].
         num_taus: fractions ``K`` of the predictions, at least 1.
         num_target_taus: fractions ``M`` of the targets, at least 1.
-        num_policy_taus: fractions whose mean is the action value in the target, at least 1; drawn apart from the rest,
-            one row for the whole batch.
+        num_policy_taus: fractions whose mean is the action value in the target, at least 1; drawn separately, one row
+            for the whole batch.
         double: whether the online network chooses the next action (van Hasselt et al. 2016, arXiv:1509.06461) instead
-            of the target network (IQN paper). Without effect under Munchausen, which chooses none.
+            of the target network (IQN paper). Without effect under Munchausen, which chooses no action.
         kappa: threshold of the Huber loss in reward units, at least 0; 0 is the pinball loss.
         munchausen_alpha: weight of the Munchausen bonus, in [0, 1]; None for the plain target.
         munchausen_temperature: entropy temperature, in reward units, above 0.
@@ -71,8 +69,8 @@ class IQNLoss(LossModule):
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``. Priority weights multiply each element before
             it (torchrl divides by their sum instead). Over blocks it is always the mean.
         tau_sampling: how training fractions are drawn: ``"uniform"``, ``"stratified"`` or ``"antithetic"``.
-        self_loss_clamp_ratio: divides each loss by the scatter of its own targets, see `self_loss_factor`, which may
-            enlarge it by about this ratio, at least 1 (Linesight: 4); None leaves losses as they are. The running means
+        self_loss_clamp_ratio: divides each loss by the scatter of its own targets, which may enlarge it by about this
+            ratio, at least 1 (Linesight: 4), see `self_loss_factor`; None leaves losses as they are. The running means
             are buffers in float64, and move in training mode only.
         self_loss_decay: decay of these means at each call, in [0, 1).
 
@@ -82,7 +80,7 @@ class IQNLoss(LossModule):
     """
 
     @dataclass
-    class _AcceptedKeys:
+    class _AcceptedKeys:  # torchrl's protocol of set_keys
         action: NestedKey = "action"
         reward: NestedKey = "reward"
         terminated: NestedKey = "terminated"
@@ -90,6 +88,7 @@ class IQNLoss(LossModule):
         priority: NestedKey = "td_error"
         priority_weight: NestedKey = "priority_weight"
 
+    _schedulable_buffers = frozenset(COEFFICIENTS)  # torchrl's protocol of buffers that take numbers
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
     out_keys = ["loss"]  # noqa: RUF012  # torchrl's name, an instance may overwrite it
@@ -98,6 +97,10 @@ class IQNLoss(LossModule):
     value_network_params: TensorDictParams
     target_value_network: QuantileNetwork
     target_value_network_params: TensorDictParams
+    discount: Tensor
+    munchausen_alpha: Tensor | None
+    munchausen_temperature: Tensor
+    munchausen_clip: Tensor
     self_loss_mean: Tensor
     clamped_self_loss_mean: Tensor
 
@@ -123,22 +126,26 @@ class IQNLoss(LossModule):
     ) -> None:
         super().__init__()
         quantile_network, self._observation_keys = unwrap_network(network)
-        self.discount = discount
         self.num_taus = num_taus
         self.num_target_taus = num_target_taus
         self.num_policy_taus = num_policy_taus
         self.use_double = double  # nn.Module has a method double()
         self.kappa = kappa
-        self.munchausen_alpha = munchausen_alpha
-        self.munchausen_temperature = munchausen_temperature
-        self.munchausen_clip = munchausen_clip
         self.munchausen_log_policy = munchausen_log_policy
         self.action_space = action_space
         self.reduction = reduction
-        self.tau_sampling = tau_sampling
+        self.tau_sampling: TauSampling = tau_sampling
         self.self_loss_clamp_ratio = self_loss_clamp_ratio
         self.self_loss_decay = self_loss_decay
-        check_options(self)
+        coefficients = (discount, munchausen_alpha, munchausen_temperature, munchausen_clip)
+        check_options(self, *coefficients)
+        device = next(quantile_network.parameters()).device
+        for name, value in zip(COEFFICIENTS, coefficients, strict=True):
+            if value is None:
+                self.munchausen_alpha = None
+            else:
+                scalar = torch.tensor(value, dtype=torch.float64, device=device)
+                self.register_buffer(name, scalar, persistent=False)
         self.convert_to_functional(quantile_network, "value_network", create_target_params=True)
         # unregistered, as torchrl keeps value_network: the parameters are registered once, as value_network_params
         self.__dict__["target_value_network"] = deepcopy(quantile_network)
@@ -146,15 +153,20 @@ class IQNLoss(LossModule):
         self._tie()
         if self_loss_clamp_ratio is not None:
             for name in ("self_loss_mean", "clamped_self_loss_mean"):
-                start = torch.zeros((), dtype=torch.float64, device=next(quantile_network.parameters()).device)
-                self.register_buffer(name, start)
+                self.register_buffer(name, torch.zeros((), dtype=torch.float64, device=device))
+
+    @property
+    def functional(self) -> bool:
+        """True: the parameters are registered as ``value_network_params``, apart from the module ``value_network``."""
+        return True
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        """Keys that a call reads always; those read where present are not among them."""
+        """Keys that every call reads; keys that are read if present are not among them."""
         keys = self.tensor_keys
         next_keys: list[Any] = [*self._observation_keys, keys.reward, keys.terminated]
-        return [*self._observation_keys, keys.action, *(_under_next(key) for key in next_keys)]
+        nested = [("next", key) if isinstance(key, str) else ("next", *key) for key in next_keys]
+        return [*self._observation_keys, keys.action, *nested]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -169,53 +181,78 @@ class IQNLoss(LossModule):
         Raises:
             KeyError: a key is missing.
             TypeError: ``terminated`` is not bool, or actions are not integers.
-            ValueError: reward, terminated or action has another shape than the class describes, or an action does not
-                exist.
+            ValueError: reward, terminated, action or a mask has another shape than the class describes, or an action
+                does not exist.
         """
-        online, target = self.value_network, self.target_value_network
         batch = read_batch(
             tensordict,
             self.tensor_keys,
             self._observation_keys,
-            online,
+            self.value_network,
             discount=self.discount,
             action_space=self.action_space,
+            mask_key=self.loss_mask_key,
+            weighted=bool(self.use_prioritized_weights),
         )
+        loss, td_error = self._losses(batch)
+        if batch.weight is not None:
+            loss = loss * batch.weight
+        priority, mask = self.tensor_keys.priority, batch.mask
+        if mask is not None:  # selects: masked elements may be NaN
+            loss, td_error = torch.where(mask, loss, 0.0), torch.where(mask, td_error, 0.0)
+        if not tensordict.is_locked:
+            tensordict.set(priority, td_error)
+        elif priority in tensordict.keys(include_nested=True):
+            tensordict.set_(priority, td_error)
+        if self.reduction == "sum":
+            loss = loss.sum()
+        elif self.reduction == "mean":
+            loss = loss.mean() if mask is None else loss.sum() / mask.sum().clamp_min(1)
+        return TensorDict({"loss": loss}, [])
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss and the absolute temporal difference error of each transition, ``[*B]`` each."""
+        online, target = self.value_network, self.target_value_network
         if self.training:
             target.reset_noise()
         with torch.no_grad():
-            next_features = target.features(*batch.next_observation)
-            next_quantiles, target_taus = self._draw(target, next_features, self.num_target_taus)
-            target_values = self._target_values(batch, next_features, next_quantiles)
+            following = evaluate(self, target, batch.next_observation, self.num_target_taus)
+            make_targets = prepare_targets(self, batch, following)
         if self.training:
             online.reset_noise()
-        features = online.features(*batch.observation)
-        quantiles, taus = self._draw(online, features, self.num_taus)
+        present = evaluate(self, online, batch.observation, self.num_taus)
         try:
             with torch.no_grad():
-                targets = self._targets(batch, features, quantiles, next_quantiles, *target_values)
-            chosen = take_action(quantiles, batch.action)
+                targets = make_targets(present)
+            chosen = take_action(present.quantiles, batch.action)
         except (IndexError, RuntimeError):
-            explain_actions(batch, online)
+            explain_actions(batch.action, online.num_actions)
             raise
-        loss, td_error = quantile_losses(chosen, taus, targets, kappa=self.kappa)
+        loss, td_error = quantile_losses(chosen, present.taus, targets, kappa=self.kappa)
         if online.num_blocks is not None:
             loss, td_error = loss.mean(dim=-1), td_error.mean(dim=-1)
         if self.self_loss_clamp_ratio is not None:
-            loss = loss * self._self_loss_factor(targets, target_taus, tensordict)
-        weight = self._maybe_get_priority_weight(tensordict)
-        if weight is not None:
-            loss = loss * weight.reshape(loss.shape)
-        # with reduction "none" torchrl's method only sets the masked elements to 0
-        tensordict.set(self.tensor_keys.priority, self._reduce_loss(td_error, tensordict, reduction="none"))
-        return TensorDict({"loss": self._reduce_loss(loss, tensordict)})
+            loss = loss * self._self_loss_factor(targets, following.taus, batch.mask, self.self_loss_clamp_ratio)
+        return loss, td_error
+
+    @torch.no_grad()
+    def _self_loss_factor(self, targets: Tensor, taus: Tensor, mask: Tensor | None, ratio: float) -> Tensor:
+        """Return the factor of each loss, ``[*B]``, and move the running means when training."""
+        self_loss = quantile_huber_loss(targets, taus, targets, kappa=self.kappa)
+        self_loss = self_loss if self.value_network.num_blocks is None else self_loss.mean(dim=-1)
+        buffers = self.self_loss_mean, self.clamped_self_loss_mean
+        factor, *means = self_loss_factor(self_loss, *buffers, clamp_ratio=ratio, decay=self.self_loss_decay, mask=mask)
+        if self.training:
+            for buffer, mean in zip(buffers, means, strict=True):
+                buffer.view(1).copy_(mean)  # compiled, a change of a float64 scalar itself is lost (torch 2.13)
+        return factor
 
     def train(self, mode: bool = True) -> IQNLoss:
         """Set training mode, on both networks too.
 
         Args:
-            mode: True for training, False for evaluation: no new noise, no power iteration, no dropout (of which the
-                target network has none in training either).
+            mode: True for training, False for evaluation: no new noise, no power iteration, no dropout (which the
+                target network never has).
 
         Returns:
             This loss.
@@ -226,74 +263,20 @@ class IQNLoss(LossModule):
         without_dropout(self.target_value_network)
         return self
 
-    def _target_values(
-        self, batch: Batch, next_features: Tensor, next_quantiles: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the target network's action values now and next, each where the target is made of it."""
-        target = self.target_value_network
-        value = next_value = None
-        if self.munchausen_alpha is not None and self.munchausen_log_policy == "target":
-            value = self._action_value(target, target.features(*batch.observation))
-        if self.munchausen_alpha is not None or not self.use_double:
-            next_value = self._action_value(target, next_features, next_quantiles)
-        return value, next_value
-
-    def _targets(
-        self,
-        batch: Batch,
-        features: Tensor,
-        quantiles: Tensor,
-        next_quantiles: Tensor,
-        value: Tensor | None,
-        next_value: Tensor | None,
-    ) -> Tensor:
-        """Return the sampled targets, ``[*B, (N,) M]``, with the online network's values where the target gave none."""
-        online = self.value_network
-        if next_value is None:
-            next_value = self._action_value(online, online.features(*batch.next_observation))
-        if self.munchausen_alpha is None:
-            return quantile_td_target(batch.reward, batch.discount, next_quantiles, next_value.argmax(dim=-1))
-        if value is None:
-            value = self._action_value(online, features.detach(), quantiles)
-        return munchausen_target(
-            batch.reward,
-            batch.discount,
-            batch.action,
-            value,
-            next_value,
-            next_quantiles,
-            alpha=self.munchausen_alpha,
-            temperature=self.munchausen_temperature,
-            clip=self.munchausen_clip,
-        )
-
     @torch.no_grad()
-    def _self_loss_factor(self, targets: Tensor, taus: Tensor, tensordict: TensorDictBase) -> Tensor:
-        """Return the factor of each loss, ``[*B]``, and move the running means when training."""
-        self_loss = quantile_huber_loss(targets, taus, targets, kappa=self.kappa)
-        self_loss = self_loss if self.value_network.num_blocks is None else self_loss.mean(dim=-1)
-        factor, *means = self_loss_factor(
-            self_loss,
-            self.self_loss_mean,
-            self.clamped_self_loss_mean,
-            clamp_ratio=cast("float", self.self_loss_clamp_ratio),
-            decay=self.self_loss_decay,
-            mask=self._reduce_loss(torch.ones_like(self_loss), tensordict, reduction="none") > 0,
-        )
-        if self.training:
-            for buffer, mean in zip((self.self_loss_mean, self.clamped_self_loss_mean), means, strict=True):
-                buffer.view(1).copy_(mean)  # compiled, a change of a float64 scalar itself is lost (torch 2.13)
-        return factor
+    def reset_parameters_recursive(self) -> None:
+        """Draw the weights of the online network anew, copy them to the target, and forget the means of self-losses.
 
-    def _draw(self, network: QuantileNetwork, features: Tensor, num_taus: int) -> tuple[Tensor, Tensor]:
-        return sample_quantiles(network, features, num_taus, kind=self.tau_sampling)
+        Statistics of observations stay.
 
-    def _action_value(self, network: QuantileNetwork, features: Tensor, quantiles: Tensor | None = None) -> Tensor:
-        number, kind = self.num_policy_taus, self.tau_sampling
-        return sample_action_value(network, features, number, kind=kind, quantiles=quantiles)
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: the target is computed here, not by a value estimator of torchrl."""
+        Raises:
+            TypeError: a module has parameters and no ``reset_parameters``; nothing is changed then.
+        """
+        reset_parameters(self.value_network)
+        self.target_value_network.load_state_dict(self.value_network.state_dict())
+        if self.self_loss_clamp_ratio is not None:
+            self.self_loss_mean.zero_()
+            self.clamped_self_loss_mean.zero_()
 
     def _tie(self) -> None:
         online, target = self._modules["value_network_params"], self._modules["target_value_network_params"]
@@ -312,7 +295,3 @@ class IQNLoss(LossModule):
         # network's parameters, so these are the ones to keep
         self._modules["value_network_params"] = TensorDict.from_module(self.value_network, as_module=True)
         self._tie()
-
-
-def _under_next(key: NestedKey) -> NestedKey:
-    return ("next", key) if isinstance(key, str) else ("next", *key)

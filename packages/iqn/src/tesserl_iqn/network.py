@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal, cast
 
@@ -11,16 +11,15 @@ from tensordict import NestedKey
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import ParametrizationList
 
-from tesserl_iqn.functional import cosine_features
-from tesserl_nn_components import MLP, NoisyLinear, QuantileDecoder
+from tesserl_iqn.functional import cosine_frequencies
+from tesserl_nn_components import MLP, NoisyLinear, QuantileDecoder, SpectralConv2d, TransformerLayer
 
 CosineActivation = Literal["relu", "leaky_relu"]
-ACTIVATIONS: dict[CosineActivation, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu_,
-    "leaky_relu": functional.leaky_relu_,  # slope 0.01 below 0
-}
-"""Activations after the linear layer of a `CosineEmbedding`, in place."""
+# not in place: the linear layer returns a view, whose gradient would need two more kernels
+ACTIVATIONS = {"relu": torch.relu, "leaky_relu": functional.leaky_relu}  # slope 0.01 below 0
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 class CosineEmbedding(nn.Linear):
@@ -48,6 +47,8 @@ class CosineEmbedding(nn.Linear):
         super().__init__(num_cosines, features)
         self.start = start
         self.activation = activation
+        # no buffer: casts would round it, and it is not part of the state
+        self._frequencies = cosine_frequencies(num_cosines, start)
 
     def forward(self, taus: Tensor) -> Tensor:
         """Embed fractions.
@@ -58,9 +59,13 @@ class CosineEmbedding(nn.Linear):
         Returns:
             Embedding, with relu at least 0, ``[*B, K, features]``.
         """
-        cosines = cosine_features(taus, self.in_features, start=self.start)
-        activate = ACTIVATIONS[self.activation]
-        return activate(functional.linear(cosines.to(self.weight.dtype), self.weight, self.bias))
+        frequencies = self._frequencies
+        if frequencies.device != taus.device or frequencies.dtype != taus.dtype:
+            frequencies = cosine_frequencies(self.in_features, self.start, device=taus.device, dtype=taus.dtype)
+            self._frequencies = frequencies
+        weight = self.weight
+        cosines = torch.cos(taus.unsqueeze(-1) * frequencies).to(weight.dtype)
+        return ACTIVATIONS[self.activation](functional.linear(cosines, weight, self.bias))
 
 
 class QuantileNetwork(nn.Module):
@@ -241,6 +246,29 @@ class QuantileNetwork(nn.Module):
         """Make every noisy layer use its mean weights until the next `reset_noise`."""
         for layer in self._noisy_layers:
             layer.zero_noise()
+
+
+def spectral_layers(network: nn.Module) -> Iterator[nn.Module]:
+    """Find the modules that make a power iteration: ours, and torch's parametrizations of a weight."""
+    for module in network.modules():
+        if isinstance(module, SpectralConv2d):
+            yield module
+        elif isinstance(module, ParametrizationList):
+            yield from module.children()
+
+
+def dropout_layers(network: nn.Module) -> Iterator[nn.Module]:
+    """Find the modules that drop units: dropout itself, and attention with dropout inside."""
+    for module in network.modules():
+        dropout = module.p if isinstance(module, DROPOUT) else getattr(module, "dropout", 0)
+        if isinstance(module, (*DROPOUT, TransformerLayer, nn.MultiheadAttention)) and dropout > 0:
+            yield module
+
+
+def without_dropout(network: nn.Module) -> None:
+    """Disable dropout, whether or not the network is in training mode."""
+    for layer in dropout_layers(network):
+        layer.training = False
 
 
 def unwrap_network(network: nn.Module) -> tuple[QuantileNetwork, list[NestedKey]]:

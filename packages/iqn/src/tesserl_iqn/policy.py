@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from tesserl_iqn.functional import RiskKind, TauSampling, check_risk, check_tau_sampling, distort_taus, sample_taus
-from tesserl_iqn.learning_layers import dropout_layers, spectral_layers
-from tesserl_iqn.network import QuantileNetwork, unwrap_network
+from tesserl_iqn.fractions import RiskKind, TauSampling, check_risk, check_tau_sampling, distort_taus, sample_taus
+from tesserl_iqn.network import QuantileNetwork, dropout_layers, spectral_layers, unwrap_network
 from tesserl_nn_components import NoisyLinear
 
 

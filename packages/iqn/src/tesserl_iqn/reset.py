@@ -65,6 +65,30 @@ def shrink_and_perturb(
                 module.power_iteration(15)
 
 
+@torch.no_grad()
+def reset_parameters(network: nn.Module) -> None:
+    """Draw the weights of a network anew.
+
+    Args:
+        network: each module with parameters of its own has ``reset_parameters``.
+
+    Raises:
+        TypeError: a module with parameters has no ``reset_parameters``; nothing is changed then.
+    """
+    modules = list(network.named_modules())
+    for name, module in modules:
+        if not hasattr(module, "reset_parameters") and next(module.parameters(recurse=False), None) is not None:
+            raise TypeError(
+                f"every module with parameters must have reset_parameters, got none in {name or 'the network'}, a "
+                f"{type(module).__name__}; add the method, or build a new network"
+            )
+    for _, module in modules:
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+        if isinstance(module, SpectralConv2d):
+            module.power_iteration(15)
+
+
 def last_layers(network: QuantileNetwork) -> list[str]:
     """Return the dotted names of the last linear layer of each stream of a network's head.
 

@@ -28,10 +28,12 @@ def in_full_precision(layer: nn.Module, features: Tensor) -> Tensor:
         layer: module with parameters.
         features: its input, of any floating point dtype.
     """
-    if under_autocast(features.device.type):
-        features = features.to(next(layer.parameters()).dtype)
-    with full_precision(features.device.type):
+    device_type = features.device.type
+    if not under_autocast(device_type):
         result: Tensor = layer(features)
+    else:
+        with torch.autocast(device_type, enabled=False):
+            result = layer(features.to(next(layer.parameters()).dtype))
     return result
 
 

@@ -9,7 +9,7 @@ import torch
 from tesserl_configs import RunConfig
 from tesserl_environments import ObservationLayout
 from tesserl_iqn import QuantilePolicy
-from tesserl_iqn.functional import distort_taus, sample_taus
+from tesserl_iqn.fractions import distort_taus, sample_taus
 from tesserl_preference_data.whole_files import write_atomically
 from tesserl_trainer.algorithms.agent import AnyAgent
 from tesserl_trainer.algorithms.task import Task

@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tesserl_iqn import pairs, quantile_huber_loss
-from tesserl_iqn.functional import absolute_td_error, quantile_losses
+from tesserl_iqn import quantile_huber_loss, quantile_loss
+from tesserl_iqn.quantile_loss import absolute_td_error, quantile_losses
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "quantile_huber.json").read_text())["cases"]
 
@@ -17,7 +17,7 @@ CASES = json.loads((Path(__file__).parent / "vectors" / "quantile_huber.json").r
 @pytest.fixture
 def closed_form(monkeypatch):
     """No table, however few pairs there are."""
-    monkeypatch.setattr(pairs, "TABLE_LIMIT", 0)
+    monkeypatch.setattr(quantile_loss, "TABLE_LIMIT", 0)
 
 
 def every_pair(quantiles, taus, targets, kappa):

@@ -59,7 +59,7 @@ def _data_buffers(network: nn.Module) -> list[str]:
     """
     names = []
     for prefix, module in network.named_modules():
-        if hasattr(module, "reset_noise") or isinstance(module, nn.modules.batchnorm._NormBase | SpectralConv2d):
+        if hasattr(module, "reset_noise") or hasattr(module, "running_mean") or isinstance(module, SpectralConv2d):
             continue
         own = module.named_buffers(prefix, recurse=False)
         names += [name for name, _ in own if not name.endswith(("_u", "_v"))]

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import pad
 
+from tesserl_iqn.functional import at_least_float32
+
 # Pairs N * M of one element of the batch up to which the table is made. Forward and backward in ms of one core's time,
 # table and closed form: batch 128, N = M = 8: 0.26, 0.54; 32: 0.80, 1.13; 40: 1.26, 1.34; 48: 1.99, 1.59; 64: 3.7, 2.0;
 # 96: 8.3, 3.1; 200: 31, 5.9. Batch 32, N = M = 48: 0.45, 0.69; 64: 0.72, 0.78; 80: 1.00, 0.92.
@@ -89,11 +91,6 @@ def absolute_td_error(quantiles: Tensor, targets: Tensor) -> Tensor:
     """
     with torch.no_grad():
         return quantile_losses(quantiles, torch.zeros_like(quantiles), targets)[1]
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return a tensor, in float32 where it is in half precision."""
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def _prefers_table(quantiles: Tensor, targets: Tensor) -> bool:
