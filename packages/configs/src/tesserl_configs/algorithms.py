@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from tesserl_configs import grpo_rules, iqn_rules, ppo_rules, preference_rules
 from tesserl_configs.base import Block
@@ -18,9 +18,6 @@ from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.ppo import PPOConfig
 from tesserl_configs.preferences import CPLConfig, DPOConfig
-
-if TYPE_CHECKING:
-    from tesserl_configs.schema import RunConfig
 
 GROUP = "tesserl.algorithms"
 """The group of entry points that declare algorithms."""
@@ -35,28 +32,28 @@ class Algorithm:
     Args:
         name: value of ``algorithm:`` and name of the block of its options.
         options: class of the block.
-        title: description of the block.
         builder: module that builds it, imported when a run is built; see `tesserl_trainer.algorithms.Builder`.
+        title: description of the block; those of this project have it in the schema.
         network: heads of its network: quantiles of each action, or a policy and perhaps a value.
         blocks: top-level blocks that it reads beside its own: ``btr``, ``pairs`` or ``replay``.
         has_value: whether its network has a stream ``value`` beside ``policy``.
         without_memory: reason why ``nn.memory`` cannot be used; None if it can.
         optimizer: its defaults of ``optimizer``, for kinds of the Adam family.
         hidden_sizes: its default of ``nn.heads.hidden_sizes``; None keeps that of the schema.
-        rules: rules between keys; each yields the problems of a configuration of this algorithm.
+        rules: rules between keys; each takes a `RunConfig` of this algorithm and yields its problems.
     """
 
     name: str
     options: type[Block]
-    title: str
     builder: str
+    title: str = ""
     network: Literal["quantile", "policy"] = "policy"
     blocks: tuple[Literal["btr", "pairs", "replay"], ...] = ()
     has_value: bool = True
     without_memory: str | None = SINGLE_STEPS
     optimizer: Mapping[str, float] = field(default_factory=dict)
     hidden_sizes: tuple[int, ...] | None = ()
-    rules: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = ()
+    rules: tuple[Callable[[Any], Iterator[Problem]], ...] = ()
 
 
 BUILT_IN: dict[str, Algorithm] = {
@@ -65,7 +62,6 @@ BUILT_IN: dict[str, Algorithm] = {
         Algorithm(
             name="iqn",
             options=IQNConfig,
-            title="Options of implicit quantile networks.",
             builder="tesserl_trainer.algorithms.iqn",
             network="quantile",
             blocks=("btr", "replay"),
@@ -76,7 +72,6 @@ BUILT_IN: dict[str, Algorithm] = {
         Algorithm(
             name="ppo",
             options=PPOConfig,
-            title="Options of proximal policy optimisation.",
             builder="tesserl_trainer.algorithms.ppo",
             without_memory=None,
             optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # CleanRL
@@ -85,7 +80,6 @@ BUILT_IN: dict[str, Algorithm] = {
         Algorithm(
             name="grpo",
             options=GRPOConfig,
-            title="Options of group-relative policy optimisation.",
             builder="tesserl_trainer.algorithms.grpo",
             has_value=False,
             optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # those of ppo
@@ -94,7 +88,6 @@ BUILT_IN: dict[str, Algorithm] = {
         Algorithm(
             name="dpo",
             options=DPOConfig,
-            title="Options of direct preference optimisation.",
             builder="tesserl_trainer.algorithms.dpo",
             blocks=("pairs",),
             optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
@@ -103,7 +96,6 @@ BUILT_IN: dict[str, Algorithm] = {
         Algorithm(
             name="cpl",
             options=CPLConfig,
-            title="Options of contrastive preference learning.",
             builder="tesserl_trainer.algorithms.cpl",
             blocks=("pairs",),
             optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from tesserl_configs.environment import ALE
 from tesserl_configs.errors import Problem
 from tesserl_configs.iqn import IQNConfig
-
-if TYPE_CHECKING:
-    from tesserl_configs.schema import RunConfig
+from tesserl_configs.run_keys import Rule, RunKeys
 
 OF_IMAGES = {
     "frame_stack": "stacks images",
@@ -27,7 +24,7 @@ SET_BY_THE_TRAINER = {"num_envs", "batch_size", "env_type", "seed", "env_seed", 
 """Arguments of ``envpool.make`` that are no options of a task."""
 
 
-def images_are_seen(config: RunConfig) -> Iterator[Problem]:
+def images_are_seen(config: RunKeys) -> Iterator[Problem]:
     """Check that wrappers of images have an encoder of images."""
     if config.nn.vision.kind != "none":
         return
@@ -46,7 +43,7 @@ def images_are_seen(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def vectors_of_wrappers_are_seen(config: RunConfig) -> Iterator[Problem]:
+def vectors_of_wrappers_are_seen(config: RunKeys) -> Iterator[Problem]:
     """Telemetry and a clock are vector observations."""
     for index, wrapper in enumerate(config.environment.wrappers):
         if wrapper.kind in ("telemetry", "clock") and config.nn.vector.kind == "none":
@@ -56,7 +53,7 @@ def vectors_of_wrappers_are_seen(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def clocks_are_set(config: RunConfig) -> Iterator[Problem]:
+def clocks_are_set(config: RunKeys) -> Iterator[Problem]:
     """Check that a clock is set by ``iqn.fixed_horizon``, and that there is only one."""
     clocks = [index for index, wrapper in enumerate(config.environment.wrappers) if wrapper.kind == "clock"]
     used = isinstance(config.options, IQNConfig) and config.options.fixed_horizon is not None
@@ -65,7 +62,7 @@ def clocks_are_set(config: RunConfig) -> Iterator[Problem]:
         yield Problem(f"environment.wrappers.{index}", f"clock: {reason}; remove the wrapper")
 
 
-def colours_are_there(config: RunConfig) -> Iterator[Problem]:
+def colours_are_there(config: RunKeys) -> Iterator[Problem]:
     """Only a single colour image can be turned into a grey one."""
     before = ""
     for index, wrapper in enumerate(config.environment.wrappers):
@@ -79,7 +76,7 @@ def colours_are_there(config: RunConfig) -> Iterator[Problem]:
             before = wrapper.kind
 
 
-def clipped_rewards_have_a_range(config: RunConfig) -> Iterator[Problem]:
+def clipped_rewards_have_a_range(config: RunKeys) -> Iterator[Problem]:
     """Check that the bounds of a clip enclose a range."""
     for index, wrapper in enumerate(config.environment.wrappers):
         if wrapper.kind == "reward_clip" and wrapper.low >= wrapper.high:
@@ -88,7 +85,7 @@ def clipped_rewards_have_a_range(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def wrappers_wrap_single_environments(config: RunConfig) -> Iterator[Problem]:
+def wrappers_wrap_single_environments(config: RunKeys) -> Iterator[Problem]:
     """Check that a natively vectorised task has no wrappers."""
     vectorization = config.environment.vectorization
     if vectorization in ("vector_entry_point", "atari", "envpool") and config.environment.wrappers:
@@ -99,7 +96,7 @@ def wrappers_wrap_single_environments(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def atari_is_configured_in_its_block(config: RunConfig) -> Iterator[Problem]:
+def atari_is_configured_in_its_block(config: RunKeys) -> Iterator[Problem]:
     """Vectorised games of ALE show a screen; their options stand in a block of their own."""
     environment = config.environment
     if not environment.has_atari:
@@ -120,7 +117,7 @@ def atari_is_configured_in_its_block(config: RunConfig) -> Iterator[Problem]:
         yield Problem("environment.kwargs", f"{vectorization} has its options in environment.atari; remove them")
 
 
-def envpool_has_the_options(config: RunConfig) -> Iterator[Problem]:
+def envpool_has_the_options(config: RunKeys) -> Iterator[Problem]:
     """Reject options that envpool does not support or that the trainer sets itself."""
     environment = config.environment
     if environment.vectorization != "envpool":
@@ -144,7 +141,7 @@ def envpool_has_the_options(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def check_starts(config: RunConfig, path: str, kind: str) -> Iterator[Problem]:
+def check_starts(config: RunKeys, path: str, kind: str) -> Iterator[Problem]:
     """Check that the environments can be reset one by one, and wrapped for starts of kind state or level.
 
     Args:
@@ -164,7 +161,7 @@ def check_starts(config: RunConfig, path: str, kind: str) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
+RULES: tuple[Rule, ...] = (
     images_are_seen,
     vectors_of_wrappers_are_seen,
     clocks_are_set,

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from tesserl_configs.environment_rules import check_starts
 from tesserl_configs.errors import Problem
+from tesserl_configs.run_keys import Rule, RunKeys
 from tesserl_configs.schedules import values_of
 
-if TYPE_CHECKING:
-    from tesserl_configs.schema import RunConfig
 
-
-def starts_can_be_set(config: RunConfig) -> Iterator[Problem]:
+def starts_can_be_set(config: RunKeys) -> Iterator[Problem]:
     """Check that the trajectories of a group can share their start."""
     return check_starts(config, "grpo.starts", config.grpo.starts.kind)
 
 
-def minibatches_hold_trajectories(config: RunConfig) -> Iterator[Problem]:
+def minibatches_hold_trajectories(config: RunKeys) -> Iterator[Problem]:
     """Check that no minibatch cuts a trajectory."""
     most = config.grpo.num_groups * config.grpo.group_size
     if config.grpo.num_minibatches > most:
@@ -29,7 +26,7 @@ def minibatches_hold_trajectories(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def plain_gradients_are_taken_once(config: RunConfig) -> Iterator[Problem]:
+def plain_gradients_are_taken_once(config: RunKeys) -> Iterator[Problem]:
     """After one pass the data is another policy's, and nothing in the loss corrects that."""
     if config.grpo.loss.kind == "reinforce" and config.grpo.num_epochs > 1:
         yield Problem(
@@ -39,7 +36,7 @@ def plain_gradients_are_taken_once(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def caps_are_above_the_clip(config: RunConfig) -> Iterator[Problem]:
+def caps_are_above_the_clip(config: RunKeys) -> Iterator[Problem]:
     """Check that the largest ratio is above the clip."""
     loss = config.grpo.loss
     if loss.kind != "clip" or loss.delta is None:
@@ -52,13 +49,13 @@ def caps_are_above_the_clip(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def lengths_have_a_bound(config: RunConfig) -> Iterator[Problem]:
+def lengths_have_a_bound(config: RunKeys) -> Iterator[Problem]:
     """Dr. GRPO divides by the length of the longest trajectory."""
     if config.grpo.reduction == "dr_grpo" and config.grpo.max_length is None:
         yield Problem("grpo.reduction", "dr_grpo divides by the longest length; set grpo.max_length")
 
 
-def penalties_have_a_gradient(config: RunConfig) -> Iterator[Problem]:
+def penalties_have_a_gradient(config: RunKeys) -> Iterator[Problem]:
     """Refuse the estimator k1, whose expected gradient is zero."""
     if config.grpo.kl is not None and config.grpo.kl.estimator == "k1":
         yield Problem(
@@ -66,7 +63,7 @@ def penalties_have_a_gradient(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
+RULES: tuple[Rule, ...] = (
     starts_can_be_set,
     minibatches_hold_trajectories,
     plain_gradients_are_taken_once,

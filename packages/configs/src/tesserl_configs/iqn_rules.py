@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from tesserl_configs.errors import Problem
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.replay import PrioritizedReplay
-
-if TYPE_CHECKING:
-    from tesserl_configs.schema import RunConfig
+from tesserl_configs.run_keys import Rule, RunKeys
 
 
-def antithetic_taus_come_in_pairs(config: RunConfig) -> Iterator[Problem]:
+def antithetic_taus_come_in_pairs(config: RunKeys) -> Iterator[Problem]:
     """Every antithetic fraction tau has its mirror image 1 - tau."""
     if config.iqn.tau_sampling != "antithetic":
         return
@@ -25,7 +22,7 @@ def antithetic_taus_come_in_pairs(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def fixed_fractions_are_not_drawn(config: RunConfig) -> Iterator[Problem]:
+def fixed_fractions_are_not_drawn(config: RunKeys) -> Iterator[Problem]:
     """Quantiles at fixed fractions leave nothing to draw and nothing to embed."""
     if config.iqn.num_fixed_quantiles is None:
         return
@@ -37,7 +34,7 @@ def fixed_fractions_are_not_drawn(config: RunConfig) -> Iterator[Problem]:
         yield Problem("iqn.num_fixed_quantiles", "this network has no part embedding, which nn names; remove it there")
 
 
-def horizons_have_a_clock(config: RunConfig) -> Iterator[Problem]:
+def horizons_have_a_clock(config: RunKeys) -> Iterator[Problem]:
     """Check that every observation holds the clock of the horizon."""
     if config.iqn.fixed_horizon is None:
         return
@@ -52,13 +49,13 @@ def horizons_have_a_clock(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def images_can_be_cropped(config: RunConfig) -> Iterator[Problem]:
+def images_can_be_cropped(config: RunKeys) -> Iterator[Problem]:
     """Check that random crops have images."""
     if config.iqn.random_crop is not None and config.nn.vision.kind == "none":
         yield Problem("iqn.random_crop", "is for images and nn.vision has kind none; remove it")
 
 
-def graphs_are_of_cuda(config: RunConfig) -> Iterator[Problem]:
+def graphs_are_of_cuda(config: RunKeys) -> Iterator[Problem]:
     """Check that a CUDA graph has a CUDA device and an optimiser that can be recorded."""
     if not config.iqn.cuda_graph:
         return
@@ -70,7 +67,7 @@ def graphs_are_of_cuda(config: RunConfig) -> Iterator[Problem]:
         yield Problem("iqn.cuda_graph", "holds the optimiser too, which sgd does not allow; choose adam")
 
 
-def noisy_exploration_has_noise(config: RunConfig) -> Iterator[Problem]:
+def noisy_exploration_has_noise(config: RunKeys) -> Iterator[Problem]:
     """Exploring by noise needs layers that make it."""
     if config.iqn.exploration.kind == "noisy" and not config.nn.heads.noisy:
         yield Problem(
@@ -78,7 +75,7 @@ def noisy_exploration_has_noise(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def warmup_ends(config: RunConfig) -> Iterator[Problem]:
+def warmup_ends(config: RunKeys) -> Iterator[Problem]:
     """There is learning after the warm-up, from a buffer that has not been overwritten."""
     warmup = config.replay.warmup_steps
     for name, limit in (("total_steps", config.total_steps), ("replay.capacity", config.replay.capacity)):
@@ -86,7 +83,7 @@ def warmup_ends(config: RunConfig) -> Iterator[Problem]:
             yield Problem("replay.warmup_steps", f"expected at most {name} = {limit}, got {warmup}")
 
 
-def warmup_fills_a_batch(config: RunConfig) -> Iterator[Problem]:
+def warmup_fills_a_batch(config: RunKeys) -> Iterator[Problem]:
     """Check that the warm-up fills a batch; the last n - 1 steps of each environment are not stored yet."""
     open_steps = (config.iqn.num_steps - 1) * config.environment.num_envs
     least = config.iqn.batch_size + open_steps
@@ -99,7 +96,7 @@ def warmup_fills_a_batch(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def batches_fit_the_buffer(config: RunConfig) -> Iterator[Problem]:
+def batches_fit_the_buffer(config: RunKeys) -> Iterator[Problem]:
     """Check that a batch fits into the buffer."""
     if config.iqn.batch_size > config.replay.capacity:
         yield Problem(
@@ -108,7 +105,7 @@ def batches_fit_the_buffer(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def updates_are_paced_once(config: RunConfig) -> Iterator[Problem]:
+def updates_are_paced_once(config: RunKeys) -> Iterator[Problem]:
     """Either steps or drawn transitions say how many updates there are."""
     interval, ratio = config.iqn.update_interval, config.replay.ratio
     if interval is not None and ratio is not None:
@@ -120,14 +117,14 @@ def updates_are_paced_once(config: RunConfig) -> Iterator[Problem]:
         yield Problem("iqn.update_interval", "expected a number of steps without replay.ratio, got null; write one")
 
 
-def weights_have_one_exponent(config: RunConfig) -> Iterator[Problem]:
+def weights_have_one_exponent(config: RunKeys) -> Iterator[Problem]:
     """Check that ``beta`` is not set if importance weights have the exponent of the priorities."""
     replay, default = config.replay, PrioritizedReplay.model_fields["beta"].default
     if replay.kind == "prioritized" and replay.weight_exponent == "alpha" and replay.beta != default:
         yield Problem("replay.beta", "is not used where replay.weight_exponent is alpha; remove one of the two")
 
 
-def shared_frames_are_there(config: RunConfig) -> Iterator[Problem]:
+def shared_frames_are_there(config: RunKeys) -> Iterator[Problem]:
     """Frames are those of images that are seen."""
     if config.replay.share_frames and config.nn.vision.kind == "none":
         yield Problem(
@@ -135,7 +132,7 @@ def shared_frames_are_there(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def cut_windows_have_several_steps(config: RunConfig) -> Iterator[Problem]:
+def cut_windows_have_several_steps(config: RunKeys) -> Iterator[Problem]:
     """Check that windows that end at exploration have more than one step."""
     if config.replay.cut_at_exploration and config.iqn.num_steps == 1:
         yield Problem(
@@ -143,7 +140,7 @@ def cut_windows_have_several_steps(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
+RULES: tuple[Rule, ...] = (
     antithetic_taus_come_in_pairs,
     fixed_fractions_are_not_drawn,
     horizons_have_a_clock,

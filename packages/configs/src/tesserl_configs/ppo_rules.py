@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from tesserl_configs.errors import Problem
-
-if TYPE_CHECKING:
-    from tesserl_configs.schema import RunConfig
+from tesserl_configs.run_keys import Rule, RunKeys
 
 
-def rollouts_divide_into_minibatches(config: RunConfig) -> Iterator[Problem]:
+def rollouts_divide_into_minibatches(config: RunKeys) -> Iterator[Problem]:
     """Minibatches are parts of a rollout of one size; with a memory they hold environments, all steps of each."""
     ppo, num_envs = config.ppo, config.environment.num_envs
     size = num_envs * ppo.num_steps
@@ -35,7 +32,7 @@ def rollouts_divide_into_minibatches(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def a_rollout_fits_into_the_run(config: RunConfig) -> Iterator[Problem]:
+def a_rollout_fits_into_the_run(config: RunKeys) -> Iterator[Problem]:
     """There is at least one update."""
     size = config.environment.num_envs * config.ppo.num_steps
     if size > config.total_steps:
@@ -44,7 +41,7 @@ def a_rollout_fits_into_the_run(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def the_loss_knows_its_options(config: RunConfig) -> Iterator[Problem]:
+def the_loss_knows_its_options(config: RunKeys) -> Iterator[Problem]:
     """Check that torchrl's loss has the options: no dual clip, one symmetric clip."""
     if config.ppo.loss != "torchrl":
         return
@@ -58,7 +55,7 @@ def the_loss_knows_its_options(config: RunConfig) -> Iterator[Problem]:
             yield Problem(f"ppo.{key}", f"{reason}; remove it or set ppo.loss: tesserl")
 
 
-def a_memory_is_shared_and_not_compiled(config: RunConfig) -> Iterator[Problem]:
+def a_memory_is_shared_and_not_compiled(config: RunKeys) -> Iterator[Problem]:
     """There is one recurrent state, and torch.compile does not trace recurrent layers."""
     memory = config.nn.memory.kind
     if memory == "none":
@@ -75,7 +72,7 @@ def a_memory_is_shared_and_not_compiled(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def shared_layers_have_a_shared_body(config: RunConfig) -> Iterator[Problem]:
+def shared_layers_have_a_shared_body(config: RunKeys) -> Iterator[Problem]:
     """Hidden layers of policy and value stand behind the one body of both."""
     if config.nn.heads.shared_hidden_sizes and not config.ppo.shared_body:
         yield Problem(
@@ -85,7 +82,7 @@ def shared_layers_have_a_shared_body(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
+RULES: tuple[Rule, ...] = (
     rollouts_divide_into_minibatches,
     a_rollout_fits_into_the_run,
     the_loss_knows_its_options,

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from tesserl_configs.environment_rules import check_starts
 from tesserl_configs.errors import Problem
 from tesserl_configs.preference_losses import AVERAGED, REFERENCE_FREE, SORTED
 from tesserl_configs.preferences import PreferenceOptions
-
-if TYPE_CHECKING:
-    from tesserl_configs.schema import RunConfig
+from tesserl_configs.run_keys import Rule, RunKeys
 
 
-def starts_can_be_set(config: RunConfig) -> Iterator[Problem]:
+def starts_can_be_set(config: RunKeys) -> Iterator[Problem]:
     """Check that the trajectories of a group can share their start."""
     source = config.pairs.source
     if source.kind != "offline":
         yield from check_starts(config, "pairs.source.starts", source.starts.kind)
 
 
-def lengths_have_a_range(config: RunConfig) -> Iterator[Problem]:
+def lengths_have_a_range(config: RunKeys) -> Iterator[Problem]:
     """Check that the shortest segment is not longer than the longest one."""
     source = config.pairs.source
     if source.kind == "offline" or source.segments.kind != "variable":
@@ -34,7 +31,7 @@ def lengths_have_a_range(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def there_are_enough_pairs(config: RunConfig) -> Iterator[Problem]:
+def there_are_enough_pairs(config: RunKeys) -> Iterator[Problem]:
     """Whole episodes of a few starts make so many pairs and no more."""
     source = config.pairs.source
     if source.kind == "offline" or source.segments.kind != "episode" or source.pairs_per_iteration is None:
@@ -52,14 +49,14 @@ def there_are_enough_pairs(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def ranges_have_a_width(config: RunConfig) -> Iterator[Problem]:
+def ranges_have_a_width(config: RunKeys) -> Iterator[Problem]:
     """Check that the range of a teacher's scores has a low end and a higher one."""
     teacher = None if config.pairs.source.kind == "offline" else config.pairs.source.teacher
     if teacher is not None and teacher.bounds is not None and teacher.bounds[0] >= teacher.bounds[1]:
         yield Problem("pairs.source.teacher.bounds", f"expected a low end and a higher one, got {list(teacher.bounds)}")
 
 
-def pretraining_has_data(config: RunConfig) -> Iterator[Problem]:
+def pretraining_has_data(config: RunKeys) -> Iterator[Problem]:
     """Before the first step there are stored pairs alone."""
     block = config.options
     if not isinstance(block, PreferenceOptions):
@@ -71,7 +68,7 @@ def pretraining_has_data(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def references_are_read(config: RunConfig) -> Iterator[Problem]:
+def references_are_read(config: RunKeys) -> Iterator[Problem]:
     """Check that losses without a reference have none, and that kto has one."""
     kind, reference = config.dpo.loss.kind, config.dpo.reference.kind
     if kind in REFERENCE_FREE and reference != "none":
@@ -80,27 +77,25 @@ def references_are_read(config: RunConfig) -> Iterator[Problem]:
         yield Problem("dpo.reference", "kto measures the divergence from a reference, got none; choose frozen")
 
 
-def averages_stay_averages(config: RunConfig) -> Iterator[Problem]:
+def averages_stay_averages(config: RunKeys) -> Iterator[Problem]:
     """Check that losses of averages keep averages."""
     if config.dpo.loss.kind in AVERAGED and config.dpo.length_normalize is False:
         yield Problem("dpo.length_normalize", f"{config.dpo.loss.kind} is made of averages, got false; set it to null")
 
 
-def kto_stands_alone(config: RunConfig) -> Iterator[Problem]:
+def kto_stands_alone(config: RunKeys) -> Iterator[Problem]:
     """KTO is about single segments, not about the chosen ones and their returns."""
     for key in ("nll_coef", "value") if config.dpo.loss.kind == "kto" else ():
         if getattr(config.dpo, key) is not None:
             yield Problem(f"dpo.{key}", "kto has no such term; set it to null")
 
 
-def sorted_batches_have_no_ties(config: RunConfig) -> Iterator[Problem]:
+def sorted_batches_have_no_ties(config: RunKeys) -> Iterator[Problem]:
     """AOT sorts its batch."""
     source, kind = config.pairs.source, config.dpo.loss.kind
     if kind in SORTED and source.kind != "offline" and source.ties == "keep":
         yield Problem("pairs.source.ties", f"{kind} sorts its batch and has no place for ties; set it to drop")
 
-
-Rule = Callable[["RunConfig"], Iterator[Problem]]
 
 _COMMON: tuple[Rule, ...] = (
     starts_can_be_set,

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from tesserl_configs import environment_rules, nn_rules, size_rules
 from tesserl_configs.algorithms import declared
 from tesserl_configs.errors import Problem
-
-if TYPE_CHECKING:
-    from tesserl_configs.schema import RunConfig
+from tesserl_configs.run_keys import RunKeys
 
 
-def check(config: RunConfig) -> Iterator[Problem]:
+def check(config: RunKeys) -> Iterator[Problem]:
     """Yield everything in a configuration that breaks a rule."""
     yield from nn_rules.check(config.nn, config.algorithm)
     for rule in (*environment_rules.RULES, *size_rules.RULES, *declared(config.algorithm).rules):

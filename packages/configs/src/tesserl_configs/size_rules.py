@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from tesserl_configs.base import plain
 from tesserl_configs.errors import Problem
@@ -12,9 +11,7 @@ from tesserl_configs.fusion import Trunk
 from tesserl_configs.layers import TransformerOptions
 from tesserl_configs.limits import MOST_THREADS
 from tesserl_configs.nn import NNConfig
-
-if TYPE_CHECKING:
-    from tesserl_configs.schema import RunConfig
+from tesserl_configs.run_keys import Rule, RunKeys
 
 MOST_WEIGHTS = 2**31
 """Of one part of a network, between its own layers: 8 GiB in float32, four times that with Adam and gradients."""
@@ -30,7 +27,7 @@ MOST_REPLAY_BYTES = 2**46
 MOST_SEGMENT_STEPS = 1_000_000_000
 
 
-def networks_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
+def networks_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
     """Layers that are wide and many have more weights than any machine holds."""
     for path, weights in _weights(config.nn):
         if weights > MOST_WEIGHTS:
@@ -41,7 +38,7 @@ def networks_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def environments_have_a_process_each(config: RunConfig) -> Iterator[Problem]:
+def environments_have_a_process_each(config: RunKeys) -> Iterator[Problem]:
     """Async environments are processes."""
     environment = config.environment
     if environment.vectorization == "async" and environment.num_envs > MOST_THREADS:
@@ -52,7 +49,7 @@ def environments_have_a_process_each(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def images_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
+def images_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
     """One observation is a stack of images."""
     for path, size in _image_bytes(config):
         if size > MOST_IMAGE_BYTES:
@@ -61,7 +58,7 @@ def images_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def rollouts_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
+def rollouts_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
     """Check that a rollout of ppo fits into memory."""
     steps = config.environment.num_envs * config.ppo.num_steps
     if config.algorithm == "ppo" and steps > MOST_ROLLOUT_STEPS:
@@ -72,7 +69,7 @@ def rollouts_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def losses_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
+def losses_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
     """Check that the pairs of targets and predictions of iqn fit into memory."""
     iqn = config.iqn
     taus, targets = iqn.num_taus, iqn.num_target_taus
@@ -86,7 +83,7 @@ def losses_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def replays_fit_on_a_disk(config: RunConfig) -> Iterator[Problem]:
+def replays_fit_on_a_disk(config: RunKeys) -> Iterator[Problem]:
     """Each transition keeps its images, before and after the step, unless frames are shared."""
     sizes = [size for _, size in _image_bytes(config)]
     if config.algorithm != "iqn" or not sizes:
@@ -99,7 +96,7 @@ def replays_fit_on_a_disk(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def groups_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
+def groups_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
     """Check that the trajectories of an iteration fit into memory."""
     source = config.pairs.source
     if config.algorithm == "grpo":
@@ -116,7 +113,7 @@ def groups_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def pairs_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
+def pairs_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
     """All pairs of a large group are many, and long segments are large."""
     source = config.pairs.source
     if config.algorithm not in ("dpo", "cpl") or source.kind == "offline":
@@ -141,7 +138,7 @@ def pairs_fit_into_memory(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
+RULES: tuple[Rule, ...] = (
     networks_fit_into_memory,
     environments_have_a_process_each,
     images_fit_into_memory,
@@ -198,7 +195,7 @@ def _transformer(options: TransformerOptions, width: int, num_layers: int) -> in
     return int(num_layers * (4 + 2 * options.feedforward_ratio) * width * width)
 
 
-def _image_bytes(config: RunConfig) -> Iterator[tuple[str, int]]:
+def _image_bytes(config: RunKeys) -> Iterator[tuple[str, int]]:
     """(path, bytes of an observation after it) for what says how large images are; grey ones of a byte at the least."""
     environment = config.environment
     if environment.has_atari:
