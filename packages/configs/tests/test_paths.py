@@ -40,3 +40,27 @@ def test_a_model_is_a_path_only_where_there_is_such_a_directory(tmp_path, monkey
     vision = {"vision": {"kind": "hf", "model": "owner/model"}}
     config = load(tmp_path, {"algorithm": "ppo", "nn": vision})
     assert config.nn.vision.model == (str(tmp_path / "owner/model") if exists else "owner/model")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"id": "mine:Task-v0"}, {"id": "T-v0", "imports": ["mine"]}, {"id": "T-v0", "wrappers": [{"kind": "mine:Wrap"}]}],
+)
+def test_modules_are_looked_for_beside_the_file_and_in_the_current_directory(tmp_path, monkeypatch, environment):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    config = load(tmp_path, {"algorithm": "ppo", "environment": environment})
+    assert config.environment.module_path == (str(tmp_path), str(tmp_path / "here"))
+    assert config.environment.modules == ("mine",)
+    (tmp_path / "kept.yaml").write_text(dump_config(config))
+    monkeypatch.chdir("/")
+    assert load_config(tmp_path / "kept.yaml") == config
+
+
+def test_a_module_path_that_is_given_is_kept_and_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environment = {"id": "mine:Task-v0", "module_path": ["tasks", "/opt/tasks"]}
+    config = load(tmp_path, {"algorithm": "ppo", "environment": environment})
+    assert config.environment.module_path == (str(tmp_path / "tasks"), "/opt/tasks")
+    plain = load(tmp_path, {"algorithm": "ppo", "environment": {"id": "CartPole-v1"}})
+    assert plain.environment.module_path == ()

@@ -146,7 +146,7 @@ BROKEN = {
         "--set environment.wrappers: environment.wrappers: wrap single environments, vectorization envpool has none; "
         "remove them or choose vectorization sync",
     ),
-    "clipped_rewards_have_a_range": (
+    "bounds_enclose_a_range": (
         ["environment.wrappers=[{kind: reward_clip, low: 1, high: 1}]"],
         "--set environment.wrappers: environment.wrappers.0.low: expected less than high = 1, got 1",
     ),

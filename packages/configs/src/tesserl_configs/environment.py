@@ -19,6 +19,8 @@ from tesserl_configs.base import (
     Block,
     Count,
     Environments,
+    Module,
+    ModuleAndName,
     Pixels,
     PixelsFromZero,
     Positive,
@@ -61,9 +63,10 @@ class FrameStack(Block):
 class PlainWrapper(Block):
     """Wrappers without options."""
 
-    kind: Literal["grayscale", "telemetry", "clock"] = Field(
+    kind: Literal["flatten", "grayscale", "telemetry", "clock"] = Field(
         description=(
-            "grayscale: grey images of one channel (luminance, ITU-R BT.601); telemetry: CarRacing's speed, wheel "
+            "flatten: a Dict, Tuple or other observation as one vector; grayscale: grey images of one channel "
+            "(luminance, ITU-R BT.601); telemetry: CarRacing's speed, wheel "
             "speeds, steering and angular velocity as `observation` beside `pixels`; clock: a first feature of the "
             "vector observation for iqn.fixed_horizon, 0 where actions are chosen."
         )
@@ -103,8 +106,41 @@ class RewardClip(Block):
     high: Real = Field(default=1.0, description="Largest reward, in reward units, above low (Mnih et al. 2015: 1).")
 
 
+class SelectKeys(Block):
+    """Keeps some entries of a Dict observation."""
+
+    kind: Literal["select_keys"] = "select_keys"
+    keys: tuple[Text, ...] = Field(min_length=1, description="Keys that stay.")
+
+
+class RescaleAction(Block):
+    """Scales continuous actions from these bounds to those of the task."""
+
+    kind: Literal["rescale_action"] = "rescale_action"
+    low: Real = Field(default=-1.0, description="Smallest action of the policy.")
+    high: Real = Field(default=1.0, description="Largest action of the policy, above low.")
+
+
+class OwnWrapper(Block):
+    """Wraps the task in a class of yours; `{kind: "module:Class"}` is short for it."""
+
+    kind: Literal["own"] = "own"
+    wrapper: ModuleAndName = Field(description='"module:Class", called as Class(environment, **kwargs).')
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Its arguments by name.")
+
+
 Wrapper = Annotated[
-    TimeLimit | FrameSkip | FrameStack | PlainWrapper | Crop | Resize | RewardScale | RewardClip,
+    TimeLimit
+    | FrameSkip
+    | FrameStack
+    | PlainWrapper
+    | Crop
+    | Resize
+    | RewardScale
+    | RewardClip
+    | SelectKeys
+    | RescaleAction
+    | OwnWrapper,
     Field(discriminator="kind"),
 ]
 
@@ -112,7 +148,21 @@ Wrapper = Annotated[
 class EnvironmentConfig(Block):
     """The task and how many copies of it run."""
 
-    id: Text = Field(description="Gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1.")
+    id: Text = Field(
+        description=(
+            "Gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1; module:Id-v0 imports the module that registers it."
+        )
+    )
+    imports: tuple[Module, ...] = Field(
+        default=(), description="Modules that register tasks when they are imported, e.g. minigrid."
+    )
+    module_path: tuple[Text, ...] = Field(
+        default=(),
+        description=(
+            "Directories of the modules that id, imports and wrappers name, looked at after Python's own; where any is "
+            "named, the default is the directory of the file and the current one."
+        ),
+    )
     num_envs: Environments = Field(default=8, description="Environments that are stepped together, >= 1.")
     vectorization: Literal["sync", "async", "vector_entry_point", "atari", "envpool"] = Field(
         default="sync",
@@ -163,6 +213,26 @@ class EnvironmentConfig(Block):
 
     def _frames_of(self, kind: Literal["frame_skip", "frame_stack"]) -> int:
         return math.prod(wrapper.num_frames for wrapper in self.wrappers if wrapper.kind == kind)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules that making the task imports: those of ``id``, ``imports`` and ``wrappers``."""
+        own = [wrapper.wrapper for wrapper in self.wrappers if isinstance(wrapper, OwnWrapper)]
+        named = [text.rpartition(":")[0] for text in (self.id, *own) if ":" in text]
+        return (*named, *self.imports)
+
+    @field_validator("wrappers", mode="before")
+    @classmethod
+    def _own_wrappers(cls, wrappers: Any) -> Any:
+        """Read ``{kind: "module:Class", ...}`` as a wrapper of kind own."""
+        if not isinstance(wrappers, list | tuple):
+            return wrappers
+        return tuple(
+            {**entry, "kind": "own", "wrapper": entry["kind"]}
+            if isinstance(entry, dict) and isinstance(entry.get("kind"), str) and ":" in entry["kind"]
+            else entry
+            for entry in wrappers
+        )
 
     @field_validator("atari", mode="before")
     @classmethod

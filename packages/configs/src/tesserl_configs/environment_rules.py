@@ -76,10 +76,10 @@ def colours_are_there(config: RunKeys) -> Iterator[Problem]:
             before = wrapper.kind
 
 
-def clipped_rewards_have_a_range(config: RunKeys) -> Iterator[Problem]:
-    """Check that the bounds of a clip enclose a range."""
+def bounds_enclose_a_range(config: RunKeys) -> Iterator[Problem]:
+    """Check that low is below high in wrappers that have bounds."""
     for index, wrapper in enumerate(config.environment.wrappers):
-        if wrapper.kind == "reward_clip" and wrapper.low >= wrapper.high:
+        if wrapper.kind in ("reward_clip", "rescale_action") and wrapper.low >= wrapper.high:
             yield Problem(
                 f"environment.wrappers.{index}.low", f"expected less than high = {wrapper.high:g}, got {wrapper.low:g}"
             )
@@ -166,7 +166,7 @@ RULES: tuple[Rule, ...] = (
     vectors_of_wrappers_are_seen,
     clocks_are_set,
     colours_are_there,
-    clipped_rewards_have_a_range,
+    bounds_enclose_a_range,
     wrappers_wrap_single_environments,
     atari_is_configured_in_its_block,
     envpool_has_the_options,

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 
-def make_absolute(data: dict[str, Any]) -> None:
+def make_absolute(data: dict[str, Any], directory: Path) -> None:
     """Make the paths in the plain data of a configuration absolute, in place, for a run to be resumed anywhere.
 
     Args:
         data: what a file and its overrides say; it may be wrong in any way.
+        directory: of the file, where modules that it names are looked for.
     """
+    _find_modules(data.get("environment"), directory)
     _replace(data, "initial_weights")
     pairs = data.get("pairs")
     source = pairs.get("source") if isinstance(pairs, dict) else None
@@ -38,3 +40,25 @@ def _replace_models(data: Any) -> None:
             return
         if is_path:
             _replace(data, "model")
+
+
+def _find_modules(environment: Any, directory: Path) -> None:
+    """Make the module path absolute; its default is the file's directory and this one, if a module is named."""
+    if not isinstance(environment, dict):
+        return
+    given = environment.get("module_path")
+    if not given and names_modules(environment):
+        environment["module_path"] = list(dict.fromkeys(str(place.absolute()) for place in (directory, Path.cwd())))
+    elif isinstance(given, list):
+        absolute = [{"path": each} for each in given]
+        for each in absolute:
+            _replace(each, "path")
+        environment["module_path"] = [each["path"] for each in absolute]
+
+
+def names_modules(environment: dict[str, Any]) -> bool:
+    """Return whether the plain data of an ``environment:`` block name a module to import."""
+    wrappers = environment.get("wrappers")
+    kinds = [each.get("kind") for each in wrappers if isinstance(each, dict)] if isinstance(wrappers, list) else []
+    named = isinstance(environment.get("id"), str) and ":" in environment["id"]
+    return named or bool(environment.get("imports")) or any(kind == "own" or ":" in str(kind) for kind in kinds)

@@ -18,6 +18,7 @@ from tesserl_environments.making import (
     task_spaces,
     worker_seeds,
 )
+from tesserl_environments.modules import extend_module_path, import_named, load_named
 from tesserl_environments.observations import ObservationLayout
 from tesserl_environments.snapshots import Resumable, restore, snapshot
 from tesserl_environments.starts import GroupStarts, LevelStart, RestoredStarts, SeedStart, Start, StateStart
@@ -65,7 +66,10 @@ __all__ = [
     "close",
     "closed_afterwards",
     "crop_edges",
+    "extend_module_path",
     "has_time_limit",
+    "import_named",
+    "load_named",
     "make_environments",
     "register",
     "resize",

@@ -21,6 +21,7 @@ from tesserl_environments.checked import Checked
 from tesserl_environments.envpool import EnvpoolEnvironments, task_name
 from tesserl_environments.errors import EnvironmentArgumentError
 from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_environments.modules import import_named, split_id
 from tesserl_environments.processes import describe
 from tesserl_environments.snapshots import Resumable
 from tesserl_environments.starts import RestoredStarts
@@ -57,7 +58,7 @@ def make_environments(
     """Make a vector environment.
 
     Args:
-        id: of Gymnasium, e.g. ``"CartPole-v1"``, or of envpool.
+        id: of Gymnasium, e.g. ``"CartPole-v1"`` or ``"module:Id-v0"``, which imports the module first; or of envpool.
         num_envs: number of environments that are stepped together, >= 1.
         vectorization: ``"sync"``: all in this process; ``"async"``: one process each; ``"vector_entry_point"``: the
             task's own vectorised form; ``"atari"``: ale_py's, for ids ``ALE/...-v5``; ``"envpool"``: threads in C++.
@@ -139,7 +140,7 @@ def task_spaces(
 
 def _spec(id: str) -> EnvSpec:  # noqa: A002
     register(id)
-    spec = copy(_made(id, {}, lambda: gym.spec(id)))
+    spec = copy(_made(id, {}, lambda: gym.spec(split_id(id)[1])))
     # the two wrappers that only find mistakes of whoever steps an environment by hand cost 5 % of a CartPole step
     spec.disable_env_checker, spec.order_enforce = True, False
     spec.entry_point = FASTER.get(str(spec.entry_point), spec.entry_point)
@@ -221,19 +222,22 @@ def has_time_limit(id: str, kwargs: Mapping[str, Any] | None = None) -> bool:  #
     register(id)
     steps = (kwargs or {}).get("max_episode_steps")  # an argument of gym.make
     if steps is None:
-        steps = _made(id, {}, lambda: gym.spec(id)).max_episode_steps
+        steps = _made(id, {}, lambda: gym.spec(split_id(id)[1])).max_episode_steps
     return steps is not None and steps > 0
 
 
 def register(id: str) -> None:  # noqa: A002
-    """Register the namespace of an id where it does not register itself.
+    """Register the task of an id: import the module of ``module:Id``, or the package of a known namespace.
 
     Args:
         id: of Gymnasium.
 
     Raises:
-        EnvironmentArgumentError: the package of the namespace is not installed.
+        EnvironmentArgumentError: the module cannot be imported, or the package of the namespace is not installed.
     """
+    module, id = split_id(id)  # noqa: A001
+    if module is not None:
+        import_named(module, "id")
     namespace = id.split("/")[0] if "/" in id else ""
     if namespace == "MinAtar" and f"{namespace}/Breakout-v1" not in gym.registry:
         _require("minatar", "MinAtar", id, extra="minatar")

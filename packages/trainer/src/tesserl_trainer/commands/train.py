@@ -38,8 +38,8 @@ from tesserl_trainer.wiring.machine import naming_memory, refuse_missing
 
 EVALUATION, METRICS = "evaluation.json", "metrics.csv"
 
-PAIRS_PATH = "pairs.source.path"
-"""A resume can name another place of the same pairs."""
+PLACES = ("pairs.source.path", "environment.module_path")
+"""A resume can name other places of the same pairs and modules."""
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for a training in the same directory to end."""
@@ -125,7 +125,7 @@ def _load(name: str, run_dir: Path, changes: Sequence[Difference]) -> Checkpoint
     checkpoint = Checkpoints(run_dir).load(name)
     refuse_cloned(checkpoint)
     for key, was, wanted in changes:
-        if key == PAIRS_PATH:  # the content of the store is compared
+        if key in PLACES:  # the content of a store is compared
             continue
         if key.split(".")[0] not in CHANGEABLE:
             raise ConfigError(

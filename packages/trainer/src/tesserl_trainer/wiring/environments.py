@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers import FilterObservation, FlattenObservation, RescaleAction, TimeLimit
 
 import tesserl_environments as made
 from tesserl_configs import ConfigError
@@ -51,6 +52,7 @@ def make_environments(
         WorkerError: a worker died, or did not make its environment in time.
     """
     with naming_block():
+        import_modules(block)
         return made.make_environments(
             block.id,
             num_envs,
@@ -76,6 +78,7 @@ def task_spaces(block: EnvironmentConfig) -> tuple[Space, Space]:
         WorkerError: the process of a worker died, or did not make the environment in time.
     """
     with naming_block():
+        import_modules(block)
         return made.task_spaces(
             block.id,
             vectorization=_vectorization(block, evaluation=True),
@@ -97,7 +100,24 @@ def has_time_limit(block: EnvironmentConfig) -> bool:
     if block.vectorization in ("atari", "envpool") or any(each.kind == "time_limit" for each in block.wrappers):
         return True
     with naming_block():
+        import_modules(block)
         return made.has_time_limit(block.id, block.kwargs)
+
+
+def import_modules(block: EnvironmentConfig) -> None:
+    """Import the modules that register the task of an ``environment:`` block.
+
+    Args:
+        block: the block.
+
+    Raises:
+        EnvironmentArgumentError: one cannot be imported.
+    """
+    made.extend_module_path(block.module_path)
+    for name in block.imports:
+        made.import_named(name, "imports")
+    if block.vectorization != "envpool":
+        made.register(block.id)
 
 
 @contextmanager
@@ -161,6 +181,8 @@ def wrap_of(block: Wrapper, channels: str = "auto") -> Wrap:
             )
         case blocks.FrameStack():
             return partial(made.stack_frames, num_frames=block.num_frames, channels=channels)
+        case blocks.PlainWrapper(kind="flatten"):
+            return FlattenObservation
         case blocks.PlainWrapper(kind="grayscale"):
             return partial(made.to_grayscale, channels=channels)
         case blocks.PlainWrapper(kind="telemetry"):
@@ -176,6 +198,12 @@ def wrap_of(block: Wrapper, channels: str = "auto") -> Wrap:
             return partial(made.scale_rewards, scale=block.scale)
         case blocks.RewardClip():
             return partial(made.clip_rewards, low=block.low, high=block.high)
+        case blocks.SelectKeys():
+            return partial(FilterObservation, filter_keys=block.keys)
+        case blocks.RescaleAction():
+            return partial(RescaleAction, min_action=np.float32(block.low), max_action=np.float32(block.high))
+        case blocks.OwnWrapper():
+            return partial(made.load_named(block.wrapper, "wrappers"), **block.kwargs)
 
 
 def discrete_actions(space: spaces.Space[Any]) -> tuple[int, int | None]:
