@@ -67,7 +67,7 @@ MESSAGES = {  # override -> message after the place
     "first and the second moment, in [0, 1) (torch's defaults)",
     "nn.vision={kind: cnn, channels: []}": "nn.vision.channels: expected at least 1 entries, got []; output channels "
     "of each convolution, >= 1",
-    "device=gpu": 'device: got "gpu"; where the networks are: cpu, cuda or cuda:N',
+    "device=gpu": 'device: got "gpu"; device of the networks: cpu, cuda or cuda:N',
     "name=a/b": 'name: got "a/b"; name of the run and of its directory: letters, digits and _ . + -; null: the file\'s '
     "path below configs/, '/' as '-'",
     "environment.id=": "environment.id: expected text, got null; gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1",

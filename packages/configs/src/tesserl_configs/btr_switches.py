@@ -160,7 +160,7 @@ def recipe(data: Any) -> Wanted:
 
 
 def _decaying_epsilon(total_steps: Any) -> Any:
-    """Epsilon beside the noise: exponentially from 1 towards 0.01, and 0 from half of the run on.
+    """Return epsilon beside the noise: exponentially from 1 towards 0.01, and 0 from half of the run on.
 
     The published run has 50 million steps and a time constant of 2 million, a 25th of them.
     """

@@ -110,7 +110,7 @@ def render(data: Any) -> str:
 
 
 def join(path: str, key: str | int) -> str:
-    """Dotted path of an entry."""
+    """Return the dotted path of an entry."""
     return f"{path}.{key}" if path else str(key)
 
 

@@ -198,17 +198,17 @@ class EnvironmentConfig(Block):
 
     @property
     def frames_per_step(self) -> int:
-        """Frames of the task for each action, where frame skip makes them more than one."""
+        """Return the frames of the task for each action; more than 1 with frame skip."""
         return self.atari.frameskip if self.has_atari else self._frames_of("frame_skip")
 
     @property
     def reward_factor(self) -> float:
-        """Factor of the task's rewards in training, without clipping."""
+        """Return the factor of the task's rewards in training, without clipping."""
         return math.prod(wrapper.scale for wrapper in self.wrappers if wrapper.kind == "reward_scale")
 
     @property
     def stacked_frames(self) -> int:
-        """Number of images that an observation stacks; 1 by default."""
+        """Return the number of images that an observation stacks; 1 by default."""
         return self.atari.stack_num if self.has_atari else self._frames_of("frame_stack")
 
     def _frames_of(self, kind: Literal["frame_skip", "frame_stack"]) -> int:

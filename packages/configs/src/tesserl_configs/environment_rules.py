@@ -44,7 +44,7 @@ def images_are_seen(config: RunKeys) -> Iterator[Problem]:
 
 
 def vectors_of_wrappers_are_seen(config: RunKeys) -> Iterator[Problem]:
-    """Telemetry and a clock are vector observations."""
+    """Check that wrappers that add vector observations have an encoder of vectors."""
     for index, wrapper in enumerate(config.environment.wrappers):
         if wrapper.kind in ("telemetry", "clock") and config.nn.vector.kind == "none":
             yield Problem(
@@ -63,7 +63,7 @@ def clocks_are_set(config: RunKeys) -> Iterator[Problem]:
 
 
 def colours_are_there(config: RunKeys) -> Iterator[Problem]:
-    """Only a single colour image can be turned into a grey one."""
+    """Check that only a single colour image is turned into a grey one."""
     before = ""
     for index, wrapper in enumerate(config.environment.wrappers):
         if wrapper.kind == "grayscale" and before:
@@ -97,7 +97,7 @@ def wrappers_wrap_single_environments(config: RunKeys) -> Iterator[Problem]:
 
 
 def atari_is_configured_in_its_block(config: RunKeys) -> Iterator[Problem]:
-    """Vectorised games of ALE show a screen; their options stand in a block of their own."""
+    """Check that vectorised games of ALE are seen as images and have their options in ``atari``."""
     environment = config.environment
     if not environment.has_atari:
         return

@@ -34,7 +34,7 @@ class ConfigError(ValueError):
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """One line for each thing that is wrong."""
+        """Return one line for each thing that is wrong."""
         return tuple(map(str, self.problems))
 
     def __str__(self) -> str:

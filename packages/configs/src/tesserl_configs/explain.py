@@ -40,7 +40,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the schema says about a key; a key that kinds have in different forms has several.
+    """Explanation of a key; a key with different forms in different kinds has several.
 
     Args:
         path: dotted path of the key.

@@ -21,12 +21,12 @@ Order = tuple[int, int]
 
 
 class Place(NamedTuple):
-    """Where a key stands."""
+    """File and line of a key."""
 
     path: Path
     line: int
     number: int = 0
-    """How many files extend this one."""
+    """Number of files that extend this one."""
 
     @property
     def order(self) -> Order:

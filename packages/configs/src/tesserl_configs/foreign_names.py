@@ -13,7 +13,7 @@ class ForeignName(NamedTuple):
     keys: tuple[str, ...]
     """Dotted paths of the keys that say the same, one for each algorithm that has it."""
     remark: str
-    """How the value differs; empty if it does not."""
+    """Difference of the value; empty if there is none."""
 
     def sentence(self, name: str, keys: Iterable[str]) -> str:
         """Return what a name is here.

@@ -87,7 +87,7 @@ class TokenSequenceLayout(Block):
     image_tokens: Literal["summary", "all"] = Field(
         default="summary", description="One token of the image, or all tokens of its encoder (vit, hf)."
     )
-    vector_tokens: VectorTokens = Field(default_factory=DenseTokens, description="How the vector becomes tokens.")
+    vector_tokens: VectorTokens = Field(default_factory=DenseTokens, description="Tokens of the vector.")
 
 
 Layout = Annotated[FusedVectorLayout | TokenSequenceLayout, Field(discriminator="kind")]
@@ -130,7 +130,7 @@ class PostConcatFusion(Block):
     kind: Literal["post_concat"] = "post_concat"
     out_features: Width = Field(default=512, description=_OUT)
     d_model: Width = Field(default=256, description=_D_MODEL)
-    layout: Layout = Field(default_factory=FusedVectorLayout, description="What the tokens are.")
+    layout: Layout = Field(default_factory=FusedVectorLayout, description="Layout of the tokens.")
     trunk: Trunk = Field(default_factory=NativeTransformerTrunk, description="From the tokens to one vector.")
 
 

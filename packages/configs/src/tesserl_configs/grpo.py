@@ -76,11 +76,14 @@ class ClippedLoss(Block):
     kind: Literal["clip"] = "clip"
     clip_epsilon: ScheduledFractionBelowOne = Field(
         default=0.2,
-        description="How far a ratio may fall below 1, in (0, 1); a number or a schedule (TRL: 0.2).",
+        description="Largest distance of a ratio below 1, in (0, 1); a number or a schedule (TRL: 0.2).",
     )
     clip_epsilon_high: ScheduledRate | None = Field(
         default=None,
-        description="How far it may rise above 1, > 0; likewise (DAPO, arXiv:2503.14476: 0.28); null: as far.",
+        description=(
+            "Largest distance of a ratio above 1, > 0; a number or a schedule (DAPO, arXiv:2503.14476: 0.28); "
+            "null: clip_epsilon."
+        ),
     )
     delta: AboveOne | None = Field(
         default=None,
@@ -152,7 +155,7 @@ class GRPOConfig(Block):
     num_groups: Count = Field(default=4, description="Groups in an iteration, >= 1.")
     starts: Starts = Field(
         default_factory=RepeatedStarts,
-        description="How the trajectories of a group get the same start; it is verified.",
+        description="Common start of the trajectories of a group; it is verified.",
     )
     max_length: Steps | None = Field(
         default=None,
@@ -169,8 +172,12 @@ class GRPOConfig(Block):
         default_factory=PlainZeroVariance, description="Groups whose returns are all equal; they are counted."
     )
     discount: Fraction = Field(default=0.99, description="Discount of one environment step in returns, in [0, 1].")
-    advantages: Advantages = Field(default_factory=TrajectoryAdvantages, description="What a group says of an action.")
-    loss: PolicyLoss = Field(default_factory=ClippedLoss, description="How the policy follows its advantages.")
+    advantages: Advantages = Field(
+        default_factory=TrajectoryAdvantages, description="Advantage of an action relative to its group."
+    )
+    loss: PolicyLoss = Field(
+        default_factory=ClippedLoss, description="Loss by which the policy follows its advantages."
+    )
     reduction: Literal["grpo", "dapo", "dr_grpo"] = Field(
         default="dapo",
         description=(

@@ -27,7 +27,7 @@ def minibatches_hold_trajectories(config: RunKeys) -> Iterator[Problem]:
 
 
 def plain_gradients_are_taken_once(config: RunKeys) -> Iterator[Problem]:
-    """After one pass the data is another policy's, and nothing in the loss corrects that."""
+    """Refuse a second pass with plain gradients: the data is then of another policy, and no ratio corrects that."""
     if config.grpo.loss.kind == "reinforce" and config.grpo.num_epochs > 1:
         yield Problem(
             "grpo.num_epochs",
@@ -50,7 +50,7 @@ def caps_are_above_the_clip(config: RunKeys) -> Iterator[Problem]:
 
 
 def lengths_have_a_bound(config: RunKeys) -> Iterator[Problem]:
-    """Dr. GRPO divides by the length of the longest trajectory."""
+    """Require a longest length for Dr. GRPO, which divides by it."""
     if config.grpo.reduction == "dr_grpo" and config.grpo.max_length is None:
         yield Problem("grpo.reduction", "dr_grpo divides by the longest length; set grpo.max_length")
 

@@ -12,7 +12,7 @@ from tesserl_configs.schema import RunConfig, config_class
 
 
 def blocks_in(annotation: Any) -> tuple[type[BaseModel], ...]:
-    """All blocks that a value of this type may be, through unions, lists and metadata."""
+    """Return all blocks that a value of this type may be, through unions, lists and metadata."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return (annotation,)
     return tuple(block for argument in get_args(annotation) for block in blocks_in(argument))
@@ -54,7 +54,7 @@ def field_at(path: list[str | int], data: Any, root: type[BaseModel] | None = No
 
 
 def literals_in(annotation: Any) -> tuple[Any, ...]:
-    """All literal values that a type lists, through unions, lists and metadata, but not those inside of blocks."""
+    """Return all literal values that a type lists, through unions, lists and metadata, but not inside of blocks."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return tuple(value for argument in get_args(annotation) for value in literals_in(argument))

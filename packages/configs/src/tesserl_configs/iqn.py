@@ -67,8 +67,8 @@ TargetUpdate = Annotated[SoftUpdate | HardUpdate, Field(discriminator="kind")]
 
 
 PER_BLOCK = (
-    "Whether epsilon's coin is thrown for each action block; false: one for all blocks of an observation. "
-    "Without blocks there is one in any case."
+    "Draw for each action block whether its action is random; false: once for all blocks of an observation. "
+    "Without blocks this changes nothing."
 )
 
 
@@ -157,10 +157,10 @@ class ResetConfig(Block):
 
     interval: Steps = Field(description="Gradient updates from one reset to the next, >= 1.")
     factor: Fraction = Field(
-        default=0.01, description="How far all weights move, in [0, 1]; 0: not at all, 1: all the way."
+        default=0.01, description="Distance that all weights move, in [0, 1]; 0: not at all, 1: all the way."
     )
     last_layer_factor: Fraction = Field(
-        default=0.8, description="How far the last layer of each stream of the heads moves, in [0, 1]."
+        default=0.8, description="Distance that the last layer of each stream of the heads moves, in [0, 1]."
     )
 
 
@@ -194,10 +194,10 @@ class IQNConfig(Block):
         default=32, description="Fractions whose mean is an action's value, K in the paper, >= 1 (paper: 32)."
     )
     tau_sampling: Literal["uniform", "stratified", "antithetic"] = Field(
-        default="uniform", description="How fractions are drawn in training (paper: uniform)."
+        default="uniform", description="Sampling of the fractions in training (paper: uniform)."
     )
     policy_tau_sampling: Literal["uniform", "midpoint"] = Field(
-        default="midpoint", description="How fractions are chosen when acting; midpoint makes it deterministic."
+        default="midpoint", description="Choice of the fractions when acting; midpoint is deterministic."
     )
     num_cosines: Width = Field(default=64, description="Cosine features of a fraction, >= 1 (paper: 64).")
     cosine_start: Literal[0, 1] = Field(
@@ -231,7 +231,7 @@ class IQNConfig(Block):
         ),
     )
     munchausen: MunchausenConfig | None = Field(default=None, description="The Munchausen target; null: none.")
-    target_update: TargetUpdate = Field(default_factory=SoftUpdate, description="How the target network follows.")
+    target_update: TargetUpdate = Field(default_factory=SoftUpdate, description="Update of the target network.")
     update_interval: Steps | None = Field(
         default=4, description="Environment steps per gradient update, >= 1 (paper: 4); null: replay.ratio says it."
     )
@@ -254,9 +254,7 @@ class IQNConfig(Block):
         default=None, description="Values of a fixed horizon, with the wrapper clock; null: of whole episodes."
     )
     reset: ResetConfig | None = Field(default=None, description="Periodic partial reset of the weights; null: never.")
-    exploration: Exploration = Field(
-        default_factory=EpsilonExploration, description="How actions are chosen in training."
-    )
+    exploration: Exploration = Field(default_factory=EpsilonExploration, description="Choice of actions in training.")
     risk: Risk | None = Field(default=None, description="Distortion of the fractions when acting; null: neutral.")
     precision: Precision = PRECISION
     compile: bool = COMPILE

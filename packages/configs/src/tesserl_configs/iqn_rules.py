@@ -11,7 +11,7 @@ from tesserl_configs.run_keys import Rule, RunKeys
 
 
 def antithetic_taus_come_in_pairs(config: RunKeys) -> Iterator[Problem]:
-    """Every antithetic fraction tau has its mirror image 1 - tau."""
+    """Require even numbers of antithetic fractions: each tau has its mirror image 1 - tau."""
     if config.iqn.tau_sampling != "antithetic":
         return
     for name in ("num_taus", "num_target_taus", "num_policy_taus"):
@@ -23,7 +23,7 @@ def antithetic_taus_come_in_pairs(config: RunKeys) -> Iterator[Problem]:
 
 
 def fixed_fractions_are_not_drawn(config: RunKeys) -> Iterator[Problem]:
-    """Quantiles at fixed fractions leave nothing to draw and nothing to embed."""
+    """Refuse options of drawn and embedded fractions beside fixed ones."""
     if config.iqn.num_fixed_quantiles is None:
         return
     drawn = ("tau_sampling", "policy_tau_sampling", "num_taus", "num_target_taus", "num_policy_taus")
@@ -68,7 +68,7 @@ def graphs_are_of_cuda(config: RunKeys) -> Iterator[Problem]:
 
 
 def noisy_exploration_has_noise(config: RunKeys) -> Iterator[Problem]:
-    """Exploring by noise needs layers that make it."""
+    """Check that exploration by noise has noisy layers."""
     if config.iqn.exploration.kind == "noisy" and not config.nn.heads.noisy:
         yield Problem(
             "iqn.exploration.kind", "noisy explores by the noise of the heads; set nn.heads.noisy: true or use epsilon"
@@ -76,7 +76,7 @@ def noisy_exploration_has_noise(config: RunKeys) -> Iterator[Problem]:
 
 
 def warmup_ends(config: RunKeys) -> Iterator[Problem]:
-    """There is learning after the warm-up, from a buffer that has not been overwritten."""
+    """Check that the warm-up ends before the run, and before the buffer is overwritten."""
     warmup = config.replay.warmup_steps
     for name, limit in (("total_steps", config.total_steps), ("replay.capacity", config.replay.capacity)):
         if warmup > limit:
@@ -106,7 +106,7 @@ def batches_fit_the_buffer(config: RunKeys) -> Iterator[Problem]:
 
 
 def updates_are_paced_once(config: RunKeys) -> Iterator[Problem]:
-    """Either steps or drawn transitions say how many updates there are."""
+    """Require one of ``iqn.update_interval`` and ``replay.ratio``, which both say how many updates there are."""
     interval, ratio = config.iqn.update_interval, config.replay.ratio
     if interval is not None and ratio is not None:
         yield Problem(
@@ -125,7 +125,7 @@ def weights_have_one_exponent(config: RunKeys) -> Iterator[Problem]:
 
 
 def shared_frames_are_there(config: RunKeys) -> Iterator[Problem]:
-    """Frames are those of images that are seen."""
+    """Check that shared frames are those of images that the network sees."""
     if config.replay.share_frames and config.nn.vision.kind == "none":
         yield Problem(
             "replay.share_frames", "is for images and nn.vision has kind none; choose an encoder there or write null"

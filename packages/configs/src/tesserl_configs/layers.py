@@ -12,7 +12,7 @@ Activation = Literal["relu", "tanh", "elu", "gelu", "silu", "leaky_relu"]
 PixelRange = Literal["unit", "symmetric", "centered"]
 
 PIXEL_RANGE = (
-    "What uint8 images are scaled to: unit for [0, 1], symmetric for [-1, 1], centered for (x - 128) / 128 "
+    "Range to which uint8 images are scaled: unit for [0, 1], symmetric for [-1, 1], centered for (x - 128) / 128 "
     "(Linesight); float images are left as they are."
 )
 ACTIVATION = "Activation after each hidden layer."

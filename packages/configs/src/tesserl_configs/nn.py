@@ -46,7 +46,7 @@ class MLPVector(Block):
 
     kind: Literal["mlp"] = "mlp"
     normalization: Normalization = Field(
-        default_factory=PlainNormalization, description="How observations are normalised before the first layer."
+        default_factory=PlainNormalization, description="Normalisation of observations before the first layer."
     )
     hidden_sizes: Widths = Field(default=(64, 64), description="Widths of the layers, >= 1; empty: normalisation only.")
     activation: Activation = Field(default="relu", description="Activation after each layer.")
@@ -154,7 +154,7 @@ class NNConfig(Block):
     vector: Vector = Field(
         default_factory=Absent, description="Encoder of vector observations; none: the task has none."
     )
-    fusion: Fusion = Field(default_factory=Absent, description="How the two branches are joined; none: concatenated.")
+    fusion: Fusion = Field(default_factory=Absent, description="Fusion of the two branches; none: concatenation.")
     memory: Memory = Field(
         default_factory=Absent,
         description="Memory between the features and the heads, not for iqn; none: heads see one step.",

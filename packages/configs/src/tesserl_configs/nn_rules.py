@@ -17,7 +17,7 @@ NetworkRule = Callable[[NNConfig], Iterator[Problem]]
 
 
 def check(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
-    """Everything in an ``nn:`` block that breaks a rule.
+    """Yield everything in an ``nn:`` block that breaks a rule.
 
     Args:
         nn: the block.
@@ -39,7 +39,7 @@ def there_is_a_branch(nn: NNConfig) -> Iterator[Problem]:
 
 
 def convolutions_have_one_entry_each(nn: NNConfig) -> Iterator[Problem]:
-    """Channels, kernel sizes, strides and paddings are columns of one table; a preset fills the first three."""
+    """Check that channels, kernel sizes, strides and paddings have equal lengths and agree with the preset."""
     vision = nn.vision
     if vision.kind != "cnn":
         return
@@ -62,7 +62,7 @@ def convolutions_have_one_entry_each(nn: NNConfig) -> Iterator[Problem]:
 
 
 def statistics_have_one_entry_each(nn: NNConfig) -> Iterator[Problem]:
-    """There is one mean and one standard deviation for each feature."""
+    """Check that there are as many standard deviations as means."""
     if nn.vector.kind != "mlp" or nn.vector.normalization.kind != "fixed":
         return
     mean, std = nn.vector.normalization.mean, nn.vector.normalization.std
@@ -74,7 +74,7 @@ def statistics_have_one_entry_each(nn: NNConfig) -> Iterator[Problem]:
 
 
 def heads_divide_the_width(nn: NNConfig) -> Iterator[Problem]:
-    """Attention heads share the width of the tokens equally."""
+    """Check that the number of attention heads divides the width of the tokens."""
     for path, width_key, block, width in _transformers(nn):
         if block.num_layers and width % block.num_heads:
             yield Problem(f"{path}.num_heads", f"expected a divisor of {width_key} = {width}, got {block.num_heads}")
@@ -87,7 +87,7 @@ def heads_divide_the_width(nn: NNConfig) -> Iterator[Problem]:
 
 
 def class_tokens_need_attention(nn: NNConfig) -> Iterator[Problem]:
-    """Without attention a class token sees nothing."""
+    """Refuse class tokens without attention, which would see nothing."""
     for path, _, block, _ in _transformers(nn):
         if block.pooling == "cls" and not block.num_layers:
             yield Problem(f"{path}.pooling", "cls needs num_layers of at least 1, got 0; choose mean or attention")
@@ -100,7 +100,7 @@ def kernels_are_odd(nn: NNConfig) -> Iterator[Problem]:
 
 
 def trunks_have_tokens(nn: NNConfig) -> Iterator[Problem]:
-    """Under vision_transformer the linear trunk is one layer without tokens."""
+    """Refuse tokens for the linear trunk of vision_transformer, which is one layer without tokens."""
     fusion = nn.fusion
     if fusion.kind != "vision_transformer" or fusion.trunk.kind != "linear":
         return
@@ -112,7 +112,7 @@ def trunks_have_tokens(nn: NNConfig) -> Iterator[Problem]:
 
 
 def image_options_have_an_image(nn: NNConfig) -> Iterator[Problem]:
-    """All tokens of an image come from an encoder that has some, before its pooling."""
+    """Check that options about tokens of an image have an encoder that gives them, before its pooling."""
     fusion, vision = nn.fusion, nn.vision
     if fusion.kind == "vision_transformer" and fusion.vision_features is not None and vision.kind == "none":
         yield Problem("nn.fusion.vision_features", "nn.vision has kind none; remove the key")
@@ -133,7 +133,7 @@ def image_options_have_an_image(nn: NNConfig) -> Iterator[Problem]:
 
 
 def vector_options_have_a_vector(nn: NNConfig) -> Iterator[Problem]:
-    """There are no tokens of a vector that is not there."""
+    """Refuse options about tokens of a vector if there is no vector."""
     if nn.vector.kind != "none":
         return
     layout = nn.fusion.layout if nn.fusion.kind == "post_concat" else None
@@ -150,7 +150,7 @@ def norms_have_a_layer(nn: NNConfig) -> Iterator[Problem]:
 
 
 def transformers_is_installed(nn: NNConfig) -> Iterator[Problem]:
-    """Models of Hugging Face need their library."""
+    """Check that the library of Hugging Face's models is installed."""
     keys = ["nn.vision.kind"] if nn.vision.kind == "hf" else []
     if nn.fusion.kind != "none" and nn.fusion.trunk.kind == "hf_embedding":
         keys.append("nn.fusion.trunk.kind")
@@ -175,7 +175,7 @@ RULES: tuple[NetworkRule, ...] = (
 
 
 def memory_fits_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Problem]:
-    """Only minibatches of sequences hold the state that a memory continues from."""
+    """Refuse a memory for algorithms whose minibatches are no sequences."""
     if algorithm.without_memory is not None and nn.memory.kind != "none":
         yield Problem(
             "nn.memory.kind",
@@ -184,7 +184,7 @@ def memory_fits_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Pr
 
 
 def heads_fit_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Problem]:
-    """Quantiles have advantages and perhaps values, a policy has neither noise nor advantages."""
+    """Check the options of the heads: advantages and noise for quantiles, policy and shared layers for a policy."""
     heads, name = nn.heads, algorithm.name
     if algorithm.network == "quantile":
         if heads.policy is not None:
@@ -211,7 +211,7 @@ def heads_fit_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Prob
 
 
 def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
-    """Frozen parts and those with a learning rate of their own are there, and something learns."""
+    """Check that frozen parts and parts with a learning rate of their own exist, and that something learns."""
     parts = parts_of(nn, algorithm)
     known = ", ".join(parts)
     for index, name in enumerate(nn.freeze):
@@ -267,7 +267,7 @@ def streams_of(heads: HeadsConfig, algorithm: str) -> list[str]:
 
 
 def _transformers(nn: NNConfig) -> Iterator[tuple[str, str, Any, int]]:
-    """(path, key of the token width, block, token width) of everything that holds transformer layers."""
+    """Yield (path, key of the token width, block, token width) of everything that holds transformer layers."""
     if nn.vision.kind == "vit":
         yield "nn.vision", "nn.vision.d_model", nn.vision, nn.vision.d_model
     if nn.fusion.kind != "none" and nn.fusion.trunk.kind == "native_transformer":

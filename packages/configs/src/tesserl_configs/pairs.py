@@ -95,7 +95,7 @@ class OnlineOptions(Block):
     group_size: GroupSize = Field(default=2, description="Trajectories of each start, >= 2.")
     starts: Starts = Field(
         default_factory=RepeatedStarts,
-        description="How the trajectories of a group get the same start; it is verified.",
+        description="Common start of the trajectories of a group; it is verified.",
     )
     same_start: bool = Field(
         default=True, description="Compare trajectories of one start alone; false: any two of the iteration."
@@ -105,7 +105,7 @@ class OnlineOptions(Block):
     )
     buffer_size: Count = Field(default=256, description="Pairs kept, the oldest leave first, >= 1.")
     num_epochs: Count = Field(default=4, description="Passes over the kept pairs in an iteration, >= 1.")
-    segments: Segments = Field(default_factory=EpisodeSegments, description="What is compared.")
+    segments: Segments = Field(default_factory=EpisodeSegments, description="Pieces of episodes that are compared.")
     score_discount: Fraction = Field(
         default=1.0, description="Discount of one step in the score of a segment, in [0, 1]; 1: the sum of rewards."
     )
@@ -116,7 +116,7 @@ class OnlineOptions(Block):
         default="drop", description="Ties, of the score or of the teacher, are left out, or kept with the label 0.5."
     )
     teacher: TeacherConfig | None = Field(
-        default=None, description="Who says which segment is better; null: the score itself."
+        default=None, description="Scripted teacher that prefers one of two segments; null: the larger score wins."
     )
 
 

@@ -79,7 +79,7 @@ class PPOConfig(Block):
     value_clip: Positive | None = Field(
         default=None,
         description=(
-            "How far a value may move from that of the rollout, in reward units, > 0 (CleanRL: 0.2); null: no clip, "
+            "Largest distance of a value from that of the rollout, in reward units, > 0 (CleanRL: 0.2); null: no clip, "
             "as Andrychowicz et al. 2021 (arXiv:2006.05990) advise."
         ),
     )
@@ -112,7 +112,8 @@ class PPOConfig(Block):
         default_factory=Absent, description="Scaling of the rewards that training sees; none: as they are."
     )
     loss: Literal["tesserl", "torchrl"] = Field(
-        default="tesserl", description="Whose loss: tesserl_actor_critic.PPOLoss, or torchrl's own ClipPPOLoss."
+        default="tesserl",
+        description="Implementation of the loss: tesserl_actor_critic.PPOLoss, or torchrl's own ClipPPOLoss.",
     )
     precision: Precision = PRECISION
     compile: bool = COMPILE

@@ -9,7 +9,7 @@ from tesserl_configs.run_keys import Rule, RunKeys
 
 
 def rollouts_divide_into_minibatches(config: RunKeys) -> Iterator[Problem]:
-    """Minibatches are parts of a rollout of one size; with a memory they hold environments, all steps of each."""
+    """Check that a rollout divides into equal minibatches; with a memory, of whole sequences."""
     ppo, num_envs = config.ppo, config.environment.num_envs
     size = num_envs * ppo.num_steps
     if config.nn.memory.kind != "none":
@@ -33,7 +33,7 @@ def rollouts_divide_into_minibatches(config: RunKeys) -> Iterator[Problem]:
 
 
 def a_rollout_fits_into_the_run(config: RunKeys) -> Iterator[Problem]:
-    """There is at least one update."""
+    """Check that there is at least one update."""
     size = config.environment.num_envs * config.ppo.num_steps
     if size > config.total_steps:
         yield Problem(
@@ -56,7 +56,7 @@ def the_loss_knows_its_options(config: RunKeys) -> Iterator[Problem]:
 
 
 def a_memory_is_shared_and_not_compiled(config: RunKeys) -> Iterator[Problem]:
-    """There is one recurrent state, and torch.compile does not trace recurrent layers."""
+    """Refuse a critic with a body of its own, and torch.compile, beside a memory."""
     memory = config.nn.memory.kind
     if memory == "none":
         return
@@ -73,7 +73,7 @@ def a_memory_is_shared_and_not_compiled(config: RunKeys) -> Iterator[Problem]:
 
 
 def shared_layers_have_a_shared_body(config: RunKeys) -> Iterator[Problem]:
-    """Hidden layers of policy and value stand behind the one body of both."""
+    """Check that hidden layers of policy and value have the one body of both before them."""
     if config.nn.heads.shared_hidden_sizes and not config.ppo.shared_body:
         yield Problem(
             "nn.heads.shared_hidden_sizes",

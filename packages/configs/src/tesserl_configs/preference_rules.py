@@ -32,7 +32,7 @@ def lengths_have_a_range(config: RunKeys) -> Iterator[Problem]:
 
 
 def there_are_enough_pairs(config: RunKeys) -> Iterator[Problem]:
-    """Whole episodes of a few starts make so many pairs and no more."""
+    """Check that whole episodes make as many pairs as are wanted."""
     source = config.pairs.source
     if source.kind == "offline" or source.segments.kind != "episode" or source.pairs_per_iteration is None:
         return
@@ -57,7 +57,7 @@ def ranges_have_a_width(config: RunKeys) -> Iterator[Problem]:
 
 
 def pretraining_has_data(config: RunKeys) -> Iterator[Problem]:
-    """Before the first step there are stored pairs alone."""
+    """Check that pretraining has stored pairs: before the first step there are no others."""
     block = config.options
     if not isinstance(block, PreferenceOptions):
         return
@@ -84,14 +84,14 @@ def averages_stay_averages(config: RunKeys) -> Iterator[Problem]:
 
 
 def kto_stands_alone(config: RunKeys) -> Iterator[Problem]:
-    """KTO is about single segments, not about the chosen ones and their returns."""
+    """Refuse terms about chosen segments beside KTO, which is about single segments."""
     for key in ("nll_coef", "value") if config.dpo.loss.kind == "kto" else ():
         if getattr(config.dpo, key) is not None:
             yield Problem(f"dpo.{key}", "kto has no such term; set it to null")
 
 
 def sorted_batches_have_no_ties(config: RunKeys) -> Iterator[Problem]:
-    """AOT sorts its batch."""
+    """Refuse ties for losses that sort their batch."""
     source, kind = config.pairs.source, config.dpo.loss.kind
     if kind in SORTED and source.kind != "offline" and source.ties == "keep":
         yield Problem("pairs.source.ties", f"{kind} sorts its batch and has no place for ties; set it to drop")

@@ -28,7 +28,7 @@ class _ReplayOptions(Block):
     ratio: Positive | None = Field(
         default=None,
         description=(
-            "How often each transition is drawn on average, > 0, instead of iqn.update_interval "
+            "Average number of times that each transition is drawn, > 0, instead of iqn.update_interval "
             "(DQN: batch of 32 / 4 steps = 8; Beyond The Rainbow: 4); null: iqn.update_interval paces the updates."
         ),
     )

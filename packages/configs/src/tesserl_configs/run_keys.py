@@ -49,7 +49,7 @@ class _EarlyStopping(Block):
 
     @property
     def target(self) -> float:
-        """The key ``return``, which is no name of an attribute."""
+        """Return the key ``return``, which is no name of an attribute."""
         return float(getattr(self, "return"))
 
 
@@ -71,7 +71,7 @@ else:
 
 
 class CheckpointConfig(Block):
-    """Everything that a run is, on disk."""
+    """Checkpoints of a run, from which it resumes."""
 
     interval: Steps = Field(default=10_000, description="Environment steps between two checkpoints, >= 1.")
     keep_last: Count = Field(default=2, description="Checkpoints kept, the newest ones, >= 1.")
@@ -140,7 +140,7 @@ class RunKeys(Block):
     optimizer: Optimizer = Field(default_factory=Adam, description="The optimiser; defaults depend on the algorithm.")
     replay: Replay = Field(default_factory=UniformReplay, description="The replay buffer, of iqn alone.")
     pairs: PairsConfig = Field(
-        default_factory=PairsConfig, description="Where the preferences come from, for dpo and cpl alone."
+        default_factory=PairsConfig, description="Source of the preferences, for dpo and cpl alone."
     )
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Evaluation.")
     early_stopping: EarlyStoppingConfig | None = Field(
@@ -155,7 +155,7 @@ class RunKeys(Block):
     device: str = Field(
         default="cpu",
         pattern=r"^(cpu|cuda(:(0|[1-9][0-9]?))?)$",
-        description="Where the networks are: cpu, cuda or cuda:N.",
+        description="Device of the networks: cpu, cuda or cuda:N.",
     )
     channels_last: bool | None = Field(
         default=None,
@@ -170,7 +170,7 @@ class RunKeys(Block):
 
     @property
     def options(self) -> Block:
-        """The block of the chosen algorithm."""
+        """Return the block of the chosen algorithm."""
         block: Block = getattr(self, self.algorithm)
         return block
 

@@ -28,7 +28,7 @@ MOST_SEGMENT_STEPS = 1_000_000_000
 
 
 def networks_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
-    """Layers that are wide and many have more weights than any machine holds."""
+    """Check that the layers of each part have no more weights than a machine holds."""
     for path, weights in _weights(config.nn):
         if weights > MOST_WEIGHTS:
             yield Problem(
@@ -39,7 +39,7 @@ def networks_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
 
 
 def environments_have_a_process_each(config: RunKeys) -> Iterator[Problem]:
-    """Async environments are processes."""
+    """Check that there are not too many processes for async environments."""
     environment = config.environment
     if environment.vectorization == "async" and environment.num_envs > MOST_THREADS:
         yield Problem(
@@ -50,7 +50,7 @@ def environments_have_a_process_each(config: RunKeys) -> Iterator[Problem]:
 
 
 def images_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
-    """One observation is a stack of images."""
+    """Check that an observation, a stack of images, fits into memory."""
     for path, size in _image_bytes(config):
         if size > MOST_IMAGE_BYTES:
             yield Problem(
@@ -84,7 +84,7 @@ def losses_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
 
 
 def replays_fit_on_a_disk(config: RunKeys) -> Iterator[Problem]:
-    """Each transition keeps its images, before and after the step, unless frames are shared."""
+    """Check that the images of all stored transitions fit on a disk."""
     sizes = [size for _, size in _image_bytes(config)]
     if config.algorithm != "iqn" or not sizes:
         return
@@ -114,7 +114,7 @@ def groups_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
 
 
 def pairs_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
-    """All pairs of a large group are many, and long segments are large."""
+    """Check that the pairs of an iteration and the segments that are kept fit into memory."""
     source = config.pairs.source
     if config.algorithm not in ("dpo", "cpl") or source.kind == "offline":
         return
@@ -151,7 +151,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def _weights(nn: NNConfig) -> Iterator[tuple[str, int]]:
-    """(path, weights between the layers of that part); what depends on the task is left out."""
+    """Yield (path, weights between the layers of that part); what depends on the task is left out."""
     vision, vector, heads = nn.vision, nn.vector, nn.heads
     if vision.kind == "cnn":
         areas = [side * side for side in vision.kernel_sizes[1:]]
@@ -196,7 +196,7 @@ def _transformer(options: TransformerOptions, width: int, num_layers: int) -> in
 
 
 def _image_bytes(config: RunKeys) -> Iterator[tuple[str, int]]:
-    """(path, bytes of an observation after it) for what says how large images are; grey ones of a byte at the least."""
+    """Yield (path, bytes of an observation after it) for each key that sets the size of images, in grey."""
     environment = config.environment
     if environment.has_atari:
         atari = environment.atari

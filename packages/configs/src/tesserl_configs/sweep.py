@@ -28,7 +28,7 @@ class SweepRun:
 
     @property
     def path(self) -> Path:
-        """Its directory, relative to the sweep's."""
+        """Return the directory of the run, relative to that of the sweep."""
         return _path_of(self.task, self.variant, self.seed)
 
 
@@ -118,7 +118,7 @@ def load_sweep(
 
 
 def _cells(file: SweepFile) -> Iterator[Cell]:
-    """Every task with every variant that is for it, in the order of the file."""
+    """Yield every task with every variant that is for it, in the order of the file."""
     tasks = file.config.tasks
     for task in tasks or (None,):
         for variant in file.config.variants:
@@ -153,7 +153,7 @@ def _separator(cells: Iterable[Cell]) -> str:
 
 
 def _refused_overrides(overrides: Iterable[str]) -> Iterator[str]:
-    """Keys of the command line that are the sweep's own business."""
+    """Yield a message for each key of the command line that only the sweep sets."""
     for override in overrides:
         key = override.partition("=")[0].strip()
         if key in OWN_KEYS:
@@ -176,7 +176,7 @@ def _load_cells(file: SweepFile, cells: Iterable[Cell], overrides: tuple[str, ..
 
 
 def _load_cell(file: SweepFile, task: str | None, variant: str, overrides: tuple[str, ...]) -> RunConfig:
-    """One variant on one task; problems are placed where the sweep's file, or the command line, says the key."""
+    """Load one variant on one task; problems are placed where the sweep's file, or the command line, sets the key."""
     base, base_place, changes = file.config.config, "config", []
     for block, name in (("tasks", task), ("variants", variant)):
         for key, value in file.changes(block, name).items():

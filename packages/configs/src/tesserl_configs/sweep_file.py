@@ -53,7 +53,7 @@ class SweepFile:
     config: SweepConfig
 
     def place(self, key: str) -> str:
-        """``file:line: key``, the line being that of the nearest key above where this one is not written."""
+        """Return ``file:line: key``; the line is that of the nearest key above if this one is not written."""
         return _place(self.path, self.document, key)
 
     def changes(self, block: str, name: str | None) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class SweepFile:
         return (getattr(self.config, block).get(name) if name else None) or {}
 
     def refusals(self) -> Iterator[str]:
-        """Keys of tasks and variants that are the sweep's own business, and variants for tasks that do not exist."""
+        """Yield keys of tasks and variants that only the sweep sets, and variants for unknown tasks."""
         for block in ("tasks", "variants"):
             for name in getattr(self.config, block):
                 for key in filter(OWN_KEYS.__contains__, self.changes(block, name)):

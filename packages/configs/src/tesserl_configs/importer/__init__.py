@@ -37,11 +37,11 @@ class Import(NamedTuple):
     """Keys of the file that change the experiment and were not carried over; `to_mend` says what to do."""
 
     loads: bool
-    """Whether our file keeps all rules."""
+    """True if our file keeps all rules."""
 
     @property
     def to_mend(self) -> list[Note]:
-        """Notes about what must be written by hand before it is the same experiment."""
+        """Return the notes about what must be written by hand before it is the same experiment."""
         return [note for note in self.notes if note.key.startswith(TO_MEND)]
 
 

@@ -9,11 +9,11 @@ from tesserl_configs.importer.source import Source, last_or_number, scheduled_or
 from tesserl_configs.importer.training import import_optimizer
 
 PLACE_OF_PAIRS = "PAIRS"
-"""What stands for the directory of pairs until they are made."""
+"""Placeholder of the directory of pairs until they are made."""
 
 
 def import_ppo(source: Source, num_envs: int) -> dict[str, Any]:
-    """Our blocks ``ppo`` and ``optimizer``.
+    """Return our blocks ``ppo`` and ``optimizer``.
 
     Args:
         source: the seed system's file.
@@ -48,7 +48,7 @@ def import_ppo(source: Source, num_envs: int) -> dict[str, Any]:
 
 
 def import_grpo(source: Source, num_envs: int) -> dict[str, Any]:  # noqa: ARG001 - groups do not depend on it
-    """Our blocks ``grpo`` and ``optimizer``.
+    """Return our blocks ``grpo`` and ``optimizer``.
 
     Args:
         source: the seed system's file.
@@ -86,7 +86,7 @@ def _penalty(source: Source, num_epochs: int) -> dict[str, Any] | None:
 
 
 def import_dpo(source: Source, num_envs: int) -> dict[str, Any]:  # noqa: ARG001 - pairs do not depend on it
-    """Our blocks ``dpo``, ``pairs`` and ``optimizer``.
+    """Return our blocks ``dpo``, ``pairs`` and ``optimizer``.
 
     Args:
         source: the seed system's file.
@@ -122,4 +122,4 @@ IMPORTS: dict[str, Callable[[Source, int], dict[str, Any]]] = {
     "grpo": import_grpo,
     "dpo": import_dpo,
 }
-"""What reads the blocks of each algorithm with a policy."""
+"""Name of an algorithm with a policy -> the function that reads its blocks."""

@@ -22,7 +22,7 @@ class Note(NamedTuple):
     """Dotted path in our file; empty if the key has no counterpart."""
 
     text: str
-    """How the value was converted, or why there is no counterpart."""
+    """Conversion of the value, or the reason why there is no counterpart."""
 
     def __str__(self) -> str:
         if not self.target:
@@ -44,7 +44,7 @@ class Source:
     written: Mapping[str, str] = field(default_factory=dict)
     """Dotted path -> path in the file, where the two differ."""
     is_older: bool = False
-    """Whether the file is for a release with ``neural_network``."""
+    """True for a file of a release with ``neural_network``."""
     notes: list[Note] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     """Keys as written that change the experiment and could not be carried over."""
@@ -52,7 +52,7 @@ class Source:
 
     @property
     def algorithm(self) -> str:
-        """Kind of network that the file trains."""
+        """Return the name of the algorithm that the file trains."""
         return str(self.value("training.algorithm", "iqn"))
 
     def name(self, key: str) -> str:

@@ -8,7 +8,7 @@ from tesserl_configs.importer.source import Source, scheduled
 
 
 def import_optimizer(source: Source, *, batch_size: int = 1, weight_decay: float = 0.0) -> dict[str, Any]:
-    """Our ``optimizer`` block.
+    """Return our ``optimizer`` block.
 
     Args:
         source: the seed system's file.
