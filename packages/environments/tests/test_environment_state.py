@@ -145,6 +145,18 @@ def test_natively_vectorised_environments_have_no_snapshot():
     assert not restore(environments, None)
 
 
+@pytest.mark.parametrize("action", [[], 7, [0, 1]])
+def test_a_snapshot_with_an_action_that_the_task_does_not_take_is_not_restored(action):
+    environments = make_environments("CartPole-v1", 2)
+    environments.reset(seed=1)
+    for _ in range(3):
+        environments.step(np.array([0, 1]))
+    saved = snapshot(environments)
+    assert restore(environments, saved)
+    saved[0]["actions"][1] = action
+    assert not restore(environments, saved)
+
+
 def test_another_kind_of_generator_is_refused():
     environment = gym.make("CartPole-v1")
     generators = generators_of(environment)

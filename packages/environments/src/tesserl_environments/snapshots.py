@@ -10,7 +10,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 
 from tesserl_environments.action_record import ActionRecord
 from tesserl_environments.workers import WorkerEnvironments
@@ -61,11 +63,11 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         }
 
     def restore(self, snapshots: list[dict[str, Any]]) -> bool:
-        """Replays the episode of ``snapshots[index]``.
+        """Replay the episode of ``snapshots[index]``.
 
         Returns:
-            Whether observation and generators came out as they were. Where they did not, the environment is in some
-            state of its own; reset it.
+            True if observation and generators came out as they were. Otherwise, also if the snapshot holds an action
+            that the task does not take, the environment is in another state; reset it.
         """
         snapshot = snapshots[self._index]
         if not snapshot["start"]:
@@ -75,11 +77,19 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         self._observation, _ = self.env.reset(seed=snapshot["start"].get("seed"))
         self._start = snapshot["start"]
         actions = [np.array(action, self.env.action_space.dtype) for action in snapshot["actions"]]
+        if not all(_takes(self.env.action_space, action) for action in actions):
+            return False
         self._actions.load(actions)
         for action in actions:
             self._observation = self.env.step(action[()])[0]  # without axes: a number, as it was
         same = _equal(self._observation, snapshot["observation"])
         return same and _equal(self._generators.state(), snapshot["generators"])
+
+
+def _takes(space: spaces.Space[Any], action: NDArray[Any]) -> bool:
+    """Return whether a task takes an action; one of real numbers may be outside of its bounds."""
+    right = action.shape == space.shape
+    return right and (isinstance(space, spaces.Box) or space.contains(action[()]))
 
 
 def snapshot(environments: VectorEnv[Any, Any, Any]) -> list[dict[str, Any]] | None:
