@@ -1,9 +1,10 @@
-"""Transitions that end at a fixed horizon, by hand."""
+"""Transitions that end at a fixed horizon, and crops of images, by hand."""
 
 import pytest
 import torch
+from tensordict import TensorDict
 
-from tesserl_iqn import end_at_horizon, sample_clock
+from tesserl_iqn import crop_pixels, end_at_horizon, prepare_batches, sample_clock, set_clock
 
 CASES = {  # clock, steps, terminated -> reward, steps, terminated, clock behind; rewards 1, 2, 4 and a horizon of 5
     "far from it": ((0, 3, False), (7.0, 3, False, 3)),
@@ -54,3 +55,55 @@ def test_bad_input_is_refused(horizon, shape):
         end_at_horizon(
             torch.zeros(2, 3), torch.ones(shape).long(), torch.zeros(2).bool(), torch.zeros(2).long(), horizon
         )
+
+
+def test_a_transition_is_put_at_a_random_place_of_the_horizon():
+    torch.manual_seed(0)
+    observation = torch.arange(1.0, 13.0).reshape(4, 3)
+    following = {
+        "observation": observation + 20,
+        "reward": torch.full((4, 1), 9.0),
+        "terminated": torch.zeros(4, 1).bool(),
+    }
+    drawn = TensorDict(
+        {
+            "observation": observation.clone(),
+            "partial_returns": torch.tensor([[1.0, 3.0]]).expand(4, 2),
+            "steps_to_next_obs": torch.full((4, 1), 2),
+            "next": following,
+        },
+        [4],
+    )
+    copied = drawn.copy()
+    set_clock(copied, 2, 0.0)
+    clock = copied["observation"][:, 0] * 2
+    assert set(clock.tolist()) == {0, 1}
+    assert copied["next", "reward"][:, 0].tolist() == [3.0 if t == 0 else 1.0 for t in clock.tolist()]
+    assert copied["steps_to_next_obs"][:, 0].tolist() == [2 if t == 0 else 1 for t in clock.tolist()]
+    assert copied["next", "terminated"].all()
+    assert (copied["next", "observation"][:, 0] == 1).all()
+    assert torch.equal(copied["observation"][:, 1:], observation[:, 1:])
+    assert torch.equal(drawn["observation"], observation)
+    assert (drawn["next", "reward"] == 9).all()
+
+
+def test_crops_are_of_what_is_learned_from_and_leave_the_batch_as_it_is():
+    pixels = torch.randint(256, (2, 6, 4, 10, 10), dtype=torch.uint8)
+    drawn, seen = TensorDict({"pixels": pixels[0], "next": {"pixels": pixels[1]}}, [6]), []
+
+    def forward(shifted):
+        seen.append(shifted.clone())
+        shifted["td_error"] = torch.arange(6.0)
+        return TensorDict({"loss": torch.zeros(())})
+
+    before = drawn.clone()
+    prepare_batches(forward, [lambda copied: crop_pixels(copied, 2)])(drawn)
+    for key in ("pixels", ("next", "pixels")):
+        assert torch.equal(drawn[key], before[key])
+        moved = [not torch.equal(new, old) for new, old in zip(seen[0][key], drawn[key], strict=True)]
+        assert sum(moved) >= 3
+    assert torch.equal(drawn["td_error"], torch.arange(6.0))
+
+
+def test_without_preparations_batches_are_not_copied():
+    assert prepare_batches(dict, []) is dict

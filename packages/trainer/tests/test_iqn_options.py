@@ -15,13 +15,11 @@ from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_environments import EnvironmentArgumentError, ObservationLayout
 from tesserl_environments.wrappers import Clock
-from tesserl_iqn.reset import last_layers
+from tesserl_iqn.updates import last_layers
 from tesserl_nn_components import NoisyLinear, SpectralConv2d
 from tesserl_trainer import build_network, train
 from tesserl_trainer.algorithms import iqn
 from tesserl_trainer.algorithms.agent import build_optimizer, learning_rate_schedule
-from tesserl_trainer.algorithms.iqn import target_updater
-from tesserl_trainer.algorithms.iqn_batches import crop, preparing, set_clock
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.run.cuda_graph import GraphedLearner
 from tesserl_trainer.run.learner import Learner
@@ -178,36 +176,6 @@ def test_a_clock_is_the_first_feature_and_0_where_actions_are_chosen():
         Clock(wrapped)
 
 
-def test_a_transition_is_put_at_a_random_place_of_the_horizon():
-    torch.manual_seed(0)
-    observation = torch.arange(1.0, 13.0).reshape(4, 3)
-    following = {
-        "observation": observation + 20,
-        "reward": torch.full((4, 1), 9.0),
-        "terminated": torch.zeros(4, 1).bool(),
-    }
-    drawn = TensorDict(
-        {
-            "observation": observation.clone(),
-            "partial_returns": torch.tensor([[1.0, 3.0]]).expand(4, 2),
-            "steps_to_next_obs": torch.full((4, 1), 2),
-            "next": following,
-        },
-        [4],
-    )
-    copied = drawn.copy()
-    set_clock(copied, 2, 0.0)
-    clock = copied["observation"][:, 0] * 2
-    assert set(clock.tolist()) == {0, 1}
-    assert copied["next", "reward"][:, 0].tolist() == [3.0 if t == 0 else 1.0 for t in clock.tolist()]
-    assert copied["steps_to_next_obs"][:, 0].tolist() == [2 if t == 0 else 1 for t in clock.tolist()]
-    assert copied["next", "terminated"].all()
-    assert (copied["next", "observation"][:, 0] == 1).all()
-    assert torch.equal(copied["observation"][:, 1:], observation[:, 1:])
-    assert torch.equal(drawn["observation"], observation)
-    assert (drawn["next", "reward"] == 9).all()
-
-
 def algorithm_of(config):
     torch.manual_seed(0)
     return Task(config, (MINATAR, spaces.Discrete(3))).agent()
@@ -218,23 +186,6 @@ def batch(seed=0):
     pixels = torch.randint(256, (2, 6, 4, 10, 10), dtype=torch.uint8, generator=generator)
     following = {"pixels": pixels[1], "reward": torch.ones(6, 1), "terminated": torch.zeros(6, 1, dtype=torch.bool)}
     return TensorDict({"pixels": pixels[0], "action": torch.zeros(6, dtype=torch.int64), "next": following}, [6])
-
-
-def test_crops_are_of_what_is_learned_from_and_leave_the_batch_as_it_is():
-    drawn, seen = batch(), []
-
-    def forward(shifted):
-        seen.append(shifted.clone())
-        shifted["td_error"] = torch.arange(6.0)
-        return TensorDict({"loss": torch.zeros(())})
-
-    before = drawn.clone()
-    preparing(forward, [lambda copied: crop(copied, 2)])(drawn)
-    for key in ("pixels", ("next", "pixels")):
-        assert torch.equal(drawn[key], before[key])
-        moved = [not torch.equal(new, old) for new, old in zip(seen[0][key], drawn[key], strict=True)]
-        assert sum(moved) >= 3
-    assert torch.equal(drawn["td_error"], torch.arange(6.0))
 
 
 def test_a_reset_moves_both_networks_towards_new_weights_when_it_is_due(monkeypatch):
@@ -277,27 +228,6 @@ def test_bfloat16_runs_the_update_in_bfloat16_and_keeps_the_weights():
         assert drawn["td_error"].dtype == torch.float32
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
-
-
-def test_a_hard_copy_brings_the_singular_vectors_of_its_weights_and_no_noise():
-    config = breakout({"spectral_norm": True, "noisy": True}, iqn={"target_update": {"kind": "hard", "interval": 2}})
-    loss = algorithm_of(config).loss
-    online, target = loss.value_network, loss.target_value_network
-    with torch.no_grad():
-        for parameter in online.parameters():
-            parameter.mul_(torch.rand_like(parameter))
-    online.reset_noise()
-    online.body(batch()["pixels"])  # an iteration
-    noise = {name: value.clone() for name, value in target.named_buffers() if "epsilon" in name}
-    before, updated = copy.deepcopy(target.state_dict()), target_updater(config.iqn.target_update, loss)
-    updated(1)
-    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
-    updated(2)
-    for name, value in target.state_dict().items():
-        assert torch.equal(value, noise[name] if name in noise else online.state_dict()[name]), name
-    pixels = batch()["pixels"]
-    assert noise
-    assert torch.equal(target.eval().body(pixels), online.eval().body(pixels))
 
 
 def test_learning_rates_of_a_graph_stay_where_they_are():

@@ -7,21 +7,26 @@ from tesserl_iqn.loss import IQNLoss
 from tesserl_iqn.network import CosineEmbedding, QuantileNetwork
 from tesserl_iqn.policy import QuantilePolicy
 from tesserl_iqn.quantile_loss import quantile_huber_loss
-from tesserl_iqn.reset import shrink_and_perturb
-from tesserl_iqn.transitions import end_at_horizon, sample_clock
+from tesserl_iqn.transitions import crop_pixels, end_at_horizon, prepare_batches, sample_clock, set_clock
+from tesserl_iqn.updates import PeriodicReset, TargetUpdater, shrink_and_perturb
 
 __all__ = [
     "CosineEmbedding",
     "IQNLoss",
+    "PeriodicReset",
     "QuantileNetwork",
     "QuantilePolicy",
+    "TargetUpdater",
     "__version__",
     "cosine_features",
+    "crop_pixels",
     "distort_taus",
     "end_at_horizon",
     "munchausen_target",
+    "prepare_batches",
     "quantile_huber_loss",
     "quantile_td_target",
     "sample_clock",
+    "set_clock",
     "shrink_and_perturb",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchrl.objectives.common import AUTO_LOSS_MASK_KEYS
 
 from tesserl_iqn.network import QuantileNetwork
+from tesserl_policy import Entries
 
 
 @dataclass(slots=True)
@@ -55,11 +56,11 @@ def read_batch(
     Raises:
         KeyError: a key is missing.
         TypeError: ``terminated`` is not bool, or actions are not integers.
-        ValueError: reward, terminated, action, a weight or a mask has an unexpected shape.
+        ValueError: an entry has an unexpected shape.
     """
-    next_tensordict = get_entry(tensordict, "next")
-    reward = get_entry(next_tensordict, keys.reward)
-    terminated = get_entry(next_tensordict, keys.terminated)
+    entries = Entries(tensordict)
+    following = Entries(entries.get("next"))
+    reward, terminated = following.get(keys.reward), following.get(keys.terminated)
     if reward.shape[-1:] != (1,) or terminated.shape != reward.shape:
         raise ValueError(
             f"reward and terminated must both have the shape [*B, 1], got {tuple(reward.shape)} and "
@@ -70,85 +71,29 @@ def read_batch(
     reward = reward.squeeze(-1)
     batch_shape = reward.shape
     factor = discount.to(torch.float64 if reward.dtype == torch.float64 else torch.float32)
-    steps = tensordict.get(keys.steps_to_next_obs, None)
+    steps = entries.column(keys.steps_to_next_obs, batch_shape)
     if steps is not None:
-        factor = factor ** steps.reshape(batch_shape)
+        factor = factor**steps
     bootstrap = torch.where(terminated.squeeze(-1), 0.0, factor)
-    action = _read_action(tensordict, keys.action, batch_shape, network, action_space)
+    action = _read_action(entries.get(keys.action), keys.action, batch_shape, network, action_space)
     if network.num_blocks is not None:
         reward, bootstrap = reward.unsqueeze(-1).expand_as(action), bootstrap.unsqueeze(-1).expand_as(action)
+    mask_keys = () if mask_key is None else AUTO_LOSS_MASK_KEYS if mask_key == "auto" else (mask_key,)
     return Batch(
-        [get_entry(tensordict, key) for key in observation_keys],
-        [get_entry(next_tensordict, key) for key in observation_keys],
+        [entries.get(key) for key in observation_keys],
+        [following.get(key) for key in observation_keys],
         action,
         reward,
         bootstrap,
-        _read_column(tensordict, keys.priority_weight, batch_shape) if weighted else None,
-        _read_mask(tensordict, mask_key, batch_shape),
+        entries.column(keys.priority_weight, batch_shape) if weighted else None,
+        entries.mask(mask_keys, batch_shape),
     )
 
 
-def get_entry(tensordict: TensorDictBase, key: NestedKey) -> Any:
-    """Return an entry.
-
-    Args:
-        tensordict: where to look.
-        key: its name.
-
-    Raises:
-        KeyError: it is missing; the message lists the entries that are present.
-        TypeError: a dict was given instead of a TensorDict.
-    """
-    value = tensordict.get(key, None)
-    if value is None:
-        present = sorted(map(str, tensordict.keys()))
-        _refuse_dict(tensordict, key)
-        raise KeyError(f"expected the key {key!r}, the batch has {present}; rename keys with set_keys")
-    return value
-
-
-def _refuse_dict(tensordict: TensorDictBase, key: NestedKey) -> None:
-    """Refuse a dict that was given as a batch: tensordict's ``dispatch`` takes it for the first entry alone."""
-    entry: Any = tensordict
-    while isinstance(entry, TensorDictBase) and len(list(entry.keys())) == 1:
-        entry = entry.get(next(iter(entry.keys())))
-        if isinstance(entry, TensorDictBase) and entry.get(key, None) is not None:
-            raise TypeError(
-                "a batch must be a TensorDict, got a dict, which counts as one entry; give TensorDict(batch, "
-                "batch_size)"
-            )
-
-
-def _read_column(tensordict: TensorDictBase, key: NestedKey, batch_shape: torch.Size) -> Tensor | None:
-    """Return an entry with one number for each transition, ``[*B]`` or ``[*B, 1]``, as ``[*B]``; None if absent."""
-    column = tensordict.get(key, None)
-    if column is None or column.shape == batch_shape:
-        return column
-    if column.shape != (*batch_shape, 1):
-        raise ValueError(
-            f"{key} must have the shape [*B] or [*B, 1] for a batch {tuple(batch_shape)}, got {tuple(column.shape)}; "
-            "give one value for each transition"
-        )
-    return column.squeeze(-1)
-
-
-def _read_mask(tensordict: TensorDictBase, key: NestedKey | None, batch_shape: torch.Size) -> Tensor | None:
-    """Return the mask, or all masks of torchrl combined, ``[*B]``; None if there is none."""
-    if key is None:
-        return None
-    found = None
-    for name in AUTO_LOSS_MASK_KEYS if key == "auto" else (key,):
-        mask = _read_column(tensordict, name, batch_shape)
-        if mask is not None:
-            found = mask if found is None else found & mask
-    return found
-
-
 def _read_action(
-    tensordict: TensorDictBase, key: NestedKey, batch_shape: torch.Size, network: QuantileNetwork, action_space: str
+    action: Tensor, key: NestedKey, batch_shape: torch.Size, network: QuantileNetwork, action_space: str
 ) -> Tensor:
     """Return actions as categories, ``[*B, (N,)]``."""
-    action: Tensor = get_entry(tensordict, key)
     blocks = () if network.num_blocks is None else (network.num_blocks,)
     expected: tuple[int, ...] = (*batch_shape, *blocks)
     if action_space == "one_hot":

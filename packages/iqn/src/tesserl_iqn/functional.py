@@ -16,11 +16,6 @@ import torch
 from torch import Tensor
 
 
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return a tensor, converted to float32 if it is in half precision."""
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
-
 def cosine_features(taus: Tensor, num_cosines: int, *, start: int = 0) -> Tensor:
     """Return the cosine features of quantile fractions, ``cos(pi * i * tau)`` (IQN, equation 4).
 

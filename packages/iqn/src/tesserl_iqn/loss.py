@@ -18,9 +18,9 @@ from tesserl_iqn.fractions import TauSampling
 from tesserl_iqn.functional import self_loss_factor, take_action
 from tesserl_iqn.network import QuantileNetwork, unwrap_network, without_dropout
 from tesserl_iqn.quantile_loss import quantile_huber_loss, quantile_losses
-from tesserl_iqn.reset import reset_parameters
 from tesserl_iqn.target_network import spare_statistics, tie_networks
 from tesserl_iqn.targets import check_options, evaluate, prepare_targets
+from tesserl_iqn.updates import reset_parameters
 
 COEFFICIENTS = ("discount", "munchausen_alpha", "munchausen_temperature", "munchausen_clip")
 """Options that are buffers."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tesserl_iqn.fractions import check_tau_sampling, sample_taus
-from tesserl_iqn.functional import at_least_float32, munchausen_target, quantile_td_target
+from tesserl_iqn.functional import munchausen_target, quantile_td_target
+from tesserl_policy import at_least_float32
 
 if TYPE_CHECKING:
     from tesserl_iqn.batch import Batch

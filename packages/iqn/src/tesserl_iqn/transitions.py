@@ -1,14 +1,83 @@
-"""Values of a fixed horizon: what the next ``H`` steps bring, so that a discount of 1 is finite.
+"""Change transitions before the loss reads them: the clock of a fixed horizon, and random crops of images.
 
-The network sees a clock ``t``: how much of the horizon is behind it. An action is chosen at clock 0, where the whole
-horizon lies ahead. Each transition is learned from at a random clock, and the horizon ends it like a terminal state
-(Linesight's mini-races; Pardo et al. 2018, arXiv:1712.00378, section 3, on values that know the time that is left).
+Values of a fixed horizon sum the rewards of the next ``H`` steps, so that a discount of 1 is finite. The network sees a
+clock ``t``, the steps of the horizon that are over. Actions are chosen at clock 0. Each transition is learned from at a
+random clock, and the horizon ends it like a terminal state (Linesight's mini-races; Pardo et al. 2018,
+arXiv:1712.00378, section 3, on values that know the time that is left).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor
+
+from tesserl_nn_components import random_crop
+
+Forward = Callable[[TensorDictBase], TensorDictBase]
+"""Read a batch, write its ``td_error`` into it and return losses, as an ``IQNLoss`` does."""
+
+Preparation = Callable[[TensorDictBase], None]
+"""Replace entries of a batch."""
+
+
+def prepare_batches(forward: Forward, preparations: Sequence[Preparation]) -> Forward:
+    """Return ``forward`` on changed copies of its batches; the entries of a batch itself stay as they are.
+
+    Args:
+        forward: reads a batch and writes ``td_error``, which the batch gets too.
+        preparations: each replaces entries of a shallow copy of the batch.
+    """
+    if not preparations:
+        return forward
+
+    def prepare_and_forward(batch: TensorDictBase) -> TensorDictBase:
+        prepared = batch.copy()
+        for prepare in preparations:
+            prepare(prepared)
+        result = forward(prepared)
+        batch["td_error"] = prepared["td_error"]
+        return result
+
+    return prepare_and_forward
+
+
+def crop_pixels(batch: TensorDictBase, padding: int) -> None:
+    """Shift the images of a batch at random, separately at both ends of a transition.
+
+    Args:
+        batch: has ``pixels`` and ``("next", "pixels")``, ``[B, C, H, W]``.
+        padding: largest shift in pixels, at least 1; see `random_crop`.
+    """
+    for key in ("pixels", ("next", "pixels")):
+        batch[key] = random_crop(batch[key], padding)
+
+
+def set_clock(batch: TensorDictBase, horizon: int, start_fraction: float) -> None:
+    """Put each transition at a random time of the horizon; its clock is the first feature of ``observation``.
+
+    Args:
+        batch: ``[B]``, with ``partial_returns`` of ``NStepWindow(keep_partial_returns=True)``.
+        horizon: steps ``H`` that a value looks ahead, at least 1.
+        start_fraction: probability of clock 0 beside its share of the rest, in [0, 1].
+    """
+    partial_returns = batch["partial_returns"]
+    clock = sample_clock(len(batch), horizon, start_fraction=start_fraction, device=partial_returns.device)
+    reward, steps, terminated, later = end_at_horizon(
+        partial_returns,
+        batch["steps_to_next_obs"].squeeze(-1),
+        batch["next", "terminated"].squeeze(-1),
+        clock,
+        horizon,
+    )
+    for key, value in (("observation", clock), (("next", "observation"), later)):
+        observation = batch[key].clone()
+        observation[:, 0] = value / horizon
+        batch[key] = observation
+    batch["next", "reward"], batch["next", "terminated"] = reward.unsqueeze(-1), terminated.unsqueeze(-1)
+    batch["steps_to_next_obs"] = steps.unsqueeze(-1)
 
 
 def end_at_horizon(

@@ -4,15 +4,24 @@ import functools
 from collections.abc import Callable
 from typing import Literal, TypedDict
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tesserl_configs import value_at
-from tesserl_configs.iqn import BoltzmannExploration, HardUpdate, IQNConfig, ResetConfig, SoftUpdate, TargetUpdate
+from tesserl_configs.iqn import BoltzmannExploration, IQNConfig, SoftUpdate
 from tesserl_configs.replay import PrioritizedReplay
-from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, shrink_and_perturb
-from tesserl_nn_components import RunningNormalizer, SpectralConv2d
+from tesserl_iqn import (
+    IQNLoss,
+    PeriodicReset,
+    QuantileNetwork,
+    QuantilePolicy,
+    TargetUpdater,
+    crop_pixels,
+    prepare_batches,
+    set_clock,
+)
+from tesserl_iqn.transitions import Preparation
+from tesserl_nn_components import RunningNormalizer
 from tesserl_replay import NStepWindow
 from tesserl_trainer.algorithms.agent import (
     Agent,
@@ -23,7 +32,6 @@ from tesserl_trainer.algorithms.agent import (
     optimizer_of,
     scheduled,
 )
-from tesserl_trainer.algorithms.iqn_batches import clock_of, preparations, preparing
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
@@ -61,13 +69,10 @@ def build_agent(task: Task, network: nn.Module) -> Agent[QuantilePolicy, IQNLoss
     forward = forward_of(loss, precision=iqn.precision, compiled=iqn.compile, device=config.device)
     optimizer = optimizer_of(config, network, capturable=iqn.cuda_graph)
     policy = _build_policy(task, network)
-    updated = target_updater(iqn.target_update, loss)
-    if iqn.reset is not None:
-        updated = resetting(updated, iqn.reset, loss, lambda: build_network(task), optimizer)
     return Agent(
         saved=loss,
         loss=loss,
-        forward=preparing(forward, preparations(iqn)),
+        forward=prepare_batches(forward, _preparations(iqn)),
         parameters=learning(network),
         optimizer=optimizer,
         policy=policy,
@@ -75,7 +80,7 @@ def build_agent(task: Task, network: nn.Module) -> Agent[QuantilePolicy, IQNLoss
         schedules=[*_exploration(task, policy), learning_rate_schedule(config.optimizer, optimizer)],
         precision=iqn.precision,
         max_grad_norm=iqn.max_grad_norm,
-        updated=updated,
+        updated=_updates(iqn, loss, lambda: build_network(task), optimizer),
     )
 
 
@@ -102,7 +107,7 @@ def build_loop(task: Task, run: Run) -> OffPolicyLoop:
         replay,
         Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size, settings.ratio),
         run.journal(task, agent, collector.pop_episodes, schedules),
-        prepare_test=clock_of(iqn),
+        prepare_test=_clock(iqn),
     )
 
 
@@ -183,61 +188,41 @@ def _exploration(task: Task, policy: QuantilePolicy) -> list[Scheduled]:
     return schedules
 
 
-def target_updater(options: TargetUpdate, loss: IQNLoss) -> Callable[[int], None]:
-    """Return the function that moves the target network, called with the number of updates so far.
-
-    The same arithmetic as torchrl's ``SoftUpdate`` and ``HardUpdate``, without their cost of half a small update.
-    """
-    for name in loss._has_update_associated:  # what torchrl's updaters tell a loss; it would warn of a missing one
-        loss._has_update_associated[name] = True
-    networks = loss.value_network, loss.target_value_network
-    online, target = ([parameter.data for parameter in network.parameters()] for network in networks)
-    online_vectors, target_vectors = (_singular_vectors(network) for network in networks)
-
-    def update(updates: int) -> None:
-        if updates % options.interval:
-            return
-        match options:
-            case SoftUpdate():
-                torch._foreach_lerp_(target, online, options.rate)
-            case HardUpdate():  # with the vectors: else its first passes would divide by those of the old weights
-                torch._foreach_copy_(target + target_vectors, online + online_vectors)
-
-    return update
-
-
-def _singular_vectors(network: nn.Module) -> list[Tensor]:
-    """Those of all layers under spectral norm."""
-    layers = [module for module in network.modules() if isinstance(module, SpectralConv2d)]
-    return [vector for layer in layers for vector in (layer.u, layer.v)]
-
-
-def resetting(
-    updated: Callable[[int], None],
-    options: ResetConfig,
-    loss: IQNLoss,
-    fresh: Callable[[], QuantileNetwork],
-    optimizer: Optimizer,
+def _updates(
+    iqn: IQNConfig, loss: IQNLoss, fresh: Callable[[], QuantileNetwork], optimizer: Optimizer
 ) -> Callable[[int], None]:
-    """Return ``updated``, followed every ``interval`` updates by a partial reset of both networks.
-
-    Args:
-        updated: called with the number of updates so far.
-        options: the ``reset:`` block.
-        loss: holds the networks.
-        fresh: makes another network like them; its weights are drawn from torch's global generator.
-        optimizer: of the online network.
-    """
+    """Return the function that follows each gradient step, called with the number of updates so far."""
+    target = iqn.target_update
+    rate = target.rate if isinstance(target, SoftUpdate) else None
+    updater = TargetUpdater(loss, interval=target.interval, rate=rate)
+    if iqn.reset is None:
+        return updater.update
+    resets = PeriodicReset(
+        loss,
+        fresh,
+        interval=iqn.reset.interval,
+        factor=iqn.reset.factor,
+        last_layer_factor=iqn.reset.last_layer_factor,
+        optimizer=optimizer,
+    )
 
     def update_and_reset(updates: int) -> None:
-        updated(updates)
-        if updates % options.interval == 0:
-            shrink_and_perturb(
-                (loss.value_network, loss.target_value_network),
-                fresh(),
-                factor=options.factor,
-                last_layer_factor=options.last_layer_factor,
-                optimizer=optimizer,
-            )
+        updater.update(updates)
+        resets.update(updates)
 
     return update_and_reset
+
+
+def _clock(iqn: IQNConfig) -> Preparation | None:
+    """Return the function that sets the clocks of a batch; None without a fixed horizon."""
+    horizon = iqn.fixed_horizon
+    return None if horizon is None else lambda batch: set_clock(batch, horizon.steps, horizon.start_fraction)
+
+
+def _preparations(iqn: IQNConfig) -> list[Preparation]:
+    """Return the functions that change a batch before the loss reads it."""
+    clock, padding = _clock(iqn), iqn.random_crop
+    steps = [] if clock is None else [clock]
+    if padding is not None:
+        steps.append(lambda batch: crop_pixels(batch, padding))
+    return steps

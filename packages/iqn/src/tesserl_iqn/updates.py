@@ -1,15 +1,118 @@
-"""Periodic partial reset: weights move towards those of a fresh network, against the loss of plasticity."""
+"""Change networks after gradient steps: target updates, and partial resets against the loss of plasticity."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchrl.objectives import TargetNetUpdater
 
 from tesserl_iqn.network import QuantileNetwork
 from tesserl_nn_components import NoisyLinear, SpectralConv2d
+
+if TYPE_CHECKING:
+    from tesserl_iqn.loss import IQNLoss
+
+
+class TargetUpdater(TargetNetUpdater):
+    """Move the target network of a loss: torchrl's ``SoftUpdate`` and ``HardUpdate``, without their cost.
+
+    Theirs is half of a small update. A hard copy also copies the vectors of spectral norms with their weights. Unlike
+    torchrl's it copies nothing when it is made. Make it after the loss is on its device.
+
+    Args:
+        loss_module: has the networks.
+        interval: gradient steps between two updates, at least 1.
+        rate: share ``theta' <- theta' + rate (theta - theta')`` of the online network, in (0, 1]; None for a hard copy.
+
+    Raises:
+        ValueError: ``interval`` or ``rate`` is out of its range.
+    """
+
+    def __init__(self, loss_module: IQNLoss, *, interval: int = 1, rate: float | None = None) -> None:
+        if interval < 1 or not (rate is None or 0 < rate <= 1):
+            raise ValueError(f"interval must be at least 1 and rate in (0, 1] or None, got {interval} and {rate}")
+        super().__init__(loss_module)
+        self.interval, self.rate, self.counter = interval, rate, 0
+        networks = loss_module.value_network, loss_module.target_value_network
+        self._online, self._target = ([parameter.data for parameter in network.parameters()] for network in networks)
+        if rate is None:  # with the vectors: its first passes would divide by those of the old weights
+            self._online += _singular_vectors(networks[0])
+            self._target += _singular_vectors(networks[1])
+
+    def init_(self) -> None:
+        """Leave the target as it is; torchrl's updaters copy the online network to it."""
+        self.initialized = True
+
+    def step(self) -> None:
+        """Count a gradient step and update if it is due."""
+        self.counter += 1
+        self.update(self.counter)
+
+    def update(self, updates: int) -> None:
+        """Update if a number of gradient steps is a multiple of the interval.
+
+        Args:
+            updates: gradient steps so far.
+        """
+        if updates % self.interval:
+            return
+        if self.rate is None:
+            torch._foreach_copy_(self._target, self._online)
+        else:
+            torch._foreach_lerp_(self._target, self._online, self.rate)
+
+
+def _singular_vectors(network: nn.Module) -> list[Tensor]:
+    """Return the vectors of all layers under spectral norm."""
+    layers = [module for module in network.modules() if isinstance(module, SpectralConv2d)]
+    return [vector for layer in layers for vector in (layer.u, layer.v)]
+
+
+class PeriodicReset:
+    """Move both networks of a loss towards new weights at intervals, see `shrink_and_perturb`.
+
+    Args:
+        loss: has the networks.
+        fresh: makes another network like them; its weights are drawn from torch's global generator.
+        interval: gradient steps between two resets, at least 1.
+        factor: how far weights move, in [0, 1].
+        last_layer_factor: how far those of the last layers move, in [0, 1].
+        optimizer: of the online network.
+    """
+
+    def __init__(
+        self,
+        loss: IQNLoss,
+        fresh: Callable[[], QuantileNetwork],
+        *,
+        interval: int,
+        factor: float = 0.01,
+        last_layer_factor: float = 0.8,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        if interval < 1:
+            raise ValueError(f"interval of resets must be at least 1, got {interval}")
+        self.loss, self.fresh, self.interval, self.optimizer = loss, fresh, interval, optimizer
+        self.factor, self.last_layer_factor = factor, last_layer_factor
+
+    def update(self, updates: int) -> None:
+        """Reset if a number of gradient steps is a multiple of the interval.
+
+        Args:
+            updates: gradient steps so far.
+        """
+        if updates % self.interval == 0:
+            shrink_and_perturb(
+                (self.loss.value_network, self.loss.target_value_network),
+                self.fresh(),
+                factor=self.factor,
+                last_layer_factor=self.last_layer_factor,
+                optimizer=self.optimizer,
+            )
 
 
 @torch.no_grad()

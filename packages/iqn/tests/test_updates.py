@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
+from tensordict import TensorDict
+from torchrl.objectives import HardUpdate, SoftUpdate
 
-from tesserl_iqn import QuantileNetwork, shrink_and_perturb
-from tesserl_iqn.reset import last_layers
-from tesserl_nn_components import MLP, Conv2dHead, SpectralConv2d
+from tesserl_iqn import IQNLoss, PeriodicReset, QuantileNetwork, TargetUpdater, shrink_and_perturb
+from tesserl_iqn.updates import last_layers
+from tesserl_nn_components import MLP, Conv2dHead, ImpalaCNN, SpectralConv2d
 
 
 def network(*, seed, dueling=True, noisy=True, body=None, hidden_sizes=(6,)):
@@ -89,3 +91,99 @@ def test_bad_input_is_refused():
         shrink_and_perturb([online], online, factor=0.1, last_layer_factor=1.5)
     with pytest.raises(ValueError, match="fresh must have the parameters of the networks, got others"):
         shrink_and_perturb([online], network(seed=1, dueling=False))
+
+
+def loss_of(**options):
+    encoder = Conv2dHead((1, 8, 8), [2], [3], [1], [7])
+    encoder.in_keys = ["pixels"]
+    if options:
+        encoder = ImpalaCNN((1, 8, 8), channels=[2], spectral_norm="all")
+    loss = IQNLoss(network(seed=0, body=encoder))
+    for value in (loss.value_network, loss.target_value_network):
+        value.reset_noise()
+    with torch.no_grad():
+        for parameter in loss.value_network.parameters():
+            parameter.mul_(torch.rand_like(parameter))
+    return loss
+
+
+def pixels():
+    return torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8)
+
+
+def test_a_hard_copy_brings_the_singular_vectors_of_its_weights_and_no_noise():
+    loss = loss_of(spectral=True)
+    online, target = loss.value_network, loss.target_value_network
+    online.body(pixels())  # an iteration
+    noise = {name: value.clone() for name, value in target.named_buffers() if "epsilon" in name}
+    before, updater = copy.deepcopy(target.state_dict()), TargetUpdater(loss, interval=2)
+    updater.update(1)
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+    updater.update(2)
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, noise[name] if name in noise else online.state_dict()[name]), name
+    seen = pixels()
+    assert noise
+    assert torch.equal(target.eval().body(seen), online.eval().body(seen))
+
+
+@pytest.mark.parametrize("rate", [None, 0.25])
+def test_the_updater_counts_and_moves_parameters_as_torchrls_do(rate):
+    ours, theirs = loss_of(), loss_of()
+    theirs.load_state_dict(ours.state_dict())
+    updater = TargetUpdater(ours, interval=3, rate=rate)
+    if rate is None:
+        reference = HardUpdate(theirs, value_network_update_interval=1)
+        reference.step()
+    else:
+        reference = SoftUpdate(theirs, tau=rate)
+    theirs.load_state_dict(ours.state_dict())
+    before = [parameter.clone() for parameter in ours.target_value_network.parameters()]
+    for _ in range(2):
+        updater.step()
+    assert all(torch.equal(*pair) for pair in zip(before, ours.target_value_network.parameters(), strict=True))
+    updater.step()
+    reference.step()
+    for mine, other in zip(
+        ours.target_value_network.parameters(), theirs.target_value_network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine, other)
+
+
+def test_a_loss_with_an_updater_does_not_warn_that_it_has_none():
+    loss = loss_of()
+    TargetUpdater(loss, rate=0.5)
+    following = {"pixels": pixels(), "reward": torch.ones(6, 1), "terminated": torch.zeros(6, 1, dtype=torch.bool)}
+    batch = TensorDict({"pixels": pixels(), "action": torch.zeros(6, dtype=torch.int64), "next": following}, [6])
+    assert loss(batch)["loss"].isfinite()  # warnings are errors
+
+
+@pytest.mark.parametrize("options", [{"interval": 0}, {"rate": 0.0}, {"rate": 1.5}])
+def test_an_updater_refuses_options_out_of_range(options):
+    with pytest.raises(ValueError, match="interval must be at least 1 and rate in"):
+        TargetUpdater(loss_of(), **options)
+
+
+def test_a_periodic_reset_moves_both_networks_when_it_is_due():
+    loss, made = loss_of(), []
+
+    def fresh():
+        made.append(copy.deepcopy(loss.value_network))
+        with torch.no_grad():
+            for parameter in made[-1].parameters():
+                parameter.add_(1)
+        return made[-1]
+
+    resets = PeriodicReset(loss, fresh, interval=3, factor=0.5, last_layer_factor=1.0)
+    before = copy.deepcopy(loss.state_dict())
+    resets.update(1)
+    assert not made
+    assert all(torch.equal(value, before[name]) for name, value in loss.state_dict().items())
+    resets.update(3)
+    assert len(made) == 1
+    for each in (loss.value_network, loss.target_value_network):
+        torch.testing.assert_close(each.head.value.layers[-1].bias_mu, made[0].head.value.layers[-1].bias_mu)
+    online = loss.value_network.embedding.weight
+    torch.testing.assert_close(online, before["value_network_params.embedding.weight"] + 0.5)
+    with pytest.raises(ValueError, match="interval of resets must be at least 1, got 0"):
+        PeriodicReset(loss, fresh, interval=0)
