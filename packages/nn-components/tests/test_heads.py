@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from tesserl_nn_components import (
     GaussianHead,
     MultiCategoricalHead,
     NoisyLinear,
+    TransformerSlot,
     ValueHead,
 )
 
@@ -128,3 +130,25 @@ def test_gaussian_scale_stays_in_its_range():
 def test_gaussian_head_refuses_scales_out_of_order(scales):
     with pytest.raises(ValueError, match="min_scale <= initial_scale <= max_scale"):
         GaussianHead(5, 2, **scales)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "width"), [(ValueHead, (), 1), (CategoricalHead, (7,), 7), (MultiCategoricalHead, ([2, 3],), 5)]
+)
+def test_a_head_is_made_around_the_stream_that_is_given(kind, sizes, width):
+    made = []
+
+    def stream(*, in_features, out_features):
+        made.append(TransformerSlot(in_features, out_features, d_model=4, num_heads=2))
+        return made[-1]
+
+    head = kind(10, *sizes, stream=stream)
+    assert made == [head.mlp]
+    assert head(torch.randn(2, 10)).shape == (2, width)
+
+
+def test_a_gaussian_head_has_room_for_its_scale_in_a_stream():
+    slot = functools.partial(TransformerSlot, d_model=4, num_heads=2)
+    head = GaussianHead(10, 3, stream=slot, state_dependent_scale=True)
+    assert head.mlp.out_features == 6
+    assert head(torch.randn(2, 10))[1].shape == (2, 3)

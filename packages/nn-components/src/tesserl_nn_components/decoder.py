@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Protocol
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tesserl_nn_components.heads import combine_dueling
+from tesserl_nn_components.heads import Slot, combine_dueling
 from tesserl_nn_components.mlp import MLP, Activation
 from tesserl_nn_components.transformer import NormPlacement, Pooling, TokenEncoder, token_table
-
-
-class Slot(Protocol):
-    """Makes one stream of a decoder: a module from ``[*B, in_features]`` to ``[*B, out_features]``."""
-
-    def __call__(self, *, in_features: int, out_features: int) -> nn.Module:
-        """Return the module."""
-        ...
 
 
 class TransformerSlot(nn.Module):

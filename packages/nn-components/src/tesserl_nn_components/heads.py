@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tesserl_nn_components.gradients import scale_grad
 from tesserl_nn_components.mlp import MLP, Activation
+
+
+class Slot(Protocol):
+    """Make one stream of a head: a module from ``[*B, in_features]`` to ``[*B, out_features]``."""
+
+    def __call__(self, *, in_features: int, out_features: int) -> nn.Module:
+        """Return the module."""
+        ...
+
+
+def _stream(
+    slot: Slot | None,
+    in_features: int,
+    out_features: int,
+    hidden_sizes: int | Sequence[int],
+    activation: Activation,
+    layer_norm: bool,
+) -> nn.Module:
+    """Return the module that ``slot`` makes, or an MLP if it is None."""
+    if slot is not None:
+        return slot(in_features=in_features, out_features=out_features)
+    return MLP(in_features, hidden_sizes, out_features, activation=activation, layer_norm=layer_norm)
 
 
 class DuelingHead(nn.Module):
@@ -87,6 +110,8 @@ class ValueHead(nn.Module):
         hidden_sizes: hidden widths; empty for one linear layer.
         activation: makes the activation module.
         layer_norm: puts a LayerNorm before each activation.
+        stream: makes the module from features to outputs instead of an MLP, such as a partial `TransformerSlot`; then
+            the options of the MLP have no effect.
     """
 
     def __init__(
@@ -96,9 +121,10 @@ class ValueHead(nn.Module):
         hidden_sizes: int | Sequence[int] = (),
         activation: Activation = nn.ReLU,
         layer_norm: bool = False,
+        stream: Slot | None = None,
     ) -> None:
         super().__init__()
-        self.mlp = MLP(in_features, hidden_sizes, 1, activation=activation, layer_norm=layer_norm)
+        self.mlp = _stream(stream, in_features, 1, hidden_sizes, activation, layer_norm)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, in_features]`` to ``[*B, 1]``."""
@@ -115,6 +141,8 @@ class CategoricalHead(nn.Module):
         hidden_sizes: hidden widths; empty for one linear layer.
         activation: makes the activation module.
         layer_norm: puts a LayerNorm before each activation.
+        stream: makes the module from features to outputs instead of an MLP, such as a partial `TransformerSlot`; then
+            the options of the MLP have no effect.
     """
 
     def __init__(
@@ -126,11 +154,12 @@ class CategoricalHead(nn.Module):
         hidden_sizes: int | Sequence[int] = (),
         activation: Activation = nn.ReLU,
         layer_norm: bool = False,
+        stream: Slot | None = None,
     ) -> None:
         super().__init__()
         width = num_actions * (1 if num_blocks is None else num_blocks)
         self.num_blocks = num_blocks
-        self.mlp = MLP(in_features, hidden_sizes, width, activation=activation, layer_norm=layer_norm)
+        self.mlp = _stream(stream, in_features, width, hidden_sizes, activation, layer_norm)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, in_features]`` to logits ``[*B, A]``, or ``[*B, N, A]`` with blocks."""
@@ -147,6 +176,8 @@ class MultiCategoricalHead(nn.Module):
         hidden_sizes: hidden widths; empty for one linear layer.
         activation: makes the activation module.
         layer_norm: puts a LayerNorm before each activation.
+        stream: makes the module from features to outputs instead of an MLP, such as a partial `TransformerSlot`; then
+            the options of the MLP have no effect.
 
     Raises:
         ValueError: if ``nvec`` is empty or has an entry below 1.
@@ -160,12 +191,13 @@ class MultiCategoricalHead(nn.Module):
         hidden_sizes: int | Sequence[int] = (),
         activation: Activation = nn.ReLU,
         layer_norm: bool = False,
+        stream: Slot | None = None,
     ) -> None:
         super().__init__()
         self.nvec = [int(options) for options in nvec]
         if not self.nvec or min(self.nvec) < 1:
             raise ValueError(f"nvec must have at least one entry, all at least 1, got {self.nvec}")
-        self.mlp = MLP(in_features, hidden_sizes, sum(self.nvec), activation=activation, layer_norm=layer_norm)
+        self.mlp = _stream(stream, in_features, sum(self.nvec), hidden_sizes, activation, layer_norm)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, in_features]`` to logits ``[*B, sum(nvec)]``; split them with ``logits.split(head.nvec, -1)``."""
@@ -181,6 +213,8 @@ class GaussianHead(nn.Module):
         hidden_sizes: hidden widths; empty for one linear layer.
         activation: makes the activation module.
         layer_norm: puts a LayerNorm before each activation.
+        stream: makes the module from features to outputs instead of an MLP, such as a partial `TransformerSlot`; then
+            the options of the MLP have no effect.
         state_dependent_scale: predict the scale from the features; otherwise it is a parameter per dimension.
         initial_scale: scale at the start, in units of the action; a predicted one scatters around it.
         min_scale: smallest scale; the gradient is zero beyond it.
@@ -198,6 +232,7 @@ class GaussianHead(nn.Module):
         hidden_sizes: int | Sequence[int] = (),
         activation: Activation = nn.ReLU,
         layer_norm: bool = False,
+        stream: Slot | None = None,
         state_dependent_scale: bool = False,
         initial_scale: float = 1.0,
         min_scale: float = 1e-6,
@@ -212,7 +247,7 @@ class GaussianHead(nn.Module):
         self.log_range = math.log(min_scale), math.log(max_scale)
         self.log_initial = math.log(initial_scale)
         width = action_features * (2 if state_dependent_scale else 1)
-        self.mlp = MLP(in_features, hidden_sizes, width, activation=activation, layer_norm=layer_norm)
+        self.mlp = _stream(stream, in_features, width, hidden_sizes, activation, layer_norm)
         self.log_scale = None if state_dependent_scale else nn.Parameter(torch.zeros(action_features))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from tesserl_nn_components import (
     TransformerSlot,
     ValueHead,
 )
-from tesserl_nn_components.decoder import Slot
+from tesserl_nn_components.heads import Slot
 from tesserl_trainer.wiring.bodies import ACTIVATIONS, attention
 
 
@@ -109,12 +109,7 @@ def _head(
     kind: type[nn.Module], config: HeadsConfig, stream: Stream | None, features: int, *sizes: Any, **options: Any
 ) -> nn.Module:
     """Build a head of components with a stream: its block, or None for an MLP of ``hidden_sizes``."""
-    options |= {"activation": ACTIVATIONS[config.activation], "layer_norm": config.layer_norm}
-    head = kind(features, *sizes, hidden_sizes=_hidden_sizes(config, stream), **options)
-    if isinstance(stream, TransformerStream):
-        outer: Any = head.mlp
-        head.mlp = _stream(config, stream)(in_features=features, out_features=outer.out_features)
-    return head
+    return kind(features, *sizes, stream=_stream(config, stream), **options)
 
 
 def _hidden_sizes(config: HeadsConfig, stream: Stream | None) -> tuple[int, ...]:
