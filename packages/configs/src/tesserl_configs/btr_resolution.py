@@ -14,11 +14,11 @@ from tesserl_configs.btr import BTR, BTRConfig
 from tesserl_configs.btr_switches import (
     MINATAR_CNN,
     OPTION_KEYS,
-    WANTED,
     Wanted,
     at,
     has_only_a_vector,
     is_minatar,
+    overlay,
     recipe,
 )
 from tesserl_configs.errors import Problem
@@ -97,7 +97,7 @@ class _Filling:
             setting: true, a number or its options.
             named: whether the file names it; those that ``all`` implies give way without a word.
         """
-        wanted = WANTED[name](setting, self.data)
+        wanted = overlay(name, setting, self.data)
         if not wanted:
             if named:
                 self.problems.append(Problem(f"btr.{name}", _cannot(name, self.data)))

@@ -1,24 +1,9 @@
-"""Return the keys that each ``btr`` switch fills in, from its setting and the data of the file so far.
-
-| switch | fills |
-|---|---|
-| munchausen | ``iqn.munchausen``: alpha 0.9, temperature 0.03, clip -1, log_policy online |
-| impala | ``nn.vision``: kind impala, width 2 |
-| max_pool | ``nn.vision.pool_size``: 6 |
-| spectral_norm | ``nn.vision.spectral_norm``: residual of kind impala, all of kind cnn |
-| noisy | ``nn.heads.noisy``; ``iqn.exploration``: kind noisy, epsilon off at half of ``total_steps`` |
-| layer_norm | ``nn.heads.layer_norm``, and ``nn.vector.layer_norm`` where there is a perceptron |
-| dueling | ``nn.heads.dueling`` |
-| prioritized | ``replay``: kind prioritized, alpha 0.2, weight_exponent alpha |
-| n_step | ``iqn.num_steps``: 3 |
-| vector_environments | ``environment.num_envs``: 64; ``iqn.update_interval``: 64; ``iqn.batch_size``: 256 |
-| all | the rest of the recipe, see `recipe` |
-"""
+"""Overlays of the ``btr`` switches: the keys that each switch fills in where the file is silent."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tesserl_configs.base import LEAST, MOST
@@ -37,16 +22,15 @@ MINATAR_CNN = {"channels": [16], "kernel_sizes": [3], "strides": [1], "hidden_si
 Wanted = dict[str, Any]
 """Dotted path -> value; the first one is what a switch is for."""
 
+Fill = Callable[[Any, Any], Any]
+"""From the setting of a switch and the data of the file so far to a value; None if there is nothing to fill."""
+
 
 def at(data: Any, path: str) -> Any:
     """Return the value at a dotted path of plain data; None if there is none."""
     for key in path.split("."):
         data = data.get(key) if isinstance(data, Mapping) else None
     return data
-
-
-def _options(setting: Any, block: type[Any]) -> Any:
-    return block() if setting is True else setting
 
 
 def _count(value: Any, default: int) -> int:
@@ -65,74 +49,84 @@ def has_only_a_vector(data: Any) -> bool:
     return at(data, "nn.vision") is None and at(data, "nn.vector.kind") not in (None, "none")
 
 
-def _munchausen(setting: Any, _: Any) -> Wanted:
-    options = _options(setting, MunchausenSwitch)
-    return {f"iqn.munchausen.{key}": getattr(options, key) for key in ("alpha", "temperature", "clip", "log_policy")}
+def _option(name: str) -> Fill:
+    return lambda options, _: getattr(options, name)
 
 
-def _impala(setting: Any, _: Any) -> Wanted:
-    return {"nn.vision.kind": "impala", "nn.vision.width": _options(setting, ImpalaSwitch).width}
+def _pool_size(options: Any, data: Any) -> Any:
+    """Return 6, or the size that fits MinAtar's images, for encoders with convolutions."""
+    sizes = {"cnn": 4, "impala": 2} if is_minatar(data) else {"cnn": 6, "impala": 6}
+    fitting = sizes.get(str(at(data, "nn.vision.kind")))
+    return fitting if fitting is None or options.size is None else options.size
 
 
-def _max_pool(setting: Any, data: Any) -> Wanted:
-    kind, size = str(at(data, "nn.vision.kind")), _options(setting, MaxPoolSwitch).size
-    if kind not in ("cnn", "impala"):
-        return {}
-    fitting = {"cnn": 4, "impala": 2}[kind] if is_minatar(data) else 6
-    return {"nn.vision.pool_size": fitting if size is None else size}
+def _epsilon(options: Any, data: Any) -> Any:
+    if options.epsilon is None:
+        return _decaying_epsilon(at(data, "total_steps"))
+    return options.epsilon if isinstance(options.epsilon, float) else options.epsilon.model_dump(mode="json")
 
 
-def _spectral_norm(_: Any, data: Any) -> Wanted:
-    normalized = {"impala": "residual", "cnn": "all"}.get(str(at(data, "nn.vision.kind")))
-    return {"nn.vision.spectral_norm": normalized} if normalized else {}
-
-
-def _noisy(setting: Any, data: Any) -> Wanted:
-    epsilon = _options(setting, NoisySwitch).epsilon
-    if epsilon is None:
-        chosen: Any = _decaying_epsilon(at(data, "total_steps"))
-    else:
-        chosen = epsilon if isinstance(epsilon, float) else epsilon.model_dump(mode="json")
-    return {"nn.heads.noisy": True, "iqn.exploration.kind": "noisy", "iqn.exploration.epsilon": chosen}
-
-
-def _layer_norm(_: Any, data: Any) -> Wanted:
+def _vector_layer_norm(_: Any, data: Any) -> Any:
     vector = at(data, "nn.vector")
     has_layers = isinstance(vector, dict) and vector.get("kind") == "mlp" and vector.get("hidden_sizes", (1,))
-    return {"nn.heads.layer_norm": True, **({"nn.vector.layer_norm": True} if has_layers else {})}
+    return True if has_layers else None
 
 
-def _dueling(*_: Any) -> Wanted:
-    return {"nn.heads.dueling": True}
+def _num_envs(number: Any, data: Any) -> int:
+    return _count(at(data, "environment.num_envs"), NUM_ENVS) if number is True else number
 
 
-def _prioritized(setting: Any, _: Any) -> Wanted:
-    options = _options(setting, PrioritizedSwitch).model_dump()
-    return {"replay.kind": "prioritized", **{f"replay.{key}": value for key, value in options.items()}}
-
-
-def _n_step(setting: Any, _: Any) -> Wanted:
-    return {"iqn.num_steps": 3 if setting is True else setting}
-
-
-def _vector_environments(setting: Any, data: Any) -> Wanted:
-    number = _count(at(data, "environment.num_envs"), NUM_ENVS) if setting is True else setting
-    return {"environment.num_envs": number, "iqn.update_interval": number, "iqn.batch_size": 4 * number}
-
-
-WANTED = {
-    "munchausen": _munchausen,
-    "impala": _impala,
-    "max_pool": _max_pool,
-    "spectral_norm": _spectral_norm,
-    "noisy": _noisy,
-    "layer_norm": _layer_norm,
-    "dueling": _dueling,
-    "prioritized": _prioritized,
-    "n_step": _n_step,
-    "vector_environments": _vector_environments,
+OVERLAYS: dict[str, dict[str, Any | Fill]] = {
+    "munchausen": {f"iqn.munchausen.{key}": _option(key) for key in ("alpha", "temperature", "clip", "log_policy")},
+    "impala": {"nn.vision.kind": "impala", "nn.vision.width": _option("width")},
+    "max_pool": {"nn.vision.pool_size": _pool_size},
+    "spectral_norm": {
+        "nn.vision.spectral_norm": lambda _, data: {"impala": "residual", "cnn": "all"}.get(
+            str(at(data, "nn.vision.kind"))
+        )
+    },
+    "noisy": {"nn.heads.noisy": True, "iqn.exploration.kind": "noisy", "iqn.exploration.epsilon": _epsilon},
+    "layer_norm": {"nn.heads.layer_norm": True, "nn.vector.layer_norm": _vector_layer_norm},
+    "dueling": {"nn.heads.dueling": True},
+    "prioritized": {
+        "replay.kind": "prioritized",
+        "replay.alpha": _option("alpha"),
+        "replay.weight_exponent": _option("weight_exponent"),
+    },
+    "n_step": {"iqn.num_steps": lambda number, _: 3 if number is True else number},
+    "vector_environments": {
+        "environment.num_envs": _num_envs,
+        "iqn.update_interval": _num_envs,
+        "iqn.batch_size": lambda number, data: 4 * _num_envs(number, data),
+    },
 }
-"""Switch -> what it asks for, of its setting and the data so far; nothing where it cannot do anything."""
+"""Switch -> dotted path -> value, or what gives it; ``all`` adds `recipe`."""
+
+OPTIONS = {
+    "munchausen": MunchausenSwitch,
+    "impala": ImpalaSwitch,
+    "max_pool": MaxPoolSwitch,
+    "noisy": NoisySwitch,
+    "prioritized": PrioritizedSwitch,
+}
+"""Switch -> class of its options, whose defaults ``true`` stands for."""
+
+
+def overlay(name: str, setting: Any, data: Any) -> Wanted:
+    """Return the keys and values of a switch.
+
+    Args:
+        name: of the switch.
+        setting: true, a number or its options.
+        data: of the file so far.
+
+    Returns:
+        Dotted path -> value; empty if the switch cannot do anything.
+    """
+    options = OPTIONS[name]() if setting is True and name in OPTIONS else setting
+    values = {path: fill(options, data) if callable(fill) else fill for path, fill in OVERLAYS[name].items()}
+    return {path: value for path, value in values.items() if value is not None}
+
 
 OPTION_KEYS = {"size": "pool_size"}
 """Options whose key elsewhere has another name."""
