@@ -16,6 +16,7 @@ from tesserl_environments.making import (
     make_environments,
     register,
     task_spaces,
+    task_spec,
     worker_seeds,
 )
 from tesserl_environments.modules import extend_module_path, import_named, load_named
@@ -79,6 +80,7 @@ __all__ = [
     "stack_frames",
     "step",
     "task_spaces",
+    "task_spec",
     "to_grayscale",
     "worker_seeds",
 ]

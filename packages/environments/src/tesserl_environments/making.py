@@ -138,9 +138,21 @@ def task_spaces(
         return environments.single_observation_space, environments.single_action_space
 
 
-def _spec(id: str) -> EnvSpec:  # noqa: A002
+def task_spec(id: str) -> EnvSpec:  # noqa: A002
+    """Return the registration of a task, which is imported first where its id names a module.
+
+    Args:
+        id: of Gymnasium.
+
+    Raises:
+        EnvironmentArgumentError: the id is unknown, or its module or package is missing.
+    """
     register(id)
-    spec = copy(_made(id, {}, lambda: gym.spec(split_id(id)[1])))
+    return copy(_made(id, {}, lambda: gym.spec(split_id(id)[1])))
+
+
+def _spec(id: str) -> EnvSpec:  # noqa: A002
+    spec = task_spec(id)
     # the two wrappers that only find mistakes of whoever steps an environment by hand cost 5 % of a CartPole step
     spec.disable_env_checker, spec.order_enforce = True, False
     spec.entry_point = FASTER.get(str(spec.entry_point), spec.entry_point)
@@ -219,10 +231,9 @@ def has_time_limit(id: str, kwargs: Mapping[str, Any] | None = None) -> bool:  #
     Raises:
         EnvironmentArgumentError: the id is unknown.
     """
-    register(id)
     steps = (kwargs or {}).get("max_episode_steps")  # an argument of gym.make
     if steps is None:
-        steps = _made(id, {}, lambda: gym.spec(split_id(id)[1])).max_episode_steps
+        steps = task_spec(id).max_episode_steps
     return steps is not None and steps > 0
 
 

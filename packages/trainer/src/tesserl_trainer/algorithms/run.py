@@ -103,7 +103,12 @@ class Run:
         settings = task.config.evaluation
         environments = self.keep(task.environments(min(settings.num_envs, settings.episodes), evaluation=True))
         seeds = range(settings.seed, settings.seed + settings.episodes)
-        return lambda: task.play(agent, environments, seeds)
+
+        def play() -> Evaluation:
+            with agent.policy.greedy() as policy:
+                return task.play(policy, environments, seeds)
+
+        return play
 
 
 def early_stopping_of(config: RunConfig) -> EarlyStopping | None:

@@ -1,6 +1,6 @@
 """The task of a configuration: its environments, spaces and observation layout, and the network that fits them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_environments import Environments, ObservationLayout, Space
 from tesserl_trainer.algorithms import builder_of
-from tesserl_trainer.algorithms.agent import AnyAgent, start_of
+from tesserl_trainer.algorithms.agent import Acting, AnyAgent, start_of
 from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
 from tesserl_trainer.wiring.environments import make_environments, task_spaces
 
@@ -106,18 +106,25 @@ class Task:
         """
         return builder_of(self.config.algorithm).build_agent(self, network or self.network())
 
-    def play(self, agent: AnyAgent, environments: Environments, seeds: Sequence[int]) -> Evaluation:
-        """Play one episode for each seed with the greedy policy; the agent's own policy is not changed."""
-        with agent.policy.greedy() as policy:
-            return evaluate_policy(
-                policy.act,
-                environments,
-                self.layout,
-                seeds,
-                max_episode_steps=self.config.evaluation.max_episode_steps,
-                device=self.config.device,
-                on_start=start_of(policy),
-            )
+    def play(
+        self,
+        policy: Acting,
+        environments: Environments,
+        seeds: Sequence[int],
+        *,
+        on_step: Callable[[], None] | None = None,
+    ) -> Evaluation:
+        """Play one episode for each seed; see `evaluate_policy` for the arguments and errors."""
+        return evaluate_policy(
+            policy.act,
+            environments,
+            self.layout,
+            seeds,
+            max_episode_steps=self.config.evaluation.max_episode_steps,
+            device=self.config.device,
+            on_start=start_of(policy),
+            on_step=on_step,
+        )
 
 
 def build_network(config: RunConfig, observation_space: Space, action_space: Space) -> nn.Module:

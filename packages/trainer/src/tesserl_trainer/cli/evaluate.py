@@ -1,6 +1,7 @@
 """``tesserl eval``."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,12 +16,21 @@ from tesserl_trainer.cli import options
     type=options.TASK_SEED,
     help="First episode's seed; the others follow. Default: seeds unused in training.",
 )
+@click.option("--stochastic", is_flag=True, help="Act as in training at that step, exploration included.")
+@click.option(
+    "--video",
+    type=options.COUNT,
+    is_flag=False,
+    flag_value=1,
+    default=None,
+    help="Film the first episode, or so many, as MP4 files in RUN_DIR/videos.",
+)
 @options.checkpoint
 @options.overrides
-def command(run_dir: Path, episodes: int, seed: int | None, checkpoint: str, overrides: tuple[str, ...]) -> None:
+def command(run_dir: Path, video: int | None, overrides: tuple[str, ...], **options: Any) -> None:
     """Print the result of ``evaluate`` as JSON."""
     from tesserl_preference_data.whole_files import json_text
     from tesserl_trainer.commands.evaluate import evaluate
 
-    result = evaluate(run_dir, episodes=episodes, seed=seed, checkpoint=checkpoint, overrides=overrides)
+    result = evaluate(run_dir, video=video or 0, overrides=overrides, **options)
     click.echo(json_text(result))

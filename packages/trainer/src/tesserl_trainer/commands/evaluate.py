@@ -1,4 +1,4 @@
-"""``tesserl eval``: plays a trained policy and reports its returns."""
+"""``tesserl eval``: play a trained policy, report its returns, film it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,16 @@ from typing import Any
 
 import torch
 
+from tesserl_configs import RunConfig
 from tesserl_environments import closed_afterwards
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.commands.drawing import drawing
+from tesserl_trainer.commands.filming import filmed, require_encoder
+from tesserl_trainer.commands.playing import acting
 from tesserl_trainer.commands.runs import run_config
-from tesserl_trainer.run.checkpoints import Checkpoints
+from tesserl_trainer.run.checkpoints import Checkpoints, Weights
+
+WITHOUT_VIDEO = "evaluate without --video"
 
 UNUSED_SEEDS = 1_000_000
 """Distance from ``evaluation.seed`` to the seeds that no evaluation during training plays."""
@@ -21,39 +27,45 @@ def evaluate(
     episodes: int = 100,
     seed: int | None = None,
     checkpoint: str = "best",
+    stochastic: bool = False,
+    video: int = 0,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Plays episodes with the greedy policy of a run.
+    """Play episodes with the policy of a run.
 
     Args:
         run_dir: directory of the run.
         episodes: number of episodes, at least 1.
         seed: the episodes are seeded ``seed, seed + 1, ...``; by default seeds that training never used.
         checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
+        stochastic: act as at that step of training, exploration included; false: greedily.
+        video: film so many of the first episodes, as MP4 files in ``RUN/videos``; at most ``episodes``.
         overrides: ``key=value`` on top of the run's configuration, such as another task or device.
 
     Returns:
-        ``return_mean``, ``return_std``, ``returns``, ``lengths``, ``episodes``, ``seed``, ``checkpoint``.
+        ``return_mean``, ``return_std``, ``returns``, ``lengths``, ``episodes``, ``seed``, ``checkpoint``; with films
+        also ``videos``, their paths.
 
     Raises:
         CheckpointError: there is no such run or checkpoint, or it is damaged.
+        ConfigError: the task renders no frames to film.
         ValueError: ``episodes`` is not positive.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
+    if video:
+        require_encoder()
     run_dir = Path(run_dir)
     config = run_config(run_dir, overrides)
     weights = Checkpoints(run_dir).load_weights(checkpoint)
     torch.set_num_threads(config.num_threads)
     first = config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
-    settings = config.evaluation
+    seeds = range(first, first + episodes)
     task = Task(config)
-    made = task.environments(min(settings.num_envs, episodes), evaluation=True)
-    with closed_afterwards(made) as environments:
-        agent = task.agent()
-        agent.load_networks(weights.networks, weights.path)
-        result = task.play(agent, environments, range(first, first + episodes))
-    return {
+    made = task.environments(min(config.evaluation.num_envs, episodes), evaluation=True)
+    with closed_afterwards(made) as environments, acting(task, weights, stochastic=stochastic) as policy:
+        result = task.play(policy, environments, seeds)
+    found = {
         "return_mean": result.return_mean,
         "return_std": result.return_std,
         "returns": result.returns,
@@ -62,3 +74,22 @@ def evaluate(
         "seed": first,
         "checkpoint": weights.path.name,
     }
+    if video:
+        films = _film(config, weights, seeds[:video], run_dir / "videos", stochastic=stochastic)
+        found["videos"] = [str(path) for path in films]
+    return found
+
+
+def _film(config: RunConfig, weights: Weights, seeds: Sequence[int], place: Path, *, stochastic: bool) -> list[Path]:
+    """Play one episode for each seed again and film it; the name of the file has step, seed and return."""
+    task = Task(drawing(config, remedy=WITHOUT_VIDEO))
+    place.mkdir(parents=True, exist_ok=True)
+    films = []
+    made = task.environments(1, evaluation=True)
+    with closed_afterwards(made) as environments, acting(task, weights, stochastic=stochastic) as policy:
+        for seed in seeds:
+            unnamed = place / f"{weights.path.name}-seed-{seed}.mp4"
+            with filmed(environments, unnamed, remedy=WITHOUT_VIDEO) as add:
+                result = task.play(policy, environments, [seed], on_step=add)
+            films.append(unnamed.replace(unnamed.with_stem(f"{unnamed.stem}-return-{result.returns[0]:.4g}")))
+    return films

@@ -1,29 +1,28 @@
 """Episodes of a trained or a random policy, made from a configuration."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.envs.registration import load_env_creator
 from tensordict import TensorDictBase
 
-from tesserl_configs import ConfigError, RunConfig
-from tesserl_environments import Environments, GroupStarts, SeedStart, StateStart, closed_afterwards, register
+from tesserl_configs import RunConfig
+from tesserl_environments import Environments, GroupStarts, SeedStart, StateStart, closed_afterwards
 from tesserl_grpo import check_shared_start
 from tesserl_trainer.algorithms.agent import Acting, start_of
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.commands.drawing import drawing, drawn_frames
 from tesserl_trainer.run.checkpoints import Weights
 from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.episodes import Behavior, UniformActions, play_episodes
 from tesserl_trainer.run.policy import RolloutPolicy
 from tesserl_trainer.run.state import seed_generators
 from tesserl_trainer.run.usage import ArgumentError
-from tesserl_trainer.wiring.environments import naming_block
+
+WITHOUT_FRAMES = "collect with --no-frames"
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,17 @@ def play_groups(
         ConfigError: the task draws no pictures.
         ValueError: episodes of one start did not start alike.
     """
-    config = _drawing(config) if play.frames else config
+    config = drawing(config, remedy=WITHOUT_FRAMES) if play.frames else config
     task = Task(config)
     environments = _environments(task, play, stack)
     drawn = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
     seed_generators(drawn)
-    policy = _policy(task, weights, environments, seed=drawn, stochastic=play.stochastic, stack=stack)
+    if weights is None:
+        policy: Acting = UniformActions(environments.single_action_space, drawn)
+    else:
+        policy = stack.enter_context(acting(task, weights, stochastic=play.stochastic))
     mixed = UniformActions(environments.single_action_space, drawn + 1) if play.epsilon > 0 else None
-    render = partial(_pictures, environments, config) if play.frames else None
+    render = partial(drawn_frames, environments, remedy=WITHOUT_FRAMES) if play.frames else None
     behavior = Behavior(policy, mixed, epsilon=play.epsilon, render=render)
     kind = StateStart if play.starts == "state" else SeedStart
     grouped = GroupStarts(environments, kind(seed), group_size=play.same_start)
@@ -110,27 +112,6 @@ def play_groups(
             return
 
 
-def _drawing(config: RunConfig) -> RunConfig:
-    """Return the configuration with a task that renders frames.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    task = config.environment
-    why = f"vectorization {task.vectorization}" if task.vectorization in ("atari", "envpool") else ""
-    if not why:
-        with naming_block():
-            register(task.id)
-        point: Any = gym.spec(task.id).entry_point
-        point = load_env_creator(point) if isinstance(point, str) else point
-        modes = getattr(point, "metadata", {}).get("render_modes")
-        why = f"its render modes are {modes}" if modes is not None and "rgb_array" not in modes else ""
-    if why:
-        raise ConfigError(f"environment.id: {task.id} draws no pictures ({why}); collect with --no-frames")
-    environment = task.model_copy(update={"kwargs": {**task.kwargs, "render_mode": "rgb_array"}})
-    return config.model_copy(update={"environment": environment})
-
-
 def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
     config = task.config
     environments = task.environments(
@@ -142,41 +123,32 @@ def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
     return stack.enter_context(closed_afterwards(environments))
 
 
-def _pictures(environments: Environments, config: RunConfig) -> Any:
-    """Return the rendered frames of all environments.
+@contextmanager
+def acting(task: Task, weights: Weights, *, stochastic: bool = False) -> Iterator[Acting]:
+    """Load a policy that plays.
+
+    Args:
+        task: of the run.
+        weights: of a checkpoint.
+        stochastic: act as at that step of training, exploration included; false: greedily.
+
+    Yields:
+        The policy, in evaluation mode.
 
     Raises:
-        ConfigError: a package that draws is missing.
+        CheckpointError: the weights are of another network.
     """
-    try:
-        return environments.render()
-    except gym.error.DependencyNotInstalled as error:
-        raise ConfigError(
-            f"environment.id: {config.environment.id} cannot be drawn ({error}); collect with --no-frames"
-        ) from error
-
-
-def _policy(
-    task: Task,
-    weights: Weights | None,
-    environments: Environments,
-    *,
-    seed: int,
-    stochastic: bool,
-    stack: ExitStack,
-) -> Acting:
-    """Return the policy of a checkpoint, as it acted then or at its best; random actions without one."""
-    if weights is None:
-        return UniformActions(environments.single_action_space, seed)
     agent = task.agent()
     agent.load_networks(weights.networks, weights.path)
     if not stochastic:
-        return stack.enter_context(agent.policy.greedy())
+        with agent.policy.greedy() as policy:
+            yield policy
+        return
     for schedule in agent.schedules:
         schedule.apply(schedule.value(weights.step))
     if isinstance(agent.policy, RolloutPolicy):
         agent.policy.network.eval()
-    return agent.policy
+    yield agent.policy
 
 
 def _check_start(start: int, members: Sequence[TensorDictBase], keys: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Evaluation apart from training: environments, seeds and random numbers of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,9 @@ def evaluate_policy(
     max_episode_steps: int,
     device: torch.device | str = "cpu",
     on_start: Start | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Plays one episode for each seed.
+    """Play one episode for each seed.
 
     Args:
         policy: from one tensor ``[N, ...]`` per key to actions ``[N, ...]``.
@@ -52,6 +53,7 @@ def evaluate_policy(
         max_episode_steps: an episode that takes longer is cut there and counts with what it has.
         device: where the policy lives.
         on_start: told which environments begin an episode; for policies with a memory.
+        on_step: called before each step, while the environments still show what the policy sees.
 
     Raises:
         TaskError: an environment raised an error, or returned something that its spaces do not allow, or NaN.
@@ -76,6 +78,8 @@ def evaluate_policy(
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seeds[0])
         while (playing >= 0).any():
+            if on_step is not None:
+                on_step()
             inputs = [torch.from_numpy(observations[key]).to(device) for key in layout.keys]
             reward, terminated, truncated, _ = boundary.step(policy(*inputs).cpu().numpy(), observations)
             boundary.require_finite(observations, reward)
