@@ -13,8 +13,8 @@ from tesserl_environments import Environments
 from tesserl_trainer.commands.drawing import drawn_frames
 from tesserl_trainer.run.usage import ArgumentError
 
-BLOCK = 16
-"""H.264 codes squares of so many pixels; frames are padded to a multiple."""
+BLOCK = 2
+"""Colours of H.264 are those of squares of so many pixels; frames are padded to a multiple."""
 
 
 def require_encoder() -> None:
@@ -84,6 +84,6 @@ def filmed(environments: Environments, path: Path, *, remedy: str) -> Iterator[C
 
 
 def padded(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pad a frame ``[H, W, 3]`` with black to whole blocks of the codec."""
+    """Pad a frame ``[H, W, 3]`` with black to whole blocks of colour."""
     height, width = (-length % BLOCK for length in frame.shape[:2])
     return np.pad(frame, ((0, height), (0, width), (0, 0)))
