@@ -125,6 +125,12 @@ def test_a_replaced_block_has_no_places_of_the_base(messages):
     assert message.startswith("own.yaml:2: optimizer.learning_rate: expected")
 
 
+def test_modules_are_sought_beside_both_files(extended, tmp_path):
+    base = BASE.replace("CartPole-v1", "some_module:Task-v1")
+    places = extended("", base=base).environment.module_path
+    assert places[:2] == (str(tmp_path), str(tmp_path / "bases"))
+
+
 def test_a_file_that_is_not_there_is_named(write, errors_in):
     assert errors_in("seed: 1\nextends: no.yaml\n") == [
         "x.yaml:2: extends: there is no file no.yaml; the name is relative to the file that extends it"

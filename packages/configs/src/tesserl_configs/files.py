@@ -45,11 +45,13 @@ class Extended:
         data: keys and values, without ``extends``.
         places: dotted path -> where the key stands.
         errors: order and text of what is wrong with the text of the files.
+        files: the file and those that it extends.
     """
 
     data: dict[str, Any]
     places: dict[str, Place]
     errors: list[tuple[Order, str]]
+    files: tuple[Path, ...]
 
 
 def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Extended:
@@ -68,6 +70,7 @@ def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Extended:
         document.data,
         places,
         [((number, error.line or 0), f"{path}:{error.line}: {error}") for error in document.errors],
+        (path,),
     )
     name = own.data.pop(EXTENDS, None)
     if name is None:
@@ -76,7 +79,8 @@ def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Extended:
     extended = read_extended(base, (*below, path))
     _without_what_is_not_inherited(extended, own.data)
     _merge(extended.data, own.data, extended.places, "")
-    return Extended(extended.data, extended.places | own.places, own.errors + extended.errors)
+    errors, files = own.errors + extended.errors, own.files + extended.files
+    return Extended(extended.data, extended.places | own.places, errors, files)
 
 
 def _base_of(name: Any, path: Path, place: Place, chain: tuple[Path, ...]) -> Path:

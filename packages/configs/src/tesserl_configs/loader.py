@@ -76,7 +76,7 @@ def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> Loaded:
     if data.get("name") is None:
         data["name"] = name_from(path)
     found: list[Problem] = []
-    make_absolute(data, path.parent)
+    make_absolute(data, *(file.parent for file in source.files))
     try:
         data, origins, _ = resolve(data)
         config = config_class(data).model_validate(data)

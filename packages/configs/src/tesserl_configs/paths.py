@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 
-def make_absolute(data: dict[str, Any], directory: Path) -> None:
+def make_absolute(data: dict[str, Any], *directories: Path) -> None:
     """Make the paths in the plain data of a configuration absolute, in place, for a run to be resumed anywhere.
 
     Args:
         data: what a file and its overrides say; it may be wrong in any way.
-        directory: of the file, where modules that it names are looked for.
+        *directories: of the file and of those that it extends, where modules that they name are looked for.
     """
-    _find_modules(data.get("environment"), directory)
+    _find_modules(data.get("environment"), directories)
     _replace(data, "initial_weights")
     pairs = data.get("pairs")
     source = pairs.get("source") if isinstance(pairs, dict) else None
@@ -42,13 +42,13 @@ def _replace_models(data: Any) -> None:
             _replace(data, "model")
 
 
-def _find_modules(environment: Any, directory: Path) -> None:
-    """Make the module path absolute; its default is the file's directory and this one, if a module is named."""
+def _find_modules(environment: Any, directories: tuple[Path, ...]) -> None:
+    """Make the module path absolute; its default is the files' directories and this one, if a module is named."""
     if not isinstance(environment, dict):
         return
     given = environment.get("module_path")
     if not given and names_modules(environment):
-        environment["module_path"] = list(dict.fromkeys(str(place.absolute()) for place in (directory, Path.cwd())))
+        environment["module_path"] = list(dict.fromkeys(str(place.absolute()) for place in (*directories, Path.cwd())))
     elif isinstance(given, list):
         absolute = [{"path": each} for each in given]
         for each in absolute:
