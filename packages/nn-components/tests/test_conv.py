@@ -53,6 +53,18 @@ def test_conv_out_size_is_the_size_of_a_forward_pass(use_maxpool, strides, dilat
     assert stack.conv_out_size(19, 23, 2) == stack(torch.zeros(1, 2, 19, 23)).numel()
 
 
+def test_layer_norm_stands_before_each_activation_and_takes_a_whole_image():
+    head = Conv2dHead((2, 7, 9), [3, 5], [3, 3], [1, 1], [11], layer_norm=True)
+    layers = [*head.conv.layers, *head.head.layers]
+    names = ["Conv2d", "GroupNorm", "ReLU", "Conv2d", "GroupNorm", "ReLU", "Linear", "LayerNorm", "ReLU"]
+    assert [type(layer).__name__ for layer in layers] == names
+    images = torch.rand(4, 2, 7, 9)
+    maps = head.conv.layers[:2](images)
+    expected = nn.functional.layer_norm(head.conv.layers[0](images), (3, 5, 7))
+    torch.testing.assert_close(maps, expected)
+    assert head(images).shape == (4, 11)
+
+
 def test_maxpool_replaces_strides_above_one_and_follows_the_activation():
     stack = Conv2dStack(1, [2, 3], [3, 3], [2, 1], use_maxpool=True)
     assert [type(layer) for layer in stack.layers] == [nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Conv2d, nn.ReLU]

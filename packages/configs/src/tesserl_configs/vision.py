@@ -61,6 +61,10 @@ class CNNVision(Block):
     spectral_norm: Literal["none", "all"] = Field(
         default="none", description="Convolutions under spectral normalisation (Miyato et al. 2018)."
     )
+    layer_norm: bool = Field(
+        default=False,
+        description="LayerNorm before each activation; of a convolution over its channels and positions.",
+    )
     pixel_range: PixelRange = Field(default="unit", description=PIXEL_RANGE)
 
     @model_validator(mode="before")

@@ -90,6 +90,8 @@ class Conv2dStack(nn.Module):
             no pooling.
         spectral_norm: the convolutions under spectral normalisation, ``"none"`` or ``"all"``, see
             :class:`SpectralConv2d`.
+        layer_norm: LayerNorm between each convolution and its activation: over channels and positions of an image, with
+            a scale and a shift for each channel (a GroupNorm of one group).
 
     Raises:
         ValueError: if the sequences differ in length or are empty, or an option is out of its range.
@@ -109,6 +111,7 @@ class Conv2dStack(nn.Module):
         pixel_range: PixelRange = "unit",
         pool_size: int | None = None,
         spectral_norm: Literal["none", "all"] = "none",
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         check_pixel_range(pixel_range)
@@ -135,7 +138,7 @@ class Conv2dStack(nn.Module):
                 layers.append(SpectralConv2d(fan_in, width, kernel, padding, stride=step, dilation=dilation))
             else:
                 layers.append(nn.Conv2d(fan_in, width, kernel, step, padding, dilation))
-            layers.append(activation())
+            layers += [nn.GroupNorm(1, width), activation()] if layer_norm else [activation()]
             if use_maxpool and max(_pair(stride)) > 1:
                 layers.append(nn.MaxPool2d(stride))
             fan_in = width
@@ -208,6 +211,7 @@ class Conv2dHead(nn.Module):
         pixel_range: what uint8 input is scaled to.
         pool_size: side of the last feature map after adaptive max-pooling; None for no pooling.
         spectral_norm: the convolutions under spectral normalisation.
+        layer_norm: LayerNorm before each activation, see :class:`Conv2dStack` and :class:`MLP`.
 
     Raises:
         ValueError: if the image vanishes in a layer, or the sequences do not fit.
@@ -228,6 +232,7 @@ class Conv2dHead(nn.Module):
         pixel_range: PixelRange = "unit",
         pool_size: int | None = None,
         spectral_norm: Literal["none", "all"] = "none",
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.in_keys = ["pixels"]
@@ -243,12 +248,13 @@ class Conv2dHead(nn.Module):
             pixel_range=pixel_range,
             pool_size=pool_size,
             spectral_norm=spectral_norm,
+            layer_norm=layer_norm,
         )
         flat_features = self.conv.conv_out_size(*self.image_shape[1:])
         self.head: nn.Module = nn.Identity()
         self.out_features = flat_features
         if as_sizes(hidden_sizes) or out_features is not None:
-            self.head = MLP(flat_features, hidden_sizes, out_features, activation=activation)
+            self.head = MLP(flat_features, hidden_sizes, out_features, activation=activation, layer_norm=layer_norm)
             self.out_features = self.head.out_features
 
     def forward(self, pixels: Tensor) -> Tensor:

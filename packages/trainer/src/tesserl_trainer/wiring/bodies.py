@@ -108,6 +108,7 @@ def build_vision(config: visions.Vision, image_shape: tuple[int, ...]) -> nn.Mod
                     pixel_range=config.pixel_range,
                     pool_size=config.pool_size,
                     spectral_norm=config.spectral_norm,
+                    layer_norm=config.layer_norm,
                 )
         case visions.ImpalaVision():
             check_pool_size(config, height, width)
