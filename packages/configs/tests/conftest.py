@@ -1,10 +1,11 @@
 """A configuration that is valid, and ways to break it."""
 
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from tesserl_configs import ConfigError, load_config
+from tesserl_configs import ConfigError, algorithms, load_config
 
 MINIMAL = """\
 total_steps: 1_000
@@ -14,6 +15,16 @@ nn:
 algorithm: iqn
 replay: {kind: uniform, warmup_steps: 100}
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_other_package_of_this_repository(monkeypatch):
+    """Hide the algorithms that installed packages of this repository declare: no result depends on them."""
+
+    def of_others(**selection):
+        return [point for point in entry_points(**selection) if not point.dist.name.startswith("tesserl-")]
+
+    monkeypatch.setattr(algorithms, "entry_points", of_others)
 
 
 @pytest.fixture

@@ -109,6 +109,32 @@ def test_the_json_schema_has_its_block(distribution):
     assert case["then"]["properties"] == dict.fromkeys(("iqn", "ppo", "grpo", "dpo", "cpl", "btr", "pairs"), False)
 
 
+VALUES = DECLARATION.replace("hidden_sizes=(5,)", 'hidden_sizes=(5,), network="value", optimizer_kind="radam"')
+
+
+def test_an_algorithm_of_action_values_has_their_streams_and_no_embedding(distribution, file):
+    distribution(source=VALUES)
+    heads = load_config(file, ["nn.heads={dueling: true, value: {kind: mlp}}", "nn.freeze=[advantage]"]).nn.heads
+    assert heads.dueling
+    for override, message in [
+        ("nn.freeze=[embedding]", "this network has no part embedding; parts: vector, heads, advantage"),
+        ("nn.heads={policy: {kind: mlp}}", "nn.heads.policy: sarsa has no policy"),
+        ("nn.heads={value: {kind: mlp}}", "nn.heads.value: there is no value stream"),
+        ("nn.heads={shared_hidden_sizes: [3]}", "belongs to algorithms with a policy, got sarsa"),
+    ]:
+        with pytest.raises(ConfigError) as raised:
+            load_config(file, [override])
+        assert message in str(raised.value)
+
+
+def test_its_kind_of_optimizer_is_the_default_and_no_more(distribution, file):
+    distribution(source=VALUES)
+    assert (load_config(file).optimizer.kind, load_config(file).optimizer.learning_rate) == ("radam", 0.125)
+    chosen = load_config(file, ["optimizer={kind: adamw}"]).optimizer
+    assert (chosen.kind, chosen.learning_rate) == ("adamw", 0.125)
+    assert load_config(file, ["optimizer={kind: sgd}"]).optimizer.learning_rate == 1e-2
+
+
 def test_a_declaration_is_imported_only_when_it_is_named(distribution, file):
     distribution(source="raise RuntimeError('imported')")
     file.write_text(FILE.replace("sarsa", "ppo"))

@@ -34,11 +34,13 @@ class Algorithm:
         options: class of the block.
         builder: module that builds it, imported when a run is built; see `tesserl_trainer.algorithms.Builder`.
         title: description of the block; those of this project have it in the schema.
-        network: heads of its network: quantiles of each action, or a policy and perhaps a value.
+        network: heads of its network: ``"quantile"`` at fractions with an embedding, ``"value"`` of each action (or
+            quantiles at fixed fractions), or a ``"policy"`` and perhaps a value.
         blocks: top-level blocks that it reads beside its own: ``btr``, ``pairs`` or ``replay``.
         has_value: whether its network has a stream ``value`` beside ``policy``.
         without_memory: reason why ``nn.memory`` cannot be used; None if it can.
         optimizer: its defaults of ``optimizer``, for kinds of the Adam family.
+        optimizer_kind: kind of the optimizer if the file has no block ``optimizer``.
         hidden_sizes: its default of ``nn.heads.hidden_sizes``; None keeps that of the schema.
         rules: rules between keys; each takes a `RunConfig` of this algorithm and yields its problems.
     """
@@ -47,11 +49,12 @@ class Algorithm:
     options: type[Block]
     builder: str
     title: str = ""
-    network: Literal["quantile", "policy"] = "policy"
+    network: Literal["quantile", "value", "policy"] = "policy"
     blocks: tuple[Literal["btr", "pairs", "replay"], ...] = ()
     has_value: bool = True
     without_memory: str | None = SINGLE_STEPS
     optimizer: Mapping[str, float] = field(default_factory=dict)
+    optimizer_kind: Literal["adam", "adamw", "radam"] = "adam"
     hidden_sizes: tuple[int, ...] | None = ()
     rules: tuple[Callable[[Any], Iterator[Problem]], ...] = ()
 

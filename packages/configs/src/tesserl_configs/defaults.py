@@ -18,7 +18,7 @@ def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """
     result, algorithm = dict(data), find(data.get("algorithm"))
     if algorithm is not None and algorithm.optimizer:
-        optimizer = data.get("optimizer", {"kind": "adam"})
+        optimizer = data.get("optimizer", {"kind": algorithm.optimizer_kind})
         if isinstance(optimizer, dict) and optimizer.get("kind") in ADAM_KINDS:
             result["optimizer"] = {**algorithm.optimizer, **optimizer}
     replay, iqn = data.get("replay"), data.get("iqn", {})

@@ -184,9 +184,9 @@ def memory_fits_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Pr
 
 
 def heads_fit_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Problem]:
-    """Check the options of the heads: advantages and noise for quantiles, policy and shared layers for a policy."""
+    """Check the options of the heads: advantages and noise for values of actions, policy and shared layers for a policy."""
     heads, name = nn.heads, algorithm.name
-    if algorithm.network == "quantile":
+    if algorithm.network != "policy":
         if heads.policy is not None:
             yield Problem("nn.heads.policy", f"{name} has no policy; its streams are advantage and, if dueling, value")
         if heads.value is not None and not heads.dueling:
@@ -252,16 +252,16 @@ def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
         parts.append("trunk")
     if nn.memory.kind != "none":
         parts.append("memory")
-    is_quantile = declared(algorithm).network == "quantile"
-    embedding = ["embedding"] if is_quantile else []
-    shared = ["shared"] if nn.heads.shared_hidden_sizes and not is_quantile else []
+    network = declared(algorithm).network
+    embedding = ["embedding"] if network == "quantile" else []
+    shared = ["shared"] if nn.heads.shared_hidden_sizes and network == "policy" else []
     return [*parts, *embedding, "heads", *shared, *streams_of(nn.heads, algorithm)]
 
 
 def streams_of(heads: HeadsConfig, algorithm: str) -> list[str]:
     """Return the streams of a network's heads."""
     whose = declared(algorithm)
-    if whose.network == "quantile":
+    if whose.network != "policy":
         return ["advantage", "value"] if heads.dueling else ["advantage"]
     return ["policy", "value"] if whose.has_value else ["policy"]
 

@@ -20,6 +20,7 @@ from tesserl_nn_components import RunningNormalizer
 from tesserl_trainer.run.collect import Start
 from tesserl_trainer.run.fitting import load_module
 from tesserl_trainer.run.learner import Learner
+from tesserl_trainer.run.programs import Program
 from tesserl_trainer.run.schedule import Scheduled
 from tesserl_trainer.wiring.parts import Group, learning_rate_groups
 
@@ -50,6 +51,14 @@ class Remembering(Protocol):
 
     start: Start
     """Told which environments begin an episode."""
+
+
+@runtime_checkable
+class Exporting(Protocol):
+    """A policy that can be exported."""
+
+    def program(self) -> Program:
+        """Return the greedy policy as a function of plain tensors."""
 
 
 def start_of(policy: Acting) -> Start | None:

@@ -11,7 +11,7 @@ from tesserl_environments import ObservationLayout
 from tesserl_iqn import QuantilePolicy
 from tesserl_iqn.fractions import distort_taus, sample_taus
 from tesserl_preference_data.whole_files import write_atomically
-from tesserl_trainer.algorithms.agent import AnyAgent
+from tesserl_trainer.algorithms.agent import AnyAgent, Exporting
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.commands.runs import run_config
 from tesserl_trainer.run import export as exporting
@@ -105,8 +105,10 @@ def _program(agent: AnyAgent, algorithm: str, num_taus: int | None) -> Program:
         return QuantileProgram(policy.network, taus if policy.risk is None else distort_taus(taus, *policy.risk))
     if num_taus is not None:
         raise ArgumentError(f"--taus is for the quantile networks of iqn, got it for a policy of {algorithm}")
+    if isinstance(policy, Exporting):
+        return policy.program()
     if not isinstance(policy, RolloutPolicy):
-        raise ExportError(f"a policy of {algorithm} cannot be exported; only quantile networks and actor-critics can")
+        raise ExportError(f"a policy of {algorithm} cannot be exported; give it a method program()")
     return ActorCriticProgram(policy.network, has_value=agent.has_value)
 
 

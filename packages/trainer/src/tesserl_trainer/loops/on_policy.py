@@ -10,13 +10,13 @@ repeat until ``total_steps``:
 Within a round the policy that acts is the one that learning starts from, statistics included.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from tesserl_environments import snapshots
 from tesserl_trainer.run.checkpoint import Checkpoint
@@ -24,8 +24,7 @@ from tesserl_trainer.run.collect import Collector
 from tesserl_trainer.run.fitting import load_module
 from tesserl_trainer.run.journal import Journal
 from tesserl_trainer.run.learner import Learner
-from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.rollout import Advantages, minibatches
+from tesserl_trainer.run.rollout import minibatches
 
 
 @dataclass
@@ -41,6 +40,33 @@ class Pace:
     target_kl: float | None = None
 
 
+class Learned(Protocol):
+    """The policy of a loop, around the network that learns."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network; a checkpoint keeps its state dict."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the policy keeps between two actions, besides the network."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+
+
+class Batches(Protocol):
+    """Makes the batch of a loss out of a rollout."""
+
+    def __call__(self, rollout: TensorDictBase) -> TensorDictBase:
+        """Return what the loss reads, of a rollout ``[N, T]`` that the collector has just made."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is kept between two rollouts."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+
+
 class OnPolicyLoop:
     """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds.
 
@@ -48,7 +74,7 @@ class OnPolicyLoop:
         learner: makes gradient steps.
         collector: collects rollouts with ``policy``.
         policy: acts, and records the outputs of its network.
-        advantages: makes the batch of the loss out of a rollout.
+        batches: makes the batch of the loss out of a rollout.
         observe: updates the statistics of observations with a rollout.
         pace: sizes of a round.
         journal: counts, reports, evaluates and saves.
@@ -59,15 +85,15 @@ class OnPolicyLoop:
         self,
         learner: Learner,
         collector: Collector,
-        policy: RolloutPolicy,
-        advantages: Advantages,
+        policy: Learned,
+        batches: Batches,
         observe: Callable[[TensorDictBase], None],
         pace: Pace,
         journal: Journal,
         *,
         remedy: str = "lower optimizer.learning_rate",
     ) -> None:
-        self.learner, self.collector, self.policy, self.advantages = learner, collector, policy, advantages
+        self.learner, self.collector, self.policy, self.batches = learner, collector, policy, batches
         self.observe, self.pace, self.journal, self.remedy = observe, pace, journal, remedy
 
     def run(self) -> None:
@@ -85,7 +111,7 @@ class OnPolicyLoop:
             rollout = self.collector.collect(self.pace.num_steps)
             journal.step += rollout.numel()
             journal.laps.lap("collect")
-            batch = self.advantages(rollout)
+            batch = self.batches(rollout)
             journal.laps.lap("advantages")
             self._learn(batch)
             self.observe(rollout)
@@ -119,14 +145,13 @@ class OnPolicyLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state needed to resume, besides the journal's. Rollouts never outlive a round."""
-        scaler = self.advantages.scaler
         return {
             "networks": self.policy.network.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
             "collector": self.collector.state_dict(),
             "environments": snapshots.snapshot(self.collector.environments),
             "policy": self.policy.state_dict(),
-            "rewards": {} if scaler is None else scaler.state_dict(),
+            "rewards": self.batches.state_dict(),
         }
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -135,8 +160,7 @@ class OnPolicyLoop:
         load_module(self.policy.network, saved["networks"], str(checkpoint.path))
         self.learner.load_optimizer(saved["optimizer"])
         self.policy.load_state_dict(saved["policy"])
-        if self.advantages.scaler is not None:
-            self.advantages.scaler.load_state_dict(saved["rewards"])
+        self.batches.load_state_dict(saved["rewards"])
         restored = snapshots.restore(self.collector.environments, saved["environments"])
         self.collector.load_state_dict(saved["collector"], restart=not restored)
         self.journal.load(saved, restored=restored)

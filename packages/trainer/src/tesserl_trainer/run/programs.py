@@ -22,7 +22,29 @@ class Spec(TypedDict):
     dtype: str
 
 
-class QuantileProgram(nn.Module):
+class Program(nn.Module):
+    """A greedy policy that takes and returns tensors by their names.
+
+    It takes the observation keys and ``more_inputs``, by keyword, and returns the entries of ``specs``.
+    """
+
+    def more_inputs(self) -> dict[str, Spec]:
+        """Return the inputs besides observations."""
+        return {}
+
+    def specs(self) -> dict[str, Spec]:
+        """Each output by its name."""
+        raise NotImplementedError
+
+    def choices(self, outputs: Tensors, action: Tensor) -> Choices:
+        """Return the values that the best action maximises, ``[B, (N,) A]``, with an action, ``[B, (N)]``.
+
+        An exported program may choose another action of equal value. Real actions have no such values: return nothing.
+        """
+        raise NotImplementedError
+
+
+class QuantileProgram(Program):
     """The greedy policy of a quantile network.
 
     It holds a copy of the network in evaluation mode, on the CPU, without noise: noisy layers become plain ones with
@@ -37,21 +59,21 @@ class QuantileProgram(nn.Module):
 
     def __init__(self, network: QuantileNetwork, taus: Tensor | None = None) -> None:
         super().__init__()
-        self.network = _exportable(network)
+        self.network = exportable(network)
         self.register_buffer("taus", taus)
         self.eval()
 
     def more_inputs(self) -> dict[str, Spec]:
         """Return the inputs besides observations: taus, unless they are fixed."""
-        return {"taus": _spec("num_taus")} if self.taus is None else {}
+        return {"taus": spec("num_taus")} if self.taus is None else {}
 
     def specs(self) -> dict[str, Spec]:
         """Each output by its name."""
         blocks = [] if self.network.num_blocks is None else [self.network.num_blocks]
         specs = {
-            "quantile_values": _spec("num_taus", *blocks, self.network.num_actions),
-            "action_value": _spec(*blocks, self.network.num_actions),
-            "action": _spec(*blocks, dtype="int64"),
+            "quantile_values": spec("num_taus", *blocks, self.network.num_actions),
+            "action_value": spec(*blocks, self.network.num_actions),
+            "action": spec(*blocks, dtype="int64"),
         }
         if self.taus is not None:
             del specs["quantile_values"]
@@ -82,7 +104,7 @@ class QuantileProgram(nn.Module):
         return {"quantile_values": quantile_values, **outputs} if self.taus is None else outputs
 
 
-class ActorCriticProgram(nn.Module):
+class ActorCriticProgram(Program):
     """The greedy policy of an actor-critic network, with the parameters of its distribution and its value.
 
     It holds a copy of the network in evaluation mode, on the CPU. Real actions are as the task takes them, in its
@@ -98,7 +120,7 @@ class ActorCriticProgram(nn.Module):
 
     def __init__(self, network: ActorCritic, *, has_value: bool = True) -> None:
         super().__init__()
-        self.network = _exportable(network)
+        self.network = exportable(network)
         self.has_value = has_value
         if not has_value:
             self.network.critic_body, self.network.value = None, nn.Identity()
@@ -109,21 +131,21 @@ class ActorCriticProgram(nn.Module):
 
     def more_inputs(self) -> dict[str, Spec]:
         """Return the inputs besides observations: ``is_init`` and the state for a network with memory."""
-        return {"is_init": _spec(1, dtype="bool"), **self._states()} if self.state_names else {}
+        return {"is_init": spec(1, dtype="bool"), **self._states()} if self.state_names else {}
 
     def specs(self) -> dict[str, Spec]:
         """Each output by its name."""
         actions: Any = self.network.actions
         if self.low is not None:
-            size = _spec(len(self.low))
+            size = spec(len(self.low))
             specs = {"action": size, "loc": size, "scale": size}
         elif actions.scalar:
-            specs = {"action": _spec(dtype="int64"), "logits": _spec(*actions.nvec)}
+            specs = {"action": spec(dtype="int64"), "logits": spec(*actions.nvec)}
         else:
             logits = (sum(actions.nvec),) if actions.num_blocks is None else (actions.num_blocks, actions.nvec[0])
-            specs = {"action": _spec(len(actions.nvec), dtype="int64"), "logits": _spec(*logits)}
+            specs = {"action": spec(len(actions.nvec), dtype="int64"), "logits": spec(*logits)}
         if self.has_value:
-            specs["state_value"] = _spec(1)
+            specs["state_value"] = spec(1)
         return {**specs, **{f"next_{name}": spec for name, spec in self._states().items()}}
 
     def choices(self, outputs: Tensors, action: Tensor) -> Choices:
@@ -174,10 +196,7 @@ class ActorCriticProgram(nn.Module):
             return {}
         body: Any = self.network.body
         states = body.initial_state(1)
-        return {name: _spec(*state.shape[1:]) for name, state in zip(self.state_names, states, strict=True)}
-
-
-Program = QuantileProgram | ActorCriticProgram
+        return {name: spec(*state.shape[1:]) for name, state in zip(self.state_names, states, strict=True)}
 
 
 class WindowedMaxPool(nn.Module):
@@ -198,7 +217,7 @@ class WindowedMaxPool(nn.Module):
         return images
 
 
-def _exportable(network: Network) -> Network:
+def exportable(network: Network) -> Network:
     """Copy a network to the CPU in float32, with exportable layers."""
     network = copy.deepcopy(network).to("cpu", torch.float32).requires_grad_(False)
     _replace_layers(network)
@@ -223,6 +242,6 @@ def _given(*tensors: Tensor | None) -> list[Tensor]:
     return [tensor for tensor in tensors if tensor is not None]
 
 
-def _spec(*shape: int | str, dtype: str = "float32") -> Spec:
+def spec(*shape: int | str, dtype: str = "float32") -> Spec:
     """Describe a tensor with a batch dimension and this shape."""
     return Spec(shape=["batch", *shape], dtype=dtype)

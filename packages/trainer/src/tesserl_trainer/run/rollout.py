@@ -1,6 +1,7 @@
 """From what was collected to what an on-policy loss reads: log-probabilities, values, advantages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -101,19 +102,57 @@ class Advantages:
     ) -> Tensor:
         """Values ``[T, N, 1]`` of what each step led to: the next step's, or that of a final observation."""
         network = self.policy.network
-        following = torch.cat([value[1:], value[-1:]])
-        final = (truncated & ~terminated).squeeze(-1)
-        final[-1] = True
-        time, env = final.nonzero(as_tuple=True)
-        rows = [rollout["next", key][env.cpu(), time.cpu()].to(self.device) for key in self.keys]
-        if memory:
+
+        def evaluate(rows: list[Tensor], time: Tensor, env: Tensor) -> Tensor:
+            if not memory:
+                value: Tensor = network.state_value(*rows)
+                return value
             after = [state[time, env] for state in memory[1 + len(network.state_keys) :]]
             is_init = torch.zeros(len(time), 1, dtype=torch.bool, device=self.device)
-            outputs = network.forward_recurrent(*rows, is_init, *after)
-            following[time, env] = outputs[len(network.out_keys) - 1]
-        else:
-            following[time, env] = network.state_value(*rows)
-        return following
+            outputs: tuple[Tensor, ...] = network.forward_recurrent(*rows, is_init, *after)
+            return outputs[len(network.out_keys) - 1]
+
+        return following_values(rollout, self.keys, value, terminated, truncated, evaluate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the statistics of the rewards, if they are scaled."""
+        return {} if self.scaler is None else self.scaler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state)
+
+
+def following_values(
+    rollout: TensorDictBase,
+    keys: Sequence[str],
+    value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    evaluate: Callable[[list[Tensor], Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return values of the states that the steps of a rollout led to: of the next step, or a final observation.
+
+    Args:
+        rollout: ``[N, T]``, from the collector.
+        keys: observation keys.
+        value: what is known of the observation of each step, on the device, ``[T, N, ...]``.
+        terminated: bool, ``[T, N, 1]``; what follows such a step is not evaluated.
+        truncated: bool, ``[T, N, 1]``.
+        evaluate: called with the observations that were not acted on, one tensor ``[S, ...]`` for each key, and with
+            the times and the environments ``[S]`` of the steps that led to them; returns their values ``[S, ...]``.
+
+    Returns:
+        ``[T, N, ...]``, without meaning where terminated.
+    """
+    following = torch.cat([value[1:], value[-1:]])
+    final = (truncated & ~terminated).squeeze(-1)
+    final[-1] = True
+    time, env = final.nonzero(as_tuple=True)
+    rows = [rollout["next", key][env.cpu(), time.cpu()].to(value.device) for key in keys]
+    following[time, env] = evaluate(rows, time, env)
+    return following
 
 
 def count_minibatches(size: int, number: int) -> int:
