@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent
 DIST = ROOT / "dist"
 CONSTRAINTS = ROOT / "constraints.txt"
 PREFIX = "tesserl-"
+PLUGINS = "tesserl.algorithms"  # entry points of packages that declare an algorithm
 PROJECTS = {path.parent.name: nox.project.load_toml(path) for path in sorted(ROOT.glob("packages/*/pyproject.toml"))}
 SETTINGS = nox.project.load_toml(ROOT / "pyproject.toml")
 EXAMPLES = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("examples/*/src"))]
@@ -53,10 +54,17 @@ NO_TESTS = 5  # pytest's exit status if all tests are deselected
 CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s
 
 
-def siblings(package: str) -> set[str]:
-    """Return the packages of this repository that ``package`` requires directly."""
-    required = (Requirement(line).name for line in PROJECTS[package]["project"]["dependencies"])
+def ours(requirements: Iterable[str]) -> set[str]:
+    """Return the packages of this repository among requirements."""
+    required = (Requirement(line).name for line in requirements)
     return {name.removeprefix(PREFIX) for name in required if name.startswith(PREFIX)}
+
+
+def siblings(package: str, extras: Iterable[str] = ()) -> set[str]:
+    """Return the packages of this repository that ``package`` requires directly, with some of its extras."""
+    project = PROJECTS[package]["project"]
+    optional = project.get("optional-dependencies", {})
+    return ours([*project["dependencies"], *(line for extra in extras for line in optional[extra])])
 
 
 def closure(package: str) -> list[str]:
@@ -70,7 +78,7 @@ def closure(package: str) -> list[str]:
 def dependents(packages: Iterable[str]) -> list[str]:
     """Return ``packages`` and every package that needs one of them, sorted."""
     changed = set(packages)
-    return [name for name in PROJECTS if changed.intersection(closure(name))]
+    return [name for name in PROJECTS if changed.intersection(closure(name)) | changed & ours(test_requirements(name))]
 
 
 def import_name(package: str) -> str:
@@ -118,9 +126,12 @@ def install_wheels(
 ) -> None:
     """Install the built wheels of ``package`` and its siblings, with ``requirements``; never anything editable.
 
+    Packages of this repository among the requirements, and those of the extras, are built wheels too.
+
     The second step puts today's wheels in place of those of an earlier run, which have the same version.
     """
-    wheels = [str(wheel(name)) for name in closure(package) if name != package]
+    chosen = {package, *siblings(package, Requirement(package + extras).extras), *ours(requirements)}
+    wheels = [str(wheel(name)) for name in sorted({each for name in chosen for each in closure(name)} - {package})]
     own = str(wheel(package))
     pip_install(session, *wheels, own + extras, *requirements, constraints=constraints)
     session.install("--no-compile", "--quiet", "--no-deps", "--force-reinstall", *wheels, own)
@@ -245,7 +256,12 @@ def install(session: nox.Session, package: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting, changelogs and every YAML of configs/."""
-    pip_install(session, *TOOLS["lint"], *PROJECTS["configs"]["project"]["dependencies"])
+    pip_install(session, *TOOLS["lint"], *TOOLS["build"], *PROJECTS["configs"]["project"]["dependencies"])
+    # their declarations are read, which import no torch
+    plugins = [
+        f"./packages/{name}" for name in PROJECTS if PLUGINS in PROJECTS[name]["project"].get("entry-points", {})
+    ]
+    session.install("--no-compile", "--quiet", "--no-deps", "--no-build-isolation", "--force-reinstall", *plugins)
     session.run("ruff", "check", "--no-cache", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("python", ".ci/check_prose.py", "packages", ".ci", "benchmarks", "examples")
@@ -275,7 +291,7 @@ def imports(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def docs(session: nox.Session) -> None:
     """Build the documentation, warnings being errors, and run its examples."""
-    install_wheels(session, "trainer", *TOOLS["docs"])
+    install_wheels(session, "trainer", *TOOLS["docs"], *(PREFIX + name for name in PROJECTS))
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
     pages = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/*.md"))]
     session.run("python", ".ci/run_examples.py", *pages, env=TEST_ENVIRONMENT)
@@ -300,7 +316,7 @@ def examples(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def train(session: nox.Session) -> None:
     """Install the trainer with its light extras and run ``tesserl train`` with what follows --."""
-    install_wheels(session, "trainer", extras="[box2d,minatar]")
+    install_wheels(session, "trainer", extras="[box2d,minatar,pqn]")
     session.run("tesserl", "train", *session.posargs, interrupt_timeout=CTRL_C_SECONDS)
 
 
@@ -333,7 +349,7 @@ def browser(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def bench(session: nox.Session) -> None:
     """Measure: all benchmarks of speed, or the script of benchmarks/ that is named after --, with its options."""
-    install_wheels(session, "trainer", *TOOLS["bench"], extras="[atari,box2d,minatar]")
+    install_wheels(session, "trainer", *TOOLS["bench"], extras="[atari,box2d,minatar,pqn]")
     # Without what they require: bounds on pandas and virtualenv contradict constraints.txt; "bench" has what they use.
     session.install("--no-compile", "--no-deps", *TOOLS["bench-peers"])
     every = [[path.stem] for path in sorted(ROOT.glob("benchmarks/*.py")) if path.stem not in LEARNING]

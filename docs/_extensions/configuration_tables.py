@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tesserl_configs import RunConfig
+from tesserl_configs.algorithms import BUILT_IN, installed
 from tesserl_configs.explain import bounds_text, default_text
+from tesserl_configs.schema import extended
 
 REFERENCE = re.compile(r"'\$ref': '#/\$defs/(\w+)'")
 
@@ -124,7 +125,7 @@ def generate(app: Any) -> None:
     """Write the pages."""
     target = Path(app.srcdir) / "reference" / "generated"
     target.mkdir(parents=True, exist_ok=True)
-    tables = Tables(RunConfig)
+    tables = Tables(extended(*(each.name for each in installed() if each.name not in BUILT_IN)))
     for name, text in (("configuration", tables.page()), ("network", tables.network())):
         path = target / f"{name}.txt"
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -121,6 +121,7 @@ SMALL = {
     "iqn": ["replay.warmup_steps=60", "replay.capacity=200", "iqn.batch_size=8", "iqn.update_interval=8"],
     "ppo": ["ppo.num_steps=16", "ppo.num_minibatches=2", "ppo.num_epochs=1"],
     "grpo": ["grpo.num_groups=1", "grpo.group_size=2", "grpo.max_length=20", "grpo.num_minibatches=1"],
+    "pqn": ["pqn.num_steps=16", "pqn.num_minibatches=2", "pqn.num_epochs=1"],
     "dpo": [], "cpl": [],
 }  # fmt: skip
 OF_PAIRS = ["pairs.source.num_groups=2", "pairs.source.group_size=2", "pairs.source.num_epochs=1"]

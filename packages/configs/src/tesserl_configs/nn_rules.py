@@ -184,7 +184,7 @@ def memory_fits_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Pr
 
 
 def heads_fit_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Problem]:
-    """Check the options of the heads: advantages and noise for values of actions, policy and shared layers for a policy."""
+    """Check the options of the heads: advantages and noise for action values, policy and shared layers for a policy."""
     heads, name = nn.heads, algorithm.name
     if algorithm.network != "policy":
         if heads.policy is not None:

@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor
 from torchrl.objectives import LossModule
 
-from tesserl_pqn.entries import get_entry
+from tesserl_policy import get_entry
 from tesserl_pqn.functional import quantile_huber_loss, take_action
 from tesserl_pqn.network import QNetwork, unwrap_network
 

@@ -7,7 +7,7 @@ from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 
-from tesserl_pqn.entries import get_entry
+from tesserl_policy import get_entry
 from tesserl_pqn.functional import q_lambda_returns, quantile_lambda_targets
 from tesserl_pqn.network import unwrap_network
 

@@ -1,0 +1,222 @@
+"""Build PQN from ``pqn:``; imported by the trainer when a run of it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+from tesserl_configs import ConfigError, value_at
+from tesserl_pqn.loss import PQNLoss
+from tesserl_pqn.network import QNetwork
+from tesserl_pqn.plugin import options_of
+from tesserl_pqn.policy import EpsilonGreedy
+from tesserl_pqn.targets import QLambdaTargets
+from tesserl_trainer.algorithms.agent import (
+    Agent,
+    attributes,
+    forward_of,
+    learning,
+    learning_rate_schedule,
+    observing_rollouts,
+    optimizer_of,
+)
+from tesserl_trainer.algorithms.run import Run, make_collector
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.loops.on_policy import OnPolicyLoop, Pace
+from tesserl_trainer.run.programs import Choices, Program, Spec, Tensors, exportable, spec
+from tesserl_trainer.run.rollout import following_values
+from tesserl_trainer.wiring.bodies import build_body
+from tesserl_trainer.wiring.environments import discrete_actions
+from tesserl_trainer.wiring.heads import build_quantile_head
+from tesserl_trainer.wiring.machine import device_of
+from tesserl_trainer.wiring.parts import freeze_parts
+
+
+class QProgram(Program):
+    """The greedy policy of a Q-network.
+
+    It holds a copy of the network in evaluation mode, on the CPU, its normalisation inside.
+
+    Args:
+        network: the network.
+    """
+
+    def __init__(self, network: QNetwork) -> None:
+        super().__init__()
+        self.network = exportable(network)
+        self.eval()
+
+    def specs(self) -> dict[str, Spec]:
+        """Return each output by its name."""
+        network = self.network
+        specs = {"action_value": spec(network.num_actions), "action": spec(dtype="int64")}
+        if network.num_quantiles is not None:
+            specs["quantile_values"] = spec(network.num_quantiles, network.num_actions)
+        return specs
+
+    def choices(self, outputs: Tensors, action: Tensor) -> Choices:
+        """Return what the best action maximises, ``[B, A]``, and what an action chose, ``[B]``."""
+        return [(outputs["action_value"], action)]
+
+    def forward(self, *, pixels: Tensor | None = None, observation: Tensor | None = None) -> Tensors:
+        """Evaluate all actions and choose the best.
+
+        Args:
+            pixels: ``[B, C, H, W]``, if the network takes them.
+            observation: ``[B, F]``, if the network takes it.
+
+        Returns:
+            ``action_value`` ``[B, A]``, the best ``action`` ``[B]``, and ``quantile_values`` ``[B, K, A]`` if there are
+            any.
+        """
+        outputs = self.network(*(tensor for tensor in (pixels, observation) if tensor is not None))
+        action_value = self.network.expectation(outputs)
+        named = {"action_value": action_value, "action": action_value.argmax(dim=-1)}
+        return named if self.network.num_quantiles is None else {**named, "quantile_values": outputs}
+
+
+class Policy(EpsilonGreedy):
+    """The policy of a run: it can be exported, and keeps no state between two actions."""
+
+    def program(self) -> QProgram:
+        """Return the greedy policy as a function of plain tensors."""
+        return QProgram(self.network)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: epsilon is a schedule, and what was recorded is used up within its round."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing, see ``state_dict``."""
+
+
+class Batches:
+    """Make the batch of the loss out of a rollout and what the policy recorded while it acted.
+
+    Args:
+        policy: collected the rollout.
+        targets: computes lambda-returns.
+        keys: observation keys.
+        device: where the batch goes.
+    """
+
+    def __init__(self, policy: Policy, targets: QLambdaTargets, keys: list[str], device: str) -> None:
+        self.policy, self.targets, self.keys, self.device = policy, targets, keys, torch.device(device)
+
+    @torch.no_grad()
+    def __call__(self, rollout: TensorDictBase) -> TensorDictBase:
+        """Return the observation keys, ``action`` and ``value_target`` of the valid steps of a rollout ``[N, T]``."""
+        network = self.policy.network
+        reward, terminated, truncated = (
+            self._time_major(rollout["next", name]) for name in ("reward", "terminated", "truncated")
+        )
+        recorded = network.bootstrap(self.policy.pop())  # [T, N], or [T, N, K]
+        following = following_values(
+            rollout,
+            self.keys,
+            recorded,
+            terminated,
+            truncated,
+            lambda rows, _time, _env: network.bootstrap(network(*rows)),
+        )
+        outcome = (tensor.transpose(0, 1) for tensor in (reward, following, terminated, truncated))
+        target = self.targets.targets(*outcome).transpose(0, 1)
+        data = {key: self._time_major(rollout[key]) for key in [*self.keys, "action"]}
+        flat = {key: tensor.flatten(0, 1) for key, tensor in {**data, "value_target": target}.items()}
+        batch, mask = TensorDict(flat, [rollout.numel()]), self._time_major(rollout["mask"]).flatten()
+        return batch if bool(mask.all()) else batch[mask]
+
+    def _time_major(self, tensor: Tensor) -> Tensor:
+        """Return ``[N, T, ...]`` as ``[T, N, ...]``, which is how the collector's memory lies."""
+        return tensor.transpose(0, 1).to(self.device, non_blocking=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: a rollout is used up within its round."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing, see ``state_dict``."""
+
+
+PQNAgent = Agent[Policy, PQNLoss, QNetwork]
+
+
+def build_network(task: Task) -> QNetwork:
+    """Build the Q-network.
+
+    Raises:
+        ConfigError: the task has other actions than one of a number of choices.
+    """
+    config, num_quantiles = task.config, options_of(task.config).num_quantiles
+    num_actions, num_blocks = discrete_actions(task.action_space)
+    if num_blocks is not None:
+        raise ConfigError(
+            f"environment.id: pqn needs one Discrete action, got {task.action_space}; use iqn, or convert the actions "
+            "in a wrapper"
+        )
+    body: Any = build_body(config.nn, task.layout)
+    head = build_quantile_head(config.nn.heads, body.out_features, num_actions, num_quantiles)
+    network = QNetwork(body, num_actions, num_quantiles=num_quantiles, head=head)
+    freeze_parts(network, config.nn.freeze)
+    return network
+
+
+def build_agent(task: Task, network: nn.Module) -> PQNAgent:
+    """Build the loss, the optimiser and the policy around a network.
+
+    Args:
+        task: of the run.
+        network: a ``QNetwork``; it is moved to the device.
+
+    Raises:
+        ConfigError: the device is not there, or nothing is left to learn.
+        TypeError: the network is another one.
+    """
+    config, options = task.config, options_of(task.config)
+    if not isinstance(network, QNetwork):
+        raise TypeError(f"pqn does not train a {type(network).__name__}; build the network with build_network")
+    network.to(device_of(config.device))
+    loss = PQNLoss(network, kappa=options.kappa)
+    optimizer = optimizer_of(config, network)
+    policy = Policy(
+        network,
+        epsilon=value_at(options.epsilon, 0),
+        evaluation_epsilon=options.evaluation_epsilon,
+        seed=config.evaluation.seed,
+    )
+    return Agent(
+        saved=network,
+        loss=loss,
+        forward=forward_of(loss, precision=options.precision, compiled=options.compile, device=config.device),
+        parameters=learning(network),
+        optimizer=optimizer,
+        policy=policy,
+        act=policy.act,
+        schedules=[*attributes(policy, epsilon=options.epsilon), learning_rate_schedule(config.optimizer, optimizer)],
+        precision=options.precision,
+        max_grad_norm=options.max_grad_norm,
+    )
+
+
+def build_loop(task: Task, run: Run) -> OnPolicyLoop:
+    """Build the loop: collect a rollout, compute its lambda-returns, learn from minibatches for some epochs."""
+    config, options = task.config, options_of(task.config)
+    environments = run.keep(task.environments(config.environment.num_envs))
+    agent = build_agent(task, run.network(task))
+    agent.policy.record = True
+    collector = make_collector(task, agent, environments)
+    targets = QLambdaTargets(agent.saved, discount=options.discount, lambda_=options.q_lambda)
+    return OnPolicyLoop(
+        agent.learner(),
+        collector,
+        agent.policy,
+        Batches(agent.policy, targets, list(task.layout.keys), config.device),
+        observing_rollouts(agent.saved),
+        Pace(options.num_steps, options.num_epochs, options.num_minibatches),
+        run.journal(task, agent, collector.pop_episodes),
+        remedy="lower optimizer.learning_rate or pqn.max_grad_norm, or check that nn has LayerNorm",
+    )

@@ -1,0 +1,146 @@
+"""Declare PQN to Tesserl's trainer: its block, its defaults, its rules and the module that builds it. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tesserl_configs.algorithms import Algorithm
+from tesserl_configs.base import Block, Count, Fraction, NonNegative, Positive
+from tesserl_configs.errors import Problem
+from tesserl_configs.policy import MAX_GRAD_NORM, PRECISION, Precision
+from tesserl_configs.schedules import Schedule, ScheduledFraction
+
+if TYPE_CHECKING:
+    from tesserl_configs.schema import RunConfig
+
+
+def _default_epsilon() -> ScheduledFraction:
+    return Schedule(kind="linear", knots=((0, 1.0), (100_000, 0.05)))
+
+
+class PQNConfig(Block):
+    """Options of parallelised Q-networks.
+
+    Defaults are those of the paper's Atari experiments where a key names no other source.
+    """
+
+    num_steps: Count = Field(
+        default=32, description="Steps of each environment in a rollout, >= 1 (authors' code, Atari and MinAtar: 32)."
+    )
+    num_epochs: Count = Field(default=2, description="Passes over each rollout, >= 1 (authors' code: 2 to 4).")
+    num_minibatches: Count = Field(
+        default=32,
+        description=(
+            "Parts of a rollout, one gradient update each, >= 1; divides num_envs * num_steps (authors' code, with 128 "
+            "environments: 32)."
+        ),
+    )
+    discount: Fraction = Field(default=0.99, description="Discount of one environment step, in [0, 1].")
+    q_lambda: Fraction = Field(
+        default=0.65,
+        description="Lambda of Q(lambda), in [0, 1]; 0: one-step targets; 1: rewards until the end of the rollout.",
+    )
+    epsilon: ScheduledFraction = Field(
+        default_factory=_default_epsilon,
+        description=(
+            "Probability of a random action, in [0, 1]; a number or a schedule (authors' code: linear, from 1 to 0.05 "
+            "on MinAtar and 0.001 on Atari, in the first tenth of a run)."
+        ),
+    )
+    evaluation_epsilon: Fraction = Field(
+        default=0.0, description="Probability of a random action in evaluations and eval, in [0, 1]; 0: greedy."
+    )
+    num_quantiles: Count | None = Field(
+        default=None,
+        description=(
+            "Quantiles of each action's return, >= 1 (QR-DQN, arXiv:1710.10044: 200), with distributional "
+            "lambda-returns; null: its mean alone (paper)."
+        ),
+    )
+    kappa: NonNegative = Field(
+        default=1.0,
+        description="Threshold of the Huber loss of quantiles, in reward units, >= 0; 0: pinball loss (QR-DQN: 1).",
+    )
+    require_layer_norm: bool = Field(
+        default=True,
+        description=(
+            "Refuse encoders and heads with hidden layers whose layer_norm is false: without target networks values "
+            "may diverge (paper, section 3)."
+        ),
+    )
+    max_grad_norm: Positive | None = Field(default=10.0, description=f"{MAX_GRAD_NORM} (authors' code: 10).")
+    precision: Precision = PRECISION
+    compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+
+
+def options_of(config: RunConfig) -> PQNConfig:
+    """Return the block ``pqn:``.
+
+    Raises:
+        TypeError: the run is of another algorithm.
+    """
+    if not isinstance(config.options, PQNConfig):
+        raise TypeError(f"expected a run of pqn, got {config.algorithm}")
+    return config.options
+
+
+def rollouts_divide_into_minibatches(config: RunConfig) -> Iterator[Problem]:
+    """Minibatches are parts of a rollout of one size, and a run is at least one rollout long."""
+    options = options_of(config)
+    size = config.environment.num_envs * options.num_steps
+    if size % options.num_minibatches:
+        yield Problem(
+            "pqn.num_minibatches",
+            f"expected a divisor of environment.num_envs * pqn.num_steps = {size}, got {options.num_minibatches}",
+        )
+    if size > config.total_steps:
+        yield Problem(
+            "total_steps", f"expected at least environment.num_envs * pqn.num_steps = {size}, got {config.total_steps}"
+        )
+
+
+def layers_have_a_norm(config: RunConfig) -> Iterator[Problem]:
+    """Check that LayerNorm stands in for the target network."""
+    if not options_of(config).require_layer_norm:
+        return
+    nn, without = config.nn, []
+    if nn.vision.kind == "cnn" and not nn.vision.layer_norm:
+        without.append("nn.vision.layer_norm")
+    if nn.vector.kind == "mlp" and nn.vector.hidden_sizes and not nn.vector.layer_norm:
+        without.append("nn.vector.layer_norm")
+    if nn.heads.hidden_sizes and not nn.heads.layer_norm:
+        without.append("nn.heads.layer_norm")
+    for key in without:
+        yield Problem(
+            key, "pqn has no target network and relies on LayerNorm; set it to true, or pqn.require_layer_norm to false"
+        )
+
+
+def epsilon_alone_explores(config: RunConfig) -> Iterator[Problem]:
+    """Refuse noisy layers: values that are recorded while acting would hold the noise."""
+    if config.nn.heads.noisy:
+        yield Problem("nn.heads.noisy", "pqn explores by pqn.epsilon; set it to false, or use iqn")
+
+
+def kappa_has_quantiles(config: RunConfig) -> Iterator[Problem]:
+    """Quantiles have a threshold; the error of values is squared."""
+    options = options_of(config)
+    if options.num_quantiles is None and options.kappa != 1.0:
+        yield Problem("pqn.kappa", "belongs to pqn.num_quantiles, which is null; remove the key or set a number")
+
+
+ALGORITHM = Algorithm(
+    name="pqn",
+    options=PQNConfig,
+    title="Options of parallelised Q-networks.",
+    builder="tesserl_pqn.build",
+    network="value",
+    without_memory="learns from steps without the state before them",
+    optimizer={"learning_rate": 2.5e-4, "eps": 1e-8},
+    optimizer_kind="radam",
+    hidden_sizes=(),
+    rules=(rollouts_divide_into_minibatches, layers_have_a_norm, epsilon_alone_explores, kappa_has_quantiles),
+)
