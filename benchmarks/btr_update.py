@@ -18,7 +18,7 @@ from torch import Tensor
 from common.harness import HEADER, Bar, Comparison, Measurement, Side, arguments, compare, finish
 from floors.btr import btr_loss
 from floors.iqn import cosine_frequencies
-from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy
+from tesserl_iqn import IQNLoss, QuantileNetwork, QuantilePolicy, TargetUpdater
 from tesserl_nn_components import ImpalaCNN
 
 PIXELS, ACTIONS, WIDTH, HIDDEN, COSINES, TAUS = (4, 84, 84), 18, 2, 512, 64, 8
@@ -77,7 +77,7 @@ class Ours:
             munchausen_log_policy=case.log_policy,
         )
         self.loss.target_value_network.load_state_dict(target.state_dict())
-        self.loss._has_update_associated["value_network"] = True  # what torchrl's updaters tell a loss
+        TargetUpdater(self.loss)  # torchrl warns of a loss without one
         self.parameters = dict(network.named_parameters())
         column = {name: data[name].unsqueeze(-1) for name in ("reward", "terminated", "steps")}
         following = {"pixels": data["next_pixels"], "reward": column["reward"], "terminated": column["terminated"]}

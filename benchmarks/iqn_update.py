@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.harness import HEADER, Bar, Comparison, arguments, compare, finish, repeated
 from floors.iqn import cosine_frequencies, fusable_pairwise_loss, iqn_loss, pairwise_loss, qr_loss
-from tesserl_iqn import IQNLoss, QuantileNetwork
+from tesserl_iqn import IQNLoss, QuantileNetwork, TargetUpdater
 from tesserl_nn_components import MLP
 
 FEATURES, ACTIONS, COSINES, BATCH, TAUS, POLICY_TAUS, DISCOUNT = 4, 2, 64, 128, 8, 32, 0.99
@@ -39,7 +39,7 @@ class Ours:
             network, discount=DISCOUNT, num_taus=TAUS, num_target_taus=TAUS, num_policy_taus=POLICY_TAUS
         )
         self.loss.target_value_network.load_state_dict(target.state_dict())
-        self.loss._has_update_associated["value_network"] = True  # what torchrl's updaters tell a loss
+        TargetUpdater(self.loss)  # torchrl warns of a loss without one
         self.parameters = list(network.parameters())
         following = {
             "observation": data["next_observation"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,6 +73,7 @@ def _singular_vectors(network: nn.Module) -> list[Tensor]:
     return [vector for layer in layers for vector in (layer.u, layer.v)]
 
 
+@dataclass
 class PeriodicReset:
     """Move both networks of a loss towards new weights at intervals, see `shrink_and_perturb`.
 
@@ -82,22 +84,22 @@ class PeriodicReset:
         factor: how far weights move, in [0, 1].
         last_layer_factor: how far those of the last layers move, in [0, 1].
         optimizer: of the online network.
+
+    Raises:
+        ValueError: ``interval`` is below 1.
     """
 
-    def __init__(
-        self,
-        loss: IQNLoss,
-        fresh: Callable[[], QuantileNetwork],
-        *,
-        interval: int,
-        factor: float = 0.01,
-        last_layer_factor: float = 0.8,
-        optimizer: Optimizer | None = None,
-    ) -> None:
-        if interval < 1:
-            raise ValueError(f"interval of resets must be at least 1, got {interval}")
-        self.loss, self.fresh, self.interval, self.optimizer = loss, fresh, interval, optimizer
-        self.factor, self.last_layer_factor = factor, last_layer_factor
+    loss: IQNLoss
+    fresh: Callable[[], QuantileNetwork]
+    interval: int
+    factor: float = 0.01
+    last_layer_factor: float = 0.8
+    optimizer: Optimizer | None = None
+
+    def __post_init__(self) -> None:
+        """Check the interval."""
+        if self.interval < 1:
+            raise ValueError(f"interval of resets must be at least 1, got {self.interval}")
 
     def update(self, updates: int) -> None:
         """Reset if a number of gradient steps is a multiple of the interval.
@@ -198,18 +200,9 @@ def last_layers(network: QuantileNetwork) -> list[str]:
     Args:
         network: the network.
     """
-    streams = [name for name in ("head.advantage", "head.value") if _has(network, name)] or ["head"]
+    streams = [f"head.{name}" for name, _ in network.head.named_children() if name in ("advantage", "value")]
     found: list[str] = []
-    for stream in streams:
-        layers = [
-            name
-            for name, module in network.get_submodule(stream).named_modules(prefix=stream)
-            if isinstance(module, nn.Linear | NoisyLinear)
-        ]
-        found += layers[-1:]
+    for stream in streams or ["head"]:
+        modules = network.get_submodule(stream).named_modules(prefix=stream)
+        found += [name for name, module in modules if isinstance(module, nn.Linear | NoisyLinear)][-1:]
     return found
-
-
-def _has(network: nn.Module, name: str) -> bool:
-    outer, _, inner = name.rpartition(".")
-    return isinstance(getattr(network.get_submodule(outer), inner, None), nn.Module)
