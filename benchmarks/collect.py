@@ -15,7 +15,7 @@ from torchrl.modules import ProbabilisticActor
 from common.harness import HEADER, Bar, Comparison, Side, arguments, compare, finish, repeated
 from floors.rollout import Rollout
 from tesserl_environments import ObservationLayout
-from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.collecting.collector import Collector
 
 FRAMES = 1024  # of one call, over all environments
 

@@ -24,9 +24,9 @@ from tesserl_analysis.record import read_metrics, series
 from tesserl_analysis.statistics import interval, mean
 from tesserl_configs import load_config
 from tesserl_trainer import evaluate, train
-from tesserl_trainer.commands.collect import collect
-from tesserl_trainer.commands.pairs_make import make_store
-from tesserl_trainer.commands.pretrain import pretrain_bc
+from tesserl_trainer.pairs.making import make_store
+from tesserl_trainer.running.collect import collect
+from tesserl_trainer.running.pretrain import pretrain_bc
 
 ROOT = Path(__file__).parents[1]
 RARELY = ["evaluation.episodes=5", "evaluation.final_episodes=5", "evaluation.interval=1_000_000"]

@@ -16,10 +16,10 @@ from tesserl_configs import load_config
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.run.evaluate import Evaluation
-from tesserl_trainer.run.journal import Loop
-from tesserl_trainer.run.progress import ProgressDisplay
-from tesserl_trainer.run.state import seed_generators
+from tesserl_trainer.checkpoints.state import seed_generators
+from tesserl_trainer.collecting.evaluation import Evaluation
+from tesserl_trainer.training.journal import Loop
+from tesserl_trainer.training.progress import ProgressDisplay
 
 
 def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) -> dict[str, float]:

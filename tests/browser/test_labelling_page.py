@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 from tesserl_preference_data import load_pairs
 from tesserl_preference_data.labelling.server import LabelServer
 from tesserl_preference_data.labelling.session import LabellingSession
-from tesserl_trainer.commands.pairs_make import make_store
+from tesserl_trainer.pairs.making import make_store
 
 CONFIG = """
 total_steps: 1024

@@ -14,8 +14,12 @@ import signal
 import sys
 from pathlib import Path
 
+from tesserl_trainer.checkpoints import checkpoint
+from tesserl_trainer.checkpoints import files as checkpoint_files
 from tesserl_trainer.cli import main
-from tesserl_trainer.run import checkpoint, checkpoint_files, collect, logging, segments
+from tesserl_trainer.collecting import collector as collect
+from tesserl_trainer.training import logging
+from tesserl_trainer.training import replay_segments as segments
 
 
 def die() -> None:

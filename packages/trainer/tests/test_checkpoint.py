@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from tesserl_trainer.run.checkpoint import CheckpointError, load_checkpoint, load_networks, read_manifest
-from tesserl_trainer.run.checkpoint_names import checkpoint_name, step_of
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.sealed import write_sealed
-from tesserl_trainer.run.segments import Segments
-from tesserl_trainer.run.state import generators_state, join_state, seed_generators, set_generators_state, split_state
+from tesserl_trainer.checkpoints.checkpoint import CheckpointError, load_checkpoint, load_networks, read_manifest
+from tesserl_trainer.checkpoints.names import checkpoint_name, step_of
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.checkpoints.sealed_json import write_sealed
+from tesserl_trainer.checkpoints.state import (
+    generators_state,
+    join_state,
+    seed_generators,
+    set_generators_state,
+    split_state,
+)
+from tesserl_trainer.training.replay_segments import Segments
 
 pytestmark = pytest.mark.kernel_free
 

@@ -15,7 +15,7 @@ import tesserl_trainer.cli as cli
 from tesserl_configs import ConfigError
 from tesserl_trainer import __version__
 from tesserl_trainer.cli import LazyGroup, main, tesserl
-from tesserl_trainer.run.signals import StopNow, Stopped
+from tesserl_trainer.signals import StopNow, Stopped
 
 pytestmark = pytest.mark.kernel_free
 
@@ -197,7 +197,7 @@ def test_an_error_of_ours_may_bring_its_exit_code(failing, capsys):
     class Late(Exception):
         exit_code = 7
 
-    Late.__module__ = "tesserl_trainer.commands.train"
+    Late.__module__ = "tesserl_trainer.running.train"
     failing(Late("too late"))
     assert main(["fail"]) == 7
     assert capsys.readouterr().err == "error: too late\n"

@@ -6,7 +6,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from tesserl_environments import ObservationLayout, autoreset_mode
-from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.collecting.collector import Collector
 
 from .conftest import counting_envs
 

@@ -8,7 +8,7 @@ import pytest
 from tesserl_configs import ConfigError
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands.runs import run_config
+from tesserl_trainer.running.run_directory import run_config
 
 pytestmark = pytest.mark.kernel_free
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands import doctor
+from tesserl_trainer.inspect import doctor
 
 pytestmark = pytest.mark.kernel_free
 

@@ -8,10 +8,10 @@ import pytest
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_trainer import train
+from tesserl_trainer.checkpoints.checkpoint import CheckpointError
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.run.checkpoint import CheckpointError
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.journal import EarlyStopping, Journal, reached_in
+from tesserl_trainer.training.journal import EarlyStopping, Journal, reached_in
 
 from .test_resume import outcome
 

@@ -11,11 +11,11 @@ from tesserl_configs import ConfigError, load_config
 from tesserl_preference_data import cut_segments, make_pairs
 from tesserl_replay import PrioritizedSampler
 from tesserl_trainer import train
-from tesserl_trainer.run import groups
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.replay import Replay
-from tesserl_trainer.run.rollout import count_minibatches, minibatches
-from tesserl_trainer.run.segments import Segments
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.collecting import groups
+from tesserl_trainer.collecting.rollout import count_minibatches, minibatches
+from tesserl_trainer.training.replay import Replay
+from tesserl_trainer.training.replay_segments import Segments
 
 from .test_groups import SeedStart, make
 from .test_on_policy import metrics_of

@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode
 
 from tesserl_configs import ConfigError, load_config
 from tesserl_environments import worker_seeds
-from tesserl_trainer.wiring.environments import discrete_actions, make_environments
+from tesserl_trainer.algorithms.environments import discrete_actions, make_environments
 
 pytestmark = pytest.mark.kernel_free
 

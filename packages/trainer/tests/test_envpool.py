@@ -17,10 +17,10 @@ from tesserl_environments import AtariEnvironments, EnvpoolEnvironments, Observa
 from tesserl_environments.snapshots import restore, snapshot
 from tesserl_replay import NStepWindow
 from tesserl_trainer import train
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.collect import Collector
-from tesserl_trainer.run.evaluate import evaluate_policy
-from tesserl_trainer.wiring.environments import atari_options, make_environments
+from tesserl_trainer.algorithms.environments import atari_options, make_environments
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.evaluation import evaluate_policy
 
 from .conftest import ALGORITHMS, CONFIG
 

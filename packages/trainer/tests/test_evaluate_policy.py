@@ -8,7 +8,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tesserl_environments import ObservationLayout
-from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
+from tesserl_trainer.collecting.evaluation import Evaluation, evaluate_policy
 
 
 class Lottery(gym.Env):

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands.export import export
-from tesserl_trainer.run import export as exporting
-from tesserl_trainer.run.export import ExportError, largest_difference, random_inputs
-from tesserl_trainer.run.programs import QuantileProgram, WindowedMaxPool
+from tesserl_trainer.export import formats as exporting
+from tesserl_trainer.export.export import export
+from tesserl_trainer.export.formats import ExportError, largest_difference, random_inputs
+from tesserl_trainer.networks.programs import QuantileProgram, WindowedMaxPool
 
 from .exported import SENSES, robot_inputs, run_file, untrained_run
 

@@ -6,9 +6,9 @@ import torch
 from gymnasium import spaces
 
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands.export import export
-from tesserl_trainer.run.export import largest_difference, load, random_inputs, serialize
-from tesserl_trainer.run.programs import ActorCriticProgram
+from tesserl_trainer.export.export import export
+from tesserl_trainer.export.formats import largest_difference, load, random_inputs, serialize
+from tesserl_trainer.networks.programs import ActorCriticProgram
 
 from .exported import ACTIONS, SENSES, robot_inputs, run_file, untrained_run
 

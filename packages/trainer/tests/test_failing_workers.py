@@ -12,10 +12,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tesserl_environments import ObservationLayout
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.collect import Collector
-from tesserl_trainer.run.evaluate import evaluate_policy
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.evaluation import evaluate_policy
 
 from .troubled import Doomed
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from tesserl_configs import load_config
 from tesserl_preference_data.whole_files import digest
 from tesserl_trainer import train
+from tesserl_trainer.checkpoints.files import load_tensors
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_sealed, write_sealed
 from tesserl_trainer.cli import main
-from tesserl_trainer.run.checkpoint_files import load_tensors
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.pairs import NewestPairs, Shuffled
-from tesserl_trainer.run.sealed import CheckpointError, read_sealed, write_sealed
+from tesserl_trainer.training.pair_batches import NewestPairs, Shuffled
 
 from .conftest import config_text
 

@@ -15,10 +15,10 @@ from tesserl_preference_data import load_pairs
 from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_preference_data.whole_files import write_atomically, write_text
 from tesserl_trainer import train
+from tesserl_trainer.checkpoints.checkpoint import load_checkpoint
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.run.checkpoint import load_checkpoint
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.logging import MetricsLog
+from tesserl_trainer.training.logging import MetricsLog
 
 from .conftest import config_text
 from .full_disk import files_of_at_most

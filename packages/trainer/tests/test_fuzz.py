@@ -106,7 +106,7 @@ LIMIT, GRACE, MEMORY = 60, 60, 12 * 2**30
 """Seconds of a processor for a training, more of them to stop in, and bytes that it may address."""
 
 IMPORTED = [
-    "tesserl_trainer.commands.train", *(f"tesserl_trainer.algorithms.{name}" for name in ALGORITHMS),
+    "tesserl_trainer.running.train", *(f"tesserl_trainer.algorithms.{name}" for name in ALGORITHMS),
     "tesserl_trainer.algorithms.initial_weights", "matplotlib.backends.backend_agg", "matplotlib.figure", "ale_py",
     "minatar.gym", "gymnasium.envs.box2d", "gymnasium.envs.classic_control", "torch.utils.tensorboard", "rich.progress",
 ]  # fmt: skip

@@ -13,10 +13,10 @@ from tesserl_configs import load_config
 from tesserl_environments import GroupStarts, LevelStart, ObservationLayout, RestoredStarts, SeedStart, StateStart
 from tesserl_grpo import pad_trajectories
 from tesserl_trainer import train
-from tesserl_trainer.run.collect import Collector
-from tesserl_trainer.run.groups import GroupCollector, expected_rest
-from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.wiring.environments import make_environments
+from tesserl_trainer.algorithms.environments import make_environments
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.groups import GroupCollector, expected_rest
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 
 from .test_on_policy import metrics_of
 

@@ -5,7 +5,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from tesserl_trainer.run.learner import Learner
+from tesserl_trainer.training.learner import Learner
 
 
 class Plane(nn.Module):

@@ -7,8 +7,8 @@ import torch
 
 from tesserl_analysis import read_metrics, series
 from tesserl_trainer.algorithms.run import run_title
-from tesserl_trainer.run.logging import Averages, MetricsLog
-from tesserl_trainer.run.progress import ProgressDisplay
+from tesserl_trainer.training.logging import Averages, MetricsLog
+from tesserl_trainer.training.progress import ProgressDisplay
 
 pytestmark = pytest.mark.kernel_free
 

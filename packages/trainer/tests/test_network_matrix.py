@@ -17,8 +17,8 @@ from tesserl_environments import ObservationLayout
 from tesserl_grpo import GRPOLoss
 from tesserl_iqn import quantile_huber_loss
 from tesserl_preference_opt import PreferenceLoss
-from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
-from tesserl_trainer.wiring.topologies import cells
+from tesserl_trainer.networks.building import build_policy_network, build_quantile_network
+from tesserl_trainer.networks.topology_cells import cells
 
 IMAGE, FEATURES, ACTIONS, BATCH, TAUS = (8, 12, 2), 5, 3, 4, 6
 PICTURE, VECTOR = spaces.Box(0, 255, IMAGE, np.uint8), spaces.Box(-1, 1, (FEATURES,))

@@ -16,8 +16,8 @@ from tesserl_configs.messages import problems_of
 from tesserl_configs.nn import LearningRateFactors, NNConfig
 from tesserl_configs.vision import CNNVision
 from tesserl_environments import ObservationLayout
-from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
-from tesserl_trainer.wiring.parts import learning_rate_groups
+from tesserl_trainer.networks.building import build_policy_network, build_quantile_network
+from tesserl_trainer.networks.named_parts import learning_rate_groups
 
 FEATURES, BATCH = 5, 3
 RUN = {"total_steps": 10_000, "environment": {"id": "none"}}

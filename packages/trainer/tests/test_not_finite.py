@@ -14,11 +14,11 @@ from tesserl_environments import Boundary, Resumable
 from tesserl_preference_data.trajectories import EpisodeLine, _episode
 from tesserl_preference_data.whole_files import json_text, write_json
 from tesserl_trainer import train
+from tesserl_trainer.checkpoints.state import join_state, split_state
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands.compare import read_score
-from tesserl_trainer.commands.sweep import _Report
-from tesserl_trainer.run.state import join_state, split_state
-from tesserl_trainer.run.sweep import Ended, Job
+from tesserl_trainer.inspect.compare import read_score
+from tesserl_trainer.sweep.processes import Ended, Job
+from tesserl_trainer.sweep.sweep import _Report
 
 pytestmark = pytest.mark.kernel_free
 

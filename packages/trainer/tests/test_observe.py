@@ -6,7 +6,7 @@ from PIL import Image
 
 from tesserl_configs import load_config
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands.observe import _panels, draw, observe, table
+from tesserl_trainer.inspect.observe import _panels, draw, observe, table
 
 pytestmark = pytest.mark.kernel_free
 

@@ -14,12 +14,12 @@ from tesserl_configs import load_config
 from tesserl_environments import ObservationLayout
 from tesserl_nn_components import RecurrentBody
 from tesserl_trainer import train
-from tesserl_trainer.loops.on_policy import OnPolicyLoop
-from tesserl_trainer.run.collect import Collector
-from tesserl_trainer.run.journal import DivergenceError
-from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.rewards import RewardScaler
-from tesserl_trainer.run.rollout import Advantages, minibatches
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.reward_scaling import RewardScaler
+from tesserl_trainer.collecting.rollout import Advantages, minibatches
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.training.journal import DivergenceError
+from tesserl_trainer.training.loops.on_policy import OnPolicyLoop
 
 from .conftest import counting_envs
 

@@ -10,8 +10,8 @@ import pytest
 
 from tesserl_configs import load_config
 from tesserl_configs.environment import RescaleAction
+from tesserl_trainer.algorithms.environments import wrap_of
 from tesserl_trainer.cli import main
-from tesserl_trainer.wiring.environments import wrap_of
 
 TASK = """\
 import gymnasium as gym

@@ -19,8 +19,8 @@ from tesserl_preference_data import StoreError, append_label, load_pairs
 from tesserl_preference_data.pictures import encode_frame
 from tesserl_preference_data.whole_files import digest
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands.pairs_inspect import inspect_store, text
-from tesserl_trainer.commands.pairs_make import make_store
+from tesserl_trainer.pairs.inspection import inspect_store, text
+from tesserl_trainer.pairs.making import make_store
 
 from .stores import picture, write_pairs, write_trajectories
 

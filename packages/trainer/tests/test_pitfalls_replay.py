@@ -11,9 +11,9 @@ from tesserl_configs import load_config
 from tesserl_environments import ObservationLayout
 from tesserl_replay import NStepWindow
 from tesserl_trainer import train
-from tesserl_trainer.commands.observe import draw, observe
-from tesserl_trainer.run.collect import Collector
-from tesserl_trainer.run.replay import Replay
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.inspect.observe import draw, observe
+from tesserl_trainer.training.replay import Replay
 
 from . import pictures  # noqa: F401 - registers its task
 from .conftest import counting_envs

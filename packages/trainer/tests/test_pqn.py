@@ -14,9 +14,9 @@ from tesserl_pqn import PQNLoss, QLambdaTargets, QNetwork
 from tesserl_pqn.build import Batches, Policy
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.commands.export import export
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.collect import Collector
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.export.export import export
 
 from .conftest import CONFIG, TASKS, THREADS, counting_envs
 from .exported import ACTIONS, SENSES, robot_inputs, run_file, untrained_run

@@ -6,8 +6,8 @@ from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from tesserl_replay import FrameStorage, PrioritizedSampler
-from tesserl_trainer.run.replay import Replay
-from tesserl_trainer.run.segments import Segments
+from tesserl_trainer.training.replay import Replay
+from tesserl_trainer.training.replay_segments import Segments
 
 
 def make(tmp_path, capacity=7, prioritized=False, test_fraction=0.0) -> Replay:

@@ -14,9 +14,9 @@ import pytest
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_trainer import train
-from tesserl_trainer.run.checkpoint import CheckpointError, load_networks
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.segments import Segments
+from tesserl_trainer.checkpoints.checkpoint import CheckpointError, load_networks
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.training.replay_segments import Segments
 
 from .conftest import ALGORITHMS, TASKS, config_text
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from tesserl_configs import load_config
 from tesserl_configs.importer import import_config
 from tesserl_environments import ObservationLayout
-from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
+from tesserl_trainer.networks.building import build_policy_network, build_quantile_network
 
 BATCH, TAUS, FLOATS, ACTIONS, SIDE = 3, 4, 7, 5, 56
 PLAIN = "vis: {cnn: {}}"

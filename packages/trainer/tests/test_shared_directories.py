@@ -12,7 +12,7 @@ from tesserl_configs import ConfigError, load_config
 from tesserl_preference_data.locks import InUseError, is_lock, locked
 from tesserl_trainer import train
 from tesserl_trainer.algorithms import builder_of
-from tesserl_trainer.commands import train as training
+from tesserl_trainer.running import train as training
 
 pytestmark = pytest.mark.kernel_free
 

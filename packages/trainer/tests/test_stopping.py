@@ -14,9 +14,9 @@ import pytest
 from tesserl_configs import load_config
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_environments import TaskError, WorkerError, closed_afterwards
-from tesserl_trainer.commands.train import train
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.wiring.environments import make_environments, task_spaces
+from tesserl_trainer.algorithms.environments import make_environments, task_spaces
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.running.train import train
 
 from . import misbehaving as tasks
 
@@ -38,7 +38,7 @@ if __name__ == "__main__":
 UNGUARDED = """
 import misbehaving
 from tesserl_configs import load_config
-from tesserl_trainer.commands.train import train
+from tesserl_trainer.running.train import train
 train(load_config("tiny.yaml"), run_dir="run")
 """
 

@@ -15,10 +15,10 @@ from tesserl_configs import load_config
 from tesserl_configs.sweep import load_sweep
 from tesserl_preference_data.locks import InUseError, locked
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands import sweep as command
-from tesserl_trainer.commands.sweep import SweepStopped, default_parallel, run_sweep
-from tesserl_trainer.run import sweep as processes
-from tesserl_trainer.run.sweep import SweepError
+from tesserl_trainer.sweep import processes
+from tesserl_trainer.sweep import sweep as command
+from tesserl_trainer.sweep.processes import SweepError
+from tesserl_trainer.sweep.sweep import SweepStopped, default_parallel, run_sweep
 
 pytestmark = pytest.mark.kernel_free
 

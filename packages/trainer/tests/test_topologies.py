@@ -11,10 +11,10 @@ from gymnasium import spaces
 from tesserl_configs import RunConfig, load_config
 from tesserl_environments import ObservationLayout
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands.shapes import network_layers
-from tesserl_trainer.commands.topologies import _hf_options, count_parameters, describe, flow
-from tesserl_trainer.wiring import topologies
-from tesserl_trainer.wiring.networks import build_policy_network, build_quantile_network
+from tesserl_trainer.inspect.shapes import network_layers
+from tesserl_trainer.inspect.topologies import _hf_options, count_parameters, describe, flow
+from tesserl_trainer.networks import topology_cells as topologies
+from tesserl_trainer.networks.building import build_policy_network, build_quantile_network
 
 pytestmark = pytest.mark.kernel_free
 

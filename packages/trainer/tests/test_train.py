@@ -9,11 +9,11 @@ import torch
 from tesserl_analysis.record import read_metrics, series
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_trainer import build_network, evaluate, train
-from tesserl_trainer.commands.runs import run_config
-from tesserl_trainer.loops.off_policy import OffPolicyLoop
-from tesserl_trainer.run.checkpoint import CheckpointError
-from tesserl_trainer.run.journal import DivergenceError
-from tesserl_trainer.wiring.environments import make_environments
+from tesserl_trainer.algorithms.environments import make_environments
+from tesserl_trainer.checkpoints.checkpoint import CheckpointError
+from tesserl_trainer.running.run_directory import run_config
+from tesserl_trainer.training.journal import DivergenceError
+from tesserl_trainer.training.loops.off_policy import OffPolicyLoop
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_a_missing_extra_is_named(write_config, environment, extra, monkeypatch)
 
     monkeypatch.setattr(gymnasium, "make", missing)
     config = load_config(write_config(environment))
-    with pytest.raises(ConfigError, match=rf'install "tesserl-trainer\[{extra}\]"'):
+    with pytest.raises(ConfigError, match=rf'install "tesserl-environments\[{extra}\]"'):
         make_environments(config.environment, 1)
 
 
@@ -187,7 +187,7 @@ def test_a_device_that_is_not_there_is_refused(write_config, tmp_path):
 def test_frozen_parts_do_not_move_and_freezing_everything_is_refused(write_config, tmp_path):
     config = load_config(write_config(), ("nn.freeze=[vector]",))
     run_dir = train(config, run_dir=tmp_path / "run")
-    from tesserl_trainer.run.checkpoint import load_networks
+    from tesserl_trainer.checkpoints.checkpoint import load_networks
 
     early = load_networks(run_dir / "checkpoints/step_000000240")
     key = "value_network_params.body.vector.mlp.layers.0.weight"

@@ -8,9 +8,9 @@ import pytest
 
 from tesserl_configs import ConfigError
 from tesserl_trainer.cli import main
-from tesserl_trainer.commands.sweep_directory import refuse_others
-from tesserl_trainer.commands.train import Interrupted
-from tesserl_trainer.run.usage import check_places, command_line
+from tesserl_trainer.running.train import Interrupted
+from tesserl_trainer.sweep.directory import refuse_others
+from tesserl_trainer.usage import check_places, command_line
 
 from .stores import write_trajectories
 

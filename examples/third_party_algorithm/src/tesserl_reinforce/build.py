@@ -15,11 +15,11 @@ from tesserl_trainer.algorithms.agent import (
 )
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.loops.on_policy import OnPolicyLoop, Pace
-from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.rollout import Advantages
-from tesserl_trainer.wiring.machine import device_of
-from tesserl_trainer.wiring.networks import as_actor_critic, build_policy_network
+from tesserl_trainer.collecting.rollout import Advantages
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.machine import device_of
+from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
+from tesserl_trainer.training.loops.on_policy import OnPolicyLoop, Pace
 
 ReinforceAgent = Agent[RolloutPolicy, ReinforceLoss, nn.Module]
 

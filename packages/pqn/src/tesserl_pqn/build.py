@@ -24,16 +24,16 @@ from tesserl_trainer.algorithms.agent import (
     observing_rollouts,
     optimizer_of,
 )
+from tesserl_trainer.algorithms.environments import discrete_actions
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.loops.on_policy import OnPolicyLoop, Pace
-from tesserl_trainer.run.programs import Choices, Program, Spec, Tensors, exportable, spec
-from tesserl_trainer.run.rollout import following_values
-from tesserl_trainer.wiring.bodies import build_body
-from tesserl_trainer.wiring.environments import discrete_actions
-from tesserl_trainer.wiring.heads import build_quantile_head
-from tesserl_trainer.wiring.machine import device_of
-from tesserl_trainer.wiring.parts import freeze_parts
+from tesserl_trainer.collecting.rollout import following_values
+from tesserl_trainer.machine import device_of
+from tesserl_trainer.networks.bodies import build_body
+from tesserl_trainer.networks.heads import build_quantile_head
+from tesserl_trainer.networks.named_parts import freeze_parts
+from tesserl_trainer.networks.programs import Choices, Program, Spec, Tensors, exportable, spec
+from tesserl_trainer.training.loops.on_policy import OnPolicyLoop, Pace
 
 
 class QProgram(Program):

@@ -11,16 +11,16 @@ from tesserl_trainer.__about__ import __version__
 if TYPE_CHECKING:
     from tesserl_trainer.algorithms.task import build_network
     from tesserl_trainer.cli import main
-    from tesserl_trainer.commands.evaluate import evaluate
-    from tesserl_trainer.commands.train import train
+    from tesserl_trainer.running.evaluate import evaluate
+    from tesserl_trainer.running.train import train
 
 __all__ = ["__version__", "build_network", "evaluate", "main", "train"]
 
 _HOMES = {
     "build_network": "tesserl_trainer.algorithms.task",
-    "evaluate": "tesserl_trainer.commands.evaluate",
+    "evaluate": "tesserl_trainer.running.evaluate",
     "main": "tesserl_trainer.cli",
-    "train": "tesserl_trainer.commands.train",
+    "train": "tesserl_trainer.running.train",
 }
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tesserl_trainer.algorithms.agent import AnyAgent
     from tesserl_trainer.algorithms.run import Run
     from tesserl_trainer.algorithms.task import Task
-    from tesserl_trainer.run.journal import Loop
+    from tesserl_trainer.training.journal import Loop
 
 
 class Builder(Protocol):

@@ -17,12 +17,12 @@ from tesserl_configs.optimizer import SGD
 from tesserl_configs.optimizer import Optimizer as OptimizerConfig
 from tesserl_configs.policy import Precision
 from tesserl_nn_components import RunningNormalizer
-from tesserl_trainer.run.collect import Start
-from tesserl_trainer.run.fitting import load_module
-from tesserl_trainer.run.learner import Learner
-from tesserl_trainer.run.programs import Program
-from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.parts import Group, learning_rate_groups
+from tesserl_trainer.checkpoints.loading import load_module
+from tesserl_trainer.collecting.collector import Start
+from tesserl_trainer.networks.named_parts import Group, learning_rate_groups
+from tesserl_trainer.networks.programs import Program
+from tesserl_trainer.training.learner import Learner
+from tesserl_trainer.training.schedule import Scheduled
 
 Number = float | Schedule
 """A number of the schema that may change with the step."""

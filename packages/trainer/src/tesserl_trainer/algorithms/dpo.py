@@ -29,7 +29,7 @@ from tesserl_trainer.algorithms.preferences import (
 )
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.loops.preferences import PreferenceLoop
+from tesserl_trainer.training.loops.preferences import PreferenceLoop
 
 
 def build_network(task: Task) -> ActorCritic:

@@ -26,11 +26,11 @@ from tesserl_trainer.algorithms.agent import (
 )
 from tesserl_trainer.algorithms.run import Run, group_environments, make_group_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.loops.groups import GroupLoop, Pace, Scoring
-from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.machine import device_of
-from tesserl_trainer.wiring.networks import as_actor_critic, build_policy_network
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.machine import device_of
+from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
+from tesserl_trainer.training.loops.groups import GroupLoop, Pace, Scoring
+from tesserl_trainer.training.schedule import Scheduled
 
 
 def build_network(task: Task) -> ActorCritic:

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from tesserl_configs import ConfigError
 from tesserl_nn_components.state_dict import state_differences
-from tesserl_trainer.run.checkpoint import CheckpointError, load_networks
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.fitting import listed
-from tesserl_trainer.run.identity import require_identity
-from tesserl_trainer.wiring.bodies import named
+from tesserl_trainer.checkpoints.checkpoint import CheckpointError, load_networks
+from tesserl_trainer.checkpoints.loading import listed
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.checkpoints.run_identity import require_identity
+from tesserl_trainer.networks.bodies import named
 
 
 def load_initial_weights(network: nn.Module, path: Path) -> None:

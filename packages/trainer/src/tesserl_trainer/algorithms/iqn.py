@@ -32,16 +32,16 @@ from tesserl_trainer.algorithms.agent import (
     optimizer_of,
     scheduled,
 )
+from tesserl_trainer.algorithms.environments import discrete_actions
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.loops.off_policy import OffPolicyLoop, Pace
-from tesserl_trainer.run.cuda_graph import GraphedLearner
-from tesserl_trainer.run.learner import Learner
-from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.environments import discrete_actions
-from tesserl_trainer.wiring.machine import device_of
-from tesserl_trainer.wiring.networks import build_quantile_network
+from tesserl_trainer.machine import device_of
+from tesserl_trainer.networks.building import build_quantile_network
+from tesserl_trainer.training.cuda_graph import GraphedLearner
+from tesserl_trainer.training.learner import Learner
+from tesserl_trainer.training.loops.off_policy import OffPolicyLoop, Pace
+from tesserl_trainer.training.schedule import Scheduled
 
 
 def build_network(task: Task) -> QuantileNetwork:

@@ -33,18 +33,18 @@ from tesserl_trainer.algorithms.agent import (
 )
 from tesserl_trainer.algorithms.run import Run, group_environments, make_group_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.loops.preferences import Pace, PreferenceLoop
-from tesserl_trainer.run.cloning import Cloning
-from tesserl_trainer.run.collect import Episode
-from tesserl_trainer.run.groups import GroupCollector
-from tesserl_trainer.run.learner import Learner
-from tesserl_trainer.run.pair_sources import FreshPairs, StoredPairs, check_entries
-from tesserl_trainer.run.pairs import REFERENCE, SCORE, VALUE_TARGET, Batches, with_entries
-from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.reference import Policies
-from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.machine import device_of
-from tesserl_trainer.wiring.networks import as_actor_critic, build_policy_network
+from tesserl_trainer.collecting.collector import Episode
+from tesserl_trainer.collecting.groups import GroupCollector
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.machine import device_of
+from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
+from tesserl_trainer.training.cloning import Cloning
+from tesserl_trainer.training.learner import Learner
+from tesserl_trainer.training.loops.preferences import Pace, PreferenceLoop
+from tesserl_trainer.training.pair_batches import REFERENCE, SCORE, VALUE_TARGET, Batches, with_entries
+from tesserl_trainer.training.pair_sources import FreshPairs, StoredPairs, check_entries
+from tesserl_trainer.training.reference_policies import Policies
+from tesserl_trainer.training.schedule import Scheduled
 
 PairAgent = Agent[RolloutPolicy, nn.Module, Policies]
 Options = DPOConfig | CPLConfig

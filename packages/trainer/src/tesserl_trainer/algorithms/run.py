@@ -22,18 +22,18 @@ from tesserl_environments import (
     worker_seeds,
 )
 from tesserl_trainer.algorithms.agent import Agent, AnyAgent, start_of
+from tesserl_trainer.algorithms.environments import has_time_limit
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.run.checkpoints import Checkpoints
-from tesserl_trainer.run.collect import Collector, Episode, Marks
-from tesserl_trainer.run.evaluate import Evaluation
-from tesserl_trainer.run.groups import GroupCollector
-from tesserl_trainer.run.journal import EarlyStopping, Intervals, Journal
-from tesserl_trainer.run.logging import MetricsLog
-from tesserl_trainer.run.policy import RolloutPolicy
-from tesserl_trainer.run.progress import ProgressDisplay
-from tesserl_trainer.run.schedule import Scheduled
-from tesserl_trainer.wiring.environments import has_time_limit
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.collecting.collector import Collector, Episode, Marks
+from tesserl_trainer.collecting.evaluation import Evaluation
+from tesserl_trainer.collecting.groups import GroupCollector
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.training.journal import EarlyStopping, Intervals, Journal
+from tesserl_trainer.training.logging import MetricsLog
+from tesserl_trainer.training.progress import ProgressDisplay
+from tesserl_trainer.training.schedule import Scheduled
 
 
 @dataclass

@@ -10,8 +10,8 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_environments import Environments, ObservationLayout, Space
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.agent import Acting, AnyAgent, start_of
-from tesserl_trainer.run.evaluate import Evaluation, evaluate_policy
-from tesserl_trainer.wiring.environments import make_environments, task_spaces
+from tesserl_trainer.algorithms.environments import make_environments, task_spaces
+from tesserl_trainer.collecting.evaluation import Evaluation, evaluate_policy
 
 LEAST_PIXELS_FOR_CHANNELS_LAST = 32
 """Height and width of images from which no encoder learns more slowly by it (docs/results.md)."""

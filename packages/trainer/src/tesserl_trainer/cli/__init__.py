@@ -12,8 +12,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from tesserl_trainer.__about__ import __version__
-from tesserl_trainer.cli.messages import OK, color, report
-from tesserl_trainer.run.signals import StopNow, stopped_in_order
+from tesserl_trainer.console.messages import OK, color, report
+from tesserl_trainer.signals import StopNow, stopped_in_order
 
 
 class LazyGroup(click.Group):

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 
 @click.command(name="collect", help="Play a run's policy, or a random one, and store its episodes.")
@@ -29,6 +29,6 @@ def command(source: Path, **settings: Any) -> None:
     if (settings["episodes"] is None) == (settings["steps"] is None):
         raise click.UsageError("name either --episodes or --steps")
     from tesserl_preference_data.whole_files import json_text
-    from tesserl_trainer.commands.collect import collect
+    from tesserl_trainer.running.collect import collect
 
     click.echo(json_text(collect(source, **settings)))

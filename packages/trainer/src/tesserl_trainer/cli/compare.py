@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from tesserl_trainer.cli import options
-from tesserl_trainer.run.metric_names import EVALUATION
+from tesserl_trainer.console import options
+from tesserl_trainer.training.metric_names import EVALUATION
 
 
 @click.command(name="compare", help="Compare the runs of a sweep: intervals, tables and a picture.")
@@ -27,6 +27,6 @@ from tesserl_trainer.run.metric_names import EVALUATION
 @click.option("--png", "png_path", type=options.FILE, help="Draw them to this file.")
 def command(paths: tuple[Path, ...], **settings: Any) -> None:
     """Print tables and sentences."""
-    from tesserl_trainer.commands.compare import compare
+    from tesserl_trainer.inspect.compare import compare
 
     compare(paths, **settings)

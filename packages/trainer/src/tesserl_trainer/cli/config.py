@@ -14,7 +14,7 @@ import click
 
 from tesserl_configs import ConfigError
 from tesserl_preference_data.whole_files import json_text
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 INCOMPLETE = 3
 """Exit code of an import that leaves out what matters."""
@@ -50,7 +50,7 @@ def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[s
 def _checked(file: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return what is wrong with a file, and what it needs that this machine does not have."""
     from tesserl_configs.loader import load_with_places
-    from tesserl_trainer.wiring.machine import missing_here
+    from tesserl_trainer.machine import missing_here
 
     try:
         loaded = load_with_places(file, overrides)
@@ -76,7 +76,7 @@ def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) ->
 
     config = load_config(file, overrides)
     if shapes:
-        from tesserl_trainer.commands.shapes import network_layers, text
+        from tesserl_trainer.inspect.shapes import network_layers, text
 
         layers = network_layers(config)
         click.echo(json_text([asdict(layer) for layer in layers]) if as_json else text(layers))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 COLORS = {"ok": "green", "missing": "yellow"}
 
@@ -20,7 +20,7 @@ def command(context: click.Context, config_path: Path | None, overrides: tuple[s
     if overrides and config_path is None:
         raise click.UsageError("--set: name the CONFIG that it overrides")
     from tesserl_preference_data.whole_files import json_text
-    from tesserl_trainer.commands.doctor import examine, examine_config
+    from tesserl_trainer.inspect.doctor import examine, examine_config
 
     checks = examine()
     if config_path is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 
 @click.command(name="eval", help="Play a trained policy and print its returns as JSON.")
@@ -30,7 +30,7 @@ from tesserl_trainer.cli import options
 def command(run_dir: Path, video: int | None, overrides: tuple[str, ...], **options: Any) -> None:
     """Print the result of ``evaluate`` as JSON."""
     from tesserl_preference_data.whole_files import json_text
-    from tesserl_trainer.commands.evaluate import evaluate
+    from tesserl_trainer.running.evaluate import evaluate
 
     result = evaluate(run_dir, video=video or 0, overrides=overrides, **options)
     click.echo(json_text(result))

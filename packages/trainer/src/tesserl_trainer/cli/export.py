@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 
 @click.command(name="export", help="Write a trained policy as one checked file: ONNX or pt2.")
@@ -19,6 +19,6 @@ from tesserl_trainer.cli import options
 def command(run_dir: Path, **settings: Any) -> None:
     """Print the result of ``export`` as JSON."""
     from tesserl_preference_data.whole_files import json_text
-    from tesserl_trainer.commands.export import export
+    from tesserl_trainer.export.export import export
 
     click.echo(json_text(export(run_dir, **settings)))

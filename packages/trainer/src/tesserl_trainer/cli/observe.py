@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 SAMPLES = 32
 """Transitions in a picture, at most: two rows each."""
@@ -19,11 +19,11 @@ SAMPLES = 32
 def command(config_path: Path, out: Path, steps: int, samples: int, overrides: tuple[str, ...]) -> None:
     """Print a line for each key; write the picture."""
     from tesserl_configs import load_config
-    from tesserl_trainer.run.usage import check_places
+    from tesserl_trainer.usage import check_places
 
     check_places({"--out": out})
     config = load_config(config_path, overrides)
-    from tesserl_trainer.commands.observe import draw, observe, table
+    from tesserl_trainer.inspect.observe import draw, observe, table
 
     drawn, transitions = observe(config, steps=steps, samples=samples)
     draw(drawn, out, num_frames=config.environment.stacked_frames)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from tesserl_preference_data.whole_files import json_text
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 DRAWING = (
     click.option("--num", type=options.COUNT, help="Number of pairs. Default: all that there are."),
@@ -52,7 +52,7 @@ def command() -> None:
 @click.option("--value-discount", type=options.Number(0, 1), help="Keep returns with this discount, for a value.")
 def make(sources: tuple[str, ...], unlabelled: bool, **options: Any) -> None:
     """Print a summary of the new store as JSON."""
-    from tesserl_trainer.commands.pairs_make import make_store
+    from tesserl_trainer.pairs.making import make_store
 
     click.echo(json_text(make_store(sources, labelled=not unlabelled, **options)))
 
@@ -62,7 +62,7 @@ def make(sources: tuple[str, ...], unlabelled: bool, **options: Any) -> None:
 @options.as_json
 def inspect(path: Path, as_json: bool) -> None:
     """Print a report; damage is an error that names the pairs it affects."""
-    from tesserl_trainer.commands.pairs_inspect import inspect_store, text
+    from tesserl_trainer.pairs.inspection import inspect_store, text
 
     report = inspect_store(path)
     click.echo(json_text(report) if as_json else text(report))
@@ -81,6 +81,6 @@ def inspect(path: Path, as_json: bool) -> None:
 @click.option("--open/--no-open", "open_page", default=True, show_default=True, help="Open the page in a browser.")
 def label(path: Path, **options: Any) -> None:
     """Serve the page until Ctrl-C. Print its address first and the number of labels at the end."""
-    from tesserl_trainer.commands.pairs_label import label_store
+    from tesserl_trainer.pairs.labelling import label_store
 
     click.echo(json_text(label_store(path, **options)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 
 @click.group(name="pretrain", help="Clone what others did, for another run to start from.")
@@ -26,6 +26,6 @@ def bc(config_path: Path, pairs: Path | None, trajectories: Path | None, **setti
     """Print the run's directory."""
     if (pairs is None) == (trajectories is None):
         raise click.UsageError("name either --pairs or --trajectories")
-    from tesserl_trainer.commands.pretrain import pretrain_bc
+    from tesserl_trainer.running.pretrain import pretrain_bc
 
     click.echo(pretrain_bc(config_path, pairs=pairs, trajectories=trajectories, **settings))

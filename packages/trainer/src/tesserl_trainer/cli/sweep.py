@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 
 @click.command(name="sweep", help="Train seeds x variants x tasks from one file.")
@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Train; print the sweep's directory."""
     from tesserl_configs.sweep import load_sweep
-    from tesserl_trainer.commands.sweep import default_parallel, plan_sweep, run_sweep
+    from tesserl_trainer.sweep.sweep import default_parallel, plan_sweep, run_sweep
 
     loaded = load_sweep(file, overrides, name=name, tasks=tasks, variants=variants)
     num_parallel = num_parallel or default_parallel(run.config for run in loaded.runs)

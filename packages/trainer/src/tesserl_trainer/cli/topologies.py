@@ -3,7 +3,7 @@
 import click
 
 from tesserl_configs.limits import MOST_PIXELS
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 
 @click.command(name="topologies", help="Print every network that can be built, with sizes and tokens.")
@@ -20,7 +20,7 @@ def command(image: str, vector: int, actions: int, as_json: bool) -> None:
     if not all(1 <= size <= MOST_PIXELS for size in (channels, height, width)):
         raise click.UsageError(f"--image: expected sizes from 1 to {MOST_PIXELS}, got {image}")
     from tesserl_preference_data.whole_files import json_text
-    from tesserl_trainer.commands.topologies import describe, text
+    from tesserl_trainer.inspect.topologies import describe, text
 
     report = describe((channels, height, width), vector, actions)
     click.echo(json_text(report) if as_json else text(report))

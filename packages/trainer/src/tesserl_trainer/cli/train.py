@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tesserl_trainer.cli import options
+from tesserl_trainer.console import options
 
 
 @click.command(name="train", help="Train from a YAML file, or continue a run with --resume.")
@@ -21,9 +21,9 @@ def command(config_path: Path | None, run_dir: Path | None, resume: Path | None,
     if resume is not None and run_dir is not None:
         raise click.UsageError("--run-dir: a resumed run stays where it is")
     from tesserl_configs.loader import load_with_places
-    from tesserl_trainer.commands.train import resume_run, train
-    from tesserl_trainer.run.checkpoint_names import step_of
-    from tesserl_trainer.wiring.machine import refuse_missing
+    from tesserl_trainer.checkpoints.names import step_of
+    from tesserl_trainer.machine import refuse_missing
+    from tesserl_trainer.running.train import resume_run, train
 
     if resume is None:
         loaded = load_with_places(str(config_path), overrides)

@@ -1,0 +1,80 @@
+"""Loading what a checkpoint holds into networks and optimisers, with one error that says what does not fit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tesserl_nn_components.state_dict import state_differences
+from tesserl_trainer.checkpoints.fields import Fields
+from tesserl_trainer.checkpoints.sealed_json import CheckpointError
+
+SHOWN = 4
+"""Differences that a message names; it counts the others."""
+
+
+def load_module(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict whose names, shapes and kinds of number are those of the module.
+
+    Args:
+        module: changed in place, unless something differs.
+        state: what was saved.
+        source: what it was read from, for messages.
+
+    Raises:
+        CheckpointError: something differs.
+    """
+    if differences := state_differences(module.state_dict(), state):
+        raise CheckpointError(
+            f"{source}: its networks are not those of this configuration and task: {listed(differences)}; leave out "
+            "what changes them (--set), or name the checkpoint of another run"
+        )
+    module.load_state_dict(dict(state))
+
+
+def require_optimizer_state(optimizer: Optimizer, saved: Any, source: str) -> None:
+    """Refuse an optimiser's state that belongs to other parameters or to other settings.
+
+    Args:
+        optimizer: what it is to be loaded into; it has the settings of the configuration.
+        saved: the state dict.
+        source: what it was read from, for messages.
+
+    Raises:
+        CheckpointError: groups, shapes or settings differ.
+    """
+    fields = Fields(saved, source)
+    own, groups = optimizer.state_dict()["param_groups"], fields.items("param_groups")
+    if len(groups) != len(own):
+        raise CheckpointError(f"{source}: expected {len(own)} groups of parameters, got {len(groups)}")
+    differences = []
+    for number, (mine, group) in enumerate(zip(own, groups, strict=True)):
+        theirs = Fields(group, f"{source}.param_groups.{number}").value
+        changing = {"lr", "initial_lr"}  # set by the schedule before the next step
+        names = [name for name in mine if name not in changing and _plain(mine[name]) != _plain(theirs.get(name))]
+        differences += [f"{name} of group {number}: {theirs.get(name)}, expected {mine[name]}" for name in names]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, entries in fields.fields("state").value.items():
+        place = Fields(entries, f"{source}.state.{index}").value
+        if not isinstance(index, int) or not 0 <= index < len(parameters):
+            differences.append(f"state of parameter {index}, of which there are {len(parameters)}")
+            continue
+        shape = parameters[index].shape
+        differences += [
+            f"{name} of parameter {index}: {tuple(value.shape)}, expected {tuple(shape)}"
+            for name, value in place.items()
+            if isinstance(value, Tensor) and value.shape not in ((), shape)
+        ]
+    if differences:
+        raise CheckpointError(f"{source}: the optimiser's state is that of another one: {listed(differences)}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def listed(differences: Sequence[str]) -> str:
+    """Return the first differences as one line, and the number of the others."""
+    more = f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    return "; ".join(differences[:SHOWN]) + more

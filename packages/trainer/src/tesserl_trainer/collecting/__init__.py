@@ -1,0 +1,1 @@
+"""Steps of environments as data: collectors, episodes, groups, evaluation, rollouts."""

@@ -1,0 +1,147 @@
+"""From what was collected in slots to the trajectories of groups."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from tesserl_environments import GroupStarts
+from tesserl_grpo import check_shared_start
+from tesserl_policy import returns_to_go
+from tesserl_trainer.checkpoints.fields import Fields
+from tesserl_trainer.collecting.collector import Collector, Episode
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+
+PATIENCE = 30.0
+"""Seconds after which a collector says that no trajectory has ended yet."""
+
+OUTCOME = ("reward", "terminated", "done")
+
+
+class GroupCollector:
+    """Collects whole groups of trajectories with one policy.
+
+    Args:
+        collector: steps ``starts``.
+        starts: the vector environment.
+        policy: what acts; records the parameters of its distributions.
+        keys: observation keys.
+        chunk: steps of every slot between two looks at what is finished; a trajectory takes as many as it needs.
+        on_note: called once with a sentence if no trajectory of a group ends for a long time.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        starts: GroupStarts,
+        policy: RolloutPolicy,
+        keys: Sequence[str],
+        *,
+        chunk: int = 16,
+        on_note: Callable[[str], None] | None = None,
+    ) -> None:
+        self.collector, self.starts, self.policy = collector, starts, policy
+        self.keys, self.chunk = list(keys), chunk
+        self.episodes: list[Episode] = []
+        self._on_note = on_note
+
+    @torch.no_grad()
+    def collect(self, num_groups: int) -> tuple[list[TensorDictBase], Tensor]:
+        """Plays all trajectories of new groups.
+
+        Args:
+            num_groups: at least 1.
+
+        Returns:
+            ``group_size`` trajectories ``[T_i]`` of each group: the observation keys, ``action``, ``action_log_prob``
+            and, below ``next``, ``reward``, ``terminated`` and ``done``; and the group of each, ascending, int64.
+
+        Raises:
+            ValueError: trajectories of a group did not start alike.
+        """
+        self.starts.begin(num_groups)
+        self.collector.restart()
+        parts = []
+        began, wanted = time.monotonic(), self.starts.unfinished
+        while self.starts.unfinished:
+            batch = self.collector.collect(self.chunk)
+            outcome = {name: batch["next", name].clone() for name in OUTCOME}
+            kept = {key: batch[key].clone() for key in (*self.keys, "action")}
+            parts.append(TensorDict({**kept, "next": outcome}, batch.batch_size))
+            if self.starts.unfinished == wanted and time.monotonic() - began > PATIENCE:
+                self._note(len(parts) * self.chunk)
+        steps: TensorDictBase = TensorDict.cat(parts, dim=1)
+        steps["action_log_prob"] = self._log_probs(steps["action"])
+        found = sorted(self._split(steps), key=lambda pair: pair[0])
+        self.collector.pop_episodes()
+        trajectories = [trajectory for _, trajectory in found]
+        group = torch.tensor([group for group, _ in found])
+        for key in self.keys:
+            firsts = torch.stack([trajectory[key][0] for trajectory in trajectories])
+            check_shared_start(firsts, group, name=key)
+        for trajectory in trajectories:
+            episode_return = float(trajectory["next", "reward"].sum(dtype=torch.float64))
+            self.episodes.append(Episode(episode_return, len(trajectory)))
+        return trajectories, group
+
+    def _note(self, steps: int) -> None:
+        """Say once that no trajectory ends."""
+        if self._on_note is not None:
+            self._on_note(
+                f"note: no episode has ended in {steps:,} steps, and trajectories are played to their end; if the task "
+                "never ends, stop and set grpo.max_length or a wrapper time_limit"
+            )
+        self._on_note = None
+
+    def _log_probs(self, action: Tensor) -> Tensor:
+        """Log-probabilities ``[N, T]`` under the policy that took the actions."""
+        parameters = [recorded.transpose(0, 1) for recorded in self.policy.pop()]
+        return self.policy.network.distribution(*parameters).log_prob(action.to(parameters[0].device)).cpu()
+
+    def _split(self, steps: TensorDictBase) -> Iterator[tuple[int, TensorDictBase]]:
+        """Cuts the slots' steps into trajectories, with the group of each; what belongs to no group is left out."""
+        done = steps["next", "done"].squeeze(-1)
+        for slot, groups in enumerate(self.starts.assigned):
+            begin = 0
+            for group, end in zip(groups, (done[slot].nonzero().squeeze(-1) + 1).tolist(), strict=False):
+                if group >= 0:
+                    yield group, steps[slot, begin:end]
+                begin = end
+
+    def pop_episodes(self) -> list[Episode]:
+        """Return the trajectories that ended since the last call."""
+        episodes, self.episodes = self.episodes, []
+        return episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of groups played; between two calls of ``collect`` there is no other state."""
+        episodes = [[episode.episode_return, episode.length] for episode in self.episodes]
+        return {"next_group": self.starts.next_group, "episodes": episodes, "version": self.collector.version}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        fields = Fields(state, "collector")
+        self.starts.next_group = fields.integer("next_group")
+        self.episodes = [Episode(*pair) for pair in fields.pairs("episodes")]
+        self.collector.set_weights(None, fields.integer("version"))
+
+
+def expected_rest(batch: TensorDictBase, *, discount: float) -> Tensor:
+    """Estimate from its group the return after each trajectory's last step.
+
+    Args:
+        batch: padded trajectories ``[P]`` with ``mask``, ``group`` and ``("next", "reward")``.
+        discount: of one step, in [0, 1].
+
+    Returns:
+        Mean return to go, at that time, of those trajectories of the group that were longer; 0 where none was; ``[P]``.
+    """
+    mask, group = batch["mask"], batch["group"].reshape(batch["mask"].shape[0], -1)[:, 0]
+    returns = returns_to_go(batch["next", "reward"].squeeze(-1), mask, discount=discount)
+    lengths = mask.sum(dim=1)
+    at_the_end = torch.nn.functional.pad(returns, (0, 1))[:, lengths]  # [P, P]: return to go of i when j ends
+    longer = (group.unsqueeze(1) == group) & (lengths.unsqueeze(1) > lengths)
+    return torch.where(longer, at_the_end, 0.0).sum(dim=0) / longer.sum(dim=0).clamp(min=1)

@@ -1,0 +1,125 @@
+"""``tesserl export``: a trained policy as one file that runs without this project."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tesserl_configs import RunConfig
+from tesserl_environments import ObservationLayout
+from tesserl_iqn import QuantilePolicy
+from tesserl_iqn.fractions import distort_taus, sample_taus
+from tesserl_preference_data.whole_files import write_atomically
+from tesserl_trainer.algorithms.agent import AnyAgent, Exporting
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.export import formats as exporting
+from tesserl_trainer.export.formats import BATCH_SIZES, TOLERANCE, ExportError, Format
+from tesserl_trainer.networks.programs import ActorCriticProgram, Program, QuantileProgram, Spec
+from tesserl_trainer.running.run_directory import run_config
+from tesserl_trainer.usage import ArgumentError, TakenError, check_places
+
+
+def export(
+    run_dir: str | Path,
+    *,
+    format: Format = "onnx",  # noqa: A002 - the option's name
+    taus: int | None = None,
+    checkpoint: str = "best",
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write the greedy policy of a run, normalisation included, and compare the file's outputs with the policy's.
+
+    The batch size is free. Noise is zero, nothing is drawn at random.
+
+    Args:
+        run_dir: directory of the run.
+        format: ``"onnx"``, or ``"pt2"`` for ``torch.export``.
+        taus: for ``iqn`` only: fix this number of midpoints, distorted as ``iqn.risk`` says, at least 1; None makes
+            the taus an input, ``[batch, num_taus]``, taken as they are.
+        checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
+        output: the file; by default ``policy.onnx`` or ``policy.pt2`` in the run's directory.
+        overwrite: replace a file that is there.
+        overrides: ``key=value`` on top of the run's configuration.
+
+    Returns:
+        ``file``, ``format``, ``checkpoint``, ``inputs`` and ``outputs`` (shape and dtype by name),
+        ``largest_difference`` (see ``formats.largest_difference``) and the ``batch_sizes`` in which
+        it was looked for.
+
+    Raises:
+        CheckpointError: there is no such run or checkpoint, or it is damaged.
+        ExportError: a package is missing, torch cannot export this policy, or outputs differ by more than 1e-4; no
+            file is written.
+        TakenError: the file is there.
+        ArgumentError: ``format`` or ``taus`` is out of its range, or the run's policy has no taus to fix.
+    """
+    if format not in ("onnx", "pt2"):
+        raise ArgumentError(f"format must be onnx or pt2, got {format!r}")
+    file = Path(run_dir) / f"policy.{format}" if output is None else Path(output)
+    if file.exists() and not overwrite:
+        raise TakenError(f"{file} is there already; replace it with --overwrite, or name another file")
+    check_places({"--output": None if output is None else file})
+    exporting.require_packages(format)
+    config = run_config(Path(run_dir), ["device=cpu", *overrides])
+    weights = Checkpoints(Path(run_dir)).load_weights(checkpoint)
+    agent, layout = _load_agent(config, weights)
+    program = _program(agent, config.algorithm, taus)
+    inputs = {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
+    inputs |= program.more_inputs()
+    difference = _write(file, program, inputs, format, overwrite=overwrite)
+    return {
+        "file": str(file),
+        "format": format,
+        "checkpoint": weights.path.name,
+        "inputs": inputs,
+        "outputs": program.specs(),
+        "largest_difference": difference,
+        "batch_sizes": list(BATCH_SIZES),
+    }
+
+
+def _load_agent(config: RunConfig, weights: Weights) -> tuple[AnyAgent, ObservationLayout]:
+    """Return the agent of a checkpoint, and the keys that it reads."""
+    task = Task(config)
+    agent = task.agent()
+    agent.load_networks(weights.networks, weights.path)
+    return agent, task.layout
+
+
+def _program(agent: AnyAgent, algorithm: str, num_taus: int | None) -> Program:
+    """Return the part of an agent that is exported.
+
+    Raises:
+        ArgumentError: it has no taus to fix.
+    """
+    policy = agent.policy
+    if isinstance(policy, QuantilePolicy):
+        if num_taus is None:
+            return QuantileProgram(policy.network)
+        taus = sample_taus((), num_taus, kind="midpoints", dtype=torch.float32)  # those on which it acts greedily
+        return QuantileProgram(policy.network, taus if policy.risk is None else distort_taus(taus, *policy.risk))
+    if num_taus is not None:
+        raise ArgumentError(f"--taus is for the quantile networks of iqn, got it for a policy of {algorithm}")
+    if isinstance(policy, Exporting):
+        return policy.program()
+    if not isinstance(policy, RolloutPolicy):
+        raise ExportError(f"a policy of {algorithm} cannot be exported; give it a method program()")
+    return ActorCriticProgram(policy.network, has_value=agent.has_value)
+
+
+def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: Format, *, overwrite: bool) -> float:
+    """Write the file if it computes the same as the program; return the largest difference."""
+    content = exporting.serialize(program, inputs, file_format)
+    difference = exporting.largest_difference(program, exporting.load(content, file_format), inputs)
+    if not difference <= TOLERANCE:  # a NaN is refused too
+        raise ExportError(
+            f"{file} was not written: outputs of the exported program differ from the policy's by {difference:.3g}, "
+            f"expected at most {TOLERANCE:g}; try the other format, and report it"
+        )
+    write_atomically(file, lambda partial: partial.write_bytes(content), overwrite=overwrite)
+    return difference

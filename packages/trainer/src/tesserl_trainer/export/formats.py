@@ -1,0 +1,207 @@
+"""Programs as files that run without this project: an ONNX graph, or a program of ``torch.export``."""
+
+import importlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tesserl_trainer.networks.programs import Program, Spec, Tensors
+
+Format = Literal["onnx", "pt2"]
+Inputs = Mapping[str, Spec]
+"""What a program takes, by name."""
+
+BATCH_SIZES = (1, 2, 7)
+"""Numbers of observations that `largest_difference` compares."""
+
+TOLERANCE = 1e-4
+"""Largest difference that an exported program may have, as `largest_difference` measures it."""
+
+
+class ExportError(Exception):
+    """A policy cannot be exported, or what was exported does not compute what the policy computes."""
+
+
+def random_inputs(inputs: Inputs, batch_size: int, num_taus: int, generator: torch.Generator) -> Tensors:
+    """Draws inputs of a program.
+
+    Args:
+        inputs: what it takes.
+        batch_size: number of observations.
+        num_taus: of each, where the taus are an input.
+        generator: source of randomness.
+
+    Returns:
+        Pixels from 0 to 255, or in [0, 1] where they are floating point; taus in [0, 1]; booleans; everything else
+        standard normal.
+    """
+    sizes = {"batch": batch_size, "num_taus": num_taus}
+    drawn = {}
+    for name, spec in inputs.items():
+        shape = [sizes[size] if isinstance(size, str) else size for size in spec["shape"]]
+        if spec["dtype"] == "uint8":
+            drawn[name] = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        elif spec["dtype"] == "bool":
+            drawn[name] = torch.randint(2, shape, generator=generator).bool()
+        else:
+            draw = torch.rand if name in ("pixels", "taus") else torch.randn
+            drawn[name] = draw(shape, generator=generator)
+    return drawn
+
+
+def require_packages(file_format: Format) -> None:
+    """Check that the packages a format needs are installed.
+
+    Raises:
+        ExportError: a package is missing.
+    """
+    packages = ("onnx", "onnxruntime", "onnxscript") if file_format == "onnx" else ()
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(f'format onnx needs {" and ".join(missing)}; install "tesserl-trainer[onnx]"')
+
+
+def serialize(program: Program, inputs: Inputs, file_format: Format) -> bytes:
+    """Export a program for any batch size of at least 1 and any number of taus.
+
+    Args:
+        program: what to export.
+        inputs: what it takes.
+        file_format: as what.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ExportError: torch cannot export this policy.
+    """
+    # Sizes of 0 and 1 are taken for constants
+    example: dict[str, Any] = random_inputs(inputs, 3, 5, torch.Generator().manual_seed(0))
+    free = {name: torch.export.Dim(name, min=1) for name in ("batch", "num_taus")}
+    sizes = {
+        name: {axis: free[size] for axis, size in enumerate(spec["shape"]) if isinstance(size, str)}
+        for name, spec in inputs.items()
+    }
+    try:
+        with _quiet():
+            if file_format == "pt2":
+                file = io.BytesIO()
+                torch.export.save(torch.export.export(program, (), example, dynamic_shapes=sizes), file)
+                return file.getvalue()
+            graph: Any = torch.onnx.export(
+                program,
+                kwargs=example,
+                dynamic_shapes=sizes,
+                input_names=list(example),
+                output_names=list(program.specs()),
+                dynamo=True,
+                verbose=False,
+            )
+            return graph.model_proto.SerializeToString()  # one file: weights are not written beside it
+    except Exception as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # torch wraps what happened in pages about its graph
+            reason = reason.__cause__
+        raise ExportError(f"torch {torch.__version__} cannot export this policy as {file_format}: {reason}") from error
+
+
+def load(content: bytes, file_format: Format) -> Callable[[Tensors], Tensors]:
+    """Load the result of `serialize` as a function. Never pass anything else: a ``.pt2`` file is unpickled."""
+    if file_format == "pt2":
+        module = torch.export.load(io.BytesIO(content)).module()
+        return lambda inputs: module(**inputs)
+    onnxruntime = importlib.import_module("onnxruntime")  # optional, and slow to import
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Tensors) -> Tensors:
+        outputs = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+        return {name: torch.from_numpy(output) for name, output in zip(names, outputs, strict=True)}
+
+    return run
+
+
+def largest_difference(
+    program: Program, exported: Callable[[Tensors], Tensors], inputs: Inputs, *, seed: int = 0
+) -> float:
+    """Compare outputs on random observations, in batches of several sizes.
+
+    Args:
+        program: what was exported.
+        exported: runs the exported form.
+        inputs: what both take.
+        seed: of the observations.
+
+    Returns:
+        The largest difference between two outputs, over the largest value of its observation where that is above 1:
+        what float32 can promise depends on it. Of choices, what they are chosen by is compared (values or logits), so
+        that either of two equally good ones is right. NaN if an output is NaN or an action does not exist.
+
+    Raises:
+        ExportError: names, shapes or dtypes of the outputs differ.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    largest = torch.zeros(())
+    for batch_size in BATCH_SIZES:
+        drawn = random_inputs(inputs, batch_size, 4 * batch_size, generator)
+        with torch.no_grad():
+            expected, got = program(**drawn), exported(drawn)
+        if _signature(got) != _signature(expected):
+            raise ExportError(
+                f"expected the outputs {_signature(expected)}, the exported program has {_signature(got)}"
+            )
+        for output, other, scale in _comparisons(program, expected, got):
+            error = _largest(other - output) / _largest(scale).clamp(min=1)
+            largest = torch.maximum(largest, error.max())  # keeps a NaN
+    return float(largest)
+
+
+def _comparisons(program: Program, expected: Tensors, got: Tensors) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield expected tensors, actual tensors, and tensors that give their scale, each ``[B, ...]``."""
+    for name, output in expected.items():
+        choices = program.choices(expected, got[name]) if name == "action" else []
+        for values, chosen in choices:
+            yield values.amax(-1), _values_of(values, chosen), values
+        if not choices:
+            yield output, got[name], output
+
+
+def _largest(tensor: Tensor) -> Tensor:
+    """Largest magnitude of each observation, ``[B]``."""
+    return tensor.abs().reshape(len(tensor), -1).amax(dim=1)
+
+
+def _values_of(values: Tensor, action: Tensor) -> Tensor:
+    """Values of actions; NaN for one that does not exist."""
+    exists = (action >= 0) & (action < values.shape[-1])
+    return values.gather(-1, action.where(exists, 0).unsqueeze(-1)).squeeze(-1).where(exists, torch.nan)
+
+
+def _signature(outputs: Tensors) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (tuple(output.shape), str(output.dtype)) for name, output in outputs.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the messages of torch's exporters (checked with torch 2.13)."""
+    names = "torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding"
+    loggers = [logging.getLogger(name) for name in names]  # that torchvision is missing, that a constant stays
+    before = [logger.disabled for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.disabled = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled

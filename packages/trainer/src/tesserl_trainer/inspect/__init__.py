@@ -1,0 +1,1 @@
+"""Reports about runs, networks, data and the installation."""

@@ -1,0 +1,173 @@
+"""``tesserl doctor``: what is installed, what is missing, and the command that mends it."""
+
+import importlib
+import importlib.metadata
+import logging
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+NAME = "tesserl-trainer"
+MODULES = {  # of distributions whose module has another name, or that are looked into
+    "pillow": "PIL",
+    "tensorboard": "torch.utils.tensorboard",
+    "tesserl-configs": "tesserl_configs.schema",
+}
+EXTRAS = {  # extra -> (distribution, module)
+    "atari": ("ale-py", "ale_py"),
+    "box2d": ("box2d", "Box2D"),
+    "envpool": ("envpool", "envpool"),
+    "hf": ("transformers", "transformers"),
+    "minari": ("minari", "minari"),
+    "minatar": ("minatar", "minatar"),
+    "onnx": ("onnxruntime", "onnxruntime"),
+    "wandb": ("wandb", "wandb"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """Result of one check."""
+
+    name: str
+    status: str
+    """``ok``, ``missing`` (the rest works without it) or ``broken`` (nothing trains before it is mended)."""
+
+    detail: str
+    remedy: str = ""
+    """The command that mends it."""
+
+
+class Absent(Exception):  # noqa: N818 - where it is optional, nothing is wrong
+    """Something is not there as it should be, with what that means."""
+
+
+def examine() -> list[Check]:
+    """Check everything; any error of an import becomes a line of the report."""
+    python_ok = sys.version_info >= (3, 10)
+    checks = [
+        Check("python", "ok" if python_ok else "broken", platform.python_version(), "" if python_ok else "use >= 3.10")
+    ]
+    checks.append(_package(NAME, "tesserl_trainer", Requirement(NAME)))
+    required = _required()
+    checks += [
+        _package(name, MODULES.get(name, name.replace("-", "_")), requirement) for name, requirement in required.items()
+    ]
+    checks += [
+        _tried(
+            "prioritised replay",
+            "broken",
+            _sample_by_priority,
+            f'pip install --force-reinstall "{required["tesserl-replay"]}"',
+        ),
+        _tried("torchrl C++ extension", "missing", _load_extension, ""),
+        _tried("CUDA", "missing", _find_cuda, ""),
+    ]
+    for extra, (name, module) in EXTRAS.items():
+        requirement = _required(extra).get(name, Requirement(name))
+        checks.append(_package(name, module, requirement, extra=extra))
+    return checks
+
+
+def examine_config(path: Path, overrides: Sequence[str] = ()) -> Check:
+    """Check that this machine can run a configuration."""
+    return _tried(str(path), "broken", lambda: _assemble(path, overrides), "")
+
+
+def _required(extra: str = "", distribution: str = NAME) -> dict[str, Requirement]:
+    """Return the requirements that hold here, by distribution; with an extra, its own too, also by way of a sibling."""
+    lines = [Requirement(line) for line in importlib.metadata.requires(distribution) or []]
+    held = [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
+    found = {line.name: line for line in held}
+    for line in held:
+        for other in line.extras if line.name.startswith("tesserl-") else ():
+            found |= _required(other, line.name)
+    return found
+
+
+def _assemble(path: Path, overrides: Sequence[str]) -> str:
+    """Build the task and the network of a file on its device, as a run would."""
+    from tesserl_configs import ConfigError
+    from tesserl_configs.loader import load_with_places
+    from tesserl_trainer.algorithms.task import Task
+    from tesserl_trainer.machine import refuse_missing
+
+    try:
+        loaded = load_with_places(path, overrides)
+        config = loaded.config
+        refuse_missing(config, placed=loaded.placed)
+        network = Task(config).network()
+    except ConfigError as error:  # each of its lines is a mistake, and what mends it
+        raise Absent(str(error)) from error
+    size = sum(parameter.numel() for parameter in network.parameters())
+    return f"runs here: {config.environment.id}, {size:,} parameters, on {config.device}"
+
+
+def _package(name: str, module: str, requirement: Requirement, *, extra: str = "") -> Check:
+    def version() -> str:
+        found = importlib.metadata.version(name)
+        importlib.import_module(module)
+        if not requirement.specifier.contains(found, prereleases=True):
+            raise Absent(f"{found} is installed, {requirement.specifier} is needed")
+        return found
+
+    wanted = f"{NAME}[{extra}]" if extra else f"{requirement.name}{requirement.specifier}"
+    return _tried(name, "missing" if extra else "broken", version, f'pip install "{wanted}"')
+
+
+def _tried(name: str, status: str, attempt: Callable[[], str], remedy: str) -> Check:
+    """``ok`` with what the attempt returns, or ``status`` with what it raised."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Check(name, "ok", attempt())
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, status, "not installed", remedy)
+    except Absent as absence:
+        return Check(name, status, str(absence), remedy)
+    except Exception as error:  # noqa: BLE001 - a half-broken install raises anything; saying what is the task here
+        lines = str(error).splitlines() or [""]
+        said = lines[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {lines[0]}"
+        return Check(name, status, f"{said:.300}".rstrip(": "), remedy)
+
+
+def _sample_by_priority() -> str:
+    import torch
+    from tensordict import TensorDict
+    from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+
+    from tesserl_replay import PrioritizedSampler
+
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it reports every new storage on standard output
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(8), sampler=PrioritizedSampler(8), priority_key="td_error", batch_size=4
+    )
+    buffer.extend(TensorDict({"value": torch.arange(8), "td_error": torch.ones(8)}, [8]))
+    batch = buffer.sample()
+    batch["td_error"] = torch.ones(4)
+    buffer.update_tensordict_priority(batch)
+    return "our own sampler works, with any torch"
+
+
+def _load_extension() -> str:
+    try:
+        importlib.import_module("torchrl._torchrl")
+    except ImportError as error:
+        raise Absent(
+            "does not load with this torch; only torchrl's own prioritised sampler needs it, nothing here does"
+        ) from error
+    return "loads"
+
+
+def _find_cuda() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Absent(f"torch {torch.__version__} sees no device; runs with device: cpu work")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(names)

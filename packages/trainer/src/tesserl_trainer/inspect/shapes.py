@@ -1,0 +1,143 @@
+"""``tesserl config show --shapes``: a network layer by layer, from a dry run that computes nothing."""
+
+import functools
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_nn_components import RecurrentBody
+from tesserl_nn_components.hf_loading import has_own_code
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.machine import pretrained_parts
+from tesserl_trainer.networks.bodies import HF_ERRORS, named
+
+BATCH = 2
+"""Size of the batch of the dry run; each observation has ``iqn.num_taus`` taus, or is one step of an episode."""
+
+
+@dataclass
+class Layer:
+    """A module with parameters of its own, or without modules inside."""
+
+    name: str
+    kind: str
+    inputs: str
+    """Shapes of its inputs in the dry run; empty where the forward pass does not call it."""
+
+    output: str
+    parameters: int
+    learns: bool
+
+
+def network_layers(config: RunConfig) -> list[Layer]:
+    """Return the layers of a run's network in the order of the forward pass.
+
+    Args:
+        config: the whole configuration; the task is made, but not stepped.
+
+    Raises:
+        ConfigError: the configuration does not fit the task, the task cannot be made, or a model has code of its own.
+    """
+    task = Task(without_code_of_models(config))
+    shapes = dict(task.layout.shapes)
+    with torch.device("meta"):
+        network: Any = task.network()
+        if "taus" in network.in_keys:
+            shapes["taus"] = (config.iqn.num_taus,)
+        inputs = [torch.zeros(BATCH, *shape) for shape in shapes.values()]
+        if getattr(network, "state_keys", ()):
+            is_init = torch.ones(BATCH, 1, dtype=torch.bool)
+            inputs += [is_init, *network.body.initial_state(BATCH)]
+        return dry_run(network, inputs)
+
+
+def without_code_of_models(config: RunConfig) -> RunConfig:
+    """Return the configuration with no model trusted: looking at a network runs no code of a model.
+
+    Raises:
+        ConfigError: the code of a model decides what its network is.
+    """
+    data = config.model_dump(mode="json")
+    for key, block in pretrained_parts(config).items():
+        with named(key, *HF_ERRORS):
+            own_code = block.trust_remote_code and has_own_code(
+                block.model, revision=block.revision, local_files_only=block.local_files_only
+            )
+        if own_code:
+            raise ConfigError(
+                f"{key}.trust_remote_code: expected a model without code of its own, as showing a network runs none, "
+                f"got {block.model}; train with it, or remove the key to see the network of transformers"
+            )
+        functools.reduce(operator.getitem, key.split("."), data)["trust_remote_code"] = False
+    return type(config).model_validate(data)
+
+
+def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:
+    """Run a network once and record the shapes that pass through its layers.
+
+    Args:
+        network: on the meta device, where nothing is computed.
+        inputs: of its forward pass.
+
+    Returns:
+        Layers in the order of their first call, then those with parameters that are not called.
+    """
+    layers = dict(_layers(network))
+    called: dict[str, Layer] = {}
+
+    def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        layer = layers[module]
+        if layer.name not in called:
+            layer.inputs, layer.output = _shapes(arguments), _shapes(output)
+            called[layer.name] = layer
+
+    def note_memory(body: Any, arguments: tuple[Any, ...], output: Any) -> None:
+        # a single step calls the cells of the recurrent layers, not the layers
+        features = torch.empty(BATCH, body.memory.input_size, device="meta")
+        note(body.memory, (features, *arguments[-len(body.state_keys) :]), output)
+
+    handles = [module.register_forward_hook(note) for module in layers]
+    bodies = [module for module in network.modules() if isinstance(module, RecurrentBody)]
+    handles += [body.register_forward_hook(note_memory) for body in bodies]
+    network.eval()(*inputs)
+    for handle in handles:
+        handle.remove()
+    rest = [layer for layer in layers.values() if layer.name not in called and layer.parameters]
+    return [*called.values(), *rest]
+
+
+def text(layers: list[Layer]) -> str:
+    """Format the layers as a table."""
+    rows = [("layer", "kind", "input", "output", "parameters")]
+    for layer in layers:
+        parameters = f"{layer.parameters:,}" + ("" if layer.learns else " frozen")
+        rows.append((layer.name, layer.kind, layer.inputs or "-", layer.output or "-", parameters))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    learning = sum(layer.parameters for layer in layers if layer.learns)
+    total = sum(layer.parameters for layer in layers)
+    return "\n".join([*lines, f"{total:,} parameters, {learning:,} of them learn; a batch of {BATCH}"])
+
+
+def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, Layer]]:
+    """Every module that is a layer, with what is known of it before it runs."""
+    for name, module in network.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own or not list(module.children()):
+            count = sum(parameter.numel() for parameter in own)
+            learns = not own or any(parameter.requires_grad for parameter in own)
+            yield module, Layer(name, type(module).__name__, "", "", count, learns)
+
+
+def _shapes(value: Any) -> str:
+    """Shapes of all tensors in a value, such as ``2 x 8 x 512``."""
+    if isinstance(value, Tensor):
+        return " x ".join(map(str, value.shape))
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return ", ".join(filter(None, map(_shapes, value))) if isinstance(value, tuple | list) else ""

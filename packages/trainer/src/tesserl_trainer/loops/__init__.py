@@ -1,1 +1,0 @@
-"""One explicit training loop per kind of data: each reads top to bottom like the algorithm box of its paper."""

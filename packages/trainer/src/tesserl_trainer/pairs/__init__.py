@@ -1,0 +1,1 @@
+"""Stores of preference pairs: making, labelling and inspecting them."""

@@ -1,0 +1,1 @@
+"""Runs from their configuration to their end: train, pretrain, evaluate, collect."""

@@ -1,0 +1,116 @@
+"""``tesserl collect``: plays a trained or a random policy and stores its episodes."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tesserl_configs import ConfigError, RunConfig, load_config
+from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_preference_data.trajectories import load_trajectories
+from tesserl_preference_data.trajectory_writer import TrajectoryWriter
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
+from tesserl_trainer.collecting.evaluation import Evaluation
+from tesserl_trainer.running.playing import Play, play_groups
+from tesserl_trainer.running.run_directory import run_config
+
+TASK = {"id", "kwargs", "wrappers", "channels", "atari"}
+"""What of ``environment:`` says which task was played; the rest says how fast."""
+
+
+def collect(
+    source: str | Path,
+    *,
+    out: str | Path,
+    episodes: int | None = None,
+    steps: int | None = None,
+    checkpoint: str = "best",
+    random: bool = False,
+    stochastic: bool = True,
+    epsilon: float = 0.0,
+    seed: int | None = None,
+    same_start: int = 1,
+    starts: str = "seed",
+    frames: bool = False,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Plays whole episodes with the task's own rewards and adds them to a store of trajectories.
+
+    Args:
+        source: directory of a run; or a configuration, for random actions.
+        out: directory of the store (see `TrajectoryWriter`); made where there is none, extended where there is one.
+        episodes: how many, at least 1; or
+        steps: episodes until there are at least so many steps, at least 1. One of the two.
+        checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
+        random: uniformly random actions instead of a policy.
+        stochastic: act as in training: an actor-critic policy samples, and IQN explores as it did at the checkpoint's
+            step. Otherwise the best action is taken.
+        epsilon: probability of a uniformly random action in place of the policy's, in [0, 1); all are with ``random``.
+        seed: of starts and actions; None takes the configuration's. The starts of a store are numbered on, so the same
+            seed gives new ones.
+        same_start: episodes of each start, at least 1.
+        starts: how episodes are given the same start: ``"seed"`` of the reset, or ``"state"`` of the task.
+        frames: keep a picture of every step, for people to look at.
+        overrides: ``key=value`` on top of the configuration.
+
+    Returns:
+        ``path``, ``episodes``, ``steps``, ``starts``, ``return_mean``, ``return_std`` (of what was added),
+        ``episodes_in_store``.
+
+    Raises:
+        CheckpointError: there is no such run or checkpoint, or it is damaged.
+        ConfigError: the task draws no pictures, or a configuration was given without ``random``.
+        InUseError: another process adds to ``out``, and has not finished after ten seconds.
+        StoreError: ``out`` holds something else.
+        ValueError: an option is out of its range, or episodes of one start did not start alike.
+    """
+    refuse_to_run_again()
+    play = Play(episodes, steps, stochastic, epsilon, same_start, starts, frames)
+    config, weights = _source(Path(source), None if random else checkpoint, overrides)
+    torch.set_num_threads(config.num_threads)
+    seed = config.seed if seed is None else seed
+    task = config.environment.model_dump(mode="json", include=TASK)
+    with ExitStack() as stack:
+        acts = {**_acts(config, weights, play), "seed": seed}
+        writer = stack.enter_context(TrajectoryWriter(out, source=acts, environment=task))
+        for start, members in play_groups(config, weights, play, seed, writer.next_start, stack):
+            for member in members:
+                writer.add(member, start)
+        writer.flush()
+        return _summary(out, writer.source)
+
+
+def _source(source: Path, checkpoint: str | None, overrides: Sequence[str]) -> tuple[RunConfig, Weights | None]:
+    """Return the configuration, and the weights of the policy; None where none are wanted."""
+    config = load_config(source, overrides) if source.is_file() else run_config(source, overrides)
+    if checkpoint is None:
+        return config, None
+    if source.is_file():
+        raise ConfigError(f"{source} is a configuration and has no trained policy; name a run, or play with --random")
+    return config, Checkpoints(source).load_weights(checkpoint)
+
+
+def _acts(config: RunConfig, weights: Weights | None, play: Play) -> dict[str, Any]:
+    """Describe the acting policy for the manifest."""
+    if weights is None:
+        return {"policy": "random"}
+    acts = {"policy": config.name, "algorithm": config.algorithm, "checkpoint": weights.path.name}
+    return {**acts, "stochastic": play.stochastic, "epsilon": play.epsilon}
+
+
+def _summary(out: str | Path, source: int) -> dict[str, Any]:
+    """Return what a source of a store has added."""
+    stored = load_trajectories(out, verify=False)
+    added = [episode for episode in stored.episodes if episode.source == source]
+    returns = Evaluation([episode.episode_return for episode in added], [episode.length for episode in added])
+    return {
+        "path": str(out),
+        "episodes": len(added),
+        "steps": sum(episode.length for episode in added),
+        "starts": len({episode.start for episode in added}),
+        "return_mean": returns.return_mean,
+        "return_std": returns.return_std,
+        "episodes_in_store": len(stored),
+    }

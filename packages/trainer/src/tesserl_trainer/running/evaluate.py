@@ -1,0 +1,95 @@
+"""``tesserl eval``: play a trained policy, report its returns, film it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tesserl_configs import RunConfig
+from tesserl_environments import closed_afterwards
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
+from tesserl_trainer.running.drawing import drawing
+from tesserl_trainer.running.filming import filmed, require_encoder
+from tesserl_trainer.running.playing import acting
+from tesserl_trainer.running.run_directory import run_config
+
+WITHOUT_VIDEO = "evaluate without --video"
+
+UNUSED_SEEDS = 1_000_000
+"""Distance from ``evaluation.seed`` to the seeds that no evaluation during training plays."""
+
+
+def evaluate(
+    run_dir: str | Path,
+    *,
+    episodes: int = 100,
+    seed: int | None = None,
+    checkpoint: str = "best",
+    stochastic: bool = False,
+    video: int = 0,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Play episodes with the policy of a run.
+
+    Args:
+        run_dir: directory of the run.
+        episodes: number of episodes, at least 1.
+        seed: the episodes are seeded ``seed, seed + 1, ...``; by default seeds that training never used.
+        checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
+        stochastic: act as at that step of training, exploration included; false: greedily.
+        video: film so many of the first episodes, as MP4 files in ``RUN/videos``; at most ``episodes``.
+        overrides: ``key=value`` on top of the run's configuration, such as another task or device.
+
+    Returns:
+        ``return_mean``, ``return_std``, ``returns``, ``lengths``, ``episodes``, ``seed``, ``checkpoint``; with films
+        also ``videos``, their paths.
+
+    Raises:
+        CheckpointError: there is no such run or checkpoint, or it is damaged.
+        ConfigError: the task renders no frames to film.
+        ValueError: ``episodes`` is not positive.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    if video:
+        require_encoder()
+    run_dir = Path(run_dir)
+    config = run_config(run_dir, overrides)
+    weights = Checkpoints(run_dir).load_weights(checkpoint)
+    torch.set_num_threads(config.num_threads)
+    first = config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
+    seeds = range(first, first + episodes)
+    task = Task(config)
+    made = task.environments(min(config.evaluation.num_envs, episodes), evaluation=True)
+    with closed_afterwards(made) as environments, acting(task, weights, stochastic=stochastic) as policy:
+        result = task.play(policy, environments, seeds)
+    found = {
+        "return_mean": result.return_mean,
+        "return_std": result.return_std,
+        "returns": result.returns,
+        "lengths": result.lengths,
+        "episodes": episodes,
+        "seed": first,
+        "checkpoint": weights.path.name,
+    }
+    if video:
+        films = _film(config, weights, seeds[:video], run_dir / "videos", stochastic=stochastic)
+        found["videos"] = [str(path) for path in films]
+    return found
+
+
+def _film(config: RunConfig, weights: Weights, seeds: Sequence[int], place: Path, *, stochastic: bool) -> list[Path]:
+    """Play one episode for each seed again and film it; the name of the file has step, seed and return."""
+    task = Task(drawing(config, remedy=WITHOUT_VIDEO))
+    place.mkdir(parents=True, exist_ok=True)
+    films = []
+    made = task.environments(1, evaluation=True)
+    with closed_afterwards(made) as environments, acting(task, weights, stochastic=stochastic) as policy:
+        for seed in seeds:
+            unnamed = place / f"{weights.path.name}-seed-{seed}.mp4"
+            with filmed(environments, unnamed, remedy=WITHOUT_VIDEO) as add:
+                result = task.play(policy, environments, [seed], on_step=add)
+            films.append(unnamed.replace(unnamed.with_stem(f"{unnamed.stem}-return-{result.returns[0]:.4g}")))
+    return films

@@ -1,0 +1,159 @@
+"""Episodes of a trained or a random policy, made from a configuration."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+
+from tesserl_configs import RunConfig
+from tesserl_environments import Environments, GroupStarts, SeedStart, StateStart, closed_afterwards
+from tesserl_grpo import check_shared_start
+from tesserl_trainer.algorithms.agent import Acting, start_of
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.checkpoints.run_checkpoints import Weights
+from tesserl_trainer.checkpoints.state import seed_generators
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.episodes import Behavior, UniformActions, play_episodes
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.running.drawing import drawing, drawn_frames
+from tesserl_trainer.usage import ArgumentError
+
+WITHOUT_FRAMES = "collect with --no-frames"
+
+
+@dataclass(frozen=True)
+class Play:
+    """Options of ``collect``: number of episodes and how to play them.
+
+    Raises:
+        ArgumentError: one is out of its range.
+    """
+
+    episodes: int | None
+    steps: int | None
+    stochastic: bool
+    epsilon: float
+    same_start: int
+    starts: str
+    frames: bool
+
+    def __post_init__(self) -> None:
+        if (self.episodes is None) == (self.steps is None):
+            raise ArgumentError(f"either episodes or steps must be said, got {self.episodes} and {self.steps}")
+        wrong = {
+            f"episodes must be at least 1, got {self.episodes}": self.episodes is not None and self.episodes < 1,
+            f"steps must be at least 1, got {self.steps}": self.steps is not None and self.steps < 1,
+            f"same_start must be at least 1, got {self.same_start}": self.same_start < 1,
+            f"epsilon must be in [0, 1), got {self.epsilon}; for 1 play at random": not 0 <= self.epsilon < 1,
+            f"starts must be seed or state, got {self.starts!r}": self.starts not in ("seed", "state"),
+        }
+        for rule, broken in wrong.items():
+            if broken:
+                raise ArgumentError(rule)
+        if self.episodes is not None and self.episodes % self.same_start:
+            raise ArgumentError(
+                f"episodes must be a multiple of same_start, got {self.episodes} and {self.same_start}; "
+                "every start has as many"
+            )
+
+    @property
+    def most_starts(self) -> int:
+        """Starts that are enough: an episode has at least one step."""
+        return self.steps or (self.episodes or 0) // self.same_start
+
+
+def play_groups(
+    config: RunConfig, weights: Weights | None, play: Play, seed: int, first: int, stack: ExitStack
+) -> Iterator[tuple[int, list[TensorDictBase]]]:
+    """Plays whole episodes, on from the start of number ``first``.
+
+    Args:
+        config: the whole configuration.
+        weights: of the policy; None for random actions.
+        play: how many, and how.
+        seed: of starts and actions.
+        first: number of the first start.
+        stack: closes the environments.
+
+    Yields:
+        The number of a start, and its episodes (see `play_episodes`).
+
+    Raises:
+        ConfigError: the task draws no pictures.
+        ValueError: episodes of one start did not start alike.
+    """
+    config = drawing(config, remedy=WITHOUT_FRAMES) if play.frames else config
+    task = Task(config)
+    environments = _environments(task, play, stack)
+    drawn = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
+    seed_generators(drawn)
+    if weights is None:
+        policy: Acting = UniformActions(environments.single_action_space, drawn)
+    else:
+        policy = stack.enter_context(acting(task, weights, stochastic=play.stochastic))
+    mixed = UniformActions(environments.single_action_space, drawn + 1) if play.epsilon > 0 else None
+    render = partial(drawn_frames, environments, remedy=WITHOUT_FRAMES) if play.frames else None
+    behavior = Behavior(policy, mixed, epsilon=play.epsilon, render=render)
+    kind = StateStart if play.starts == "state" else SeedStart
+    grouped = GroupStarts(environments, kind(seed), group_size=play.same_start)
+    grouped.next_group = first
+    layout = task.layout
+    collector = Collector(grouped, layout, behavior.act, device=config.device, on_start=start_of(policy))
+    num_steps = 0
+    for start, members in play_episodes(collector, grouped, behavior, num_groups=play.most_starts):
+        _check_start(start, members, layout.keys)
+        yield start, members
+        num_steps += sum(len(member) for member in members)
+        if play.steps is not None and num_steps >= play.steps:
+            return
+
+
+def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
+    config = task.config
+    environments = task.environments(
+        min(config.evaluation.num_envs, play.episodes or config.evaluation.num_envs),
+        evaluation=True,
+        restorable=play.starts == "state",
+        max_length=config.evaluation.max_episode_steps,
+    )
+    return stack.enter_context(closed_afterwards(environments))
+
+
+@contextmanager
+def acting(task: Task, weights: Weights, *, stochastic: bool = False) -> Iterator[Acting]:
+    """Load a policy that plays.
+
+    Args:
+        task: of the run.
+        weights: of a checkpoint.
+        stochastic: act as at that step of training, exploration included; false: greedily.
+
+    Yields:
+        The policy, in evaluation mode.
+
+    Raises:
+        CheckpointError: the weights are of another network.
+    """
+    agent = task.agent()
+    agent.load_networks(weights.networks, weights.path)
+    if not stochastic:
+        with agent.policy.greedy() as policy:
+            yield policy
+        return
+    for schedule in agent.schedules:
+        schedule.apply(schedule.value(weights.step))
+    if isinstance(agent.policy, RolloutPolicy):
+        agent.policy.network.eval()
+    yield agent.policy
+
+
+def _check_start(start: int, members: Sequence[TensorDictBase], keys: Sequence[str]) -> None:
+    """Refuses episodes of one start that did not begin alike."""
+    if len(members) > 1:
+        for key in keys:
+            firsts = torch.stack([member[key][0] for member in members])
+            check_shared_start(firsts, torch.full((len(members),), start), name=key)

@@ -1,0 +1,53 @@
+"""The configuration in the directory of a run: how it is written, and what a resume can change. Imports no torch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tesserl_configs import RunConfig, dump_config, load_config
+from tesserl_configs.document import parse, render
+from tesserl_configs.loader import as_data
+from tesserl_trainer.checkpoints.run_identity import CONFIG, Identity, draw_run_id, require_identity, write_identity
+from tesserl_trainer.checkpoints.sealed_json import CheckpointError, content_digest
+
+CHANGEABLE = ("checkpoint", "early_stopping", "evaluation", "logging", "total_steps")
+"""What may differ when a run is resumed: nothing that its state depends on."""
+
+
+def begin_run(run_dir: Path, config: RunConfig) -> None:
+    """Write the files by which a new run is known: ``run.json`` with an id that is drawn now, and ``config.yaml``."""
+    text = dump_config(config)
+    write_identity(run_dir, Identity(draw_run_id(), fixed_digest(parse(text).data)), text)
+
+
+def change_run(run_dir: Path, config: RunConfig) -> None:
+    """Write what a resume changes to ``config.yaml``; every other key stays as it is in the file.
+
+    Raises:
+        CheckpointError: the files there are not as the run wrote them.
+    """
+    identity = require_identity(run_dir)
+    data, wanted = parse((run_dir / CONFIG).read_text(encoding="utf-8")).data, as_data(config)
+    write_identity(run_dir, identity, render(data | {key: wanted[key] for key in CHANGEABLE}))
+
+
+def run_config(run_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration that a run was started with.
+
+    Args:
+        run_dir: directory of the run.
+        overrides: ``key=value`` on top of it.
+
+    Raises:
+        CheckpointError: the directory holds no run, or ``config.yaml`` is not as the run wrote it.
+        ConfigError: an override is wrong.
+    """
+    identity, path = require_identity(run_dir), run_dir / CONFIG
+    if fixed_digest(parse(path.read_text(encoding="utf-8")).data) != identity.config_sha256:
+        raise CheckpointError(f"{path}: not the configuration of this run (run.json); put the file back")
+    return load_config(path, overrides)
+
+
+def fixed_digest(data: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the plain data of a configuration, without the keys that a resume can change."""
+    return content_digest({key: value for key, value in data.items() if key not in CHANGEABLE})

@@ -1,0 +1,320 @@
+"""``tesserl train``: from one YAML file to a run directory."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tesserl_analysis import plot_curve
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.diff import Difference, diff_configs
+from tesserl_environments import TaskError, WorkerError
+from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_preference_data.files import PARTIAL, remove_partial
+from tesserl_preference_data.locks import InUseError, is_lock, locked
+from tesserl_trainer.algorithms import builder_of
+from tesserl_trainer.algorithms.run import Run, early_stopping_of
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.checkpoints.checkpoint import Checkpoint
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.checkpoints.run_identity import LOG, read_identity
+from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_sealed, write_sealed
+from tesserl_trainer.checkpoints.state import seed_generators
+from tesserl_trainer.machine import naming_memory, refuse_missing
+from tesserl_trainer.running.evaluate import evaluate
+from tesserl_trainer.running.run_directory import CHANGEABLE, begin_run, change_run, run_config
+from tesserl_trainer.signals import StopNow, Stopped, on_signals
+from tesserl_trainer.training.journal import Loop, reached_in
+from tesserl_trainer.training.logging import read_record
+from tesserl_trainer.training.loops.cloning import refuse_cloned
+from tesserl_trainer.training.progress import ProgressDisplay
+from tesserl_trainer.usage import command_line
+
+EVALUATION, METRICS = "evaluation.json", "metrics.csv"
+
+PLACES = ("pairs.source.path", "environment.module_path")
+"""A resume can name other places of the same pairs and modules."""
+
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for a training in the same directory to end."""
+
+
+class Interrupted(Stopped):
+    """A signal stopped the run; its checkpoint is written.
+
+    Args:
+        signum: the signal.
+        run_dir: directory of the run.
+    """
+
+    def __init__(self, signum: int, run_dir: Path) -> None:
+        command = command_line("tesserl", "train", "--resume", run_dir)
+        super().__init__(signum, f"stopped by {signal.Signals(signum).name}; continue with: {command}")
+
+
+def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool | str = False) -> Path:
+    """Trains, evaluates and draws the curve.
+
+    Args:
+        config: what to train.
+        run_dir: where the run lives; by default ``runs/<name>`` below the current directory, with a number behind it
+            where that is taken.
+        resume: continue the run in ``run_dir`` from its latest checkpoint, or from the one of this name (what is newer
+            is removed).
+
+    Returns:
+        The run's directory.
+
+    Raises:
+        CheckpointError: the checkpoint to resume from is missing or damaged; nothing has been changed.
+        ConfigError: the configuration does not fit the task, or the directory is taken, or the resumed run had another
+            configuration.
+        InUseError: another process trains there.
+        DivergenceError: the loss became NaN or infinite.
+        Interrupted: SIGINT, SIGTERM or SIGHUP; a checkpoint has been written.
+        TaskError: an environment raised an error, or returned what its spaces do not allow, or NaN.
+        WorkerError: a worker of an environment raised an error, died or did not answer.
+    """
+    if not resume:
+        return run_loop(config, run_dir, builder_of(config.algorithm).build_loop)
+    if run_dir is None:
+        raise ValueError("resume needs run_dir, the directory of the run to continue")
+    return _continue(Path(run_dir), "latest" if resume is True else resume, lambda: config)
+
+
+def resume_run(run_dir: Path, overrides: Sequence[str] = (), *, checkpoint: str = "latest") -> Path:
+    """Continues a run with the configuration in its directory.
+
+    Args:
+        run_dir: directory of the run.
+        overrides: ``key=value`` on top of the run's configuration.
+        checkpoint: ``"latest"``, ``"best"``, or the name of a directory in ``checkpoints/``.
+
+    Returns:
+        ``run_dir``.
+
+    Raises:
+        Exception: see ``train``.
+    """
+    return _continue(run_dir, checkpoint, lambda: run_config(run_dir, overrides))
+
+
+def _continue(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig]) -> Path:
+    """Continues a run; its files are read only while no other process can change them."""
+    refuse_to_run_again()
+    run_config(run_dir)  # no lock is left in a directory that holds no run
+    with _locked(run_dir):
+        config = config_of()
+        changes = diff_configs(run_config(run_dir), config)
+        found = _load(checkpoint, run_dir, changes)
+        if not changes and _is_finished(run_dir, found, config):
+            _say(f"already finished at step {found.step}: {run_dir}")
+            return run_dir
+        refuse_missing(config, files=False)
+        return _run(config, run_dir, found, builder_of(config.algorithm).build_loop, config.total_steps)
+
+
+def _load(name: str, run_dir: Path, changes: Sequence[Difference]) -> Checkpoint:
+    """Return the checkpoint to continue from; it brings its settings along, and others would have half an effect."""
+    checkpoint = Checkpoints(run_dir).load(name)
+    refuse_cloned(checkpoint)
+    for key, was, wanted in changes:
+        if key in PLACES:  # the content of a store is compared
+            continue
+        if key.split(".")[0] not in CHANGEABLE:
+            raise ConfigError(
+                f"{key}: expected {was} as in {run_dir / 'config.yaml'}, got {wanted}; a resumed run can only change "
+                f"{', '.join(CHANGEABLE)}, start a new run for the rest"
+            )
+        if key == "total_steps" and wanted < checkpoint.step:
+            raise ConfigError(
+                f"total_steps: expected at least {checkpoint.step:,}, the step of the checkpoint, got {wanted:,}; "
+                "name an older checkpoint of the run, or leave it out"
+            )
+    if read_record(run_dir / METRICS, checkpoint.manifest["record"]) is None:
+        _say(f"note: {run_dir / METRICS} is missing; a new record begins at step {checkpoint.step:,}")
+    return checkpoint
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _is_finished(run_dir: Path, found: Checkpoint, config: RunConfig) -> bool:
+    """Return whether nothing is left to do for a run: its training is over, and the final evaluation is on disk."""
+    identity, file, early_stopping = read_identity(run_dir), run_dir / EVALUATION, early_stopping_of(config)
+    stopped = early_stopping is not None and reached_in(found.state, early_stopping) >= early_stopping.evaluations
+    if (found.step < config.total_steps and not stopped) or identity is None or not file.is_file():
+        return False
+    try:
+        return read_sealed(file).get("run_id") == identity.run_id
+    except CheckpointError:  # it is evaluated again
+        return False
+
+
+Build = Callable[[Task, Run], Loop]
+"""Builds a loop at step 0."""
+
+
+def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, total_steps: int | None = None) -> Path:
+    """Like ``train``, for a new run of another loop.
+
+    Args:
+        config: what to train.
+        run_dir: see ``train``.
+        build: builds the loop, see `Builder.build_loop`.
+        total_steps: of this loop; None takes those of the configuration.
+    """
+    refuse_to_run_again()
+    refuse_missing(config)
+    with _new_directory(config, run_dir) as path:
+        return _run(config, path, None, build, total_steps or config.total_steps)
+
+
+def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build: Build, total_steps: int) -> Path:
+    """Train in a directory that is locked."""
+    torch.set_num_threads(config.num_threads)
+    seed_generators(config.seed)
+    with naming_memory(config), ExitStack() as stack:
+        progress = stack.enter_context(ProgressDisplay(total_steps, checkpoint.step if checkpoint else 0))
+        loop = build(Task(config), Run(run_dir, progress, stack))
+        if checkpoint is None:
+            begin_run(run_dir, config)
+            loop.journal.log.open()
+        else:
+            _restore(loop, checkpoint)
+            change_run(run_dir, config)
+            loop.journal.log.open(resume_step=checkpoint.step, record=checkpoint.manifest["record"])
+        if loop.journal.running:  # what was said of the run before is no longer its result
+            (run_dir / EVALUATION).unlink(missing_ok=True)
+        with _stopped_by_signals(loop) as received:
+            loop.run()
+        if received:
+            raise Interrupted(received[0], run_dir)
+        journal = loop.journal
+        if journal.laps.seconds:  # a run that was over already has done nothing
+            progress.note(f"where the time went: {journal.laps}")
+        progress.note(f"trained {journal.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
+        try:
+            result = _final_evaluation(config, run_dir)
+        except (KeyboardInterrupt, StopNow) as stop:
+            raise Interrupted(getattr(stop, "signum", signal.SIGINT), run_dir) from stop
+        plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
+        progress.note(
+            f"return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {result['episodes']} episodes "
+            f"({result['checkpoint']}; last weights {result['last_return_mean']:.1f}): {run_dir}"
+        )
+    return run_dir
+
+
+def _restore(loop: Loop, checkpoint: Checkpoint) -> None:
+    """Continue from a checkpoint.
+
+    Raises:
+        CheckpointError: its state is not one that this loop has written; nothing on disk has been changed.
+    """
+    try:
+        loop.load(checkpoint)
+    except (CheckpointError, ConfigError, TaskError, WorkerError):
+        raise
+    except Exception as error:  # a state is nested data of many parts, and each of them fails in its own way
+        raise CheckpointError(
+            f"{checkpoint.path}: its state is not that of this run ({type(error).__name__}: {error}); use another one"
+        ) from error
+
+
+def _final_evaluation(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Evaluate the best and the last weights on unused seeds and write ``evaluation.json``."""
+    episodes = config.evaluation.final_episodes
+    last = evaluate(run_dir, episodes=episodes, checkpoint="latest")
+    best = Checkpoints(run_dir).best()
+    result = last if best is None or best.name == last["checkpoint"] else evaluate(run_dir, episodes=episodes)
+    result = {**result, "last_return_mean": last["return_mean"]}
+    identity = read_identity(run_dir)
+    write_sealed(run_dir / EVALUATION, {**result, "run_id": identity.run_id if identity else None})
+    return result
+
+
+@contextmanager
+def _stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
+    """Turn SIGINT, SIGTERM and SIGHUP into an orderly stop; yield the list in which a received signal appears.
+
+    A second signal acts at once.
+    """
+    received: list[int] = []
+
+    def stop(signum: int) -> None:
+        received.append(signum)
+        loop.journal.stop = True
+        give_back()
+
+    with on_signals(stop) as give_back:
+        yield received
+
+
+@contextmanager
+def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Iterator[Path]:
+    """Make and lock the directory of a new run; refuse one that holds a run.
+
+    Raises:
+        ConfigError: the directory that was named is not empty.
+        InUseError: another process trains there.
+    """
+    if run_dir is not None:
+        path = Path(run_dir)
+        _refuse_taken(path)
+        path.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            _refuse_taken(path)  # another training may have begun and ended meanwhile
+            yield path
+        return
+    with ExitStack() as stack:
+        numbered = (Path("runs", f"{config.name}-{number}") for number in count(2))
+        yield next(path for path in chain([Path("runs", str(config.name))], numbered) if _enter(path, stack))
+
+
+def _enter(path: Path, stack: ExitStack) -> bool:
+    """Locks a directory for a new run; returns False if a run is in it."""
+    if _is_taken(path):
+        return False
+    path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as attempt:
+        try:
+            attempt.enter_context(_locked(path, timeout=0.0))
+        except InUseError:
+            return False
+        if _is_taken(path):
+            return False
+        stack.push(attempt.pop_all())
+    return True
+
+
+@contextmanager
+def _locked(run_dir: Path, *, timeout: float | None = None) -> Iterator[None]:
+    """Keep other trainings out of a directory, and remove files that a killed one was writing."""
+    remedy = "wait for it, stop it, or name another directory"
+    timeout = LOCK_TIMEOUT if timeout is None else timeout
+    with locked(run_dir, doing="trains here", remedy=remedy, timeout=timeout):
+        remove_partial(run_dir)
+        yield
+
+
+def _refuse_taken(path: Path) -> None:
+    if _is_taken(path):
+        raise ConfigError(
+            f"--run-dir: {path} is not empty; continue the run there with {command_line('--resume', path)}, or name "
+            "another directory"
+        )
+
+
+def _is_taken(path: Path) -> bool:
+    """Return whether a path is a file, or a directory with more than locks, unfinished files and the log of a sweep."""
+    if not path.is_dir():
+        return path.exists()
+    names = {found.name for found in path.iterdir() if not is_lock(found.name) and found.suffix != PARTIAL}
+    return bool(names - {LOG})

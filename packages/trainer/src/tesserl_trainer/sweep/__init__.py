@@ -1,0 +1,1 @@
+"""Sweeps: their directory, their runs, and the processes that train them."""

@@ -1,0 +1,147 @@
+"""Contents of a sweep's directory: the runs that exist, and those that must not be touched."""
+
+import json
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tesserl_configs import ConfigError, load_config
+from tesserl_configs.diff import Difference, diff_configs
+from tesserl_configs.sweep import Sweep, SweepRun
+from tesserl_preference_data.locks import LOCK, OWNER_SUFFIX, locked
+from tesserl_trainer.checkpoints.names import checkpoint_paths
+from tesserl_trainer.checkpoints.run_identity import CONFIG, LOG, require_identity
+from tesserl_trainer.checkpoints.run_identity import FILE as IDENTITY
+from tesserl_trainer.running.run_directory import CHANGEABLE
+from tesserl_trainer.sweep.processes import ORDER
+from tesserl_trainer.usage import command_line
+
+WRITTEN = (
+    *("config.yaml", "metrics.csv", "curve.png", "run.json", LOG),
+    *(".config.yaml.*partial", ".metrics.csv.*partial", ".run.json.*partial"),
+    *("buffer", "buffer/*", "checkpoints", "checkpoints/best.json", "checkpoints/.*.partial*"),
+    *("replay", "replay/*.safetensors", "replay/.*.partial", "tensorboard", "tensorboard/events.out.tfevents.*"),
+    *("wandb", "wandb/*", LOCK, LOCK + OWNER_SUFFIX),
+)
+"""What training leaves in a run's directory before the first checkpoint; ``*`` stands for ``/`` too."""
+
+
+def state_of(run_dir: Path) -> str:
+    """``finished``; ``started``, with a checkpoint to continue from; or ``new``."""
+    if (run_dir / "evaluation.json").is_file():  # the last thing that a run writes
+        return "finished"
+    return "started" if (run_dir / "checkpoints" / "latest.json").is_file() else "new"
+
+
+def refuse_files(sweep: Sweep, directory: Path) -> None:
+    """Refuse a sweep one of whose directories is a file.
+
+    Raises:
+        ConfigError: a file, or a link that leads nowhere, is in the place of one.
+    """
+    places = [place for run in sweep.runs for place in (directory / run.path, stored_config(run, directory).parent)]
+    found = {above for place in places for above in (place, *place.parents) if os.path.lexists(above)}
+    if problems := [
+        f"{path}: expected a directory, or nothing yet, got another file; move it away, or give this sweep another "
+        "directory with --name or --runs"
+        for path in sorted(found)
+        if not path.is_dir()
+    ]:
+        raise ConfigError(*problems)
+
+
+def refuse_running(sweep: Sweep, directory: Path) -> None:
+    """Refuse a sweep one of whose runs is still training, as runs do after a sweep is killed.
+
+    Raises:
+        InUseError: a run is.
+    """
+    for run in sweep.runs:
+        path = directory / run.path
+        if (path / LOCK).is_file():
+            remedy = "a sweep that was killed may have left it; wait for it, or stop it"
+            with locked(path, doing="trains here", remedy=remedy, timeout=0.0):
+                pass
+
+
+def refuse_others(sweep: Sweep, directory: Path) -> None:
+    """Refuse a directory that holds runs of another sweep or runs that would be lost.
+
+    Raises:
+        ConfigError: runs there were made with other configurations, or training has not written what is there.
+    """
+    problems, lost = list[str](), list[str]()
+    for run in sweep.runs:
+        path = directory / run.path
+        state = state_of(path)
+        if state == "new":
+            lost += _kept(path)
+            continue
+        changes = [
+            f"{key} {left!r} there, {right!r} here"
+            for key, left, right in changes_of(run, directory)
+            if not _may_change(key, state)
+        ]
+        if changes:
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            problems.append(f"{path}: made with another configuration: {'; '.join(changes[:3])}{more}")
+    if problems:
+        problems.append("remove these runs, or give this sweep another directory with --name or --runs")
+    if problems or lost:
+        raise ConfigError(*lost, *problems)
+
+
+def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
+    """Return the differences between a stored run and the sweep's file, names aside."""
+    path = directory / run.path
+    if (path / IDENTITY).exists():  # a resume refuses a run without it
+        require_identity(path)
+    there = load_config(path / CONFIG).model_copy(update={"name": run.config.name})
+    return diff_configs(there, run.config)
+
+
+def _may_change(key: str, state: str) -> bool:
+    """Return whether a run may still change a value; a finished run may if its score does not depend on it."""
+    block = key.partition(".")[0]
+    if state == "finished":
+        return block in ("checkpoint", "logging") and key != "checkpoint.keep_best"
+    return block in CHANGEABLE
+
+
+def _kept(path: Path) -> Iterator[str]:
+    """Why the directory of a run without ``latest.json`` must not be cleared for it to begin anew; often nothing."""
+    if checkpoints := checkpoint_paths(path / "checkpoints"):
+        command = command_line("tesserl", "train", "--resume", checkpoints[-1])
+        yield (
+            f"{path}: has checkpoints and no checkpoints/latest.json that names one; continue the run with "
+            f"`{command}`, or move it away"
+        )
+        return
+    foreign = [str(found.relative_to(path)) for found in sorted(path.rglob("*")) if not _is_written(found, path)]
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        yield f"{path}: has {', '.join(foreign[:3])}{more}, which training does not write; move it away, or remove it"
+
+
+def _is_written(found: Path, run_dir: Path) -> bool:
+    name = found.relative_to(run_dir).as_posix()
+    if found.is_symlink() and not name.startswith("wandb/"):  # W&B makes some
+        return False
+    return any(fnmatchcase(name, pattern) for pattern in WRITTEN)
+
+
+def expected_runs(sweep: Sweep, directory: Path) -> list[str]:
+    """Return the paths of all runs that belong in the directory: those of this sweep and of earlier parts of it."""
+    order = directory / ORDER
+    before = json.loads(order.read_text(encoding="utf-8")).get("runs", []) if order.is_file() else []
+    expected = {*before, *(run.path.as_posix() for run in sweep.runs)}
+    return [path.as_posix() for path in sweep.paths if path.as_posix() in expected]
+
+
+def stored_config(run: SweepRun, directory: Path) -> Path:
+    """Return the path of the configuration of a variant on a task.
+
+    ``.yml``, as ``tesserl compare`` takes every ``config.yaml`` for a run, and a variant may have the name config.
+    """
+    return directory / "configs" / (run.task or "") / f"{run.variant}.yml"

@@ -1,0 +1,207 @@
+"""``tesserl sweep``: seeds x variants x tasks from one file, each run in a process of its own."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+
+from tesserl_configs import ConfigError, RunConfig, dump_config
+from tesserl_configs.sweep import Sweep, SweepRun
+from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_preference_data.locks import is_lock, locked
+from tesserl_preference_data.whole_files import write_json, write_text
+from tesserl_trainer.checkpoints.run_identity import LOG
+from tesserl_trainer.signals import Stopped
+from tesserl_trainer.sweep.directory import (
+    changes_of,
+    expected_runs,
+    refuse_files,
+    refuse_others,
+    refuse_running,
+    state_of,
+    stored_config,
+)
+from tesserl_trainer.sweep.processes import ORDER, Ended, Job, SweepError, run_jobs
+
+REMEDY = "wait for it, stop it, or choose another directory with --runs or --name"
+
+
+def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: float = 60.0) -> Path:
+    """Trains what is not trained yet.
+
+    Args:
+        sweep: the runs.
+        runs_dir: the sweep's directory is made below it.
+        num_parallel: runs at a time, at least 1.
+        stop_timeout: seconds that runs have to write a checkpoint in when the sweep is stopped.
+
+    Returns:
+        The sweep's directory.
+
+    Raises:
+        ConfigError: a run there was made with another configuration, or something else is where one shall be.
+        InUseError: another sweep is at work there, or a run that a killed sweep has left.
+        SweepError: runs failed; the others have been trained.
+        SweepStopped: SIGINT, SIGTERM or SIGHUP; what was running has a checkpoint.
+    """
+    refuse_to_run_again()
+    directory = runs_dir / sweep.name
+    refuse_files(sweep, directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory, doing="runs a sweep here", remedy=REMEDY, timeout=0.0):
+        refuse_running(sweep, directory)
+        refuse_others(sweep, directory)
+        todo = [run for run in sweep.runs if state_of(directory / run.path) != "finished"]
+        check_networks(todo, directory)
+        order = {"tasks": sweep.tasks, "variants": sweep.variants, "runs": expected_runs(sweep, directory)}
+        write_json(directory / ORDER, order)
+        report = _Report(len(sweep.runs), len(sweep.runs) - len(todo))
+        jobs = [_job(run, directory) for run in todo]
+        stopped = run_jobs(
+            jobs,
+            num_parallel=num_parallel,
+            on_end=report.ended,
+            on_note=report.note,
+            stop_timeout=stop_timeout,
+        )
+    if stopped is not None:
+        raise SweepStopped(stopped, directory, report.num_finished, len(sweep.runs), report.failed)
+    if report.failed:
+        raise SweepError(
+            f"{len(report.failed)} of {len(sweep.runs)} runs failed; the others are trained. The same command tries "
+            "them again from their last checkpoints:\n" + "\n".join(map(_failure, report.failed))
+        )
+    return directory
+
+
+def plan_sweep(sweep: Sweep, runs_dir: Path) -> list[str]:
+    """Check every run that is not finished; start none.
+
+    Args:
+        sweep: the runs.
+        runs_dir: see ``run_sweep``.
+
+    Returns:
+        The state of each run: ``"finished"``, ``"started"`` or ``"new"``.
+
+    Raises:
+        ConfigError: see ``run_sweep``.
+    """
+    directory = runs_dir / sweep.name
+    refuse_files(sweep, directory)
+    refuse_others(sweep, directory)
+    states = [state_of(directory / run.path) for run in sweep.runs]
+    check_networks([run for run, state in zip(sweep.runs, states, strict=True) if state != "finished"], directory)
+    return states
+
+
+class SweepStopped(Stopped):
+    """A signal stopped the sweep."""
+
+    def __init__(self, signum: int, directory: Path, num_finished: int, num_runs: int, failed: Sequence[Ended]) -> None:
+        before = f"\n{len(failed)} of them failed:\n" + "\n".join(map(_failure, failed)) if failed else ""
+        super().__init__(
+            signum,
+            f"stopped by {signal.Signals(signum).name} with {num_finished} of {num_runs} runs in {directory} finished; "
+            f"the same command continues them{before}",
+        )
+
+
+def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
+    """Build the task and network of every variant once, without memory for weights, and open its initial weights.
+
+    Args:
+        runs: those that are to be trained.
+        directory: of the sweep.
+
+    Raises:
+        ConfigError: a variant does not fit its task, or what it needs is not here.
+    """
+    import torch  # with the environments and all networks: not before the files have been found to be right
+
+    from tesserl_trainer.algorithms.initial_weights import load_initial_weights
+    from tesserl_trainer.algorithms.preferences import check_pairs
+    from tesserl_trainer.algorithms.task import Task
+    from tesserl_trainer.machine import refuse_missing
+
+    problems = []
+    for run in {run.path.parent: run for run in runs}.values():  # the last seed, which is the last to be started
+        config = run.config
+        try:
+            refuse_missing(config, files=state_of(directory / run.path) == "new")
+            task = Task(config)
+            weights = None if state_of(directory / run.path) != "new" else config.initial_weights
+            with torch.device("meta" if weights is None else "cpu"):
+                network = task.network()
+            if weights is not None:
+                load_initial_weights(network, Path(weights))
+            check_pairs(task)
+        except ValueError as error:
+            problems += [f"{run.path.parent}: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def default_parallel(configs: Iterable[RunConfig]) -> int:
+    """Return the number of runs that fit on the cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(config.num_threads for config in configs))
+
+
+def _job(run: SweepRun, directory: Path) -> Job:
+    """Return the process of a run. Store its configuration now, so that later edits of the file change nothing."""
+    path, name = directory / run.path, str(run.path)
+    if state_of(path) == "started":
+        changed = [f"{key}={json.dumps(wanted)}" for key, _, wanted in changes_of(run, directory)]
+        return Job(
+            name, ("train", *(part for each in changed for part in ("--set", each)), "--resume", str(path)), path
+        )
+    for left in path.glob("*"):  # of a run that ended before its first checkpoint, see `WRITTEN`
+        if left.name != LOG and not is_lock(left.name):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    file = stored_config(run, directory)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, dump_config(run.config.model_copy(update={"seed": 1})))
+    return Job(name, ("train", str(file), "--set", f"seed={run.seed}", "--run-dir", str(path)), path)
+
+
+class _Report:
+    """Says what becomes of the runs, a line for each, on standard error."""
+
+    def __init__(self, num_runs: int, num_finished: int) -> None:
+        self.num_finished, self.failed = num_finished, list[Ended]()
+        self._num_runs = num_runs
+        self._console = Console(file=sys.stderr, highlight=False)
+        if num_finished:
+            self.note(f"{num_finished} of {num_runs} runs are finished already")
+
+    def note(self, text: str) -> None:
+        with suppress(OSError):  # the terminal is gone, and with it who would read this; runs shall stop all the same
+            self._console.print(text, markup=False, soft_wrap=True)
+
+    def ended(self, ended: Ended) -> None:
+        name, seconds = ended.job.name, f"{ended.seconds:,.0f} s"
+        if state_of(ended.job.directory) == "finished" and ended.code == 0:
+            self.num_finished += 1
+            result = json.loads((ended.job.directory / "evaluation.json").read_text(encoding="utf-8"))
+            mean, std = (float("nan") if result[key] is None else result[key] for key in ("return_mean", "return_std"))
+            score = f"return {mean:.1f} ± {std:.1f}"
+            self.note(f"[{self.num_finished}/{self._num_runs}] {name}: {score}, {seconds}")
+        elif ended.stopped and ended.code not in (1, 2):  # these are the exit codes of errors, before it was stopped
+            self.note(f"{name}: stopped after {seconds}")
+        else:
+            self.failed.append(ended)
+            self.note(f"{name}: failed after {seconds}")
+
+
+def _failure(ended: Ended) -> str:
+    lines = ended.job.log.read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line for line in lines if line.strip() and "tesserl --debug" not in line]
+    how = f"exit code {ended.code}" if ended.code >= 0 else f"killed by {signal.Signals(-ended.code).name}"
+    return f"  {ended.job.name}: {how}: {said[-1] if said else 'no output'}\n    log: {ended.job.log}"

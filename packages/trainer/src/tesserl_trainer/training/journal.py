@@ -1,0 +1,327 @@
+"""Work of every loop besides learning: count, report, evaluate, and write checkpoints when due."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tesserl_environments.action_record import MAX_ACTIONS
+from tesserl_trainer.checkpoints import state
+from tesserl_trainer.checkpoints.checkpoint import Checkpoint
+from tesserl_trainer.checkpoints.fields import Fields
+from tesserl_trainer.checkpoints.names import checkpoint_name
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.collecting.collector import Episode
+from tesserl_trainer.collecting.evaluation import Evaluation
+from tesserl_trainer.training.logging import Averages, MetricsLog
+from tesserl_trainer.training.progress import ProgressDisplay
+from tesserl_trainer.training.schedule import Scheduled
+
+COUNTERS = ("step", "updates", "episodes", "skipped")
+"""Attributes of a journal that count since the start of a run."""
+
+
+class DivergenceError(RuntimeError):
+    """The loss is not finite any more."""
+
+
+class Loop(Protocol):
+    """Interface of a loop for commands."""
+
+    journal: "Journal"
+
+    def run(self) -> None:
+        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases."""
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint."""
+
+
+@dataclass
+class Intervals:
+    """When things are due, in environment steps, how many frames a step is, and what rewards are multiplied by."""
+
+    total_steps: int
+    logging: int
+    evaluation: int
+    checkpoint: int
+    frames_per_step: int = 1
+    reward_factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Return that so many evaluations in a row must reach for the run to end before ``total_steps``."""
+
+    target: float
+    evaluations: int
+
+
+class Laps:
+    """Stopwatch that adds each lap to the activity that just ended.
+
+    On a GPU work is booked to whatever waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Books the time since the last lap."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def __str__(self) -> str:
+        """Shares of the whole, the largest first."""
+        whole = max(sum(self.seconds.values()), 1e-9)
+        parts = sorted(self.seconds.items(), key=lambda part: -part[1])
+        return ", ".join(f"{name} {100 * seconds / whole:.0f} %" for name, seconds in parts)
+
+
+class Journal:
+    """Counters, the record of a run and its checkpoints. Its state is a part of every checkpoint.
+
+    Args:
+        intervals: when things are due.
+        schedules: hyper-parameters that change with the step.
+        pop_episodes: the training episodes that ended since the last call.
+        evaluate: plays the evaluation episodes.
+        checkpoints: where they are written.
+        log: where metrics go.
+        progress: what a person sees.
+        early_stopping: when the run ends before ``total_steps``; None: never.
+    """
+
+    def __init__(
+        self,
+        intervals: Intervals,
+        schedules: Sequence[Scheduled],
+        pop_episodes: Callable[[], list[Episode]],
+        evaluate: Callable[[], Evaluation],
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        progress: ProgressDisplay,
+        early_stopping: EarlyStopping | None = None,
+    ) -> None:
+        self.intervals, self.schedules, self.pop_episodes = intervals, schedules, pop_episodes
+        self.evaluate, self.checkpoints, self.log, self.progress = evaluate, checkpoints, log, progress
+        self.early_stopping = early_stopping
+        self.reached = 0  # evaluations in a row that have reached its return
+        self.step = self.updates = self.episodes = 0
+        self.skipped = 0  # rounds without anything to learn from
+        self.best: dict[str, Any] | None = None  # name and mean return of the best checkpoint
+        self.exact = True
+        self.stop = False
+        self.averages = Averages()
+        self.laps = Laps()
+        self._rate = _Rate()
+
+    @property
+    def running(self) -> bool:
+        """Return whether there is another round."""
+        return self.step < self.intervals.total_steps and not self.stop and not self.stopped_early
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether enough evaluations in a row have reached the return of early stopping."""
+        return self.early_stopping is not None and self.reached >= self.early_stopping.evaluations
+
+    def begin_round(self) -> int:
+        """Set all schedules to their values at the current step; return that step."""
+        for schedule in self.schedules:
+            schedule.apply(schedule.value(self.step))
+        return self.step
+
+    def end_round(
+        self, before: int, save: Callable[[], None], metrics: Callable[[], Mapping[str, float]] = dict
+    ) -> None:
+        """Report, evaluate and save if due.
+
+        Args:
+            before: what ``begin_round`` returned.
+            save: writes a checkpoint of the whole loop.
+            metrics: what the loop adds to a report.
+        """
+        self.progress.advance(self.step)
+        if self._due(self.intervals.logging, before):
+            self._report(metrics())
+        if self._due(self.intervals.evaluation, before):
+            self._evaluate(save)
+        if self._due(self.intervals.checkpoint, before):
+            save()
+        self.laps.lap("evaluate and save")
+
+    def _due(self, interval: int, before: int) -> bool:
+        """Return whether a multiple of the interval (or the end) lies in the steps since ``before``."""
+        return self.step // interval > before // interval or self.step >= self.intervals.total_steps
+
+    def require_finite(self, remedy: str) -> None:
+        """Raise if the run cannot recover.
+
+        Raises:
+            DivergenceError: a metric since the last report is not finite.
+        """
+        if not self.averages.finite():
+            latest = self.checkpoints.latest()
+            raise DivergenceError(
+                f"the loss is not finite at step {self.step} (update {self.updates}); the last finite checkpoint is "
+                f"{latest or 'none: it happened before the first one'}; {remedy} and start again"
+            )
+
+    def _report(self, own: Mapping[str, float]) -> None:
+        """Log the metrics since the last report."""
+        episodes = self.pop_episodes()
+        self.episodes += len(episodes)
+        metrics = {f"train/{name}": value for name, value in self.averages.pop().items()}
+        if episodes:
+            learned = sum(episode.episode_return for episode in episodes) / len(episodes)
+            metrics["train/return"] = learned / self.intervals.reward_factor  # in the units of evaluations
+            metrics["train/length"] = sum(episode.length for episode in episodes) / len(episodes)
+        metrics |= {f"schedule/{schedule.name}": schedule.value(self.step) for schedule in self.schedules}
+        if self.intervals.frames_per_step > 1:
+            metrics["train/frames"] = self.step * self.intervals.frames_per_step
+        counts = {"train/episodes": self.episodes, "train/updates": self.updates, "train/skipped": self.skipped}
+        metrics |= {**counts, **own}
+        rates = self._rate.pop(self.step, self.updates)
+        metrics |= {"time/steps_per_second": rates[0], "time/updates_per_second": rates[1]}
+        self.log.log(self.step, metrics)
+        self.progress.report(self.step, metrics.get("train/return"), *rates)
+
+    def measure(self) -> float:
+        """Plays the evaluation episodes and logs what they were like; returns their mean return."""
+        began = time.perf_counter()
+        evaluation = self.evaluate()
+        lengths = sum(evaluation.lengths) / len(evaluation.lengths)
+        metrics = {"return": evaluation.return_mean, "return_std": evaluation.return_std, "length": lengths}
+        self.log.log(self.step, {f"evaluation/{name}": value for name, value in metrics.items()})
+        self._rate.leave_out(time.perf_counter() - began)
+        return evaluation.return_mean
+
+    def _evaluate(self, save: Callable[[], None]) -> None:
+        """Measures the policy; the best weights so far get a checkpoint of their own."""
+        score = self.measure()
+        self._count(score)
+        if not math.isfinite(score):  # a NaN or an infinite return does not say which weights are better
+            self.progress.note(f"warning: the mean return at step {self.step:,} is {score}; it cannot be the best one")
+            return
+        if self.best is None or score >= self.best["return_mean"]:  # of equals the later, which has learned longer
+            self.best = {"checkpoint": checkpoint_name(self.step), "return_mean": score}
+            began = time.perf_counter()
+            save()
+            self.checkpoints.mark_best(self.best)
+            self._rate.leave_out(time.perf_counter() - began)
+
+    def _count(self, score: float) -> None:
+        """Count the evaluations in a row that have reached the return of early stopping."""
+        if self.early_stopping is None:
+            return
+        self.reached = self.reached + 1 if score >= self.early_stopping.target else 0  # NaN does not reach it
+        self.log.log(self.step, {"evaluation/reached": self.reached})
+        if self.stopped_early:
+            self.progress.note(
+                f"stopping early at step {self.step:,}: {self.reached} evaluations in a row reached a return of "
+                f"{self.early_stopping.target:g}"
+            )
+
+    def save(
+        self, loop_state: Callable[[], Mapping[str, Any]], segments: Callable[[], Sequence[Mapping[str, Any]]] = tuple
+    ) -> Path:
+        """Write a checkpoint at this step, unless an evaluation has already written it.
+
+        Args:
+            loop_state: state of everything but the journal.
+            segments: writes what is stored once a run, and lists it.
+        """
+        path = self.checkpoints.directory / checkpoint_name(self.step)
+        if not path.exists():
+            state_dict = {**self.state_dict(), **loop_state()}
+            self.checkpoints.save(self.step, state_dict, segments=segments(), record=self.log.record())
+        self.checkpoints.prune()
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, running means and the states of the global generators."""
+        return {
+            "averages": self.averages.state_dict(),
+            "generators": state.generators_state(),
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+            "best": self.best,
+            "exact": self.exact,
+            "early_stopping": None
+            if self.early_stopping is None
+            else {"target": self.early_stopping.target, "reached": self.reached},
+        }
+
+    def load(self, saved: Mapping[str, Any], *, restored: bool) -> None:
+        """Continues from a checkpoint's state; call it last, it sets the global generators and removes checkpoints.
+
+        Args:
+            saved: the whole state of the checkpoint.
+            restored: whether the environments are where they were.
+        """
+        self.averages.load_state_dict(saved["averages"])
+        fields = Fields(saved, "state")
+        counters = fields.fields("counters")
+        for name in COUNTERS:
+            if name != "skipped" or name in counters.value:  # 0.1 did not count them
+                setattr(self, name, counters.integer(name))
+        self.best, exact = saved["best"], fields.flag("exact")
+        if self.best is not None:
+            best = fields.fields("best")
+            best.text("checkpoint")
+            best.number("return_mean")
+        self.reached = reached_in(saved, self.early_stopping)
+        state.set_generators_state(saved["generators"])
+        removed = self.checkpoints.rewind(self.step, self.best)
+        if removed:
+            self.progress.note(f"continuing at step {self.step:,}; removed what came after it: {', '.join(removed)}")
+        if self.best is not None and self.checkpoints.best() is None:
+            if self.checkpoints.keep_best:
+                self.progress.note(
+                    f"warning: {self.best['checkpoint']}, the best checkpoint until then, is not there any more; the "
+                    "best one is sought from here on"
+                )
+            self.best = None
+        self.exact = exact and restored
+        if not restored:
+            self.progress.note(
+                "warning: the environments could not be put back to where they were (a state that its seed and "
+                f"actions do not give, or an episode of more than {MAX_ACTIONS:,} steps); they are reset, and this run "
+                'is no longer exactly the uninterrupted one (state.json says "exact": false)'
+            )
+        self._rate = _Rate(self.step, self.updates)
+
+
+def reached_in(saved: Mapping[str, Any], early_stopping: EarlyStopping | None) -> int:
+    """Return how many evaluations in a row had reached the return, by the state of a checkpoint.
+
+    Args:
+        saved: the whole state of the checkpoint; that of older releases holds no count.
+        early_stopping: of the run that continues; with another return than before, the count begins anew.
+    """
+    if early_stopping is None or saved.get("early_stopping") is None:
+        return 0
+    count = Fields(saved, "state").fields("early_stopping")
+    return count.integer("reached") if count.number("target") == early_stopping.target else 0
+
+
+class _Rate:
+    """Steps and updates per second, evaluations left out."""
+
+    def __init__(self, step: int = 0, updates: int = 0) -> None:
+        self._then = (time.perf_counter(), step, updates)
+
+    def pop(self, step: int, updates: int) -> tuple[float, float]:
+        """Return the rates since the last call."""
+        now, (then, old_step, old_updates) = time.perf_counter(), self._then
+        self._then = (now, step, updates)
+        seconds = max(now - then, 1e-9)
+        return (step - old_step) / seconds, (updates - old_updates) / seconds
+
+    def leave_out(self, seconds: float) -> None:
+        then, step, updates = self._then
+        self._then = (then + seconds, step, updates)

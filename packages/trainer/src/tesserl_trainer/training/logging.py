@@ -1,0 +1,183 @@
+"""Metrics: ``metrics.csv`` is the record, TensorBoard and Weights & Biases are views of it."""
+
+import csv
+import hashlib
+import importlib.util
+import io
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tesserl_analysis.record import HEADER
+from tesserl_preference_data.appending import AppendedFile
+from tesserl_preference_data.whole_files import write_atomically
+from tesserl_trainer.checkpoints.fields import Fields
+from tesserl_trainer.checkpoints.run_identity import read_identity
+from tesserl_trainer.checkpoints.sealed_json import CheckpointError
+from tesserl_trainer.training.event_file import EventFile
+
+
+class MetricsLog:
+    """Appends metrics to ``metrics.csv`` (long form, flushed line by line) and to the views that were asked for.
+
+    Args:
+        run_dir: directory of the run.
+        tensorboard: write event files to ``tensorboard/`` too.
+        wandb: a name under which the run appears in Weights & Biases, or ``None``; its id there is the run's own.
+
+    Raises:
+        ModuleNotFoundError: Weights & Biases was asked for and is not installed.
+    """
+
+    def __init__(self, run_dir: Path, *, tensorboard: bool = True, wandb: str | None = None) -> None:
+        if wandb is not None and importlib.util.find_spec("wandb") is None:
+            raise ModuleNotFoundError('logging.wandb needs Weights & Biases; install "tesserl-trainer[wandb]"')
+        self.path = run_dir / "metrics.csv"
+        self._run_dir, self._with_board, self._wandb_name = run_dir, tensorboard, wandb
+        self._file: AppendedFile | None = None
+        self._size, self._digest = 0, hashlib.sha256()
+        self._board: EventFile | None = None
+        self._wandb: Any = None
+
+    def open(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
+        """Begin to record.
+
+        Args:
+            resume_step: step from which the run continues; ``None`` starts a new record.
+            record: part of the record that stays, as ``record`` described it; what comes after it is cut.
+
+        Raises:
+            CheckpointError: that part was changed.
+        """
+        kept = None if record is None else read_record(self.path, record)
+        content = _lines([HEADER]).encode() if kept is None else kept
+        write_atomically(self.path, lambda partial: partial.write_bytes(content))
+        self._size, self._digest = len(content), hashlib.sha256(content)
+        self._file = AppendedFile(self.path)
+        if self._with_board:
+            purge = None if resume_step is None else resume_step + 1
+            self._board = EventFile(self._run_dir / "tensorboard", purge_step=purge)
+        if self._wandb_name is not None:
+            import wandb
+
+            identity = read_identity(self._run_dir)
+            self._wandb = wandb.init(
+                name=self._wandb_name,
+                id=None if identity is None else identity.run_id,
+                dir=str(self._run_dir),
+                resume="never" if resume_step is None else "allow",
+            )
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record metrics at a step.
+
+        Args:
+            step: environment steps so far.
+            metrics: values by name.
+
+        Raises:
+            OSError: a file cannot be written, for example on a full disk; it has nothing of these metrics.
+        """
+        now = round(time.time(), 3)
+        if self._file is None:
+            raise RuntimeError("the metrics log is not open; call open() first")
+        lines = _lines([(step, name, float(value), now) for name, value in metrics.items()]).encode()
+        self._file.write(lines)
+        self._size += len(lines)
+        self._digest.update(lines)
+        if self._board is not None:
+            self._board.log(step, metrics)
+        if self._wandb is not None:
+            self._wandb.log(dict(metrics), step=step)
+
+    def record(self) -> dict[str, Any] | None:
+        """Return size and SHA-256 of what has been written, on disk when this returns; None before ``open``."""
+        if self._file is None:
+            return None
+        self._file.sync()
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
+
+    def close(self) -> None:
+        """Flushes and closes all views."""
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_record(path: Path, record: Mapping[str, Any]) -> bytes | None:
+    """Return the part of ``metrics.csv`` that a checkpoint describes; None if the file is missing.
+
+    Args:
+        path: of the file.
+        record: what ``MetricsLog.record`` returned.
+
+    Raises:
+        CheckpointError: that part was changed.
+    """
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        content = file.read(record["bytes"])
+    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        raise CheckpointError(
+            f"{path}: not what the run wrote up to the checkpoint (altered or damaged); put it back, or remove it: a "
+            "resume then begins a new record"
+        )
+    return content
+
+
+def _lines(rows: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+class Averages:
+    """Means of metrics between two log lines, each over its own values; sums are float64 and stay on the device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add one scalar tensor per name; calls may have different names."""
+        for name, value in metrics.items():
+            self._counts[name] = self._counts.get(name, 0) + 1
+            if name not in self._sums:
+                self._sums[name] = value.detach().to(torch.float64, copy=True)
+                continue
+            if self._sums[name].device != value.device:  # it comes from a checkpoint
+                self._sums[name] = self._sums[name].to(value.device)
+            self._sums[name] += value
+
+    def finite(self) -> bool:
+        """Return whether all sums are finite."""
+        return not self._sums or bool(torch.cat([value.flatten() for value in self._sums.values()]).isfinite().all())
+
+    def pop(self) -> dict[str, float]:
+        """Return the means since the last call; empty if nothing was added."""
+        means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums and counts."""
+        return {"sums": {name: value.clone() for name, value in self._sums.items()}, "count": dict(self._counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        fields = Fields(state, "averages")
+        sums = fields.fields("sums")
+        self._sums = {name: sums.scalar(name).to(torch.float64, copy=True) for name in sums.value}
+        if isinstance(fields.take("count"), int):  # 0.1 wrote one number for all names
+            self._counts = dict.fromkeys(self._sums, fields.integer("count", least=1 if self._sums else 0))
+        else:
+            counts = fields.fields("count")
+            self._counts = {name: counts.integer(name, least=1) for name in self._sums}

@@ -1,0 +1,163 @@
+"""Learning from replayed transitions: act, store, learn from random batches, follow with a target network.
+
+repeat until ``total_steps``:
+    collect a few steps with the exploring policy
+    turn them into n-step transitions and store them
+    for every ``update_interval`` environment steps, or every ``batch_size / ratio`` stored transitions: draw a batch,
+        one gradient step, one target update
+    log, evaluate and checkpoint when their interval has passed
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tensordict import TensorDictBase
+
+from tesserl_environments import snapshots
+from tesserl_replay import NStepWindow
+from tesserl_trainer.checkpoints.checkpoint import Checkpoint, CheckpointError
+from tesserl_trainer.checkpoints.fields import Fields
+from tesserl_trainer.checkpoints.loading import load_module
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.training.journal import Journal
+from tesserl_trainer.training.learner import Learner
+from tesserl_trainer.training.replay import Replay
+
+REMEDY = "lower optimizer.learning_rate or iqn.max_grad_norm"
+"""What helps against a loss that is not finite."""
+
+
+@dataclass
+class Pace:
+    """Alternation of collecting and learning, in environment steps (``batch_size`` in transitions).
+
+    Either ``update_interval`` or ``ratio``, how often each transition is drawn on average, is a number.
+    """
+
+    collect_steps: int
+    warmup_steps: int
+    update_interval: int | None
+    batch_size: int
+    ratio: float | None = None
+
+    def updates(self, owed: float, steps: int, transitions: int) -> tuple[int, float]:
+        """Return the number of updates that are due.
+
+        Args:
+            owed: what the rounds before have left.
+            steps: environment steps of this round.
+            transitions: that this round has stored to learn from.
+
+        Returns:
+            The updates, and what is owed after them: environment steps, or transitions to be drawn.
+        """
+        if self.update_interval is not None:
+            return divmod(int(owed) + steps, self.update_interval)
+        number, rest = divmod(owed + (self.ratio or 0.0) * transitions, self.batch_size)
+        return int(number), rest
+
+
+class OffPolicyLoop:
+    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        collector: Collector,
+        window: NStepWindow,
+        replay: Replay,
+        pace: Pace,
+        journal: Journal,
+        *,
+        prepare_test: Callable[[TensorDictBase], None] | None = None,
+    ) -> None:
+        self.learner, self.collector, self.window, self.replay = learner, collector, window, replay
+        self.pace, self.journal, self._prepare_test = pace, journal, prepare_test
+        self._owed: float = 0  # what has been collected since the warm-up and not been paid for with updates
+
+    def run(self) -> None:
+        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
+
+        Raises:
+            DivergenceError: the loss became NaN or infinite.
+        """
+        journal = self.journal
+        while journal.running:
+            before = journal.begin_round()
+            self.collector.set_weights(None, journal.updates)
+            batch = self.collector.collect(self.pace.collect_steps)
+            journal.step += batch.numel()
+            journal.laps.lap("collect")
+            transitions = self.replay.extend(self.window.extend(batch))
+            journal.laps.lap("replay")
+            self._learn(before, transitions)
+            journal.end_round(before, self.save, lambda: {"replay/size": len(self.replay), **self._test()})
+        self.save()
+
+    def _test(self) -> dict[str, float]:
+        """Return the metrics of the loss on the held-out transitions."""
+        batch = self.replay.test_batch(self.pace.batch_size, seed=self.journal.step)
+        if batch is None:
+            return {}
+        loss = self.learner.evaluate(batch, self._prepare_test)["loss"]
+        return {"test/loss": float(loss), "test/td_error": float(batch["td_error"].mean())}
+
+    def _learn(self, before: int, transitions: int) -> None:
+        """All updates that the collected steps pay for."""
+        journal = self.journal
+        if journal.step < self.pace.warmup_steps:
+            return
+        if not self.replay.can_draw:
+            journal.skipped += 1
+            return
+        number, self._owed = self.pace.updates(self._owed, journal.step - before, transitions)
+        for batch in self.replay.batches(number, self.pace.batch_size):
+            journal.laps.lap("replay")
+            journal.updates += 1
+            metrics = self.learner.update(batch, journal.updates, journal.laps.lap)
+            journal.averages.add({**metrics, "td_error": batch["td_error"].mean()})
+            try:
+                self.replay.update_priority(batch)
+            except ValueError:  # it refuses priorities that are not finite
+                journal.require_finite(REMEDY)
+                raise
+        if number:
+            journal.require_finite(REMEDY)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.journal.save(self.state_dict, self.replay.write)
+        self.replay.prune(self.journal.checkpoints.newest())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state needed to resume, besides the journal's and the stored transitions."""
+        return {
+            "networks": self.learner.loss.state_dict(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            "collector": self.collector.state_dict(),
+            "environments": snapshots.snapshot(self.collector.environments),
+            "window": self.window.state_dict(),
+            "replay": self.replay.state_dict(),
+            "owed": self._owed,
+        }
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint.
+
+        Raises:
+            CheckpointError: its replay is missing or damaged.
+        """
+        saved = checkpoint.state
+        self.replay.load(saved["replay"], checkpoint.manifest["replay"])
+        load_module(self.learner.loss, saved["networks"], str(checkpoint.path))
+        self.learner.load_optimizer(saved["optimizer"])
+        self.window.load_state_dict(saved["window"])
+        self._owed = Fields(saved, "state").number("owed", least=0)
+        if not self._owed < max(self.pace.update_interval or 0, self.pace.batch_size):
+            raise CheckpointError(f"{checkpoint.path}: owed: expected less than one update's steps, got {self._owed}")
+        restored = snapshots.restore(self.collector.environments, saved["environments"])
+        self.collector.load_state_dict(saved["collector"], restart=not restored)
+        if not restored:
+            self.window.clear()
+        self.journal.load(saved, restored=restored)

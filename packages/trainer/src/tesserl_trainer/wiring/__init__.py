@@ -1,1 +1,0 @@
-"""From a schema to objects: the only place where configuration becomes constructor calls."""
