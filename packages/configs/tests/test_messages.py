@@ -70,7 +70,8 @@ MESSAGES = {  # override -> message after the place
     "device=gpu": 'device: got "gpu"; device of the networks: cpu, cuda or cuda:N',
     "name=a/b": 'name: got "a/b"; name of the run and of its directory: letters, digits and _ . + -; null: the file\'s '
     "path below configs/, '/' as '-'",
-    "environment.id=": "environment.id: expected text, got null; gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1",
+    "environment.id=": "environment.id: expected text, got null; gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1"
+    "; module:Id-v0 imports the module that registers it",
     "replay.beta=7": "replay.beta: unknown key for kind uniform; it belongs to kind prioritized",
 }
 MESSAGES['seed="3"'] = 'seed: expected a whole number, got "3"; seed of everything that is random, >= 0'
