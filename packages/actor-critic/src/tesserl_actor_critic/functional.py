@@ -24,8 +24,8 @@ def clipped_surrogate_loss(
     old_log_probs: Tensor,
     advantages: Tensor,
     *,
-    clip_epsilon: float = 0.2,
-    clip_epsilon_high: float | None = None,
+    clip_epsilon: float | Tensor = 0.2,
+    clip_epsilon_high: float | Tensor | None = None,
     dual_clip: float | None = None,
 ) -> Tensor:
     """Negative clipped surrogate objective (PPO, equation 7), with asymmetric and dual clip.
@@ -39,7 +39,8 @@ def clipped_surrogate_loss(
         log_probs: of the policy in training, ``[*B]``.
         old_log_probs: of the policy that acted, ``[*B]``; no gradient.
         advantages: ``[*B]``; no gradient.
-        clip_epsilon: how far the ratio may fall below 1, and rise above it unless the next says so, in (0, 1).
+        clip_epsilon: how far the ratio may fall below 1, and rise above it unless the next says so, in (0, 1); a scalar
+            tensor is not checked, because that would wait for a GPU.
         clip_epsilon_high: how far the ratio may rise above 1, above 0; None for ``clip_epsilon`` (DAPO,
             arXiv:2503.14476, takes a larger one).
         dual_clip: largest ratio where the advantage is negative, above 1; None for no bound.
@@ -60,7 +61,7 @@ def clipped_surrogate_loss(
     return clipped_ratio(log_probs - old_log_probs, advantages, low, high, dual_clip=dual_clip) * -advantages
 
 
-def check_clip(clip_epsilon: float, clip_epsilon_high: float | None, dual_clip: float | None) -> None:
+def check_clip(clip_epsilon: float | Tensor, clip_epsilon_high: float | Tensor | None, dual_clip: float | None) -> None:
     """Refuse bounds of the ratio that are out of range.
 
     Args:
@@ -71,9 +72,9 @@ def check_clip(clip_epsilon: float, clip_epsilon_high: float | None, dual_clip: 
     Raises:
         ValueError: one of them is out of its range.
     """
-    if not 0 <= clip_epsilon < 1:
+    if not isinstance(clip_epsilon, Tensor) and not 0 <= clip_epsilon < 1:
         raise ValueError(f"clip_epsilon must be in [0, 1), got {clip_epsilon}; 0.2 is usual")
-    if clip_epsilon_high is not None and not clip_epsilon_high >= 0:
+    if clip_epsilon_high is not None and not isinstance(clip_epsilon_high, Tensor) and not clip_epsilon_high >= 0:
         raise ValueError(f"clip_epsilon_high must be at least 0, got {clip_epsilon_high}; None for clip_epsilon")
     if dual_clip is not None and not dual_clip > 1:
         raise ValueError(f"dual_clip must be above 1, got {dual_clip}; 3 is the paper's, None for none")

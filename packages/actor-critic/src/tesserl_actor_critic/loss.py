@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor, nn
-from torchrl.objectives import LossModule
+from torchrl.objectives.utils import ValueEstimators, dispatch_value_estimator
 
 from tesserl_actor_critic.batch import Reader, Steps, without_masked
 from tesserl_actor_critic.functional import (
@@ -20,11 +20,16 @@ from tesserl_actor_critic.functional import (
     clipped_value_loss,
     normalized,
 )
+from tesserl_actor_critic.interfaces import policy_and_value
+from tesserl_actor_critic.metrics import metric_keys, ppo_metrics
 from tesserl_actor_critic.network import ActorCritic
-from tesserl_policy import action_entropy, action_log_probs, log_ratio_bounds, masked_mean
+from tesserl_policy import DirectLossModule, action_entropy, action_log_probs, log_ratio_bounds, masked_mean
+from tesserl_policy.loss_module import Reduction, check_reduction
+
+_VALUE_ESTIMATORS = (ValueEstimators.TD0, ValueEstimators.TD1, ValueEstimators.TDLambda, ValueEstimators.GAE)
 
 
-class PPOLoss(LossModule):
+class PPOLoss(DirectLossModule):
     """PPO's clipped loss (Schulman et al. 2017, arXiv:1707.06347), for torchrl's collectors, buffers and trainers.
 
     ``loss_objective`` is the mean of the clipped surrogate, ``loss_critic`` is ``value_coef`` times the mean value
@@ -34,11 +39,13 @@ class PPOLoss(LossModule):
     Reads the observation keys of both networks, ``action``, ``action_log_prob`` ``[*B]``, ``advantage`` and
     ``value_target`` ``[*B, 1]``, and with a value clip ``state_value`` ``[*B, 1]``, the value when acting.
     Where it is present it obeys ``mask`` ``[*B]``, true on valid steps, and the masks that torchrl writes
-    (``loss_mask_key``): masked steps move no loss, no metric and no statistic. ``set_keys`` renames keys.
+    (``loss_mask_key``): masked steps move no loss, no metric and no statistic. ``set_keys`` renames keys. After
+    `make_value_estimator` a call computes ``advantage`` and ``value_target`` itself if the batch has none.
 
     Around an `ActorCritic` the network is called directly, a shared body once. With a recurrent body, or torchrl's
     recurrent modules, batches are ``[num_envs, T]`` and sequences stay whole. Schedules assign the attributes
-    (``loss.clip_epsilon = 0.1``, ``clip_epsilon_high``, ``entropy_coef``) between updates.
+    (``loss.clip_epsilon = 0.1``, ``clip_epsilon_high``, ``entropy_coef``, ``value_coef``) between updates: they are
+    buffers.
 
     Metrics, without gradient: ``entropy``; ``kl_approx``, the mean of ``-log r`` (and ``mean_ratio - 1 + kl_approx``
     is Schulman's estimate, which is never negative); ``clip_fraction``; ``ESS``, the effective sample size as a
@@ -55,6 +62,7 @@ class PPOLoss(LossModule):
         value_coef: weight of the value loss, at least 0.
         entropy_coef: weight of the entropy, in reward units per nat.
         normalize_advantage: whether each batch's advantages are given mean 0 and standard deviation 1.
+        reduction: ``"mean"`` or ``"sum"`` of the valid steps, or ``"none"`` for losses ``[*B]`` with 0 on masked steps.
         log_metrics: whether to return the metrics besides the entropy; may be assigned. Without them a small update
             is about a tenth faster.
 
@@ -71,12 +79,21 @@ class PPOLoss(LossModule):
         value_target: NestedKey = "value_target"
         value: NestedKey = "state_value"
         mask: NestedKey = "mask"
+        reward: NestedKey = "reward"
+        done: NestedKey = "done"
+        terminated: NestedKey = "terminated"
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
+    default_value_estimator = ValueEstimators.GAE
+    _coefficients = ("clip_epsilon", "clip_epsilon_high", "entropy_coef", "value_coef")
 
     actor_network: Any
     critic_network: Any
+    clip_epsilon: Any
+    clip_epsilon_high: Any
+    entropy_coef: Any
+    value_coef: Any
     _actor_critic: ActorCritic | None
 
     def __init__(
@@ -92,58 +109,78 @@ class PPOLoss(LossModule):
         value_coef: float = 0.5,
         entropy_coef: float = 0.01,
         normalize_advantage: bool = True,
+        reduction: Reduction = "mean",
         log_metrics: bool = True,
     ) -> None:
         super().__init__()
+        self.actor_network, self.critic_network = policy_and_value(actor_network, critic_network)
+        owners = [each.__dict__.get("actor_critic") for each in (self.actor_network, self.critic_network)]
+        # not registered: its parameters are those of the two above
+        self.__dict__["_actor_critic"] = owners[0] if owners[0] is owners[1] else None
+        self._observation_keys: list[NestedKey] = list(
+            dict.fromkeys([*self.actor_network.in_keys, *self.critic_network.in_keys])
+        )
+        self._is_recurrent = "is_init" in self._observation_keys
+        check_clip(clip_epsilon, clip_epsilon_high, dual_clip)
         self.clip_epsilon = clip_epsilon
         self.clip_epsilon_high = clip_epsilon_high
+        self.entropy_coef = entropy_coef
+        self.value_coef = value_coef
         self.dual_clip = dual_clip
         self.value_clip = value_clip
         self.value_loss: ValueLossKind = value_loss
-        self.value_coef = value_coef
-        self.entropy_coef = entropy_coef
         self.normalize_advantage = normalize_advantage
+        self.reduction: Reduction = reduction
         self.log_metrics = log_metrics
         self._check_options()
-        actor, critic = _faces(actor_network, critic_network)
-        self.actor_network, self.critic_network = actor, critic
-        owners = [face.__dict__.get("actor_critic") for face in (actor, critic)]
-        # not registered: its parameters are those of the two above
-        self.__dict__["_actor_critic"] = owners[0] if owners[0] is owners[1] else None
-        self._observation_keys: list[NestedKey] = list(dict.fromkeys([*actor.in_keys, *critic.in_keys]))
-        self._is_recurrent = "is_init" in self._observation_keys
-        self._forward_pre_hooks.clear()  # torchrl's check that target networks are updated: there are none
+        actor = self.actor_network
         self.set_keys(action=actor.dist_sample_keys[0], sample_log_prob=actor.log_prob_keys[0])
 
-    @property
-    def functional(self) -> bool:
-        """False: the networks are registered as they are."""
-        return False
+    def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> PPOLoss:
+        """Let a call estimate ``advantage`` and ``value_target`` if the batch has none.
 
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys that a call reads always; masks, read where present, are not among them."""
-        keys = self.tensor_keys
+        The batch is then a rollout ``[num_envs, T]`` with ``("next", ...)`` observations of the critic, reward,
+        ``done`` and ``terminated``. The estimate is made anew in each call, and not written into the batch.
+
+        Args:
+            value_type: one of torchrl's ``ValueEstimators``, an estimator, or its class; None for ``GAE``.
+            **hyperparams: of the estimator: ``gamma`` (0.99) and, of ``GAE``, ``lmbda`` (0.95).
+
+        Returns:
+            This loss.
+
+        Raises:
+            NotImplementedError: there is no such estimator for PPO.
+        """
+        value_type, options = self._prepare_value_estimator_kwargs(value_type, **hyperparams)
+        if value_type is not None:
+            dispatch_value_estimator(self, value_type, supported=_VALUE_ESTIMATORS, **options)
+        self._forward_value_estimator_keys()
+        return self
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        """Rename the keys of the value estimator too."""
+        if self._value_estimator is not None:
+            keys = self.tensor_keys
+            names = ("advantage", "value_target", "value", "reward", "done", "terminated")
+            self._value_estimator.set_keys(**{name: getattr(keys, name) for name in names})
+        super()._forward_value_estimator_keys(**kwargs)
+
+    def _required_keys(self) -> list[NestedKey]:
+        """Return the keys that a call reads always; masks, read where present, are not among them."""
+        keys, estimator = self.tensor_keys, self._value_estimator
+        targets = [keys.advantage, keys.value_target] if estimator is None else estimator.in_keys
         old_value = [] if self.value_clip is None else [keys.value]
-        return [
-            *self._observation_keys,
-            keys.action,
-            keys.sample_log_prob,
-            keys.advantage,
-            keys.value_target,
-            *old_value,
-        ]
+        required = [*self._observation_keys, keys.action, keys.sample_log_prob, *targets, *old_value]
+        return list(dict.fromkeys(required))
 
     @property
-    def out_keys(self) -> list[str]:
-        """Keys of what a call returns."""
+    def _all_out_keys(self) -> list[str]:
         losses = ["loss_objective", "loss_critic", "loss_entropy", "entropy"]
-        return [*losses, *self._metric_keys] if self.log_metrics else losses
+        return [*losses, *metric_keys(self.value_clip)] if self.log_metrics else losses
 
-    @property
-    def _metric_keys(self) -> list[str]:
-        value_clip = [] if self.value_clip is None else ["value_clip_fraction"]
-        return ["clip_fraction", "kl_approx", "ESS", "max_ratio", "mean_ratio", "explained_variance", *value_clip]
+    def _networks_to_reset(self) -> list[nn.Module]:
+        return super()._networks_to_reset() if self._actor_critic is None else [self._actor_critic]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -153,70 +190,61 @@ class PPOLoss(LossModule):
             tensordict: the batch, with the keys that the class describes; any batch shape ``*B``.
 
         Returns:
-            TensorDict of scalars: losses and metrics. Where no step is valid the losses are 0 and metrics NaN.
+            TensorDict of losses, scalars or with reduction ``"none"`` ``[*B]``, and of metrics, scalars. If no
+            step is valid the losses are 0 and metrics NaN.
 
         Raises:
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes.
         """
+        keys = self.tensor_keys
+        if self._value_estimator is not None and tensordict.get(keys.advantage, None) is None:
+            with torch.no_grad():
+                tensordict = self._value_estimator(tensordict.copy())
         batch = Reader(tensordict)
-        mask = batch.mask((self.tensor_keys.mask, *self._loss_mask_keys()), batch.shape)
+        mask = batch.mask((keys.mask, *self._loss_mask_keys()), batch.shape)
         if mask is not None:
-            valid = without_masked(tensordict.select(*self.in_keys, strict=False), mask, in_place=self._is_recurrent)
-            batch = Reader(valid)
+            entries = tensordict.select(*self.in_keys, keys.advantage, keys.value_target, strict=False)
+            batch = Reader(without_masked(entries, mask, in_place=self._is_recurrent))
         steps = self._evaluate(batch)
         if mask is not None and self._is_recurrent:
             steps = steps.where(mask)
-        losses = self._losses(steps)
+        coefficients = self._read_coefficients()
+        results = self._losses(steps, mask, coefficients)
         if self.log_metrics:
-            losses.update(self._metrics(steps))
-        return TensorDict(losses, [])
+            bounds = log_ratio_bounds(coefficients["clip_epsilon"], coefficients["clip_epsilon_high"])
+            results.update(ppo_metrics(steps, *bounds, self.value_clip))
+        return self._output(results)
 
-    def _losses(self, steps: Steps) -> dict[str, Tensor]:
+    def _losses(self, steps: Steps, mask: Tensor | None, coefficients: dict[str, Any]) -> dict[str, Tensor]:
         """Return the three losses, and the entropy, which is known by then."""
         advantage = normalized(steps.advantage) if self.normalize_advantage else steps.advantage
         objective = clipped_surrogate_loss(
             steps.log_probs,
             steps.old_log_probs,
             advantage,
-            clip_epsilon=self.clip_epsilon,
-            clip_epsilon_high=self.clip_epsilon_high,
+            clip_epsilon=coefficients["clip_epsilon"],
+            clip_epsilon_high=coefficients["clip_epsilon_high"],
             dual_clip=self.dual_clip,
         )
         kind = self.value_loss
         critic = clipped_value_loss(steps.value, steps.old_value, steps.value_target, clip=self.value_clip, kind=kind)
-        entropy = masked_mean(steps.entropy)
+        entropy = self._reduce(steps.entropy, mask)
+        mean_entropy = entropy if self.reduction == "mean" else masked_mean(steps.entropy)
         return {
-            "loss_objective": masked_mean(objective),
-            "loss_critic": self.value_coef * (0.5 if kind == "l2" else 1.0) * masked_mean(critic),
-            "loss_entropy": -self.entropy_coef * entropy,
-            "entropy": entropy.detach(),
+            "loss_objective": self._reduce(objective, mask),
+            "loss_critic": coefficients["value_coef"] * (0.5 if kind == "l2" else 1.0) * self._reduce(critic, mask),
+            "loss_entropy": -coefficients["entropy_coef"] * entropy,
+            "entropy": mean_entropy.detach(),
         }
 
-    def _metrics(self, steps: Steps) -> dict[str, Tensor]:
-        """Return the metrics besides the entropy."""
-        log_ratio = steps.log_probs.detach() - steps.old_log_probs
-        value, target = steps.value.detach(), steps.value_target
-        ratio = log_ratio.exp()
-        if not ratio.numel():
-            return dict.fromkeys(self._metric_keys, ratio.new_full((), torch.nan))
-        low, high = log_ratio_bounds(self.clip_epsilon, self.clip_epsilon_high)
-        variance, mean_ratio = torch.var_mean(ratio, correction=0)
-        unexplained, _ = torch.var_mean(target - value, correction=0)
-        total, _ = torch.var_mean(target, correction=0)
-        squared_mean = mean_ratio * mean_ratio
-        metrics = {
-            "clip_fraction": (log_ratio != log_ratio.clamp(low, high)).mean(dtype=ratio.dtype),
-            "kl_approx": -log_ratio.mean(),
-            "ESS": squared_mean / (variance + squared_mean),
-            "max_ratio": ratio.max(),
-            "mean_ratio": mean_ratio,
-            "explained_variance": (total - unexplained) / (total + torch.finfo(total.dtype).eps),
-        }
-        if self.value_clip is not None and steps.old_value is not None:
-            moved = (value - steps.old_value).abs()
-            metrics["value_clip_fraction"] = (moved > self.value_clip).mean(dtype=moved.dtype)
-        return metrics
+    def _reduce(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Reduce values of the valid steps."""
+        if self.reduction == "mean":
+            return masked_mean(values)
+        if self.reduction == "sum":
+            return values.sum()
+        return values if mask is None else values.new_zeros(mask.shape).masked_scatter(mask, values)
 
     def _evaluate(self, batch: Reader) -> Steps:
         """Run both networks on a batch."""
@@ -254,35 +282,10 @@ class PPOLoss(LossModule):
         )
 
     def _check_options(self) -> None:
-        check_clip(self.clip_epsilon, self.clip_epsilon_high, self.dual_clip)
         if self.value_clip is not None and not self.value_clip > 0:
             raise ValueError(f"value_clip must be above 0, got {self.value_clip}; None for no clip")
         if self.value_loss not in VALUE_LOSS_KINDS:
             raise ValueError(f"value_loss must be one of {', '.join(VALUE_LOSS_KINDS)}, got {self.value_loss!r}")
         if not self.value_coef >= 0:
-            raise ValueError(f"value_coef must be at least 0, got {self.value_coef}")
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: advantages are computed before, once for a rollout."""
-
-
-def _faces(actor: Any, critic: Any) -> tuple[Any, Any]:
-    """Return a policy and a value, both of them modules for TensorDicts."""
-    if isinstance(actor, ActorCritic) and critic is None:
-        return actor.actor, actor.critic
-    if not hasattr(actor, "get_dist") or not hasattr(critic, "in_keys"):
-        raise TypeError(
-            "networks must be an ActorCritic, or a ProbabilisticActor and a TensorDictModule for the value, got "
-            f"{type(actor).__name__} and {type(critic).__name__}"
-        )
-    if len(actor.dist_sample_keys) != 1:
-        raise TypeError(
-            f"actor_network must have one action, got {actor.dist_sample_keys}; use torchrl's ClipPPOLoss for several"
-        )
-    for name, network in (("actor_network", actor), ("critic_network", critic)):
-        if next(network.parameters(), None) is None:
-            raise TypeError(
-                f"{name} must have parameters to train, got a module without any; build it around an nn.Module, not "
-                "around a function"
-            )
-    return actor, critic
+            raise ValueError(f"value_coef must be at least 0, got {float(self.value_coef)}")
+        check_reduction(self.reduction)

@@ -104,11 +104,17 @@ class ActorCritic(nn.Module):
         self._is_squashed = self.distribution_class is TanhNormal
         for name in ("low", "high"):  # buffers, so that they move with the network
             self.register_buffer(name, getattr(actions, name).clone() if self._is_squashed else None, persistent=False)
-        if orthogonal:
-            if shared is not None:
-                initialize_head(shared)
-            initialize_head(self.policy, "policy")
-            initialize_head(self.value, "value")
+        self._is_orthogonal = orthogonal
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Give the heads and the shared layers orthogonal weights, if the network was built with these."""
+        if not self._is_orthogonal:
+            return
+        if self.shared is not None:
+            initialize_head(self.shared)
+        initialize_head(self.policy, "policy")
+        initialize_head(self.value, "value")
 
     @property
     def in_keys(self) -> list[NestedKey]:

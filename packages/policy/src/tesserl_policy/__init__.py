@@ -5,11 +5,13 @@ from tesserl_policy.actors import action_entropy, action_log_probs, check_actor,
 from tesserl_policy.clipping import clipped_ratio, log_ratio_bounds
 from tesserl_policy.divergences import categorical_kl, gaussian_kl
 from tesserl_policy.entries import Entries, get_entry
+from tesserl_policy.loss_module import DirectLossModule
 from tesserl_policy.precision import at_least_float32
 from tesserl_policy.reductions import masked_mean, returns_to_go
 from tesserl_policy.reference import ReferencePolicy
 
 __all__ = [
+    "DirectLossModule",
     "Entries",
     "ReferencePolicy",
     "__version__",

@@ -6,12 +6,16 @@ Shapes: ``*B`` any batch shape.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+Number = float | Tensor
+"""A number, or a scalar tensor, so that a compiled loss is not compiled anew for another value."""
 
-def log_ratio_bounds(clip_epsilon: float, clip_epsilon_high: float | None = None) -> tuple[float, float]:
+
+def log_ratio_bounds(clip_epsilon: Number, clip_epsilon_high: Number | None = None) -> tuple[Any, Any]:
     """Return the logarithms of the bounds ``1 - clip_epsilon`` and ``1 + clip_epsilon_high``.
 
     Args:
@@ -22,11 +26,11 @@ def log_ratio_bounds(clip_epsilon: float, clip_epsilon_high: float | None = None
         (lower bound, upper bound).
     """
     high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
-    return math.log1p(-clip_epsilon) if clip_epsilon < 1 else -math.inf, math.log1p(high)
+    return _log1p(-clip_epsilon), _log1p(high)
 
 
 def clipped_ratio(
-    log_ratio: Tensor, advantages: Tensor, low: float, high: float, *, dual_clip: float | None = None
+    log_ratio: Tensor, advantages: Tensor, low: Number, high: Number, *, dual_clip: float | None = None
 ) -> Tensor:
     """Return the ratio ``r`` that the clipped objective ``min(r A, clip(r) A)`` multiplies by the advantage ``A``.
 
@@ -47,5 +51,14 @@ def clipped_ratio(
     is_negative = advantages < 0
     highest = math.inf if dual_clip is None else math.log(dual_clip)
     lower = torch.full_like(log_ratio, -math.inf).masked_fill_(is_negative, low)
-    upper = torch.full_like(log_ratio, high).masked_fill_(is_negative, highest)
+    if isinstance(high, Tensor):
+        upper = torch.where(is_negative, highest, high).to(log_ratio.dtype)
+    else:
+        upper = torch.full_like(log_ratio, high).masked_fill_(is_negative, highest)
     return log_ratio.clamp(lower, upper).exp()
+
+
+def _log1p(number: Number) -> Number:
+    if isinstance(number, Tensor):
+        return number.clamp(min=-1).log1p()
+    return math.log1p(number) if number > -1 else -math.inf
