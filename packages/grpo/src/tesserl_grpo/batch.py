@@ -60,12 +60,13 @@ class Reader(Entries):
         keys = self.keys
         inputs, action, mask = self.inputs(input_keys, mask_keys)
         self.get(keys.advantage)  # says what is missing
-        columns: list[Any] = [
-            self.column(key, self.shape) for key in (keys.advantage, keys.step_weight, keys.reference_log_prob)
-        ]
-        if mask is not None:
-            columns = [None if column is None else torch.where(mask, column, 0.0) for column in columns]
-        advantages, weights, reference_log_probs = columns
+        advantages: Any = self.column(keys.advantage, self.shape)
+        weights = self.column(keys.step_weight, self.shape)
+        reference_log_probs = self.column(keys.reference_log_prob, self.shape)
+        if mask is not None and weights is not None:
+            weights = torch.where(mask, weights, 0.0)
+        if mask is not None and reference_log_probs is not None:
+            reference_log_probs = torch.where(mask, reference_log_probs, 0.0)
         return Steps(inputs, action, mask, self.old_log_probs, advantages, weights, reference_log_probs)
 
     def inputs(

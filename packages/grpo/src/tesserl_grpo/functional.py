@@ -10,6 +10,7 @@ Sources: GRPO, Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300); the others sta
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,8 +68,8 @@ def surrogate_loss(
     advantages: Tensor,
     *,
     kind: PolicyLossKind = "clip",
-    clip_epsilon: float = 0.2,
-    clip_epsilon_high: float | None = None,
+    clip_epsilon: float | Tensor = 0.2,
+    clip_epsilon_high: float | Tensor | None = None,
     delta: float | None = None,
 ) -> Tensor:
     """Loss of each step, with ``r`` the ratio and ``A`` the advantage.
@@ -101,11 +102,13 @@ def surrogate_loss(
     return clipped_ratio(log_ratio, advantages, low, high, dual_clip=delta) * -advantages
 
 
-def log_bounds(kind: PolicyLossKind, clip_epsilon: float, clip_epsilon_high: float | None) -> tuple[float, float]:
+def log_bounds(
+    kind: PolicyLossKind, clip_epsilon: float | Tensor, clip_epsilon_high: float | Tensor | None
+) -> tuple[Any, Any]:
     """Return the bounds ``(lower, upper)`` between which `surrogate_loss` leaves the logarithm of a ratio alone."""
     if kind == "cispo":
         highest = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
-        return -math.inf, math.log(highest)
+        return -math.inf, highest.log() if isinstance(highest, Tensor) else math.log(highest)
     return log_ratio_bounds(clip_epsilon, clip_epsilon_high)
 
 
@@ -182,6 +185,7 @@ def reduce_steps(
     reduction: Reduction = "grpo",
     max_length: int | None = None,
     normalizer: float | Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Reduce a value of each step as `step_weights` says.
 
@@ -191,6 +195,7 @@ def reduce_steps(
         reduction: see `step_weights`.
         max_length: see `step_weights`.
         normalizer: see `step_weights`.
+        weights: see `group_policy_loss`.
 
     Returns:
         Scalar, or ``[P, T]`` with zeros outside the mask for ``"none"``.
@@ -198,13 +203,17 @@ def reduce_steps(
     Raises:
         ValueError: see `step_weights`.
     """
+    if reduction == "none":
+        return values if mask is None else torch.where(mask, values, 0.0)
+    if weights is not None:
+        weights = weights.to(values.dtype)  # 0 outside the mask
+        return torch.dot(values, weights) if values.dim() == 1 else (values * weights).sum()
     if mask is None:
         if reduction == "dapo" and normalizer is None:
             return values.mean()
         mask = torch.ones_like(values, dtype=torch.bool)
     weights = step_weights(mask, reduction=reduction, max_length=max_length, normalizer=normalizer, dtype=values.dtype)
-    weighted = torch.where(mask, values, 0.0) * weights
-    return weighted if reduction == "none" else weighted.sum()
+    return (torch.where(mask, values, 0.0) * weights).sum()
 
 
 def group_policy_loss(
@@ -214,8 +223,8 @@ def group_policy_loss(
     mask: Tensor | None = None,
     *,
     kind: PolicyLossKind = "clip",
-    clip_epsilon: float = 0.2,
-    clip_epsilon_high: float | None = None,
+    clip_epsilon: float | Tensor = 0.2,
+    clip_epsilon_high: float | Tensor | None = None,
     delta: float | None = None,
     importance_level: ImportanceLevel = "step",
     entropy: Tensor | None = None,
@@ -223,6 +232,7 @@ def group_policy_loss(
     reduction: Reduction = "grpo",
     max_length: int | None = None,
     normalizer: float | Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Group-relative policy loss (DeepSeekMath, equation 3, without its KL term) and its relatives.
 
@@ -242,6 +252,8 @@ def group_policy_loss(
         reduction: see `step_weights`.
         max_length: see `step_weights`.
         normalizer: see `step_weights`.
+        weights: of each step, from `step_weights` of the whole update that these steps are a part of, 0 outside the
+            mask, ``[P, T]``; the loss is then the weighted sum, whatever ``reduction`` says, unless it is ``"none"``.
 
     Returns:
         Scalar, or ``[P, T]`` with zeros outside the mask for reduction ``"none"``.
@@ -251,10 +263,13 @@ def group_policy_loss(
     """
     check_loss_options(kind, clip_epsilon, clip_epsilon_high, delta, importance_level, top_entropy_fraction)
     check_reduction(reduction, max_length)
-    check_shapes(log_probs, old_log_probs=old_log_probs, advantages=advantages, mask=mask, entropy=entropy)
+    columns = {"old_log_probs": old_log_probs, "advantages": advantages, "entropy": entropy, "weights": weights}
+    check_shapes(log_probs, mask=mask, **columns)
     log_ratio = importance_log_ratio(log_probs, old_log_probs.detach(), mask, level=importance_level)
     if mask is not None:
-        log_probs, advantages = torch.where(mask, log_probs, 0.0), torch.where(mask, advantages, 0.0)
+        advantages = torch.where(mask, advantages, 0.0)
+        if kind != "clip":  # which reads the log-ratio alone
+            log_probs = torch.where(mask, log_probs, 0.0)
     losses = surrogate_loss(
         log_ratio,
         log_probs,
@@ -268,4 +283,6 @@ def group_policy_loss(
         if entropy is None:
             raise ValueError(f"top_entropy_fraction={top_entropy_fraction} needs entropy, got None; give it per step")
         losses = torch.where(top_entropy_mask(entropy, mask, top_entropy_fraction), losses, 0.0)
-    return reduce_steps(losses, mask, reduction=reduction, max_length=max_length, normalizer=normalizer)
+    return reduce_steps(
+        losses, mask, reduction=reduction, max_length=max_length, normalizer=normalizer, weights=weights
+    )

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, dispatch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torchrl.objectives import LossModule
 
 from tesserl_grpo.batch import Reader, Steps
 from tesserl_grpo.distributions import exact_kl
-from tesserl_grpo.functional import importance_log_ratio, reduce_steps, surrogate_loss, top_entropy_mask
+from tesserl_grpo.functional import group_policy_loss, importance_log_ratio, reduce_steps
 from tesserl_grpo.kl import kl_estimate
 from tesserl_grpo.metrics import policy_metrics
 from tesserl_grpo.options import (
@@ -27,10 +26,18 @@ from tesserl_grpo.options import (
     check_loss_options,
     check_reduction,
 )
-from tesserl_policy import ReferencePolicy, action_entropy, action_log_probs, check_actor, policy_distribution
+from tesserl_policy import (
+    DirectLossModule,
+    ReferencePolicy,
+    action_entropy,
+    action_log_probs,
+    check_actor,
+    policy_distribution,
+)
+from tesserl_policy.loss_module import is_used
 
 
-class GRPOLoss(LossModule):
+class GRPOLoss(DirectLossModule):
     """Group-relative policy loss for control (Shao et al. 2024, arXiv:2402.03300), around any policy.
 
     ``loss_objective`` is the policy loss, ``loss_entropy`` is ``-entropy_coef`` times the entropy and ``loss_kl``
@@ -47,7 +54,7 @@ class GRPOLoss(LossModule):
 
     A padded step moves no loss, no metric and no gradient, whatever it holds. ``set_keys`` renames keys. The policy is
     registered as it is; a reference is in the state dict and not among ``parameters()``. Schedules assign the
-    attributes (``loss.kl_coef = 0.01``).
+    attributes (``loss.kl_coef = 0.01``; ``entropy_coef``, ``clip_epsilon``, ``clip_epsilon_high``): they are buffers.
 
     Args:
         actor_network: a torchrl ``ProbabilisticActor`` or any module with ``in_keys`` and ``get_dist(tensordict)``; or
@@ -87,7 +94,13 @@ class GRPOLoss(LossModule):
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
 
+    _coefficients = ("clip_epsilon", "clip_epsilon_high", "entropy_coef", "kl_coef")
+
     actor_network: nn.Module
+    clip_epsilon: Any
+    clip_epsilon_high: Any
+    entropy_coef: Any
+    kl_coef: Any
 
     def __init__(
         self,
@@ -108,6 +121,12 @@ class GRPOLoss(LossModule):
         log_metrics: bool = True,
     ) -> None:
         super().__init__()
+        check_actor(actor_network)
+        self.actor_network, self.reference, self.log_metrics = actor_network, reference, log_metrics
+        self._input_keys: list[NestedKey] = list(cast("Any", actor_network).in_keys)
+        check_loss_options(kind, clip_epsilon, clip_epsilon_high, delta, importance_level, top_entropy_fraction)
+        check_reduction(reduction, max_length)
+        check_kl_options(kl_coef, kl_kind, has_reference=reference is not None)
         self.kind: PolicyLossKind = kind
         self.clip_epsilon = clip_epsilon
         self.clip_epsilon_high = clip_epsilon_high
@@ -119,25 +138,22 @@ class GRPOLoss(LossModule):
         self.kl_coef = kl_coef
         self.kl_kind: LossKLKind = kl_kind
         self.entropy_coef = entropy_coef
-        check_actor(actor_network)
-        self.actor_network, self.reference, self.log_metrics = actor_network, reference, log_metrics
-        self._input_keys: list[NestedKey] = list(cast("Any", actor_network).in_keys)
-        self._check_options()
+        self.set_keys()
         if isinstance(actor_network, ProbabilisticTensorDictSequential):  # it says what it writes
             actions, log_probs = actor_network.dist_sample_keys, actor_network.log_prob_keys
             if len(actions) == len(log_probs) == 1:
                 self.set_keys(action=actions[0], sample_log_prob=log_probs[0])
 
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys that a call reads always; those read where present are not among them."""
+    def _required_keys(self) -> list[NestedKey]:
+        """Return the keys that a call reads always; those read where present are not among them."""
         keys = self.tensor_keys
         return [*self._input_keys, keys.action, keys.sample_log_prob, keys.advantage]
 
     @property
-    def out_keys(self) -> list[str]:
-        """Keys of what a call returns."""
-        losses = ["loss_objective", *["loss_entropy"] * bool(self.entropy_coef), *["loss_kl"] * bool(self.kl_coef)]
+    def _all_out_keys(self) -> list[str]:
+        coefficients = self._read_coefficients()
+        has_entropy, has_kl = is_used(coefficients["entropy_coef"]), is_used(coefficients["kl_coef"])
+        losses = ["loss_objective", *["loss_entropy"] * has_entropy, *["loss_kl"] * has_kl]
         if not self.log_metrics:
             return losses
         clips = {
@@ -145,7 +161,7 @@ class GRPOLoss(LossModule):
             "cispo": ["cispo_clip_ratio"],
             "reinforce": [],
         }
-        return [*losses, "entropy", "kl_approx", *["kl"] * bool(self.kl_coef), *clips[self.kind]]
+        return [*losses, "entropy", "kl_approx", *["kl"] * has_kl, *clips[self.kind]]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -161,32 +177,44 @@ class GRPOLoss(LossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes, or there is no reference.
         """
+        coefficients = self._read_coefficients()
         mask_keys = [self.tensor_keys.mask, *self._loss_mask_keys()]
         steps = Reader(tensordict, self.tensor_keys).steps(self._input_keys, mask_keys)
         policy = self._distribution(self.actor_network, steps.inputs, steps.old_log_probs.shape)
         log_probs = action_log_probs(policy, steps.action, steps.old_log_probs.shape)
-        entropy = self._entropy(policy, log_probs.dim())
-        log_ratio = importance_log_ratio(log_probs, steps.old_log_probs, steps.mask, level=self.importance_level)
-        losses = {"loss_objective": self._reduce(self._objective(log_ratio, log_probs, entropy, steps), steps)}
+        has_entropy = is_used(coefficients["entropy_coef"])
+        entropy = self._entropy(policy, log_probs.dim(), has_gradient=has_entropy)
+        results = {"loss_objective": self._objective(log_probs, entropy, steps, coefficients)}
         divergence = None
-        if entropy is not None and self.entropy_coef:
-            losses["loss_entropy"] = -self.entropy_coef * self._reduce(entropy, steps)
-        if self.kl_coef:
+        if entropy is not None and has_entropy:
+            results["loss_entropy"] = -coefficients["entropy_coef"] * self._reduce(entropy, steps)
+        if is_used(coefficients["kl_coef"]):
             divergence = self._divergence(policy, log_probs, steps)
-            losses["loss_kl"] = self.kl_coef * self._reduce(divergence, steps)
-        if entropy is None or not self.log_metrics:
-            return TensorDict(losses, [])
-        metrics = policy_metrics(
-            log_ratio.detach(),
+            results["loss_kl"] = coefficients["kl_coef"] * self._reduce(divergence, steps)
+        if entropy is not None and self.log_metrics:
+            results |= self._metrics(log_probs, entropy, divergence, steps, coefficients)
+        return self._output(results)
+
+    @torch.no_grad()
+    def _metrics(
+        self,
+        log_probs: Tensor,
+        entropy: Tensor,
+        divergence: Tensor | None,
+        steps: Steps,
+        coefficients: dict[str, Any],
+    ) -> dict[str, Tensor]:
+        level = self.importance_level
+        return policy_metrics(
+            importance_log_ratio(log_probs.detach(), steps.old_log_probs, steps.mask, level=level),
             steps.advantages,
             entropy.detach(),
             steps.mask,
             divergence=None if divergence is None else divergence.detach(),
             kind=self.kind,
-            clip_epsilon=self.clip_epsilon,
-            clip_epsilon_high=self.clip_epsilon_high,
+            clip_epsilon=coefficients["clip_epsilon"],
+            clip_epsilon_high=coefficients["clip_epsilon_high"],
         )
-        return TensorDict({**losses, **metrics}, [])
 
     @torch.no_grad()
     def reference_log_probs(self, tensordict: TensorDictBase) -> Tensor:
@@ -206,51 +234,39 @@ class GRPOLoss(LossModule):
         inputs, action, _ = batch.inputs(self._input_keys, [self.tensor_keys.mask, *self._loss_mask_keys()])
         return action_log_probs(self._reference_distribution(inputs, batch.shape), action, batch.shape)
 
-    def named_parameters(self, *args: Any, **kwargs: Any) -> Any:
-        """Yield what is trained, as torch's method does: the policy's parameters, and not the reference's.
-
-        Args:
-            *args: torch's.
-            **kwargs: torch's.
-
-        Yields:
-            Name and parameter.
-        """
-        frozen = set() if self.reference is None else set(self.reference.parameters())
-        for name, parameter in super().named_parameters(*args, **kwargs):
-            if parameter not in frozen:
-                yield name, parameter
-
-    def _entropy(self, policy: Distribution, num_dims: int) -> Tensor | None:
+    def _entropy(self, policy: Distribution, num_dims: int, *, has_gradient: bool) -> Tensor | None:
         """Return the entropy of each step, ``[*B]``, where it is of use."""
-        if self.entropy_coef:
+        if has_gradient:
             return action_entropy(policy, num_dims)
         if not self.log_metrics and self.top_entropy_fraction == 1:
             return None
         with torch.no_grad():
             return action_entropy(policy, num_dims)
 
-    def _objective(self, log_ratio: Tensor, log_probs: Tensor, entropy: Tensor | None, steps: Steps) -> Tensor:
-        """Return the policy loss of each step, ``[*B]``."""
-        objective = surrogate_loss(
-            log_ratio,
+    def _objective(
+        self, log_probs: Tensor, entropy: Tensor | None, steps: Steps, coefficients: dict[str, Any]
+    ) -> Tensor:
+        """Return the policy loss."""
+        return group_policy_loss(
             log_probs,
+            steps.old_log_probs,
             steps.advantages,
+            steps.mask,
             kind=self.kind,
-            clip_epsilon=self.clip_epsilon,
-            clip_epsilon_high=self.clip_epsilon_high,
+            clip_epsilon=coefficients["clip_epsilon"],
+            clip_epsilon_high=coefficients["clip_epsilon_high"],
             delta=self.delta,
+            importance_level=self.importance_level,
+            entropy=entropy,
+            top_entropy_fraction=self.top_entropy_fraction,
+            reduction=self.reduction,
+            max_length=self.max_length,
+            weights=steps.weights,
         )
-        if entropy is not None and self.top_entropy_fraction < 1:
-            chosen = top_entropy_mask(entropy, steps.mask, self.top_entropy_fraction)
-            objective = torch.where(chosen, objective, 0.0)
-        return objective
 
     def _reduce(self, values: Tensor, steps: Steps) -> Tensor:
-        if steps.weights is None or self.reduction == "none":
-            return reduce_steps(values, steps.mask, reduction=self.reduction, max_length=self.max_length)
-        weights = steps.weights.to(values.dtype)  # 0 on padded steps
-        return torch.dot(values, weights) if values.dim() == 1 else (values * weights).sum()
+        reduction, max_length = self.reduction, self.max_length
+        return reduce_steps(values, steps.mask, reduction=reduction, max_length=max_length, weights=steps.weights)
 
     def _divergence(self, policy: Distribution, log_probs: Tensor, steps: Steps) -> Tensor:
         """Return the divergence from the reference at each step, ``[*B]``."""
@@ -268,25 +284,10 @@ class GRPOLoss(LossModule):
     def _reference_distribution(self, inputs: list[Tensor], batch_shape: Sequence[int]) -> Distribution:
         if self.reference is None:
             raise ValueError(
-                f"kl_coef={self.kl_coef} needs a reference; give reference=ReferencePolicy(actor_network), or put "
-                f"{self.tensor_keys.reference_log_prob!r} into the batch (not for kl_kind exact)"
+                f"kl_coef={float(self.kl_coef):g} needs a reference; give reference=ReferencePolicy(actor_network), or "
+                f"put {self.tensor_keys.reference_log_prob!r} into the batch (not for kl_kind exact)"
             )
         return self._distribution(self.reference.network, inputs, batch_shape)
 
     def _distribution(self, network: Any, inputs: list[Tensor], batch_shape: Sequence[int]) -> Distribution:
         return policy_distribution(network, dict(zip(self._input_keys, inputs, strict=True)), batch_shape)
-
-    def _check_options(self) -> None:
-        check_loss_options(
-            self.kind,
-            self.clip_epsilon,
-            self.clip_epsilon_high,
-            self.delta,
-            self.importance_level,
-            self.top_entropy_fraction,
-        )
-        check_reduction(self.reduction, self.max_length)
-        check_kl_options(self.kl_coef, self.kl_kind, has_reference=self.reference is not None)
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: advantages are computed before, once for an update."""

@@ -17,8 +17,8 @@ def policy_metrics(
     *,
     divergence: Tensor | None = None,
     kind: PolicyLossKind = "clip",
-    clip_epsilon: float = 0.2,
-    clip_epsilon_high: float | None = None,
+    clip_epsilon: float | Tensor = 0.2,
+    clip_epsilon_high: float | Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Means over the valid steps of a minibatch.
 

@@ -32,8 +32,8 @@ def check_choice(name: str, got: object, choices: tuple[str, ...]) -> None:
 
 def check_loss_options(
     kind: str,
-    clip_epsilon: float,
-    clip_epsilon_high: float | None,
+    clip_epsilon: float | Tensor,
+    clip_epsilon_high: float | Tensor | None,
     delta: float | None,
     importance_level: str,
     top_entropy_fraction: float,
@@ -42,8 +42,8 @@ def check_loss_options(
 
     Args:
         kind: one of ``PolicyLossKind``.
-        clip_epsilon: at least 0.
-        clip_epsilon_high: None or at least 0.
+        clip_epsilon: at least 0; a scalar tensor is not checked, because that would wait for a GPU.
+        clip_epsilon_high: None or at least 0, or a scalar tensor.
         delta: None or above the upper clip, and for ``clip`` only.
         importance_level: one of ``ImportanceLevel``.
         top_entropy_fraction: in (0, 1].
@@ -53,6 +53,8 @@ def check_loss_options(
     """
     check_choice("kind", kind, POLICY_LOSS_KINDS)
     check_choice("importance_level", importance_level, IMPORTANCE_LEVELS)
+    if isinstance(clip_epsilon, Tensor) or isinstance(clip_epsilon_high, Tensor):
+        return
     if clip_epsilon < 0:
         raise ValueError(f"clip_epsilon must be at least 0, got {clip_epsilon}; 0.2 is usual")
     if clip_epsilon_high is not None and clip_epsilon_high < 0:
