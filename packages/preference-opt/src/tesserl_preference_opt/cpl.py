@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor, nn
-from torchrl.objectives import LossModule
 
-from tesserl_policy import check_actor, get_entry, masked_mean
+from tesserl_policy import DirectLossModule, check_actor, get_entry, masked_mean
+from tesserl_policy.loss_module import Reduction, check_reduction, is_used
 from tesserl_preference_data.segments import read_segments
 from tesserl_preference_opt.functional import (
     cpl_advantage,
-    cpl_advantage_loss,
+    cpl_loss,
     cpl_ranked_loss,
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
@@ -23,7 +23,7 @@ from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_te
 from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs
 
 
-class CPLLoss(LossModule):
+class CPLLoss(DirectLossModule):
     """Contrastive preference learning (Hejna et al. 2024, arXiv:2310.13639), for torchrl's buffers and trainers.
 
     Reads pairs as `PreferenceLoss` does, without references; or ranked segments: ``trajectory`` ``[K, T]``, their
@@ -43,6 +43,9 @@ class CPLLoss(LossModule):
         bc_coef: weight of behaviour cloning on all segments; with ``bias=1`` and 1 it is the paper's CPL-BC.
         entropy_coef: weight of the policy's entropy.
         value_coef: weight of the value loss onto ``value_target`` ``[P, T, 1]``; 0 runs no critic.
+        reduction: ``"mean"`` or ``"sum"`` of the losses of the pairs, or ``"none"`` for all of them, ``[P]``. What the
+            coefficients weigh is a mean over all steps, and added to the loss of each pair. Ranked segments have
+            ``"mean"`` only.
 
     Raises:
         TypeError: a network is none of those above.
@@ -59,6 +62,11 @@ class CPLLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
+    _coefficients = ("alpha", "bc_coef", "entropy_coef", "value_coef")
+    alpha: Any
+    bc_coef: Any
+    entropy_coef: Any
+    value_coef: Any
     actor_network: Any  # a module that `tesserl_policy.check_actor` accepts
 
     def __init__(
@@ -73,6 +81,7 @@ class CPLLoss(LossModule):
         bc_coef: float = 0.0,
         entropy_coef: float = 0.0,
         value_coef: float = 0.0,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         check_actor(actor_network)
@@ -84,6 +93,8 @@ class CPLLoss(LossModule):
         self.bc_coef = bc_coef
         self.entropy_coef = entropy_coef
         self.value_coef = value_coef
+        self.reduction: Reduction = reduction
+        check_reduction(reduction)
         rules = {
             "alpha must be above 0": (alpha > 0, alpha),
             "bias must be in (0, 1]": (0 < bias <= 1, bias),
@@ -94,22 +105,16 @@ class CPLLoss(LossModule):
         check_added_terms(self)
         self.set_keys(action=action_key(actor_network, "action"))
 
-    @property
-    def functional(self) -> bool:
-        """False: the networks are registered as they are."""
-        return False
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys that a call with pairs reads always; masks and labels, read where present, are not among them."""
+    def _required_keys(self) -> list[NestedKey]:
+        """Return the keys that a call with pairs reads always; masks and labels, read where present, are not there."""
         keys = self.tensor_keys
-        targets = [keys.value_target] if self.value_coef else []
+        targets = [keys.value_target] if is_used(self._read_coefficients()["value_coef"]) else []
         return pair_keys(keys, [*self.actor_network.in_keys, keys.action, *targets])
 
     @property
-    def out_keys(self) -> list[str]:
-        """Keys of what a call with pairs returns."""
-        return ["loss", *METRICS, *(["value_loss"] if self.value_coef else [])]
+    def _all_out_keys(self) -> list[str]:
+        has_value = is_used(self._read_coefficients()["value_coef"])
+        return ["loss", *METRICS, *(["value_loss"] if has_value else [])]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -125,44 +130,58 @@ class CPLLoss(LossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes.
         """
-        keys = self.tensor_keys
+        keys, coefficients = self.tensor_keys, self._read_coefficients()
         trajectory = tensordict.get(keys.trajectory, None)
         if trajectory is None:
             pair, label = read_pairs(tensordict, keys)
             policy = PolicyPass(self.actor_network, pair, keys.action)
-            loss, metrics = self._compare(policy, label)
+            loss, metrics = self._compare(policy, label, coefficients["alpha"])
+        elif self.reduction != "mean":
+            raise ValueError(f"reduction must be mean for ranked segments, got {self.reduction!r}; give pairs")
         else:
             policy = PolicyPass(self.actor_network, [read_segments(trajectory, keys.mask, "trajectory")], keys.action)
-            advantage = self._advantage(policy)
+            advantage = self._advantage(policy, coefficients["alpha"])
             score, group = get_entry(tensordict, keys.score).reshape(-1), tensordict.get(keys.group, None)
             loss = cpl_ranked_loss(advantage, score, group, bias=self.bias)
             metrics = _rank_metrics(advantage.detach(), score, group)
         nll = policy.nll()
-        loss, more = policy.add_terms(loss + self.bc_coef * nll, self)
-        return TensorDict({"loss": loss, **metrics, **more, "nll_loss": nll.detach()})
+        loss, more = policy.add_terms(loss + coefficients["bc_coef"] * nll, self, coefficients)
+        loss = loss.sum() if self.reduction == "sum" else loss
+        return self._output({"loss": loss, **metrics, **more, "nll_loss": nll.detach()})
 
-    def _compare(self, policy: PolicyPass, label: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean loss of pairs, and metrics."""
-        advantage = self._advantage(policy).view(2, -1)  # of chosen and of rejected
-        second_preferred = torch.zeros_like(advantage[0]) if label is None else 1 - label
-        loss = cpl_advantage_loss(advantage[0], advantage[1], second_preferred, bias=self.bias).mean()
-        log_probs = policy.log_probs.sum(dim=-1).view(2, -1)  # 0 on padding
-        return loss, preference_metrics(advantage, log_probs, label)
+    def _compare(self, policy: PolicyPass, label: Tensor | None, alpha: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of pairs, their mean if so reduced, and metrics."""
+        log_probs, valid = policy.log_probs, policy.steps.valid
+        num_pairs = len(log_probs) // 2
+        masks = (None, None) if valid is None else (valid[:num_pairs], valid[num_pairs:])
+        loss = cpl_loss(
+            log_probs[:num_pairs],  # chosen
+            log_probs[num_pairs:],
+            log_probs.new_zeros(num_pairs) if label is None else 1 - label,
+            alpha=alpha,
+            bias=self.bias,
+            discount=self.discount,
+            mask_1=masks[0],
+            mask_2=masks[1],
+            length_normalize=self.length_normalize,
+        )
+        with torch.no_grad():
+            advantage = self._advantage(policy, alpha).view(2, -1)
+            sums = log_probs.sum(dim=-1).view(2, -1)  # 0 on padding
+            metrics = preference_metrics(advantage, sums, label)
+        return loss.mean() if self.reduction == "mean" else loss, metrics
 
-    def _advantage(self, policy: PolicyPass) -> Tensor:
+    def _advantage(self, policy: PolicyPass, alpha: Any) -> Tensor:
         return cpl_advantage(
             policy.log_probs,
             policy.steps.valid,
-            alpha=self.alpha,
+            alpha=alpha,
             discount=self.discount,
             length_normalize=self.length_normalize,
         )
 
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: returns are in the pairs."""
 
-
-class BehaviorCloningLoss(LossModule):
+class BehaviorCloningLoss(DirectLossModule):
     """Behaviour cloning, ``-log pi(a, s)`` by the step: pretraining from the data that a preference loss takes.
 
     Reads pairs as `CPLLoss` does; or, where there is no ``chosen``, steps ``[B]`` or padded segments ``[P, T]`` with
@@ -173,6 +192,9 @@ class BehaviorCloningLoss(LossModule):
         actor_network: see `CPLLoss`.
         side: whose actions of a pair are cloned: ``"chosen"`` or ``"all"``.
         entropy_coef: weight of the policy's entropy.
+        reduction: ``"mean"`` or ``"sum"`` of the valid steps, or ``"none"`` for all of them, in the shape of the steps
+            (of pairs: chosen, then rejected), with 0 on padding. The weighted entropy is a mean over all steps, and
+            added to the loss of each.
 
     Raises:
         TypeError: the network is none of those.
@@ -182,13 +204,18 @@ class BehaviorCloningLoss(LossModule):
     _AcceptedKeys = PairKeys
     tensor_keys: PairKeys
     default_keys = PairKeys
+    _coefficients = ("entropy_coef",)
+    entropy_coef: Any
     actor_network: Any  # a module that `tesserl_policy.check_actor` accepts
-    out_keys = ["loss", "nll_loss", "entropy"]  # noqa: RUF012  # torchrl's name, an instance may overwrite it
     critic_network = None
-    value_coef = 0.0
 
     def __init__(
-        self, actor_network: nn.Module, *, side: Literal["chosen", "all"] = "chosen", entropy_coef: float = 0.0
+        self,
+        actor_network: nn.Module,
+        *,
+        side: Literal["chosen", "all"] = "chosen",
+        entropy_coef: float = 0.0,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         check_actor(actor_network)
@@ -197,17 +224,17 @@ class BehaviorCloningLoss(LossModule):
         self.actor_network = actor_network
         self.side = side
         self.entropy_coef = entropy_coef
+        self.reduction: Reduction = reduction
+        check_reduction(reduction)
         self.set_keys(action=action_key(actor_network, "action"))
 
-    @property
-    def functional(self) -> bool:
-        """False: the network is registered as it is."""
-        return False
+    def _required_keys(self) -> list[NestedKey]:
+        """Return the keys that a call with steps reads always; the mask, read where present, is not among them."""
+        return [*self.actor_network.in_keys, self.tensor_keys.action]
 
     @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys that a call with steps reads always; the mask, read where present, is not among them."""
-        return [*self.actor_network.in_keys, self.tensor_keys.action]
+    def _all_out_keys(self) -> list[str]:
+        return ["loss", "nll_loss", "entropy"]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -224,18 +251,20 @@ class BehaviorCloningLoss(LossModule):
             ValueError: an entry has another shape than the class describes.
         """
         keys = self.tensor_keys
-        if tensordict.get(keys.chosen, None) is not None:
+        is_steps = tensordict.get(keys.chosen, None) is None
+        if not is_steps:
             segments = list(read_pairs(tensordict, keys)[0])[: 1 if self.side == "chosen" else 2]
         else:
             rows = tensordict if len(tensordict.batch_size) == 2 else tensordict.reshape(1, -1)
             segments = [read_segments(rows, keys.mask)]
         policy = PolicyPass(self.actor_network, segments, keys.action)
-        nll = policy.nll()
-        loss, metrics = policy.add_terms(nll, self)
-        return TensorDict({"loss": loss, "nll_loss": nll.detach(), **metrics})
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: there is no value."""
+        nll, coefficients = policy.nll(), self._read_coefficients()
+        loss = nll if self.reduction == "mean" else -policy.flat_log_probs
+        loss, metrics = policy.add_terms(loss, self, coefficients)
+        if self.reduction != "mean":
+            loss = policy.steps.unpack(loss)  # 0 on padding
+            loss = loss.sum() if self.reduction == "sum" else loss.reshape(tensordict.shape if is_steps else loss.shape)
+        return self._output({"loss": loss, "nll_loss": nll.detach(), **metrics})
 
 
 def _rank_metrics(advantage: Tensor, score: Tensor, group: Tensor | None) -> dict[str, Tensor]:

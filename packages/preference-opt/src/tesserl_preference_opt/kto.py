@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
 from torch import Tensor, nn
-from torch.nn import Parameter
-from torchrl.objectives import LossModule
 
-from tesserl_policy import ReferencePolicy, action_log_probs, check_actor, get_entry
+from tesserl_policy import DirectLossModule, ReferencePolicy, action_log_probs, check_actor, get_entry
+from tesserl_policy.loss_module import Reduction, check_reduction
 from tesserl_preference_data.segments import Segments, read_segments
 from tesserl_preference_opt.functional import kto_loss
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
-from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source, without_reference
+from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source
 from tesserl_preference_opt.steps import PairKeys, Steps, read_pairs
 
 
-class KTOLoss(LossModule):
+class KTOLoss(DirectLossModule):
     """KTO (Ethayarajh et al. 2024, arXiv:2402.01306): for success and failure, where nobody made pairs.
 
     Reads ``trajectory``, padded segments ``[P, T]`` with the policy's observations, ``action`` and ``mask``, and
@@ -45,6 +44,8 @@ class KTOLoss(LossModule):
         reference_sync_interval: see `ReferencePolicy`; None for a frozen reference.
         reference_update_rate: likewise.
         entropy_coef: weight of the policy's entropy.
+        reduction: ``"mean"`` or ``"sum"`` of the losses of the segments, or ``"none"`` for all of them, ``[P]``. The
+            weighted entropy is a mean over all steps, and added to the loss of each segment.
 
     Raises:
         TypeError: a network is none of those above.
@@ -58,11 +59,10 @@ class KTOLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
+    _coefficients = ("beta", "entropy_coef")
+    beta: Any
+    entropy_coef: Any
     actor_network: Any  # a module that `tesserl_policy.check_actor` accepts
-    out_keys = [  # noqa: RUF012  # torchrl's name, an instance may overwrite it
-        "loss", "kl", "entropy",
-        "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected",
-    ]  # fmt: skip
     critic_network = None
     value_coef = 0.0
 
@@ -79,6 +79,7 @@ class KTOLoss(LossModule):
         reference_sync_interval: int | None = None,
         reference_update_rate: float = 1.0,
         entropy_coef: float = 0.0,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         check_actor(actor_network)
@@ -89,6 +90,8 @@ class KTOLoss(LossModule):
         self.discount = discount
         self.length_normalize = length_normalize
         self.entropy_coef = entropy_coef
+        self.reduction: Reduction = reduction
+        check_reduction(reduction)
         if not beta > 0:
             raise ValueError(f"beta must be above 0, got {beta}")
         check_added_terms(self)
@@ -99,17 +102,17 @@ class KTOLoss(LossModule):
         )
         self.set_keys(action=action_key(actor_network, "action"))
 
-    @property
-    def functional(self) -> bool:
-        """False: the networks are registered as they are."""
-        return False
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys that a call with single segments reads always; the mask, read where present, is not among them."""
+    def _required_keys(self) -> list[NestedKey]:
+        """Return the keys that a call with single segments reads always; the mask, read where present, is not there."""
         keys = self.tensor_keys
         entries = dict.fromkeys([*self.actor_network.in_keys, keys.action])
         return [*((keys.trajectory, *((each,) if isinstance(each, str) else each)) for each in entries), keys.desirable]
+
+    @property
+    def _all_out_keys(self) -> list[str]:
+        metrics = ["chosen", "rejected", "margins"]
+        rewards, log_probs = [f"rewards/{name}" for name in metrics], [f"logps/{name}" for name in metrics[:2]]
+        return ["loss", "kl", "entropy", *rewards, *log_probs]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -125,6 +128,7 @@ class KTOLoss(LossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes, or there is one segment alone.
         """
+        coefficients = self._read_coefficients()
         segments, desirable = self._read(tensordict)
         policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
         steps, elsewhere = policy.steps, policy.steps.elsewhere(policy.action)
@@ -138,30 +142,20 @@ class KTOLoss(LossModule):
             held,
             desirable,
             kl,
-            beta=self.beta,
+            beta=coefficients["beta"],
             desirable_weight=self.desirable_weight,
             undesirable_weight=self.undesirable_weight,
-        ).mean()
-        loss, metrics = policy.add_terms(loss, self)
+        )
+        loss = loss.mean() if self.reduction == "mean" else loss
+        loss, metrics = policy.add_terms(loss, self, coefficients)
+        loss = loss.sum() if self.reduction == "sum" else loss
         with torch.no_grad():
-            metrics.update(_metrics(self.beta * (log_probs - held), log_probs, desirable))
-        return TensorDict({"loss": loss, "kl": kl, **metrics})
+            metrics.update(_metrics(coefficients["beta"] * (log_probs - held), log_probs, desirable))
+        return self._output({"loss": loss, "kl": kl, **metrics})
 
     def update_reference(self) -> None:
         """Tell the reference that the policy was updated: it follows when its interval is over."""
         self.reference.step(self.actor_network)
-
-    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """Iterate over the parameters that are trained: those of the reference are not among them.
-
-        Args:
-            prefix: put before every name.
-            recurse: whether to go into submodules.
-
-        Returns:
-            Names and parameters.
-        """
-        return without_reference(super().named_parameters(prefix=prefix, recurse=recurse), self.reference)
 
     def _read(self, tensordict: TensorDictBase) -> tuple[Sequence[Segments], Tensor]:
         """Return segments and the probability that each is good, ``[P]`` (of pairs: chosen, then rejected)."""
@@ -182,9 +176,6 @@ class KTOLoss(LossModule):
         """Return sums, or averages, of all segments, ``[P]``."""
         sums = steps.sums(log_probs, discount=self.discount)
         return sums / steps.lengths(discount=self.discount).clamp_min(1) if self.length_normalize else sums
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: there is no value."""
 
 
 def _metrics(rewards: Tensor, log_probs: Tensor, desirable: Tensor) -> dict[str, Tensor]:

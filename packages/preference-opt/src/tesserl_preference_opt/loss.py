@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor, nn
-from torch.nn import Parameter
-from torchrl.objectives import LossModule
 
-from tesserl_policy import ReferencePolicy, check_actor
+from tesserl_policy import DirectLossModule, ReferencePolicy, check_actor
+from tesserl_policy.loss_module import Reduction, check_reduction, is_used
 from tesserl_preference_opt.functional import bc_loss, preference_loss
 from tesserl_preference_opt.functional.pairwise import (
     AVERAGED_LOSS_TYPES,
@@ -26,17 +25,18 @@ from tesserl_preference_opt.functional.pairwise import (
 )
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
-from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source, without_reference
+from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source
 from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs
 
 
-class PreferenceLoss(LossModule):
+class PreferenceLoss(DirectLossModule):
     """Direct preference optimisation of a policy from pairs of segments, for torchrl's buffers and trainers.
 
     Reads ``chosen`` and ``rejected``, padded segments ``[P, T]`` with the policy's observations, ``action`` and
     ``mask``; unless a reference policy is held (or none is needed) their ``reference_log_prob`` ``[P, T]``; and where
     it is present ``label`` ``[P]``, the probability that ``chosen`` is better: 0.5 for a tie. ``set_keys`` renames
-    them. Returns ``loss`` and metrics under TRL's names. Schedules assign the attributes (``loss.beta = 0.2``).
+    them. Returns ``loss`` and metrics under TRL's names. Schedules assign the attributes (``loss.beta = 0.2``,
+    ``nll_coef``, ``entropy_coef``, ``value_coef``): they are buffers.
 
     Networks are registered as they are and called directly. A reference that is held is in the state dict and not among
     the parameters; call `update_reference` after each optimisation step.
@@ -66,6 +66,8 @@ class PreferenceLoss(LossModule):
         nll_coef: weight of behaviour cloning on the chosen segments; None is 1 with ``orpo`` (its paper) and else 0.
         entropy_coef: weight of the policy's entropy.
         value_coef: weight of the value loss onto ``value_target`` ``[P, T, 1]``; 0 runs no critic.
+        reduction: ``"mean"`` or ``"sum"`` of the losses of the pairs, or ``"none"`` for all of them, ``[P]``. What the
+            coefficients weigh is a mean over all steps, and added to the loss of each pair.
 
     Raises:
         TypeError: a network is none of those above.
@@ -80,6 +82,11 @@ class PreferenceLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
+    _coefficients = ("beta", "nll_coef", "entropy_coef", "value_coef")
+    beta: Any
+    nll_coef: Any
+    entropy_coef: Any
+    value_coef: Any
     actor_network: Any  # a module that `tesserl_policy.check_actor` accepts
 
     def __init__(
@@ -104,6 +111,7 @@ class PreferenceLoss(LossModule):
         nll_coef: float | None = None,
         entropy_coef: float = 0.0,
         value_coef: float = 0.0,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         check_actor(actor_network)
@@ -121,6 +129,7 @@ class PreferenceLoss(LossModule):
         self.nll_coef = float("orpo" in self.loss_types) if nll_coef is None else nll_coef
         self.entropy_coef = entropy_coef
         self.value_coef = value_coef
+        self.reduction: Reduction = reduction
         self.needs_reference = not (reference_free or set(self.loss_types) <= set(REFERENCE_FREE_LOSS_TYPES))
         self._check_options()
         self.reference: ReferencePolicy | None = None
@@ -140,14 +149,9 @@ class PreferenceLoss(LossModule):
         self.set_keys(action=action_key(actor_network, "action"))
 
     @property
-    def functional(self) -> bool:
-        """False: the networks are registered as they are."""
-        return False
-
-    @property
-    def out_keys(self) -> list[str]:
-        """Keys of what a call returns."""
-        return ["loss", *METRICS, *(["value_loss"] if self.value_coef else [])]
+    def _all_out_keys(self) -> list[str]:
+        has_value = is_used(self._read_coefficients()["value_coef"])
+        return ["loss", *METRICS, *(["value_loss"] if has_value else [])]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -163,38 +167,29 @@ class PreferenceLoss(LossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes, or there are ties with ``aot``.
         """
+        coefficients = self._read_coefficients()
+        beta, nll_coef = coefficients["beta"], coefficients["nll_coef"]
         segments, label = read_pairs(tensordict, self.tensor_keys)
         policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
         steps = policy.steps
         log_probs = steps.sums(policy.flat_log_probs, discount=self.discount).view(2, -1)  # of chosen and of rejected
         lengths = steps.lengths(discount=self.discount).view(2, -1) if self._reads_lengths() else None
         reference = self._reference_log_probs(policy)
-        loss = self._pair_loss(log_probs, reference, lengths, label)
-        metrics = preference_metrics(self._rewards(log_probs, reference, lengths), log_probs, label)
-        total, more = policy.add_terms(loss.mean(), self)
-        with nullcontext() if self.nll_coef else torch.no_grad():
+        loss = self._pair_loss(log_probs, reference, lengths, label, beta)
+        metrics = preference_metrics(self._rewards(log_probs, reference, lengths, beta), log_probs, label)
+        total = loss.mean() if self.reduction == "mean" else loss
+        total, more = policy.add_terms(total, self, coefficients)
+        with nullcontext() if is_used(nll_coef) else torch.no_grad():
             mask = None if steps.valid is None else steps.mask[: len(loss)]
             nll = bc_loss(policy.log_probs[: len(loss)], mask)
-        total = total + self.nll_coef * nll if self.nll_coef else total
-        return TensorDict({"loss": total, **metrics, **more, "nll_loss": nll.detach()})
+        total = total + nll_coef * nll if is_used(nll_coef) else total
+        total = total.sum() if self.reduction == "sum" else total
+        return self._output({"loss": total, **metrics, **more, "nll_loss": nll.detach()})
 
     def update_reference(self) -> None:
         """Tell the reference, if one is held, that the policy was updated: it follows when its interval is over."""
         if self.reference is not None:
             self.reference.step(self.actor_network)
-
-    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """Iterate over the parameters that are trained: those of the reference are not among them.
-
-        Args:
-            prefix: put before every name.
-            recurse: whether to go into submodules.
-
-        Returns:
-            Names and parameters.
-        """
-        named = super().named_parameters(prefix=prefix, recurse=recurse)
-        return without_reference(named, self.reference)
 
     def _reads_lengths(self) -> bool:
         return bool(self.length_normalize) or any(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
@@ -211,18 +206,19 @@ class PreferenceLoss(LossModule):
         return steps.sums(log_probs, discount=self.discount).view(2, -1)
 
     def _pair_loss(
-        self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None, label: Tensor | None
+        self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None, label: Tensor | None, beta: Any
     ) -> Tensor:
         """Return the loss of each pair, ``[P]``, from ``[2, P]``; a tie is half a pair each way."""
-        loss = self._directed_loss(log_probs, reference, lengths)
+        loss = self._directed_loss(log_probs, reference, lengths, beta)
         if label is None:
             return loss
         if {"aot", "aot_unpaired"} & set(self.loss_types):
             raise ValueError("aot sorts its batch and has no place for ties, got labels; drop ties and the key label")
-        swapped = [None if each is None else each.flip(0) for each in (reference, lengths)]
-        return label * loss + (1 - label) * self._directed_loss(log_probs.flip(0), *swapped)
+        reference = None if reference is None else reference.flip(0)
+        lengths = None if lengths is None else lengths.flip(0)
+        return label * loss + (1 - label) * self._directed_loss(log_probs.flip(0), reference, lengths, beta)
 
-    def _directed_loss(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None) -> Tensor:
+    def _directed_loss(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None, beta: Any) -> Tensor:
         """Return the weighted sum of all types, ``[P]``, as if the first of each pair were preferred."""
         losses = []
         for loss_type, weight in zip(self.loss_types, self.loss_weights, strict=True):
@@ -235,7 +231,7 @@ class PreferenceLoss(LossModule):
             loss = preference_loss(
                 *sums.unbind(),
                 loss_type=loss_type,
-                beta=self.beta,
+                beta=beta,
                 label_smoothing=self.label_smoothing if loss_type in SMOOTHED_LOSS_TYPES else 0.0,
                 chosen_lengths=chosen_lengths,
                 rejected_lengths=rejected_lengths,
@@ -247,12 +243,12 @@ class PreferenceLoss(LossModule):
             losses.append(loss if weight == 1 else weight * loss)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
 
-    def _rewards(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None) -> Tensor:
+    def _rewards(self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None, beta: Any) -> Tensor:
         """Return implicit rewards, beta times the log-ratio, averaged where the loss averages, ``[2, P]``."""
         by_type = all(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
         ratio = log_probs.detach() if reference is None else log_probs.detach() - reference
         averaged = by_type if self.length_normalize is None else self.length_normalize
-        return self.beta * (ratio / lengths.clamp_min(1) if averaged and lengths is not None else ratio)
+        return beta * (ratio / lengths.clamp_min(1) if averaged and lengths is not None else ratio)
 
     def _check_options(self) -> None:
         if not self.loss_types or len(self.loss_weights) != len(self.loss_types):
@@ -263,7 +259,7 @@ class PreferenceLoss(LossModule):
             if str(loss_type) == "kto":
                 raise ValueError("loss_type kto takes single segments, and a reference for its KL term; use KTOLoss")
             smoothing = self.label_smoothing if loss_type in SMOOTHED_LOSS_TYPES else 0.0
-            check_preference_options(loss_type, self.beta, smoothing, self.f_divergence)
+            check_preference_options(loss_type, float(self.beta), smoothing, self.f_divergence)
             if self.length_normalize is False and loss_type in AVERAGED_LOSS_TYPES and loss_type != "ipo":
                 raise ValueError(f"{loss_type} is made of averages, got length_normalize=False; leave it out")
         if self.label_smoothing and not set(self.loss_types) & set(SMOOTHED_LOSS_TYPES):
@@ -273,13 +269,14 @@ class PreferenceLoss(LossModule):
         if not self.discopop_tau > 0:
             raise ValueError(f"discopop_tau must be above 0, got {self.discopop_tau}")
         check_added_terms(self)
+        check_reduction(self.reduction)
 
-    def _forward_value_estimator_keys(self, **_: Any) -> None:
-        """Set the keys that a call reads always; masks and labels, read where present, are not among them."""
+    def _required_keys(self) -> list[NestedKey]:
+        """Return the keys that a call reads always; masks and labels, read where present, are not among them."""
         keys = self.tensor_keys
         entries = [*self.actor_network.in_keys, keys.action]
         if self.needs_reference and self.reference is None:
             entries.append(keys.reference_log_prob)
-        if self.value_coef:
+        if is_used(self._read_coefficients()["value_coef"]):
             entries.append(keys.value_target)
-        self.in_keys: list[NestedKey] = pair_keys(keys, entries)
+        return pair_keys(keys, entries)

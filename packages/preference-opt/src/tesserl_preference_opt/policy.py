@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ from tensordict import NestedKey, TensorDict
 from torch import Tensor, nn
 
 from tesserl_policy import action_entropy, action_log_probs, policy_distribution
+from tesserl_policy.loss_module import is_used
 from tesserl_preference_data.segments import Segments
 from tesserl_preference_opt.functional import value_loss
 from tesserl_preference_opt.steps import Steps
@@ -36,7 +37,7 @@ def check_added_terms(loss_module: Any) -> None:
     """Refuse a discount and coefficients that are out of range, and a value loss without a value.
 
     Args:
-        loss_module: see `PolicyPass.add_terms`; has a ``discount`` too.
+        loss_module: see `PolicyPass.add_terms`; has ``discount`` and ``value_coef`` too.
 
     Raises:
         TypeError: nothing yields a value.
@@ -45,7 +46,7 @@ def check_added_terms(loss_module: Any) -> None:
     if not 0 <= loss_module.discount <= 1:
         raise ValueError(f"discount must be in [0, 1], got {loss_module.discount}")
     if loss_module.value_coef < 0:
-        raise ValueError(f"value_coef must be at least 0, got {loss_module.value_coef}")
+        raise ValueError(f"value_coef must be at least 0, got {float(loss_module.value_coef)}")
     actor_network, critic_network = loss_module.actor_network, loss_module.critic_network
     if loss_module.value_coef and critic_network is None and not hasattr(actor_network, "state_value"):
         raise TypeError(
@@ -98,13 +99,16 @@ class PolicyPass:
         """Return the mean negative log-prob of all valid steps' actions, in nats."""
         return -self.steps.mean(self.flat_log_probs)
 
-    def add_terms(self, loss: Tensor, loss_module: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def add_terms(
+        self, loss: Tensor, loss_module: Any, coefficients: Mapping[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Add entropy bonus and value loss, means over all valid steps, to a loss.
 
         Args:
-            loss: what they are added to, a scalar.
-            loss_module: has ``actor_network``, ``critic_network``, ``entropy_coef`` (0 measures the entropy without
-                gradient), ``value_coef`` (0 runs no critic) and ``tensor_keys``.
+            loss: what they are added to: a scalar, or terms of any shape.
+            loss_module: has ``actor_network``, ``critic_network`` and ``tensor_keys``.
+            coefficients: ``entropy_coef`` (0 measures the entropy without gradient) and perhaps ``value_coef`` (0 runs
+                no critic).
 
         Returns:
             The sum, and metrics.
@@ -113,16 +117,17 @@ class PolicyPass:
             KeyError: there is no ``value_target``.
             ValueError: values and targets differ in shape.
         """
-        with nullcontext() if loss_module.entropy_coef else torch.no_grad():
+        entropy_coef, value_coef = coefficients["entropy_coef"], coefficients.get("value_coef", 0.0)
+        with nullcontext() if is_used(entropy_coef) else torch.no_grad():
             entropy = self.steps.mean(action_entropy(self.distribution, len(self.steps.batch_size)))
         metrics = {"entropy": entropy.detach()}
-        if loss_module.entropy_coef:
-            loss = loss - loss_module.entropy_coef * entropy
-        if loss_module.value_coef:
+        if is_used(entropy_coef):
+            loss = loss - entropy_coef * entropy
+        if is_used(value_coef):
             keys = loss_module.tensor_keys
             value = state_value(loss_module.actor_network, loss_module.critic_network, self.steps, keys.value)
             error = self.steps.mean(value_loss(value, self.steps.get(keys.value_target)))
-            loss, metrics["value_loss"] = loss + loss_module.value_coef * error, error.detach()
+            loss, metrics["value_loss"] = loss + value_coef * error, error.detach()
         return loss, metrics
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import torch
 from tensordict import NestedKey
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from tesserl_policy import ReferencePolicy, action_log_probs, check_actor
 from tesserl_preference_data.pairs import PreferencePairs
@@ -20,19 +17,6 @@ from tesserl_preference_opt.policy import (
     run_policy,
 )
 from tesserl_preference_opt.steps import Steps
-
-
-def without_reference(
-    named: Iterable[tuple[str, Parameter]], reference: ReferencePolicy | None
-) -> Iterator[tuple[str, Parameter]]:
-    """Iterate over the parameters of a loss that are not those of the reference that it holds.
-
-    Args:
-        named: names and parameters.
-        reference: what the loss holds; None leaves out nothing.
-    """
-    held = set() if reference is None else {id(each) for each in reference.parameters()}
-    return ((name, parameter) for name, parameter in named if id(parameter) not in held)
 
 
 @torch.no_grad()

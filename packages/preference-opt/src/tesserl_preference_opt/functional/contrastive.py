@@ -17,7 +17,7 @@ def cpl_advantage(
     log_probs: Tensor,
     mask: Tensor | None = None,
     *,
-    alpha: float = 0.1,
+    alpha: float | Tensor = 0.1,
     discount: float = 1.0,
     length_normalize: bool = False,
 ) -> Tensor:
@@ -36,7 +36,7 @@ def cpl_advantage(
     Raises:
         ValueError: an option is out of its range, or ``mask`` has another shape.
     """
-    if not alpha > 0:
+    if not isinstance(alpha, Tensor) and not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}")
     sums, weights = sum_log_probs(log_probs, mask, discount=discount)
     return alpha * (sums / weights.clamp_min(1) if length_normalize else sums)
@@ -47,7 +47,7 @@ def cpl_loss(
     log_probs_2: Tensor,
     label: Tensor,
     *,
-    alpha: float = 0.1,
+    alpha: float | Tensor = 0.1,
     bias: float = 0.5,
     discount: float = 1.0,
     mask_1: Tensor | None = None,

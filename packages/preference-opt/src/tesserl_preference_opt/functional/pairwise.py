@@ -61,7 +61,7 @@ class _Scores(NamedTuple):
     reference: tuple[Tensor, Tensor]
     chosen: Tensor  # log-ratio, or its f-divergence score
     rejected: Tensor
-    beta: float
+    beta: float | Tensor
     label_smoothing: float
     simpo_gamma: float
     discopop_tau: float
@@ -176,7 +176,7 @@ def preference_loss(
     reference_rejected: Tensor | None = None,
     *,
     loss_type: LossType = "sigmoid",
-    beta: float = 0.1,
+    beta: float | Tensor = 0.1,
     label_smoothing: float = 0.0,
     chosen_lengths: Tensor | None = None,
     rejected_lengths: Tensor | None = None,
@@ -230,7 +230,7 @@ def preference_loss(
     )
 
 
-def check_preference_options(loss_type: str, beta: float, label_smoothing: float, f_divergence: str) -> None:
+def check_preference_options(loss_type: str, beta: float | Tensor, label_smoothing: float, f_divergence: str) -> None:
     """Refuse options that do not exist or do not fit each other.
 
     Args:
@@ -244,7 +244,7 @@ def check_preference_options(loss_type: str, beta: float, label_smoothing: float
     """
     if loss_type not in LOSS_TYPES:
         raise ValueError(f"loss_type must be one of {', '.join(LOSS_TYPES)}, got {loss_type!r}")
-    if not beta > 0:
+    if not isinstance(beta, Tensor) and not beta > 0:
         raise ValueError(f"beta must be above 0, got {beta}")
     if not 0 <= label_smoothing <= 0.5:
         raise ValueError(f"label_smoothing must be in [0, 0.5], got {label_smoothing}; above, swap the labels")

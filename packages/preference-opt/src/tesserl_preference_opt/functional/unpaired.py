@@ -11,7 +11,7 @@ def kto_loss(
     desirable: Tensor,
     kl: Tensor | float,
     *,
-    beta: float = 0.1,
+    beta: float | Tensor = 0.1,
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
@@ -35,7 +35,7 @@ def kto_loss(
     Raises:
         ValueError: shapes differ, or beta is out of its range.
     """
-    if not beta > 0:
+    if not isinstance(beta, Tensor) and not beta > 0:
         raise ValueError(f"beta must be above 0, got {beta}")
     if policy.dim() != 1 or reference.shape != policy.shape or desirable.shape != policy.shape:
         shapes = [tuple(each.shape) for each in (policy, reference, desirable)]
