@@ -167,7 +167,7 @@ def test_a_loader_that_can_run_code_would_be_found():
 
 def test_the_table_of_commands_lists_every_command():
     from tesserl_trainer.cli import tesserl
-    from tesserl_trainer.cli.config import command as config
+    from tesserl_trainer.commands.config import command as config
 
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| `")]

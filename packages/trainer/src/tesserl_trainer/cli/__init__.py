@@ -58,51 +58,51 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     table={
         "train": (
-            "tesserl_trainer.cli.train:command",
+            "tesserl_trainer.commands.train:command",
             "Train from a YAML file, or continue a run with --resume.",
         ),
         "sweep": (
-            "tesserl_trainer.cli.sweep:command",
+            "tesserl_trainer.commands.sweep:command",
             "Train seeds x variants x tasks from one file.",
         ),
         "compare": (
-            "tesserl_trainer.cli.compare:command",
+            "tesserl_trainer.commands.compare:command",
             "Compare the runs of a sweep: intervals, tables and a picture.",
         ),
         "eval": (
-            "tesserl_trainer.cli.evaluate:command",
+            "tesserl_trainer.commands.evaluate:command",
             "Play a trained policy and print its returns as JSON.",
         ),
         "export": (
-            "tesserl_trainer.cli.export:command",
+            "tesserl_trainer.commands.export:command",
             "Write a trained policy as one checked file: ONNX or pt2.",
         ),
         "pretrain": (
-            "tesserl_trainer.cli.pretrain:command",
+            "tesserl_trainer.commands.pretrain:command",
             "Clone what others did, for another run to start from.",
         ),
         "collect": (
-            "tesserl_trainer.cli.collect:command",
+            "tesserl_trainer.commands.collect:command",
             "Play a run's policy, or a random one, and store its episodes.",
         ),
         "pairs": (
-            "tesserl_trainer.cli.pairs:command",
+            "tesserl_trainer.commands.pairs:command",
             "Make, look at and label pairs of segments.",
         ),
         "config": (
-            "tesserl_trainer.cli.config:command",
+            "tesserl_trainer.commands.config:command",
             "Validate, show, explain, compare and import configurations.",
         ),
         "observe": (
-            "tesserl_trainer.cli.observe:command",
+            "tesserl_trainer.commands.observe:command",
             "Draw what the network will be fed by random actions.",
         ),
         "topologies": (
-            "tesserl_trainer.cli.topologies:command",
+            "tesserl_trainer.commands.topologies:command",
             "Print every network that can be built, with sizes and tokens.",
         ),
         "doctor": (
-            "tesserl_trainer.cli.doctor:command",
+            "tesserl_trainer.commands.doctor:command",
             "Show versions, what is missing, and the command that mends it.",
         ),
     },
