@@ -6,6 +6,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torch.distributions import Categorical
+from torchrl.data import Bounded
 from torchrl.modules import ProbabilisticActor, ValueOperator
 from torchrl.objectives import ValueEstimators
 from torchrl.objectives.value import GAE
@@ -74,6 +75,15 @@ def rollout(batch):
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_the_loss_keeps_torchrls_contract(networks, options, batch):
     check_loss_contract(make(networks, options), batch)
+
+
+def test_scales_that_are_parameters_are_reset_too():
+    space = Bounded(-torch.ones(2), torch.ones(2))
+    loss = PPOLoss(ActorCritic(Body(FEATURES, [11]), action_space=space))
+    scale = dict(loss.named_parameters())["actor_network.module.0.module.head.log_scale"]
+    nn.init.constant_(scale, 3.0)
+    loss.reset_parameters_recursive()
+    assert (scale == 0).all()
 
 
 @pytest.mark.parametrize("networks", NETWORKS.values(), ids=NETWORKS.keys())

@@ -70,6 +70,10 @@ class TransformerSlot(nn.Module):
             d_model, hidden_features, out_features, activation=activation, layer_norm=layer_norm, noisy=noisy
         )
 
+    def reset_parameters(self) -> None:
+        """Draw the positions anew; layers inside are not changed."""
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, in_features]`` to ``[*B, out_features]``."""
         padded = pad(features, (0, self.padding)) if self.padding else features

@@ -250,6 +250,11 @@ class GaussianHead(nn.Module):
         self.mlp = _stream(stream, in_features, width, hidden_sizes, activation, layer_norm)
         self.log_scale = None if state_dependent_scale else nn.Parameter(torch.zeros(action_features))
 
+    def reset_parameters(self) -> None:
+        """Set a scale that does not depend on the state to its initial value; layers inside are not changed."""
+        if self.log_scale is not None:
+            nn.init.zeros_(self.log_scale)
+
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``[*B, in_features]`` to (loc, scale), ``[*B, D]`` each."""
         loc: Tensor = self.mlp(features)

@@ -59,6 +59,12 @@ class FeatureTokenizer(nn.Module):
         self.weight = nn.Parameter(torch.empty(in_features, d_model).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(in_features, d_model).uniform_(-bound, bound))
 
+    def reset_parameters(self) -> None:
+        """Draw weights and biases anew."""
+        bound = 1 / math.sqrt(self.weight.shape[1])
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, F]`` to tokens ``[*B, F, d]``."""
         return torch.addcmul(self.bias, features.unsqueeze(-1), self.weight)
@@ -107,6 +113,11 @@ class TokenSequence(nn.Module):
             self.num_tokens += self.vector.num_tokens
         both = self.image is not None and self.vector is not None
         self.modalities = nn.Parameter(token_table(2, d_model)) if both else None  # a single one needs no name
+
+    def reset_parameters(self) -> None:
+        """Draw the embeddings of the modalities anew; layers inside are not changed."""
+        if self.modalities is not None:
+            nn.init.trunc_normal_(self.modalities, std=0.02)
 
     def forward(self, image: Tensor | None, vector: Tensor | None) -> Tensor:
         """Join the modalities.

@@ -127,6 +127,11 @@ class TokenEncoder(nn.Module):
         self.norm = nn.LayerNorm(d_model) if norm == "pre" and num_layers else nn.Identity()
         self.pool = TokenPooling(d_model, pooling)
 
+    def reset_parameters(self) -> None:
+        """Draw the class token anew; layers inside are not changed."""
+        if self.class_token is not None:
+            nn.init.trunc_normal_(self.class_token, std=0.02)
+
     def tokens(self, tokens: Tensor) -> Tensor:
         """Encode tokens ``[B, L, d]``, one output for each."""
         encoded = self._encode(tokens)

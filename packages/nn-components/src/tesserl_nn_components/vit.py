@@ -75,6 +75,10 @@ class PatchViT(nn.Module):
         self.patches = nn.Conv2d(channels, d_model, patch_size, patch_size)
         self.positions = nn.Parameter(token_table(self.num_tokens, d_model))
 
+    def reset_parameters(self) -> None:
+        """Draw the positions anew; layers inside are not changed."""
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Map images ``[*B, C, H, W]``, uint8 or floating point, to features ``[*B, d]``."""
         features = self.encoder(self._embed(pixels))
