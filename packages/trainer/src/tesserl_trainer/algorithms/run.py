@@ -11,16 +11,8 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.pairs import MixedPairs, OnlinePairs
 from tesserl_configs.starts import LevelStarts, RepeatedStarts, Starts
-from tesserl_environments import (
-    Environments,
-    GroupStarts,
-    LevelStart,
-    SeedStart,
-    Start,
-    StateStart,
-    closed_afterwards,
-    worker_seeds,
-)
+from tesserl_environments import GroupStarts, LevelStart, SeedStart, Start, StateStart, closed_afterwards, worker_seeds
+from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.agent import Agent, AnyAgent, start_of
 from tesserl_trainer.algorithms.environments import has_time_limit
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights

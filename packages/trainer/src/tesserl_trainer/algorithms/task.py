@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from tesserl_configs import ConfigError, RunConfig
-from tesserl_environments import Environments, ObservationLayout, Space
+from tesserl_environments import ObservationLayout
+from tesserl_environments.making import Environments, Space
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.agent import Acting, AnyAgent, start_of
 from tesserl_trainer.algorithms.environments import make_environments, task_spaces

@@ -6,7 +6,8 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
 from tesserl_configs import ConfigError, RunConfig
-from tesserl_environments import Environments, task_spec
+from tesserl_environments import task_spec
+from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.environments import import_modules, naming_block
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tesserl_environments import Environments
+from tesserl_environments.making import Environments
 from tesserl_trainer.running.drawing import drawn_frames
 from tesserl_trainer.usage import ArgumentError
 

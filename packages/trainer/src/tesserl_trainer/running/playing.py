@@ -10,7 +10,8 @@ import torch
 from tensordict import TensorDictBase
 
 from tesserl_configs import RunConfig
-from tesserl_environments import Environments, GroupStarts, SeedStart, StateStart, closed_afterwards
+from tesserl_environments import GroupStarts, SeedStart, StateStart, closed_afterwards
+from tesserl_environments.making import Environments
 from tesserl_grpo import check_shared_start
 from tesserl_trainer.algorithms.agent import Acting, start_of
 from tesserl_trainer.algorithms.task import Task
