@@ -117,10 +117,12 @@ def test_an_optimiser_of_another_shape_or_setting_is_named(run, capfd):
         ),
         (lambda state: state.update(exact=3), "exact: expected true or false, got 3"),
         (lambda state: state["averages"].update(sums=[]), "sums: expected keys and values, got a list of 0"),
+        (lambda state: state["optimizer"]["param_groups"][0].pop("lr"), "param_groups.0: expected an entry 'lr'"),
+        (lambda state: state["optimizer"]["param_groups"][0].update(lr="fast"), "lr: expected a number of at least 0"),
         (lambda state: state["generators"].update(python=[]), "its state is not that of this run"),
         (lambda state: state.update(networks={"$tensor": "nowhere"}), "do not fit together: KeyError"),
     ],
-    ids=["no-counters", "text", "number", "list", "generators", "tensor"],
+    ids=["no-counters", "text", "number", "list", "no-rate", "rate", "generators", "tensor"],
 )
 def test_a_state_that_no_run_writes_is_refused(run, capfd, change, message):
     with_state(run, change)
