@@ -1,7 +1,6 @@
 """The contract of torchrl's losses; the checks follow the ideas of LossModuleTestBase in torchrl's own tests."""
 
 import copy
-import functools
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from tesserl_iqn import QuantileNetwork
-from tesserl_nn_components import ImpalaCNN, QuantileDecoder, TransformerSlot, VectorEncoder
+from tesserl_nn_components import ImpalaCNN
 
 COEFFICIENTS = ("discount", "munchausen_alpha", "munchausen_temperature", "munchausen_clip")
 KEYS = {
@@ -82,12 +81,23 @@ def test_reset_parameters_recursive_draws_every_parameter_anew(make_loss, make_b
             torch.testing.assert_close(found, torch.linalg.matrix_norm(matrix, 2), rtol=0.05, atol=0)
 
 
+class Matrix(nn.Module):
+    """A body with a parameter and no way to initialise it anew."""
+
+    in_keys, out_features = ("observation",), 7
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.ones(5, 7))
+
+    def forward(self, observation):
+        return observation @ self.matrix
+
+
 def test_reset_refuses_a_module_that_cannot_be_reset_and_changes_nothing(make_loss):
-    stream = functools.partial(TransformerSlot, d_model=4, num_heads=2)
-    head = QuantileDecoder(7, 3, advantage=stream)
-    loss = make_loss(QuantileNetwork(VectorEncoder(5, hidden_sizes=[7]), 3, head=head))
+    loss = make_loss(QuantileNetwork(Matrix(), 3, hidden_sizes=[4]))
     before = {name: value.clone() for name, value in loss.state_dict().items()}
-    with pytest.raises(TypeError, match="every module with parameters must have reset_parameters, got none in head"):
+    with pytest.raises(TypeError, match="every module with parameters must have reset_parameters, got none in body"):
         loss.reset_parameters_recursive()
     assert all(torch.equal(value, before[name]) for name, value in loss.state_dict().items())
 
