@@ -1,6 +1,9 @@
 """The record of metrics, and what a person sees."""
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -57,6 +60,22 @@ def test_a_missing_logger_names_its_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r'install "tesserl-trainer\[wandb\]"'):
         MetricsLog(tmp_path, wandb="run")
+
+
+def test_a_logger_without_a_login_is_one_sentence_that_names_the_key(tmp_path, monkeypatch):
+    class UsageError(Exception):
+        pass
+
+    def init(**given):
+        raise UsageError("No API key configured. Use `wandb login` to log in.")
+
+    stub = ModuleType("wandb")
+    stub.__spec__, stub.Error, stub.init = ModuleSpec("wandb", None), UsageError, init
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    log = MetricsLog(tmp_path, wandb="run", tensorboard=False)
+    with pytest.raises(ValueError, match=r"logging\.wandb: W&B cannot begin a run: No API key configured\."):
+        log.open()
+    log.close()
 
 
 def test_logging_before_opening_is_an_error(tmp_path):

@@ -52,6 +52,7 @@ class MetricsLog:
 
         Raises:
             CheckpointError: that part was changed.
+            ValueError: W&B cannot begin, for example without an API key.
         """
         kept = None if record is None else read_record(self.path, record)
         content = _lines([HEADER]).encode() if kept is None else kept
@@ -65,12 +66,18 @@ class MetricsLog:
             import wandb
 
             identity = read_identity(self._run_dir)
-            self._wandb = wandb.init(
-                name=self._wandb_name,
-                id=None if identity is None else identity.run_id,
-                dir=str(self._run_dir),
-                resume="never" if resume_step is None else "allow",
-            )
+            try:
+                self._wandb = wandb.init(
+                    name=self._wandb_name,
+                    id=None if identity is None else identity.run_id,
+                    dir=str(self._run_dir),
+                    resume="never" if resume_step is None else "allow",
+                )
+            except wandb.Error as error:
+                raise ValueError(
+                    f"logging.wandb: W&B cannot begin a run: {error} Alternatives: WANDB_MODE=offline, or "
+                    "logging.wandb=false"
+                ) from error
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record metrics at a step.
