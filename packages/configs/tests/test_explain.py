@@ -1,4 +1,4 @@
-"""What the schema says about a key."""
+"""Explanations of keys of the schema."""
 
 from dataclasses import replace
 

@@ -127,7 +127,7 @@ class Journal:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether enough evaluations in a row have reached the return of early stopping."""
+        """Return whether enough evaluations in a row have reached the return of early stopping."""
         return self.early_stopping is not None and self.reached >= self.early_stopping.evaluations
 
     def begin_round(self) -> int:
