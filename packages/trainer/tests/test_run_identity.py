@@ -221,7 +221,7 @@ def test_every_manifest_holds_the_id_of_the_run_and_the_digest_of_its_configurat
 
 
 def test_what_a_resume_may_change_is_no_part_of_the_digest(runs, run, capfd):
-    assert CHANGEABLE == ("checkpoint", "evaluation", "logging", "total_steps")
+    assert CHANGEABLE == ("checkpoint", "early_stopping", "evaluation", "logging", "total_steps")
     before = read_identity(run)
     changes = ["total_steps=270", "checkpoint.keep_last=3", "evaluation.episodes=1", "logging.interval=15"]
     options = [part for change in changes for part in ("--set", change)]

@@ -26,6 +26,8 @@ EXTRAS = {  # extra -> (distribution, module)
     "minari": ("minari", "minari"),
     "minatar": ("minatar", "minatar"),
     "onnx": ("onnxruntime", "onnxruntime"),
+    "pqn": ("tesserl-pqn", "tesserl_pqn"),
+    "video": ("imageio-ffmpeg", "imageio_ffmpeg"),
     "wandb": ("wandb", "wandb"),
 }
 
