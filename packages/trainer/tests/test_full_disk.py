@@ -191,7 +191,8 @@ def test_output_that_cannot_be_written_is_one_sentence(runs):
         pytest.skip("there is no /dev/full here")
     command = [sys.executable, "-m", "tesserl_trainer.cli", "config", "show", str(runs["ppo"] / "config.yaml")]
     with Path("/dev/full").open("w") as full:
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
     assert result.returncode == 1
     assert result.stderr.startswith("error: no space left on device; free room there")
     assert result.stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -141,5 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo(str(stop), err=True)
         return stop.exit_code
     except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes an exit code
+        _drop_unwritten_output()
         return report(error, debug=options.get("debug", False))
     return result if isinstance(result, int) else OK
+
+
+def _drop_unwritten_output() -> None:
+    """Drop output that a full disk does not take; Python would write it again at its end, fail, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
