@@ -193,8 +193,7 @@ def tests(session: nox.Session, package: str) -> None:
     if "CI" in os.environ:
         install_alone(session, package)
     install_wheels(session, package, *test_requirements(package), *TOOLS["test"])
-    # Tests of the trainer send signals to their own process, which xdist uses too.
-    processes = [] if package == "trainer" else ["--numprocesses", "auto", "--dist", "loadfile"]
+    processes = ["--numprocesses", "auto", "--dist", "loadfile"]
     session.run("pytest", *processes, f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
     discard(session)
 

@@ -59,8 +59,8 @@ def test_modules_are_looked_for_beside_the_file_and_in_the_current_directory(tmp
 
 def test_a_module_path_that_is_given_is_kept_and_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    environment = {"id": "mine:Task-v0", "module_path": ["tasks", "/opt/tasks"]}
+    environment = {"id": "mine:Task-v0", "module_path": ["tasks", "/elsewhere/tasks"]}
     config = load(tmp_path, {"algorithm": "ppo", "environment": environment})
-    assert config.environment.module_path == (str(tmp_path / "tasks"), "/opt/tasks")
+    assert config.environment.module_path == (str(tmp_path / "tasks"), "/elsewhere/tasks")
     plain = load(tmp_path, {"algorithm": "ppo", "environment": {"id": "CartPole-v1"}})
     assert plain.environment.module_path == ()

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import stat
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,18 +12,7 @@ from tesserl_preference_data import StoreError, append_label, append_pairs, load
 from tesserl_preference_data.appending import AppendedFile, remove_unfinished_line, whole_lines
 from tesserl_preference_data.files import read_manifest, replacing, write_tensors
 
-resource = pytest.importorskip("resource")
-
-
-@contextmanager
-def files_of_at_most(size):
-    """Lets no write go beyond this size of a file: the same course of events as on a full disk, for any user."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from .full_disk import files_of_at_most
 
 
 def content(directory):
