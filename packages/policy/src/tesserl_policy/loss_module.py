@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args
 
@@ -89,11 +90,13 @@ class DirectLossModule(LossModule):
         self.in_keys: list[NestedKey] = self._required_keys()
 
     @property
+    @abstractmethod
     def _all_out_keys(self) -> list[Any]:
-        raise NotImplementedError(f"{type(self).__name__} must name its _all_out_keys")
+        """Keys of what a call returns if none are selected."""
 
+    @abstractmethod
     def _required_keys(self) -> list[Any]:
-        raise NotImplementedError(f"{type(self).__name__} must name its _required_keys")
+        """Return the keys that a call reads always."""
 
     def _output(self, results: dict[Any, Tensor]) -> TensorDict:
         """Return the selected results of a call."""

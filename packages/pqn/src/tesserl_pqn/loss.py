@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, dispatch
 from torch import Tensor
-from torchrl.objectives import LossModule
 
-from tesserl_policy import get_entry
+from tesserl_policy import DirectLossModule, get_entry
+from tesserl_policy.loss_module import check_reduction
 from tesserl_pqn.functional import quantile_huber_loss, take_action
 from tesserl_pqn.network import QNetwork, unwrap_network
 
 
-class PQNLoss(LossModule):
+class PQNLoss(DirectLossModule):
     """Error between the value of the action taken and its lambda-return (PQN, Gallici et al. 2024, arXiv:2407.04811).
 
     One half of the squared error for a network with values, the quantile Huber loss for one with quantiles. There is no
@@ -47,7 +47,7 @@ class PQNLoss(LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
-    out_keys = ["loss", "td_error", "chosen_action_value"]  # noqa: RUF012  # torchrl's name, an instance may overwrite it
+    _all_out_keys = ["loss", "td_error", "chosen_action_value"]  # noqa: RUF012  # never changed
 
     value_network: QNetwork
 
@@ -64,21 +64,14 @@ class PQNLoss(LossModule):
             raise ValueError(f"kappa must be at least 0, got {kappa}")
         if action_space not in ("categorical", "one_hot"):
             raise ValueError(f"action_space must be categorical or one_hot, got {action_space!r}")
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction must be mean, sum or none, got {reduction!r}")
+        check_reduction(reduction)
         self.kappa, self.action_space, self.reduction = kappa, action_space, reduction
         self.value_network = unwrap_network(network)
         self._observation_keys: list[NestedKey] = list(network.in_keys)
-        self._forward_pre_hooks.clear()  # torchrl's check that target networks are updated: there are none
+        self.set_keys()
 
-    @property
-    def functional(self) -> bool:
-        """False: the network is registered as it is."""
-        return False
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys that a call reads always; masks, read where present, are not among them."""
+    def _required_keys(self) -> list[NestedKey]:
+        """Return the keys that a call reads always; masks, read where present, are not among them."""
         return [*self._observation_keys, self.tensor_keys.action, self.tensor_keys.value_target]
 
     @dispatch
@@ -124,7 +117,7 @@ class PQNLoss(LossModule):
             "td_error": self._reduce_loss(error, tensordict, reduction="mean"),
             "chosen_action_value": self._reduce_loss(value, tensordict, reduction="mean"),
         }
-        return TensorDict(reduced)
+        return self._output(reduced)
 
     def _action(self, tensordict: TensorDictBase, batch_shape: torch.Size) -> Tensor:
         """Return actions as categories, ``[*B]``."""
@@ -152,6 +145,3 @@ class PQNLoss(LossModule):
                 f"action must be in [0, {number}), the actions of the network, got values from {low} to {high}; number "
                 "actions from 0"
             )
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: targets are computed before, once for a rollout."""
