@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from tesserl_actor_critic.distributions import Categorical, DiagonalNormal, MultiCategorical, TanhNormal
 from tesserl_actor_critic.spaces import ContinuousActions, DiscreteActions
-from tesserl_nn_components import CategoricalHead, GaussianHead, MultiCategoricalHead, orthogonal_init
+from tesserl_nn_components import CategoricalHead, GaussianHead, MultiCategoricalHead, orthogonal_init, require_body
 
 
 def width_of(module: nn.Module) -> int:
@@ -19,15 +19,10 @@ def width_of(module: nn.Module) -> int:
 
 def check_bodies(body: nn.Module, critic_body: nn.Module | None) -> None:
     """Refuse bodies that no head fits, or that differ in their inputs."""
-    for each in (body, critic_body):
-        for name in ("in_keys", "out_features"):
-            if each is not None and not hasattr(each, name):
-                raise TypeError(
-                    f"body must have {name}, got {type(each).__name__} without it; "
-                    'set body.in_keys, such as ["observation"], and body.out_features, the width of its output'
-                )
+    require_body(body)
     if critic_body is None:
         return
+    require_body(critic_body)
     if getattr(body, "state_keys", ()) or getattr(critic_body, "state_keys", ()):
         raise ValueError("a recurrent body must be shared by actor and critic, got a critic_body too; leave it out")
     keys, critic_keys = list(cast("list[str]", body.in_keys)), list(cast("list[str]", critic_body.in_keys))

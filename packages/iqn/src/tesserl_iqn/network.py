@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrize import ParametrizationList
 
 from tesserl_iqn.functional import cosine_frequencies
-from tesserl_nn_components import MLP, NoisyLinear, QuantileDecoder, SpectralConv2d, TransformerLayer
+from tesserl_nn_components import MLP, NoisyLinear, QuantileDecoder, SpectralConv2d, TransformerLayer, require_body
 
 CosineActivation = Literal["relu", "leaky_relu"]
 # not in place: the linear layer returns a view, whose gradient would need two more kernels
@@ -121,12 +121,7 @@ class QuantileNetwork(nn.Module):
         head: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        for name in ("in_keys", "out_features"):
-            if not hasattr(body, name):
-                raise TypeError(
-                    f"body must have {name}, got {type(body).__name__} without it; "
-                    'set body.in_keys, such as ["observation"], and body.out_features, the width of its output'
-                )
+        require_body(body)
         if num_actions < 1 or (num_blocks is not None and num_blocks < 1):
             raise ValueError(f"num_actions and num_blocks must be at least 1, got {num_actions} and {num_blocks}")
         if num_fixed_quantiles is not None and num_fixed_quantiles < 1:

@@ -1,6 +1,7 @@
 """Plain PyTorch network blocks for deep RL: encoders, fusion, memory, heads, noisy layers."""
 
 from tesserl_nn_components.__about__ import __version__
+from tesserl_nn_components.bodies import require_body
 from tesserl_nn_components.conv import COMPACT_CNN, NATURE_CNN, Conv2dHead, Conv2dStack, conv2d_output_shape
 from tesserl_nn_components.decoder import QuantileDecoder, TransformerSlot
 from tesserl_nn_components.fusion import ConcatFusion, PostConcatFusion, UnifiedFusion, VisionTransformerFusion
@@ -78,6 +79,7 @@ __all__ = [
     "push_to_hub",
     "random_crop",
     "read_config",
+    "require_body",
     "reset_noise",
     "restore_leading_dims",
     "save_pretrained",

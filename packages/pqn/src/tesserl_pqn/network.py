@@ -9,7 +9,7 @@ from typing import cast
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 
-from tesserl_nn_components import MLP, QuantileDecoder
+from tesserl_nn_components import MLP, QuantileDecoder, require_body
 from tesserl_pqn.functional import greedy_quantiles
 
 
@@ -47,12 +47,7 @@ class QNetwork(nn.Module):
         head: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        for name in ("in_keys", "out_features"):
-            if not hasattr(body, name):
-                raise TypeError(
-                    f"body must have {name}, got {type(body).__name__} without it; "
-                    'set body.in_keys, such as ["observation"], and body.out_features, the width of its output'
-                )
+        require_body(body)
         if num_actions < 1 or (num_quantiles is not None and num_quantiles < 1):
             raise ValueError(f"num_actions and num_quantiles must be at least 1, got {num_actions} and {num_quantiles}")
         if head is not None and dueling:

@@ -1,0 +1,23 @@
+"""The interface of a body: what networks around one may rely on."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def require_body(module: nn.Module) -> None:
+    """Refuse a module that no head fits.
+
+    Args:
+        module: to be a body: it needs ``in_keys``, the names of its inputs, and ``out_features``, the width of its
+            output.
+
+    Raises:
+        TypeError: one of the two is missing.
+    """
+    for name in ("in_keys", "out_features"):
+        if not hasattr(module, name):
+            raise TypeError(
+                f"body must have {name}, got {type(module).__name__} without it; "
+                'set body.in_keys, such as ["observation"], and body.out_features, the width of its output'
+            )
