@@ -21,7 +21,7 @@ STEPS = {
     "no info": (GOOD, 1.0, False, False, None),
     "old": (GOOD, 1.0, False, {}),
 }
-"""What a step returns, by the way in which it is wrong."""
+"""Wrong results of a step, by name."""
 
 WRONG_STEPS = {
     "narrow": r"step\(\) returned an observation that is not of its space: "

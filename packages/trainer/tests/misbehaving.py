@@ -19,7 +19,7 @@ STEPS = {
     "nan reward": (GOOD, math.nan, False, False, {}),
     "huge reward": (GOOD, 1e300, False, False, {}),
 }
-"""What a step returns, by the way in which it is wrong."""
+"""Wrong results of a step, by name."""
 
 
 class Misbehaving(gym.Env):

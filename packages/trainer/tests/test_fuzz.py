@@ -110,7 +110,7 @@ IMPORTED = [
     "tesserl_trainer.algorithms.initial_weights", "matplotlib.backends.backend_agg", "matplotlib.figure", "ale_py",
     "minatar.gym", "gymnasium.envs.box2d", "gymnasium.envs.classic_control", "torch.utils.tensorboard", "rich.progress",
 ]  # fmt: skip
-"""What a training imports, once for all processes."""
+"""Modules that a training imports, once for all processes."""
 
 SMALL = {
     "": [

@@ -16,7 +16,7 @@ from tesserl_environments.signals import held_back
 from tesserl_environments.worker_process import GRACE, Description, send_description
 
 START_METHOD = "spawn"
-"""How worker processes start: anew, without the parent's threads, memory and open files."""
+"""Start method of worker processes: anew, without the parent's threads, memory and open files."""
 
 
 def describe(

@@ -22,7 +22,7 @@ Policy = Callable[..., Tensor]
 """From one tensor ``[N, ...]`` for each observation key to actions ``[N, ...]``."""
 
 Marks = Callable[[], Tensor]
-"""Which actions ``[N]`` of the policy's last call were greedy."""
+"""Reads which actions ``[N]`` of the policy's last call were greedy."""
 
 Start = Callable[[NDArray[np.bool_]], None]
 """Told which environments ``[N]`` begin an episode, before a policy sees their first observation."""

@@ -28,7 +28,7 @@ REMEDIES = {
     errno.ENOTDIR: "a file stands where the path has a directory; name another path",
     errno.EROFS: "name a place that can be written to",
 }
-"""What a person can do about an error of the system."""
+"""Remedies for errors of the system."""
 
 
 def report(error: Exception, *, debug: bool) -> int:

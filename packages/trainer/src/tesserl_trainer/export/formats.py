@@ -16,7 +16,7 @@ from tesserl_trainer.networks.programs import Program, Spec, Tensors
 
 Format = Literal["onnx", "pt2"]
 Inputs = Mapping[str, Spec]
-"""What a program takes, by name."""
+"""Inputs of a program, by name."""
 
 BATCH_SIZES = (1, 2, 7)
 """Numbers of observations that `largest_difference` compares."""

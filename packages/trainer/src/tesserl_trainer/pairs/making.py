@@ -12,7 +12,7 @@ from tesserl_trainer.pairs.sources import Episodes, read_episodes
 from tesserl_trainer.usage import ArgumentError, TakenError
 
 SEGMENT_LENGTHS = {"fixed": (64,), "variable": (32, 64)}
-"""Where a segment's length is not said: CPL's, and those of ``pairs.source.segments`` in a configuration."""
+"""Default length of a segment: CPL's, and that of ``pairs.source.segments`` in a configuration."""
 
 TEACHER_OPTIONS = {
     "oracle": None,

@@ -18,7 +18,7 @@ from tesserl_preference_data.files import NoStoreError
 from tesserl_preference_data.trajectories import load_trajectories
 
 MINARI = "minari:"
-"""How the name of a dataset begins, such as ``minari:mujoco/hopper/medium-v0``."""
+"""Prefix of the name of a dataset, such as ``minari:mujoco/hopper/medium-v0``."""
 
 
 @dataclass(frozen=True)

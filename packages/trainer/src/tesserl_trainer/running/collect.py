@@ -17,7 +17,7 @@ from tesserl_trainer.running.playing import Play, play_groups
 from tesserl_trainer.running.run_directory import run_config
 
 TASK = {"id", "kwargs", "wrappers", "channels", "atari"}
-"""What of ``environment:`` says which task was played; the rest says how fast."""
+"""Keys of ``environment:`` that determine the task; the others affect only the speed."""
 
 
 def collect(

@@ -11,7 +11,7 @@ from tesserl_trainer.checkpoints.run_identity import CONFIG, Identity, draw_run_
 from tesserl_trainer.checkpoints.sealed_json import CheckpointError, content_digest
 
 CHANGEABLE = ("checkpoint", "early_stopping", "evaluation", "logging", "total_steps")
-"""What may differ when a run is resumed: nothing that its state depends on."""
+"""Keys that a resume may change: the state of a run does not depend on them."""
 
 
 def begin_run(run_dir: Path, config: RunConfig) -> None:

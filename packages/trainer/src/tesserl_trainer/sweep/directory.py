@@ -24,7 +24,7 @@ WRITTEN = (
     *("replay", "replay/*.safetensors", "replay/.*.partial", "tensorboard", "tensorboard/events.out.tfevents.*"),
     *("wandb", "wandb/*", LOCK, LOCK + OWNER_SUFFIX),
 )
-"""What training leaves in a run's directory before the first checkpoint; ``*`` stands for ``/`` too."""
+"""Files that training writes before the first checkpoint; ``*`` stands for ``/`` too."""
 
 
 def state_of(run_dir: Path) -> str:

@@ -18,7 +18,7 @@ ORDER = "sweep.json"
 paths of the ``runs`` that it shall have."""
 
 COMMAND = (sys.executable, "-m", "tesserl_trainer.cli")
-"""What runs are started with: this very installation, whatever PATH says."""
+"""Command that starts a run: this installation, whatever PATH says."""
 
 POLL = 0.1
 """Seconds between two looks at the processes."""

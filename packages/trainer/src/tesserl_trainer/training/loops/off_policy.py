@@ -25,7 +25,7 @@ from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.replay import Replay
 
 REMEDY = "lower optimizer.learning_rate or iqn.max_grad_norm"
-"""What helps against a loss that is not finite."""
+"""Remedy for a loss that is not finite."""
 
 
 @dataclass
