@@ -16,7 +16,7 @@ from tesserl_configs.errors import ConfigError, Problem
 from tesserl_configs.files import Order, Place, read_extended
 from tesserl_configs.messages import problems_of
 from tesserl_configs.overrides import apply_override
-from tesserl_configs.paths import make_absolute
+from tesserl_configs.paths import make_absolute, with_module_path
 from tesserl_configs.schema import RunConfig, config_class
 
 
@@ -76,10 +76,10 @@ def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> Loaded:
     if data.get("name") is None:
         data["name"] = name_from(path)
     found: list[Problem] = []
-    make_absolute(data, *(file.parent for file in source.files))
+    make_absolute(data)
     try:
         data, origins, _ = resolve(data)
-        config = config_class(data).model_validate(data)
+        config = with_module_path(config_class(data).model_validate(data), (file.parent for file in source.files))
     except ValidationError as error:
         found = [_with_origin(problem, origins) for problem in problems_of(error, data)]
     except ConfigError as error:  # the declaration of an algorithm of another package

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tesserl_configs.schema import RunConfig
 
 
-def make_absolute(data: dict[str, Any], *directories: Path) -> None:
+def make_absolute(data: dict[str, Any]) -> None:
     """Make the paths in the plain data of a configuration absolute, in place, for a run to be resumed anywhere.
 
     Args:
         data: what a file and its overrides say; it may be wrong in any way.
-        *directories: of the file and of those that it extends, where modules that they name are looked for.
     """
-    _find_modules(data.get("environment"), directories)
+    environment = data.get("environment")
+    if isinstance(environment, dict) and isinstance(environment.get("module_path"), list):
+        environment["module_path"] = [_absolute(each) for each in environment["module_path"]]
     _replace(data, "initial_weights")
     pairs = data.get("pairs")
     source = pairs.get("source") if isinstance(pairs, dict) else None
@@ -22,11 +27,32 @@ def make_absolute(data: dict[str, Any], *directories: Path) -> None:
     _replace_models(data.get("nn"))
 
 
+def with_module_path(config: RunConfig, directories: Iterable[Path]) -> RunConfig:
+    """Return a configuration whose modules are found: if it names any, and no path, beside its files and here.
+
+    Args:
+        config: the whole configuration.
+        directories: of its file and of those that it extends.
+    """
+    environment = config.environment
+    if environment.module_path or not environment.modules:
+        return config
+    places = dict.fromkeys(str(place.absolute()) for place in (*directories, Path.cwd()))
+    found = environment.model_copy(update={"module_path": tuple(places)})
+    return config.model_copy(update={"environment": found})
+
+
 def _replace(block: dict[str, Any], key: str) -> None:
-    text = block.get(key)
-    if isinstance(text, str) and text and text.isprintable():
-        path = Path(text).expanduser() if text.startswith("~/") else Path(text)
-        block[key] = str(path if path.is_absolute() else Path.cwd() / path)
+    if key in block:
+        block[key] = _absolute(block[key])
+
+
+def _absolute(text: Any) -> Any:
+    """Return the absolute form of a path; anything that cannot be one is returned as it is."""
+    if not (isinstance(text, str) and text and text.isprintable()):
+        return text
+    path = Path(text).expanduser() if text.startswith("~/") else Path(text)
+    return str(path if path.is_absolute() else Path.cwd() / path)
 
 
 def _replace_models(data: Any) -> None:
@@ -40,25 +66,3 @@ def _replace_models(data: Any) -> None:
             return
         if is_path:
             _replace(data, "model")
-
-
-def _find_modules(environment: Any, directories: tuple[Path, ...]) -> None:
-    """Make the module path absolute; its default is the files' directories and this one, if a module is named."""
-    if not isinstance(environment, dict):
-        return
-    given = environment.get("module_path")
-    if not given and names_modules(environment):
-        environment["module_path"] = list(dict.fromkeys(str(place.absolute()) for place in (*directories, Path.cwd())))
-    elif isinstance(given, list):
-        absolute = [{"path": each} for each in given]
-        for each in absolute:
-            _replace(each, "path")
-        environment["module_path"] = [each["path"] for each in absolute]
-
-
-def names_modules(environment: dict[str, Any]) -> bool:
-    """Return whether the plain data of an ``environment:`` block name a module to import."""
-    wrappers = environment.get("wrappers")
-    kinds = [each.get("kind") for each in wrappers if isinstance(each, dict)] if isinstance(wrappers, list) else []
-    named = isinstance(environment.get("id"), str) and ":" in environment["id"]
-    return named or bool(environment.get("imports")) or any(kind == "own" or ":" in str(kind) for kind in kinds)

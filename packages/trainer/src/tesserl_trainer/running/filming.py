@@ -2,9 +2,8 @@
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,35 +50,27 @@ def filmed(environments: Environments, path: Path, *, remedy: str) -> Iterator[C
     """
     import imageio_ffmpeg
 
-    partial = path.with_name(f".{path.name}")
-    writer: list[Any] = []
+    partial, writer = path.with_name(f".{path.name}"), None
 
     def add() -> None:
+        nonlocal writer
         frame = padded(drawn_frames(environments, remedy=remedy)[0])
-        if not writer:
-            size = (frame.shape[1], frame.shape[0])
-            writer.append(
-                imageio_ffmpeg.write_frames(
-                    str(partial),
-                    size,
-                    fps=frames_per_second(environments),
-                    macro_block_size=BLOCK,
-                    output_params=["-f", "mp4"],
-                )
+        if writer is None:  # the first frame has the size; nothing can be drawn before the first reset
+            writer = imageio_ffmpeg.write_frames(
+                str(partial),
+                (frame.shape[1], frame.shape[0]),
+                fps=frames_per_second(environments),
+                macro_block_size=BLOCK,
+                output_params=["-f", "mp4"],
             )
-            writer[0].send(None)
-        writer[0].send(np.ascontiguousarray(frame))
+            stack.enter_context(closing(writer)).send(None)
+        writer.send(np.ascontiguousarray(frame))
 
     try:
-        yield add
-        for each in writer:
-            with closing(each):
-                pass
-        if writer:
-            partial.replace(path)
+        with ExitStack() as stack:
+            yield add
+        partial.replace(path)
     finally:
-        for each in writer:
-            each.close()
         partial.unlink(missing_ok=True)
 
 
