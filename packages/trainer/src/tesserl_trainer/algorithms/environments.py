@@ -25,6 +25,10 @@ NAMES = {"frameskip": "frame_skip", "grayscale": "gray_scale", "reward_clipping"
 """Options of ``environment.atari`` that have other names in envpool."""
 
 
+PLAIN: dict[str, Wrap] = {"clock": made.Clock, "flatten": FlattenObservation, "telemetry": made.Telemetry}
+"""Wrappers without arguments."""
+
+
 def make_environments(
     block: EnvironmentConfig,
     num_envs: int,
@@ -182,14 +186,10 @@ def wrap_of(block: Wrapper, channels: str = "auto") -> Wrap:
             )
         case blocks.FrameStack():
             return partial(made.stack_frames, num_frames=block.num_frames, channels=channels)
-        case blocks.PlainWrapper(kind="flatten"):
-            return FlattenObservation
         case blocks.PlainWrapper(kind="grayscale"):
             return partial(made.to_grayscale, channels=channels)
-        case blocks.PlainWrapper(kind="telemetry"):
-            return made.Telemetry
         case blocks.PlainWrapper():
-            return made.Clock
+            return PLAIN[block.kind]
         case blocks.Crop():
             rows = partial(made.crop_edges, top=block.top, bottom=block.bottom)
             return partial(rows, left=block.left, right=block.right, channels=channels)
