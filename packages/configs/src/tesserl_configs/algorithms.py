@@ -42,6 +42,7 @@ class Algorithm:
         optimizer: its defaults of ``optimizer``, for kinds of the Adam family.
         optimizer_kind: kind of the optimizer if the file has no block ``optimizer``.
         hidden_sizes: its default of ``nn.heads.hidden_sizes``; None keeps that of the schema.
+        memory: keys that decide how much memory it takes, besides those of the task and the network.
         rules: rules between keys; each takes a `RunConfig` of this algorithm and yields its problems.
     """
 
@@ -56,6 +57,7 @@ class Algorithm:
     optimizer: Mapping[str, float] = field(default_factory=dict)
     optimizer_kind: Literal["adam", "adamw", "radam"] = "adam"
     hidden_sizes: tuple[int, ...] | None = ()
+    memory: tuple[str, ...] = ()
     rules: tuple[Callable[[Any], Iterator[Problem]], ...] = ()
 
 
@@ -70,6 +72,7 @@ BUILT_IN: dict[str, Algorithm] = {
             blocks=("btr", "replay"),
             without_memory="learns from single transitions, which hold no state to continue from",
             hidden_sizes=None,
+            memory=("replay.capacity", "iqn.batch_size"),
             rules=iqn_rules.RULES,
         ),
         Algorithm(
@@ -78,6 +81,7 @@ BUILT_IN: dict[str, Algorithm] = {
             builder="tesserl_trainer.algorithms.ppo",
             without_memory=None,
             optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # CleanRL
+            memory=("ppo.num_steps", "ppo.num_minibatches"),
             rules=ppo_rules.RULES,
         ),
         Algorithm(
@@ -86,6 +90,7 @@ BUILT_IN: dict[str, Algorithm] = {
             builder="tesserl_trainer.algorithms.grpo",
             has_value=False,
             optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # those of ppo
+            memory=("grpo.num_groups", "grpo.group_size"),
             rules=grpo_rules.RULES,
         ),
         Algorithm(
@@ -94,6 +99,7 @@ BUILT_IN: dict[str, Algorithm] = {
             builder="tesserl_trainer.algorithms.dpo",
             blocks=("pairs",),
             optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
+            memory=("dpo.batch_size", "pairs.source"),
             rules=preference_rules.DPO_RULES,
         ),
         Algorithm(
@@ -102,6 +108,7 @@ BUILT_IN: dict[str, Algorithm] = {
             builder="tesserl_trainer.algorithms.cpl",
             blocks=("pairs",),
             optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
+            memory=("cpl.batch_size", "pairs.source"),
             rules=preference_rules.CPL_RULES,
         ),
     )

@@ -8,6 +8,7 @@ from tesserl_configs.environment_rules import check_starts
 from tesserl_configs.errors import Problem
 from tesserl_configs.run_keys import Rule, RunKeys
 from tesserl_configs.schedules import values_of
+from tesserl_configs.size_rules import groups_fit_into_memory
 
 
 def starts_can_be_set(config: RunKeys) -> Iterator[Problem]:
@@ -70,4 +71,5 @@ RULES: tuple[Rule, ...] = (
     caps_are_above_the_clip,
     lengths_have_a_bound,
     penalties_have_a_gradient,
+    groups_fit_into_memory,
 )

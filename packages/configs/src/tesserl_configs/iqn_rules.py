@@ -8,6 +8,7 @@ from tesserl_configs.errors import Problem
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.replay import PrioritizedReplay
 from tesserl_configs.run_keys import Rule, RunKeys
+from tesserl_configs.size_rules import losses_fit_into_memory, replays_fit_on_a_disk
 
 
 def antithetic_taus_come_in_pairs(config: RunKeys) -> Iterator[Problem]:
@@ -153,5 +154,7 @@ RULES: tuple[Rule, ...] = (
     updates_are_paced_once,
     weights_have_one_exponent,
     shared_frames_are_there,
+    losses_fit_into_memory,
+    replays_fit_on_a_disk,
     cut_windows_have_several_steps,
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tesserl_configs.errors import Problem
 from tesserl_configs.run_keys import Rule, RunKeys
+from tesserl_configs.size_rules import rollouts_fit_into_memory
 
 
 def rollouts_divide_into_minibatches(config: RunKeys) -> Iterator[Problem]:
@@ -88,4 +89,5 @@ RULES: tuple[Rule, ...] = (
     the_loss_knows_its_options,
     a_memory_is_shared_and_not_compiled,
     shared_layers_have_a_shared_body,
+    rollouts_fit_into_memory,
 )

@@ -9,6 +9,7 @@ from tesserl_configs.errors import Problem
 from tesserl_configs.preference_losses import AVERAGED, REFERENCE_FREE, SORTED
 from tesserl_configs.preferences import PreferenceOptions
 from tesserl_configs.run_keys import Rule, RunKeys
+from tesserl_configs.size_rules import pairs_fit_into_memory, played_groups_fit_into_memory
 
 
 def starts_can_be_set(config: RunKeys) -> Iterator[Problem]:
@@ -103,6 +104,8 @@ _COMMON: tuple[Rule, ...] = (
     there_are_enough_pairs,
     ranges_have_a_width,
     pretraining_has_data,
+    played_groups_fit_into_memory,
+    pairs_fit_into_memory,
 )
 DPO_RULES: tuple[Rule, ...] = (
     *_COMMON,

@@ -61,7 +61,7 @@ def images_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
 def rollouts_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
     """Check that a rollout of ppo fits into memory."""
     steps = config.environment.num_envs * config.ppo.num_steps
-    if config.algorithm == "ppo" and steps > MOST_ROLLOUT_STEPS:
+    if steps > MOST_ROLLOUT_STEPS:
         yield Problem(
             "ppo.num_steps",
             f"expected environment.num_envs * ppo.num_steps of at most {plain(MOST_ROLLOUT_STEPS)}, got {steps}; "
@@ -75,7 +75,7 @@ def losses_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
     taus, targets = iqn.num_taus, iqn.num_target_taus
     if iqn.num_fixed_quantiles is not None:
         taus = targets = iqn.num_fixed_quantiles
-    if config.algorithm == "iqn" and iqn.batch_size * taus * targets > MOST_QUANTILE_PAIRS:
+    if iqn.batch_size * taus * targets > MOST_QUANTILE_PAIRS:
         yield Problem(
             "iqn.batch_size",
             f"expected at most {plain(MOST_QUANTILE_PAIRS)} errors in a loss, got {iqn.batch_size} transitions * "
@@ -86,7 +86,7 @@ def losses_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
 def replays_fit_on_a_disk(config: RunKeys) -> Iterator[Problem]:
     """Check that the images of all stored transitions fit on a disk."""
     sizes = [size for _, size in _image_bytes(config)]
-    if config.algorithm != "iqn" or not sizes:
+    if not sizes:
         return
     total = config.replay.capacity * sizes[-1] // config.environment.stacked_frames  # at the least: frames are shared
     if total > MOST_REPLAY_BYTES:
@@ -97,14 +97,18 @@ def replays_fit_on_a_disk(config: RunKeys) -> Iterator[Problem]:
 
 
 def groups_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
-    """Check that the trajectories of an iteration fit into memory."""
+    """Check that the trajectories of an iteration of grpo fit into memory."""
+    yield from _check_trajectories("grpo", config.grpo.num_groups * config.grpo.group_size)
+
+
+def played_groups_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
+    """Check that the trajectories that pairs of an iteration are made of fit into memory."""
     source = config.pairs.source
-    if config.algorithm == "grpo":
-        path, trajectories = "grpo", config.grpo.num_groups * config.grpo.group_size
-    elif config.algorithm in ("dpo", "cpl") and source.kind != "offline":
-        path, trajectories = "pairs.source", source.num_groups * source.group_size
-    else:
-        return
+    if source.kind != "offline":
+        yield from _check_trajectories("pairs.source", source.num_groups * source.group_size)
+
+
+def _check_trajectories(path: str, trajectories: int) -> Iterator[Problem]:
     if trajectories > MOST_TRAJECTORIES:
         yield Problem(
             f"{path}.num_groups",
@@ -116,7 +120,7 @@ def groups_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
 def pairs_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
     """Check that the pairs of an iteration and the segments that are kept fit into memory."""
     source = config.pairs.source
-    if config.algorithm not in ("dpo", "cpl") or source.kind == "offline":
+    if source.kind == "offline":
         return
     size, starts = source.group_size, source.num_groups
     if not source.same_start:
@@ -142,12 +146,8 @@ RULES: tuple[Rule, ...] = (
     networks_fit_into_memory,
     environments_have_a_process_each,
     images_fit_into_memory,
-    rollouts_fit_into_memory,
-    losses_fit_into_memory,
-    replays_fit_on_a_disk,
-    groups_fit_into_memory,
-    pairs_fit_into_memory,
 )
+"""Of every algorithm; the rules of one algorithm are among its own."""
 
 
 def _weights(nn: NNConfig) -> Iterator[tuple[str, int]]:

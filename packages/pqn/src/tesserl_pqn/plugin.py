@@ -138,9 +138,8 @@ ALGORITHM = Algorithm(
     title="Options of parallelised Q-networks.",
     builder="tesserl_pqn.build",
     network="value",
-    without_memory="learns from steps without the state before them",
     optimizer={"learning_rate": 2.5e-4, "eps": 1e-8},
     optimizer_kind="radam",
-    hidden_sizes=(),
+    memory=("pqn.num_steps", "pqn.num_minibatches"),
     rules=(rollouts_divide_into_minibatches, layers_have_a_norm, epsilon_alone_explores, kappa_has_quantiles),
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.algorithms import declared
 from tesserl_configs.environment import ALE
 from tesserl_configs.errors import Problem
 from tesserl_configs.layers import HFOptions
@@ -75,16 +76,6 @@ def refuse_missing(config: RunConfig, *, placed: Callable[[Problem], str] = str,
         raise ConfigError(*problems)
 
 
-MEMORY = {
-    "iqn": ("replay.capacity", "iqn.batch_size"),
-    "ppo": ("ppo.num_steps", "ppo.num_minibatches"),
-    "grpo": ("grpo.num_groups", "grpo.group_size"),
-    "dpo": ("dpo.batch_size", "pairs.source"),
-    "cpl": ("cpl.batch_size", "pairs.source"),
-}
-"""Keys that decide how much memory an algorithm takes, besides those of the task and the network."""
-
-
 @contextmanager
 def naming_memory(config: RunConfig) -> Iterator[None]:
     """Turn a lack of memory into an error that names the keys which decide how much is needed.
@@ -102,7 +93,7 @@ def naming_memory(config: RunConfig) -> Iterator[None]:
         lacks = isinstance(error, MemoryError) or any(sign in text for sign in ("allocate memory", "out of memory"))
         if not lacks:
             raise
-        keys = ", ".join(("environment.num_envs", "nn", *MEMORY.get(config.algorithm, ())))
+        keys = ", ".join(("environment.num_envs", "nn", *declared(config.algorithm).memory))
         first = text.splitlines()[0] if text else type(error).__name__
         raise ConfigError(f"the run does not fit into memory ({first}); lower what takes it: {keys}") from error
 
@@ -127,7 +118,8 @@ def _missing_files(config: RunConfig) -> Iterator[Problem]:
     weights, source = config.initial_weights, config.pairs.source
     if weights is not None and not _is_run(Path(weights)):
         yield Problem("initial_weights", f"expected a run or a checkpoint of one, there is none at {_place(weights)}")
-    path = source.path if config.algorithm in ("dpo", "cpl") and source.kind != "online" else None
+    reads_pairs = "pairs" in declared(config.algorithm).blocks
+    path = source.path if reads_pairs and source.kind != "online" else None
     if path is not None and not (Path(path) / "manifest.json").is_file():
         yield Problem("pairs.source.path", f"expected a directory of stored pairs, there is none at {_place(path)}")
     for key, block in pretrained_parts(config).items():
