@@ -14,7 +14,7 @@ import torch
 
 from tesserl_configs.vision import CNNVision, ImpalaVision
 from tesserl_trainer.inspect.topologies import describe
-from tesserl_trainer.networks.bodies import build_vision
+from tesserl_trainer.networks.encoders import build_vision
 
 IMAGES = ((1, 64, 64), (1, 84, 84), (4, 84, 84), (3, 120, 160))
 ENCODERS = {

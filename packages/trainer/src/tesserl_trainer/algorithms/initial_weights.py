@@ -10,7 +10,7 @@ from tesserl_trainer.checkpoints.checkpoint import CheckpointError, load_network
 from tesserl_trainer.checkpoints.loading import listed
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.checkpoints.run_identity import require_identity
-from tesserl_trainer.networks.bodies import named
+from tesserl_trainer.networks.parts import named
 
 
 def load_initial_weights(network: nn.Module, path: Path) -> None:

@@ -14,7 +14,7 @@ from tesserl_nn_components import RecurrentBody
 from tesserl_nn_components.hf_loading import has_own_code
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.machine import pretrained_parts
-from tesserl_trainer.networks.bodies import HF_ERRORS, named
+from tesserl_trainer.networks.parts import HF_ERRORS, named
 
 BATCH = 2
 """Size of the batch of the dry run; each observation has ``iqn.num_taus`` taus, or is one step of an episode."""

@@ -13,9 +13,10 @@ from tesserl_configs.policy import Distribution
 from tesserl_environments import ObservationLayout
 from tesserl_iqn import QuantileNetwork
 from tesserl_nn_components import orthogonal_init
-from tesserl_trainer.networks.bodies import build_body, named
+from tesserl_trainer.networks.bodies import build_body
 from tesserl_trainer.networks.heads import build_policy_head, build_quantile_head, build_shared_layers, build_value_head
 from tesserl_trainer.networks.named_parts import find_module, freeze_parts, modules_of_body
+from tesserl_trainer.networks.parts import named
 
 
 def build_quantile_network(

@@ -20,7 +20,7 @@ from tesserl_nn_components import (
     ValueHead,
 )
 from tesserl_nn_components.heads import Slot
-from tesserl_trainer.networks.bodies import ACTIVATIONS, attention
+from tesserl_trainer.networks.parts import ACTIVATIONS, attention
 
 
 def build_quantile_head(config: HeadsConfig, features: int, num_actions: int, num_blocks: int | None) -> nn.Module:
