@@ -32,7 +32,7 @@ MESSAGES = {  # override -> message after the place
     "channels_last, num_threads",
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "
     'atari, envpool, got "asink"; did you mean async?',
-    "nn.freeze=[hedas]": "nn.freeze.0: expected one of vision, vector, fusion, trunk, memory, embedding, heads, "
+    "nn.freeze=[hedas]": "nn.freeze.0: expected one of body, vision, vector, fusion, trunk, memory, embedding, heads, "
     'shared, advantage, policy, value, got "hedas"; did you mean heads?',
     "iqn.cosine_activation=leaky": 'iqn.cosine_activation: expected one of relu, leaky_relu, got "leaky"; did you mean '
     "leaky_relu?",

@@ -120,7 +120,7 @@ def test_a_test_that_does_not_exist_is_found_out():
     [
         "nn.vision.widht",
         "nn.vision.kind: resnet",
-        "nn.freeze: [vision, body]",
+        "nn.freeze: [vision, torso]",
         "iqn.num_taus.kind",
         "nn.decoder.value",
         "tesserl exprot",

@@ -159,8 +159,8 @@ class EnvironmentConfig(Block):
     module_path: tuple[Text, ...] = Field(
         default=(),
         description=(
-            "Directories of the modules that id, imports and wrappers name, looked at after Python's own; where any is "
-            "named, the default is the directory of the file and the current one."
+            "Directories of the modules that id, imports, wrappers and nn.body name, looked at after Python's own; "
+            "where any is named, the default is the directory of the file and the current one."
         ),
     )
     num_envs: Environments = Field(default=8, description="Environments that are stepped together, >= 1.")

@@ -26,7 +26,7 @@ SET_BY_THE_TRAINER = {"num_envs", "batch_size", "env_type", "seed", "env_seed", 
 
 def images_are_seen(config: RunKeys) -> Iterator[Problem]:
     """Check that wrappers of images have an encoder of images."""
-    if config.nn.vision.kind != "none":
+    if config.nn.may_see_images:
         return
     for index, wrapper in enumerate(config.environment.wrappers):
         path = f"environment.wrappers.{index}"
@@ -46,7 +46,7 @@ def images_are_seen(config: RunKeys) -> Iterator[Problem]:
 def vectors_of_wrappers_are_seen(config: RunKeys) -> Iterator[Problem]:
     """Check that wrappers that add vector observations have an encoder of vectors."""
     for index, wrapper in enumerate(config.environment.wrappers):
-        if wrapper.kind in ("telemetry", "clock") and config.nn.vector.kind == "none":
+        if wrapper.kind in ("telemetry", "clock") and not config.nn.may_see_vectors:
             yield Problem(
                 f"environment.wrappers.{index}",
                 f"{wrapper.kind} adds a vector and nn.vector has kind none; choose mlp there or remove the wrapper",
@@ -108,7 +108,7 @@ def atari_is_configured_in_its_block(config: RunKeys) -> Iterator[Problem]:
             f'{vectorization} plays games of ALE, such as ALE/Pong-v5, got "{environment.id}"; '
             "choose vectorization sync",
         )
-    if config.nn.vision.kind == "none" or config.nn.vector.kind != "none":
+    if not config.nn.may_see_images or config.nn.vector.kind != "none":
         yield Problem(
             "nn",
             f"{vectorization} shows a screen and nothing else; choose an encoder for nn.vision and none for nn.vector",

@@ -52,7 +52,7 @@ def horizons_have_a_clock(config: RunKeys) -> Iterator[Problem]:
 
 def images_can_be_cropped(config: RunKeys) -> Iterator[Problem]:
     """Check that random crops have images."""
-    if config.iqn.random_crop is not None and config.nn.vision.kind == "none":
+    if config.iqn.random_crop is not None and not config.nn.may_see_images:
         yield Problem("iqn.random_crop", "is for images and nn.vision has kind none; remove it")
 
 
@@ -127,7 +127,7 @@ def weights_have_one_exponent(config: RunKeys) -> Iterator[Problem]:
 
 def shared_frames_are_there(config: RunKeys) -> Iterator[Problem]:
     """Check that shared frames are those of images that the network sees."""
-    if config.replay.share_frames and config.nn.vision.kind == "none":
+    if config.replay.share_frames and not config.nn.may_see_images:
         yield Problem(
             "replay.share_frames", "is for images and nn.vision has kind none; choose an encoder there or write null"
         )

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue, model_validator
 
-from tesserl_configs.base import Absent, Block, Layers, LayersFromZero, Positive, Real, Width, Widths
+from tesserl_configs.base import (
+    Absent,
+    Block,
+    Layers,
+    LayersFromZero,
+    ModuleAndName,
+    Positive,
+    Real,
+    Width,
+    Widths,
+)
 from tesserl_configs.fusion import Fusion
 from tesserl_configs.layers import ACTIVATION, Activation, TransformerOptions
 from tesserl_configs.vision import Vision
 
 Part = Literal[
-    "vision", "vector", "fusion", "trunk", "memory", "embedding", "heads", "shared", "advantage", "policy", "value"
+    "body",
+    "vision",
+    "vector",
+    "fusion",
+    "trunk",
+    "memory",
+    "embedding",
+    "heads",
+    "shared",
+    "advantage",
+    "policy",
+    "value",
 ]
 
 # --- vector: the encoder of vector observations ------------------------------------------------------------------
@@ -134,6 +155,7 @@ class HeadsConfig(Block):
 class LearningRateFactors(Block):
     """The learning rate of each part over that of the optimizer; 1: the same."""
 
+    body: Positive = Field(default=1.0, description="A body of yours, > 0.")
     vision: Positive = Field(default=1.0, description="Encoder of images, > 0.")
     vector: Positive = Field(default=1.0, description="Encoder of vectors, > 0.")
     fusion: Positive = Field(default=1.0, description="Everything between encoders and heads but the memory, > 0.")
@@ -150,6 +172,14 @@ class LearningRateFactors(Block):
 class NNConfig(Block):
     """The network."""
 
+    body: ModuleAndName | None = Field(
+        default=None,
+        description=(
+            '"module:callable", called as callable(observation_space, **kwargs), which returns a body of yours in '
+            'place of vision, vector and fusion; `kind: "module:callable"` is short for it. null: built from these.'
+        ),
+    )
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Arguments of body by name.")
     vision: Vision = Field(default_factory=Absent, description="Encoder of images; none: the task has no images.")
     vector: Vector = Field(
         default_factory=Absent, description="Encoder of vector observations; none: the task has none."
@@ -163,7 +193,8 @@ class NNConfig(Block):
     freeze: tuple[Part, ...] = Field(
         default=(),
         description=(
-            "Parts that do not learn: no gradient, no optimiser state, statistics fixed, dropout off. fusion is all "
+            "Parts that do not learn: no gradient, no optimiser state, statistics fixed, dropout off. body is one of "
+            "yours; fusion is all "
             "between encoders and heads but the memory, trunk a part of it; embedding is that of quantile fractions; "
             "shared the hidden layers that policy and value share, a part of heads."
         ),
@@ -172,3 +203,21 @@ class NNConfig(Block):
         default_factory=LearningRateFactors,
         description="Learning rates of parts, as factors of optimizer.learning_rate.",
     )
+
+    @property
+    def may_see_images(self) -> bool:
+        """Return whether images are read: by an encoder, or perhaps by a body of the user's."""
+        return self.vision.kind != "none" or self.body is not None
+
+    @property
+    def may_see_vectors(self) -> bool:
+        """Return whether vectors are read: by an encoder, or perhaps by a body of the user's."""
+        return self.vector.kind != "none" or self.body is not None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_body(cls, data: Any) -> Any:
+        """Read ``{kind: "module:callable", ...}`` as a body of that name."""
+        if isinstance(data, dict) and isinstance(kind := data.get("kind"), str) and ":" in kind and "body" not in data:
+            return {**{key: value for key, value in data.items() if key != "kind"}, "body": kind}
+        return data

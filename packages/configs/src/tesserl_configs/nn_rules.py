@@ -32,10 +32,21 @@ def check(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
 
 def there_is_a_branch(nn: NNConfig) -> Iterator[Problem]:
     """Check that the network has an input."""
-    if nn.vision.kind == "none" and nn.vector.kind == "none":
+    if not nn.may_see_images and not nn.may_see_vectors:
         yield Problem(
             "nn", "vision and vector are both none; choose an encoder for images (vision) or for vectors (vector)"
         )
+
+
+def own_bodies_are_whole(nn: NNConfig) -> Iterator[Problem]:
+    """Refuse encoders and fusion beside a body of the user's, and arguments without one."""
+    if nn.body is None:
+        if nn.kwargs:
+            yield Problem("nn.kwargs", "are the arguments of nn.body, which is null; name a body or remove them")
+        return
+    for name in ("vision", "vector", "fusion"):
+        if getattr(nn, name).kind != "none":
+            yield Problem(f"nn.{name}", f"{nn.body} takes its place; remove the block, or nn.body")
 
 
 def convolutions_have_one_entry_each(nn: NNConfig) -> Iterator[Problem]:
@@ -162,6 +173,7 @@ def transformers_is_installed(nn: NNConfig) -> Iterator[Problem]:
 RULES: tuple[NetworkRule, ...] = (
     there_is_a_branch,
     convolutions_have_one_entry_each,
+    own_bodies_are_whole,
     statistics_have_one_entry_each,
     heads_divide_the_width,
     class_tokens_need_attention,
@@ -248,6 +260,7 @@ def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
         algorithm: whose network it is.
     """
     parts = [name for name in ("vision", "vector", "fusion") if getattr(nn, name).kind != "none"]
+    parts += [] if nn.body is None else ["body"]
     if nn.fusion.kind != "none" and nn.fusion.trunk.kind != "linear":
         parts.append("trunk")
     if nn.memory.kind != "none":

@@ -35,7 +35,7 @@ def with_module_path(config: RunConfig, directories: Iterable[Path]) -> RunConfi
         directories: of its file and of those that it extends.
     """
     environment = config.environment
-    if environment.module_path or not environment.modules:
+    if environment.module_path or not (environment.modules or config.nn.body):
         return config
     places = dict.fromkeys(str(place.absolute()) for place in (*directories, Path.cwd()))
     found = environment.model_copy(update={"module_path": tuple(places)})

@@ -92,6 +92,15 @@ class ObservationLayout:
         """The keys that are written, in the order in which bodies take them: ``pixels``, then ``observation``."""
         return tuple(self.shapes)
 
+    @property
+    def space(self) -> spaces.Dict:
+        """The space of what is written: images as uint8 in 0..255 or as floats, the vector without bounds."""
+        bounds = {np.dtype(np.uint8): (0, 255), np.dtype(np.float32): (-np.inf, np.inf)}
+        parts = {key: (shape, self.dtypes[key]) for key, shape in self.shapes.items()}
+        return spaces.Dict(
+            {key: spaces.Box(*bounds[dtype], shape, dtype.type) for key, (shape, dtype) in parts.items()}
+        )
+
     def empty(self, *leading: int) -> dict[str, NDArray[Any]]:
         """Zeroed arrays ``[*leading, *shape]``, one for every key."""
         return {key: np.zeros((*leading, *shape), self.dtypes[key]) for key, shape in self.shapes.items()}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tesserl_configs import ConfigError, RunConfig
-from tesserl_environments import ObservationLayout
+from tesserl_environments import ObservationLayout, extend_module_path
 from tesserl_environments.making import Environments, Space
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.agent import Acting, AnyAgent, start_of
@@ -84,6 +84,7 @@ class Task:
         Raises:
             ConfigError: the configuration and the spaces do not fit together.
         """
+        extend_module_path(self.config.environment.module_path)  # of a body that `nn` names
         network = builder_of(self.config.algorithm).build_network(self)
         if self._channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs leave it out

@@ -1,14 +1,19 @@
 """Most of ``nn:`` -> a body, from the observations of the task to features: encoders, what joins them, and memory."""
 
+from collections.abc import Mapping
+from typing import cast
+
+import torch
 from torch import nn
 
 from tesserl_configs import ConfigError
 from tesserl_configs.base import Absent
 from tesserl_configs.nn import Memory, NNConfig
-from tesserl_environments import ObservationLayout
-from tesserl_nn_components import RecurrentBody
+from tesserl_environments import EnvironmentArgumentError, ObservationLayout, load_named
+from tesserl_nn_components import RecurrentBody, require_body
 from tesserl_trainer.networks.encoders import build_vector, build_vision
 from tesserl_trainer.networks.fusing import build_fusion
+from tesserl_trainer.networks.parts import named
 
 
 def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
@@ -19,8 +24,11 @@ def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
         layout: the keys that the task's observations yield.
 
     Raises:
-        ConfigError: a branch has no input, or an input no branch, or an option does not fit the size of its input.
+        ConfigError: a branch has no input, or an input no branch, or an option does not fit the size of its input, or
+            a body of the user's is none.
     """
+    if config.body is not None:
+        return build_memory(config.memory, build_own_body(config.body, config.kwargs, layout))
     branches = {"pixels": ("vision", config.vision), "observation": ("vector", config.vector)}
     for key, (name, branch) in branches.items():
         if branch.kind == "none" and key in layout.keys:
@@ -43,3 +51,38 @@ def build_memory(config: Memory, body: nn.Module) -> nn.Module:
     if isinstance(config, Absent):
         return body
     return RecurrentBody(body, config.hidden_size, kind=config.kind, num_layers=config.num_layers)
+
+
+def build_own_body(target: str, kwargs: Mapping[str, object], layout: ObservationLayout) -> nn.Module:
+    """Call what builds a body of the user's, and check the body by a pass over two observations of zeros.
+
+    Args:
+        target: ``module:callable``; it gets the space of the observations as networks see them, and ``kwargs``.
+        kwargs: its arguments by name.
+        layout: the keys that the task's observations yield.
+
+    Raises:
+        ConfigError: there is no such callable, it raises, or what it returns is no body for these observations.
+    """
+    try:
+        build = load_named(target, "nn.body")
+    except EnvironmentArgumentError as error:
+        raise ConfigError(str(error)) from error
+    with named(f"nn.body: {target}", Exception):
+        body = build(layout.space, **kwargs)
+        if not isinstance(body, nn.Module):
+            raise TypeError(f"expected an nn.Module, got {type(body).__name__}; return one")
+        require_body(body)
+        in_keys, out_features = cast("tuple[list[str], int]", (body.in_keys, body.out_features))
+        if not in_keys or not set(in_keys) <= set(layout.keys):
+            raise ValueError(f"expected in_keys among {list(layout.keys)}, got {in_keys}; read what the task shows")
+        was_training = body.training
+        with torch.no_grad():
+            shape = tuple(body.eval()(*(torch.zeros(2, *layout.shapes[key]) for key in in_keys)).shape)
+        body.train(was_training)
+        if shape != (2, out_features):
+            raise ValueError(
+                f"expected features of shape {(2, out_features)} for two observations, got {shape}; correct "
+                "out_features or forward"
+            )
+    return body

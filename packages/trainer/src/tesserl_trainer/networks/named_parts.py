@@ -77,6 +77,7 @@ def modules_of_body(body: nn.Module, prefix: str = "") -> dict[str, list[str]]:
     """Dotted names, below a body, of the modules that make up each part of it."""
     inner = f"{prefix}body." if isinstance(body, RecurrentBody) else prefix
     return {
+        "body": [inner.removesuffix(".")],
         "vision": [f"{inner}vision"],
         "vector": [f"{inner}vector"],
         "fusion": [f"{inner}tokens", f"{inner}trunk", f"{inner}bridge"],
