@@ -1,4 +1,4 @@
-"""What several parts of a network share: activations, options of transformers and models, errors that name a key."""
+"""Shared by several parts of a network: activations, options of transformers and models, errors that name a key."""
 
 import importlib
 from collections.abc import Iterator
