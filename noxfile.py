@@ -334,9 +334,9 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(requires=["build"], default=False)
 def browser(session: nox.Session) -> None:
-    """Drive the labelling page in a headless Chromium: the one that is installed, or else one that is fetched."""
+    """Open the labelling page and a report in a headless Chromium: the installed one, or else one that is fetched."""
     trainer = PROJECTS["trainer"]
-    install_wheels(session, "trainer", *nox.project.dependency_groups(trainer, "browser"), extras="[box2d]")
+    install_wheels(session, "trainer", *nox.project.dependency_groups(trainer, "browser"), extras="[box2d,video]")
     environment = dict(TEST_ENVIRONMENT)
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is not None:

@@ -1,7 +1,6 @@
 """The labelling page as a person meets it: real episodes, the real command, a real browser without a window."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tesserl_preference_data import load_pairs
 from tesserl_preference_data.labelling.server import LabelServer
@@ -26,22 +25,6 @@ algorithm: ppo
 """
 NUM_PAIRS = 10
 READY = "body[data-pair]:not([data-pair=''])"
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # without its sandbox, which does not run as root, as in containers; all that is opened is this page
-        options = {"executable_path": os.environ.get("BROWSER_EXECUTABLE"), "args": ["--no-sandbox"]}
-        try:
-            browser = playwright.chromium.launch(**options)
-        except Error as error:
-            pytest.fail(
-                f"no browser to drive: put chromium on PATH, or run playwright install chromium ({error.message})",
-                pytrace=False,
-            )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

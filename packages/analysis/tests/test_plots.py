@@ -1,12 +1,13 @@
 """Pictures, and the record of a run that they are made from."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tesserl_analysis import Comparison, Run, plot_comparison, plot_curve, read_metrics, series
+from tesserl_analysis import Comparison, Run, draw_metrics, plot_comparison, plot_curve, read_metrics, series
 from tesserl_analysis.plots import _draw_bands
 
 
@@ -34,6 +35,19 @@ def test_the_curve_is_drawn_from_the_record(run_dir):
     assert path == run_dir / "curve.png"
     height, width, _ = imread(path).shape
     assert (height, width) == (480, 840)
+
+
+def test_metrics_that_change_have_a_panel_each(run_dir):
+    rows = read_metrics(run_dir / "metrics.csv")
+    rows += [(10, "train/loss", 1.0, 0.5), (20, "train/loss", float("inf"), 0.5), (30, "train/loss", 2.0, 0.5)]
+    rows += [(step, "schedule/rate", 0.1, 0.5) for step in (10, 20)]
+    light, dark = (draw_metrics(rows, title="a < b", dark=dark) for dark in (False, True))
+    texts = [node.text for node in ElementTree.fromstring(light).iter() if node.tag.endswith("}text")]
+    assert "a < b" in texts
+    assert "train/loss" in texts
+    assert "schedule/rate" not in texts
+    assert light != dark
+    assert light == draw_metrics(rows, title="a < b")
 
 
 def test_the_picture_of_a_comparison_has_the_width_of_a_page(tmp_path):

@@ -2,7 +2,7 @@
 
 from tesserl_analysis.__about__ import __version__
 from tesserl_analysis.comparison import Comparison, ComparisonError, Run
-from tesserl_analysis.plots import plot_comparison, plot_curve
+from tesserl_analysis.plots import draw_metrics, plot_comparison, plot_curve
 from tesserl_analysis.record import read_metrics, series
 from tesserl_analysis.statistics import (
     Interval,
@@ -30,6 +30,7 @@ __all__ = [
     "comparison_tables",
     "comparison_verdicts",
     "curve_band",
+    "draw_metrics",
     "interquartile_mean",
     "interval",
     "mean",

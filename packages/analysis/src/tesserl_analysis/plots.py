@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from tesserl_analysis.comparison import AGGREGATES, Band, Comparison
-from tesserl_analysis.record import read_metrics, series
+from tesserl_analysis.record import Row, read_metrics, series
 from tesserl_analysis.statistics import Interval
 
 STEPS = "environment steps"
 WIDTH = 14.0
 """Of the picture of a comparison, in inches."""
+
+COLUMNS = 4
+"""Panels of metrics beside each other."""
+
+RETURNS = {"train/return", "evaluation/return", "evaluation/return_std"}
+"""Metrics of the curve of returns."""
 
 MANY = 6
 """Of more variants than these, curves have no bands but the reference's: they would hide each other."""
@@ -31,9 +37,50 @@ def plot_curve(run_dir: Path, *, title: str) -> Path:
     """
     from matplotlib.figure import Figure  # as slow to import as a checkpoint is to write; needed once a run
 
-    rows = read_metrics(run_dir / "metrics.csv")
     figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
+    _draw_returns(figure.add_subplot(), read_metrics(run_dir / "metrics.csv"), title=title)
+    path = run_dir / "curve.png"
+    _save(figure, path, dpi=120)
+    return path
+
+
+def draw_metrics(rows: list[Row], *, title: str, dark: bool = False) -> str:
+    """Draw the returns of a run and, below them, a small panel for each other metric that changes.
+
+    Args:
+        rows: of a ``metrics.csv``, see `read_metrics`.
+        title: stands above the picture.
+        dark: for a dark page.
+
+    Returns:
+        The picture as SVG; equal rows give equal text.
+    """
+    import matplotlib as mpl
+    import matplotlib.style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    names = [name for name in sorted({row[1] for row in rows} - RETURNS) if len(set(series(rows, name)[1])) > 1]
+    lines = ceil(len(names) / COLUMNS)
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "tesserl", "savefig.transparent": True}
+    style = mpl.style.context("dark_background" if dark else "default")
+    with style, mpl.rc_context({**settings, "font.size": 9}):
+        figure = Figure(figsize=(10, 4 + 1.7 * lines), layout="constrained")
+        grid = figure.add_gridspec(lines + 1, COLUMNS, height_ratios=[4, *[1.7] * lines])
+        _draw_returns(figure.add_subplot(grid[0, :]), rows, title=title)
+        for number, name in enumerate(names):
+            panel = figure.add_subplot(grid[1 + number // COLUMNS, number % COLUMNS])
+            panel.plot(*series(rows, name), color="C0", linewidth=1)
+            panel.set_title(name, fontsize="medium")
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+            panel.grid(alpha=0.3)
+        picture = BytesIO()
+        figure.savefig(picture, format="svg", metadata={"Date": None})
+    return picture.getvalue().decode()
+
+
+def _draw_returns(axes: Any, rows: list[Row], *, title: str) -> None:
+    """Draw the returns of training and evaluation over the steps."""
     steps, returns = series(rows, "train/return")
     axes.plot(steps, returns, color="0.6", linewidth=1, label="training episodes (exploring)")
     steps, returns = series(rows, "evaluation/return")
@@ -47,9 +94,6 @@ def plot_curve(run_dir: Path, *, title: str) -> Path:
     axes.set(title=title, xlabel=STEPS, ylabel="return")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    path = run_dir / "curve.png"
-    _save(figure, path, dpi=120)
-    return path
 
 
 def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: str) -> None:

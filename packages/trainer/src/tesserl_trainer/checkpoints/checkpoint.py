@@ -7,8 +7,10 @@ and renamed, so that a checkpoint is either whole or not there. Replay lives in 
 checkpoints of a run are the matter of ``checkpoints.py``.
 """
 
+import functools
 import platform
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -213,7 +215,19 @@ def verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a run depends on."""
+    """Return the versions of what a run depends on, and the git commit of the current directory if there is one."""
     ours = ("trainer", "actor-critic", "grpo", "iqn", "nn-components", "preference-opt")
     names = (*(f"tesserl-{name}" for name in ours), "torch", "torchrl", "tensordict", "gymnasium")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    found = {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return found if (commit := _commit()) is None else {**found, "commit": commit}
+
+
+@functools.cache
+def _commit() -> str | None:
+    """Return the commit that is checked out around the current directory; None without a repository or git."""
+    command = ["git", "rev-parse", "--verify", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -74,6 +74,10 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.evaluate:command",
             "Play a trained policy and print its returns as JSON.",
         ),
+        "report": (
+            "tesserl_trainer.commands.report:command",
+            "Write a run as one HTML page: curves, results, film.",
+        ),
         "export": (
             "tesserl_trainer.commands.export:command",
             "Write a trained policy as one checked file: ONNX or pt2.",
