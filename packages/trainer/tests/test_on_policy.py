@@ -43,7 +43,8 @@ def make(mode: AutoresetMode, body=None, critic_body=None, scaler=None) -> tuple
     policy = RolloutPolicy(network, record_values=critic_body is None)
     environments = counting_envs(mode, *LENGTHS)
     layout = ObservationLayout(environments.single_observation_space)
-    collector = Collector(environments, layout, policy.act, seeds=[1] * len(LENGTHS), on_start=policy.start)
+    seeds = [1] * len(LENGTHS)
+    collector = Collector(environments, layout, policy.act, seeds=seeds, on_start=policy.start, records=policy.records)
     advantages = Advantages(policy, layout.keys, discount=DISCOUNT, gae_lambda=GAE_LAMBDA, scaler=scaler, chunk=4)
     return collector, policy, advantages
 

@@ -64,7 +64,7 @@ def build_loop(task: Task, run: Run) -> OnPolicyLoop:
     config, options = task.config, options_of(task)
     environments = run.keep(task.environments(config.environment.num_envs))
     agent = build_agent(task, run.network(task))
-    collector = make_collector(task, agent, environments)
+    collector = make_collector(task, agent, environments, records=agent.policy.records)
     advantages = Advantages(
         agent.policy, task.layout.keys, discount=options.discount, gae_lambda=1.0, device=config.device
     )

@@ -77,7 +77,7 @@ def build_loop(task: Task, run: Run) -> OnPolicyLoop:
     config, ppo = task.config, task.config.ppo
     environments = run.keep(task.environments(config.environment.num_envs))
     agent = build_agent(task, run.network(task))
-    collector = make_collector(task, agent, environments)
+    collector = make_collector(task, agent, environments, records=agent.policy.records)
     scaling, steps = ppo.reward_scaling, ppo.num_steps * config.environment.num_envs
     advantages = Advantages(
         agent.policy,

@@ -18,7 +18,7 @@ from tesserl_trainer.algorithms.environments import has_time_limit
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.collecting.collector import Collector, Episode, Marks
+from tesserl_trainer.collecting.collector import Collector, Episode, Marks, Records
 from tesserl_trainer.collecting.evaluation import Evaluation
 from tesserl_trainer.collecting.groups import GroupCollector
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
@@ -116,6 +116,7 @@ def make_collector(
     *,
     starts: GroupStarts | None = None,
     greedy: Marks | None = None,
+    records: Records | None = None,
 ) -> Collector:
     """Make the collector of an agent.
 
@@ -125,6 +126,7 @@ def make_collector(
         environments: to step.
         starts: the same environments, reset to the starts of groups; None resets them one by one.
         greedy: return which of the last actions were greedy; None does not record it.
+        records: return the policy's own entries of each batch; None adds none.
     """
     return Collector(
         starts or environments,
@@ -134,6 +136,7 @@ def make_collector(
         device=task.config.device,
         on_start=start_of(agent.policy),
         greedy=greedy,
+        records=records,
     )
 
 

@@ -1,21 +1,21 @@
 """Steps a Gymnasium vector environment straight into preallocated TensorDicts.
 
-The seam between making data and learning from it: a loop calls ``collect`` and ``set_weights`` and knows nothing of
-environments, so that collectors in other processes can take this one's place.
+A loop calls the methods of `Collecting` and knows nothing of environments, so that collectors in other processes can
+take the place of `Collector`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
-from tensordict import TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
-from tesserl_environments import Boundary, ObservationLayout, autoreset_mode
+from tesserl_environments import Boundary, ObservationLayout, autoreset_mode, snapshots
 from tesserl_trainer.checkpoints.fields import Fields
 
 Policy = Callable[..., Tensor]
@@ -23,6 +23,9 @@ Policy = Callable[..., Tensor]
 
 Marks = Callable[[], Tensor]
 """Reads which actions ``[N]`` of the policy's last call were greedy."""
+
+Records = Callable[[], Mapping[NestedKey, Tensor]]
+"""Returns the entries ``[N, T, ...]`` that the policy recorded since the last call."""
 
 Start = Callable[[NDArray[np.bool_]], None]
 """Told which environments ``[N]`` begin an episode, before a policy sees their first observation."""
@@ -34,6 +37,30 @@ class Episode:
 
     episode_return: float
     length: int
+
+
+class Collecting(Protocol):
+    """Interface of collectors for loops."""
+
+    def set_weights(self, version: int, step: int) -> None:
+        """Collect with the learner's present weights from now on.
+
+        Args:
+            version: number of updates behind them.
+            step: environment steps of the run so far.
+        """
+
+    def collect(self, num_steps: int) -> TensorDictBase:
+        """Return ``num_steps`` steps of every environment, see `Collector.collect`."""
+
+    def pop_episodes(self) -> list[Episode]:
+        """Return the episodes that ended since the last call, in order."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint from which collecting continues, environments included."""
+
+    def restore(self, saved: Mapping[str, Any]) -> bool:
+        """Continue from a checkpoint; return whether every environment is where it was."""
 
 
 class Collector:
@@ -51,6 +78,7 @@ class Collector:
         device: where the policy lives; the batches stay on the CPU.
         on_start: told which environments begin an episode; for policies with a memory.
         greedy: tells which of the actions were greedy; the batches hold it then.
+        records: returns the policy's own entries of each batch; None adds none.
 
     Raises:
         ValueError: the environment does not say its autoreset mode.
@@ -66,9 +94,10 @@ class Collector:
         device: torch.device | str = "cpu",
         on_start: Start | None = None,
         greedy: Marks | None = None,
+        records: Records | None = None,
     ) -> None:
         self.environments, self.layout, self.policy, self._on_start = environments, layout, policy, on_start
-        self._greedy = greedy
+        self._greedy, self._records = greedy, records
         self._boundary = Boundary(environments, layout)
         self.num_envs = environments.num_envs
         self.version = 0
@@ -83,17 +112,13 @@ class Collector:
         self._steps = 0  # taken since lengths were last brought up to date
         self._buffers: dict[int, _Buffers] = {}
 
-    def set_weights(self, state_dict: Mapping[str, Tensor] | None, version: int) -> None:
-        """Hands new weights to the policy.
+    def set_weights(self, version: int, step: int) -> None:  # noqa: ARG002 - schedules act on the policy itself
+        """Mark the batches collected from now on with a version; the policy shares its tensors with the learner.
 
         Args:
-            state_dict: the weights; ``None`` where the policy shares its tensors with the learner, as it does here.
-            version: number of updates behind these weights; the batches collected from now on carry it.
+            version: number of updates behind the weights.
+            step: environment steps of the run so far.
         """
-        if state_dict is not None:
-            if not isinstance(self.policy, torch.nn.Module):
-                raise TypeError(f"weights need a policy that is an nn.Module, got {type(self.policy).__name__}")
-            self.policy.load_state_dict(dict(state_dict))
         self.version = version
 
     def collect(self, num_steps: int) -> TensorDictBase:
@@ -104,9 +129,9 @@ class Collector:
 
         Returns:
             ``[N, T]``: the layout's keys, ``action``, ``mask`` (false where the step was no transition),
-            ``policy_version``, ``greedy`` (bool, where the collector knows) and, under ``next``, the layout's keys,
-            ``reward``, ``terminated``, ``truncated`` and ``done``. It is a view of buffers that the next call with the
-            same T overwrites: copy what must stay.
+            ``policy_version``, ``greedy`` (bool, where the collector knows), the policy's records and, under ``next``,
+            the layout's keys, ``reward``, ``terminated``, ``truncated`` and ``done``. It is a view of buffers that the
+            next call with the same T overwrites: copy what must stay.
 
         Raises:
             TaskError: an environment raised an error, or returned something that its spaces do not allow, or NaN.
@@ -134,6 +159,9 @@ class Collector:
         if buffers.filled_version != self.version:
             buffers.version.fill_(self.version)
             buffers.filled_version = self.version
+        if self._records is not None:
+            for key, record in self._records().items():
+                buffers.batch.set(key, record)
         return buffers.batch
 
     def restart(self) -> None:
@@ -203,6 +231,26 @@ class Collector:
         """Return the episodes that ended since the last call, in order."""
         episodes, self.episodes = self.episodes, []
         return episodes
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint from which collecting continues, environments included."""
+        return {"collector": self.state_dict(), "environments": snapshots.snapshot(self.environments)}
+
+    def restore(self, saved: Mapping[str, Any]) -> bool:
+        """Continue from a checkpoint; reset all environments if one cannot be put back to where it was.
+
+        Args:
+            saved: mapping with the entries of ``snapshot``.
+
+        Returns:
+            Whether every environment is where it was.
+
+        Raises:
+            CheckpointError: the state is of other environments.
+        """
+        restored = snapshots.restore(self.environments, saved["environments"])
+        self.load_state_dict(saved["collector"], restart=not restored)
+        return restored
 
     def state_dict(self) -> dict[str, Any]:
         """Everything between two calls of ``collect``, the environments' own state excepted."""

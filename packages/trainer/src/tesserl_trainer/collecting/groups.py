@@ -126,7 +126,7 @@ class GroupCollector:
         fields = Fields(state, "collector")
         self.starts.next_group = fields.integer("next_group")
         self.episodes = [Episode(*pair) for pair in fields.pairs("episodes")]
-        self.collector.set_weights(None, fields.integer("version"))
+        self.collector.version = fields.integer("version")
 
 
 def expected_rest(batch: TensorDictBase, *, discount: float) -> Tensor:

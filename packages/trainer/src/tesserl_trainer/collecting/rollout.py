@@ -9,14 +9,14 @@ from torch import Tensor
 
 from tesserl_actor_critic import generalized_advantage_estimate
 from tesserl_trainer.collecting.reward_scaling import RewardScaler
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy, following_state
 
 
 class Advantages:
-    """Makes the batch of an on-policy loss out of a rollout and what the policy recorded while it acted.
+    """Makes the batch of an on-policy loss out of a rollout with the records of the policy that acted.
 
     Args:
-        policy: collected the rollout.
+        policy: around the network whose rollouts they are; its `RolloutPolicy.records` are in each.
         keys: observation keys.
         discount: of one environment step, in [0, 1].
         gae_lambda: of the estimator, in [0, 1].
@@ -55,15 +55,14 @@ class Advantages:
         network = self.policy.network
         inputs = [self._time_major(rollout[key]) for key in self.keys]
         action = self._time_major(rollout["action"])
-        recorded = self.policy.pop()
-        number = len(network.out_keys) if self.policy.record_values else len(network.out_keys) - 1
-        outputs, memory = recorded[:number], recorded[number:]
-        value = outputs.pop() if self.policy.record_values else self._values(inputs)
+        outputs = [self._time_major(rollout[key]) for key in network.parameter_keys]
+        memory = ["is_init", *network.state_keys] if network.state_keys else []
+        value = self._time_major(rollout["state_value"]) if self.policy.record_values else self._values(inputs)
         outcome = {name: self._time_major(rollout["next", name]) for name in ("reward", "terminated", "truncated")}
         if self.scaler is not None:
             reward = self.scaler(rollout["next", "reward"].squeeze(-1), rollout["next", "done"].squeeze(-1))
             outcome["reward"] = self._time_major(reward.unsqueeze(-1))
-        next_value = self._next_values(rollout, value, outcome["terminated"], outcome["truncated"], memory)
+        next_value = self._next_values(rollout, value, outcome["terminated"], outcome["truncated"])
         advantage, target = generalized_advantage_estimate(
             **{name: tensor.transpose(0, 1) for name, tensor in outcome.items()},
             value=value.transpose(0, 1),
@@ -81,8 +80,7 @@ class Advantages:
         }
         mask = self._time_major(rollout["mask"])
         if memory:
-            data |= {"mask": mask, "is_init": memory[0]}
-            data |= dict(zip(network.state_keys, memory[1 : 1 + len(network.state_keys)], strict=True))
+            data |= {"mask": mask, **{key: self._time_major(rollout[key]) for key in memory}}
             return TensorDict(data, mask.shape).transpose(0, 1).contiguous()
         flat = TensorDict({key: tensor.flatten(0, 1) for key, tensor in data.items()}, [mask.numel()])
         return flat if bool(mask.all()) else flat[mask.flatten()]
@@ -97,17 +95,16 @@ class Advantages:
         chunks = zip(*(torch.split(tensor.flatten(0, 1), self.chunk) for tensor in inputs), strict=True)
         return torch.cat([self.policy.network.state_value(*chunk) for chunk in chunks]).reshape(*shape, 1)
 
-    def _next_values(
-        self, rollout: TensorDictBase, value: Tensor, terminated: Tensor, truncated: Tensor, memory: list[Tensor]
-    ) -> Tensor:
+    def _next_values(self, rollout: TensorDictBase, value: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
         """Values ``[T, N, 1]`` of what each step led to: the next step's, or that of a final observation."""
         network = self.policy.network
 
         def evaluate(rows: list[Tensor], time: Tensor, env: Tensor) -> Tensor:
-            if not memory:
+            if not network.state_keys:
                 value: Tensor = network.state_value(*rows)
                 return value
-            after = [state[time, env] for state in memory[1 + len(network.state_keys) :]]
+            keys = map(following_state, network.state_keys)
+            after = [self._time_major(rollout[key])[time, env] for key in keys]
             is_init = torch.zeros(len(time), 1, dtype=torch.bool, device=self.device)
             outputs: tuple[Tensor, ...] = network.forward_recurrent(*rows, is_init, *after)
             return outputs[len(network.out_keys) - 1]

@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from tensordict import NestedKey
 from torch import Tensor, nn
+
+
+def following_state(key: NestedKey) -> NestedKey:
+    """Return the key of the memory's state after a step, from that of the state before it."""
+    return ("next", *((key,) if isinstance(key, str) else key))
 
 
 class RolloutPolicy:
@@ -59,6 +65,18 @@ class RolloutPolicy:
         """
         records, self._records = self._records, []
         return [torch.stack(steps) for steps in zip(*records, strict=True)]
+
+    def records(self) -> dict[NestedKey, Tensor]:
+        """Return what was recorded as entries ``[N, T, ...]`` of a rollout.
+
+        They are the network's ``out_keys``, without ``state_value`` if values are not recorded; with a memory also
+        ``is_init``, the states before each step, and those after it under ``next``.
+        """
+        network = self.network
+        keys: list[NestedKey] = list(network.out_keys if self.record_values else network.parameter_keys)
+        if self.memory is not None:
+            keys += ["is_init", *network.state_keys, *map(following_state, network.state_keys)]
+        return {key: record.transpose(0, 1) for key, record in zip(keys, self.pop(), strict=True)}
 
     @contextmanager
     def greedy(self) -> Iterator["GreedyPolicy"]:

@@ -99,7 +99,7 @@ class GroupLoop:
         journal = self.journal
         while journal.running:
             before = journal.begin_round()
-            self.collector.collector.set_weights(None, journal.updates)
+            self.collector.collector.set_weights(journal.updates, journal.step)
             trajectories, scored = self._collect()
             journal.laps.lap("advantages")
             self._learn(scored.batch)

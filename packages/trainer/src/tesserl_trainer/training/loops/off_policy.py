@@ -14,12 +14,11 @@ from typing import Any
 
 from tensordict import TensorDictBase
 
-from tesserl_environments import snapshots
 from tesserl_replay import NStepWindow
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint, CheckpointError
 from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.collector import Collecting
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.replay import Replay
@@ -64,7 +63,7 @@ class OffPolicyLoop:
     def __init__(
         self,
         learner: Learner,
-        collector: Collector,
+        collector: Collecting,
         window: NStepWindow,
         replay: Replay,
         pace: Pace,
@@ -85,7 +84,7 @@ class OffPolicyLoop:
         journal = self.journal
         while journal.running:
             before = journal.begin_round()
-            self.collector.set_weights(None, journal.updates)
+            self.collector.set_weights(journal.updates, journal.step)
             batch = self.collector.collect(self.pace.collect_steps)
             journal.step += batch.numel()
             journal.laps.lap("collect")
@@ -135,8 +134,7 @@ class OffPolicyLoop:
         return {
             "networks": self.learner.loss.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
-            "collector": self.collector.state_dict(),
-            "environments": snapshots.snapshot(self.collector.environments),
+            **self.collector.snapshot(),
             "window": self.window.state_dict(),
             "replay": self.replay.state_dict(),
             "owed": self._owed,
@@ -156,8 +154,7 @@ class OffPolicyLoop:
         self._owed = Fields(saved, "state").number("owed", least=0)
         if not self._owed < max(self.pace.update_interval or 0, self.pace.batch_size):
             raise CheckpointError(f"{checkpoint.path}: owed: expected less than one update's steps, got {self._owed}")
-        restored = snapshots.restore(self.collector.environments, saved["environments"])
-        self.collector.load_state_dict(saved["collector"], restart=not restored)
+        restored = self.collector.restore(saved)
         if not restored:
             self.window.clear()
         self.journal.load(saved, restored=restored)

@@ -18,10 +18,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from tesserl_environments import snapshots
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.collector import Collecting
 from tesserl_trainer.collecting.rollout import minibatches
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
@@ -84,7 +83,7 @@ class OnPolicyLoop:
     def __init__(
         self,
         learner: Learner,
-        collector: Collector,
+        collector: Collecting,
         policy: Learned,
         batches: Batches,
         observe: Callable[[TensorDictBase], None],
@@ -107,7 +106,7 @@ class OnPolicyLoop:
         journal = self.journal
         while journal.running:
             before = journal.begin_round()
-            self.collector.set_weights(None, journal.updates)
+            self.collector.set_weights(journal.updates, journal.step)
             rollout = self.collector.collect(self.pace.num_steps)
             journal.step += rollout.numel()
             journal.laps.lap("collect")
@@ -148,8 +147,7 @@ class OnPolicyLoop:
         return {
             "networks": self.policy.network.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
-            "collector": self.collector.state_dict(),
-            "environments": snapshots.snapshot(self.collector.environments),
+            **self.collector.snapshot(),
             "policy": self.policy.state_dict(),
             "rewards": self.batches.state_dict(),
         }
@@ -161,6 +159,5 @@ class OnPolicyLoop:
         self.learner.load_optimizer(saved["optimizer"])
         self.policy.load_state_dict(saved["policy"])
         self.batches.load_state_dict(saved["rewards"])
-        restored = snapshots.restore(self.collector.environments, saved["environments"])
-        self.collector.load_state_dict(saved["collector"], restart=not restored)
+        restored = self.collector.restore(saved)
         self.journal.load(saved, restored=restored)
