@@ -56,6 +56,19 @@ BROKEN = {
         "--set nn.vector.normalization.kind: nn.vector.normalization.kind: running statistics are those of acting, "
         "where the clock of iqn.fixed_horizon is 0; choose fixed or none",
     ),
+    "films between evaluations": (
+        ["evaluation={interval: 50, video: {interval: 120}}"],
+        "--set evaluation: evaluation.video.interval: expected a multiple of evaluation.interval = 50, got 120; "
+        "set 100 or 150",
+    ),
+    "films more often than evaluations": (
+        ["evaluation={interval: 50, video: {interval: 20}}"],
+        "--set evaluation: evaluation.video.interval: expected a multiple of evaluation.interval = 50, got 20; set 50",
+    ),
+    "films of what draws nothing": (
+        [ENVPOOL, "evaluation={interval: 50, video: {interval: 50}}"],
+        "--set evaluation: evaluation.video: vectorization envpool draws no pictures; choose sync, or remove it",
+    ),
     "images_can_be_cropped": (
         ["iqn.random_crop=2"],
         "--set iqn.random_crop: iqn.random_crop: is for images and nn.vision has kind none; remove it",

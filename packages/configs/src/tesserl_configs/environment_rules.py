@@ -141,6 +141,25 @@ def envpool_has_the_options(config: RunKeys) -> Iterator[Problem]:
             )
 
 
+def films_can_be_made(config: RunKeys) -> Iterator[Problem]:
+    """Check that evaluations are filmed at steps where there is one, and that the task is drawn one by one."""
+    video, every = config.evaluation.video, config.evaluation.interval
+    if video is None:
+        return
+    if video.interval % every:
+        below = video.interval // every * every
+        near = f"{below} or {below + every}" if below else str(every)
+        yield Problem(
+            "evaluation.video.interval",
+            f"expected a multiple of evaluation.interval = {every}, got {video.interval}; set {near}",
+        )
+    if config.environment.vectorization in ("atari", "envpool"):
+        yield Problem(
+            "evaluation.video",
+            f"vectorization {config.environment.vectorization} draws no pictures; choose sync, or remove it",
+        )
+
+
 def check_starts(config: RunKeys, path: str, kind: str) -> Iterator[Problem]:
     """Check that the environments can be reset one by one, and wrapped for starts of kind state or level.
 
@@ -170,4 +189,5 @@ RULES: tuple[Rule, ...] = (
     wrappers_wrap_single_environments,
     atari_is_configured_in_its_block,
     envpool_has_the_options,
+    films_can_be_made,
 )

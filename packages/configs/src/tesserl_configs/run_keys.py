@@ -26,6 +26,12 @@ AlgorithmName = Literal["iqn", "ppo", "grpo", "dpo", "cpl"]
 # --- evaluation, checkpoints, logs -------------------------------------------------------------------------------
 
 
+class VideoConfig(Block):
+    """Films of the first episode of an evaluation, in `videos/` of the run (extra video of the trainer)."""
+
+    interval: Steps = Field(description="Environment steps between two films, a multiple of evaluation.interval, >= 1.")
+
+
 class EvaluationConfig(Block):
     """Greedy episodes in environments of their own, with the task's own rewards."""
 
@@ -38,6 +44,7 @@ class EvaluationConfig(Block):
         default=27_000,
         description="An episode that takes more steps is cut there, >= 1 (Atari: 30 minutes, 108,000 frames).",
     )
+    video: VideoConfig | None = Field(default=None, description="Films of evaluations during training; null: none.")
 
 
 class _EarlyStopping(Block):

@@ -103,6 +103,7 @@ def _missing_packages(config: RunConfig) -> Iterator[Problem]:
     namespace = environment.id.partition("/")[0] if "/" in environment.id else ""
     needs = {
         ("logging.wandb", "Weights & Biases", "wandb", "wandb"): config.logging.wandb,
+        ("evaluation.video", "imageio_ffmpeg", "imageio_ffmpeg", "video"): config.evaluation.video is not None,
         ("environment.vectorization", "envpool", "envpool", "envpool"): environment.vectorization == "envpool",
         ("environment.id", "ale_py", "ale_py", "atari"): environment.id.startswith(ALE),
         ("environment.id", "MinAtar", "minatar", "minatar"): namespace == "MinAtar",

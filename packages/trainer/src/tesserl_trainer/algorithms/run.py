@@ -15,8 +15,10 @@ from tesserl_environments import GroupStarts, LevelStart, SeedStart, Start, Stat
 from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.agent import Agent, AnyAgent, start_of
 from tesserl_trainer.algorithms.environments import has_time_limit
+from tesserl_trainer.algorithms.filming import Camera
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.collecting.collector import Collector, Episode, Marks, Records
 from tesserl_trainer.collecting.evaluation import Evaluation
@@ -80,6 +82,7 @@ class Run:
                 config.checkpoint.interval,
                 config.environment.frames_per_step,
                 config.environment.reward_factor,
+                None if config.evaluation.video is None else config.evaluation.video.interval,
             ),
             [*agent.schedules, *schedules],
             pop_episodes,
@@ -88,6 +91,7 @@ class Run:
             log,
             self.progress,
             early_stopping_of(config),
+            self._filmer(task, agent),
         )
 
     def _evaluator(self, task: Task, agent: AnyAgent) -> Callable[[], Evaluation]:
@@ -101,6 +105,20 @@ class Run:
                 return task.play(policy, environments, seeds)
 
         return play
+
+    def _filmer(self, task: Task, agent: AnyAgent) -> Callable[[int], None] | None:
+        """Return the function that films the first evaluation episode of a step; None if none are wanted."""
+        config = task.config
+        if config.evaluation.video is None:
+            return None
+        camera = Camera(config, self.directory / "videos", self.stack, remedy="remove evaluation.video")
+        camera.try_out(config.evaluation.seed)
+
+        def film(step: int) -> None:
+            with agent.policy.greedy() as policy:
+                camera.film(policy, checkpoint_name(step), config.evaluation.seed)
+
+        return film
 
 
 def early_stopping_of(config: RunConfig) -> EarlyStopping | None:

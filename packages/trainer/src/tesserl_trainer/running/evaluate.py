@@ -1,6 +1,7 @@
 """``tesserl eval``: play a trained policy, report its returns, film it."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,9 @@ import torch
 
 from tesserl_configs import RunConfig
 from tesserl_environments import closed_afterwards
+from tesserl_trainer.algorithms.filming import Camera, require_encoder
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
-from tesserl_trainer.running.drawing import drawing
-from tesserl_trainer.running.filming import filmed, require_encoder
 from tesserl_trainer.running.playing import acting
 from tesserl_trainer.running.run_directory import run_config
 
@@ -81,15 +81,8 @@ def evaluate(
 
 
 def _film(config: RunConfig, weights: Weights, seeds: Sequence[int], place: Path, *, stochastic: bool) -> list[Path]:
-    """Play one episode for each seed again and film it; the name of the file has step, seed and return."""
-    task = Task(drawing(config, remedy=WITHOUT_VIDEO))
-    place.mkdir(parents=True, exist_ok=True)
-    films = []
-    made = task.environments(1, evaluation=True)
-    with closed_afterwards(made) as environments, acting(task, weights, stochastic=stochastic) as policy:
-        for seed in seeds:
-            unnamed = place / f"{weights.path.name}-seed-{seed}.mp4"
-            with filmed(environments, unnamed, remedy=WITHOUT_VIDEO) as add:
-                result = task.play(policy, environments, [seed], on_step=add)
-            films.append(unnamed.replace(unnamed.with_stem(f"{unnamed.stem}-return-{result.returns[0]:.4g}")))
-    return films
+    """Play one episode for each seed again and film it."""
+    with ExitStack() as stack:
+        camera = Camera(config, place, stack, remedy=WITHOUT_VIDEO)
+        policy = stack.enter_context(acting(camera.task, weights, stochastic=stochastic))
+        return [camera.film(policy, weights.path.name, seed) for seed in seeds]

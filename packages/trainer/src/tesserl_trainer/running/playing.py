@@ -14,13 +14,13 @@ from tesserl_environments import GroupStarts, SeedStart, StateStart, closed_afte
 from tesserl_environments.making import Environments
 from tesserl_grpo import check_shared_start
 from tesserl_trainer.algorithms.agent import Acting, start_of
+from tesserl_trainer.algorithms.drawing import drawing, drawn_frames
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Weights
 from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.collecting.collector import Collector
 from tesserl_trainer.collecting.episodes import Behavior, UniformActions, play_episodes
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
-from tesserl_trainer.running.drawing import drawing, drawn_frames
 from tesserl_trainer.usage import ArgumentError
 
 WITHOUT_FRAMES = "collect with --no-frames"

@@ -49,6 +49,7 @@ class Intervals:
     checkpoint: int
     frames_per_step: int = 1
     reward_factor: float = 1.0
+    film: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Journal:
         log: where metrics go.
         progress: what a person sees.
         early_stopping: when the run ends before ``total_steps``; None: never.
+        film: films an evaluation episode of a step; None: no films.
     """
 
     def __init__(
@@ -106,10 +108,11 @@ class Journal:
         log: MetricsLog,
         progress: ProgressDisplay,
         early_stopping: EarlyStopping | None = None,
+        film: Callable[[int], None] | None = None,
     ) -> None:
         self.intervals, self.schedules, self.pop_episodes = intervals, schedules, pop_episodes
         self.evaluate, self.checkpoints, self.log, self.progress = evaluate, checkpoints, log, progress
-        self.early_stopping = early_stopping
+        self.early_stopping, self.film = early_stopping, film
         self.reached = 0  # evaluations in a row that have reached its return
         self.step = self.updates = self.episodes = 0
         self.skipped = 0  # rounds without anything to learn from
@@ -149,6 +152,8 @@ class Journal:
         self.progress.advance(self.step)
         if self._due(self.intervals.logging, before):
             self._report(metrics())
+        if self.film is not None and self.intervals.film is not None and self._due(self.intervals.film, before):
+            self._film(self.film)  # before a checkpoint of this step, so that no resume can miss or repeat it
         if self._due(self.intervals.evaluation, before):
             self._evaluate(save)
         if self._due(self.intervals.checkpoint, before):
@@ -190,6 +195,15 @@ class Journal:
         metrics |= {"time/steps_per_second": rates[0], "time/updates_per_second": rates[1]}
         self.log.log(self.step, metrics)
         self.progress.report(self.step, metrics.get("train/return"), *rates)
+
+    def _film(self, film: Callable[[int], None]) -> None:
+        """Film an episode; training continues without the film if it cannot be written."""
+        began = time.perf_counter()
+        try:
+            film(self.step)
+        except OSError as error:
+            self.progress.note(f"warning: no film of step {self.step:,}: {error}")
+        self._rate.leave_out(time.perf_counter() - began)
 
     def measure(self) -> float:
         """Plays the evaluation episodes and logs what they were like; returns their mean return."""

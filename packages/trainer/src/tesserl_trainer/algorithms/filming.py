@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tesserl_configs import RunConfig
+from tesserl_environments import closed_afterwards
 from tesserl_environments.making import Environments
-from tesserl_trainer.running.drawing import drawn_frames
+from tesserl_trainer.algorithms.agent import Acting
+from tesserl_trainer.algorithms.drawing import drawing, drawn_frames
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.usage import ArgumentError
 
 BLOCK = 2
@@ -24,6 +28,60 @@ def require_encoder() -> None:
     """
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         raise ArgumentError('--video needs imageio_ffmpeg; install "tesserl-trainer[video]"')
+
+
+class Camera:
+    """Films episodes in an environment of its own.
+
+    Args:
+        config: of the run whose task is filmed.
+        place: directory of the films.
+        stack: closes the environment.
+        remedy: the end of the error about a task that cannot be drawn.
+
+    Raises:
+        ConfigError: the task renders no frames.
+    """
+
+    def __init__(self, config: RunConfig, place: Path, stack: ExitStack, *, remedy: str) -> None:
+        self.task = Task(drawing(config, remedy=remedy))
+        self._place, self._remedy = place, remedy
+        self._environments = stack.enter_context(closed_afterwards(self.task.environments(1, evaluation=True)))
+
+    def try_out(self, seed: int) -> None:
+        """Draw one frame, so that a missing package is an error before anything is trained.
+
+        Args:
+            seed: of the reset.
+
+        Raises:
+            ConfigError: a package that draws is missing.
+        """
+        self._environments.reset(seed=seed)
+        drawn_frames(self._environments, remedy=self._remedy)
+
+    def film(self, policy: Acting, checkpoint: str, seed: int) -> Path:
+        """Play an episode and film it; the file takes the place of an earlier film of this checkpoint and seed.
+
+        Args:
+            policy: acts.
+            checkpoint: name of the checkpoint with these weights, or the one that it would have.
+            seed: of the episode.
+
+        Returns:
+            The file, whose name has checkpoint, seed and return.
+
+        Raises:
+            ConfigError: a package that draws is missing.
+            OSError: the film cannot be written.
+        """
+        self._place.mkdir(parents=True, exist_ok=True)
+        unnamed = self._place / f"{checkpoint}-seed-{seed}.mp4"
+        with filmed(self._environments, unnamed, remedy=self._remedy) as add:
+            result = self.task.play(policy, self._environments, [seed], on_step=add)
+        for earlier in self._place.glob(f"{unnamed.stem}-return-*.mp4"):
+            earlier.unlink()
+        return unnamed.replace(unnamed.with_stem(f"{unnamed.stem}-return-{result.returns[0]:.4g}"))
 
 
 def frames_per_second(environments: Environments) -> float:
