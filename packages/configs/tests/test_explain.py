@@ -95,7 +95,7 @@ UNKNOWN = {
     "gamma": "unknown key; gamma of SB3 and CleanRL is iqn.discount or ppo.discount or grpo.discount here",
     "nn.vision.cn": "unknown key; did you mean nn.vision.cnn?",
     "seed.x": "unknown key; seed has no keys",
-    "logging.zzz": "unknown key; legal here: interval, tensorboard, wandb",
+    "logging.zzz": "unknown key; legal here: interval, tensorboard, wandb, mlflow, trackio",
 }
 
 

@@ -7,9 +7,11 @@ import sys
 import pytest
 
 from tesserl_configs import RunConfig, dump_config, load_config
+from tesserl_configs.btr import options_of
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.introspection import blocks_in
 from tesserl_configs.json_schema import json_schema, sweep_json_schema
+from tesserl_configs.run_keys import MLflowConfig, WandbConfig
 
 
 def all_blocks():
@@ -146,3 +148,24 @@ def test_early_stopping_has_a_return_and_a_number_of_evaluations(load, errors_of
         "--set early_stopping: early_stopping.evaluations: expected a value >= 1, got 0; evaluations in a row that "
         "must reach the return before training stops, >= 1"
     ]
+
+
+def test_loggers_are_switches_or_blocks(load, errors_of, write):
+    config = load("logging: {wandb: {project: poles, tags: [a, b]}, mlflow: true, trackio: {project: x}}\n")
+    assert load_config(write(dump_config(config), "again.yaml")) == config
+    assert options_of(config.logging.wandb, WandbConfig) == WandbConfig(project="poles", tags=("a", "b"))
+    assert options_of(config.logging.mlflow, MLflowConfig) == MLflowConfig(experiment="tesserl")
+    assert options_of(load().logging.wandb, WandbConfig) is None
+    assert errors_of("logging.mlflow={projects: x}") == [
+        "--set logging.mlflow: logging.mlflow.projects: unknown key; legal here: experiment, tags"
+    ]
+    assert errors_of("logging.wandb=please")[0].startswith(
+        '--set logging.wandb: logging.wandb: expected keys and values, got "please"; send metrics and configuration'
+    )
+    meaning = "tags of the run, at most 64 characters each"
+    assert errors_of("logging.wandb.tags=x") == [
+        f'--set logging.wandb.tags: logging.wandb.tags: expected a list, got "x"; {meaning}'
+    ]
+    assert errors_of(f"logging.wandb.tags=[{'x' * 65}]")[0].startswith(
+        "--set logging.wandb.tags: logging.wandb.tags.0: expected at most 64 characters, got 65"
+    )

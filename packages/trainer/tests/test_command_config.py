@@ -64,6 +64,8 @@ MISSING = {
         "logging.wandb",
         'needs Weights & Biases, which is not installed; install "tesserl-trainer[wa',
     ),
+    "logging.mlflow=true": ("logging.mlflow", 'needs MLflow, which is not installed; install "tesserl-trainer[mlf'),
+    "logging.trackio=true": ("logging.trackio", 'needs trackio, which is not installed; install "tesserl-trainer[tra'),
     "device=cuda:7": ("device", "cuda:7 is not there (torch "),
     "environment.id=MinAtar/Breakout-v1": ("environment.id", "needs MinAtar, which is not installed; install "),
     "environment.id=ALE/Pong-v5": ("environment.id", "needs ale_py, which is not installed; install "),
@@ -79,7 +81,7 @@ MISSING = {
 def bare_machine(monkeypatch):
     """A machine without the packages of any extra."""
     found = importlib.util.find_spec
-    extras = ("wandb", "envpool", "ale_py", "minatar", "Box2D")
+    extras = ("wandb", "mlflow", "trackio", "envpool", "ale_py", "minatar", "Box2D")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in extras else found(name))
 
 

@@ -152,6 +152,8 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MOST_NAME_BYTES), A
 ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 Text = Annotated[str, Field(min_length=1, max_length=1_000, pattern=ONE_LINE)]
 """One line: the name of something that is elsewhere, or a path."""
+Tags = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)], ...], Field(max_length=64)]
+"""Words by which a logger finds runs again."""
 MODULE_PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 Module = Annotated[str, Field(max_length=1_000, pattern=f"^{MODULE_PATTERN}$")]
 """Name of a Python module."""

@@ -6,7 +6,7 @@ Each switch fills keys of other blocks where the file is silent; an explicit key
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Discriminator, Field, Tag
 
@@ -79,9 +79,19 @@ def _word_or_options(value: Any) -> str:
     return ALL_TAG if isinstance(value, str) else OPTIONS_TAG
 
 
-_Switch = Annotated[bool, Tag(SWITCH_TAG)]
-_EITHER = Discriminator(_switch_or_options)
-SwitchOrCount = Annotated[_Switch | Annotated[Count, Tag(NUMBER_TAG)], Discriminator(_switch_or_number)]
+Switch = Annotated[bool, Tag(SWITCH_TAG)]
+SWITCH_OR_OPTIONS = Discriminator(_switch_or_options)
+SwitchOrCount = Annotated[Switch | Annotated[Count, Tag(NUMBER_TAG)], Discriminator(_switch_or_number)]
+
+
+Options = TypeVar("Options", bound=Block)
+
+
+def options_of(setting: bool | Options, block: type[Options]) -> Options | None:
+    """Return the block of a switch: its defaults for true, None for false."""
+    if isinstance(setting, bool):
+        return block() if setting else None
+    return setting
 
 
 class BTRConfig(Block):
@@ -94,20 +104,20 @@ class BTRConfig(Block):
             "(discount 0.997, 8 fractions, hard target every 32,000 steps, Adam 1e-4, warm-up 200,000 steps)."
         ),
     )
-    munchausen: Annotated[_Switch | Annotated[MunchausenSwitch, Tag(OPTIONS_TAG)], _EITHER] = Field(
+    munchausen: Annotated[Switch | Annotated[MunchausenSwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
         default=False, description="The Munchausen target: iqn.munchausen."
     )
-    impala: Annotated[_Switch | Annotated[ImpalaSwitch, Tag(OPTIONS_TAG)], _EITHER] = Field(
+    impala: Annotated[Switch | Annotated[ImpalaSwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
         default=False, description="The encoder of IMPALA: nn.vision."
     )
-    max_pool: Annotated[_Switch | Annotated[MaxPoolSwitch, Tag(OPTIONS_TAG)], _EITHER] = Field(
+    max_pool: Annotated[Switch | Annotated[MaxPoolSwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
         default=False, description="Adaptive max-pooling behind the last convolution: nn.vision.pool_size."
     )
     spectral_norm: bool = Field(
         default=False,
         description="Spectral normalisation: nn.vision.spectral_norm, residual of kind impala, all of kind cnn.",
     )
-    noisy: Annotated[_Switch | Annotated[NoisySwitch, Tag(OPTIONS_TAG)], _EITHER] = Field(
+    noisy: Annotated[Switch | Annotated[NoisySwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
         default=False, description="Noisy layers that explore: nn.heads.noisy and iqn.exploration."
     )
     layer_norm: bool = Field(
@@ -115,7 +125,7 @@ class BTRConfig(Block):
         description="LayerNorm in the heads and the perceptron of vectors: an option of its code, not of its recipe.",
     )
     dueling: bool = Field(default=False, description="Value and advantage streams: nn.heads.dueling.")
-    prioritized: Annotated[_Switch | Annotated[PrioritizedSwitch, Tag(OPTIONS_TAG)], _EITHER] = Field(
+    prioritized: Annotated[Switch | Annotated[PrioritizedSwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
         default=False, description="Prioritised replay: replay."
     )
     n_step: SwitchOrCount = Field(default=False, description="Rewards summed: iqn.num_steps; true: 3, or a number.")

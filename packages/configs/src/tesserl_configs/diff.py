@@ -25,10 +25,15 @@ class Difference(NamedTuple):
 
 def diff_configs(left: RunConfig, right: RunConfig) -> list[Difference]:
     """Return the keys in which two configurations differ, in the order of the schema; lists are compared whole."""
-    first, second = dict(_leaves(as_data(left))), dict(_leaves(as_data(right)))
+    first, second = flat_data(left), flat_data(right)
     paths = [*first, *(path for path in second if path not in first)]
     values = (Difference(path, first.get(path), second.get(path)) for path in paths)
     return [difference for difference in values if difference.left != difference.right]
+
+
+def flat_data(config: RunConfig) -> dict[str, Any]:
+    """Return the plain values of a configuration by their dotted keys."""
+    return dict(_leaves(as_data(config)))
 
 
 def _leaves(data: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, Tag, create_model
 
-from tesserl_configs.base import Block, Count, Environments, Name, Real, Seed, Steps, TaskSeed, Text, Threads
-from tesserl_configs.btr import BTR
+from tesserl_configs.base import Block, Count, Environments, Name, Real, Seed, Steps, Tags, TaskSeed, Text, Threads
+from tesserl_configs.btr import BTR, OPTIONS_TAG, SWITCH_OR_OPTIONS, Switch
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_configs.errors import Problem
 from tesserl_configs.grpo import GRPOConfig
@@ -85,12 +85,44 @@ class CheckpointConfig(Block):
     keep_best: bool = Field(default=True, description="Keep the checkpoint of the best evaluation as well.")
 
 
+class WandbConfig(Block):
+    """The run at Weights & Biases; logins, offline mode and servers are in W&B's own variables WANDB_*."""
+
+    project: Text | None = Field(default=None, description="Project of the run; null: W&B's own setting.")
+    entity: Text | None = Field(default=None, description="User or team of the project; null: W&B's own setting.")
+    tags: Tags = Field(default=(), description="Tags of the run, at most 64 characters each.")
+
+
+class MLflowConfig(Block):
+    """The run at MLflow; the server or database is in MLflow's own variable MLFLOW_TRACKING_URI."""
+
+    experiment: Text = Field(default="tesserl", description="Experiment of the run; made if there is none.")
+    tags: Tags = Field(default=(), description="Tags of the run, at most 64 characters each; their values are empty.")
+
+
+class TrackioConfig(Block):
+    """The run in trackio; the directory is in trackio's own variable TRACKIO_DIR."""
+
+    project: Text = Field(default="tesserl", description="Project of the run.")
+
+
 class LoggingConfig(Block):
-    """Metrics."""
+    """Metrics: metrics.csv is the record, every other logger is a view of it."""
 
     interval: Steps = Field(default=1_000, description="Environment steps between two lines of metrics, >= 1.")
     tensorboard: bool = Field(default=True, description="Write TensorBoard files beside metrics.csv.")
-    wandb: bool = Field(default=False, description="Send metrics to Weights & Biases (extra wandb of the trainer).")
+    wandb: Annotated[Switch | Annotated[WandbConfig, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
+        default=False,
+        description="Send metrics and configuration to Weights & Biases (extra wandb of the trainer): true or a block.",
+    )
+    mlflow: Annotated[Switch | Annotated[MLflowConfig, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
+        default=False,
+        description="Send metrics and configuration to MLflow (extra mlflow of the trainer): true or a block.",
+    )
+    trackio: Annotated[Switch | Annotated[TrackioConfig, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
+        default=False,
+        description="Send metrics and configuration to trackio (extra trackio of the trainer): true or a block.",
+    )
 
 
 # --- the whole ---------------------------------------------------------------------------------------------------

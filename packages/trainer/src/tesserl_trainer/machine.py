@@ -102,7 +102,9 @@ def _missing_packages(config: RunConfig) -> Iterator[Problem]:
     environment = config.environment
     namespace = environment.id.partition("/")[0] if "/" in environment.id else ""
     needs = {
-        ("logging.wandb", "Weights & Biases", "wandb", "wandb"): config.logging.wandb,
+        ("logging.wandb", "Weights & Biases", "wandb", "wandb"): config.logging.wandb is not False,
+        ("logging.mlflow", "MLflow", "mlflow", "mlflow"): config.logging.mlflow is not False,
+        ("logging.trackio", "trackio", "trackio", "trackio"): config.logging.trackio is not False,
         ("evaluation.video", "imageio_ffmpeg", "imageio_ffmpeg", "video"): config.evaluation.video is not None,
         ("environment.vectorization", "envpool", "envpool", "envpool"): environment.vectorization == "envpool",
         ("environment.id", "ale_py", "ale_py", "atari"): environment.id.startswith(ALE),

@@ -8,8 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.btr import options_of
+from tesserl_configs.diff import flat_data
 from tesserl_configs.grpo import GRPOConfig
+from tesserl_configs.loader import as_data
 from tesserl_configs.pairs import MixedPairs, OnlinePairs
+from tesserl_configs.run_keys import MLflowConfig, TrackioConfig, WandbConfig
 from tesserl_configs.starts import LevelStarts, RepeatedStarts, Starts
 from tesserl_environments import GroupStarts, LevelStart, SeedStart, Start, StateStart, closed_afterwards, worker_seeds
 from tesserl_environments.making import Environments
@@ -20,11 +24,14 @@ from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.checkpoints.run_identity import require_identity
 from tesserl_trainer.collecting.collector import Collector, Episode, Marks, Records
 from tesserl_trainer.collecting.evaluation import Evaluation
 from tesserl_trainer.collecting.groups import GroupCollector
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.training.event_file import EventFile
 from tesserl_trainer.training.journal import EarlyStopping, Intervals, Journal
+from tesserl_trainer.training.loggers import LoggedRun, MLflowLogger, Opener, TrackioLogger, WandbLogger
 from tesserl_trainer.training.logging import MetricsLog
 from tesserl_trainer.training.progress import ProgressDisplay
 from tesserl_trainer.training.schedule import Scheduled
@@ -71,8 +78,7 @@ class Run:
             schedules: hyper-parameters that change with the step, beside those of the agent.
         """
         config = task.config
-        title = run_title(config.name, self.directory) if config.logging.wandb else None
-        log = MetricsLog(self.directory, tensorboard=config.logging.tensorboard, wandb=title)
+        log = MetricsLog(self.directory, loggers_of(config, self.directory), self.progress.note)
         self.stack.callback(log.close)
         return Journal(
             Intervals(
@@ -119,6 +125,27 @@ class Run:
                 camera.film(policy, checkpoint_name(step), config.evaluation.seed)
 
         return film
+
+
+def loggers_of(config: RunConfig, run_dir: Path) -> dict[str, Opener]:
+    """Return the functions that open the loggers of a run, by their keys."""
+    block, openers = config.logging, dict[str, Opener]()
+    if block.tensorboard:
+        openers["tensorboard"] = lambda step: EventFile(
+            run_dir / "tensorboard", purge_step=None if step is None else step + 1
+        )
+
+    def logged() -> LoggedRun:
+        identity = require_identity(run_dir)
+        return LoggedRun(run_title(config.name, run_dir), identity.run_id, as_data(config), flat_data(config))
+
+    if wandb := options_of(block.wandb, WandbConfig):
+        openers["wandb"] = lambda step: WandbLogger(logged(), run_dir, resumed=step is not None, **dict(wandb))
+    if mlflow := options_of(block.mlflow, MLflowConfig):
+        openers["mlflow"] = lambda step: MLflowLogger(logged(), resumed=step is not None, **dict(mlflow))
+    if trackio := options_of(block.trackio, TrackioConfig):
+        openers["trackio"] = lambda step: TrackioLogger(logged(), resumed=step is not None, **dict(trackio))
+    return openers
 
 
 def early_stopping_of(config: RunConfig) -> EarlyStopping | None:

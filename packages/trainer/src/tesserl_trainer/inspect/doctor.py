@@ -25,8 +25,10 @@ EXTRAS = {  # extra -> (distribution, module)
     "hf": ("transformers", "transformers"),
     "minari": ("minari", "minari"),
     "minatar": ("minatar", "minatar"),
+    "mlflow": ("mlflow-skinny", "mlflow"),
     "onnx": ("onnxruntime", "onnxruntime"),
     "pqn": ("tesserl-pqn", "tesserl_pqn"),
+    "trackio": ("trackio", "trackio"),
     "video": ("imageio-ffmpeg", "imageio_ffmpeg"),
     "wandb": ("wandb", "wandb"),
 }

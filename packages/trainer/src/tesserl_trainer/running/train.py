@@ -185,11 +185,11 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
         loop = build(Task(config), Run(run_dir, progress, stack))
         if checkpoint is None:
             begin_run(run_dir, config)
-            loop.journal.log.open()
+            loop.journal.open_log()
         else:
             _restore(loop, checkpoint)
             change_run(run_dir, config)
-            loop.journal.log.open(resume_step=checkpoint.step, record=checkpoint.manifest["record"])
+            loop.journal.open_log(resume_step=checkpoint.step, record=checkpoint.manifest["record"])
         if loop.journal.running:  # what was said of the run before is no longer its result
             (run_dir / EVALUATION).unlink(missing_ok=True)
         with _stopped_by_signals(loop) as received:

@@ -133,6 +133,12 @@ class Journal:
         """Return whether enough evaluations in a row have reached the return of early stopping."""
         return self.early_stopping is not None and self.reached >= self.early_stopping.evaluations
 
+    def open_log(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
+        """Open the record, see `MetricsLog.open`; the time that loggers take to begin counts as no training."""
+        self.log.open(resume_step=resume_step, record=record)
+        self.laps = Laps()
+        self._rate = _Rate(self.step, self.updates)
+
     def begin_round(self) -> int:
         """Set all schedules to their values at the current step; return that step."""
         for schedule in self.schedules:

@@ -1,11 +1,12 @@
-"""Metrics: ``metrics.csv`` is the record, TensorBoard and Weights & Biases are views of it."""
+"""Metrics: ``metrics.csv`` is the record, every other logger is a view of it."""
 
 import csv
 import hashlib
-import importlib.util
 import io
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,32 @@ from tesserl_analysis.record import HEADER
 from tesserl_preference_data.appending import AppendedFile
 from tesserl_preference_data.whole_files import write_atomically
 from tesserl_trainer.checkpoints.fields import Fields
-from tesserl_trainer.checkpoints.run_identity import read_identity
 from tesserl_trainer.checkpoints.sealed_json import CheckpointError
-from tesserl_trainer.training.event_file import EventFile
+from tesserl_trainer.training.loggers import Logger, Opener
 
 
 class MetricsLog:
-    """Appends metrics to ``metrics.csv`` (long form, flushed line by line) and to the views that were asked for.
+    """Appends metrics to ``metrics.csv`` (long form, flushed line by line) and to loggers.
+
+    A logger that fails is closed and gets nothing more; training continues.
 
     Args:
         run_dir: directory of the run.
-        tensorboard: write event files to ``tensorboard/`` too.
-        wandb: a name under which the run appears in Weights & Biases, or ``None``; its id there is the run's own.
-
-    Raises:
-        ModuleNotFoundError: Weights & Biases was asked for and is not installed.
+        loggers: keys of the block ``logging`` and the functions that open these loggers.
+        on_note: told of a logger that fails.
     """
 
-    def __init__(self, run_dir: Path, *, tensorboard: bool = True, wandb: str | None = None) -> None:
-        if wandb is not None and importlib.util.find_spec("wandb") is None:
-            raise ModuleNotFoundError('logging.wandb needs Weights & Biases; install "tesserl-trainer[wandb]"')
+    def __init__(
+        self,
+        run_dir: Path,
+        loggers: Mapping[str, Opener] | None = None,
+        on_note: Callable[[str], object] = warnings.warn,
+    ) -> None:
         self.path = run_dir / "metrics.csv"
-        self._run_dir, self._with_board, self._wandb_name = run_dir, tensorboard, wandb
+        self._openers, self._on_note = loggers or {}, on_note
         self._file: AppendedFile | None = None
         self._size, self._digest = 0, hashlib.sha256()
-        self._board: EventFile | None = None
-        self._wandb: Any = None
+        self._loggers: dict[str, Logger] = {}
 
     def open(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
         """Begin to record.
@@ -52,32 +53,15 @@ class MetricsLog:
 
         Raises:
             CheckpointError: that part was changed.
-            ValueError: W&B cannot begin, for example without an API key.
         """
         kept = None if record is None else read_record(self.path, record)
         content = _lines([HEADER]).encode() if kept is None else kept
         write_atomically(self.path, lambda partial: partial.write_bytes(content))
         self._size, self._digest = len(content), hashlib.sha256(content)
         self._file = AppendedFile(self.path)
-        if self._with_board:
-            purge = None if resume_step is None else resume_step + 1
-            self._board = EventFile(self._run_dir / "tensorboard", purge_step=purge)
-        if self._wandb_name is not None:
-            import wandb
-
-            identity = read_identity(self._run_dir)
-            try:
-                self._wandb = wandb.init(
-                    name=self._wandb_name,
-                    id=None if identity is None else identity.run_id,
-                    dir=str(self._run_dir),
-                    resume="never" if resume_step is None else "allow",
-                )
-            except wandb.Error as error:
-                raise ValueError(
-                    f"logging.wandb: W&B cannot begin a run: {error} Alternatives: WANDB_MODE=offline, or "
-                    "logging.wandb=false"
-                ) from error
+        for key, opener in self._openers.items():
+            with self._surviving(key):
+                self._loggers[key] = opener(resume_step)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record metrics at a step.
@@ -87,7 +71,7 @@ class MetricsLog:
             metrics: values by name.
 
         Raises:
-            OSError: a file cannot be written, for example on a full disk; it has nothing of these metrics.
+            OSError: ``metrics.csv`` cannot be written, for example on a full disk; it has nothing of these metrics.
         """
         now = round(time.time(), 3)
         if self._file is None:
@@ -96,10 +80,9 @@ class MetricsLog:
         self._file.write(lines)
         self._size += len(lines)
         self._digest.update(lines)
-        if self._board is not None:
-            self._board.log(step, metrics)
-        if self._wandb is not None:
-            self._wandb.log(dict(metrics), step=step)
+        for key, logger in list(self._loggers.items()):
+            with self._surviving(key):
+                logger.log(step, metrics)
 
     def record(self) -> dict[str, Any] | None:
         """Return size and SHA-256 of what has been written, on disk when this returns; None before ``open``."""
@@ -109,13 +92,28 @@ class MetricsLog:
         return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def close(self) -> None:
-        """Flushes and closes all views."""
+        """Close the record and all loggers."""
         if self._file is not None:
             self._file.close()
-        if self._board is not None:
-            self._board.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        for key, logger in list(self._loggers.items()):
+            with self._surviving(key):
+                logger.close()
+        self._loggers = {}
+
+    @contextmanager
+    def _surviving(self, key: str) -> Iterator[None]:
+        """Turn the error of a logger into a note, and use that logger no more."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever other projects raise, it must not end a training
+            if (logger := self._loggers.pop(key, None)) is not None:
+                with suppress(Exception):  # one note is enough
+                    logger.close()
+            cause = " ".join(str(error).split()) or type(error).__name__
+            self._on_note(
+                f"warning: logging.{key} failed and gets nothing more of this run, while metrics.csv has every value: "
+                f"{cause}"
+            )
 
 
 def read_record(path: Path, record: Mapping[str, Any]) -> bytes | None:
