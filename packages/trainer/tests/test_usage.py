@@ -70,6 +70,7 @@ WRONG_USAGE = {
     "train CONFIG --run-dir EMPTY/..": "is not empty; continue the run there with --resume",
     "sweep NOWHERE": "nowhere",
     "eval NOWHERE": NO_RUN + "no such directory; name the directory of a run",
+    "watch NOWHERE": NO_RUN + "no such directory; name the directory of a run",
     "report NOWHERE": NO_RUN + "no such directory; name the directory of a run",
     "export NOWHERE --format pt2": NO_RUN + "no such directory; name the directory of a run",
     "export NOWHERE --format pt2 --output FILE": "is there already; replace it with --overwrite, or name another file",

@@ -184,8 +184,13 @@ def _maker(spec: EnvSpec, kwargs: dict[str, Any], wrap: Wrap, label: str, index:
 
 def _need_no_display() -> None:
     """Let SDL draw into memory where there is no screen; it complains on standard error about a missing one."""
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+    if not has_display():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def has_display() -> bool:
+    """Return whether a window can be opened, as far as the environment variables of Linux say."""
+    return sys.platform != "linux" or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
 
 
 def _wrapped(

@@ -1,5 +1,7 @@
 """Tasks that draw: their configuration, and the frames of their environments."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -10,44 +12,69 @@ from tesserl_environments import task_spec
 from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.environments import import_modules, naming_block
 
+LACKS = {"rgb_array": "draws no pictures", "human": "opens no window", "ansi": "writes no text"}
+"""Render modes, and descriptions of a task without them."""
 
-def drawing(config: RunConfig, *, remedy: str) -> RunConfig:
-    """Return the configuration with a task that renders frames.
+
+def render_modes(config: RunConfig) -> list[str] | None:
+    """Return the render modes that a task declares; None if it declares none, not even an empty list."""
+    with naming_block():
+        import_modules(config.environment)
+        point: Any = task_spec(config.environment.id).entry_point
+    point = load_env_creator(point) if isinstance(point, str) else point
+    modes: list[str] | None = getattr(point, "metadata", {}).get("render_modes")
+    return modes
+
+
+def drawing(config: RunConfig, *, mode: str = "rgb_array", remedy: str) -> RunConfig:
+    """Return the configuration with a task that renders.
 
     Args:
         config: the whole configuration.
+        mode: ``"rgb_array"``: frames; ``"human"``: a window; ``"ansi"``: text.
         remedy: the end of the error.
 
     Raises:
-        ConfigError: the task renders none.
+        ConfigError: the task does not render so.
     """
     task = config.environment
     why = f"vectorization {task.vectorization}" if task.vectorization in ("atari", "envpool") else ""
     if not why:
-        with naming_block():
-            import_modules(task)
-            point: Any = task_spec(task.id).entry_point
-        point = load_env_creator(point) if isinstance(point, str) else point
-        modes = getattr(point, "metadata", {}).get("render_modes")
-        why = f"its render modes are {modes}" if modes is not None and "rgb_array" not in modes else ""
+        modes = render_modes(config)
+        why = f"its render modes are {modes}" if modes is not None and mode not in modes else ""
     if why:
-        raise ConfigError(f"environment.id: {task.id} draws no pictures ({why}); {remedy}")
-    environment = task.model_copy(update={"kwargs": {**task.kwargs, "render_mode": "rgb_array"}})
+        raise ConfigError(f"environment.id: {task.id} {LACKS[mode]} ({why}); {remedy}")
+    environment = task.model_copy(update={"kwargs": {**task.kwargs, "render_mode": mode}})
     return config.model_copy(update={"environment": environment})
+
+
+@contextmanager
+def naming_missing_package(environments: Environments, *, remedy: str) -> Iterator[None]:
+    """Turn the lack of a package that draws into an error of the task.
+
+    Args:
+        environments: that draw.
+        remedy: the end of the error.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    try:
+        yield
+    except gym.error.DependencyNotInstalled as error:
+        name = environments.spec.id if environments.spec else "the task"
+        raise ConfigError(f"environment.id: {name} cannot be drawn ({error}); {remedy}") from error
 
 
 def drawn_frames(environments: Environments, *, remedy: str) -> Any:
     """Return the rendered frames of all environments.
 
     Args:
-        environments: with ``render_mode="rgb_array"``.
+        environments: with ``render_mode="rgb_array"`` or ``"ansi"``.
         remedy: the end of the error.
 
     Raises:
         ConfigError: a package that draws is missing.
     """
-    try:
+    with naming_missing_package(environments, remedy=remedy):
         return environments.render()
-    except gym.error.DependencyNotInstalled as error:
-        name = environments.spec.id if environments.spec else "the task"
-        raise ConfigError(f"environment.id: {name} cannot be drawn ({error}); {remedy}") from error

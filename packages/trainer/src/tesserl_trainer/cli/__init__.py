@@ -74,6 +74,10 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.evaluate:command",
             "Play a trained policy and print its returns as JSON.",
         ),
+        "watch": (
+            "tesserl_trainer.commands.watch:command",
+            "Watch a trained policy in a window, or in the terminal.",
+        ),
         "report": (
             "tesserl_trainer.commands.report:command",
             "Write a run as one HTML page: curves, results, film.",

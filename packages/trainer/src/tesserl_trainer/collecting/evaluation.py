@@ -92,6 +92,8 @@ def evaluate_policy(
                         returns[playing[i]], lengths[playing[i]] = float(sums[i]), int(steps[i])
                         playing[i] = upcoming if upcoming < len(seeds) else -1
                         upcoming += 1
+                if (playing < 0).all():
+                    break
                 sums[ended], steps[ended] = 0.0, 0
                 due = [seeds[max(i, 0)] for i in playing.tolist()]
                 boundary.reset(observations, seed=due, options={"reset_mask": ended})

@@ -11,12 +11,8 @@ from tesserl_trainer.console import options
 @click.command(name="eval", help="Play a trained policy and print its returns as JSON.")
 @click.argument("run_dir", type=options.PATH)
 @click.option("--episodes", type=options.COUNT, default=100, show_default=True, help="Number of episodes.")
-@click.option(
-    "--seed",
-    type=options.TASK_SEED,
-    help="First episode's seed; the others follow. Default: seeds unused in training.",
-)
-@click.option("--stochastic", is_flag=True, help="Act as in training at that step, exploration included.")
+@options.evaluation_seed
+@options.stochastic
 @click.option(
     "--video",
     type=options.COUNT,

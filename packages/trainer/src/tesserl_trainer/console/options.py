@@ -34,4 +34,8 @@ overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated."
 )
 checkpoint = click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
+evaluation_seed = click.option(
+    "--seed", type=TASK_SEED, help="First episode's seed; the others follow. Default: seeds unused in training."
+)
+stochastic = click.option("--stochastic", is_flag=True, help="Act as in training at that step, exploration included.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

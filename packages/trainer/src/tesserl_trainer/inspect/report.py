@@ -135,6 +135,7 @@ def _commands(run_dir: Path, config: RunConfig, *, finished: bool) -> dict[str, 
     return {
         "train longer" if finished else "continue the training": command_line(*resume, *more),
         "evaluate the best checkpoint again": command_line("tesserl", "eval", run_dir, "--episodes", 100),
+        "watch it play": command_line("tesserl", "watch", run_dir),
         "film an episode": command_line("tesserl", "eval", run_dir, "--video"),
         "write the policy as one file": command_line("tesserl", "export", run_dir, "--format", "onnx"),
     }

@@ -59,7 +59,7 @@ def evaluate(
     config = run_config(run_dir, overrides)
     weights = Checkpoints(run_dir).load_weights(checkpoint)
     torch.set_num_threads(config.num_threads)
-    first = config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
+    first = first_seed(config, seed)
     seeds = range(first, first + episodes)
     task = Task(config)
     made = task.environments(min(config.evaluation.num_envs, episodes), evaluation=True)
@@ -78,6 +78,11 @@ def evaluate(
         films = _film(config, weights, seeds[:video], run_dir / "videos", stochastic=stochastic)
         found["videos"] = [str(path) for path in films]
     return found
+
+
+def first_seed(config: RunConfig, seed: int | None) -> int:
+    """Return the seed of the first episode; None asks for one that training never used."""
+    return config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
 
 
 def _film(config: RunConfig, weights: Weights, seeds: Sequence[int], place: Path, *, stochastic: bool) -> list[Path]:
