@@ -42,6 +42,9 @@ def test_eval_takes_overrides(run_dir, capfd):
 def test_a_resumed_run_can_be_made_longer_and_nothing_else(run_dir, capfd):
     assert main(["train", "--resume", str(run_dir), "--set", "total_steps=180"]) == 0
     assert (run_dir / "checkpoints/step_000000180").is_dir()
+    said = capfd.readouterr().err
+    assert "step 150/180" in said
+    assert "return - " not in said  # that of the record is shown until an episode ends
     assert main(["train", "--resume", str(run_dir), "--set", "iqn.discount=0.5"]) == 2
     error = capfd.readouterr().err
     assert f"iqn.discount: expected 0.99 as in {run_dir / 'config.yaml'}, got 0.5; a resumed run" in error

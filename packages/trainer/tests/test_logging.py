@@ -131,7 +131,28 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(capfd):
     lines = capfd.readouterr().err.splitlines()
     assert lines == [
         "step 1,000/2,000  return 12.3  500 steps/s  125 updates/s  ETA 2 s",
-        "step 1,500/2,000  return -  500 steps/s  125 updates/s  ETA 1 s",
+        "step 1,500/2,000  return 12.3  500 steps/s  125 updates/s  ETA 1 s",
+    ]
+
+
+def test_before_the_first_episode_ends_progress_shows_what_evaluations_found(capfd):
+    with ProgressDisplay(2_000) as progress:
+        for number, evaluated in enumerate([None, 7.0, None, 8.0]):
+            progress.know(evaluated=evaluated)
+            progress.report(number, 5.0 if number == 3 else None, 1.0, 1.0)
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.split()[3] for line in lines] == ["-", "7.0", "7.0", "5.0"]
+
+
+def test_an_evaluation_has_lines_of_its_own_where_there_is_no_terminal(monkeypatch, capfd):
+    monkeypatch.setattr("tesserl_trainer.training.progress.SECONDS", -1.0)
+    with ProgressDisplay(2_000) as progress:
+        ended = progress.evaluation("best weights", 4)
+        ended(1.0)
+        ended(2.0)
+    assert capfd.readouterr().err.splitlines() == [
+        "episode 1/4  best weights: return 1.0",
+        "episode 2/4  best weights: return 1.5",
     ]
 
 
@@ -141,7 +162,12 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capfd):
     with ProgressDisplay(2_000, 500) as progress:
         progress.report(1_000, 12.34, 500.0, 125.0)
         progress.note("a note")
+        ended = progress.evaluation("best weights", 4)
+        ended(7.0)
+        ended(8.0)
     shown = capfd.readouterr().err
     assert "a note" in shown
     assert "1000/2000" in shown
     assert "return 12.3" in shown
+    assert "2/4" in shown
+    assert "best weights: return 7.5" in shown

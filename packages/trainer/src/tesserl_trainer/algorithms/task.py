@@ -115,6 +115,7 @@ class Task:
         seeds: Sequence[int],
         *,
         on_step: Callable[[], None] | None = None,
+        on_episode: Callable[[float], None] | None = None,
     ) -> Evaluation:
         """Play one episode for each seed; see `evaluate_policy` for the arguments and errors."""
         return evaluate_policy(
@@ -126,6 +127,7 @@ class Task:
             device=self.config.device,
             on_start=start_of(policy),
             on_step=on_step,
+            on_episode=on_episode,
         )
 
 

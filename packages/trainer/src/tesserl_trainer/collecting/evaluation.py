@@ -42,6 +42,7 @@ def evaluate_policy(
     device: torch.device | str = "cpu",
     on_start: Start | None = None,
     on_step: Callable[[], None] | None = None,
+    on_episode: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Play one episode for each seed.
 
@@ -54,6 +55,7 @@ def evaluate_policy(
         device: where the policy lives.
         on_start: told which environments begin an episode; for policies with a memory.
         on_step: called before each step, while the environments still show what the policy sees.
+        on_episode: called with the return of each episode that ends.
 
     Raises:
         TaskError: an environment raised an error, or returned something that its spaces do not allow, or NaN.
@@ -90,6 +92,8 @@ def evaluate_policy(
                 for i in np.flatnonzero(ended).tolist():
                     if playing[i] >= 0:
                         returns[playing[i]], lengths[playing[i]] = float(sums[i]), int(steps[i])
+                        if on_episode is not None:
+                            on_episode(float(sums[i]))
                         playing[i] = upcoming if upcoming < len(seeds) else -1
                         upcoming += 1
                 if (playing < 0).all():

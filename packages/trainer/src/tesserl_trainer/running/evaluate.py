@@ -1,6 +1,6 @@
 """``tesserl eval``: play a trained policy, report its returns, film it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ def evaluate(
     stochastic: bool = False,
     video: int = 0,
     overrides: Sequence[str] = (),
+    on_episode: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """Play episodes with the policy of a run.
 
@@ -41,6 +42,7 @@ def evaluate(
         stochastic: act as at that step of training, exploration included; false: greedily.
         video: film so many of the first episodes, as MP4 files in ``RUN/videos``; at most ``episodes``.
         overrides: ``key=value`` on top of the run's configuration, such as another task or device.
+        on_episode: called with the return of each episode that ends.
 
     Returns:
         ``return_mean``, ``return_std``, ``returns``, ``lengths``, ``episodes``, ``seed``, ``checkpoint``; with films
@@ -64,7 +66,7 @@ def evaluate(
     task = Task(config)
     made = task.environments(min(config.evaluation.num_envs, episodes), evaluation=True)
     with closed_afterwards(made) as environments, acting(task, weights, stochastic=stochastic) as policy:
-        result = task.play(policy, environments, seeds)
+        result = task.play(policy, environments, seeds, on_episode=on_episode)
     found = {
         "return_mean": result.return_mean,
         "return_std": result.return_std,

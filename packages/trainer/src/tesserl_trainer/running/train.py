@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tesserl_analysis import plot_curve
+from tesserl_analysis import plot_curve, read_metrics, series
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_environments import TaskError, WorkerError
@@ -189,6 +189,7 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
         else:
             _restore(loop, checkpoint)
             change_run(run_dir, config)
+            progress.know(trained=_last_return(run_dir))
             loop.journal.open_log(resume_step=checkpoint.step, record=checkpoint.manifest["record"])
         if loop.journal.running:  # what was said of the run before is no longer its result
             (run_dir / EVALUATION).unlink(missing_ok=True)
@@ -201,7 +202,7 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
             progress.note(f"where the time went: {journal.laps}")
         progress.note(f"trained {journal.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
         try:
-            result = _final_evaluation(config, run_dir)
+            result = _final_evaluation(config, run_dir, progress)
         except (KeyboardInterrupt, StopNow) as stop:
             raise Interrupted(getattr(stop, "signum", signal.SIGINT), run_dir) from stop
         plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
@@ -210,6 +211,13 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
             f"({result['checkpoint']}; last weights {result['last_return_mean']:.1f}): {run_dir}"
         )
     return run_dir
+
+
+def _last_return(run_dir: Path) -> float | None:
+    """Return the last training return in the record of a run."""
+    path = run_dir / METRICS
+    returns = series(read_metrics(path), "train/return")[1] if path.is_file() else []
+    return returns[-1] if returns else None
 
 
 def _restore(loop: Loop, checkpoint: Checkpoint) -> None:
@@ -228,12 +236,16 @@ def _restore(loop: Loop, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def _final_evaluation(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+def _final_evaluation(config: RunConfig, run_dir: Path, progress: ProgressDisplay) -> dict[str, Any]:
     """Evaluate the best and the last weights on unused seeds and write ``evaluation.json``."""
     episodes = config.evaluation.final_episodes
-    last = evaluate(run_dir, episodes=episodes, checkpoint="latest")
-    best = Checkpoints(run_dir).best()
-    result = last if best is None or best.name == last["checkpoint"] else evaluate(run_dir, episodes=episodes)
+
+    def of(checkpoint: str) -> dict[str, Any]:
+        shown = progress.evaluation(f"{checkpoint} weights", episodes)
+        return evaluate(run_dir, episodes=episodes, checkpoint=checkpoint, on_episode=shown)
+
+    last, best = of("latest"), Checkpoints(run_dir).best()
+    result = last if best is None or best.name == last["checkpoint"] else of("best")
     result = {**result, "last_return_mean": last["return_mean"]}
     identity = read_identity(run_dir)
     write_sealed(run_dir / EVALUATION, {**result, "run_id": identity.run_id if identity else None})

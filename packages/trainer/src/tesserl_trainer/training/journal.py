@@ -215,6 +215,7 @@ class Journal:
         """Plays the evaluation episodes and logs what they were like; returns their mean return."""
         began = time.perf_counter()
         evaluation = self.evaluate()
+        self.progress.know(evaluated=evaluation.return_mean)
         lengths = sum(evaluation.lengths) / len(evaluation.lengths)
         metrics = {"return": evaluation.return_mean, "return_std": evaluation.return_std, "length": lengths}
         self.log.log(self.step, {f"evaluation/{name}": value for name, value in metrics.items()})

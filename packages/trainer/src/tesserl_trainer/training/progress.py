@@ -1,10 +1,15 @@
 """Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+SECONDS = 10.0
+"""Least time between two lines about an evaluation, where there is no bar."""
 
 
 class ProgressDisplay:
@@ -20,9 +25,11 @@ class ProgressDisplay:
         self._total_steps = total_steps
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._trained: float | None = None  # the last known returns of training and evaluation
+        self._evaluated: float | None = None
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("steps"),
+                TextColumn("{task.fields[unit]}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.description}"),
@@ -30,7 +37,7 @@ class ProgressDisplay:
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("", total=total_steps, completed=first_step)
+            self._task = self._bar.add_task("", total=total_steps, completed=first_step, unit="steps")
 
     def __enter__(self) -> "ProgressDisplay":
         """Start the bar."""
@@ -55,11 +62,14 @@ class ProgressDisplay:
 
         Args:
             step: environment steps so far.
-            mean_return: of the training episodes that ended since the last report; ``None`` where none did.
+            mean_return: of the training episodes that ended since the last report; ``None`` where none did: the last
+                known one is shown, or that of an evaluation before the first.
             steps_per_second: environment steps.
             updates_per_second: gradient updates.
         """
-        shown = "-" if mean_return is None else f"{mean_return:.1f}"
+        self.know(trained=mean_return)
+        known = self._evaluated if self._trained is None else self._trained
+        shown = "-" if known is None else f"{known:.1f}"
         if self._bar is not None and self._task is not None:
             text = f"return {shown}  {steps_per_second:,.0f} steps/s  {updates_per_second:,.0f} updates/s"
             self._bar.update(self._task, completed=step, description=text)
@@ -69,6 +79,37 @@ class ProgressDisplay:
             f"step {step:,}/{self._total_steps:,}  return {shown}  {steps_per_second:,.0f} steps/s  "
             f"{updates_per_second:,.0f} updates/s  ETA {eta:,.0f} s"
         )
+
+    def know(self, *, trained: float | None = None, evaluated: float | None = None) -> None:
+        """Remember mean returns, of training episodes and of an evaluation; None leaves the last one."""
+        self._trained = self._trained if trained is None else trained
+        self._evaluated = self._evaluated if evaluated is None else evaluated
+
+    def evaluation(self, title: str, episodes: int) -> Callable[[float], None]:
+        """Begin to show an evaluation.
+
+        Args:
+            title: names the weights.
+            episodes: number of episodes.
+
+        Returns:
+            A function to call with the return of each episode that ends.
+        """
+        returns: list[float] = []
+        task = None if self._bar is None else self._bar.add_task(title, total=episodes, unit="episodes")
+        shown = time.monotonic()
+
+        def ended(episode_return: float) -> None:
+            nonlocal shown
+            returns.append(episode_return)
+            text = f"{title}: return {sum(returns) / len(returns):.1f}"
+            if self._bar is not None and task is not None:
+                self._bar.update(task, completed=len(returns), description=text)
+            elif time.monotonic() - shown > SECONDS:
+                shown = time.monotonic()
+                self.note(f"episode {len(returns):,}/{episodes:,}  {text}")
+
+        return ended
 
     def note(self, text: str) -> None:
         """Print one line, above the bar if there is one."""
