@@ -14,6 +14,11 @@ grpo: {group_size: 3, num_groups: 5}
 """
 
 BROKEN = {
+    "workers for an algorithm without them": (
+        ["collectors.kind=process"],
+        "--set collectors.kind: collectors.kind: process is for algorithm iqn and ppo, got algorithm grpo; choose "
+        "local",
+    ),
     "starts_can_be_set": (
         ["environment.vectorization=vector_entry_point"],
         "--set environment.vectorization: environment.vectorization: grpo.starts gives each environment its start, "

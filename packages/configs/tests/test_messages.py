@@ -27,9 +27,14 @@ MESSAGES = {  # override -> message after the place
     "ppo={num_step: 5}": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
     "ppo.clip_epsilon=7": "ppo: belongs to algorithm ppo, got algorithm iqn; remove the block",
     "environment.atari={}": "environment.atari: belongs to vectorization atari or envpool, got sync; remove the block",
-    "num_epochs=4": "num_epochs: unknown key; legal here: extends, name, seed, total_steps, environment, nn, "
-    "initial_weights, algorithm, iqn, btr, optimizer, replay, evaluation, early_stopping, checkpoint, logging, device, "
-    "channels_last, num_threads",
+    "num_epochs=4": "num_epochs: unknown key; legal here: extends, name, seed, total_steps, environment, collectors, "
+    "nn, initial_weights, algorithm, iqn, btr, optimizer, replay, evaluation, early_stopping, checkpoint, logging, "
+    "device, channels_last, num_threads",
+    "collectors={kind: process, delay: 2}": "collectors.delay: expected a value <= 1, got 2; rounds by which the "
+    "weights that act are older than those of acting and learning in turns: 0 or 1. With 1 the workers "
+    "collect the next round while the learner learns from this one",
+    "collectors={kind: local, workers: 2}": "collectors.workers: unknown key for kind local; it belongs to "
+    "kind process",
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "
     'atari, envpool, got "asink"; did you mean async?',
     "nn.freeze=[hedas]": "nn.freeze.0: expected one of body, vision, vector, fusion, trunk, memory, embedding, heads, "

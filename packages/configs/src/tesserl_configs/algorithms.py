@@ -39,6 +39,7 @@ class Algorithm:
         blocks: top-level blocks that it reads beside its own: ``btr``, ``pairs`` or ``replay``.
         has_value: whether its network has a stream ``value`` beside ``policy``.
         without_memory: reason why ``nn.memory`` cannot be used; None if it can.
+        process_collectors: whether worker processes can collect for it; its builder then has ``build_collector``.
         optimizer: its defaults of ``optimizer``, for kinds of the Adam family.
         optimizer_kind: kind of the optimizer if the file has no block ``optimizer``.
         hidden_sizes: its default of ``nn.heads.hidden_sizes``; None keeps that of the schema.
@@ -54,6 +55,7 @@ class Algorithm:
     blocks: tuple[Literal["btr", "pairs", "replay"], ...] = ()
     has_value: bool = True
     without_memory: str | None = SINGLE_STEPS
+    process_collectors: bool = False
     optimizer: Mapping[str, float] = field(default_factory=dict)
     optimizer_kind: Literal["adam", "adamw", "radam"] = "adam"
     hidden_sizes: tuple[int, ...] | None = ()
@@ -71,6 +73,7 @@ BUILT_IN: dict[str, Algorithm] = {
             network="quantile",
             blocks=("btr", "replay"),
             without_memory="learns from single transitions, which hold no state to continue from",
+            process_collectors=True,
             hidden_sizes=None,
             memory=("replay.capacity", "iqn.batch_size"),
             rules=iqn_rules.RULES,
@@ -80,6 +83,7 @@ BUILT_IN: dict[str, Algorithm] = {
             options=PPOConfig,
             builder="tesserl_trainer.algorithms.ppo",
             without_memory=None,
+            process_collectors=True,
             optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # CleanRL
             memory=("ppo.num_steps", "ppo.num_minibatches"),
             rules=ppo_rules.RULES,

@@ -88,6 +88,8 @@ Frames = Annotated[int, Field(ge=1, le=2**31 - 1), _WHOLE]
 """Counted by emulators in 32 bits."""
 Environments = Annotated[int, Field(ge=1, le=65_536), _WHOLE]
 Threads = Annotated[int, Field(ge=1, le=MOST_THREADS), _WHOLE]
+Delay = Annotated[int, Field(ge=0, le=1), _WHOLE]
+"""Rounds of a loop."""
 ThreadsFromZero = Annotated[int, Field(ge=0, le=MOST_THREADS), _WHOLE]
 ThreadOffset = Annotated[int, Field(ge=-1, le=MOST_THREADS - 1), _WHOLE]
 

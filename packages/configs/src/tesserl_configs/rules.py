@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tesserl_configs import environment_rules, nn_rules, size_rules
+from tesserl_configs import collector_rules, environment_rules, nn_rules, size_rules
 from tesserl_configs.algorithms import declared
 from tesserl_configs.errors import Problem
 from tesserl_configs.run_keys import RunKeys
@@ -13,5 +13,10 @@ from tesserl_configs.run_keys import RunKeys
 def check(config: RunKeys) -> Iterator[Problem]:
     """Yield everything in a configuration that breaks a rule."""
     yield from nn_rules.check(config.nn, config.algorithm)
-    for rule in (*environment_rules.RULES, *size_rules.RULES, *declared(config.algorithm).rules):
+    for rule in (
+        *environment_rules.RULES,
+        *collector_rules.RULES,
+        *size_rules.RULES,
+        *declared(config.algorithm).rules,
+    ):
         yield from rule(config)

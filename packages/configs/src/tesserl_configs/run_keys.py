@@ -9,6 +9,7 @@ from pydantic import Field, Tag, create_model
 
 from tesserl_configs.base import Block, Count, Environments, Name, Real, Seed, Steps, Tags, TaskSeed, Text, Threads
 from tesserl_configs.btr import BTR, OPTIONS_TAG, SWITCH_OR_OPTIONS, Switch
+from tesserl_configs.collectors import Collectors, LocalCollectors
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_configs.errors import Problem
 from tesserl_configs.grpo import GRPOConfig
@@ -154,6 +155,9 @@ class RunKeys(Block):
         )
     )
     environment: EnvironmentConfig = Field(description="The task and how many copies of it run.")
+    collectors: Collectors = Field(
+        default_factory=LocalCollectors, description="Processes that step the environments and act in them."
+    )
     nn: NNConfig = Field(description="The network.")
     initial_weights: Text | None = Field(
         default=None,

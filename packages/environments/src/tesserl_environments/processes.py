@@ -46,7 +46,7 @@ def describe(
         answer = ours.recv()
         end_processes([process], GRACE)  # it closes its environment
     except (EOFError, OSError) as error:
-        raise death(0, process, timeout) from error
+        raise death("environment worker 0", process, timeout) from error
     finally:
         ours.close()
         end_processes([process], 0.0)
@@ -84,12 +84,18 @@ def late_start(timeout: float) -> str:
     )
 
 
-def death(index: int, process: BaseProcess, timeout: float) -> WorkerError:
-    """Return what is said of a worker that died."""
+def death(worker: str, process: BaseProcess, timeout: float) -> WorkerError:
+    """Return what is said of a worker that died.
+
+    Args:
+        worker: name and number of the worker.
+        process: of the worker.
+        timeout: seconds for the process to end.
+    """
     process.join(timeout)  # its files close before it can be waited for
     if process.exitcode == UNGUARDED:
         return WorkerError(
-            f"environment worker {index} began to run the script that started it: a worker imports that script; "
+            f"{worker} began to run the script that started it: a worker imports that script; "
             'put what the script does below: if __name__ == "__main__":'
         )
-    return WorkerError(f"environment worker {index} died (exit code {process.exitcode})")
+    return WorkerError(f"{worker} died (exit code {process.exitcode})")

@@ -45,7 +45,7 @@ def send_description(make: Maker, pipe: Any, passed_on: tuple[type[Exception], .
         pipe: takes the description, an error of ``passed_on``, or the text of another error.
         passed_on: errors that are sent as they are.
     """
-    _begin()
+    begin_worker()
     try:
         made = make()
         described = Description(dict(made.metadata), made.render_mode, made.observation_space, made.action_space)
@@ -75,7 +75,7 @@ def work(
         errors: queue to the parent.
         *rest: of Gymnasium's worker.
     """
-    _begin()
+    begin_worker()
     told: Any = _Errors(errors)
     try:
         environment = makers[index]()
@@ -117,7 +117,8 @@ class _Pipe:
             sys.exit(1)
 
 
-def _begin() -> None:
+def begin_worker() -> None:
+    """Leave signals to the parent of this process, and end with the parent; call it first."""
     leave_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -190,7 +190,7 @@ class _Line:
         self._connection.close()
 
     def _death(self) -> WorkerError:
-        return death(self._index, self._process, self._environments.patience[0])
+        return death(f"environment worker {self._index}", self._process, self._environments.patience[0])
 
 
 def autoreset_mode(environments: VectorEnv[Any, Any, Any]) -> AutoresetMode:

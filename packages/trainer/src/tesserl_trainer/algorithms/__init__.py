@@ -8,9 +8,11 @@ from torch import nn
 from tesserl_configs.algorithms import declared
 
 if TYPE_CHECKING:
+    from tesserl_environments.making import Environments
     from tesserl_trainer.algorithms.agent import AnyAgent
     from tesserl_trainer.algorithms.run import Run
     from tesserl_trainer.algorithms.task import Task
+    from tesserl_trainer.collecting.collector import Collector
     from tesserl_trainer.training.journal import Loop
 
 
@@ -22,6 +24,9 @@ class Builder(Protocol):
 
     def build_agent(self, task: "Task", network: nn.Module) -> "AnyAgent":
         """Return the network with its loss, its optimiser and its ways to act."""
+
+    def build_collector(self, task: "Task", agent: "AnyAgent", environments: "Environments") -> "Collector":
+        """Return what collects, here or in a worker process; for algorithms that declare ``process_collectors``."""
 
     def build_loop(self, task: "Task", run: "Run") -> "Loop":
         """Return the training loop at step 0, its log not yet open."""

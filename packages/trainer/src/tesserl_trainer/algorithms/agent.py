@@ -41,6 +41,10 @@ class Acting(Protocol):
 class Policy(Acting, Protocol):
     """A policy that explores."""
 
+    @property
+    def network(self) -> nn.Module:
+        """The network that it acts with."""
+
     def greedy(self) -> AbstractContextManager[Acting]:
         """Return the policy that does not explore, for the time of a ``with`` block."""
 

@@ -4,12 +4,14 @@ import functools
 from collections.abc import Callable
 from typing import Literal, TypedDict
 
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tesserl_configs import value_at
 from tesserl_configs.iqn import BoltzmannExploration, IQNConfig, SoftUpdate
 from tesserl_configs.replay import PrioritizedReplay
+from tesserl_environments.making import Environments
 from tesserl_iqn import (
     IQNLoss,
     PeriodicReset,
@@ -32,16 +34,20 @@ from tesserl_trainer.algorithms.agent import (
     optimizer_of,
     scheduled,
 )
+from tesserl_trainer.algorithms.collectors import build_agent_and_collector
 from tesserl_trainer.algorithms.environments import discrete_actions
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.collecting.collector import Collector
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import build_quantile_network
 from tesserl_trainer.training.cuda_graph import GraphedLearner
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.loops.off_policy import OffPolicyLoop, Pace
 from tesserl_trainer.training.schedule import Scheduled
+
+IQNAgent = Agent[QuantilePolicy, IQNLoss, IQNLoss]
 
 
 def build_network(task: Task) -> QuantileNetwork:
@@ -50,7 +56,7 @@ def build_network(task: Task) -> QuantileNetwork:
     return build_quantile_network(task.config, task.layout, num_actions, num_blocks)
 
 
-def build_agent(task: Task, network: nn.Module) -> Agent[QuantilePolicy, IQNLoss, IQNLoss]:
+def build_agent(task: Task, network: nn.Module) -> IQNAgent:
     """Build the loss, the optimiser and the policy around a network.
 
     Args:
@@ -84,13 +90,18 @@ def build_agent(task: Task, network: nn.Module) -> Agent[QuantilePolicy, IQNLoss
     )
 
 
+def build_collector(task: Task, agent: IQNAgent, environments: Environments) -> Collector:
+    """Build the collector of transitions, with greedy flags if the replay uses them."""
+    marks = functools.partial(_last_greedy, agent.policy) if task.config.replay.cut_at_exploration else None
+    return make_collector(task, agent, environments, greedy=marks)
+
+
 def build_loop(task: Task, run: Run) -> OffPolicyLoop:
     """Build the loop: collect, sum rewards over n steps, store, learn from batches of the replay buffer."""
     config, iqn, settings = task.config, task.config.iqn, task.config.replay
-    environments = run.keep(task.environments(config.environment.num_envs))
-    agent = build_agent(task, run.network(task))
-    marks = functools.partial(_last_greedy, agent.policy) if settings.cut_at_exploration else None
-    collector = make_collector(task, agent, environments, greedy=marks)
+    agent, collector = build_agent_and_collector(
+        task, run, build_agent, build_collector, observe=lambda agent: observing_batches(agent.policy.network)
+    )
     replay = build_replay(config, run.directory, task.layout)
     schedules = []
     if isinstance(settings, PrioritizedReplay):
@@ -173,6 +184,21 @@ def observing(network: QuantileNetwork, act: Callable[..., Tensor]) -> Callable[
         return act(*inputs)
 
     return update_and_act
+
+
+def observing_batches(network: QuantileNetwork) -> Callable[[TensorDictBase], None]:
+    """Return the function that updates the running statistics of a network with a batch ``[N, T]`` of worker processes.
+
+    They are updated step by step, as `observing` does while a policy acts.
+    """
+    normalizers = [module for module in network.modules() if isinstance(module, RunningNormalizer)]
+
+    def observe(batch: TensorDictBase) -> None:
+        for normalizer in normalizers:
+            for observation in batch["observation"].unbind(1):
+                normalizer.update(observation.to(normalizer.mean.device))
+
+    return observe
 
 
 def _exploration(task: Task, policy: QuantilePolicy) -> list[Scheduled]:

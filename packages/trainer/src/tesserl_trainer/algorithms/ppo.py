@@ -6,6 +6,7 @@ from torchrl.objectives import ClipPPOLoss
 from tesserl_actor_critic import ActorCritic, PPOLoss
 from tesserl_configs import value_at
 from tesserl_configs.ppo import PPOConfig, RunningRewardScaling
+from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.agent import (
     Agent,
     at_start,
@@ -17,8 +18,10 @@ from tesserl_trainer.algorithms.agent import (
     optimizer_of,
     scheduled,
 )
+from tesserl_trainer.algorithms.collectors import build_agent_and_collector
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.collecting.collector import Collector
 from tesserl_trainer.collecting.reward_scaling import RewardScaler
 from tesserl_trainer.collecting.rollout import Advantages
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
@@ -26,6 +29,8 @@ from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
 from tesserl_trainer.training.loops.on_policy import OnPolicyLoop, Pace
 from tesserl_trainer.training.schedule import Scheduled
+
+PPOAgent = Agent[RolloutPolicy, nn.Module, nn.Module]
 
 
 def build_network(task: Task) -> ActorCritic:
@@ -41,7 +46,7 @@ def build_network(task: Task) -> ActorCritic:
     )
 
 
-def build_agent(task: Task, network: nn.Module) -> Agent[RolloutPolicy, nn.Module, nn.Module]:
+def build_agent(task: Task, network: nn.Module) -> PPOAgent:
     """Build the loss, the optimiser and the policy around a network.
 
     Args:
@@ -72,12 +77,15 @@ def build_agent(task: Task, network: nn.Module) -> Agent[RolloutPolicy, nn.Modul
     )
 
 
+def build_collector(task: Task, agent: PPOAgent, environments: Environments) -> Collector:
+    """Build the collector of rollouts that hold the outputs of the network."""
+    return make_collector(task, agent, environments, records=agent.policy.records)
+
+
 def build_loop(task: Task, run: Run) -> OnPolicyLoop:
     """Build the loop: collect a rollout, estimate advantages, learn from minibatches for some epochs."""
     config, ppo = task.config, task.config.ppo
-    environments = run.keep(task.environments(config.environment.num_envs))
-    agent = build_agent(task, run.network(task))
-    collector = make_collector(task, agent, environments, records=agent.policy.records)
+    agent, collector = build_agent_and_collector(task, run, build_agent, build_collector)
     scaling, steps = ppo.reward_scaling, ppo.num_steps * config.environment.num_envs
     advantages = Advantages(
         agent.policy,

@@ -82,15 +82,19 @@ def seed_generators(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def generators_state() -> dict[str, Any]:
-    """States of the global generators of python, NumPy, torch and, where there is one, CUDA."""
+def generators_state(*, cuda: bool = True) -> dict[str, Any]:
+    """States of the global generators of python, NumPy, torch and, where there is one, CUDA.
+
+    Args:
+        cuda: False leaves CUDA alone, which takes memory in each process that looks at its generators.
+    """
     numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     version, internal, gauss = random.getstate()
     return {
         "python": [version, list(internal), gauss],
         "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_available() else [],
     }
 
 
@@ -102,6 +106,6 @@ def set_generators_state(state: Mapping[str, Any]) -> None:
     numpy_state["state"] = {**numpy_state["state"], "key": np.array(numpy_state["state"]["key"], np.uint32)}
     np.random.set_state(numpy_state)  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available():
+    if state["cuda"] and torch.cuda.is_available():
         for index, saved in enumerate(state["cuda"][: torch.cuda.device_count()]):  # there may be fewer devices now
             torch.cuda.set_rng_state(saved, index)

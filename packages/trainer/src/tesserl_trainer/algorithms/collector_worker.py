@@ -1,0 +1,131 @@
+"""Code of a collector worker's process: its environments, its copy of the policy, and its answers."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tesserl_configs import RunConfig
+from tesserl_configs.schema import config_class
+from tesserl_environments import close
+from tesserl_trainer.algorithms import builder_of
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.checkpoints.state import generators_state, seed_generators, set_generators_state
+from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.distributed.process_collector import entries_of, plain, state_of
+from tesserl_trainer.distributed.shared_memory import SharedWeights
+
+
+class CollectorWorker:
+    """Collects with the environments of one worker, on the CPU.
+
+    Args:
+        data: of the configuration.
+        num_workers: that divide the environments between them.
+        weights: that the policy acts with.
+        worker: index of this worker.
+        life: number of processes that this worker had before.
+        report: called at every step of the environments.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        num_workers: int,
+        weights: SharedWeights,
+        worker: int,
+        life: int,
+        report: Callable[[], None],
+    ) -> None:
+        config = config_class(data).model_validate(data)
+        environment_seed, seed = seeds_of(config.seed, worker, life)
+        task = Task(_part_of(config, num_workers, environment_seed))
+        self._environments = task.environments(task.config.environment.num_envs)
+        self._agent = task.agent()
+        self._weights = weights
+        self._collector = builder_of(config.algorithm).build_collector(task, self._agent, self._environments)
+        act = self._collector.policy
+
+        def act_and_report(*inputs: Tensor) -> Tensor:
+            report()
+            return act(*inputs)
+
+        self._collector.policy = act_and_report
+        seed_generators(seed)
+
+    def answer(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Return the answer to a question of the learner.
+
+        Args:
+            name: of the method that answers.
+            arguments: of the method.
+
+        Raises:
+            ValueError: there is no such question.
+        """
+        match name:
+            case "collect":
+                return self._collect(**arguments)
+            case "snapshot":
+                return self._snapshot()
+            case "restore":
+                return self._restore(**arguments)
+            case "restart":
+                return self._collector.restart()
+        raise ValueError(f"a collector worker answers collect, snapshot, restore and restart, got {name}")
+
+    def close(self) -> None:
+        """Close the environments."""
+        close(self._environments, failed=False)
+
+    def _collect(self, num_steps: int, version: int, step: int, generators: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return a batch, time first, and the episodes that ended; and the generators if they were lent."""
+        if generators is not None:
+            set_generators_state(state_of(generators))
+        for schedule in self._agent.schedules:
+            schedule.apply(schedule.value(step))
+        self._weights.load(self._agent.policy.network.state_dict(), version)
+        self._collector.set_weights(version, step)
+        batch = self._collector.collect(num_steps)
+        return {
+            "arrays": {key: tensor.contiguous().numpy() for key, tensor in entries_of(batch).items()},
+            "episodes": [[episode.episode_return, episode.length] for episode in self._collector.pop_episodes()],
+            "generators": None if generators is None else plain(generators_state(cuda=False)),
+        }
+
+    def _snapshot(self) -> dict[str, Any]:
+        """Return the state between two batches."""
+        policy = self._agent.policy
+        memory = policy.state_dict() if isinstance(policy, RolloutPolicy) else {}
+        return plain({**self._collector.snapshot(), "policy": memory, "generators": generators_state(cuda=False)})
+
+    def _restore(self, saved: Mapping[str, Any]) -> bool:
+        """Continue from a snapshot; return whether every environment is where it was."""
+        state, policy = state_of(saved), self._agent.policy
+        if isinstance(policy, RolloutPolicy):
+            policy.load_state_dict(state["policy"])
+        restored = self._collector.restore(state)
+        set_generators_state(state["generators"])
+        return restored
+
+
+def seeds_of(seed: int, worker: int, life: int) -> tuple[int, int]:
+    """Return the seed of a worker's environments, and that of everything else in its process.
+
+    The environments of the first worker have the seeds that they have in a run without workers.
+
+    Args:
+        seed: of the run.
+        worker: index of the worker.
+        life: number of processes that this worker had before.
+    """
+    environments, rest = np.random.SeedSequence(seed, spawn_key=(1, worker, life)).generate_state(2).tolist()
+    return (seed if worker == life == 0 else environments), rest
+
+
+def _part_of(config: RunConfig, num_workers: int, seed: int) -> RunConfig:
+    """Return the configuration of one worker: its part of the environments, with a seed of its own, on the CPU."""
+    environment = config.environment
+    part = environment.model_copy(update={"num_envs": environment.num_envs // num_workers})
+    return config.model_copy(update={"environment": part, "seed": seed, "device": "cpu"})

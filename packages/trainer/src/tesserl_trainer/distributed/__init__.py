@@ -1,0 +1,1 @@
+"""Collectors in other processes: their supervisor, their processes and the memory shared with them."""

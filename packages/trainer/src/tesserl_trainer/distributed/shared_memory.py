@@ -1,0 +1,143 @@
+"""Memory shared between processes: weights for workers, and their answers.
+
+None of it has a name, so that nothing is left behind by processes that are killed.
+"""
+
+import ctypes
+import mmap
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - files without a name
+"""Directory whose files are memory."""
+
+ALIGNMENT = 64
+
+
+class SharedWeights:
+    """The tensors of a state dict in memory that workers read; one version at a time.
+
+    It is written while no worker reads it: between their answers and the next question. Processes get it when they are
+    started.
+
+    Args:
+        tensors: names, shapes and dtypes that stay the same.
+        context: of `multiprocessing`, that starts the processes.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], context: Any) -> None:
+        self._entries: list[tuple[str, torch.Size, torch.dtype, int]] = []
+        size = ALIGNMENT  # the version
+        for name, tensor in tensors.items():
+            self._entries.append((name, tensor.shape, tensor.dtype, size))
+            size += -(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT
+        self._memory = context.RawArray(ctypes.c_uint8, size)
+
+    def publish(self, tensors: Mapping[str, Tensor], version: int) -> None:
+        """Write all tensors and their version."""
+        for view, (name, *_) in zip(self._views(), self._entries, strict=True):
+            view.copy_(tensors[name])
+        self._version()[0] = version
+
+    def load(self, tensors: Mapping[str, Tensor], version: int) -> None:
+        """Copy the weights into the tensors of a network.
+
+        Args:
+            tensors: the state dict of a network, which shares its memory.
+            version: that is expected.
+
+        Raises:
+            RuntimeError: there is another version, or the network has other tensors.
+        """
+        found = int(self._version()[0])
+        if found != version:
+            raise RuntimeError(f"weights: expected version {version}, got {found}")
+        names = [name for name, *_ in self._entries]
+        if list(tensors) != names:
+            raise RuntimeError(f"weights: expected the tensors {names}, got {list(tensors)}")
+        with torch.no_grad():
+            for view, (name, *_) in zip(self._views(), self._entries, strict=True):
+                tensors[name].copy_(view)
+
+    def _version(self) -> Tensor:
+        return torch.frombuffer(self._memory, dtype=torch.int64, count=1)
+
+    def _views(self) -> list[Tensor]:
+        return [
+            torch.frombuffer(self._memory, dtype=dtype, count=shape.numel(), offset=offset).reshape(shape)
+            if shape.numel()
+            else torch.empty(shape, dtype=dtype)
+            for _, shape, dtype, offset in self._entries
+        ]
+
+
+class Outbox:
+    """A worker's memory for its answer, which grows when needed."""
+
+    def __init__(self) -> None:
+        self._memory: mmap.mmap | None = None
+        self._file: Any = None
+
+    def put(self, content: Any) -> tuple[list[int], int | None]:
+        """Write an answer over the one before.
+
+        Args:
+            content: plain data and arrays.
+
+        Returns:
+            The sizes of its parts in bytes, for `Inbox.get`; and the file descriptor of the memory if it is new.
+        """
+        buffers: list[pickle.PickleBuffer] = []
+        head = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
+        parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+        sizes = [len(part) for part in parts]
+        new = self._memory is None or len(self._memory) < sum(map(_padded, sizes))
+        if self._memory is None or new:
+            self._memory, self._file = self._allocate(2 * sum(map(_padded, sizes)))
+        for (start, stop), part in zip(_places(sizes), parts, strict=True):
+            self._memory[start:stop] = part
+        return sizes, self._file.fileno() if new else None
+
+    def _allocate(self, size: int) -> tuple[mmap.mmap, Any]:
+        has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > size
+        file = tempfile.TemporaryFile(dir=MEMORY if has_room else None)  # noqa: SIM115 - it lives as long as the memory
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here instead of a signal at the first access
+            os.posix_fallocate(file.fileno(), 0, size)
+        return mmap.mmap(file.fileno(), size), file
+
+
+class Inbox:
+    """The learner's view of a worker's memory.
+
+    Args:
+        descriptor: file descriptor that the worker sent; it is not needed any more afterwards.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, 0)
+
+    def get(self, sizes: Sequence[int]) -> Any:
+        """Return an answer; its arrays view memory that the worker writes its next answer into."""
+        whole = memoryview(self._memory)
+        head, *buffers = (whole[start:stop] for start, stop in _places(sizes))
+        return pickle.loads(head, buffers=buffers)  # noqa: S301 - a process of ours wrote it
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _places(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Return start and stop of each part, aligned."""
+    starts = np.cumsum([0, *map(_padded, sizes)]).tolist()
+    return [(start, start + size) for start, size in zip(starts, sizes, strict=False)]

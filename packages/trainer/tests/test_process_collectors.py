@@ -1,0 +1,159 @@
+"""Runs whose environments are stepped by collector workers, undisturbed, stopped, killed and resumed."""
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tesserl_configs import load_config
+from tesserl_environments import WorkerError
+from tesserl_trainer import train
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.cli import main
+from tesserl_trainer.distributed.processes import ProcessTransport
+from tesserl_trainer.distributed.supervisor import Supervisor
+
+from . import troubled
+from .test_resume import LSTM, NOISY, PRIORITIZED, SCALED, SPARSE, STATISTICS, halves_equal_the_whole, outcome
+from .test_stopping import PATIENCE, SIGNALS, ended, is_alive, place, processes_of, start, until  # noqa: F401
+
+PPO = LSTM | SCALED
+IQN = PRIORITIZED | NOISY | SPARSE | STATISTICS
+
+
+def collectors(delay: int, workers: int) -> dict[str, str]:
+    block = f"collectors: {{kind: process, workers: {workers}, delay: {delay}}}"
+    return {"name: tiny": f"name: tiny\n{block}"}
+
+
+@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", PPO | STATISTICS), ("iqn", IQN)])
+def test_one_worker_without_delay_learns_what_a_run_in_one_process_learns(write_config, tmp_path, algorithm, changes):
+    local = outcome(train(load_config(write_config(algorithm=algorithm, **changes)), run_dir=tmp_path / "local"))
+    config = load_config(write_config(algorithm=algorithm, **changes | collectors(0, 1)))
+    other = outcome(train(config, run_dir=tmp_path / "process"))
+    for name in ("metrics", "pointer", "evaluation", "step"):
+        assert other[name] == local[name]
+    for name in ("networks.safetensors", "optimizer.safetensors"):
+        assert other["files"][name] == local["files"][name]
+    assert not multiprocessing.active_children()
+
+
+def test_a_run_with_a_batch_in_flight_is_resumed_exactly(write_config, tmp_path):
+    config = load_config(write_config(**IQN | collectors(1, 1)))
+    whole = halves_equal_the_whole(config, tmp_path, 120)
+    assert whole["step"] == 240
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", PPO), ("ppo", STATISTICS), ("iqn", IQN), ("iqn", {})])
+def test_any_run_is_resumed_exactly(write_config, tmp_path, algorithm, changes, workers):
+    halves_equal_the_whole(
+        load_config(write_config(algorithm=algorithm, **changes | collectors(1, workers))), tmp_path, 120
+    )
+
+
+def doomed(write_config, tmp_path, algorithm, changes, workers):
+    """A configuration whose task kills the first worker that reaches the step of its plan; and the plan."""
+    plan = tmp_path / "plan.json"
+    module = "import gymnasium\nfrom troubled import Doomed\ngymnasium.register('Doomed-v0', Doomed)\n"
+    (tmp_path / "doomed_task.py").write_text(module)
+    places = f"[{tmp_path}, {Path(troubled.__file__).parent}]"
+    task = f"{{id: 'doomed_task:Doomed-v0', module_path: {places}, kwargs: {{path: {plan}}}, num_envs: 6}}"
+    changes = changes | collectors(1, workers) | {"{id: CartPole-v1, num_envs: 3}": task}
+    return write_config(algorithm=algorithm, **changes), plan
+
+
+def killed_and_resumed_equals_the_whole(write_config, tmp_path, capfd, algorithm, changes, workers, at):
+    config, plan = doomed(write_config, tmp_path, algorithm, changes, workers)
+    assert main(["train", str(config), "--run-dir", str(tmp_path / "whole")]) == 0
+    plan.write_text(json.dumps({"seed": None, "step": at, "kind": "kill"}))
+    run_dir = tmp_path / "run"
+    assert main(["train", str(config), "--run-dir", str(run_dir)]) == 1
+    assert re.search(r"error: collector worker \d died \(exit code -9\)\n", capfd.readouterr().err)
+    assert not multiprocessing.active_children()
+    assert not plan.exists()
+    assert main(["train", "--resume", str(run_dir)]) == 0
+    assert outcome(run_dir) == outcome(tmp_path / "whole")
+
+
+def test_a_killed_worker_is_named_and_the_run_is_resumed_exactly(write_config, tmp_path, capfd):
+    killed_and_resumed_equals_the_whole(write_config, tmp_path, capfd, "ppo", PPO, 2, at=23)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", LSTM), ("iqn", IQN)])
+def test_a_worker_can_be_killed_at_any_step(write_config, tmp_path, capfd, algorithm, changes, workers):
+    for index, at in enumerate(np.random.default_rng(workers).integers(8, 38, 4).tolist()):
+        (tmp_path / str(index)).mkdir()
+        killed_and_resumed_equals_the_whole(write_config, tmp_path / str(index), capfd, algorithm, changes, workers, at)
+
+
+def test_a_stopped_worker_is_named_and_every_process_ends():
+    transport = ProcessTransport(troubled.Answering, (WorkerError,))
+    supervisor = Supervisor(transport, 2, start_timeout=PATIENCE, worker_timeout=PATIENCE)
+    try:
+        supervisor.start()
+        for size in (3, 100_000, 5):  # memory grows, and is used again
+            for worker in range(2):
+                supervisor.ask(worker, "number", {"size": size})
+            assert [answer.tolist() for answer in supervisor.answers()] == [[0] * size, [1] * size]
+        supervisor.ask(0, "number", {"size": 3})
+        supervisor.ask(1, "stop", {}, timeout=1.0)
+        with pytest.raises(WorkerError, match=r"^collector worker 1 made no step within 1 s; raise environment\."):
+            supervisor.answers()
+        supervisor.ask(0, "raise", {})
+        with pytest.raises(
+            WorkerError, match=r"(?s)^collector worker 0 raised an error:\n.*LookupError: the task broke"
+        ):
+            supervisor.answers()
+    finally:
+        transport.close(failed=True)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [SIGNALS[1], *(pytest.param(*each, marks=pytest.mark.soak) for each in SIGNALS[::2])]
+)
+def test_a_signal_to_the_group_leaves_a_checkpoint_and_nothing_else(write_config, place, number, code):  # noqa: F811
+    log = place / "log"
+    task = f"{{id: 'misbehaving:Misbehaving-v0', module_path: [{place}], num_envs: 6, kwargs: {{log: {log}}}}}"
+    changes = {"{id: CartPole-v1, num_envs: 3}": task, "total_steps: 240": "total_steps: 1000000"}
+    config = write_config(algorithm="ppo", **changes | collectors(1, 2))
+    process = start(place, "train", config, "--run-dir", "a run")
+    until((place / "a run/checkpoints/latest.json").exists, process)
+    if sys.platform == "linux":
+        maps = (line for pid in processes_of(log) for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
+        shared = [line for line in maps if "/dev/shm/" in line]
+        assert len(shared) >= 3
+        assert all(line.endswith("(deleted)") for line in shared)  # it has no name that could be left behind
+    os.killpg(process.pid, number)
+    told = ended(process)
+    assert process.returncode == code
+    assert told.endswith(f"stopped by {number.name}; continue with: tesserl train --resume 'a run'\n")
+    assert Checkpoints(place / "a run").latest() is not None
+    assert len(processes_of(log)) == 3
+    assert not any(map(is_alive, processes_of(log)))
+
+
+def test_workers_end_when_the_learner_is_killed(write_config, place):  # noqa: F811
+    log = place / "log"
+    task = f"{{id: 'misbehaving:Misbehaving-v0', module_path: [{place}], num_envs: 6, kwargs: {{log: {log}}}}}"
+    changes = {"{id: CartPole-v1, num_envs: 3}": task, "total_steps: 240": "total_steps: 1000000"}
+    process = start(place, "train", write_config(algorithm="ppo", **changes | collectors(1, 1)), "--run-dir", "run")
+    until((place / "run/checkpoints/latest.json").exists, process)
+    workers = processes_of(log) - {process.pid}
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
