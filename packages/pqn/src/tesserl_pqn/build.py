@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -86,11 +86,11 @@ class Policy(EpsilonGreedy):
         """Return the greedy policy as a function of plain tensors."""
         return QProgram(self.network)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return nothing: epsilon is a schedule, and what was recorded is used up within its round."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Do nothing, see ``state_dict``."""
 
 
@@ -134,11 +134,11 @@ class Batches:
         """Return ``[N, T, ...]`` as ``[T, N, ...]``, which is how the collector's memory lies."""
         return tensor.transpose(0, 1).to(self.device, non_blocking=True)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return nothing: a rollout is used up within its round."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Do nothing, see ``state_dict``."""
 
 
@@ -158,8 +158,8 @@ def build_network(task: Task) -> QNetwork:
             f"environment.id: pqn needs one Discrete action, got {task.action_space}; use iqn, or convert the actions "
             "in a wrapper"
         )
-    body: Any = build_body(config.nn, task.layout)
-    head = build_quantile_head(config.nn.heads, body.out_features, num_actions, num_quantiles)
+    body = build_body(config.nn, task.layout)
+    head = build_quantile_head(config.nn.heads, cast("int", body.out_features), num_actions, num_quantiles)
     network = QNetwork(body, num_actions, num_quantiles=num_quantiles, head=head)
     freeze_parts(network, config.nn.freeze)
     return network

@@ -18,7 +18,7 @@ from tesserl_configs.optimizer import Optimizer as OptimizerConfig
 from tesserl_configs.policy import Precision
 from tesserl_nn_components import RunningNormalizer
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.collector import Start
+from tesserl_trainer.collecting.collector import Act, Start
 from tesserl_trainer.networks.named_parts import Group, learning_rate_groups
 from tesserl_trainer.networks.programs import Program
 from tesserl_trainer.training.learner import Learner
@@ -104,7 +104,7 @@ class Agent(Generic[PolicyT_co, LossT_co, SavedT_co]):
     parameters: list[nn.Parameter]
     optimizer: Optimizer
     policy: PolicyT_co
-    act: Callable[..., Tensor]
+    act: Act
     schedules: list[Scheduled]
     precision: Precision
     max_grad_norm: float | None

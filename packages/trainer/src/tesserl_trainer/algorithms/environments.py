@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -142,7 +141,7 @@ def _vectorization(block: EnvironmentConfig, evaluation: bool) -> Vectorization:
     return "sync" if evaluation and block.vectorization == "vector_entry_point" else block.vectorization
 
 
-def _arguments(block: EnvironmentConfig, *, evaluation: bool = False, groups: bool = False) -> dict[str, Any]:
+def _arguments(block: EnvironmentConfig, *, evaluation: bool = False, groups: bool = False) -> dict[str, object]:
     """Return the arguments of ``gymnasium.make``, of ale_py or of envpool."""
     if not block.has_atari:
         return dict(block.kwargs)
@@ -151,7 +150,7 @@ def _arguments(block: EnvironmentConfig, *, evaluation: bool = False, groups: bo
     return atari_options(block.atari.model_copy(update=WHOLE_GAMES) if evaluation or groups else block.atari)
 
 
-def atari_options(block: AtariConfig) -> dict[str, Any]:
+def atari_options(block: AtariConfig) -> dict[str, object]:
     """Return the options of an ``environment.atari:`` block by envpool's names.
 
     envpool counts steps where ale_py counts frames.
@@ -207,7 +206,7 @@ def wrap_of(block: Wrapper, channels: str = "auto") -> Wrap:
             return partial(made.load_named(block.wrapper, "wrappers"), **block.kwargs)
 
 
-def discrete_actions(space: spaces.Space[Any]) -> tuple[int, int | None]:
+def discrete_actions(space: Space) -> tuple[int, int | None]:
     """Return the number of actions, and of blocks where an action is a block of equal choices.
 
     Args:

@@ -39,7 +39,7 @@ from tesserl_trainer.algorithms.environments import discrete_actions
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.collector import Act, Collector
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import build_quantile_network
 from tesserl_trainer.training.cuda_graph import GraphedLearner
@@ -172,7 +172,7 @@ def _build_policy(task: Task, network: QuantileNetwork) -> QuantilePolicy:
     )
 
 
-def observing(network: QuantileNetwork, act: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def observing(network: QuantileNetwork, act: Act) -> Act:
     """Return ``act``, preceded by an update of the network's running statistics if it has some."""
     normalizer = next((module for module in network.modules() if isinstance(module, RunningNormalizer)), None)
     if normalizer is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tesserl_environments import Boundary, ObservationLayout, autoreset_mode, snapshots
 from tesserl_trainer.checkpoints.fields import Fields
 
-Policy = Callable[..., Tensor]
+Act = Callable[..., Tensor]
 """From one tensor ``[N, ...]`` for each observation key to actions ``[N, ...]``."""
 
 Marks = Callable[[], Tensor]
@@ -88,7 +88,7 @@ class Collector:
         self,
         environments: VectorEnv[Any, Any, Any],
         layout: ObservationLayout,
-        policy: Policy,
+        policy: Act,
         *,
         seeds: list[int] | int | None = None,
         device: torch.device | str = "cpu",

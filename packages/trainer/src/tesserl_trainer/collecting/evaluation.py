@@ -9,7 +9,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from tesserl_environments import Boundary, ObservationLayout, autoreset_mode
-from tesserl_trainer.collecting.collector import Policy, Start
+from tesserl_trainer.collecting.collector import Act, Start
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Evaluation:
 
 
 def evaluate_policy(
-    policy: Policy,
+    policy: Act,
     environments: VectorEnv[Any, Any, Any],
     layout: ObservationLayout,
     seeds: Sequence[int],

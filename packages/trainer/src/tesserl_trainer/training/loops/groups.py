@@ -11,7 +11,7 @@ repeat until ``total_steps``:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -165,7 +165,7 @@ class GroupLoop:
         """Write a checkpoint."""
         self.journal.save(self.state_dict)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the state needed to resume, besides the journal's; every trajectory is complete."""
         return {
             "networks": self.loss.state_dict(),

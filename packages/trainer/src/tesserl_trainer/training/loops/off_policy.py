@@ -10,7 +10,6 @@ repeat until ``total_steps``:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tensordict import TensorDictBase
 
@@ -129,7 +128,7 @@ class OffPolicyLoop:
         self.journal.save(self.state_dict, self.replay.write)
         self.replay.prune(self.journal.checkpoints.newest())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the state needed to resume, besides the journal's and the stored transitions."""
         return {
             "networks": self.learner.loss.state_dict(),

@@ -12,7 +12,7 @@ Within a round the policy that acts is the one that learning starts from, statis
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from tensordict import TensorDictBase
@@ -46,10 +46,10 @@ class Learned(Protocol):
     def network(self) -> nn.Module:
         """The network; a checkpoint keeps its state dict."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return what the policy keeps between two actions, besides the network."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from ``state_dict``."""
 
 
@@ -59,10 +59,10 @@ class Batches(Protocol):
     def __call__(self, rollout: TensorDictBase) -> TensorDictBase:
         """Return what the loss reads, of a rollout ``[N, T]`` that the collector has just made."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return what is kept between two rollouts."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from ``state_dict``."""
 
 
@@ -142,7 +142,7 @@ class OnPolicyLoop:
         """Write a checkpoint."""
         self.journal.save(self.state_dict)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the state needed to resume, besides the journal's. Rollouts never outlive a round."""
         return {
             "networks": self.policy.network.state_dict(),

@@ -17,10 +17,10 @@ A frozen reference is asked once for the log-probabilities of each step. Some pa
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torchrl.objectives import LossModule
 
 from tesserl_preference_data import PreferencePairs
 from tesserl_preference_opt import evaluate_pairs
@@ -61,7 +61,7 @@ class PreferenceLoop:
         stored: StoredPairs | None,
         fresh: FreshPairs | None,
         observe: Callable[[TensorDictBase], None],
-        evaluating: Callable[[], AbstractContextManager[Any]],
+        evaluating: Callable[[], AbstractContextManager[object]],
         pace: Pace,
         journal: Journal,
         cloning: Cloning | None = None,
@@ -180,7 +180,7 @@ class PreferenceLoop:
             own |= {f"held_out/{name}": value for name, value in measured.items()}
         return own
 
-    def _measure(self, loss: Any, held_out: list[PreferencePairs]) -> dict[str, float]:
+    def _measure(self, loss: LossModule, held_out: list[PreferencePairs]) -> dict[str, float]:
         """Means of a loss over pairs that are not learned from."""
         size = max(self.pace.batch_size, 2)
         with self.evaluating():
@@ -194,7 +194,7 @@ class PreferenceLoop:
         self._require_finite()
         self.journal.save(self.state_dict)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the state needed to resume, besides the journal's."""
         return {
             "networks": self.policies.state_dict(),
