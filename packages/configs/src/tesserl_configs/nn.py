@@ -168,6 +168,23 @@ class LearningRateFactors(Block):
     policy: Positive = Field(default=1.0, description="The head of the policy alone, > 0.")
     value: Positive = Field(default=1.0, description="The stream of the state value alone, > 0.")
 
+    def by_part(self) -> dict[Part, float]:
+        """Return the factor of each part."""
+        return {
+            "body": self.body,
+            "vision": self.vision,
+            "vector": self.vector,
+            "fusion": self.fusion,
+            "trunk": self.trunk,
+            "memory": self.memory,
+            "embedding": self.embedding,
+            "heads": self.heads,
+            "shared": self.shared,
+            "advantage": self.advantage,
+            "policy": self.policy,
+            "value": self.value,
+        }
+
 
 class NNConfig(Block):
     """The network."""

@@ -234,7 +234,7 @@ def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
     learning = [name for name in parts if name != "heads" and not (name == "vector" and without_layers)]
     if frozen.issuperset(learning):
         yield Problem("nn.freeze", "every part is frozen, nothing is left to learn; leave one out")
-    factors = {name for name, factor in nn.learning_rate_factors if factor != 1}
+    factors = {name for name, factor in nn.learning_rate_factors.by_part().items() if factor != 1}
     for part in sorted(factors):
         path = f"nn.learning_rate_factors.{part}"
         inside = sorted(factors.intersection(INSIDE.get(part, ())))

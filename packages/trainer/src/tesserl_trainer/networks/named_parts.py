@@ -43,7 +43,9 @@ def learning_rate_groups(network: nn.Module, factors: LearningRateFactors, learn
     if not _learns(network):
         raise ConfigError("nn.freeze: every part is frozen, nothing is left to learn; leave one out")
     parts = modules_of_parts(network)
-    named = {module: factor for name, factor in factors if factor != 1 for module in parts.get(name, ())}
+    named = {
+        module: factor for name, factor in factors.by_part().items() if factor != 1 for module in parts.get(name, ())
+    }
     learning = {name: factor for name, factor in named.items() if _learns(network.get_submodule(name))}
     groups = parameter_groups(network, learning, 1.0)
     return [
