@@ -44,6 +44,8 @@ class Algorithm:
         optimizer_kind: kind of the optimizer if the file has no block ``optimizer``.
         hidden_sizes: its default of ``nn.heads.hidden_sizes``; None keeps that of the schema.
         memory: keys that decide how much memory it takes, besides those of the task and the network.
+        start: keys of the file that ``tesserl init`` writes, by their top-level block; those of ``nn.vision`` and
+            ``nn.vector`` are written where the task has such observations.
         rules: rules between keys; each takes a `RunConfig` of this algorithm and yields its problems.
     """
 
@@ -60,8 +62,11 @@ class Algorithm:
     optimizer_kind: Literal["adam", "adamw", "radam"] = "adam"
     hidden_sizes: tuple[int, ...] | None = ()
     memory: tuple[str, ...] = ()
+    start: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[Callable[[Any], Iterator[Problem]], ...] = ()
 
+
+_FRESH_PAIRS = {"kind": "online", "num_groups": 4, "group_size": 4, "buffer_size": 48, "num_epochs": 2}
 
 BUILT_IN: dict[str, Algorithm] = {
     algorithm.name: algorithm
@@ -76,6 +81,23 @@ BUILT_IN: dict[str, Algorithm] = {
             process_collectors=True,
             hidden_sizes=None,
             memory=("replay.capacity", "iqn.batch_size"),
+            start={
+                "nn": {"heads": {"hidden_sizes": [64]}},
+                "iqn": {
+                    **dict.fromkeys(("num_taus", "num_target_taus", "num_policy_taus"), 8),
+                    "discount": 0.99,
+                    "num_steps": 3,
+                    "batch_size": 64,
+                    "update_interval": 4,
+                    "target_update": {"kind": "soft", "rate": 0.01},
+                    "exploration": {
+                        "kind": "epsilon",
+                        "epsilon": {"kind": "linear", "knots": [[0, 1.0], [10_000, 0.02]]},
+                    },
+                },
+                "optimizer": {"learning_rate": 5e-4},
+                "replay": {"kind": "uniform", "capacity": 50_000, "warmup_steps": 1_000},
+            },
             rules=iqn_rules.RULES,
         ),
         Algorithm(
@@ -86,6 +108,19 @@ BUILT_IN: dict[str, Algorithm] = {
             process_collectors=True,
             optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # CleanRL
             memory=("ppo.num_steps", "ppo.num_minibatches"),
+            start={
+                "ppo": {
+                    "num_steps": 128,
+                    "num_epochs": 4,
+                    "num_minibatches": 4,
+                    "discount": 0.99,
+                    "gae_lambda": 0.95,
+                    "clip_epsilon": 0.2,
+                    "entropy_coef": 0.01,
+                    "reward_scaling": {"kind": "running"},
+                },
+                "optimizer": {"learning_rate": 1e-3},
+            },
             rules=ppo_rules.RULES,
         ),
         Algorithm(
@@ -95,6 +130,17 @@ BUILT_IN: dict[str, Algorithm] = {
             has_value=False,
             optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # those of ppo
             memory=("grpo.num_groups", "grpo.group_size"),
+            start={
+                "grpo": {
+                    "group_size": 8,
+                    "num_groups": 4,
+                    "discount": 0.99,
+                    "advantages": {"kind": "to_go"},
+                    "num_epochs": 4,
+                    "num_minibatches": 4,
+                },
+                "optimizer": {"learning_rate": 1e-3},
+            },
             rules=grpo_rules.RULES,
         ),
         Algorithm(
@@ -104,6 +150,11 @@ BUILT_IN: dict[str, Algorithm] = {
             blocks=("pairs",),
             optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
             memory=("dpo.batch_size", "pairs.source"),
+            start={
+                "pairs": {"source": _FRESH_PAIRS},
+                "dpo": {"beta": 0.1, "reference": {"kind": "sync", "interval": 6}, "batch_size": 16},
+                "optimizer": {"learning_rate": 1e-3},
+            },
             rules=preference_rules.DPO_RULES,
         ),
         Algorithm(
@@ -113,6 +164,11 @@ BUILT_IN: dict[str, Algorithm] = {
             blocks=("pairs",),
             optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
             memory=("cpl.batch_size", "pairs.source"),
+            start={
+                "pairs": {"source": _FRESH_PAIRS},
+                "cpl": {"alpha": 0.1, "batch_size": 16},
+                "optimizer": {"learning_rate": 1e-3},
+            },
             rules=preference_rules.CPL_RULES,
         ),
     )

@@ -164,7 +164,7 @@ def _defaults_by_algorithm(path: str, kinds: list[str]) -> Iterator[str]:
         if of_adam and key in algorithm.optimizer:
             names.setdefault(plain(algorithm.optimizer[key]), []).append(algorithm.name)
         if not of_adam and algorithm.hidden_sizes is not None:
-            names.setdefault(_inline(algorithm.hidden_sizes), []).append(algorithm.name)
+            names.setdefault(inline(algorithm.hidden_sizes), []).append(algorithm.name)
     return (f"{default} for {', '.join(algorithms)}" for default, algorithms in names.items())
 
 
@@ -227,13 +227,13 @@ def default_text(field: FieldInfo) -> str:
     if isinstance(value, BaseModel):
         kind = {"kind": value.kind} if hasattr(value, "kind") else {}
         value = {**kind, **value.model_dump(mode="json", exclude_defaults=True)}
-    return _inline(value)
+    return inline(value)
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
     """Return a value as YAML on one line."""
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_inline(inner)}' for key, inner in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {inline(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_inline, value))}]"
+        return f"[{', '.join(map(inline, value))}]"
     return render(value).removesuffix("\n").removesuffix("\n...")

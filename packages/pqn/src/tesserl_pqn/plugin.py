@@ -141,5 +141,21 @@ ALGORITHM = Algorithm(
     optimizer={"learning_rate": 2.5e-4, "eps": 1e-8},
     optimizer_kind="radam",
     memory=("pqn.num_steps", "pqn.num_minibatches"),
+    start={
+        "nn": {
+            "vision": {"layer_norm": True},
+            "vector": {"layer_norm": True},
+            "heads": {"hidden_sizes": [64], "layer_norm": True},
+        },
+        "pqn": {
+            "num_steps": 32,
+            "num_epochs": 4,
+            "num_minibatches": 4,
+            "discount": 0.99,
+            "q_lambda": 0.9,
+            "epsilon": {"kind": "linear", "knots": [[0, 1.0], [10_000, 0.05]]},
+        },
+        "optimizer": {"learning_rate": 1e-3},
+    },
     rules=(rollouts_divide_into_minibatches, layers_have_a_norm, epsilon_alone_explores, kappa_has_quantiles),
 )

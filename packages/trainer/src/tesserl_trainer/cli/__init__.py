@@ -58,6 +58,10 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     table={
+        "init": (
+            "tesserl_trainer.commands.init:command",
+            "Write a commented file whose network fits a task.",
+        ),
         "train": (
             "tesserl_trainer.commands.train:command",
             "Train from a YAML file, or continue a run with --resume.",
