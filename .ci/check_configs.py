@@ -1,4 +1,4 @@
-"""Load every given experiment, and every run of the sweeps among them, without installing torch.
+"""Load every given experiment, with every run of a sweep and every corner of a search, without installing torch.
 
 python .ci/check_configs.py FILE...
 """
@@ -6,10 +6,15 @@ python .ci/check_configs.py FILE...
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tesserl_configs import ConfigError, load_config
+from tesserl_configs.search import load_search
 from tesserl_configs.sweep import load_sweep
+
+LOADERS: dict[str, Callable[[str], object]] = {"sweeps": load_sweep, "search": load_search}
+"""Directory of configs/ -> the function that reads its files, if they are no runs."""
 
 
 def main(paths: list[str]) -> int:
@@ -17,7 +22,7 @@ def main(paths: list[str]) -> int:
     failed = 0
     for path in paths:
         try:
-            (load_sweep if Path(path).parent.name == "sweeps" else load_config)(path)
+            LOADERS.get(Path(path).parent.name, load_config)(path)
         except ConfigError as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed += 1

@@ -202,6 +202,7 @@ def listing() -> list[str]:
     lines = {*commands(tesserl, "tesserl"), *names()}
     lines.update(Keys(schema(), "key").lines())
     lines.update(Keys(schema("--sweep"), "sweep").lines())
+    lines.update(Keys(schema("--search"), "search").lines())
     return sorted(lines)
 
 

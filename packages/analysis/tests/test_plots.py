@@ -4,10 +4,21 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tesserl_analysis import Comparison, Run, draw_metrics, plot_comparison, plot_curve, read_metrics, series
+from tesserl_analysis import (
+    Comparison,
+    Run,
+    draw_metrics,
+    plot_comparison,
+    plot_curve,
+    plot_history,
+    plot_importance,
+    read_metrics,
+    series,
+)
 from tesserl_analysis.plots import _draw_bands
 
 
@@ -71,3 +82,19 @@ def test_a_curve_of_one_evaluation_is_a_point():
     axes = Figure().add_subplot()
     _draw_bands(axes, Comparison(runs).curves("t"), {"a": "C0", "b": "C1"}, "a")
     assert [line.get_marker() for line in axes.lines] == ["o", "None"]
+
+
+def test_the_trials_of_a_search_are_drawn_with_the_best_so_far(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "step", lambda axes, x, y, **options: drawn.append((list(x), list(y))))
+    plot_history({3: 2.0, 0: 1.0, 2: 0.5}, {1: 0.1}, tmp_path / "history.png", title="a search", label="return")
+    assert drawn == [([0, 2, 3], [1.0, 1.0, 2.0])]
+    assert imread(tmp_path / "history.png").shape[:2] == (480, 840)
+
+
+def test_importances_are_drawn_with_the_greatest_on_top(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "barh", lambda axes, names, shares, **options: drawn.append((names, shares)))
+    plot_importance({"rate": 0.2, "discount": 0.8}, tmp_path / "importance.png", title="a search")
+    assert drawn == [(["rate", "discount"], [0.2, 0.8])]
+    assert imread(tmp_path / "importance.png").shape[1] == 840

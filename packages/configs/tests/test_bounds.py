@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tesserl_configs.base import MOST_NAME_BYTES, plain
-from tesserl_configs.json_schema import json_schema, sweep_json_schema
+from tesserl_configs.json_schema import json_schema, search_json_schema, sweep_json_schema
 from tesserl_configs.sweep import load_sweep
 
 PPO = """\
@@ -43,7 +43,9 @@ def leaves(schema, path=""):
             yield from leaves(entry, f"{path}/{index}")
 
 
-@pytest.mark.parametrize("schema", [json_schema(), sweep_json_schema()], ids=["run", "sweep"])
+@pytest.mark.parametrize(
+    "schema", [json_schema(), sweep_json_schema(), search_json_schema()], ids=["run", "sweep", "search"]
+)
 def test_every_number_has_two_bounds_and_every_text_a_length(schema):
     found = list(leaves(schema))
     assert len(found) > 2

@@ -10,7 +10,7 @@ from tesserl_configs import RunConfig, dump_config, load_config
 from tesserl_configs.btr import options_of
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.introspection import blocks_in
-from tesserl_configs.json_schema import json_schema, sweep_json_schema
+from tesserl_configs.json_schema import json_schema, search_json_schema, sweep_json_schema
 from tesserl_configs.run_keys import MLflowConfig, WandbConfig
 
 
@@ -63,6 +63,14 @@ def test_the_json_schema_knows_the_switches_and_the_blocks_whose_kind_they_choos
     refusals = {rule["if"]["properties"]["algorithm"]["const"]: rule["then"] for rule in schema["allOf"]}
     assert refusals["ppo"]["properties"]["btr"] is False
     assert "btr" not in refusals["iqn"]["properties"]
+
+
+def test_the_json_schema_of_a_search_is_another_one():
+    schema = search_json_schema()
+    assert json.loads(json.dumps(schema)) == schema
+    assert schema["title"] == "Tesserl search"
+    assert schema["required"] == ["config", "space", "trials"]
+    assert schema["additionalProperties"] is False
 
 
 def test_the_json_schema_of_a_sweep_is_another_one():

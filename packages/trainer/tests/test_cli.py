@@ -270,6 +270,8 @@ OUT_OF_RANGE = [
     ["pairs", "label", "x", "--fps", "inf"],
     ["pretrain", "bc", "c.yaml", "--pairs", "x", "--updates", HUGE],
     ["pretrain", "bc", "c.yaml", "--pairs", "x", "--batch-size", HUGE],
+    ["search", "s.yaml", "--jobs", HUGE],
+    ["search", "s.yaml", "--trials", HUGE],
     ["sweep", "s.yaml", "--jobs", HUGE],
     ["topologies", "--vector", HUGE],
     ["topologies", "--image", f"1,{HUGE},1"],

@@ -168,6 +168,8 @@ def test_schema_prints_a_json_schema(capsys):
     assert json.loads(capsys.readouterr().out)["properties"]["total_steps"]["minimum"] == 1
     assert main(["config", "schema", "--sweep"]) == 0
     assert json.loads(capsys.readouterr().out)["required"] == ["seeds", "variants"]
+    assert main(["config", "schema", "--search"]) == 0
+    assert json.loads(capsys.readouterr().out)["required"] == ["config", "space", "trials"]
 
 
 def test_diff_prints_each_difference_and_applies_overrides_to_the_second(files, capsys):

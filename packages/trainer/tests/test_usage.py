@@ -68,6 +68,7 @@ WRONG_USAGE = {
     "train --resume EMPTY": NO_RUN + "a directory without config.yaml; name the directory of a run",
     "train NOWHERE": "nowhere",
     "train CONFIG --run-dir EMPTY/..": "is not empty; continue the run there with --resume",
+    "search NOWHERE": "nowhere",
     "sweep NOWHERE": "nowhere",
     "eval NOWHERE": NO_RUN + "no such directory; name the directory of a run",
     "watch NOWHERE": NO_RUN + "no such directory; name the directory of a run",

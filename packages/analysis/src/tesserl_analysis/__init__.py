@@ -2,7 +2,7 @@
 
 from tesserl_analysis.__about__ import __version__
 from tesserl_analysis.comparison import Comparison, ComparisonError, Run
-from tesserl_analysis.plots import draw_metrics, plot_comparison, plot_curve
+from tesserl_analysis.plots import draw_metrics, plot_comparison, plot_curve, plot_history, plot_importance
 from tesserl_analysis.record import read_metrics, series
 from tesserl_analysis.statistics import (
     Interval,
@@ -40,6 +40,8 @@ __all__ = [
     "performance_profile",
     "plot_comparison",
     "plot_curve",
+    "plot_history",
+    "plot_importance",
     "probability_of_improvement",
     "read_metrics",
     "resamples",

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from io import BytesIO
+from itertools import accumulate
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,54 @@ def _draw_returns(axes: Any, rows: list[Row], *, title: str) -> None:
     axes.set(title=title, xlabel=STEPS, ylabel="return")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
+
+
+def plot_history(
+    values: Mapping[int, float], stopped: Mapping[int, float], path: Path, *, title: str, label: str
+) -> None:
+    """Draw the trials of a search in their order, and the best value so far.
+
+    Args:
+        values: number of a trial -> its value.
+        stopped: number of a trial that was stopped early -> its last evaluation.
+        path: of the picture.
+        title: stands above it.
+        label: of the values.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    order = sorted(values)
+    axes.plot(list(stopped), list(stopped.values()), "x", color="0.6", markersize=5, label="stopped early")
+    axes.plot(order, [values[number] for number in order], "o", color="C0", markersize=4, label="trial")
+    best = list(accumulate((values[number] for number in order), max))
+    axes.step(order, best, color="C1", where="post", label="best so far")
+    axes.set(title=title, xlabel="trial", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    _save(figure, path, dpi=120)
+
+
+def plot_importance(importance: Mapping[str, float], path: Path, *, title: str) -> None:
+    """Draw how much the value of a trial depends on each key.
+
+    Args:
+        importance: key -> share, the shares sum to 1.
+        path: of the picture.
+        title: stands above it.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(importance)), layout="constrained")
+    axes = figure.add_subplot()
+    shares = sorted(importance.items(), key=lambda entry: entry[1])
+    axes.barh([key for key, _ in shares], [share for _, share in shares], color="C0", height=0.6)
+    axes.set(title=title, xlabel="importance (PED-ANOVA)", xlim=(0, 1))
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, path, dpi=120)
 
 
 def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: str) -> None:

@@ -1,4 +1,4 @@
-"""JSON Schema of runs and sweeps, for editors: completion, descriptions and red underlines while a file is written."""
+"""JSON Schema of runs, sweeps and searches, for editors: completion, descriptions, red underlines while one writes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from tesserl_configs.algorithms import SHARED, installed
 from tesserl_configs.schema import complete_class
+from tesserl_configs.search import SearchConfig
 from tesserl_configs.sweep_file import SweepConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -53,6 +54,11 @@ def json_schema() -> dict[str, Any]:
 def sweep_json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a sweep's file; the changes of tasks and variants are checked with the runs."""
     return {"$schema": DIALECT, **SweepConfig.model_json_schema(), "title": "Tesserl sweep"}
+
+
+def search_json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a search's file; its space is checked with the configurations in it."""
+    return {"$schema": DIALECT, **SearchConfig.model_json_schema(), "title": "Tesserl search"}
 
 
 def _unions(schema: Any) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,9 @@ from tesserl_configs.introspection import all_keys, candidates, entry_at, field_
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
 from tesserl_configs.schema import OWNED, config_class
 
-TAGS = (NUMBER_TAG, SCHEDULE_TAG, SWITCH_TAG, OPTIONS_TAG, ALL_TAG, "[key]")
+CHOICES_TAG = "list of choices"
+
+TAGS = (NUMBER_TAG, SCHEDULE_TAG, SWITCH_TAG, OPTIONS_TAG, ALL_TAG, CHOICES_TAG, "[key]")
 """Parts of pydantic's locations that are no key of a file: tags of unions, and the mark of a key that is wrong."""
 
 NAME_RULE = "a name is letters, digits and _ . + -, as it becomes a directory"

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from tesserl_configs.base import NAME_PATTERN, short_enough
+from tesserl_configs.base import short_enough
+from tesserl_configs.changes import Change, base_file, changes_of_command_line, load_changed
 from tesserl_configs.errors import ConfigError
-from tesserl_configs.loader import load_config
-from tesserl_configs.messages import NAME_RULE
 from tesserl_configs.schema import RunConfig
-from tesserl_configs.sweep_file import OWN_KEYS, SweepFile, read_sweep_file, unknown_names
+from tesserl_configs.sweep_file import OWN_KEYS, SweepFile, directory_name, read_sweep_file, unknown_names
 
 
 @dataclass(frozen=True)
@@ -55,18 +53,6 @@ Cell = tuple[str | None, str]
 """A task, where there are tasks, and a variant for it: the runs that differ in nothing but the seed."""
 
 
-@dataclass(frozen=True)
-class _Change:
-    """One key of a run that a task, a variant or the command line sets."""
-
-    override: str
-    place: str
-
-    @property
-    def key(self) -> str:
-        return self.override.partition("=")[0].strip()
-
-
 def load_sweep(
     path: str | Path,
     overrides: Iterable[str] = (),
@@ -97,9 +83,7 @@ def load_sweep(
     problems += [*_refused_overrides(overrides), *file.refusals()]
     if problems:
         raise ConfigError(*problems)
-    name = name or sweep.name or path.stem
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise ConfigError(f"{path}: {NAME_RULE}; got {name!r}")
+    name = directory_name(path, name or sweep.name)
     cells = list(_cells(file))
     kept = [(task, it) for task, it in cells if (not tasks or task in tasks) and (not variants or it in variants)]
     if not kept:
@@ -177,7 +161,7 @@ def _load_cells(file: SweepFile, cells: Iterable[Cell], overrides: tuple[str, ..
 
 def _load_cell(file: SweepFile, task: str | None, variant: str, overrides: tuple[str, ...]) -> RunConfig:
     """Load one variant on one task; problems are placed where the sweep's file, or the command line, sets the key."""
-    base, base_place, changes = file.config.config, "config", []
+    base, base_place, changes = file.config.config, "config", list[Change]()
     for block, name in (("tasks", task), ("variants", variant)):
         for key, value in file.changes(block, name).items():
             place = f"{block}.{name}.{key}"
@@ -185,21 +169,14 @@ def _load_cell(file: SweepFile, task: str | None, variant: str, overrides: tuple
                 base, base_place = value, place
             elif (block, key) != ("variants", "tasks"):
                 line = file.document.lines.get(place)
-                changes.append(
-                    _Change(f"{key}={json.dumps(value, ensure_ascii=False)}", f"{file.path}:{line}: {block}.{name}")
-                )
-    changes += [_Change(override, f"--set {override.partition('=')[0]}") for override in overrides]
+                changes.append(Change.to(key, value, f"{file.path}:{line}: {block}.{name}"))
+    changes += changes_of_command_line(overrides)
     where = file.place(base_place)
     if not isinstance(base, str) or (task is None and "{task}" in base):
         wanted = "a file that the runs start from" if not isinstance(base, str) else "no {task}, as there are no tasks"
         raise ConfigError(f"{where}: expected {wanted}, got {json.dumps(base)} for the variant {variant}")
-    start = file.path.parent / base.replace("{task}", task or "").replace("{variant}", variant)
-    if not start.is_file():
-        raise ConfigError(f"{where}: there is no file {start}; paths are relative to the file of the sweep")
-    try:
-        return load_config(start, [change.override for change in changes])
-    except ConfigError as error:
-        raise ConfigError(*(_replaced(message, changes) for message in error.messages)) from error
+    named = base.replace("{task}", task or "").replace("{variant}", variant)
+    return load_changed(base_file(file.path, named, place=where, kind="sweep"), changes)
 
 
 def _with_cells(message: str, file: SweepFile, cells: list[Cell]) -> str:
@@ -210,13 +187,3 @@ def _with_cells(message: str, file: SweepFile, cells: list[Cell]) -> str:
         return message
     more = f", and {len(cells) - 1} more" if len(cells) > 1 else ""
     return f"{message} (in {place}{f' on the task {task}' if task else ''}{more})"
-
-
-def _replaced(message: str, changes: Iterable[_Change]) -> str:
-    """Return a message of ``load_config`` about ``--set KEY`` with the place that set the key last."""
-    found = message
-    for change in changes:
-        for start in (f"--set {change.key}: ", f"--set {change.override}: "):
-            if message.startswith(start):
-                found = f"{change.place}: {message.removeprefix(start)}"
-    return found

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from tesserl_configs.base import Block, Name, Seed, Text
+from tesserl_configs.base import NAME_PATTERN, Block, Name, Seed, Text
 from tesserl_configs.document import Document, ancestors
 from tesserl_configs.errors import ConfigError
 from tesserl_configs.files import read_document
-from tesserl_configs.messages import nearest, problems_of
+from tesserl_configs.messages import NAME_RULE, nearest, problems_of
 
 OWN_KEYS = {"seed": "seeds", "name": "name"}
 """Keys of a run that the sweep sets itself, and the key of the sweep that says how."""
@@ -54,7 +55,7 @@ class SweepFile:
 
     def place(self, key: str) -> str:
         """Return ``file:line: key``; the line is that of the nearest key above if this one is not written."""
-        return _place(self.path, self.document, key)
+        return place_of(self.path, self.document, key)
 
     def changes(self, block: str, name: str | None) -> dict[str, Any]:
         """Return an entry of ``tasks`` or ``variants``; nothing if there is no such entry."""
@@ -89,19 +90,46 @@ def read_sweep_file(path: Path) -> SweepFile:
     Raises:
         ConfigError: it is no sweep; every problem has its place.
     """
+    document, config = read_block(path, SweepConfig)
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError(f"{place_of(path, document, 'seeds')}: a seed stands twice; every run has its own")
+    return SweepFile(path, document, config)
+
+
+Root = TypeVar("Root", bound=Block)
+
+
+def read_block(path: Path, root: type[Root]) -> tuple[Document, Root]:
+    """Read a file whose keys are those of a block.
+
+    Args:
+        path: a YAML file.
+        root: the block.
+
+    Raises:
+        ConfigError: the file is something else; every problem has its place.
+    """
     document = read_document(path)
     problems = [f"{path}:{error.line}: {error}" for error in document.errors]
     try:
-        config = SweepConfig.model_validate(document.data)
+        config = root.model_validate(document.data)
     except ValidationError as error:
-        found = problems_of(error, document.data, SweepConfig)
-        problems += [f"{_place(path, document, key)}: {message}" for key, message in found]
-    else:
-        if len(set(config.seeds)) < len(config.seeds):
-            problems.append(f"{_place(path, document, 'seeds')}: a seed stands twice; every run has its own")
+        found = problems_of(error, document.data, root)
+        problems += [f"{place_of(path, document, key)}: {message}" for key, message in found]
     if problems:
         raise ConfigError(*problems)
-    return SweepFile(path, document, config)
+    return document, config
+
+
+def directory_name(path: Path, name: str | None) -> str:
+    """Return the name of a directory of runs, by default that of their file.
+
+    Raises:
+        ConfigError: it is no name of a directory.
+    """
+    if not re.fullmatch(NAME_PATTERN, name or path.stem):
+        raise ConfigError(f"{path}: {NAME_RULE}; got {name or path.stem!r}")
+    return name or path.stem
 
 
 def unknown_names(place: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -114,6 +142,7 @@ def unknown_names(place: str, names: Iterable[str], known: Iterable[str]) -> lis
     ]
 
 
-def _place(path: Path, document: Document, key: str) -> str:
+def place_of(path: Path, document: Document, key: str) -> str:
+    """Return ``file:line: key``; the line is that of the nearest key above if this one is not written."""
     line = next((document.lines[above] for above in ancestors(key) if above in document.lines), None)
     return f"{path}:{line}: {key}" if line else f"{path}: {key}"

@@ -70,6 +70,10 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.sweep:command",
             "Train seeds x variants x tasks from one file.",
         ),
+        "search": (
+            "tesserl_trainer.commands.search:command",
+            "Search the values of keys that give the best return.",
+        ),
         "compare": (
             "tesserl_trainer.commands.compare:command",
             "Compare the runs of a sweep: intervals, tables and a picture.",

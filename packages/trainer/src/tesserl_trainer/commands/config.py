@@ -110,12 +110,14 @@ def explain(key: str, as_json: bool) -> None:
 
 
 @command.command(help="Print the JSON Schema of configurations, for editors.")
-@click.option("--sweep", is_flag=True, help="That of sweeps instead.")
-def schema(sweep: bool) -> None:
+@click.option("--sweep", "of", flag_value="sweep", help="That of sweeps instead.")
+@click.option("--search", "of", flag_value="search", help="That of searches instead.")
+def schema(of: str | None) -> None:
     """Print the schema."""
-    from tesserl_configs.json_schema import json_schema, sweep_json_schema
+    from tesserl_configs.json_schema import json_schema, search_json_schema, sweep_json_schema
 
-    click.echo(json_text(sweep_json_schema() if sweep else json_schema()))
+    schemas = {"sweep": sweep_json_schema, "search": search_json_schema}
+    click.echo(json_text(schemas.get(str(of), json_schema)()))
 
 
 @command.command(help="Print the keys in which two files differ, defaults filled in; --set changes RIGHT.")

@@ -28,6 +28,7 @@ EXTRAS = {  # extra -> (distribution, module)
     "mlflow": ("mlflow-skinny", "mlflow"),
     "onnx": ("onnxruntime", "onnxruntime"),
     "pqn": ("tesserl-pqn", "tesserl_pqn"),
+    "search": ("optuna", "optuna"),
     "trackio": ("trackio", "trackio"),
     "video": ("imageio-ffmpeg", "imageio_ffmpeg"),
     "wandb": ("wandb", "wandb"),

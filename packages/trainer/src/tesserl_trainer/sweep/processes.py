@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +60,12 @@ class SweepError(RuntimeError):
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     *,
     num_parallel: int,
     on_end: Callable[[Ended], None],
     on_note: Callable[[str], None],
+    should_stop: Callable[[Job], bool] | None = None,
     stop_timeout: float = 60.0,
 ) -> int | None:
     """Run all jobs.
@@ -74,27 +74,34 @@ def run_jobs(
     or at a second signal, is named and killed.
 
     Args:
-        jobs: started in this order.
+        jobs: started in this order; the next one is taken when there is room for it.
         num_parallel: processes at a time, at least 1.
         on_end: told of every process that ends.
         on_note: told of what a person should know.
+        should_stop: return whether a run that is training is to be stopped; asked again and again.
         stop_timeout: seconds that runs have to stop in.
 
     Returns:
         The signal that stopped it; None where all jobs have been run.
     """
-    waiting, running = deque(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
+    waiting, running = iter(jobs), list[_Process]()
     received: list[int] = []
     with on_signals(received.append):
         try:
-            while running or (waiting and not received):
-                while waiting and len(running) < num_parallel and not received:
-                    job = waiting.popleft()
-                    running[_start(job)] = (job, time.monotonic())
+            while True:
+                while len(running) < num_parallel and not received and (job := next(waiting, None)) is not None:
+                    running.append(_start(job))
+                if not running:
+                    break
                 if received:
                     on_note(f"stopping {len(running)} runs; they write a checkpoint, up to {stop_timeout:g} s")
                     _stop(running, received, on_note, stop_timeout)
-                _reap(running, on_end, stopped=bool(received))
+                if should_stop is not None:
+                    for process in running:
+                        if process.deadline is None and should_stop(process.job):
+                            process.ask_to_stop(stop_timeout)
+                _kill_overdue(running, on_note)
+                _reap(running, on_end)
                 time.sleep(POLL if running else 0)
         finally:  # whatever went wrong here: no process is left behind
             if running:
@@ -102,42 +109,60 @@ def run_jobs(
     return received[0] if received else None
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
+@dataclass
+class _Process:
+    """A run that is training."""
+
+    job: Job
+    popen: subprocess.Popen[bytes]
+    began: float
+    deadline: float | None = None
+    """When it is killed; None if it has not been asked to stop."""
+
+    def ask_to_stop(self, timeout: float) -> None:
+        """Send SIGINT, once: a run that gets a second one does not write a checkpoint."""
+        if self.deadline is None:
+            self.deadline = time.monotonic() + timeout
+            self.popen.send_signal(signal.SIGINT)
+
+
+def _start(job: Job) -> _Process:
     """Start a process in a session of its own, so that Ctrl-C reaches it once, from here."""
     job.directory.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 - our own command
+        popen = subprocess.Popen(  # noqa: S603 - our own command
             (*COMMAND, *job.arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    return _Process(job, popen, time.monotonic())
 
 
-def _reap(
-    running: dict[subprocess.Popen[bytes], tuple[Job, float]], on_end: Callable[[Ended], None], *, stopped: bool
-) -> None:
-    for process in [process for process in running if process.poll() is not None]:
-        job, began = running.pop(process)
-        on_end(Ended(job, int(process.returncode), time.monotonic() - began, stopped))
+def _reap(running: list[_Process], on_end: Callable[[Ended], None]) -> None:
+    for process in [process for process in running if process.popen.poll() is not None]:
+        running.remove(process)
+        seconds, stopped = time.monotonic() - process.began, process.deadline is not None
+        on_end(Ended(process.job, int(process.popen.returncode), seconds, stopped))
 
 
-def _stop(
-    running: dict[subprocess.Popen[bytes], tuple[Job, float]],
-    received: list[int],
-    on_note: Callable[[str], None],
-    timeout: float,
-) -> None:
+def _stop(running: list[_Process], received: list[int], on_note: Callable[[str], None], timeout: float) -> None:
     """Asks all processes to stop and waits until they have."""
     for process in running:
-        process.send_signal(signal.SIGINT)
-    deadline, signals = time.monotonic() + timeout, len(received)
-    while any(process.poll() is None for process in running):
-        if time.monotonic() > deadline or len(received) > signals:
-            for process, (job, _) in running.items():
-                if process.poll() is None:
-                    on_note(f"{job.name} (process {process.pid}) has not stopped and is killed; log: {job.log}")
-                    os.killpg(process.pid, signal.SIGKILL)  # with the workers of its environments
-                    process.wait()
+        process.ask_to_stop(timeout)
+    signals = len(received)
+    while any(process.popen.poll() is None for process in running):
+        _kill_overdue(running, on_note, now=len(received) > signals)
         time.sleep(POLL)
+
+
+def _kill_overdue(running: list[_Process], on_note: Callable[[str], None], *, now: bool = False) -> None:
+    """Kill processes that have not stopped in time, or those that have not stopped yet."""
+    for process in running:
+        overdue = process.deadline is not None and (now or time.monotonic() > process.deadline)
+        if overdue and process.popen.poll() is None:
+            job, pid = process.job, process.popen.pid
+            on_note(f"{job.name} (process {pid}) has not stopped and is killed; log: {job.log}")
+            os.killpg(pid, signal.SIGKILL)  # with the workers of its environments
+            process.popen.wait()

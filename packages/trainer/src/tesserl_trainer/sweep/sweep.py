@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
         order = {"tasks": sweep.tasks, "variants": sweep.variants, "runs": expected_runs(sweep, directory)}
         write_json(directory / ORDER, order)
         report = _Report(len(sweep.runs), len(sweep.runs) - len(todo))
-        jobs = [_job(run, directory) for run in todo]
+        jobs = [job_of(run, directory) for run in todo]
         stopped = run_jobs(
             jobs,
             num_parallel=num_parallel,
@@ -75,7 +75,7 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
     if report.failed:
         raise SweepError(
             f"{len(report.failed)} of {len(sweep.runs)} runs failed; the others are trained. The same command tries "
-            "them again from their last checkpoints:\n" + "\n".join(map(_failure, report.failed))
+            "them again from their last checkpoints:\n" + "\n".join(map(failure_of, report.failed))
         )
     return directory
 
@@ -105,7 +105,7 @@ class SweepStopped(Stopped):
     """A signal stopped the sweep."""
 
     def __init__(self, signum: int, directory: Path, num_finished: int, num_runs: int, failed: Sequence[Ended]) -> None:
-        before = f"\n{len(failed)} of them failed:\n" + "\n".join(map(_failure, failed)) if failed else ""
+        before = f"\n{len(failed)} of them failed:\n" + "\n".join(map(failure_of, failed)) if failed else ""
         super().__init__(
             signum,
             f"stopped by {signal.Signals(signum).name} with {num_finished} of {num_runs} runs in {directory} finished; "
@@ -154,7 +154,7 @@ def default_parallel(configs: Iterable[RunConfig]) -> int:
     return max(1, cores // max(config.num_threads for config in configs))
 
 
-def _job(run: SweepRun, directory: Path) -> Job:
+def job_of(run: SweepRun, directory: Path) -> Job:
     """Return the process of a run. Store its configuration now, so that later edits of the file change nothing."""
     path, name = directory / run.path, str(run.path)
     if state_of(path) == "started":
@@ -171,19 +171,25 @@ def _job(run: SweepRun, directory: Path) -> Job:
     return Job(name, ("train", str(file), "--set", f"seed={run.seed}", "--run-dir", str(path)), path)
 
 
+def note_on_stderr() -> Callable[[str], None]:
+    """Return a function that prints a line on standard error, as long as there is a terminal."""
+    console = Console(file=sys.stderr, highlight=False)
+
+    def note(text: str) -> None:
+        with suppress(OSError):  # the terminal is gone, and with it who would read this; runs shall stop all the same
+            console.print(text, markup=False, soft_wrap=True)
+
+    return note
+
+
 class _Report:
     """Says what becomes of the runs, a line for each, on standard error."""
 
     def __init__(self, num_runs: int, num_finished: int) -> None:
         self.num_finished, self.failed = num_finished, list[Ended]()
-        self._num_runs = num_runs
-        self._console = Console(file=sys.stderr, highlight=False)
+        self._num_runs, self.note = num_runs, note_on_stderr()
         if num_finished:
             self.note(f"{num_finished} of {num_runs} runs are finished already")
-
-    def note(self, text: str) -> None:
-        with suppress(OSError):  # the terminal is gone, and with it who would read this; runs shall stop all the same
-            self._console.print(text, markup=False, soft_wrap=True)
 
     def ended(self, ended: Ended) -> None:
         name, seconds = ended.job.name, f"{ended.seconds:,.0f} s"
@@ -200,7 +206,8 @@ class _Report:
             self.note(f"{name}: failed after {seconds}")
 
 
-def _failure(ended: Ended) -> str:
+def failure_of(ended: Ended) -> str:
+    """Return two lines: how a run failed, with the last line that it printed, and where its log is."""
     lines = ended.job.log.read_text(encoding="utf-8", errors="replace").split("\n")
     said = [line for line in lines if line.strip() and "tesserl --debug" not in line]
     how = f"exit code {ended.code}" if ended.code >= 0 else f"killed by {signal.Signals(-ended.code).name}"

@@ -1,4 +1,4 @@
-"""Tables of ``tesserl compare`` on the console."""
+"""Tables on the console."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable

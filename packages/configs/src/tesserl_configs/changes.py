@@ -1,0 +1,82 @@
+"""Keys of a run that another file changes: errors are placed there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tesserl_configs.errors import ConfigError
+from tesserl_configs.loader import load_config
+from tesserl_configs.schema import RunConfig
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key of a run that a task, a variant, a search or the command line sets.
+
+    Args:
+        override: ``key=value``.
+        place: where it is set, for messages.
+    """
+
+    override: str
+    place: str
+
+    @property
+    def key(self) -> str:
+        """Return the dotted key."""
+        return self.override.partition("=")[0].strip()
+
+    @classmethod
+    def to(cls, key: str, value: Any, place: str) -> Change:
+        """Return the change of a key to plain data."""
+        return cls(f"{key}={json.dumps(value, ensure_ascii=False)}", place)
+
+
+def changes_of_command_line(overrides: Iterable[str]) -> list[Change]:
+    """Return the changes that ``--set`` makes."""
+    return [Change(override, f"--set {override.partition('=')[0]}") for override in overrides]
+
+
+def base_file(path: Path, base: str, *, place: str, kind: str) -> Path:
+    """Return the file that runs start from.
+
+    Args:
+        path: of the sweep or search that names it.
+        base: its path, relative to that.
+        place: where it is named.
+        kind: of the file that names it.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    start = path.parent / base
+    if not start.is_file():
+        raise ConfigError(f"{place}: there is no file {start}; paths are relative to the file of the {kind}")
+    return start
+
+
+def load_changed(start: Path, changes: Iterable[Change]) -> RunConfig:
+    """Read a file of a run with some keys changed, in this order.
+
+    Raises:
+        ConfigError: it is no run; problems are placed where a key was changed last.
+    """
+    changes = tuple(changes)
+    try:
+        return load_config(start, [change.override for change in changes])
+    except ConfigError as error:
+        raise ConfigError(*(_replaced(message, changes) for message in error.messages)) from error
+
+
+def _replaced(message: str, changes: Iterable[Change]) -> str:
+    """Return a message of ``load_config`` about ``--set KEY`` with the place that set the key last."""
+    found = message
+    for change in changes:
+        for start in (f"--set {change.key}: ", f"--set {change.override}: "):
+            if message.startswith(start):
+                found = f"{change.place}: {message.removeprefix(start)}"
+    return found

@@ -1,0 +1,41 @@
+"""``tesserl search``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from tesserl_trainer.console import options
+
+
+@click.command(name="search", help="Search the values of keys that give the best return.")
+@click.argument("file", metavar="SEARCH", type=options.PATH)
+@click.option("--trials", type=options.COUNT, help="Trials in all, in place of the file's.")
+@click.option("--jobs", "num_parallel", type=options.THREADS, help="Trials at a time. Default: cores / num_threads.")
+@click.option("--runs", "runs_dir", default="runs", show_default=True, type=options.PATH, help="Parent.")
+@click.option("--name", help="Name of the search and its directory, in place of the file's.")
+@click.option("--dry-run", is_flag=True, help="Check the file and every corner of its space, start nothing.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the base; repeatable.")
+def command(
+    file: Path,
+    trials: int | None,
+    num_parallel: int | None,
+    runs_dir: Path,
+    name: str | None,
+    dry_run: bool,
+    overrides: Sequence[str],
+) -> None:
+    """Train; print the file with the best configuration."""
+    from tesserl_configs.search import load_search
+    from tesserl_trainer.sweep.sweep import default_parallel
+
+    search = load_search(file, overrides, name=name, trials=trials)
+    corners = list(search.corners())
+    num_parallel = num_parallel or default_parallel([search.trial(corners[0], "corner")])
+    if dry_run:
+        number = f"{search.config.trials} trials in {runs_dir / search.name}, {num_parallel} at a time"
+        click.echo(f"{number}: all {len(corners)} corners of the space are valid")
+        return
+    from tesserl_trainer.search.search import run_search
+
+    click.echo(run_search(search, runs_dir, num_parallel=num_parallel))

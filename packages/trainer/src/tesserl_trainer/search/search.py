@@ -1,0 +1,200 @@
+"""``tesserl search``: trials of one space, each an ordinary run in a process of its own."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tesserl_analysis.record import read_metrics, series
+from tesserl_configs import ConfigError
+from tesserl_configs.search import Search
+from tesserl_configs.sweep import Sweep, SweepRun
+from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_preference_data.locks import locked
+from tesserl_trainer.search.results import shown, write_results
+from tesserl_trainer.search.trials import Trial, Trials
+from tesserl_trainer.signals import Stopped
+from tesserl_trainer.sweep.directory import refuse_files, refuse_others, refuse_running, state_of
+from tesserl_trainer.sweep.processes import Ended, Job, SweepError, run_jobs
+from tesserl_trainer.sweep.sweep import check_networks, failure_of, job_of, note_on_stderr
+from tesserl_trainer.training.metric_names import EVALUATION
+
+REMEDY = "wait for it, stop it, or choose another directory with --runs or --name"
+HOPELESS = 5
+"""Failed trials that end a search in which no trial has a value."""
+
+LOOK = 1.0
+"""Seconds between two looks at the evaluations of a run."""
+
+
+def run_search(search: Search, runs_dir: Path, *, num_parallel: int, stop_timeout: float = 60.0) -> Path:
+    """Train trials until there are enough of them, then write and show what they say.
+
+    Args:
+        search: the space, and how many trials.
+        runs_dir: the search's directory is made below it.
+        num_parallel: trials at a time, at least 1.
+        stop_timeout: seconds that runs have to write a checkpoint in when they are stopped.
+
+    Returns:
+        The file with the best configuration.
+
+    Raises:
+        ArgumentError: Optuna is not installed.
+        ConfigError: another search is there, or the tasks and networks of the space cannot be built.
+        InUseError: another search is at work there, or a run that a killed search has left.
+        SearchStopped: SIGINT, SIGTERM or SIGHUP; the same call continues.
+        SweepError: no trial has a value.
+    """
+    refuse_to_run_again()
+    directory = runs_dir / search.name
+    corners = list(search.corners())
+    ends = [run_of(search, corners[0], "first-corner"), run_of(search, corners[-1], "last-corner")]
+    refuse_files(as_sweep(search, ends), directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory, doing="searches here", remedy=REMEDY, timeout=0.0):
+        trials = Trials(search, directory)
+        sweep = as_sweep(search, [run_of(search, trial.values, trial.name) for trial in trials.known()])
+        refuse_files(sweep, directory)
+        refuse_running(sweep, directory)
+        refuse_others(sweep, directory)
+        _refuse_strangers(sweep, directory)
+        check_networks(ends, directory)
+        running = _Running(search, directory, trials, note_on_stderr())
+        stopped = run_jobs(
+            running.jobs(),
+            num_parallel=num_parallel,
+            on_end=running.ended,
+            on_note=running.note,
+            should_stop=running.should_stop,
+            stop_timeout=stop_timeout,
+        )
+        if stopped is not None:
+            raise SearchStopped(stopped, directory, trials.num_finished(), search.config.trials)
+        if not trials.has_value():
+            raise SweepError(
+                f"{trials.num_finished()} trials and none has a value; mend the cause and start again in another "
+                f"directory:\n{running.failure}"
+            )
+        return write_results(search, trials, directory, running.note)
+
+
+class SearchStopped(Stopped):
+    """A signal stopped the search."""
+
+    def __init__(self, signum: int, directory: Path, num_finished: int, num_trials: int) -> None:
+        super().__init__(
+            signum,
+            f"stopped by {signal.Signals(signum).name} with {num_finished} of {num_trials} trials in {directory} "
+            "finished; the same command continues",
+        )
+
+
+def run_of(search: Search, values: Mapping[str, object], name: str) -> SweepRun:
+    """Return the run of a trial: that of a sweep with the trial as its variant."""
+    return SweepRun(None, name, search.config.seed, search.trial(values, name))
+
+
+def as_sweep(search: Search, runs: Sequence[SweepRun]) -> Sweep:
+    """Return runs as a sweep."""
+    return Sweep(search.name, tuple(runs), (), tuple(run.variant for run in runs), tuple(run.path for run in runs))
+
+
+def _refuse_strangers(sweep: Sweep, directory: Path) -> None:
+    """Refuse directories of trials that the journal does not know: a new trial would begin in one of them."""
+    strangers = {path.name for path in directory.glob("trial-*")} - set(sweep.variants)
+    if strangers:
+        raise ConfigError(
+            f"{directory / min(strangers)}: is a trial that the journal of this search does not know; move it away, or "
+            "give this search another directory with --name or --runs"
+        )
+
+
+class _Running:
+    """Gives processes their trials, and the trials what came of them.
+
+    Args:
+        search: the space.
+        directory: of the search.
+        trials: of the search.
+        note: prints a line.
+    """
+
+    def __init__(self, search: Search, directory: Path, trials: Trials, note: Callable[[str], None]) -> None:
+        self.search, self.directory, self.trials, self.note = search, directory, trials, note
+        self.failure = ""
+        self._started: dict[str, Trial] = {}
+        self._hopeless: set[int] = set()
+        self._looked: dict[str, float] = {}
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the processes of unfinished trials, then those of new ones."""
+        unfinished = self.trials.unfinished()
+        if done := self.trials.num_finished():
+            self.note(f"{done} of {self.search.config.trials} trials are finished already")
+        while (trial := unfinished.pop(0) if unfinished else self._another()) is not None:
+            try:
+                run = run_of(self.search, trial.values, trial.name)
+            except ConfigError as error:
+                self._failed(trial, f"  {trial.name}: {error}")
+                continue
+            path = self.directory / run.path
+            if state_of(path) == "finished":  # the search was killed before it took note
+                self._finished(trial, path)
+                continue
+            job = job_of(run, self.directory)
+            self._started[job.name] = trial
+            yield job
+
+    def _another(self) -> Trial | None:
+        """Return a new trial; None if there are enough, or if all of many have failed."""
+        if self.trials.num_finished() >= HOPELESS and not self.trials.has_value():
+            return None
+        return self.trials.ask()
+
+    def should_stop(self, job: Job) -> bool:
+        """Report the evaluations of a run; return whether the median of the others says that it is hopeless."""
+        now, metrics = time.monotonic(), job.directory / "metrics.csv"
+        if now - self._looked.get(job.name, 0.0) < LOOK or not metrics.is_file():
+            return False
+        self._looked[job.name] = now
+        number = self._started[job.name].number
+        self.trials.report(number, zip(*series(read_metrics(metrics), EVALUATION), strict=True))
+        if self.trials.is_hopeless(number):
+            self._hopeless.add(number)
+        return number in self._hopeless
+
+    def ended(self, ended: Ended) -> None:
+        """Take note of what became of a trial."""
+        trial = self._started[ended.job.name]
+        if state_of(ended.job.directory) == "finished" and (ended.code == 0 or ended.stopped):  # it ended before
+            self._finished(trial, ended.job.directory)
+        elif ended.stopped and ended.code not in (1, 2):
+            if trial.number in self._hopeless:
+                self.trials.stop(trial.number)
+                self.note(f"{self._count()} {trial.name}: below the median, stopped; {shown(trial.values)}")
+        else:
+            self._failed(trial, failure_of(ended))
+
+    def _finished(self, trial: Trial, run_dir: Path) -> None:
+        value = value_of(run_dir, self.search.config.objective)
+        self.trials.finish(trial.number, value)
+        self.note(f"{self._count()} {trial.name}: {value:.1f}; {shown(trial.values)}")
+
+    def _failed(self, trial: Trial, failure: str) -> None:
+        self.failure = failure
+        self.trials.fail(trial.number)
+        self.note(f"{self._count()} {trial.name}: failed; {shown(trial.values)}\n{failure}")
+
+    def _count(self) -> str:
+        return f"[{self.trials.num_finished()}/{self.search.config.trials}]"
+
+
+def value_of(run_dir: Path, objective: str) -> float:
+    """Return by what a finished run is judged; NaN if its returns are no numbers."""
+    if objective == "final":
+        found = json.loads((run_dir / "evaluation.json").read_text(encoding="utf-8"))["return_mean"]
+        return float("nan") if found is None else float(found)
+    _, returns = series(read_metrics(run_dir / "metrics.csv"), EVALUATION)
+    return sum(returns) / len(returns) if returns else float("nan")
