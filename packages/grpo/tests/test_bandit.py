@@ -49,6 +49,8 @@ CASES = {
     "dr grpo": {"reduction": "dr_grpo", "max_length": 1},
     "gspo": {"importance_level": "trajectory"},
     "cispo": {"kind": "cispo"},
+    "sapo": {"kind": "sapo"},
+    "gspo-token": {"importance_level": "trajectory_step"},
     "reinforce": {"kind": "reinforce", "num_epochs": 1},
     "leave one out": {"baseline": "leave_one_out", "credit": "to_go"},
 }
@@ -68,7 +70,7 @@ def test_the_greedy_policy_is_always_right(options):
         batch = score_groups(groups(policy), **scoring).batch
         weights = {name: options[name] for name in ("reduction", "max_length") if name in options}
         batch["step_weight"] = step_weights(batch["mask"], **weights)
-        data = batch if level == "trajectory" else flatten_steps(batch)
+        data = flatten_steps(batch) if level == "step" else batch
         for _ in range(num_epochs):
             for minibatch in data[torch.randperm(len(data))].split(24):
                 losses = loss(minibatch)

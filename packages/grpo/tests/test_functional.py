@@ -80,6 +80,37 @@ def test_the_top_entropy_mask_is_the_reference_and_drops_steps_from_the_numerato
     assert torch.equal(same, group_policy_loss(new, old, advantages, mask))
 
 
+def test_each_step_has_a_gradient_of_its_own_under_the_ratio_of_its_trajectory(example):
+    _, new, old, _, advantages, mask = example
+    advantages = advantages + 0.1 * torch.arange(5)  # differs by step, as GSPO-token allows
+    gradients = {}
+    for level in ("trajectory", "trajectory_step"):
+        own = new.clone().requires_grad_()
+        losses = group_policy_loss(own, old, advantages, mask, importance_level=level, reduction="none")
+        gradients[level] = torch.autograd.grad(losses.sum(), own)[0][mask], losses.detach()
+    torch.testing.assert_close(gradients["trajectory"][1], gradients["trajectory_step"][1])  # one value
+    ratio = importance_log_ratio(new, old, mask, level="trajectory").exp()
+    held = ((ratio > 1.2) & (advantages > 0)) | ((ratio < 0.8) & (advantages < 0))
+    expected = torch.where(held, 0.0, -ratio * advantages)[mask]  # d(s A) / d log pi_t = s A_t
+    torch.testing.assert_close(gradients["trajectory_step"][0], expected)
+
+
+def test_worse_trajectories_that_the_policy_has_left_are_left_out():
+    old = torch.zeros(4, 3, dtype=torch.float64)
+    new = torch.tensor(
+        [[-1.0, -0.2, -0.6], [-0.5, -0.4, -0.3], [-0.9, -0.9, -0.9], [-0.9, 9.0, 9.0]], dtype=torch.float64
+    )
+    mask = torch.tensor([[True] * 3] * 3 + [[True, False, False]])
+    advantages = torch.tensor([[-1.0], [-1.0], [1.0], [-1.0]], dtype=torch.float64).expand(4, 3)
+    plain = group_policy_loss(new, old, advantages, mask, reduction="none")
+    losses = group_policy_loss(new, old, advantages, mask, reduction="none", off_policy_threshold=0.5)
+    # means of old - new: 0.6 and worse: out; 0.4: stays; 0.9 and better: stays; 0.9 on its only step and worse: out
+    expected = torch.where(torch.tensor([[False], [True], [True], [False]]), plain, 0.0)
+    torch.testing.assert_close(losses, expected)
+    total = group_policy_loss(new, old, advantages, mask, reduction="dapo", off_policy_threshold=0.5)
+    assert float(total) == pytest.approx(float(expected.sum()) / 10)  # the divisor counts all steps
+
+
 PPO_CASES = {
     "symmetric_0p2": {},
     "asymmetric_0p2_0p28": {"clip_epsilon_high": 0.28},
@@ -123,6 +154,17 @@ def one_step(ratio, advantage, **options):
         (1.5, 2.0, {"kind": "reinforce"}, -2.0 * math.log(1.5), -2.0),
         (1.5, 2.0, {"kind": "cispo"}, -1.5 * 2.0 * math.log(1.5), -3.0),  # the weight has no gradient of its own
         (9.0, 2.0, {"kind": "cispo"}, -5.0 * 2.0 * math.log(9.0), -10.0),
+        # 4 / t sigmoid(t (r - 1)) A, of gradient 4 sigmoid (1 - sigmoid) r A
+        (1.0, 2.0, {"kind": "sapo"}, -4.0, -2.0),
+        (1.5, 2.0, {"kind": "sapo"}, -4.0 * 0.62245933 * 2.0, -4.0 * 0.62245933 * 0.37754067 * 1.5 * 2.0),
+        (0.5, -2.0, {"kind": "sapo"}, 4 / 1.05 * 0.37168381 * 2.0, 4.0 * 0.37168381 * 0.62831619 * 0.5 * 2.0),
+        (
+            1.5,
+            2.0,
+            {"kind": "sapo", "temperatures": (2.0, 3.0)},
+            -2.0 * 0.73105858 * 2.0,
+            -4.0 * 0.73105858 * 0.26894142 * 3,
+        ),
     ],
 )
 def test_loss_and_gradient_of_one_step_are_the_hand_computed_numbers(ratio, advantage, options, loss, gradient):
@@ -132,7 +174,13 @@ def test_loss_and_gradient_of_one_step_are_the_hand_computed_numbers(ratio, adva
 def test_where_the_data_are_the_policys_own_all_kinds_have_the_gradient_of_reinforce():
     log_probs, advantages = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     gradients = []
-    for options in ({"kind": "reinforce"}, {"kind": "clip"}, {"kind": "cispo"}, {"kind": "clip", "delta": 4.0}):
+    for options in (
+        {"kind": "reinforce"},
+        {"kind": "clip"},
+        {"kind": "cispo"},
+        {"kind": "clip", "delta": 4.0},
+        {"kind": "sapo"},
+    ):
         own = log_probs.clone().requires_grad_()
         group_policy_loss(own, log_probs, advantages, **options).backward()
         gradients.append(own.grad)
@@ -220,13 +268,18 @@ def test_no_mask_means_that_all_steps_are_valid(reduction):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "ppo"}, "kind must be one of clip, reinforce, cispo, got 'ppo'"),
-        ({"importance_level": "token"}, "importance_level must be one of step, trajectory, got 'token'"),
+        ({"kind": "ppo"}, "kind must be one of clip, reinforce, cispo, sapo, got 'ppo'"),
+        (
+            {"importance_level": "token"},
+            "importance_level must be one of step, trajectory, trajectory_step, got 'token'",
+        ),
         ({"clip_epsilon": -0.1}, "clip_epsilon must be at least 0, got -0.1"),
         ({"clip_epsilon_high": -0.1}, "clip_epsilon_high must be None or at least 0, got -0.1"),
         ({"delta": 1.2}, r"delta must be above the upper clip 1.2, got 1.2; it is a ratio"),
         ({"delta": 1.25, "clip_epsilon_high": 0.28}, "delta must be above the upper clip 1.28, got 1.25"),
         ({"delta": 4.0, "kind": "cispo"}, "delta must be None for kind cispo, got 4.0"),
+        ({"temperatures": (0.0, 1.0)}, r"temperatures must be above 0, got \(0.0, 1.0\)"),
+        ({"off_policy_threshold": 0.0}, "off_policy_threshold must be None or above 0, in nats, got 0.0"),
         ({"top_entropy_fraction": 0.0}, r"top_entropy_fraction must be in \(0, 1\], got 0.0"),
         ({"top_entropy_fraction": 0.5}, "top_entropy_fraction=0.5 needs entropy, got None"),
         ({"reduction": "mean"}, "reduction must be one of grpo, dapo, dr_grpo, none, got 'mean'"),
@@ -246,6 +299,11 @@ def test_options_out_of_range_are_refused(options, message):
         (((4, 5), (5, 4), (4, 5)), {}, r"old_log_probs must have the shape .* got \(5, 4\)"),
         (((6,), (6,), (6,)), {}, r"reduction grpo needs trajectories \[P, T\], got a flat batch \(6,\)"),
         (((6,), (6,), (6,)), {"importance_level": "trajectory"}, r"needs trajectories \[P, T\], got \(6,\)"),
+        (
+            ((6,), (6,), (6,)),
+            {"off_policy_threshold": 0.5},
+            r"off_policy_threshold needs trajectories \[P, T\], got \(6,\)",
+        ),
     ],
 )
 def test_shapes_that_would_broadcast_are_refused(shapes, options, message):

@@ -21,6 +21,9 @@ KINDS = {
     "reinforce": {"kind": "reinforce"},
     "cispo": {"kind": "cispo", "clip_epsilon_high": 1.2},
     "gspo": {"importance_level": "trajectory", "clip_epsilon": 0.05},
+    "gspo-token": {"importance_level": "trajectory_step", "clip_epsilon": 0.05},
+    "sapo": {"kind": "sapo", "temperatures": (1.0, 1.2)},
+    "near policy": {"off_policy_threshold": 0.1},
     "top entropy": {"top_entropy_fraction": 0.4},
 }
 REDUCTIONS = {"grpo": {}, "dapo": {}, "dr_grpo": {"max_length": 11}}
@@ -77,7 +80,7 @@ def test_a_padded_step_moves_no_loss_no_metric_and_no_gradient(policy, make_batc
         torch.testing.assert_close(found[1], expected[1])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "gspo"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("gspo", "gspo-token", "near policy")])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_flat_and_padded_batches_give_the_same_numbers(policy, make_batch, kind, reduction):
     terms = {"kl_coef": 0.3, "entropy_coef": 0.02, "reduction": reduction, **REDUCTIONS[reduction]}
@@ -148,6 +151,23 @@ def test_clip_metrics_are_the_hand_computed_fractions(policy, make_batch):
     cispo = GRPOLoss(policy, kind="cispo", clip_epsilon_high=1.3)(batch)
     assert float(cispo["cispo_clip_ratio"]) == pytest.approx(0.2)
     assert not [key for key, _ in cispo.items() if key.startswith("clip_ratio")]
+
+
+def test_a_weighted_estimate_has_the_value_and_the_gradient_of_the_ratio(policy, make_batch):
+    batch = make_batch((4, 4, 4))
+    log_probs = evaluate(policy, batch)[0]
+    estimate = kl_estimate(log_probs, batch["reference_log_prob"], kind="k3")
+    ratio = (log_probs - batch["action_log_prob"]).exp()
+    expected = (ratio * estimate).mean()
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    loss = GRPOLoss(policy, kl_coef=1.0, kl_importance_weighted=True, reduction="dapo")(batch)["loss_kl"]
+    torch.testing.assert_close(loss, expected)
+    for found, wanted in zip(
+        torch.autograd.grad(loss, parameters, allow_unused=True),
+        torch.autograd.grad(expected, parameters, allow_unused=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -272,7 +292,7 @@ def test_bfloat16_is_finite_and_close(policy, make_batch, options):
     torch.testing.assert_close(found, expected.expand(2), rtol=0.05, atol=0.02)
 
 
-@pytest.mark.parametrize("kind", ["clip", "cispo", "gspo", "top entropy"])
+@pytest.mark.parametrize("kind", ["clip", "cispo", "sapo", "gspo", "gspo-token", "near policy", "top entropy"])
 def test_compiles_without_a_graph_break(policy, make_batch, kind):
     loss, batch = GRPOLoss(policy, **KINDS[kind], kl_coef=0.3, entropy_coef=0.02), make_batch((4, 2, 3, 1))
     compiled = torch.compile(lambda tensordict: loss(tensordict)["loss_objective"], fullgraph=True, backend="aot_eager")
@@ -321,6 +341,10 @@ def test_a_state_dict_brings_policy_and_reference_back(policy, make_batch):
         (
             {"kl_kind": "k1", "kl_coef": 0.1},
             "kl_kind of a loss must be one of k2, k3, exact, got 'k1'; the expectation",
+        ),
+        (
+            {"kl_kind": "exact", "kl_importance_weighted": True},
+            "kl_importance_weighted must be False for kl_kind exact, got True",
         ),
         ({"kl_kind": "exact", "kl_coef": 0.1}, r"kl_kind exact needs reference=ReferencePolicy\(actor_network\)"),
         ({"kind": "ppo"}, "kind must be one of"),

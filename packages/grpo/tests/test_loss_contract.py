@@ -31,7 +31,7 @@ def test_the_loss_keeps_torchrls_contract(options, as_torchrls, policy, as_actor
     check_loss_contract(make, make_batch((5, 5, 5, 5)).exclude("reference_log_prob", "mask"))
 
 
-@pytest.mark.parametrize("kind", ["clip", "reinforce", "cispo"])
+@pytest.mark.parametrize("kind", ["clip", "reinforce", "cispo", "sapo"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_loss_is_the_published_formula(kind, weighted, policy, make_batch):
     batch = make_batch((4, 2, 3, 1), padding=float("nan"))

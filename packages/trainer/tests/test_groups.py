@@ -171,6 +171,9 @@ VARIANTS = {
     "trajectory": {"kind: to_go": "kind: trajectory", "baseline: alive": "baseline: leave_one_out"},
     "gspo": {"loss: {kind: clip}": "loss: {kind: clip, importance_level: trajectory}"},
     "cispo": {"loss: {kind: clip}": "loss: {kind: cispo}"},
+    "sapo": {
+        "loss: {kind: clip}": "loss: {kind: sapo}\n  off_policy_threshold: 0.1\n  kl: {importance_weighted: true}"
+    },
     "reinforce": {"loss: {kind: clip}": "loss: {kind: reinforce}", "num_epochs: 2": "num_epochs: 1"},
     "kl": {"group_size: 4": "group_size: 4\n  kl: {coef: 0.1, reference: {kind: sync, interval: 3}}"},
     "exact": {"group_size: 4": "group_size: 4\n  kl: {coef: 0.1, estimator: exact}"},

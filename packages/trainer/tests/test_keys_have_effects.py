@@ -139,6 +139,7 @@ CASES = {
             "grpo.zero_variance={kind: resample}", f"grpo.entropy_coef={SCHEDULE}",
         ),
     ),
+    "sapo": Case(CARTPOLE, "grpo", ("grpo.loss",), ("grpo.loss={kind: sapo}",)),
     "grpo, schedules": Case(
         CARTPOLE, "grpo", ("grpo",),
         (

@@ -66,8 +66,11 @@ Advantages = Annotated[TrajectoryAdvantages | ToGoAdvantages, Field(discriminato
 
 # --- loss --------------------------------------------------------------------------------------------------------
 
-ImportanceLevel = Literal["step", "trajectory"]
-_IMPORTANCE_LEVEL = "Ratio of each step, or the geometric mean over the trajectory (GSPO, arXiv:2507.18071)."
+ImportanceLevel = Literal["step", "trajectory", "trajectory_step"]
+_IMPORTANCE_LEVEL = (
+    "Ratio of each step, the geometric mean over the trajectory (GSPO, arXiv:2507.18071), or the same with each step's "
+    "own gradient (GSPO-token)."
+)
 
 
 class ClippedLoss(Block):
@@ -106,7 +109,20 @@ class CISPOLoss(Block):
     importance_level: ImportanceLevel = Field(default="step", description=_IMPORTANCE_LEVEL)
 
 
-PolicyLoss = Annotated[ClippedLoss | ReinforceLoss | CISPOLoss, Field(discriminator="kind")]
+class SAPOLoss(Block):
+    """A soft gate in place of the clip (SAPO, Gao et al. 2025, arXiv:2511.20347)."""
+
+    kind: Literal["sapo"] = "sapo"
+    temperature_positive: Positive = Field(
+        default=1.0, description="How fast the gradient fades beside ratio 1 where the advantage is positive, > 0."
+    )
+    temperature_negative: Positive = Field(
+        default=1.05, description="The same where it is not, > 0 (the paper: above temperature_positive)."
+    )
+    importance_level: ImportanceLevel = Field(default="step", description=_IMPORTANCE_LEVEL)
+
+
+PolicyLoss = Annotated[ClippedLoss | ReinforceLoss | CISPOLoss | SAPOLoss, Field(discriminator="kind")]
 
 # --- zero_variance -----------------------------------------------------------------------------------------------
 
@@ -144,6 +160,13 @@ class KLConfig(Block):
     estimator: Literal["k1", "k2", "k3", "exact"] = Field(
         default="k3",
         description="k2, k3 (DeepSeekMath): from the actions taken (Schulman 2020); exact: from both distributions.",
+    )
+    importance_weighted: bool = Field(
+        default=False,
+        description=(
+            "Multiplies the estimate by the ratio to the policy that acted, which makes it one of the present policy "
+            "(DeepSeek-V3.2, arXiv:2512.02556: true); not for exact."
+        ),
     )
     reference: Reference = Field(default_factory=FrozenReference, description="The policy that is compared with.")
 
@@ -188,6 +211,13 @@ class GRPOConfig(Block):
     top_entropy_fraction: FractionAboveZero = Field(
         default=1.0,
         description="Share of the steps, the least certain ones, that count, in (0, 1] (arXiv:2506.01939: 0.2).",
+    )
+    off_policy_threshold: Positive | None = Field(
+        default=None,
+        description=(
+            "Mean log-ratio, in nats, by which the policy may have left a trajectory whose negative advantages still "
+            "count (DeepSeek-V3.2, arXiv:2512.02556, equation 9), > 0; null: any."
+        ),
     )
     entropy_coef: ScheduledNonNegative = Field(
         default=0.0, description="Weight of the entropy bonus, >= 0; a number or a schedule (TRL: 0)."

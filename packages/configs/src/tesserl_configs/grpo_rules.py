@@ -64,6 +64,13 @@ def penalties_have_a_gradient(config: RunKeys) -> Iterator[Problem]:
         )
 
 
+def exact_divergences_have_no_weight(config: RunKeys) -> Iterator[Problem]:
+    """Refuse a weight for what is not estimated from actions."""
+    kl = config.grpo.kl
+    if kl is not None and kl.importance_weighted and kl.estimator == "exact":
+        yield Problem("grpo.kl.importance_weighted", "corrects an estimate, got estimator exact; set it to false")
+
+
 RULES: tuple[Rule, ...] = (
     starts_can_be_set,
     minibatches_hold_trajectories,
@@ -71,5 +78,6 @@ RULES: tuple[Rule, ...] = (
     caps_are_above_the_clip,
     lengths_have_a_bound,
     penalties_have_a_gradient,
+    exact_divergences_have_no_weight,
     groups_fit_into_memory,
 )

@@ -2,10 +2,11 @@
 
 from tesserl_grpo.__about__ import __version__
 from tesserl_grpo.advantages import group_advantages, group_advantages_to_go
-from tesserl_grpo.functional import group_policy_loss, step_weights
+from tesserl_grpo.functional import group_policy_loss
 from tesserl_grpo.groups import ScoredGroups, check_shared_start, flatten_steps, pad_trajectories, score_groups
 from tesserl_grpo.kl import kl_estimate
 from tesserl_grpo.loss import GRPOLoss
+from tesserl_grpo.reduction import step_weights
 
 __all__ = [
     "GRPOLoss",

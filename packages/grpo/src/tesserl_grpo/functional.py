@@ -23,6 +23,7 @@ from tesserl_grpo.options import (
     check_reduction,
     check_shapes,
 )
+from tesserl_grpo.reduction import reduce_steps
 from tesserl_policy import clipped_ratio, log_ratio_bounds
 
 CISPO_RATIO_HIGH = 5.0  # the bound that TRL recommends for CISPO, after ScaleRL (arXiv:2510.13786)
@@ -34,7 +35,8 @@ def importance_log_ratio(
     """Logarithm of the ratio ``r`` of the policy to the one that acted: of each step, or one for each trajectory.
 
     ``step``: ``l_t - l_old_t``. ``trajectory`` (GSPO, arXiv:2507.18071, equation 7): ``mean_t (l_t - l_old_t)`` over
-    the valid steps, so that ``r`` is a geometric mean, which does not grow with the length.
+    the valid steps, so that ``r`` is a geometric mean, which does not grow with the length. ``trajectory_step``
+    (GSPO-token, equation 14): the same value, but a step's ratio has the gradient of its own log-probability.
 
     Args:
         log_probs: of the actions taken, under the policy being trained, ``[P, T]``.
@@ -46,20 +48,27 @@ def importance_log_ratio(
         Log-ratios, ``[P, T]``; a trajectory's stands on each of its steps. 0 outside the mask at level step.
 
     Raises:
-        ValueError: level trajectory without a dimension of trajectories.
+        ValueError: another level than step without a dimension of trajectories.
     """
-    if level == "trajectory" and log_probs.dim() < 2:
-        raise ValueError(
-            f"importance_level trajectory needs trajectories [P, T], got {tuple(log_probs.shape)}; make minibatches of "
-            "whole trajectories"
-        )
     log_ratio = log_probs - old_log_probs
     if mask is not None:
         log_ratio = torch.where(mask, log_ratio, 0.0)
+    if level == "step":
+        return log_ratio
+    mean = _trajectory_mean(log_ratio, mask, f"importance_level {level}")
     if level == "trajectory":
-        lengths = log_ratio.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
-        log_ratio = (log_ratio.sum(dim=-1, keepdim=True) / lengths).expand_as(log_ratio)
-    return log_ratio
+        return mean
+    return mean.detach() + log_ratio - log_ratio.detach()
+
+
+def _trajectory_mean(values: Tensor, mask: Tensor | None, needed_by: str) -> Tensor:
+    """Return the mean of each trajectory on each of its steps; ``values`` are 0 outside the mask."""
+    if values.dim() < 2:
+        raise ValueError(
+            f"{needed_by} needs trajectories [P, T], got {tuple(values.shape)}; make minibatches of whole trajectories"
+        )
+    lengths = values.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
+    return (values.sum(dim=-1, keepdim=True) / lengths).expand_as(values)
 
 
 def surrogate_loss(
@@ -71,6 +80,7 @@ def surrogate_loss(
     clip_epsilon: float | Tensor = 0.2,
     clip_epsilon_high: float | Tensor | None = None,
     delta: float | None = None,
+    temperatures: tuple[float, float] = (1.0, 1.05),
 ) -> Tensor:
     """Loss of each step, with ``r`` the ratio and ``A`` the advantage.
 
@@ -80,6 +90,8 @@ def surrogate_loss(
     - ``reinforce``: ``-A l``; right for one pass over data of this very policy.
     - ``cispo`` (MiniMax-M1, arXiv:2506.13585, equation 4): ``-stop_gradient(min(r, high)) A l``; every step keeps a
       gradient.
+    - ``sapo`` (arXiv:2511.20347, equations 5 and 6): ``-4 / t sigmoid(t (r - 1)) A``, a soft gate in place of the clip:
+      the gradient of a step fades as its ratio leaves 1, by ``t``, one for ``A > 0`` and one for the others.
 
     Args:
         log_ratio: of each step, ``[P, T]``.
@@ -90,12 +102,17 @@ def surrogate_loss(
         clip_epsilon_high: how far above 1, at least 0; None: ``clip_epsilon``. For ``cispo`` the largest ratio itself,
             as in TRL; None: 5.
         delta: largest ratio where ``A < 0``, above ``1 + clip_epsilon_high``; None: no bound. For ``clip`` only.
+        temperatures: of ``sapo``, for ``A > 0`` and for the others, above 0.
 
     Returns:
         Loss of each step, ``[P, T]``.
     """
     if kind == "reinforce":
         return -advantages * log_probs
+    if kind == "sapo":
+        positive, negative = temperatures
+        temperature = negative + (positive - negative) * (advantages > 0).to(log_ratio.dtype)
+        return torch.sigmoid(temperature * torch.expm1(log_ratio)) * (4 / temperature) * -advantages
     low, high = log_bounds(kind, clip_epsilon, clip_epsilon_high)
     if kind == "cispo":
         return log_ratio.detach().clamp(max=high).exp() * -advantages * log_probs
@@ -110,6 +127,31 @@ def log_bounds(
         highest = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
         return -math.inf, highest.log() if isinstance(highest, Tensor) else math.log(highest)
     return log_ratio_bounds(clip_epsilon, clip_epsilon_high)
+
+
+def near_policy_mask(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor | None, threshold: float
+) -> Tensor:
+    """Select the steps from which to learn although the policy has moved on (DeepSeek-V3.2, arXiv:2512.02556, eq. 9).
+
+    Left out are steps with a negative advantage of trajectories that the policy has left: those whose mean of
+    ``l_old - l``, an estimate of the divergence, is above the threshold.
+
+    Args:
+        log_probs: of the actions taken, under the policy being trained, ``[P, T]``.
+        old_log_probs: of the same actions when they were taken, ``[P, T]``.
+        advantages: ``[P, T]``.
+        mask: true on valid steps, ``[P, T]``; None: all are valid.
+        threshold: in nats, above 0.
+
+    Returns:
+        False on the steps that are left out, ``[P, T]``.
+
+    Raises:
+        ValueError: there is no dimension of trajectories.
+    """
+    left = importance_log_ratio(old_log_probs, log_probs.detach(), mask)
+    return (advantages >= 0) | (_trajectory_mean(left, mask, "off_policy_threshold") <= threshold)
 
 
 def top_entropy_mask(entropy: Tensor, mask: Tensor | None, fraction: float) -> Tensor:
@@ -129,93 +171,6 @@ def top_entropy_mask(entropy: Tensor, mask: Tensor | None, fraction: float) -> T
     return entropy >= torch.nanquantile(entropy, 1 - fraction)
 
 
-def step_weights(
-    mask: Tensor,
-    *,
-    reduction: Reduction = "grpo",
-    max_length: int | None = None,
-    normalizer: float | Tensor | None = None,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """Return the weight of each step in an update, whose loss is ``sum(weight * loss of the step)``.
-
-    - ``grpo``: mean over trajectories of the means over their steps, ``1 / (P length_p)``.
-    - ``dapo``: mean over all valid steps, ``1 / sum_p length_p`` (DAPO, equation 8): long trajectories count more.
-    - ``dr_grpo``: ``1 / (P max_length)`` (Dr. GRPO, arXiv:2503.20783): a step counts the same in every update.
-    - ``none``: 1.
-
-    ``P`` counts the trajectories with a valid step. Computed once on a whole update, the weights can be cut into
-    minibatches, padded or flat, whose losses add up to the loss of the update; multiply them by the number of
-    minibatches where each is an optimiser step of its own.
-
-    Args:
-        mask: true on valid steps, ``[P, T]``.
-        reduction: which of the three.
-        max_length: longest trajectory that the task allows, in steps; for ``dr_grpo``, which needs it.
-        normalizer: what to divide by instead, when ``mask`` is a part of an update: the number of trajectories of the
-            whole update (``grpo``, ``dr_grpo``), or of its valid steps (``dapo``).
-        dtype: floating dtype of the result; default: torch's.
-
-    Returns:
-        Weights, 0 outside the mask, ``[P, T]``.
-
-    Raises:
-        ValueError: ``reduction`` is unknown, ``max_length`` is missing, or ``mask`` has no dimension of trajectories.
-    """
-    check_reduction(reduction, max_length)
-    weights = mask.to(dtype or torch.get_default_dtype())
-    if reduction == "none":
-        return weights
-    if reduction == "dapo":
-        return weights / (mask.sum().clamp(min=1) if normalizer is None else normalizer)
-    if mask.dim() < 2:
-        raise ValueError(
-            f"reduction {reduction} needs trajectories [P, T], got a flat batch {tuple(mask.shape)}; take step_weights "
-            "of the whole update before it is flattened, or reduction dapo"
-        )
-    lengths = mask.sum(dim=-1, keepdim=True)
-    num_trajectories = (lengths > 0).sum().clamp(min=1) if normalizer is None else normalizer
-    return weights / num_trajectories / (lengths.clamp(min=1) if reduction == "grpo" else max_length or 1)
-
-
-def reduce_steps(
-    values: Tensor,
-    mask: Tensor | None,
-    *,
-    reduction: Reduction = "grpo",
-    max_length: int | None = None,
-    normalizer: float | Tensor | None = None,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Reduce a value of each step as `step_weights` says.
-
-    Args:
-        values: such as the loss of each step, ``[P, T]``.
-        mask: true on valid steps, ``[P, T]``; None: all are valid.
-        reduction: see `step_weights`.
-        max_length: see `step_weights`.
-        normalizer: see `step_weights`.
-        weights: see `group_policy_loss`.
-
-    Returns:
-        Scalar, or ``[P, T]`` with zeros outside the mask for ``"none"``.
-
-    Raises:
-        ValueError: see `step_weights`.
-    """
-    if reduction == "none":
-        return values if mask is None else torch.where(mask, values, 0.0)
-    if weights is not None:
-        weights = weights.to(values.dtype)  # 0 outside the mask
-        return torch.dot(values, weights) if values.dim() == 1 else (values * weights).sum()
-    if mask is None:
-        if reduction == "dapo" and normalizer is None:
-            return values.mean()
-        mask = torch.ones_like(values, dtype=torch.bool)
-    weights = step_weights(mask, reduction=reduction, max_length=max_length, normalizer=normalizer, dtype=values.dtype)
-    return (torch.where(mask, values, 0.0) * weights).sum()
-
-
 def group_policy_loss(
     log_probs: Tensor,
     old_log_probs: Tensor,
@@ -226,7 +181,9 @@ def group_policy_loss(
     clip_epsilon: float | Tensor = 0.2,
     clip_epsilon_high: float | Tensor | None = None,
     delta: float | None = None,
+    temperatures: tuple[float, float] = (1.0, 1.05),
     importance_level: ImportanceLevel = "step",
+    off_policy_threshold: float | None = None,
     entropy: Tensor | None = None,
     top_entropy_fraction: float = 1.0,
     reduction: Reduction = "grpo",
@@ -245,7 +202,9 @@ def group_policy_loss(
         clip_epsilon: see `surrogate_loss`.
         clip_epsilon_high: see `surrogate_loss`.
         delta: see `surrogate_loss`.
+        temperatures: see `surrogate_loss`.
         importance_level: see `importance_log_ratio`.
+        off_policy_threshold: see `near_policy_mask`; the divisor of the reduction counts all steps. None: all count.
         entropy: of the policy at each step, in nats, ``[P, T]``; for ``top_entropy_fraction`` below 1.
         top_entropy_fraction: fraction of steps, the least certain ones, that have a loss; the divisor of the reduction
             counts all of them. See `top_entropy_mask`.
@@ -261,14 +220,17 @@ def group_policy_loss(
     Raises:
         ValueError: the shapes differ, or an option is out of its range.
     """
-    check_loss_options(kind, clip_epsilon, clip_epsilon_high, delta, importance_level, top_entropy_fraction)
+    check_loss_options(
+        kind, clip_epsilon, clip_epsilon_high, delta, importance_level, top_entropy_fraction, temperatures,
+        off_policy_threshold,
+    )  # fmt: skip
     check_reduction(reduction, max_length)
     columns = {"old_log_probs": old_log_probs, "advantages": advantages, "entropy": entropy, "weights": weights}
     check_shapes(log_probs, mask=mask, **columns)
     log_ratio = importance_log_ratio(log_probs, old_log_probs.detach(), mask, level=importance_level)
     if mask is not None:
         advantages = torch.where(mask, advantages, 0.0)
-        if kind != "clip":  # which reads the log-ratio alone
+        if kind in ("reinforce", "cispo"):  # the others read the log-ratio alone
             log_probs = torch.where(mask, log_probs, 0.0)
     losses = surrogate_loss(
         log_ratio,
@@ -278,7 +240,11 @@ def group_policy_loss(
         clip_epsilon=clip_epsilon,
         clip_epsilon_high=clip_epsilon_high,
         delta=delta,
+        temperatures=temperatures,
     )
+    if off_policy_threshold is not None:
+        near = near_policy_mask(log_probs, old_log_probs.detach(), advantages, mask, off_policy_threshold)
+        losses = torch.where(near, losses, 0.0)
     if top_entropy_fraction < 1:
         if entropy is None:
             raise ValueError(f"top_entropy_fraction={top_entropy_fraction} needs entropy, got None; give it per step")

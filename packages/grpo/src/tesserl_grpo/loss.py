@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from tesserl_grpo.batch import Reader, Steps
 from tesserl_grpo.distributions import exact_kl
-from tesserl_grpo.functional import group_policy_loss, importance_log_ratio, reduce_steps
+from tesserl_grpo.functional import group_policy_loss, importance_log_ratio
 from tesserl_grpo.kl import kl_estimate
 from tesserl_grpo.metrics import policy_metrics
 from tesserl_grpo.options import (
@@ -26,6 +26,7 @@ from tesserl_grpo.options import (
     check_loss_options,
     check_reduction,
 )
+from tesserl_grpo.reduction import reduce_steps
 from tesserl_policy import (
     DirectLossModule,
     ReferencePolicy,
@@ -64,7 +65,9 @@ class GRPOLoss(DirectLossModule):
         clip_epsilon: see `surrogate_loss`.
         clip_epsilon_high: see `surrogate_loss`.
         delta: see `surrogate_loss`.
-        importance_level: see `importance_log_ratio`; ``"trajectory"`` needs ``[P, T]``.
+        temperatures: see `surrogate_loss`.
+        importance_level: see `importance_log_ratio`; others than ``"step"`` need ``[P, T]``.
+        off_policy_threshold: see `near_policy_mask`; needs ``[P, T]``.
         top_entropy_fraction: see `group_policy_loss`.
         reduction: see `step_weights`. A flat batch without ``step_weight`` has ``"dapo"`` or ``"none"`` only;
             ``"none"`` keeps ``[*B]``, unweighted.
@@ -72,6 +75,9 @@ class GRPOLoss(DirectLossModule):
         kl_coef: weight of the divergence from the reference, at least 0; 0 runs no reference.
         kl_kind: ``"k2"`` or ``"k3"`` of `kl_estimate`, or ``"exact"`` for categorical and Gaussian policies, which
             needs ``reference``. ``"k1"`` is refused: the expectation of its gradient is zero.
+        kl_importance_weighted: whether the estimate is multiplied by the ratio to the policy that acted, of
+            ``importance_level``: without it, the estimate is that of actions of the present policy (DeepSeek-V3.2,
+            arXiv:2512.02556, equation 7).
         entropy_coef: weight of the entropy, in reward units per nat.
         reference: of the divergence; None where ``reference_log_prob`` is in the batch, or ``kl_coef`` is 0.
         log_metrics: whether a call computes metrics. They are a tenth of a small update: a loop of many minibatches
@@ -110,12 +116,15 @@ class GRPOLoss(DirectLossModule):
         clip_epsilon: float = 0.2,
         clip_epsilon_high: float | None = None,
         delta: float | None = None,
+        temperatures: tuple[float, float] = (1.0, 1.05),
         importance_level: ImportanceLevel = "step",
+        off_policy_threshold: float | None = None,
         top_entropy_fraction: float = 1.0,
         reduction: Reduction = "grpo",
         max_length: int | None = None,
         kl_coef: float = 0.0,
         kl_kind: LossKLKind = "k3",
+        kl_importance_weighted: bool = False,
         entropy_coef: float = 0.0,
         reference: ReferencePolicy | None = None,
         log_metrics: bool = True,
@@ -124,19 +133,27 @@ class GRPOLoss(DirectLossModule):
         check_actor(actor_network)
         self.actor_network, self.reference, self.log_metrics = actor_network, reference, log_metrics
         self._input_keys: list[NestedKey] = list(cast("Any", actor_network).in_keys)
-        check_loss_options(kind, clip_epsilon, clip_epsilon_high, delta, importance_level, top_entropy_fraction)
+        check_loss_options(
+            kind, clip_epsilon, clip_epsilon_high, delta, importance_level, top_entropy_fraction, temperatures,
+            off_policy_threshold,
+        )  # fmt: skip
         check_reduction(reduction, max_length)
-        check_kl_options(kl_coef, kl_kind, has_reference=reference is not None)
+        check_kl_options(
+            kl_coef, kl_kind, has_reference=reference is not None, importance_weighted=kl_importance_weighted
+        )
         self.kind: PolicyLossKind = kind
         self.clip_epsilon = clip_epsilon
         self.clip_epsilon_high = clip_epsilon_high
         self.delta = delta
+        self.temperatures = temperatures
         self.importance_level: ImportanceLevel = importance_level
+        self.off_policy_threshold = off_policy_threshold
         self.top_entropy_fraction = top_entropy_fraction
         self.reduction: Reduction = reduction
         self.max_length = max_length
         self.kl_coef = kl_coef
         self.kl_kind: LossKLKind = kl_kind
+        self.kl_importance_weighted = kl_importance_weighted
         self.entropy_coef = entropy_coef
         self.set_keys()
         if isinstance(actor_network, ProbabilisticTensorDictSequential):  # it says what it writes
@@ -160,8 +177,14 @@ class GRPOLoss(DirectLossModule):
             "clip": ["clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"],
             "cispo": ["cispo_clip_ratio"],
             "reinforce": [],
+            "sapo": [],
         }
         return [*losses, "entropy", "kl_approx", *["kl"] * has_kl, *clips[self.kind]]
+
+    @property
+    def needs_trajectories(self) -> bool:
+        """Return whether a batch must be ``[P, T]``, and may not be flat."""
+        return self.importance_level != "step" or self.off_policy_threshold is not None
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -256,7 +279,9 @@ class GRPOLoss(DirectLossModule):
             clip_epsilon=coefficients["clip_epsilon"],
             clip_epsilon_high=coefficients["clip_epsilon_high"],
             delta=self.delta,
+            temperatures=self.temperatures,
             importance_level=self.importance_level,
+            off_policy_threshold=self.off_policy_threshold,
             entropy=entropy,
             top_entropy_fraction=self.top_entropy_fraction,
             reduction=self.reduction,
@@ -279,7 +304,11 @@ class GRPOLoss(DirectLossModule):
             with torch.no_grad():
                 reference = self._reference_distribution(steps.inputs, batch_shape)
                 reference_log_probs = action_log_probs(reference, steps.action, batch_shape)
-        return kl_estimate(log_probs, reference_log_probs, kind=self.kl_kind)
+        estimate = kl_estimate(log_probs, reference_log_probs, kind=self.kl_kind)
+        if not self.kl_importance_weighted:
+            return estimate
+        level = self.importance_level
+        return importance_log_ratio(log_probs, steps.old_log_probs, steps.mask, level=level).exp() * estimate
 
     def _reference_distribution(self, inputs: list[Tensor], batch_shape: Sequence[int]) -> Distribution:
         if self.reference is None:

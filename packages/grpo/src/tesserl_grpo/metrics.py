@@ -42,7 +42,7 @@ def policy_metrics(
     steps = {"entropy": entropy, "kl_approx": -log_ratio}
     if divergence is not None:
         steps["kl"] = divergence
-    if kind != "reinforce":
+    if kind in ("clip", "cispo"):
         low, high = log_bounds(kind, clip_epsilon, clip_epsilon_high)
         is_high = (log_ratio > high) & (advantages > 0)
         if kind == "cispo":

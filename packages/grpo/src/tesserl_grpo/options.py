@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-PolicyLossKind = Literal["clip", "reinforce", "cispo"]
-ImportanceLevel = Literal["step", "trajectory"]
+PolicyLossKind = Literal["clip", "reinforce", "cispo", "sapo"]
+ImportanceLevel = Literal["step", "trajectory", "trajectory_step"]
 Reduction = Literal["grpo", "dapo", "dr_grpo", "none"]
 KLKind = Literal["k1", "k2", "k3"]
 LossKLKind = Literal["k2", "k3", "exact"]
@@ -37,6 +37,8 @@ def check_loss_options(
     delta: float | None,
     importance_level: str,
     top_entropy_fraction: float,
+    temperatures: tuple[float, float] = (1.0, 1.05),
+    off_policy_threshold: float | None = None,
 ) -> None:
     """Refuse options of the policy loss that are out of range or do not go together.
 
@@ -47,12 +49,18 @@ def check_loss_options(
         delta: None or above the upper clip, and for ``clip`` only.
         importance_level: one of ``ImportanceLevel``.
         top_entropy_fraction: in (0, 1].
+        temperatures: both above 0.
+        off_policy_threshold: None or above 0.
 
     Raises:
         ValueError: one of them is something else.
     """
     check_choice("kind", kind, POLICY_LOSS_KINDS)
     check_choice("importance_level", importance_level, IMPORTANCE_LEVELS)
+    if min(temperatures) <= 0:
+        raise ValueError(f"temperatures must be above 0, got {temperatures}; SAPO has (1.0, 1.05)")
+    if off_policy_threshold is not None and off_policy_threshold <= 0:
+        raise ValueError(f"off_policy_threshold must be None or above 0, in nats, got {off_policy_threshold}")
     if isinstance(clip_epsilon, Tensor) or isinstance(clip_epsilon_high, Tensor):
         return
     if clip_epsilon < 0:
@@ -90,16 +98,17 @@ def check_reduction(reduction: str, max_length: int | None) -> None:
         )
 
 
-def check_kl_options(kl_coef: float, kl_kind: str, *, has_reference: bool) -> None:
+def check_kl_options(kl_coef: float, kl_kind: str, *, has_reference: bool, importance_weighted: bool = False) -> None:
     """Refuse a divergence that cannot be a loss.
 
     Args:
         kl_coef: at least 0.
         kl_kind: one of ``LossKLKind``.
         has_reference: whether there is a policy to compare with.
+        importance_weighted: whether the estimate is weighted by the ratio to the policy that acted.
 
     Raises:
-        ValueError: one of them is something else, or an exact divergence has no policy to compare with.
+        ValueError: one of them is something else, or an exact divergence has no policy to compare with, or is weighted.
     """
     if kl_coef < 0:
         raise ValueError(f"kl_coef must be at least 0, got {kl_coef}")
@@ -110,6 +119,8 @@ def check_kl_options(kl_coef: float, kl_kind: str, *, has_reference: bool) -> No
         )
     if kl_kind == "exact" and kl_coef and not has_reference:
         raise ValueError("kl_kind exact needs reference=ReferencePolicy(actor_network), got None")
+    if kl_kind == "exact" and importance_weighted:
+        raise ValueError("kl_importance_weighted must be False for kl_kind exact, got True; it estimates nothing")
 
 
 def check_shapes(log_probs: Tensor, **tensors: Tensor | None) -> None:

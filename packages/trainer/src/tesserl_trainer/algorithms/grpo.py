@@ -7,7 +7,7 @@ from torch import nn
 
 from tesserl_actor_critic import ActorCritic
 from tesserl_configs import value_at
-from tesserl_configs.grpo import CISPOLoss, ClippedLoss, GRPOConfig, ReinforceLoss, ResampleZeroVariance
+from tesserl_configs.grpo import CISPOLoss, ClippedLoss, GRPOConfig, ReinforceLoss, ResampleZeroVariance, SAPOLoss
 from tesserl_configs.reference import FrozenReference, MovingAverageReference, Reference, SyncReference
 from tesserl_grpo import GRPOLoss
 from tesserl_grpo.options import ImportanceLevel, LossKLKind
@@ -112,6 +112,7 @@ def _loss(grpo: GRPOConfig, network: ActorCritic) -> tuple[GRPOLoss, list[Schedu
     high: Number | None = None
     delta: float | None = None
     level: ImportanceLevel = "step"
+    temperatures = (1.0, 1.05)
     scheduled_clip: dict[str, Number | None] = {}
     match grpo.loss:
         case ClippedLoss() as clipped:
@@ -120,6 +121,8 @@ def _loss(grpo: GRPOConfig, network: ActorCritic) -> tuple[GRPOLoss, list[Schedu
             scheduled_clip = {"clip_epsilon": clip_epsilon, "clip_epsilon_high": high}
         case CISPOLoss() as cispo:
             high, level = cispo.max_ratio, cispo.importance_level
+        case SAPOLoss() as sapo:
+            temperatures, level = (sapo.temperature_positive, sapo.temperature_negative), sapo.importance_level
         case ReinforceLoss():
             pass
     kl = grpo.kl
@@ -129,12 +132,15 @@ def _loss(grpo: GRPOConfig, network: ActorCritic) -> tuple[GRPOLoss, list[Schedu
         clip_epsilon=value_at(clip_epsilon, 0),
         clip_epsilon_high=at_start(high),
         delta=delta,
+        temperatures=temperatures,
         importance_level=level,
+        off_policy_threshold=grpo.off_policy_threshold,
         top_entropy_fraction=grpo.top_entropy_fraction,
         reduction=grpo.reduction,
         max_length=grpo.max_length,
         kl_coef=0.0 if kl is None else value_at(kl.coef, 0),
         kl_kind="k3" if kl is None else cast("LossKLKind", kl.estimator),  # a rule refuses k1
+        kl_importance_weighted=kl is not None and kl.importance_weighted,
         entropy_coef=value_at(grpo.entropy_coef, 0),
         reference=None if kl is None else make_reference(kl.reference, network),
     )

@@ -144,7 +144,7 @@ class GroupLoop:
             journal.skipped += 1
             return
         weights = step_weights(batch["mask"], reduction=self.scoring.reduction, max_length=self.scoring.max_length)
-        size = int(batch["mask"].sum()) if self.loss.importance_level == "step" else len(batch)
+        size = len(batch) if self.loss.needs_trajectories else int(batch["mask"].sum())
         # of a minibatch, which is a part of the whole
         batch["step_weight"] = weights * count_minibatches(size, pace.num_minibatches)
         extra = ["step_weight"]
@@ -152,7 +152,7 @@ class GroupLoop:
             batch["reference_log_prob"] = self.loss.reference_log_probs(batch)
             extra.append("reference_log_prob")
         data = batch
-        if self.loss.importance_level == "step":
+        if not self.loss.needs_trajectories:
             data = flatten_steps(batch, keys=[*self.loss.in_keys, *extra])
         for _ in range(pace.num_epochs):
             for minibatch in minibatches(data, pace.num_minibatches):
