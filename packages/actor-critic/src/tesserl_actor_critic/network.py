@@ -21,7 +21,7 @@ from tesserl_actor_critic.heads import (
     select_distribution,
     width_of,
 )
-from tesserl_actor_critic.paths import Path, as_tuple, run_body
+from tesserl_actor_critic.paths import Path, as_tuple, run_body, split_mask
 from tesserl_actor_critic.spaces import ContinuousActions, read_action_space
 from tesserl_nn_components import ValueHead
 from tesserl_nn_components.mlp import Activation
@@ -41,6 +41,9 @@ class ActorCritic(nn.Module):
     is the one before the first step, ``[N, layers, F]``, and of a state for every step, ``[N, T, layers, F]``, the
     first is taken.
 
+    With ``masked`` the network reads ``action_mask`` behind the body's inputs, bool in the shape of the logits, true for
+    allowed actions. Logits of forbidden actions are the smallest number of the dtype: their probability is exactly 0.
+
     Args:
         body: maps its inputs to features ``[*B, out_features]``; has ``in_keys`` and ``out_features``. Never
             initialised here: it may be pretrained.
@@ -56,12 +59,13 @@ class ActorCritic(nn.Module):
         distribution: of real actions: ``"normal"``, or ``"tanh_normal"`` for a bounded space.
         orthogonal: initialise ``shared`` and both heads, given ones too: orthogonal weights and zero biases, gain 0.01
             in the last layer of the policy, 1 in that of the value, and that of the activation in hidden layers.
+        masked: whether the network reads which actions are allowed; for discrete actions.
 
     Raises:
         TypeError: a body lacks ``in_keys`` or ``out_features``, ``shared`` lacks ``out_features``, or the action space
             is of another kind.
         ValueError: the distribution does not fit the space, the bodies differ in their inputs, a recurrent body is not
-            shared, or there is a ``critic_body`` beside ``shared``.
+            shared, there is a ``critic_body`` beside ``shared``, or continuous actions are masked.
     """
 
     distribution_class: Any
@@ -81,6 +85,7 @@ class ActorCritic(nn.Module):
         activation: Activation = nn.Tanh,
         distribution: Literal["normal", "tanh_normal"] = "normal",
         orthogonal: bool = True,
+        masked: bool = False,
     ) -> None:
         super().__init__()
         check_bodies(body, critic_body)
@@ -90,6 +95,8 @@ class ActorCritic(nn.Module):
             raise ValueError(f"distribution must be normal or tanh_normal, got {distribution!r}")
         if distribution == "tanh_normal" and not (isinstance(actions, ContinuousActions) and actions.is_bounded):
             raise ValueError(f"tanh_normal needs an action space with finite bounds, got {action_space!r}; use normal")
+        if masked and isinstance(actions, ContinuousActions):
+            raise ValueError(f"masked needs discrete actions, got {action_space!r}; leave masked out")
         head: dict[str, Any] = {"hidden_sizes": hidden_sizes, "activation": activation}
         features = width_of(body if shared is None else shared)
         self.body = body
@@ -100,6 +107,7 @@ class ActorCritic(nn.Module):
         self.critic_body = critic_body
         self.state_keys: list[NestedKey] = list(getattr(body, "state_keys", ()))
         self.actions = actions
+        self.masked = masked
         self.distribution_class, self._distribution_options = select_distribution(actions, distribution)
         self._is_squashed = self.distribution_class is TanhNormal
         for name in ("low", "high"):  # buffers, so that they move with the network
@@ -118,8 +126,11 @@ class ActorCritic(nn.Module):
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        """Keys of the inputs in order: the body's, and those of a recurrent state."""
-        keys = list(cast("list[NestedKey]", self.body.in_keys))
+        """Keys of the inputs in order: the body's, ``action_mask`` with masks, and those of a recurrent state."""
+        return self._keys(masked=self.masked)
+
+    def _keys(self, *, masked: bool) -> list[NestedKey]:
+        keys = [*cast("list[NestedKey]", self.body.in_keys), *(["action_mask"] if masked else [])]
         return [*keys, "is_init", *self.state_keys] if self.state_keys else keys
 
     @property
@@ -141,7 +152,7 @@ class ActorCritic(nn.Module):
         """
         new_state: list[Any] = [("next", *((key,) if isinstance(key, str) else key)) for key in self.state_keys]
         module = TensorDictModule(
-            Path(self.body, self._behind_shared(self.policy), recurrent=bool(self.state_keys)),
+            Path(self.body, self._behind_shared(self.policy), recurrent=bool(self.state_keys), masked=self.masked),
             in_keys=self.in_keys,
             out_keys=[*self.parameter_keys, *new_state],
         )
@@ -161,7 +172,7 @@ class ActorCritic(nn.Module):
         """A TensorDictModule around this network's value: the same parameters. It writes ``state_value``."""
         path = Path(self._value_body, self._behind_shared(self.value), recurrent=bool(self.state_keys))
         ignored = ["_"] * len(self.state_keys)
-        critic = TensorDictModule(path, in_keys=self.in_keys, out_keys=["state_value", *ignored])
+        critic = TensorDictModule(path, in_keys=self._keys(masked=False), out_keys=["state_value", *ignored])
         critic.__dict__["actor_critic"] = self
         return critic
 
@@ -176,9 +187,10 @@ class ActorCritic(nn.Module):
         """
         if self.state_keys:
             return self.forward_recurrent(*inputs)[: len(self.out_keys)]
+        inputs, mask = self._split_mask(inputs)
         features, critic_body = self._hidden(self.body(*inputs)), self.critic_body
         value = self.value(features if critic_body is None else critic_body(*inputs))
-        return *as_tuple(self.policy(features)), value
+        return *as_tuple(self.policy(features), mask), value
 
     def forward_recurrent(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the policy and the value on a recurrent body.
@@ -189,9 +201,10 @@ class ActorCritic(nn.Module):
         Returns:
             The parameters of the distribution, the state value ``[*B, 1]`` and the new state.
         """
+        inputs, mask = self._split_mask(inputs)
         features, *state = run_body(self.body, inputs, recurrent=True)
         features = self._hidden(features)
-        return *as_tuple(self.policy(features)), self.value(features), *state
+        return *as_tuple(self.policy(features), mask), self.value(features), *state
 
     def policy_parameters(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the policy alone.
@@ -202,8 +215,9 @@ class ActorCritic(nn.Module):
         Returns:
             The parameters of the distribution.
         """
+        inputs, mask = self._split_mask(inputs)
         features = run_body(self.body, inputs, recurrent=bool(self.state_keys))[0]
-        return as_tuple(self.policy(self._hidden(features)))
+        return as_tuple(self.policy(self._hidden(features)), mask)
 
     def state_value(self, *inputs: Tensor) -> Tensor:
         """Run the value alone.
@@ -214,6 +228,7 @@ class ActorCritic(nn.Module):
         Returns:
             Value of each state, in reward units, ``[*B, 1]``.
         """
+        inputs, _ = self._split_mask(inputs)
         features = run_body(self._value_body, inputs, recurrent=bool(self.state_keys))[0]
         return self.value(self._hidden(features))
 
@@ -249,6 +264,10 @@ class ActorCritic(nn.Module):
             Actions: int64 ``[*B]`` or ``[*B, N]``, or real ``[*B, D]``.
         """
         return self.distribution(*self.policy_parameters(*inputs)).mode
+
+    def _split_mask(self, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Return the inputs without the mask of actions, and the mask."""
+        return split_mask(inputs, len(self.body.in_keys)) if self.masked else (inputs, None)  # type: ignore[arg-type]
 
     def _hidden(self, features: Tensor) -> Tensor:
         """Return what the heads read of the features of a body."""

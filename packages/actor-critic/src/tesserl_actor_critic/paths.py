@@ -8,6 +8,8 @@ from typing import cast
 from tensordict import NestedKey
 from torch import Tensor, nn
 
+from tesserl_policy import mask_actions
+
 
 class Path(nn.Module):
     """A body and a head as one module, for a TensorDictModule.
@@ -16,28 +18,33 @@ class Path(nn.Module):
         body: maps inputs to features, a recurrent one also to its new state.
         head: maps features to one tensor or several.
         recurrent: whether the body has a state.
+        masked: whether a mask of the head's only output follows the body's inputs.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Module, *, recurrent: bool) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module, *, recurrent: bool, masked: bool = False) -> None:
         super().__init__()
         self.body = body
         self.head = head
         self.recurrent = recurrent
+        self.masked = masked
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run both.
 
         Args:
-            *inputs: see `run_body`.
+            *inputs: see `run_body`; with a mask behind those of the body's ``in_keys``.
 
         Returns:
             What the head returns, then the new state; of sequences the state after the last step, at every step,
             because those between are not known.
         """
+        mask: Tensor | None = None
+        if self.masked:
+            inputs, mask = split_mask(inputs, len(cast("list[NestedKey]", self.body.in_keys)))
         features, *state = run_body(self.body, inputs, recurrent=self.recurrent)
         if state and features.dim() == 3:
             state = [each.unsqueeze(1).expand(-1, features.shape[1], -1, -1) for each in state]
-        return *as_tuple(self.head(features)), *state
+        return *as_tuple(self.head(features), mask), *state
 
 
 def run_body(body: nn.Module, inputs: Sequence[Tensor], *, recurrent: bool) -> tuple[Tensor, ...]:
@@ -61,13 +68,26 @@ def run_body(body: nn.Module, inputs: Sequence[Tensor], *, recurrent: bool) -> t
     return body(*inputs[:num_inputs], is_init, *state)
 
 
-def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+def split_mask(inputs: tuple[Tensor, ...], num_inputs: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the inputs without the mask of actions that follows the first ones, and the mask.
+
+    Args:
+        inputs: those of the body, the mask, and those of a recurrent state.
+        num_inputs: number of inputs of the body without a state.
+    """
+    return (*inputs[:num_inputs], *inputs[num_inputs + 1 :]), inputs[num_inputs]
+
+
+def as_tuple(outputs: Tensor | Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, ...]:
     """Return one tensor, or several, as a tuple.
 
     Args:
         outputs: of a head.
+        mask: true for allowed actions, in the shape of logits, the head's only output; None masks nothing.
 
     Returns:
         The tensors.
     """
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    if isinstance(outputs, Tensor):
+        return (outputs if mask is None else mask_actions(outputs, mask),)
+    return tuple(outputs)

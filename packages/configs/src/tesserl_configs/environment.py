@@ -63,12 +63,13 @@ class FrameStack(Block):
 class PlainWrapper(Block):
     """Wrappers without options."""
 
-    kind: Literal["flatten", "grayscale", "telemetry", "clock"] = Field(
+    kind: Literal["flatten", "grayscale", "telemetry", "clock", "mask_from_info"] = Field(
         description=(
             "flatten: a Dict, Tuple or other observation as one vector; grayscale: grey images of one channel "
             "(luminance, ITU-R BT.601); telemetry: CarRacing's speed, wheel "
             "speeds, steering and angular velocity as `observation` beside `pixels`; clock: a first feature of the "
-            "vector observation for iqn.fixed_horizon, 0 where actions are chosen."
+            "vector observation for iqn.fixed_horizon, 0 where actions are chosen; mask_from_info: the action mask "
+            'info["action_mask"] as the entry `action_mask` of the observation.'
         )
     )
 

@@ -14,6 +14,7 @@ from tesserl_environments.making import (
     task_spec,
     worker_seeds,
 )
+from tesserl_environments.masks import ActionMask, MaskFromInfo
 from tesserl_environments.modules import extend_module_path, import_named, load_named
 from tesserl_environments.observations import ObservationLayout
 from tesserl_environments.snapshots import Resumable, restore, snapshot
@@ -32,6 +33,7 @@ from tesserl_environments.wrappers import (
 )
 
 __all__ = [
+    "ActionMask",
     "AtariEnvironments",
     "Boundary",
     "Checked",
@@ -41,6 +43,7 @@ __all__ = [
     "FrameSkip",
     "GroupStarts",
     "LevelStart",
+    "MaskFromInfo",
     "ObservationLayout",
     "RestoredStarts",
     "Resumable",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tesserl_environments.arrays import NUMBERS
 from tesserl_environments.errors import TaskError
+from tesserl_environments.masks import ACTION_MASK
 from tesserl_environments.observations import ObservationLayout
 from tesserl_environments.workers import WorkerEnvironments, step
 
@@ -110,6 +111,31 @@ class Boundary:
             self._require_finite(f"an observation ({key})", observations[key], axis)
         if reward is not None:
             self._require_finite("a reward", reward, axis)
+
+    def require_allowed(
+        self, observations: Mapping[str, NDArray[Any]], exempt: NDArray[np.bool_] | None = None, *, axis: int = 0
+    ) -> None:
+        """Refuse states in which no action is allowed; do nothing if the task has no masks.
+
+        Args:
+            observations: an array ``[..., N, ...]`` for each key of the layout.
+            exempt: states in which nobody acts, ``[..., N]``.
+            axis: of the environments.
+
+        Raises:
+            TaskError: a state allows no action; the message names its environment.
+        """
+        if self.layout.mask is None:
+            return
+        allowed = self.layout.mask.allows(observations[ACTION_MASK])
+        if exempt is not None:
+            allowed |= exempt
+        if not allowed.all():
+            index = int(np.argwhere(~allowed)[0][axis])
+            raise TaskError(
+                f"{label(self.environments, index)}: {ACTION_MASK} must allow at least one option of every choice in a "
+                "state that is not terminal, got none; end the episode there, or allow an action that does nothing"
+            )
 
     def _require_finite(self, subject: str, values: NDArray[Any], axis: int) -> None:
         finite = np.isfinite(values)

@@ -1,7 +1,8 @@
 """From a Gymnasium observation space to the keys of the TensorDict contract.
 
 Images become ``pixels`` (channels first, uint8 or float32; boolean planes as 0 and 255), everything else is
-concatenated, in sorted key order, into ``observation`` (float32, so integers beyond 2**24 are rounded).
+concatenated, in sorted key order, into ``observation`` (float32, so integers beyond 2**24 are rounded). The entry
+``action_mask`` of a Dict becomes the key of that name (bool).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from numpy import ndarray
 from numpy.typing import NDArray
 
 from tesserl_environments.arrays import fit
+from tesserl_environments.masks import ACTION_MASK, ActionMask
 
 Arrays = Mapping[str, NDArray[Any]]
 Reader = Callable[[NDArray[Any]], NDArray[Any]]
@@ -52,14 +54,25 @@ class ObservationLayout:
             of those. At most one entry is an image (three axes, or two axes of uint8).
         channels: which axis of an image holds the channels: ``"first"``, ``"last"``, or ``"auto"`` (the shorter one
             of the two; the last where they are equal).
+        action_space: of one environment; the entry ``action_mask`` of a Dict is then the mask of its actions, shaped
+            ``[A]``, ``[N, A]`` for choices of equal size or ``[sum(nvec)]``. None takes it for a vector like others.
 
     Raises:
-        ValueError: the space holds a part that no network here can read, or an image of integers that are not in
-            0..255.
+        ValueError: the space holds a part that no network here can read, an image of integers that are not in 0..255,
+            or a mask that does not fit the actions.
     """
 
-    def __init__(self, space: spaces.Space[Any], *, channels: str = "auto") -> None:
+    def __init__(
+        self, space: spaces.Space[Any], *, channels: str = "auto", action_space: spaces.Space[Any] | None = None
+    ) -> None:
         parts = _parts(space)
+        self.mask: ActionMask | None = None
+        self._masks: _Part | None = None
+        if isinstance(space, spaces.Dict) and ACTION_MASK in space.spaces and action_space is not None:
+            parts = [(name, part) for name, part in parts if name != ACTION_MASK]
+            entry = space.spaces[ACTION_MASK]
+            self.mask = ActionMask(entry, action_space)
+            self._masks = _Part(ACTION_MASK, entry.shape or (), np.dtype(entry.dtype), 0, 0, self.mask.read)
         images = [name for name, part in parts if is_image(part)]
         if len(images) > 1:
             raise ValueError(
@@ -86,10 +99,13 @@ class ObservationLayout:
         if width:
             self.shapes["observation"] = (width,)
             self.dtypes["observation"] = np.dtype(np.float32)
+        if self.mask is not None:
+            self.shapes[ACTION_MASK] = self.mask.shape
+            self.dtypes[ACTION_MASK] = np.dtype(np.bool_)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that are written, in the order in which bodies take them: ``pixels``, then ``observation``."""
+        """The keys that are written, in the order in which networks take them: pixels, observation, action_mask."""
         return tuple(self.shapes)
 
     @property
@@ -120,6 +136,8 @@ class ObservationLayout:
         """
         if self._image is not None:
             out["pixels"][index] = self._image.of(batch, check)
+        if self._masks is not None:
+            out[ACTION_MASK][index] = self._masks.of(batch, check)
         if self._alone is not None:
             out["observation"][index] = self._alone.of(batch, check)
             return

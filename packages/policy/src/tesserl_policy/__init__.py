@@ -6,6 +6,7 @@ from tesserl_policy.clipping import clipped_ratio, log_ratio_bounds
 from tesserl_policy.divergences import categorical_kl, gaussian_kl
 from tesserl_policy.entries import Entries, get_entry
 from tesserl_policy.loss_module import DirectLossModule
+from tesserl_policy.masking import mask_actions
 from tesserl_policy.precision import at_least_float32
 from tesserl_policy.reductions import masked_mean, returns_to_go
 from tesserl_policy.reference import ReferencePolicy
@@ -24,6 +25,7 @@ __all__ = [
     "gaussian_kl",
     "get_entry",
     "log_ratio_bounds",
+    "mask_actions",
     "masked_mean",
     "policy_distribution",
     "returns_to_go",

@@ -24,7 +24,12 @@ NAMES = {"frameskip": "frame_skip", "grayscale": "gray_scale", "reward_clipping"
 """Options of ``environment.atari`` that have other names in envpool."""
 
 
-PLAIN: dict[str, Wrap] = {"clock": made.Clock, "flatten": FlattenObservation, "telemetry": made.Telemetry}
+PLAIN: dict[str, Wrap] = {
+    "clock": made.Clock,
+    "flatten": FlattenObservation,
+    "mask_from_info": made.MaskFromInfo,
+    "telemetry": made.Telemetry,
+}
 """Wrappers without arguments."""
 
 

@@ -70,11 +70,12 @@ class Task:
         """The keys that the task's observations yield.
 
         Raises:
-            ConfigError: the observation space holds what no network here can read.
+            ConfigError: the observation space holds what no network here can read, or a mask that does not fit the
+                actions.
         """
         environment = self.config.environment
         try:
-            return ObservationLayout(self.spaces[0], channels=environment.channels)
+            return ObservationLayout(self.spaces[0], channels=environment.channels, action_space=self.spaces[1])
         except ValueError as error:
             raise ConfigError(f"environment.id: {environment.id}: {error}") from error
 

@@ -146,6 +146,7 @@ class Collector:
             buffers.columns[0].observation[key][:] = array
         with torch.no_grad():
             for column in buffers.columns:
+                self._boundary.require_allowed(column.observation, self._resetting)
                 inputs = column.inputs
                 if self._device.type != "cpu":
                     inputs = tuple(tensor.to(self._device, non_blocking=True) for tensor in inputs)
@@ -155,6 +156,7 @@ class Collector:
                     buffers.write_greedy(column, self._greedy())
                 self._step(actions, column)
         self._boundary.require_finite(buffers.following, buffers.reward, axis=1)
+        self._boundary.require_allowed(buffers.following, buffers.terminated, axis=1)
         self._current = buffers.columns[-1].upcoming
         if buffers.filled_version != self.version:
             buffers.version.fill_(self.version)
@@ -313,7 +315,7 @@ class _Buffers:
         self.following = following
         outcome = {"reward": np.zeros((*shape, 1), np.float32)}
         outcome |= {key: np.zeros((*shape, 1), np.bool_) for key in ("terminated", "truncated", "done")}
-        self.reward = outcome["reward"]
+        self.reward, self.terminated = outcome["reward"], outcome["terminated"].squeeze(-1)
         mask = np.ones(shape, np.bool_)
         self.columns = [
             _Column(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
@@ -22,17 +23,19 @@ Render = Callable[[], Any]
 
 
 class UniformActions:
-    """Uniformly random actions.
+    """Uniformly random actions, among those that are allowed.
 
     Args:
         space: of one environment.
         seed: of the actions.
+        masked: whether the last input of `act` is the mask of actions, ``[N, (M,) A]`` or ``[N, sum(nvec)]``.
 
     Raises:
         ValueError: the space has no uniform distribution here.
     """
 
-    def __init__(self, space: spaces.Space[Any], seed: int) -> None:
+    def __init__(self, space: spaces.Space[Any], seed: int, *, masked: bool = False) -> None:
+        self._masked = masked
         self._random = np.random.default_rng(seed)
         self._real = isinstance(space, spaces.Box)
         self._low: Any
@@ -42,6 +45,7 @@ class UniformActions:
             self._log_density = -float(np.log(self._high - self._low).sum())
         elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
             sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
+            self._sizes: list[int] = np.ravel(sizes).tolist()
             self._low = np.asarray(space.start, np.int64)
             self._high = np.asarray(self._low + sizes, np.int64)
             self._log_density = -float(np.log(sizes).sum())
@@ -52,9 +56,13 @@ class UniformActions:
             )
 
     def act(self, *inputs: Tensor) -> Tensor:
-        """Draws actions ``[N, ...]`` for inputs ``[N, ...]``, whatever they are."""
+        """Draws actions ``[N, ...]`` for inputs ``[N, ...]``; of these the mask alone is read."""
         number = len(inputs[0])
         shape = (number, *self._low.shape)
+        if self._masked:
+            options = self._allowed(inputs[-1])
+            drawn = [np.where(each, self._random.random(each.shape), -1.0).argmax(axis=-1) for each in options]
+            return torch.from_numpy(np.stack(drawn, axis=-1).reshape(shape) + self._low)
         if self._real:
             return torch.from_numpy(self._random.uniform(self._low, self._high, shape).astype(np.float32))
         return torch.from_numpy(self._random.integers(self._low, self._high, shape))
@@ -63,9 +71,25 @@ class UniformActions:
         """Return which of ``number`` environments act at random, bool ``[number]``."""
         return torch.from_numpy(self._random.random(number) < probability)
 
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Logarithm of the probability (density) of actions ``[N, ...]``, ``[N]``; minus infinity out of bounds."""
+    def _allowed(self, mask: Tensor) -> list[NDArray[np.bool_]]:
+        """Return which options of each choice are allowed, ``[N, options]`` each."""
+        return [each.numpy() for each in mask.cpu().flatten(1).split(self._sizes, dim=-1)]
+
+    def log_prob(self, action: Tensor, *inputs: Tensor) -> Tensor:
+        """Logarithm of the probability (density) of actions ``[N, ...]``, ``[N]``; minus infinity for impossible ones.
+
+        Args:
+            action: the actions.
+            *inputs: those of `act`.
+        """
         rows = action.reshape(len(action), -1)
+        if self._masked:
+            index = (rows - torch.from_numpy(self._low).reshape(-1)).numpy()
+            options = self._allowed(inputs[-1])
+            possible = [np.take_along_axis(each, index[:, i : i + 1], -1)[:, 0] for i, each in enumerate(options)]
+            counts = np.stack([each.sum(axis=-1) for each in options])
+            log_prob = np.where(np.stack(possible), -np.log(np.maximum(counts, 1)), -np.inf).sum(axis=0)
+            return torch.from_numpy(log_prob).float()
         low, high = torch.from_numpy(self._low).reshape(-1), torch.from_numpy(self._high).reshape(-1)
         inside = ((rows >= low) & (rows <= high)).all(dim=1)
         return torch.where(inside, self._log_density, -torch.inf).float()
@@ -104,13 +128,13 @@ class Behavior:
             is_random = self._uniform.choose(self._epsilon, len(action)).to(action.device)
             drawn = self._uniform.act(*inputs).to(action)
             action = torch.where(is_random.reshape(-1, *[1] * (action.dim() - 1)), drawn, action)
-        self._notes.append({**noted, "action_log_prob": self._log_prob(action).cpu()})
+        self._notes.append({**noted, "action_log_prob": self._log_prob(action, inputs).cpu()})
         return action
 
-    def _log_prob(self, action: Tensor) -> Tensor:
+    def _log_prob(self, action: Tensor, inputs: Sequence[Tensor]) -> Tensor:
         """Of actions ``[N, ...]`` under the mixture that they were drawn from, ``[N]``; NaN where it is not known."""
         if isinstance(self.policy, UniformActions):
-            return self.policy.log_prob(action)
+            return self.policy.log_prob(action, *inputs)
         if not isinstance(self.policy, RolloutPolicy):
             return torch.full((len(action),), math.nan)
         network = self.policy.network
@@ -118,7 +142,7 @@ class Behavior:
         log_prob: Tensor = network.distribution(*parameters).log_prob(action)
         if self._uniform is None:
             return log_prob
-        uniform = self._uniform.log_prob(action.cpu()).to(log_prob)
+        uniform = self._uniform.log_prob(action.cpu(), *inputs).to(log_prob)
         return torch.logaddexp(math.log1p(-self._epsilon) + log_prob, math.log(self._epsilon) + uniform)
 
     def pop(self) -> dict[str, Tensor]:

@@ -82,6 +82,7 @@ def evaluate_policy(
         while (playing >= 0).any():
             if on_step is not None:
                 on_step()
+            boundary.require_allowed(observations)
             inputs = [torch.from_numpy(observations[key]).to(device) for key in layout.keys]
             reward, terminated, truncated, _ = boundary.step(policy(*inputs).cpu().numpy(), observations)
             boundary.require_finite(observations, reward)

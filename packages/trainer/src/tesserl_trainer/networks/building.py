@@ -120,6 +120,7 @@ def build_policy_network(
         distribution=distribution,
         critic_body=None if shared_body else bodies[1],
         orthogonal=orthogonal,
+        masked=layout.mask is not None,
     )
     freeze_parts(network, config.freeze)
     return network
@@ -133,6 +134,7 @@ def policy_network(
     distribution: Distribution | None = None,
     critic_body: nn.Module | None = None,
     orthogonal: bool = True,
+    masked: bool = False,
 ) -> ActorCritic:
     """Put the heads of a policy and its value on a body.
 
@@ -143,6 +145,7 @@ def policy_network(
         distribution: of continuous actions; None: a Gaussian of scale 1.
         critic_body: the value's own body; None: it shares the policy's.
         orthogonal: orthogonal weights and zero biases in the heads.
+        masked: whether the network reads which actions are allowed.
 
     Raises:
         ConfigError: no policy here has actions of this space.
@@ -161,6 +164,7 @@ def policy_network(
             value_head=build_value_head(heads, width),
             distribution=distribution.kind,
             orthogonal=orthogonal,
+            masked=masked,
         )
 
 

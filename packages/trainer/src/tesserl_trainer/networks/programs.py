@@ -162,6 +162,7 @@ class ActorCriticProgram(Program):
         *,
         pixels: Tensor | None = None,
         observation: Tensor | None = None,
+        action_mask: Tensor | None = None,
         is_init: Tensor | None = None,
         recurrent_h: Tensor | None = None,
         recurrent_c: Tensor | None = None,
@@ -171,6 +172,8 @@ class ActorCriticProgram(Program):
         Args:
             pixels: ``[B, C, H, W]``, if the network takes them.
             observation: ``[B, F]``, if the network takes it.
+            action_mask: true for allowed actions, bool in the shape of the logits, if the network takes it; forbidden
+                ones have the smallest logit there is.
             is_init: true where the step begins an episode, bool ``[B, 1]``; where there is a memory, as what follows.
             recurrent_h: state after the step before, ``[B, layers, width]``.
             recurrent_c: the other state of an LSTM, ``[B, layers, width]``.
@@ -181,7 +184,7 @@ class ActorCriticProgram(Program):
         """
         network = self.network
         run = network.forward_recurrent if self.state_names else network
-        outputs = run(*_given(pixels, observation, is_init, recurrent_h, recurrent_c))
+        outputs = run(*_given(pixels, observation, action_mask, is_init, recurrent_h, recurrent_c))
         names = [*network.out_keys, *(f"next_{name}" for name in self.state_names)]
         named = dict(zip(names, outputs, strict=True))
         if not self.has_value:

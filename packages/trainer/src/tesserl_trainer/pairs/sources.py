@@ -78,7 +78,7 @@ def _read_minari(name: str, download: bool) -> Episodes:
         dataset = minari.load_dataset(name.removeprefix(MINARI), download=download)
     except FileNotFoundError as error:
         raise NoStoreError(f"{name} is not on this machine; fetch it with --download ({error})") from error
-    layout = ObservationLayout(dataset.observation_space)
+    layout = ObservationLayout(dataset.observation_space, action_space=dataset.action_space)
     trajectories = [_trajectory(episode, layout) for episode in dataset.iterate_episodes()]
     firsts: dict[bytes, int] = {}  # datasets do not say which episodes share a start
     starts = []

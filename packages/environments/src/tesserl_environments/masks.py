@@ -1,0 +1,111 @@
+"""Action masks: the actions that a state allows, as an entry of the observation or of ``info``."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from tesserl_environments.errors import EnvironmentArgumentError
+
+ACTION_MASK = "action_mask"
+"""Entry of a Dict observation, entry of ``info``, and key of the TensorDict."""
+
+
+class ActionMask:
+    """Reads the masks of an observation space; true means that an action is allowed.
+
+    Args:
+        space: of the entry ``action_mask``.
+        action_space: of one environment.
+
+    Raises:
+        ValueError: the actions are no choices, or the entry has not one truth value for each option.
+    """
+
+    def __init__(self, space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        sizes = _options(action_space)
+        if not sizes:
+            raise ValueError(
+                f"{ACTION_MASK} is for Discrete and MultiDiscrete actions, got {action_space}; rename or drop the entry"
+                " in a wrapper"
+            )
+        self._space_shape = space.shape or ()
+        is_of_truth_values = isinstance(space, spaces.Box | spaces.MultiBinary) and np.dtype(space.dtype).kind in "biu"
+        if not is_of_truth_values or int(np.prod(self._space_shape, dtype=np.int64)) != sum(sizes):
+            raise ValueError(
+                f"{ACTION_MASK} must have one bool, or integer 0 or 1, for each of the {sum(sizes)} options of "
+                f"{action_space}, got {space}; correct the observation space, or rename the entry in a wrapper"
+            )
+        blocks = isinstance(action_space, spaces.MultiDiscrete) and len(set(sizes)) == 1
+        self.shape: tuple[int, ...] = (len(sizes), sizes[0]) if blocks else (sum(sizes),)
+        self._starts = np.cumsum([0, *sizes[:-1]])  # of the options of each choice
+
+    def read(self, batch: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return masks ``[N, *shape]`` of entries ``[N, *space.shape]``.
+
+        Raises:
+            ValueError: a number is neither 0 nor 1.
+        """
+        if batch.dtype != np.bool_ and batch.size and (batch.min() < 0 or batch.max() > 1):
+            got = f"{batch.min()} to {batch.max()}"
+            raise ValueError(f"{ACTION_MASK} must hold 0 and 1, got numbers from {got}; 1 allows an action")
+        return batch.astype(np.bool_, copy=False).reshape(len(batch), *self.shape)
+
+    def allows(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return whether masks ``[..., *shape]`` allow at least one option of every choice, ``[...]``."""
+        flat = masks.reshape(*masks.shape[: masks.ndim - len(self.shape)], -1)
+        allowed: NDArray[np.bool_] = np.logical_or.reduceat(flat, self._starts, axis=-1).all(axis=-1)
+        return allowed
+
+
+class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):
+    """Moves ``info["action_mask"]`` of every reset and step into the observation, which becomes a Dict.
+
+    Args:
+        environment: with Discrete or MultiDiscrete actions; an observation that is no Dict becomes ``observation``.
+
+    Raises:
+        EnvironmentArgumentError: the actions are others, or the observation has an ``action_mask`` already.
+    """
+
+    def __init__(self, environment: gym.Env[Any, Any]) -> None:
+        super().__init__(environment)
+        space, sizes = environment.observation_space, _options(environment.action_space)
+        self._is_dict = isinstance(space, spaces.Dict)
+        parts: dict[str, Any] = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
+        if not sizes:
+            raise EnvironmentArgumentError(
+                f"wrappers: mask_from_info needs Discrete or MultiDiscrete actions, got {environment.action_space}; "
+                "remove it"
+            )
+        if ACTION_MASK in parts:
+            raise EnvironmentArgumentError(
+                f"wrappers: mask_from_info: the observation has an entry {ACTION_MASK} already; remove the wrapper"
+            )
+        self.observation_space = spaces.Dict({**parts, ACTION_MASK: spaces.Box(0, 1, (sum(sizes),), np.int8)})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset, and move the mask."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._with_mask(observation, info), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and move the mask."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._with_mask(observation, info), reward, terminated, truncated, info
+
+    def _with_mask(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
+        """Return the observation with its mask; without one the check of observations names what is missing."""
+        parts = observation if self._is_dict else {"observation": observation}
+        return {**parts, ACTION_MASK: np.asarray(info[ACTION_MASK]).ravel().astype(np.int8)} if ACTION_MASK in info else parts
+
+
+def _options(space: spaces.Space[Any]) -> list[int]:
+    """Return the number of options of each choice; empty for actions that are no choices."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(number) for number in space.nvec.ravel()]
+    return []

@@ -1,0 +1,134 @@
+"""Tasks with action masks, from the environment to the trained policy: no forbidden action is ever taken."""
+
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from tesserl_environments import MaskFromInfo, ObservationLayout, closed_afterwards
+from tesserl_trainer.cli import main
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.episodes import UniformActions
+from tesserl_trainer.export.export import export
+
+from .exported import run_file, untrained_run
+from .masked import ACTIONS, Safe
+
+LEARNING = {
+    "ppo": ("total_steps=3200", "ppo.num_steps=40", "ppo.num_epochs=4", "optimizer.learning_rate=0.01"),
+}
+"""Options with which an algorithm learns the task within seconds."""
+
+
+def on_safe(**kwargs):
+    """Return overrides that put a configuration on the task, with its episodes as long as they are."""
+    options = ", ".join(f"{name}: {value}" for name, value in kwargs.items())
+    wrappers = "[{kind: mask_from_info}]" if kwargs.get("told") == "info" else "[]"
+    chosen = [
+        "environment.id=tesserl-tests/Safe-v0",
+        f"environment.kwargs={{{options}}}",
+        f"environment.wrappers={wrappers}",
+    ]
+    return [part for override in chosen for part in ("--set", override)]
+
+
+def sets(*overrides):
+    return [part for override in overrides for part in ("--set", override)]
+
+
+@pytest.mark.parametrize("algorithm", LEARNING)
+def test_every_algorithm_learns_with_allowed_actions_alone(write_config, tmp_path, capsys, algorithm):
+    run = tmp_path / "run"
+    arguments = [*on_safe(), *sets("evaluation.interval=100000", *LEARNING[algorithm])]
+    assert main(["train", str(write_config(algorithm=algorithm)), "--run-dir", str(run), *arguments]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(run), "--episodes", "4"]) == 0
+    assert json.loads(capsys.readouterr().out)["return_mean"] >= 7  # of 8; random allowed actions have 4
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kwargs", "override"),
+    [
+        ("ppo", {"actions": "blocks"}, "environment.vectorization=async"),
+        ("ppo", {"actions": "choices", "told": "info"}, "ppo.loss=torchrl"),
+        ("ppo", {"told": "info"}, "nn.memory={kind: gru, hidden_size: 7}"),
+    ],
+)
+def test_all_kinds_of_actions_are_masked_and_a_killed_run_continues(
+    write_config, tmp_path, algorithm, kwargs, override
+):
+    file, arguments = str(write_config(algorithm=algorithm)), [*on_safe(**kwargs), *sets(override)]
+    whole, resumed = (str(tmp_path / name) for name in ("whole", "resumed"))
+    assert main(["train", file, "--run-dir", whole, *arguments]) == 0
+    assert main(["train", file, "--run-dir", resumed, *arguments, *sets("total_steps=120")]) == 0
+    assert main(["train", "--resume", resumed, *sets("total_steps=240")]) == 0
+    results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "resumed")]
+    assert results[0]["returns"] == results[1]["returns"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "file_format", "kwargs"),
+    [("ppo", "onnx", {"actions": "choices"}), ("ppo", "pt2", {"actions": "blocks"})],
+)
+def test_the_mask_is_an_input_of_an_exported_policy(write_config, tmp_path, algorithm, file_format, kwargs):
+    file = write_config("Pendulum-v1", algorithm)
+    run_dir, policy = untrained_run(tmp_path / "run", file, on_safe(**kwargs)[1::2])
+    result = export(run_dir, format=file_format, checkpoint="latest")
+    assert list(result["inputs"])[:2] == ["observation", "action_mask"]
+    assert result["inputs"]["action_mask"]["dtype"] == "bool"
+    mask = torch.ones(6, 3, 2, dtype=torch.bool)
+    mask[:, :, 0] = False
+    mask = mask.reshape(6, *result["inputs"]["action_mask"]["shape"][1:])
+    inputs = {"observation": torch.randn(6, 9), "action_mask": mask}
+    with policy.greedy() as greedy:
+        assert torch.equal(run_file(result, inputs)["action"], greedy.act(*inputs.values()))
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_state_without_an_allowed_action_is_an_error_that_names_the_environment(
+    write_config, tmp_path, capfd, vectorization
+):
+    arguments = [*on_safe(forbids="all"), *sets(f"environment.vectorization={vectorization}")]
+    assert main(["train", str(write_config(algorithm="ppo")), "--run-dir", str(tmp_path / "run"), *arguments]) == 1
+    worker = " worker" if vectorization == "async" else ""
+    assert f"environment{worker} 0 of tesserl-tests/Safe-v0: action_mask must allow at least one" in capfd.readouterr().err
+
+
+def test_a_mask_of_continuous_actions_is_refused(write_config, tmp_path, capfd):
+    class Masked(gym.ObservationWrapper):
+        def __init__(self, environment):
+            super().__init__(environment)
+            self.observation_space = gym.spaces.Dict(
+                {"seen": environment.observation_space, "action_mask": gym.spaces.MultiBinary(1)}
+            )
+
+        def observation(self, observation):
+            return {"seen": observation, "action_mask": np.ones(1, np.int8)}
+
+    gym.register("tesserl-tests/MaskedPendulum-v0", lambda: Masked(gym.make("Pendulum-v1")))
+    file = str(write_config("CartPole-v1", "ppo"))
+    wrong = sets("environment.id=tesserl-tests/MaskedPendulum-v0")
+    assert main(["train", file, "--run-dir", str(tmp_path / "run"), *wrong]) == 2
+    assert "action_mask is for Discrete and MultiDiscrete actions, got Box" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("actions", ACTIONS)
+def test_uniform_actions_are_allowed_ones_with_their_probability(actions):
+    tasks = gym.vector.SyncVectorEnv(
+        [lambda: MaskFromInfo(Safe(actions, told="info"))] * 3, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP
+    )
+    with closed_afterwards(tasks) as environments:
+        space = environments.single_action_space
+        layout = ObservationLayout(environments.single_observation_space, action_space=space)
+        uniform = UniformActions(space, 1, masked=True)
+        batch = Collector(environments, layout, uniform.act, seeds=[1, 2, 3]).collect(40).reshape(-1)
+    inputs = [batch[key] for key in layout.keys]
+    number = 1 if actions == "single" else 2  # choices, each between two allowed options
+    assert torch.allclose(uniform.log_prob(batch["action"], *inputs), torch.tensor(-number * np.log(2)).float())
+    following = (batch["action"] + 2) % torch.tensor([6] if actions == "single" else list(space.nvec)).squeeze()
+    forbidden = ~batch["action_mask"].flatten(1).gather(
+        1, following.reshape(len(batch), -1) + torch.tensor([0, *np.atleast_1d(getattr(space, "nvec", [6]))[:-1]][:number])
+    )
+    assert (uniform.log_prob(following, *inputs)[forbidden.any(-1)] == -torch.inf).all()
