@@ -25,6 +25,8 @@ class Batch:
     discount: Tensor  # [*B, (N,)], 0 where the transition terminated
     weight: Tensor | None  # [*B], of prioritised replay
     mask: Tensor | None  # [*B] bool, true on valid transitions
+    action_mask: Tensor | None  # [*B, (N,) A] bool, true for actions allowed in the present state
+    next_action_mask: Tensor | None  # the same of the next state
 
 
 def read_batch(
@@ -42,7 +44,7 @@ def read_batch(
 
     Args:
         tensordict: the transitions.
-        keys: names of action, reward, terminated, steps_to_next_obs and priority_weight.
+        keys: names of action, action_mask, reward, terminated, steps_to_next_obs and priority_weight.
         observation_keys: names of the network's observations.
         network: has the number of actions and blocks.
         discount: discount of one step, a scalar in float64.
@@ -78,6 +80,7 @@ def read_batch(
     action = _read_action(entries.get(keys.action), keys.action, batch_shape, network, action_space)
     if network.num_blocks is not None:
         reward, bootstrap = reward.unsqueeze(-1).expand_as(action), bootstrap.unsqueeze(-1).expand_as(action)
+    action_mask = entries.find(keys.action_mask)
     mask_keys = () if mask_key is None else AUTO_LOSS_MASK_KEYS if mask_key == "auto" else (mask_key,)
     return Batch(
         [entries.get(key) for key in observation_keys],
@@ -87,6 +90,8 @@ def read_batch(
         bootstrap,
         entries.column(keys.priority_weight, batch_shape) if weighted else None,
         entries.mask(mask_keys, batch_shape),
+        action_mask,
+        None if action_mask is None else following.get(keys.action_mask),
     )
 
 

@@ -106,7 +106,8 @@ def munchausen_target(
 
     ``r + alpha * clip(T log pi(a|s), clip, 0) + discount * sum_a' pi(a'|s') (Z_tau(s', a') - T log pi(a'|s'))`` with
     ``pi = softmax(q / T)``. The clip is on ``T log pi``; the bootstrap's log-policy is not clipped. With n-step rewards
-    the bonus is that of the first step, as in every published implementation.
+    the bonus is that of the first step, as in every published implementation. Forbidden actions have probability 0 if
+    their values are those of `tesserl_policy.mask_actions`.
 
     Args:
         reward: (n-step) reward, ``[*B]``.

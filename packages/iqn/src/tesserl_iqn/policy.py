@@ -16,6 +16,7 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 from tesserl_iqn.fractions import RiskKind, TauSampling, check_risk, check_tau_sampling, distort_taus, sample_taus
 from tesserl_iqn.network import QuantileNetwork, dropout_layers, spectral_layers, unwrap_network
 from tesserl_nn_components import NoisyLinear
+from tesserl_policy import mask_actions
 
 
 class QuantilePolicy(TensorDictModuleBase):
@@ -25,6 +26,9 @@ class QuantilePolicy(TensorDictModuleBase):
     (``softmax(action_value / temperature)``, as M-IQN acts), and last epsilon-greedy. With action blocks each block
     explores on its own, or all of them at once (``explore_per_block``). ``epsilon`` and ``temperature`` are attributes
     to be assigned at any time.
+
+    Of masked actions only allowed ones are chosen, also at random: `act` takes the mask as one more input, a TensorDict
+    holds it as ``action_mask``; bool, true for allowed actions, in the shape of the values ``[*B, (N,) A]``.
 
     `act` takes and returns plain tensors. Called as a module it reads a TensorDict and writes ``action_value``
     ``[*B, (N,) A]``, ``action`` and ``chosen_action_value`` ``[*B, 1]`` (the mean over blocks), for torchrl's
@@ -105,7 +109,7 @@ class QuantilePolicy(TensorDictModuleBase):
         """Choose actions, without TensorDict.
 
         Args:
-            *inputs: the body's inputs in the order of its ``in_keys``.
+            *inputs: the body's inputs in the order of its ``in_keys``, and the mask of actions if there is one.
 
         Returns:
             Categories, int64, ``[*B]`` or ``[*B, N]`` with blocks.
@@ -114,8 +118,11 @@ class QuantilePolicy(TensorDictModuleBase):
             TypeError: an input is no tensor.
             ValueError: ``epsilon`` or ``temperature`` is out of its range.
         """
+        mask = None
+        if len(inputs) == len(self.in_keys) + 1:
+            *inputs, mask = inputs  # type: ignore[assignment]
         try:
-            return self._choose(self._redraw_and_evaluate(*inputs))
+            return self._choose(self._redraw_and_evaluate(*inputs), mask)
         except (AttributeError, TypeError) as error:
             self._explain_inputs(inputs, error)
             raise
@@ -138,7 +145,7 @@ class QuantilePolicy(TensorDictModuleBase):
         explores = exploration_type() in (None, ExplorationType.RANDOM)
         with nullcontext() if explores else self.greedy():
             value = self._redraw_and_evaluate(*(tensordict.get(key) for key in self.in_keys))
-            action = self._choose(value)
+            action = self._choose(value, tensordict.get("action_mask", None))
         chosen_value = value.gather(-1, action.unsqueeze(-1))
         if self.network.num_blocks is not None:
             chosen_value = chosen_value.mean(dim=-2)
@@ -225,22 +232,22 @@ class QuantilePolicy(TensorDictModuleBase):
                     f"{key} must be a tensor, got {type(entry).__name__}; convert it with torch.as_tensor"
                 ) from error
 
-    def _choose(self, value: Tensor) -> Tensor:
+    def _choose(self, value: Tensor, mask: Tensor | None) -> Tensor:
         """Return categories for values ``[*B, (N,) A]``, and note which are greedy."""
         if self.temperature < 0:
             raise ValueError(f"temperature must be at least 0, got {self.temperature}; 0 chooses the best action")
-        action = self._explore(value)
+        action = self._explore(value, mask)
         if self.mark_greedy:
-            greedy = action == value.argmax(dim=-1)
+            greedy = action == _best(value, mask)
             self.last_greedy = greedy if self.network.num_blocks is None else greedy.all(dim=-1)
         return action
 
-    def _explore(self, value: Tensor) -> Tensor:
+    def _explore(self, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.temperature > 0:
             # the largest of logits plus Gumbel noise is a draw from their softmax; -log of an exponential is Gumbel
             exponential = torch.empty_like(value).exponential_(generator=self.generator)
             value = value / self.temperature - exponential.log()
-        action = value.argmax(dim=-1)
+        action = _best(value, mask)
         epsilon = self.epsilon
         if isinstance(epsilon, Tensor):
             epsilon = epsilon.reshape(epsilon.shape + (1,) * (action.dim() - epsilon.dim()))
@@ -251,8 +258,17 @@ class QuantilePolicy(TensorDictModuleBase):
         one_coin = self.network.num_blocks is not None and not self.explore_per_block
         coins = (*action.shape[:-1], 1) if one_coin else action.shape
         draw = torch.rand(coins, generator=self.generator, device=action.device)
-        uniform = torch.randint(self.network.num_actions, action.shape, generator=self.generator, device=action.device)
+        if mask is None:
+            actions = self.network.num_actions
+            uniform = torch.randint(actions, action.shape, generator=self.generator, device=action.device)
+        else:
+            uniform = _best(torch.rand(mask.shape, generator=self.generator, device=mask.device), mask)
         return torch.where(draw < epsilon, uniform, action)
+
+
+def _best(value: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the allowed action with the largest value, ``[*B, (N)]``."""
+    return (value if mask is None else mask_actions(value, mask)).argmax(dim=-1)
 
 
 def _check_exploration(epsilon: float | Tensor, temperature: float) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tesserl_iqn.fractions import check_tau_sampling, sample_taus
 from tesserl_iqn.functional import munchausen_target, quantile_td_target
-from tesserl_policy import at_least_float32
+from tesserl_policy import at_least_float32, mask_actions
 
 if TYPE_CHECKING:
     from tesserl_iqn.batch import Batch
@@ -59,12 +59,13 @@ def prepare_targets(loss: IQNLoss, batch: Batch, following: Evaluation) -> Targe
     if loss.munchausen_alpha is not None:
         return _prepare_munchausen(loss, batch, following, loss.munchausen_alpha)
     if not loss.use_double:
-        greedy = _value(loss, target, following).argmax(dim=-1)
+        greedy = _allowed(_value(loss, target, following), batch.next_action_mask).argmax(dim=-1)
         return lambda _: quantile_td_target(reward, discount, quantiles, greedy)
 
     def double_q(_: Evaluation) -> Tensor:
         value = _fresh_value(loss, online, online.features(*batch.next_observation))
-        return quantile_td_target(reward, discount, quantiles, value.argmax(dim=-1))
+        greedy = _allowed(value, batch.next_action_mask).argmax(dim=-1)
+        return quantile_td_target(reward, discount, quantiles, greedy)
 
     return double_q
 
@@ -77,8 +78,8 @@ def _prepare_munchausen(loss: IQNLoss, batch: Batch, following: Evaluation, alph
             batch.reward,
             batch.discount,
             batch.action,
-            value,
-            next_value,
+            _allowed(value, batch.action_mask),
+            _allowed(next_value, batch.next_action_mask),
             following.quantiles,
             alpha=alpha,
             temperature=loss.munchausen_temperature,
@@ -91,6 +92,11 @@ def _prepare_munchausen(loss: IQNLoss, batch: Batch, following: Evaluation, alph
     value = _fresh_value(loss, target, target.features(*batch.observation))
     next_value = _value(loss, target, following)
     return lambda _: munchausen(value)
+
+
+def _allowed(value: Tensor, mask: Tensor | None) -> Tensor:
+    """Return action values ``[*B, (N,) A]`` of which forbidden ones are never the best."""
+    return value if mask is None else mask_actions(value, mask)
 
 
 def _value(loss: IQNLoss, network: QuantileNetwork, evaluation: Evaluation) -> Tensor:

@@ -10,6 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from tesserl_configs import ConfigError, value_at
+from tesserl_policy import mask_actions
 from tesserl_pqn.loss import PQNLoss
 from tesserl_pqn.network import QNetwork
 from tesserl_pqn.plugin import options_of
@@ -62,12 +63,16 @@ class QProgram(Program):
         """Return what the best action maximises, ``[B, A]``, and what an action chose, ``[B]``."""
         return [(outputs["action_value"], action)]
 
-    def forward(self, *, pixels: Tensor | None = None, observation: Tensor | None = None) -> Tensors:
+    def forward(
+        self, *, pixels: Tensor | None = None, observation: Tensor | None = None, action_mask: Tensor | None = None
+    ) -> Tensors:
         """Evaluate all actions and choose the best.
 
         Args:
             pixels: ``[B, C, H, W]``, if the network takes them.
             observation: ``[B, F]``, if the network takes it.
+            action_mask: true for allowed actions, bool ``[B, A]``, if the task has masks; forbidden ones have the
+                smallest value there is.
 
         Returns:
             ``action_value`` ``[B, A]``, the best ``action`` ``[B]``, and ``quantile_values`` ``[B, K, A]`` if there are
@@ -75,6 +80,8 @@ class QProgram(Program):
         """
         outputs = self.network(*(tensor for tensor in (pixels, observation) if tensor is not None))
         action_value = self.network.expectation(outputs)
+        if action_mask is not None:
+            action_value = mask_actions(action_value, action_mask)
         named = {"action_value": action_value, "action": action_value.argmax(dim=-1)}
         return named if self.network.num_quantiles is None else {**named, "quantile_values": outputs}
 

@@ -10,6 +10,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 
 from tesserl_nn_components import MLP, QuantileDecoder, require_body
+from tesserl_policy import mask_actions
 from tesserl_pqn.functional import greedy_quantiles
 
 
@@ -84,9 +85,15 @@ class QNetwork(nn.Module):
         """Return values of every action, ``[*B, A]``, or quantiles, ``[*B, K, A]``, in reward units.
 
         Args:
-            *inputs: the body's inputs, in the order of its ``in_keys``.
+            *inputs: the body's inputs, in the order of its ``in_keys``; and the mask of actions if there is one, true
+                for allowed actions, bool ``[*B, A]``. Forbidden ones then have the smallest value there is.
         """
-        return self.head(self.body(*inputs))
+        number = len(cast("list[str]", self.body.in_keys))
+        outputs: Tensor = self.head(self.body(*inputs[:number]))
+        if len(inputs) == number:
+            return outputs
+        mask = inputs[number]
+        return mask_actions(outputs, mask if self.num_quantiles is None else mask.unsqueeze(-2).expand_as(outputs))
 
     def expectation(self, outputs: Tensor) -> Tensor:
         """Return the value of every action, ``[*B, A]``, of what `forward` returned: the mean of quantiles."""

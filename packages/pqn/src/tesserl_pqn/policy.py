@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from tesserl_policy import mask_actions
 from tesserl_pqn.network import QNetwork
 
 
@@ -49,7 +50,8 @@ class EpsilonGreedy:
         """Choose actions.
 
         Args:
-            *inputs: ``[N, ...]``, in the order of the network's ``in_keys``.
+            *inputs: ``[N, ...]``, in the order of the network's ``in_keys``; and the mask of actions if there is one,
+                bool ``[N, A]``: forbidden actions are not chosen, not at random either.
 
         Returns:
             Categories, int64, ``[N]``.
@@ -62,7 +64,11 @@ class EpsilonGreedy:
             return action
         generator, device = self._generator, action.device
         draw = torch.rand(action.shape, generator=generator, device=device)
-        uniform = torch.randint(self.network.num_actions, action.shape, generator=generator, device=device)
+        if len(inputs) == len(self.network.in_keys):
+            uniform = torch.randint(self.network.num_actions, action.shape, generator=generator, device=device)
+        else:
+            mask = inputs[-1]
+            uniform = mask_actions(torch.rand(mask.shape, generator=generator, device=device), mask).argmax(dim=-1)
         return torch.where(draw < self.epsilon, uniform, action)
 
     def pop(self) -> Tensor:

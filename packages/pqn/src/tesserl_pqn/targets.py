@@ -16,7 +16,8 @@ class QLambdaTargets(TensorDictModuleBase):
     """Write the targets of PQN into rollouts: `q_lambda_returns`, or `quantile_lambda_targets` for quantiles.
 
     Reads the observations, ``reward``, ``terminated`` and ``truncated`` (``[*B, T, 1]``) under ``"next"``, which are
-    those before any reset, as torchrl's collectors write them, and writes ``value_target``, ``[*B, T, 1]`` or
+    those before any reset, as torchrl's collectors write them, and ``action_mask`` (bool, ``[*B, T, A]``, true for
+    allowed actions) if it is there: only these are bootstrapped on. Writes ``value_target``, ``[*B, T, 1]`` or
     ``[*B, T, K]``. Without ``truncated`` no step is truncated. Call it once for a rollout, before its first update.
 
     Args:
@@ -45,7 +46,9 @@ class QLambdaTargets(TensorDictModuleBase):
             ValueError: an entry has another shape than the class describes.
         """
         following = get_entry(tensordict, "next")
-        outputs = self.network(*(get_entry(following, key) for key in self._observation_keys))
+        mask = following.get("action_mask", None)
+        inputs = [get_entry(following, key) for key in self._observation_keys]
+        outputs = self.network(*inputs, *([] if mask is None else [mask]))
         terminated = get_entry(following, "terminated")
         truncated = following.get("truncated", None)
         if truncated is None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tesserl_actor_critic import ActorCritic
 from tesserl_iqn import QuantileNetwork
 from tesserl_nn_components import NoisyLinear
+from tesserl_policy import mask_actions
 
 Tensors = dict[str, Tensor]
 Choices = list[tuple[Tensor, Tensor]]
@@ -84,13 +85,20 @@ class QuantileProgram(Program):
         return [(outputs["action_value"], action)]
 
     def forward(
-        self, *, pixels: Tensor | None = None, observation: Tensor | None = None, taus: Tensor | None = None
+        self,
+        *,
+        pixels: Tensor | None = None,
+        observation: Tensor | None = None,
+        action_mask: Tensor | None = None,
+        taus: Tensor | None = None,
     ) -> Tensors:
         """Evaluate all actions and choose the best.
 
         Args:
             pixels: ``[B, C, H, W]``, if the network takes them.
             observation: ``[B, F]``, if the network takes it.
+            action_mask: true for allowed actions, bool ``[B, (N,) A]``, if the task has masks; forbidden ones have the
+                smallest value there is.
             taus: fractions in [0, 1], ``[B, K]``, unless they are fixed.
 
         Returns:
@@ -100,6 +108,8 @@ class QuantileProgram(Program):
         features = self.network.features(*_given(pixels, observation))
         quantile_values = self.network.quantiles(features, taus if self.taus is None else self.taus)
         action_value = quantile_values.mean(dim=1)
+        if action_mask is not None:
+            action_value = mask_actions(action_value, action_mask)
         outputs = {"action_value": action_value, "action": action_value.argmax(dim=-1)}
         return {"quantile_values": quantile_values, **outputs} if self.taus is None else outputs
 
