@@ -25,8 +25,6 @@ class Features(nn.Module):
         return observation * self.factor
 
 
-
-
 class Ones(nn.Module):
     """An embedding that leaves the features as they are."""
 

@@ -4,7 +4,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-ACTIONS = {"single": spaces.Discrete(6), "blocks": spaces.MultiDiscrete([3, 3]), "choices": spaces.MultiDiscrete([2, 4])}
+ACTIONS = {
+    "single": spaces.Discrete(6),
+    "blocks": spaces.MultiDiscrete([3, 3]),
+    "choices": spaces.MultiDiscrete([2, 4]),
+}
 
 
 class Safe(gym.Env):
@@ -57,4 +61,4 @@ class Safe(gym.Env):
         return observation, reward, self.t == 8, False, info
 
 
-gym.register("tesserl-tests/Safe-v0", Safe)
+gym.register("tesserl-tests/Safe-v0", Safe, max_episode_steps=20)

@@ -13,11 +13,20 @@ from tesserl_trainer.collecting.collector import Collector
 from tesserl_trainer.collecting.episodes import UniformActions
 from tesserl_trainer.export.export import export
 
+from .conftest import ALGORITHMS
 from .exported import run_file, untrained_run
 from .masked import ACTIONS, Safe
 
+PQN = """
+algorithm: pqn
+pqn: {num_steps: 8, num_epochs: 2, num_minibatches: 3, require_layer_norm: false}
+"""
 LEARNING = {
     "ppo": ("total_steps=3200", "ppo.num_steps=40", "ppo.num_epochs=4", "optimizer.learning_rate=0.01"),
+    "iqn": ("total_steps=1200", "optimizer.learning_rate=0.01", "iqn.num_steps=1"),
+    "pqn": ("total_steps=2400", "optimizer.learning_rate=0.01"),
+    "grpo": ("total_steps=3000", "optimizer.learning_rate=0.01"),
+    "dpo": ("total_steps=2400", "optimizer.learning_rate=0.01"),
 }
 """Options with which an algorithm learns the task within seconds."""
 
@@ -41,8 +50,10 @@ def sets(*overrides):
 @pytest.mark.parametrize("algorithm", LEARNING)
 def test_every_algorithm_learns_with_allowed_actions_alone(write_config, tmp_path, capsys, algorithm):
     run = tmp_path / "run"
-    arguments = [*on_safe(), *sets("evaluation.interval=100000", *LEARNING[algorithm])]
-    assert main(["train", str(write_config(algorithm=algorithm)), "--run-dir", str(run), *arguments]) == 0
+    rarely = [f"{block}.interval=10000" for block in ("evaluation", "checkpoint", "logging")]
+    arguments = [*on_safe(), *sets(*rarely, *LEARNING[algorithm])]
+    known = {"algorithm": algorithm} if algorithm != "pqn" else {"algorithm": "ppo", ALGORITHMS["ppo"]: PQN}
+    assert main(["train", str(write_config(**known)), "--run-dir", str(run), *arguments]) == 0
     capsys.readouterr()
     assert main(["eval", str(run), "--episodes", "4"]) == 0
     assert json.loads(capsys.readouterr().out)["return_mean"] >= 7  # of 8; random allowed actions have 4
@@ -54,6 +65,10 @@ def test_every_algorithm_learns_with_allowed_actions_alone(write_config, tmp_pat
         ("ppo", {"actions": "blocks"}, "environment.vectorization=async"),
         ("ppo", {"actions": "choices", "told": "info"}, "ppo.loss=torchrl"),
         ("ppo", {"told": "info"}, "nn.memory={kind: gru, hidden_size: 7}"),
+        ("iqn", {"actions": "blocks"}, "iqn.munchausen={}"),
+        ("iqn", {"told": "info"}, "replay.storage=memmap"),
+        ("grpo", {"actions": "choices"}, "grpo.kl={coef: 0.1, estimator: exact}"),
+        ("cpl", {"told": "info"}, "cpl.alpha=0.2"),
     ],
 )
 def test_all_kinds_of_actions_are_masked_and_a_killed_run_continues(
@@ -70,10 +85,10 @@ def test_all_kinds_of_actions_are_masked_and_a_killed_run_continues(
 
 @pytest.mark.parametrize(
     ("algorithm", "file_format", "kwargs"),
-    [("ppo", "onnx", {"actions": "choices"}), ("ppo", "pt2", {"actions": "blocks"})],
+    [("ppo", "onnx", {"actions": "choices"}), ("ppo", "pt2", {"actions": "blocks"}), ("iqn", "onnx", {})],
 )
 def test_the_mask_is_an_input_of_an_exported_policy(write_config, tmp_path, algorithm, file_format, kwargs):
-    file = write_config("Pendulum-v1", algorithm)
+    file = write_config(algorithm=algorithm)
     run_dir, policy = untrained_run(tmp_path / "run", file, on_safe(**kwargs)[1::2])
     result = export(run_dir, format=file_format, checkpoint="latest")
     assert list(result["inputs"])[:2] == ["observation", "action_mask"]
@@ -82,8 +97,9 @@ def test_the_mask_is_an_input_of_an_exported_policy(write_config, tmp_path, algo
     mask[:, :, 0] = False
     mask = mask.reshape(6, *result["inputs"]["action_mask"]["shape"][1:])
     inputs = {"observation": torch.randn(6, 9), "action_mask": mask}
+    taus = {} if algorithm == "ppo" else {"taus": (torch.arange(5) + 0.5).expand(6, -1) / 5}
     with policy.greedy() as greedy:
-        assert torch.equal(run_file(result, inputs)["action"], greedy.act(*inputs.values()))
+        assert torch.equal(run_file(result, inputs | taus)["action"], greedy.act(*inputs.values()))
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
@@ -93,7 +109,9 @@ def test_a_state_without_an_allowed_action_is_an_error_that_names_the_environmen
     arguments = [*on_safe(forbids="all"), *sets(f"environment.vectorization={vectorization}")]
     assert main(["train", str(write_config(algorithm="ppo")), "--run-dir", str(tmp_path / "run"), *arguments]) == 1
     worker = " worker" if vectorization == "async" else ""
-    assert f"environment{worker} 0 of tesserl-tests/Safe-v0: action_mask must allow at least one" in capfd.readouterr().err
+    assert (
+        f"environment{worker} 0 of tesserl-tests/Safe-v0: action_mask must allow at least one" in capfd.readouterr().err
+    )
 
 
 def test_a_mask_of_continuous_actions_is_refused(write_config, tmp_path, capfd):
@@ -129,6 +147,8 @@ def test_uniform_actions_are_allowed_ones_with_their_probability(actions):
     assert torch.allclose(uniform.log_prob(batch["action"], *inputs), torch.tensor(-number * np.log(2)).float())
     following = (batch["action"] + 2) % torch.tensor([6] if actions == "single" else list(space.nvec)).squeeze()
     forbidden = ~batch["action_mask"].flatten(1).gather(
-        1, following.reshape(len(batch), -1) + torch.tensor([0, *np.atleast_1d(getattr(space, "nvec", [6]))[:-1]][:number])
+        1,
+        following.reshape(len(batch), -1)
+        + torch.tensor([0, *np.atleast_1d(getattr(space, "nvec", [6]))[:-1]][:number]),
     )
     assert (uniform.log_prob(following, *inputs)[forbidden.any(-1)] == -torch.inf).all()

@@ -99,7 +99,11 @@ class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):
     def _with_mask(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
         """Return the observation with its mask; without one the check of observations names what is missing."""
         parts = observation if self._is_dict else {"observation": observation}
-        return {**parts, ACTION_MASK: np.asarray(info[ACTION_MASK]).ravel().astype(np.int8)} if ACTION_MASK in info else parts
+        return (
+            {**parts, ACTION_MASK: np.asarray(info[ACTION_MASK]).ravel().astype(np.int8)}
+            if ACTION_MASK in info
+            else parts
+        )
 
 
 def _options(space: spaces.Space[Any]) -> list[int]:

@@ -30,7 +30,9 @@ def mask_actions(values: Tensor, allowed: Tensor) -> Tensor:
         ValueError: the mask has another shape.
     """
     if allowed.dtype != torch.bool:
-        raise TypeError(f"action_mask must be bool, got {allowed.dtype}; convert it with .bool(), true allows an action")
+        raise TypeError(
+            f"action_mask must be bool, got {allowed.dtype}; convert it with .bool(), true allows an action"
+        )
     if allowed.shape != values.shape:
         raise ValueError(
             f"action_mask must have the shape of what it masks {tuple(values.shape)}, got {tuple(allowed.shape)}; give "

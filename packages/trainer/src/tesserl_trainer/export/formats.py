@@ -160,7 +160,9 @@ def largest_difference(
                 f"expected the outputs {_signature(expected)}, the exported program has {_signature(got)}"
             )
         for output, other, scale in _comparisons(program, expected, got):
-            allowed = scale.where(scale > torch.finfo(torch.float32).min, 0)  # the mark of forbidden actions is no scale
+            allowed = scale.where(
+                scale > torch.finfo(torch.float32).min, 0
+            )  # the mark of forbidden actions is no scale
             error = _largest(other - output) / _largest(allowed).clamp(min=1)
             largest = torch.maximum(largest, error.max())  # keeps a NaN
     return float(largest)
