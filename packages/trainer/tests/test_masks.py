@@ -1,13 +1,16 @@
 """Tasks with action masks, from the environment to the trained policy: no forbidden action is ever taken."""
 
 import json
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tesserl_environments import MaskFromInfo, ObservationLayout, closed_afterwards
+from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_trainer.cli import main
 from tesserl_trainer.collecting.collector import Collector
 from tesserl_trainer.collecting.episodes import UniformActions
@@ -15,7 +18,7 @@ from tesserl_trainer.export.export import export
 
 from .conftest import ALGORITHMS
 from .exported import run_file, untrained_run
-from .masked import ACTIONS, Safe
+from .masked import Safe
 
 PQN = """
 algorithm: pqn
@@ -29,6 +32,11 @@ LEARNING = {
     "dpo": ("total_steps=2400", "optimizer.learning_rate=0.01"),
 }
 """Options with which an algorithm learns the task within seconds."""
+
+ONE_ENVIRONMENT = ["environment.num_envs=1", "ppo.num_steps=30", "evaluation.num_envs=1"]
+
+BY_MODULE = ["environment.id=masked:tesserl-tests/Safe-v0", f"environment.module_path=[{Path(__file__).parent}]"]
+"""The task by the module that registers it, for processes that import nothing else."""
 
 
 def on_safe(**kwargs):
@@ -60,27 +68,33 @@ def test_every_algorithm_learns_with_allowed_actions_alone(write_config, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "kwargs", "override"),
+    ("algorithm", "kwargs", "overrides"),
     [
-        ("ppo", {"actions": "blocks"}, "environment.vectorization=async"),
-        ("ppo", {"actions": "choices", "told": "info"}, "ppo.loss=torchrl"),
-        ("ppo", {"told": "info"}, "nn.memory={kind: gru, hidden_size: 7}"),
-        ("iqn", {"actions": "blocks"}, "iqn.munchausen={}"),
-        ("iqn", {"told": "info"}, "replay.storage=memmap"),
-        ("grpo", {"actions": "choices"}, "grpo.kl={coef: 0.1, estimator: exact}"),
-        ("cpl", {"told": "info"}, "cpl.alpha=0.2"),
+        ("ppo", {"actions": "blocks"}, ["environment.vectorization=async", *ONE_ENVIRONMENT]),
+        ("ppo", {"actions": "choices", "told": "info"}, ["ppo.loss=torchrl"]),
+        ("ppo", {"told": "info"}, ["nn.memory={kind: gru, hidden_size: 7}"]),
+        ("iqn", {"actions": "blocks"}, ["iqn.munchausen={}"]),
+        ("iqn", {"told": "info"}, ["replay.storage=memmap"]),
+        ("grpo", {"actions": "choices"}, ["grpo.kl={coef: 0.1, estimator: exact}"]),
+        ("cpl", {"told": "info"}, ["cpl.alpha=0.2"]),
     ],
 )
 def test_all_kinds_of_actions_are_masked_and_a_killed_run_continues(
-    write_config, tmp_path, algorithm, kwargs, override
+    write_config, tmp_path, algorithm, kwargs, overrides
 ):
-    file, arguments = str(write_config(algorithm=algorithm)), [*on_safe(**kwargs), *sets(override)]
+    file, arguments = str(write_config(algorithm=algorithm)), [*on_safe(**kwargs), *sets(*overrides)]
     whole, resumed = (str(tmp_path / name) for name in ("whole", "resumed"))
     assert main(["train", file, "--run-dir", whole, *arguments]) == 0
     assert main(["train", file, "--run-dir", resumed, *arguments, *sets("total_steps=120")]) == 0
     assert main(["train", "--resume", resumed, *sets("total_steps=240")]) == 0
     results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "resumed")]
     assert results[0]["returns"] == results[1]["returns"]
+
+
+def test_collectors_in_other_processes_know_the_masks(write_config, tmp_path):
+    process = ["collectors={kind: process, workers: 1, delay: 0}", "total_steps=60", *BY_MODULE]
+    arguments = [*on_safe(), *sets(*process)]
+    assert main(["train", str(write_config()), "--run-dir", str(tmp_path / "run"), *arguments]) == 0
 
 
 @pytest.mark.parametrize(
@@ -132,23 +146,52 @@ def test_a_mask_of_continuous_actions_is_refused(write_config, tmp_path, capfd):
     assert "action_mask is for Discrete and MultiDiscrete actions, got Box" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("actions", ACTIONS)
-def test_uniform_actions_are_allowed_ones_with_their_probability(actions):
-    tasks = gym.vector.SyncVectorEnv(
-        [lambda: MaskFromInfo(Safe(actions, told="info"))] * 3, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP
-    )
+@pytest.mark.parametrize("algorithm", ["ppo", "iqn"])
+def test_the_layers_of_a_network_with_masks_are_shown(write_config, capsys, algorithm):
+    assert main(["config", "show", str(write_config(algorithm=algorithm)), "--shapes", *on_safe()]) == 0
+    assert "2 x 9" in capsys.readouterr().out  # the vector alone
+
+
+@pytest.mark.parametrize(
+    ("actions", "mode"),
+    [
+        ("single", AutoresetMode.SAME_STEP),
+        ("blocks", AutoresetMode.NEXT_STEP),
+        ("choices", AutoresetMode.DISABLED),
+    ],
+)
+def test_uniform_actions_are_allowed_ones_with_their_probability(actions, mode):
+    tasks = SyncVectorEnv([lambda: MaskFromInfo(Safe(actions, told="info"))] * 3, autoreset_mode=mode)
     with closed_afterwards(tasks) as environments:
         space = environments.single_action_space
         layout = ObservationLayout(environments.single_observation_space, action_space=space)
         uniform = UniformActions(space, 1, masked=True)
-        batch = Collector(environments, layout, uniform.act, seeds=[1, 2, 3]).collect(40).reshape(-1)
-    inputs = [batch[key] for key in layout.keys]
-    number = 1 if actions == "single" else 2  # choices, each between two allowed options
+        batch = Collector(environments, layout, uniform.act, seeds=[1, 2, 3]).collect(40)
+    assert torch.equal(batch["next", "action_mask"].flatten(2).any(-1), ~batch["next", "terminated"].squeeze(-1))
+    batch = batch[batch["mask"]]
+    inputs, number = [batch[key] for key in layout.keys], 1 if actions == "single" else 2  # of choices
     assert torch.allclose(uniform.log_prob(batch["action"], *inputs), torch.tensor(-number * np.log(2)).float())
-    following = (batch["action"] + 2) % torch.tensor([6] if actions == "single" else list(space.nvec)).squeeze()
-    forbidden = ~batch["action_mask"].flatten(1).gather(
-        1,
-        following.reshape(len(batch), -1)
-        + torch.tensor([0, *np.atleast_1d(getattr(space, "nvec", [6]))[:-1]][:number]),
-    )
-    assert (uniform.log_prob(following, *inputs)[forbidden.any(-1)] == -torch.inf).all()
+    forbidden = batch["action"].clone().reshape(len(batch), -1)
+    options = 6 if number == 1 else int(space.nvec[-1])  # of the last choice
+    forbidden[:, -1] = (~batch["action_mask"].flatten(1)[:, -options:]).int().argmax(-1)
+    assert (uniform.log_prob(forbidden.reshape(batch["action"].shape), *inputs) == -torch.inf).all()
+
+
+def test_stores_hold_masks_and_policies_are_cloned_and_trained_from_them(write_config, tmp_path, capsys):
+    file, episodes, pairs = str(write_config(algorithm="dpo")), str(tmp_path / "episodes"), str(tmp_path / "pairs")
+    assert main(["collect", file, "--random", "--episodes", "60", "--out", episodes, *on_safe()]) == 0
+    assert load_trajectories(episodes).keys == ["action_mask", "observation"]
+    assert main(["pairs", "make", episodes, "--num", "200", "--out", pairs]) == 0
+    capsys.readouterr()
+    offline = sets(f"pairs.source={{kind: offline, path: {pairs}}}", "optimizer.learning_rate=0.01")
+    commands = {
+        "cloned": ["pretrain", "bc", file, "--pairs", pairs, "--data", "chosen", "--updates", "100", *offline],
+        "dpo": ["train", file, "--set", "total_steps=300", *offline],
+        "mixed": ["collect", str(tmp_path / "dpo"), "--epsilon", "0.5", "--episodes", "2", "--out", episodes],
+    }
+    for name, command in commands.items():
+        run = ["--run-dir", str(tmp_path / name)] if name != "mixed" else []
+        assert main([*command, *run, *(on_safe() if run else [])]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(tmp_path / "dpo"), "--episodes", "4"]) == 0
+    assert json.loads(capsys.readouterr().out)["return_mean"] > 5  # of 8; the pairs are of episodes with 4 on average

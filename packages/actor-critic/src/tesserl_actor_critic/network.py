@@ -41,8 +41,8 @@ class ActorCritic(nn.Module):
     is the one before the first step, ``[N, layers, F]``, and of a state for every step, ``[N, T, layers, F]``, the
     first is taken.
 
-    With ``masked`` the network reads ``action_mask`` behind the body's inputs, bool in the shape of the logits, true for
-    allowed actions. Logits of forbidden actions are the smallest number of the dtype: their probability is exactly 0.
+    With ``masked`` the network reads ``action_mask`` behind the body's inputs: bool, in the shape of the logits, true
+    for allowed actions. Forbidden actions have a logit of `tesserl_policy.mask_actions` and a probability of exactly 0.
 
     Args:
         body: maps its inputs to features ``[*B, out_features]``; has ``in_keys`` and ``out_features``. Never

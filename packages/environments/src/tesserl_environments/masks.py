@@ -56,8 +56,7 @@ class ActionMask:
     def allows(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return whether masks ``[..., *shape]`` allow at least one option of every choice, ``[...]``."""
         flat = masks.reshape(*masks.shape[: masks.ndim - len(self.shape)], -1)
-        allowed: NDArray[np.bool_] = np.logical_or.reduceat(flat, self._starts, axis=-1).all(axis=-1)
-        return allowed
+        return np.asarray(np.logical_or.reduceat(flat, self._starts, axis=-1).all(axis=-1))
 
 
 class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):

@@ -36,9 +36,8 @@ class IQNLoss(LossModule):
 
     Reads the network's observation keys and ``action`` at the root, and under ``"next"`` the observations, ``reward``
     and ``terminated`` (``[*B, 1]``). If present, ``steps_to_next_obs`` (the steps that ``reward`` sums: the bootstrap
-    is discounted by ``discount ** steps``), ``priority_weight`` and the masks of ``loss_mask_key`` are read too; so is
-    ``action_mask`` (bool, ``[*B, (N,) A]``, true for allowed actions), at the root and under ``"next"``: targets, their
-    best action and the Munchausen policy are those of allowed actions.
+    is discounted by ``discount ** steps``), ``priority_weight``, the masks of ``loss_mask_key`` and ``action_mask`` are
+    read too: bool ``[*B, (N,) A]`` at the root and under ``"next"``, true for actions that targets may choose.
     ``set_keys`` renames entries. Returns ``loss``, and writes ``td_error`` ``[*B]``, the mean of
     ``|target - prediction|``, into the input. A locked input gets it only if it has the entry already.
 

@@ -315,7 +315,8 @@ class _Buffers:
         self.following = following
         outcome = {"reward": np.zeros((*shape, 1), np.float32)}
         outcome |= {key: np.zeros((*shape, 1), np.bool_) for key in ("terminated", "truncated", "done")}
-        self.reward, self.terminated = outcome["reward"], outcome["terminated"].squeeze(-1)
+        self.reward = outcome["reward"]
+        self.terminated: NDArray[Any] = outcome["terminated"].squeeze(-1)
         mask = np.ones(shape, np.bool_)
         self.columns = [
             _Column(

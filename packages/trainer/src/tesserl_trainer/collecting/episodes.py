@@ -73,7 +73,7 @@ class UniformActions:
 
     def _allowed(self, mask: Tensor) -> list[NDArray[np.bool_]]:
         """Return which options of each choice are allowed, ``[N, options]`` each."""
-        return [each.numpy() for each in mask.cpu().flatten(1).split(self._sizes, dim=-1)]
+        return [each.numpy() for each in torch.split(mask.cpu().flatten(1), self._sizes, dim=-1)]
 
     def log_prob(self, action: Tensor, *inputs: Tensor) -> Tensor:
         """Logarithm of the probability (density) of actions ``[N, ...]``, ``[N]``; minus infinity for impossible ones.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tesserl_configs import ConfigError, RunConfig
+from tesserl_environments.masks import ACTION_MASK
 from tesserl_nn_components import RecurrentBody
 from tesserl_nn_components.hf_loading import has_own_code
 from tesserl_trainer.algorithms.task import Task
@@ -44,12 +45,15 @@ def network_layers(config: RunConfig) -> list[Layer]:
         ConfigError: the configuration does not fit the task, the task cannot be made, or a model has code of its own.
     """
     task = Task(without_code_of_models(config))
-    shapes = dict(task.layout.shapes)
     with torch.device("meta"):
         network: Any = task.network()
+        shapes = {key: shape for key, shape in task.layout.shapes.items() if key in network.in_keys}
         if "taus" in network.in_keys:
             shapes["taus"] = (config.iqn.num_taus,)
-        inputs = [torch.zeros(BATCH, *shape) for shape in shapes.values()]
+        inputs = [
+            torch.zeros(BATCH, *shape, dtype=torch.bool if key == ACTION_MASK else None)
+            for key, shape in shapes.items()
+        ]
         if getattr(network, "state_keys", ()):
             is_init = torch.ones(BATCH, 1, dtype=torch.bool)
             inputs += [is_init, *network.body.initial_state(BATCH)]
