@@ -14,10 +14,10 @@ grpo: {group_size: 3, num_groups: 5}
 """
 
 BROKEN = {
-    "workers for an algorithm without them": (
-        ["collectors.kind=process"],
-        "--set collectors.kind: collectors.kind: process is for algorithm iqn and ppo, got algorithm grpo; choose "
-        "local",
+    "resampled groups with a delay": (
+        ["grpo.zero_variance={kind: resample}", "collectors.kind=process"],
+        "--set collectors.kind: collectors.delay: grpo.zero_variance of kind resample needs 0, got 1; the next groups "
+        "are begun before these are judged",
     ),
     "starts_can_be_set": (
         ["environment.vectorization=vector_entry_point"],

@@ -127,6 +127,16 @@ def test_an_algorithm_of_action_values_has_their_streams_and_no_embedding(distri
         assert message in str(raised.value)
 
 
+def test_it_has_no_collector_workers_by_default(distribution, file):
+    distribution()
+    with pytest.raises(ConfigError) as raised:
+        load_config(file, ["collectors.kind=process"])
+    assert str(raised.value) == (
+        "--set collectors.kind: collectors.kind: process is for algorithm iqn, ppo, grpo, dpo, cpl, got algorithm "
+        "sarsa; choose local"
+    )
+
+
 def test_its_kind_of_optimizer_is_the_default_and_no_more(distribution, file):
     distribution(source=VALUES)
     assert (load_config(file).optimizer.kind, load_config(file).optimizer.learning_rate) == ("radam", 0.125)

@@ -21,6 +21,11 @@ ONLINE = "pairs.source={kind: online}"
 LOSSES = [kind for block in blocks_in(PairLoss) for kind in kinds_of(block)]
 
 BROKEN = {
+    "workers without anything to collect": (
+        ["collectors.kind=process"],
+        "--set collectors.kind: collectors.kind: process plays in the environments, and pairs.source of kind offline "
+        "does not; choose local",
+    ),
     "starts_can_be_set": (
         [ONLINE, "environment.vectorization=vector_entry_point"],
         "--set environment.vectorization: environment.vectorization: pairs.source.starts gives each environment its "

@@ -153,7 +153,7 @@ def test_a_collector_says_once_that_no_episode_ends(monkeypatch):
     notes = []
     monkeypatch.setattr(groups, "PATIENCE", 0.0)
     collector = make(SeedStart(5), num_envs=1, group_size=2)
-    collector._on_note = notes.append
+    collector.on_note = notes.append
     bias = list(collector.policy.network.policy.parameters())[-1]
     bias.data = torch.tensor([9.0, -99.0, 0.0])  # action 1, which ends an episode, is never taken
     collector.collect(1)

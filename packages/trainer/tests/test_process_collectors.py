@@ -28,12 +28,20 @@ PPO = LSTM | SCALED
 IQN = PRIORITIZED | NOISY | SPARSE | STATISTICS
 
 
+CASES = [
+    ("ppo", PPO | STATISTICS),
+    ("iqn", IQN),
+    ("grpo", {}),
+    pytest.param("dpo", {}, marks=pytest.mark.soak),
+]
+
+
 def collectors(delay: int, workers: int) -> dict[str, str]:
     block = f"collectors: {{kind: process, workers: {workers}, delay: {delay}}}"
     return {"name: tiny": f"name: tiny\n{block}"}
 
 
-@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", PPO | STATISTICS), ("iqn", IQN)])
+@pytest.mark.parametrize(("algorithm", "changes"), CASES)
 def test_one_worker_without_delay_learns_what_a_run_in_one_process_learns(write_config, tmp_path, algorithm, changes):
     local = outcome(train(load_config(write_config(algorithm=algorithm, **changes)), run_dir=tmp_path / "local"))
     config = load_config(write_config(algorithm=algorithm, **changes | collectors(0, 1)))
@@ -45,15 +53,30 @@ def test_one_worker_without_delay_learns_what_a_run_in_one_process_learns(write_
     assert not multiprocessing.active_children()
 
 
-def test_a_run_with_a_batch_in_flight_is_resumed_exactly(write_config, tmp_path):
-    config = load_config(write_config(**IQN | collectors(1, 1)))
-    whole = halves_equal_the_whole(config, tmp_path, 120)
-    assert whole["step"] == 240
+@pytest.mark.parametrize(("algorithm", "changes"), [("iqn", IQN), ("grpo", STATISTICS)])
+def test_a_run_with_a_round_in_flight_is_resumed_exactly(write_config, tmp_path, algorithm, changes):
+    config = load_config(write_config(algorithm=algorithm, **changes | collectors(1, 1)))
+    run_dir = train(config, run_dir=tmp_path / "run")
+    whole, kept = outcome(run_dir), Checkpoints(run_dir).paths()[-2]
+    (run_dir / "evaluation.json").unlink()
+    train(config, run_dir=run_dir, resume=kept.name)
+    assert outcome(run_dir) == whole
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", PPO), ("ppo", STATISTICS), ("iqn", IQN), ("iqn", {})])
+@pytest.mark.parametrize(
+    ("algorithm", "changes"),
+    [
+        ("ppo", PPO),
+        ("ppo", STATISTICS),
+        ("iqn", IQN),
+        ("iqn", {}),
+        ("grpo", {}),
+        ("dpo", {}),
+        ("cpl", {}),
+    ],
+)
 def test_any_run_is_resumed_exactly(write_config, tmp_path, algorithm, changes, workers):
     halves_equal_the_whole(
         load_config(write_config(algorithm=algorithm, **changes | collectors(1, workers))), tmp_path, 120
@@ -90,34 +113,47 @@ def test_a_killed_worker_is_named_and_the_run_is_resumed_exactly(write_config, t
 
 @pytest.mark.soak
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", LSTM), ("iqn", IQN)])
+@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", LSTM), ("iqn", IQN), ("grpo", {})])
 def test_a_worker_can_be_killed_at_any_step(write_config, tmp_path, capfd, algorithm, changes, workers):
     for index, at in enumerate(np.random.default_rng(workers).integers(8, 38, 4).tolist()):
         (tmp_path / str(index)).mkdir()
         killed_and_resumed_equals_the_whole(write_config, tmp_path / str(index), capfd, algorithm, changes, workers, at)
 
 
-def test_a_stopped_worker_is_named_and_every_process_ends():
-    transport = ProcessTransport(troubled.Answering, (WorkerError,))
-    supervisor = Supervisor(transport, 2, start_timeout=PATIENCE, worker_timeout=PATIENCE)
-    try:
+@pytest.fixture
+def answering():
+    """Return a function that makes a supervisor of processes that answer with their number."""
+
+    def make(number):
+        transports.append(ProcessTransport(troubled.Answering, (WorkerError,)))
+        supervisor = Supervisor(transports[-1], number, start_timeout=PATIENCE, worker_timeout=PATIENCE)
         supervisor.start()
-        for size in (3, 100_000, 5):  # memory grows, and is used again
-            for worker in range(2):
-                supervisor.ask(worker, "number", {"size": size})
-            assert [answer.tolist() for answer in supervisor.answers()] == [[0] * size, [1] * size]
-        supervisor.ask(0, "number", {"size": 3})
-        supervisor.ask(1, "stop", {}, timeout=1.0)
-        with pytest.raises(WorkerError, match=r"^collector worker 1 made no step within 1 s; raise environment\."):
-            supervisor.answers()
-        supervisor.ask(0, "raise", {})
-        with pytest.raises(
-            WorkerError, match=r"(?s)^collector worker 0 raised an error:\n.*LookupError: the task broke"
-        ):
-            supervisor.answers()
-    finally:
+        return supervisor
+
+    transports = []
+    yield make
+    for transport in transports:
         transport.close(failed=True)
     assert not multiprocessing.active_children()
+
+
+def test_a_stopped_worker_is_named(answering):
+    supervisor = answering(2)
+    for size in (3, 100_000, 5):  # memory grows, and is used again
+        for worker in range(2):
+            supervisor.ask(worker, "number", {"size": size})
+        assert [answer.tolist() for answer in supervisor.answers()] == [[0] * size, [1] * size]
+    supervisor.ask(0, "number", {"size": 3})
+    supervisor.ask(1, "stop", {}, timeout=1.0)
+    with pytest.raises(WorkerError, match=r"^collector worker 1 made no step within 1 s; raise environment\."):
+        supervisor.answers()
+
+
+def test_an_error_in_a_worker_is_raised_with_its_traceback(answering):
+    supervisor = answering(1)
+    supervisor.ask(0, "raise", {})
+    with pytest.raises(WorkerError, match=r"(?s)^collector worker 0 raised an error:\n.*LookupError: the task broke"):
+        supervisor.answers()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tesserl_trainer.algorithms.run import Run
     from tesserl_trainer.algorithms.task import Task
     from tesserl_trainer.collecting.collector import Collector
+    from tesserl_trainer.collecting.groups import GroupCollector
     from tesserl_trainer.training.journal import Loop
 
 
@@ -25,7 +26,9 @@ class Builder(Protocol):
     def build_agent(self, task: "Task", network: nn.Module) -> "AnyAgent":
         """Return the network with its loss, its optimiser and its ways to act."""
 
-    def build_collector(self, task: "Task", agent: "AnyAgent", environments: "Environments") -> "Collector":
+    def build_collector(
+        self, task: "Task", agent: "AnyAgent", environments: "Environments"
+    ) -> "Collector | GroupCollector":
         """Return what collects, here or in a worker process; for algorithms that declare ``process_collectors``."""
 
     def build_loop(self, task: "Task", run: "Run") -> "Loop":

@@ -8,13 +8,16 @@ from torch import Tensor
 
 from tesserl_configs import RunConfig
 from tesserl_configs.schema import config_class
-from tesserl_environments import close
+from tesserl_environments import close, worker_seeds
 from tesserl_trainer.algorithms import builder_of
+from tesserl_trainer.algorithms.run import training_environments
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.state import generators_state, seed_generators, set_generators_state
+from tesserl_trainer.collecting.groups import GroupCollector
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
-from tesserl_trainer.distributed.process_collector import entries_of, plain, state_of
+from tesserl_trainer.distributed.process_collector import arrays_of, entries_of
 from tesserl_trainer.distributed.shared_memory import SharedWeights
+from tesserl_trainer.distributed.workers import plain, state_of
 
 
 class CollectorWorker:
@@ -40,18 +43,20 @@ class CollectorWorker:
     ) -> None:
         config = config_class(data).model_validate(data)
         environment_seed, seed = seeds_of(config.seed, worker, life)
-        task = Task(_part_of(config, num_workers, environment_seed))
-        self._environments = task.environments(task.config.environment.num_envs)
+        task = Task(_part_of(config, num_workers))
+        self._environments = training_environments(task)
         self._agent = task.agent()
         self._weights = weights
         self._collector = builder_of(config.algorithm).build_collector(task, self._agent, self._environments)
-        act = self._collector.policy
+        stepping = self._collector.collector if isinstance(self._collector, GroupCollector) else self._collector
+        stepping.seeds = worker_seeds(environment_seed, self._environments)
+        act = stepping.policy
 
         def act_and_report(*inputs: Tensor) -> Tensor:
             report()
             return act(*inputs)
 
-        self._collector.policy = act_and_report
+        stepping.policy = act_and_report
         seed_generators(seed)
 
     def answer(self, name: str, arguments: dict[str, Any]) -> Any:
@@ -72,40 +77,55 @@ class CollectorWorker:
             case "restore":
                 return self._restore(**arguments)
             case "restart":
-                return self._collector.restart()
+                return self._restart()
         raise ValueError(f"a collector worker answers collect, snapshot, restore and restart, got {name}")
 
     def close(self) -> None:
         """Close the environments."""
         close(self._environments, failed=False)
 
-    def _collect(self, num_steps: int, version: int, step: int, generators: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return a batch, time first, and the episodes that ended; and the generators if they were lent."""
+    def _collect(
+        self, version: int, step: int, generators: Mapping[str, Any] | None, **arguments: int
+    ) -> dict[str, Any]:
+        """Return a round: its arrays and the episodes that ended; and the generators if they were lent."""
         if generators is not None:
             set_generators_state(state_of(generators))
         for schedule in self._agent.schedules:
             schedule.apply(schedule.value(step))
         self._weights.load(self._agent.policy.network.state_dict(), version)
         self._collector.set_weights(version, step)
-        batch = self._collector.collect(num_steps)
         return {
-            "arrays": {key: tensor.contiguous().numpy() for key, tensor in entries_of(batch).items()},
+            "arrays": self._arrays(**arguments),
             "episodes": [[episode.episode_return, episode.length] for episode in self._collector.pop_episodes()],
             "generators": None if generators is None else plain(generators_state(cuda=False)),
         }
 
+    def _arrays(self, **arguments: int) -> dict[str, Any]:
+        """Return the arrays of a batch, time first; or those of trajectories in groups."""
+        if not isinstance(self._collector, GroupCollector):
+            batch = self._collector.collect(**arguments)
+            return {key: tensor.contiguous().numpy() for key, tensor in entries_of(batch).items()}
+        self._collector.starts.next_group = arguments["first"]
+        number = arguments["num_groups"]
+        return arrays_of(*self._collector.collect(number)) if number else {}
+
+    def _restart(self) -> None:
+        if not isinstance(self._collector, GroupCollector):
+            self._collector.restart()
+
     def _snapshot(self) -> dict[str, Any]:
-        """Return the state between two batches."""
+        """Return the state between two rounds; groups begin anew in each."""
         policy = self._agent.policy
         memory = policy.state_dict() if isinstance(policy, RolloutPolicy) else {}
-        return plain({**self._collector.snapshot(), "policy": memory, "generators": generators_state(cuda=False)})
+        collector = {} if isinstance(self._collector, GroupCollector) else self._collector.snapshot()
+        return plain({**collector, "policy": memory, "generators": generators_state(cuda=False)})
 
     def _restore(self, saved: Mapping[str, Any]) -> bool:
         """Continue from a snapshot; return whether every environment is where it was."""
         state, policy = state_of(saved), self._agent.policy
         if isinstance(policy, RolloutPolicy):
             policy.load_state_dict(state["policy"])
-        restored = self._collector.restore(state)
+        restored = isinstance(self._collector, GroupCollector) or self._collector.restore(state)
         set_generators_state(state["generators"])
         return restored
 
@@ -124,8 +144,8 @@ def seeds_of(seed: int, worker: int, life: int) -> tuple[int, int]:
     return (seed if worker == life == 0 else environments), rest
 
 
-def _part_of(config: RunConfig, num_workers: int, seed: int) -> RunConfig:
-    """Return the configuration of one worker: its part of the environments, with a seed of its own, on the CPU."""
+def _part_of(config: RunConfig, num_workers: int) -> RunConfig:
+    """Return the configuration of one worker: its part of the environments, on the CPU."""
     environment = config.environment
     part = environment.model_copy(update={"num_envs": environment.num_envs // num_workers})
-    return config.model_copy(update={"environment": part, "seed": seed, "device": "cpu"})
+    return config.model_copy(update={"environment": part, "device": "cpu"})

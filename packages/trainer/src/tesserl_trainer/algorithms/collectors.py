@@ -14,26 +14,35 @@ from tesserl_environments import TaskError, WorkerError
 from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.agent import Agent, Policy
 from tesserl_trainer.algorithms.collector_worker import CollectorWorker
-from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.run import GroupOptions, Run, require_ends, training_environments
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.collecting.collector import Collecting, Collector
-from tesserl_trainer.distributed.process_collector import Observe, ProcessCollector, check_answer
+from tesserl_trainer.collecting.groups import GroupCollecting, GroupCollector
+from tesserl_trainer.distributed.process_collector import (
+    Observe,
+    ProcessCollector,
+    ProcessGroupCollector,
+    check_answer,
+)
 from tesserl_trainer.distributed.processes import CONTEXT, ProcessTransport
 from tesserl_trainer.distributed.shared_memory import SharedWeights
 from tesserl_trainer.distributed.supervisor import Supervisor
+from tesserl_trainer.distributed.workers import Workers
 
 AgentT = TypeVar("AgentT", bound=Agent[Policy, nn.Module, nn.Module])
+Build = Callable[[Task, nn.Module], AgentT]
+"""Builds an agent around a network."""
 
 
 def build_agent_and_collector(
     task: Task,
     run: Run,
-    build_agent: Callable[[Task, nn.Module], AgentT],
+    build_agent: Build[AgentT],
     build_collector: Callable[[Task, AgentT, Environments], Collector],
     *,
     observe: Callable[[AgentT], Observe] | None = None,
 ) -> tuple[AgentT, Collecting]:
-    """Build the agent of a run and what collects for it, as ``collectors`` says.
+    """Build the agent of a run and what collects batches for it, as ``collectors`` says.
 
     Args:
         task: of the run.
@@ -46,18 +55,48 @@ def build_agent_and_collector(
     config = task.config
     if isinstance(config.collectors, ProcessCollectors):
         agent = build_agent(task, run.network(task))
+        workers = _start_workers(config, config.collectors, run, agent.policy.network)
         update = None if observe is None else observe(agent)
-        return agent, _process_collector(config, config.collectors, run, agent.policy.network, update)
-    environments = run.keep(task.environments(config.environment.num_envs))
+        return agent, ProcessCollector(workers, config.environment.num_envs, update)
+    environments = run.keep(training_environments(task))
     agent = build_agent(task, run.network(task))
     return agent, build_collector(task, agent, environments)
 
 
-def _process_collector(
-    config: RunConfig, block: ProcessCollectors, run: Run, network: nn.Module, observe: Observe | None
-) -> ProcessCollector:
-    """Start the workers, and return the collector that asks them."""
-    num_envs = config.environment.num_envs
+def build_agent_and_group_collector(
+    task: Task,
+    run: Run,
+    build_agent: Build[AgentT],
+    build_collector: Callable[[Task, AgentT, Environments], GroupCollector],
+    options: GroupOptions,
+) -> tuple[AgentT, GroupCollecting]:
+    """Build the agent of a run and what plays groups for it, as ``collectors`` says.
+
+    Args:
+        task: of the run.
+        run: closes environments and processes.
+        build_agent: builds the agent around a network.
+        build_collector: builds the collector of one process.
+        options: the block that says how groups start.
+
+    Raises:
+        ConfigError: nothing limits the length of an episode.
+    """
+    config = task.config
+    if isinstance(config.collectors, ProcessCollectors):
+        require_ends(task, options)
+        agent = build_agent(task, run.network(task))
+        workers = _start_workers(config, config.collectors, run, agent.policy.network)
+        return agent, ProcessGroupCollector(workers, task.layout.keys)
+    environments = run.keep(training_environments(task))
+    agent = build_agent(task, run.network(task))
+    collector = build_collector(task, agent, environments)
+    collector.on_note = run.progress.note
+    return agent, collector
+
+
+def _start_workers(config: RunConfig, block: ProcessCollectors, run: Run, network: nn.Module) -> Workers:
+    """Start the worker processes of a run."""
     weights = SharedWeights(network.state_dict(), CONTEXT)
     make = functools.partial(CollectorWorker, as_data(config), block.workers, weights)
     supervisor = Supervisor(
@@ -65,18 +104,11 @@ def _process_collector(
         block.workers,
         start_timeout=config.environment.start_timeout,
         worker_timeout=config.environment.worker_timeout,
-        check=check_answer(num_envs // block.workers),
+        check=check_answer(config.environment.num_envs // block.workers),
     )
     supervisor.start()
-    return ProcessCollector(
-        supervisor,
-        weights,
-        network,
-        num_envs,
-        delay=block.delay,
-        observe=observe,
-        lends_generators=block.delay == 0 and block.workers == 1,
-    )
+    lends = block.delay == 0 and block.workers == 1
+    return Workers(supervisor, weights, network, delay=block.delay, lends_generators=lends)
 
 
 @contextmanager

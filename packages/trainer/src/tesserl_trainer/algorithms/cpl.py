@@ -9,6 +9,7 @@ from tesserl_trainer.algorithms.agent import attributes
 from tesserl_trainer.algorithms.preferences import (
     PairAgent,
     build_pair_agent,
+    build_pair_collector,
     build_pair_loop,
     build_pair_network,
     placed,
@@ -48,6 +49,9 @@ def build_agent(task: Task, network: nn.Module) -> PairAgent:
     )
     schedules = attributes(loss, entropy_coef=cpl.entropy_coef, bc_coef=cpl.bc_coef)
     return build_pair_agent(task, cpl, actor_critic, loss, schedules)
+
+
+build_collector = build_pair_collector
 
 
 def build_loop(task: Task, run: Run) -> PreferenceLoop:

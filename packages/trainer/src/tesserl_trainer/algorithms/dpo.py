@@ -23,6 +23,7 @@ from tesserl_trainer.algorithms.agent import at_start, attributes
 from tesserl_trainer.algorithms.preferences import (
     PairAgent,
     build_pair_agent,
+    build_pair_collector,
     build_pair_loop,
     build_pair_network,
     placed,
@@ -64,6 +65,9 @@ def build_agent(task: Task, network: nn.Module) -> PairAgent:
         loss.update_reference()
 
     return build_pair_agent(task, dpo, actor_critic, loss, schedules, frozen=frozen, follow=follow)
+
+
+build_collector = build_pair_collector
 
 
 def build_loop(task: Task, run: Run) -> PreferenceLoop:

@@ -9,6 +9,7 @@ from tesserl_actor_critic import ActorCritic
 from tesserl_configs import value_at
 from tesserl_configs.grpo import CISPOLoss, ClippedLoss, GRPOConfig, ReinforceLoss, ResampleZeroVariance, SAPOLoss
 from tesserl_configs.reference import FrozenReference, MovingAverageReference, Reference, SyncReference
+from tesserl_environments.making import Environments
 from tesserl_grpo import GRPOLoss
 from tesserl_grpo.options import ImportanceLevel, LossKLKind
 from tesserl_policy import ReferencePolicy
@@ -24,13 +25,17 @@ from tesserl_trainer.algorithms.agent import (
     observing_rollouts,
     optimizer_of,
 )
-from tesserl_trainer.algorithms.run import Run, group_environments, make_group_collector
+from tesserl_trainer.algorithms.collectors import build_agent_and_group_collector
+from tesserl_trainer.algorithms.run import Run, make_group_collector
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.collecting.groups import GroupCollector
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
 from tesserl_trainer.training.loops.groups import GroupLoop, Pace, Scoring
 from tesserl_trainer.training.schedule import Scheduled
+
+GRPOAgent = Agent[RolloutPolicy, GRPOLoss, GRPOLoss]
 
 
 def build_network(task: Task) -> ActorCritic:
@@ -45,7 +50,7 @@ def build_network(task: Task) -> ActorCritic:
     )
 
 
-def build_agent(task: Task, network: nn.Module) -> Agent[RolloutPolicy, GRPOLoss, GRPOLoss]:
+def build_agent(task: Task, network: nn.Module) -> GRPOAgent:
     """Build the loss, the optimiser and the policy around a network.
 
     Args:
@@ -77,12 +82,15 @@ def build_agent(task: Task, network: nn.Module) -> Agent[RolloutPolicy, GRPOLoss
     )
 
 
+def build_collector(task: Task, agent: GRPOAgent, environments: Environments) -> GroupCollector:
+    """Build the collector of groups."""
+    return make_group_collector(task, agent, environments, task.config.grpo)
+
+
 def build_loop(task: Task, run: Run) -> GroupLoop:
     """Build the loop: play groups from the same start, compare their returns, learn for some epochs."""
     config, grpo = task.config, task.config.grpo
-    environments = group_environments(task, run, grpo)
-    agent = build_agent(task, run.network(task))
-    collector = make_group_collector(task, run, agent, environments, grpo)
+    agent, collector = build_agent_and_group_collector(task, run, build_agent, build_collector, grpo)
     zero_variance = grpo.zero_variance
     attempts = zero_variance.max_attempts if isinstance(zero_variance, ResampleZeroVariance) else 1
     return GroupLoop(

@@ -19,6 +19,7 @@ from tesserl_configs.pairs import (
 from tesserl_configs.policy import Precision
 from tesserl_configs.preferences import CPLConfig, DPOConfig
 from tesserl_environments import ObservationLayout
+from tesserl_environments.making import Environments
 from tesserl_policy import ReferencePolicy
 from tesserl_preference_data import PreferencePairs, ScriptedTeacher, StoreError
 from tesserl_preference_opt import BehaviorCloningLoss
@@ -31,10 +32,11 @@ from tesserl_trainer.algorithms.agent import (
     observing_rollouts,
     optimizer_of,
 )
-from tesserl_trainer.algorithms.run import Run, group_environments, make_group_collector
+from tesserl_trainer.algorithms.collectors import build_agent_and_group_collector
+from tesserl_trainer.algorithms.run import Run, make_group_collector
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.collecting.collector import Episode
-from tesserl_trainer.collecting.groups import GroupCollector
+from tesserl_trainer.collecting.groups import GroupCollecting, GroupCollector
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
@@ -117,6 +119,18 @@ def build_pair_agent(
     )
 
 
+def build_pair_collector(task: Task, agent: PairAgent, environments: Environments) -> GroupCollector:
+    """Build the collector of groups whose trajectories become pairs.
+
+    Raises:
+        ValueError: the pairs are stored ones alone.
+    """
+    source = task.config.pairs.source
+    if isinstance(source, OfflinePairs):
+        raise ValueError("pairs.source: expected kind online or both, got offline; stored pairs need no collector")
+    return make_group_collector(task, agent, environments, source)
+
+
 def build_pair_loop(
     task: Task, run: Run, options: Options, build_agent: Callable[[Task, nn.Module], PairAgent]
 ) -> PreferenceLoop:
@@ -136,9 +150,7 @@ def build_pair_loop(
             agent = build_agent(task, run.network(task))
             pace = Pace(options.batch_size)
         case OnlinePairs() | MixedPairs():
-            environments = group_environments(task, run, source)
-            agent = build_agent(task, run.network(task))
-            players = make_group_collector(task, run, agent, environments, source)
+            agent, players = build_agent_and_group_collector(task, run, build_agent, build_pair_collector, source)
             stored_share = source.offline_fraction if isinstance(source, MixedPairs) else 0.0
             pace = Pace(options.batch_size, source.num_epochs, stored_share)
             fresh, pop_episodes = build_fresh_pairs(task, options, source, players), players.pop_episodes
@@ -251,7 +263,7 @@ def check_pairs(task: Task) -> None:
 
 
 def build_fresh_pairs(
-    task: Task, options: Options, source: OnlinePairs | MixedPairs, collector: GroupCollector
+    task: Task, options: Options, source: OnlinePairs | MixedPairs, collector: GroupCollecting
 ) -> FreshPairs:
     """Build the object that makes pairs of new trajectories.
 

@@ -13,6 +13,7 @@ from tesserl_configs.diff import flat_data
 from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.loader import as_data
 from tesserl_configs.pairs import MixedPairs, OnlinePairs
+from tesserl_configs.preferences import PreferenceOptions
 from tesserl_configs.run_keys import MLflowConfig, TrackioConfig, WandbConfig
 from tesserl_configs.starts import LevelStarts, RepeatedStarts, Starts
 from tesserl_environments import GroupStarts, LevelStart, SeedStart, Start, StateStart, closed_afterwards, worker_seeds
@@ -185,12 +186,40 @@ def make_collector(
     )
 
 
-def group_environments(task: Task, run: Run, options: GRPOConfig | OnlinePairs | MixedPairs) -> Environments:
-    """Make the environments that play the trajectories of groups; the run closes them.
+GroupOptions = GRPOConfig | OnlinePairs | MixedPairs
+"""A block that says how groups of trajectories start."""
+
+
+def training_environments(task: Task) -> Environments:
+    """Make the environments that a run, or one of its workers, collects in.
+
+    Raises:
+        ConfigError: nothing limits the length of an episode, and trajectories are played to their end.
+    """
+    options, source = task.config.options, task.config.pairs.source
+    if isinstance(options, GRPOConfig):
+        return _group_environments(task, options)
+    if isinstance(options, PreferenceOptions) and isinstance(source, OnlinePairs | MixedPairs):
+        return _group_environments(task, source)
+    return task.environments(task.config.environment.num_envs)
+
+
+def _group_environments(task: Task, options: GroupOptions) -> Environments:
+    """Make the environments that play the trajectories of groups."""
+    require_ends(task, options)
+    return task.environments(
+        task.config.environment.num_envs,
+        groups=True,
+        restorable=options.starts.kind == "state",
+        max_length=options.max_length if isinstance(options, GRPOConfig) else None,
+    )
+
+
+def require_ends(task: Task, options: GroupOptions) -> None:
+    """Refuse a task whose trajectories may never end.
 
     Args:
         task: of the run.
-        run: closes them.
         options: the block that says how a group starts.
 
     Raises:
@@ -205,30 +234,20 @@ def group_environments(task: Task, run: Run, options: GRPOConfig | OnlinePairs |
             f"environment.id: {config.id} has no time limit, and trajectories are played to their end: an episode that "
             f"never ends would be played forever; set {' or '.join(limits)}"
         )
-    return run.keep(
-        task.environments(
-            task.config.environment.num_envs,
-            groups=True,
-            restorable=options.starts.kind == "state",
-            max_length=options.max_length if isinstance(options, GRPOConfig) else None,
-        )
-    )
 
 
 def make_group_collector(
     task: Task,
-    run: Run,
     agent: Agent[RolloutPolicy, nn.Module, nn.Module],
     environments: Environments,
-    options: GRPOConfig | OnlinePairs | MixedPairs,
+    options: GroupOptions,
 ) -> GroupCollector:
     """Make the collector of whole groups of trajectories.
 
     Args:
         task: of the run.
-        run: its display says if no trajectory ends.
         agent: it acts.
-        environments: made by `group_environments`.
+        environments: made by `training_environments`.
         options: the block that says how a group starts.
     """
     starts = make_starts(options.starts, environments, group_size=options.group_size, seed=task.config.seed)
@@ -237,7 +256,6 @@ def make_group_collector(
         starts,
         agent.policy,
         task.layout.keys,
-        on_note=run.progress.note,
     )
 
 

@@ -103,7 +103,7 @@ class Collector:
         self.version = 0
         self.episodes: list[Episode] = []
         self._mode = autoreset_mode(environments)
-        self._seeds = seeds
+        self.seeds = seeds  # of the first reset
         self._device = torch.device(device)
         self._current: dict[str, NDArray[Any]] | None = None
         self._resetting = np.zeros(self.num_envs, np.bool_)
@@ -175,7 +175,7 @@ class Collector:
 
     def _reset(self) -> dict[str, NDArray[Any]]:
         current = self.layout.empty(self.num_envs)
-        self._boundary.reset(current, seed=self._seeds)
+        self._boundary.reset(current, seed=self.seeds)
         if self._on_start is not None:
             self._on_start(np.ones(self.num_envs, np.bool_))
         return current

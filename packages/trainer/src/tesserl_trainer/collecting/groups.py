@@ -1,8 +1,8 @@
 """From what was collected in slots to the trajectories of groups."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -21,6 +21,28 @@ PATIENCE = 30.0
 OUTCOME = ("reward", "terminated", "done")
 
 
+class GroupCollecting(Protocol):
+    """Interface of collectors of groups for loops."""
+
+    keys: list[str]
+    """Observation keys."""
+
+    def set_weights(self, version: int, step: int) -> None:
+        """Collect with the learner's present weights from now on, see `Collecting`."""
+
+    def collect(self, num_groups: int) -> tuple[list[TensorDictBase], Tensor]:
+        """Return all trajectories of new groups, see `GroupCollector.collect`."""
+
+    def pop_episodes(self) -> list[Episode]:
+        """Return the trajectories that ended since the last call."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state between two calls of ``collect``."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+
+
 class GroupCollector:
     """Collects whole groups of trajectories with one policy.
 
@@ -30,8 +52,10 @@ class GroupCollector:
         policy: what acts; records the parameters of its distributions.
         keys: observation keys.
         chunk: steps of every slot between two looks at what is finished; a trajectory takes as many as it needs.
-        on_note: called once with a sentence if no trajectory of a group ends for a long time.
     """
+
+    on_note: Callable[[str], None] | None = None
+    """Called once with a sentence if no trajectory of a group ends for a long time."""
 
     def __init__(
         self,
@@ -41,12 +65,14 @@ class GroupCollector:
         keys: Sequence[str],
         *,
         chunk: int = 16,
-        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.collector, self.starts, self.policy = collector, starts, policy
         self.keys, self.chunk = list(keys), chunk
         self.episodes: list[Episode] = []
-        self._on_note = on_note
+
+    def set_weights(self, version: int, step: int) -> None:
+        """Mark what is collected from now on with a version, see `Collector.set_weights`."""
+        self.collector.set_weights(version, step)
 
     @torch.no_grad()
     def collect(self, num_groups: int) -> tuple[list[TensorDictBase], Tensor]:
@@ -89,12 +115,12 @@ class GroupCollector:
 
     def _note(self, steps: int) -> None:
         """Say once that no trajectory ends."""
-        if self._on_note is not None:
-            self._on_note(
+        if self.on_note is not None:
+            self.on_note(
                 f"note: no episode has ended in {steps:,} steps, and trajectories are played to their end; if the task "
                 "never ends, stop and set grpo.max_length or a wrapper time_limit"
             )
-        self._on_note = None
+        self.on_note = None
 
     def _log_probs(self, action: Tensor) -> Tensor:
         """Log-probabilities ``[N, T]`` under the policy that took the actions."""
@@ -121,7 +147,7 @@ class GroupCollector:
         episodes = [[episode.episode_return, episode.length] for episode in self.episodes]
         return {"next_group": self.starts.next_group, "episodes": episodes, "version": self.collector.version}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
         fields = Fields(state, "collector")
         self.starts.next_group = fields.integer("next_group")

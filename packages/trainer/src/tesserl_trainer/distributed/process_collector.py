@@ -1,68 +1,60 @@
-"""Collects with worker processes, while the learner learns if the delay is 1."""
+"""Collectors whose environments are in worker processes, which collect while the learner learns if the delay is 1."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor, nn
+from torch import Tensor
 
-from tesserl_environments.snapshots import MOST_SECONDS
 from tesserl_trainer.checkpoints.fields import Fields
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError
-from tesserl_trainer.checkpoints.state import generators_state, join_state, set_generators_state, split_state
 from tesserl_trainer.collecting.collector import Episode
-from tesserl_trainer.distributed.shared_memory import SharedWeights
-from tesserl_trainer.distributed.supervisor import Question, Supervisor
+from tesserl_trainer.distributed.supervisor import Question
+from tesserl_trainer.distributed.workers import Answers, Workers
 
 Observe = Callable[[TensorDictBase], None]
 """Updates the learner's running statistics with a batch ``[N, T]``."""
 
 
+class _Episodes:
+    """The training episodes that ended and were not reported yet."""
+
+    def __init__(self) -> None:
+        self.episodes: list[Episode] = []
+
+    def add(self, answers: Answers) -> None:
+        """Add the episodes of a round, those of the first worker first."""
+        self.episodes += [Episode(*pair) for answer in answers for pair in answer["episodes"]]
+
+    def pop(self) -> list[Episode]:
+        """Return the episodes that were added since the last call."""
+        episodes, self.episodes = self.episodes, []
+        return episodes
+
+    def plain(self) -> list[list[float]]:
+        """Return the episodes for a checkpoint."""
+        return [[episode.episode_return, episode.length] for episode in self.episodes]
+
+
 class ProcessCollector:
     """Collects batches with worker processes, each of which owns a part of the environments.
 
-    With delay 0 a batch is made when it is asked for, with the present weights. With delay 1 the batch after next is
-    begun whenever a batch is handed out, with the weights of that moment: those from before learning on it. Results
-    depend on the seed and the number of workers, never on the speed of a process.
+    With delay 0 a batch is made when it is asked for, with the present weights. With delay 1 the next batch is begun
+    whenever one is handed out, with the weights of that moment: those from before learning on it. Results depend on the
+    seed and the number of workers, never on the speed of a process.
 
     Args:
-        supervisor: asks the workers.
-        weights: shared with the workers.
-        network: of the learner; its state dict is what the workers act with.
+        workers: that collect.
         num_envs: environments of all workers together.
-        delay: 0 or 1.
         observe: called with each batch before it is handed out; None if nothing is to be updated.
-        lends_generators: whether the worker acts with this process's random generators, as a collector in this process
-            would; for one worker and delay 0.
     """
 
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        weights: SharedWeights,
-        network: nn.Module,
-        num_envs: int,
-        *,
-        delay: int,
-        observe: Observe | None = None,
-        lends_generators: bool = False,
-    ) -> None:
-        self.num_envs, self.version, self.episodes = num_envs, 0, list[Episode]()
-        self._supervisor, self._weights, self._network = supervisor, weights, network
-        self._delay, self._observe, self._lends = delay, observe, lends_generators
-        self._step = 0
-        self._is_asked = False
-        self._waiting: tuple[TensorDictBase, list[Episode]] | None = None  # made already, not handed out
-
-    def set_weights(self, version: int, step: int) -> None:
-        """Collect with the present weights of the network from the next question on.
-
-        Args:
-            version: number of updates behind them.
-            step: environment steps of the run so far; the workers' schedules are those of this step.
-        """
-        self.version, self._step = version, step
+    def __init__(self, workers: Workers, num_envs: int, observe: Observe | None = None) -> None:
+        self.workers, self.num_envs, self._observe = workers, num_envs, observe
+        self.set_weights = workers.set_weights
+        self._episodes = _Episodes()
+        self.pop_episodes = self._episodes.pop
 
     def collect(self, num_steps: int) -> TensorDictBase:
         """Return the next batch, see `Collector.collect`; with delay 1 the workers then begin the one after it.
@@ -77,98 +69,89 @@ class ProcessCollector:
             WorkerError: a worker raised an error, died or made no step in time.
             TaskError: an environment raised an error, or returned something that its spaces do not allow.
         """
-        if self._waiting is None and not self._is_asked:
+        if self.workers.is_idle:
             self._ask(num_steps)
-        batch, episodes = self._waiting or self._receive()
-        self._waiting = None
-        self.episodes += episodes
+        answers = self.workers.receive()
+        self._episodes.add(answers)
+        names = answers[0]["arrays"]
+        parts = {name: [torch.from_numpy(answer["arrays"][name]) for answer in answers] for name in names}
+        batch = batch_of({name: torch.cat(tensors, dim=1) for name, tensors in parts.items()})
         if self._observe is not None:
             self._observe(batch)
-        if self._delay:
+        if self.workers.delay:
             self._ask(num_steps)
         return batch
 
-    def pop_episodes(self) -> list[Episode]:
-        """Return the episodes that ended since the last call: those of the first worker first."""
-        episodes, self.episodes = self.episodes, []
-        return episodes
-
     def _ask(self, num_steps: int) -> None:
-        self._weights.publish(self._network.state_dict(), self.version)
-        arguments: dict[str, Any] = {"num_steps": num_steps, "version": self.version, "step": self._step}
-        arguments["generators"] = plain(generators_state(cuda=False)) if self._lends else None
-        steps = num_steps * self.num_envs // self._supervisor.num_workers
-        for worker in range(self._supervisor.num_workers):
-            self._supervisor.ask(worker, "collect", arguments, steps=steps, version=self.version)
-        self._is_asked = True
-
-    def _receive(self) -> tuple[TensorDictBase, list[Episode]]:
-        """Wait for the batches of all workers; return them as one, copied, and the episodes that ended."""
-        answers = self._supervisor.answers()
-        self._is_asked = False
-        if self._lends:
-            set_generators_state(state_of(answers[0]["generators"]))
-        parts = {key: [torch.from_numpy(answer["arrays"][key]) for answer in answers] for key in answers[0]["arrays"]}
-        episodes = [Episode(*pair) for answer in answers for pair in answer["episodes"]]
-        return batch_of({key: torch.cat(tensors, dim=1) for key, tensors in parts.items()}), episodes
-
-    def _ask_all(self, name: str, arguments: Sequence[dict[str, Any]], timeout: float | None = None) -> list[Any]:
-        for worker, each in enumerate(arguments):
-            self._supervisor.ask(worker, name, each, version=self.version, timeout=timeout)
-        return self._supervisor.answers()
+        steps = num_steps * self.num_envs // self.workers.number
+        self.workers.ask([{"num_steps": num_steps}] * self.workers.number, steps)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the entry of a checkpoint from which collecting continues; wait for the batch that is being made."""
-        if self._is_asked:
-            self._waiting = self._receive()
-        batch, episodes = self._waiting or (None, [])
-        workers = self._ask_all("snapshot", [{}] * self._supervisor.num_workers)
-        return {
-            "collector": {
-                "version": self.version,
-                "episodes": [[episode.episode_return, episode.length] for episode in self.episodes],
-                "workers": [state_of(worker) for worker in workers],
-                "waiting": {} if batch is None else entries_of(batch),
-                "waiting_episodes": [[episode.episode_return, episode.length] for episode in episodes],
-            }
-        }
+        return {"collector": {**self.workers.state_dict(), "episodes": self._episodes.plain()}}
 
     def restore(self, saved: Mapping[str, Any]) -> bool:
-        """Continue from a checkpoint; reset all environments if one cannot be put back to where it was.
-
-        The batch that was made already is dropped then, as what follows would not continue it.
+        """Continue from a checkpoint, see `Workers.load_state_dict`; return whether every environment is where it was.
 
         Args:
             saved: mapping with the entry of ``snapshot``.
-
-        Returns:
-            Whether every environment is where it was.
-
-        Raises:
-            CheckpointError: the state is of another number of workers.
         """
         fields = Fields(saved, "state").fields("collector")
-        workers, number = fields.items("workers"), self._supervisor.num_workers
-        if len(workers) != number:
-            raise CheckpointError(f"collector.workers: expected the states of {number} workers, got {len(workers)}")
-        self.version = fields.integer("version")
-        self.episodes = [Episode(*pair) for pair in fields.pairs("episodes")]
-        arguments = [{"saved": plain(worker)} for worker in workers]
-        restored = all(self._ask_all("restore", arguments, self._replay_timeout(workers)))
-        if not restored:
-            self._ask_all("restart", [{}] * number)
-            return False
-        waiting = fields.fields("waiting").value
-        if waiting:
-            episodes = [Episode(*pair) for pair in fields.pairs("waiting_episodes")]
-            self._waiting = batch_of(waiting), episodes
-        return True
+        self._episodes.episodes = [Episode(*pair) for pair in fields.pairs("episodes")]
+        return self.workers.load_state_dict(fields.value)
 
-    def _replay_timeout(self, workers: Sequence[Mapping[str, Any]]) -> float:
-        """Return the seconds in which a worker plays its longest episode again."""
-        snapshots = [snapshot for worker in workers for snapshot in worker["environments"] or ()]
-        longest = max((len(snapshot["actions"] or ()) for snapshot in snapshots), default=0)
-        return min(self._supervisor.worker_timeout * (longest + 1), MOST_SECONDS)
+
+class ProcessGroupCollector:
+    """Plays groups of trajectories with worker processes; every group is played by one of them.
+
+    Starts are numbered over the whole run, so they do not depend on the number of workers. With delay 1 the next groups
+    are begun whenever some are handed out, see `ProcessCollector`.
+
+    Args:
+        workers: that play.
+        keys: observation keys.
+    """
+
+    def __init__(self, workers: Workers, keys: Sequence[str]) -> None:
+        self.workers, self.keys = workers, list(keys)
+        self.next_group = 0
+        self.set_weights = workers.set_weights
+        self._episodes = _Episodes()
+        self.pop_episodes = self._episodes.pop
+
+    def collect(self, num_groups: int) -> tuple[list[TensorDictBase], Tensor]:
+        """Return the trajectories of the next groups, see `GroupCollector.collect`.
+
+        Args:
+            num_groups: at least 1; with delay 1 the same in every call.
+        """
+        if self.workers.is_idle:
+            self._ask(num_groups)
+        answers = self.workers.receive()
+        self._episodes.add(answers)
+        found = [pair for answer in answers for pair in trajectories_of(answer["arrays"])]
+        if self.workers.delay:
+            self._ask(num_groups)
+        return [trajectory for trajectory, _ in found], torch.tensor([group for _, group in found])
+
+    def _ask(self, num_groups: int) -> None:
+        parts = np.array_split(np.arange(self.next_group, self.next_group + num_groups), self.workers.number)
+        firsts = self.next_group + np.cumsum([0, *map(len, parts)])
+        self.workers.ask(
+            [{"num_groups": len(part), "first": int(first)} for part, first in zip(parts, firsts, strict=False)]
+        )
+        self.next_group += num_groups
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of groups that were begun, and the states of the workers."""
+        return {**self.workers.state_dict(), "next_group": self.next_group, "episodes": self._episodes.plain()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        fields = Fields(state, "collector")
+        self.next_group = fields.integer("next_group")
+        self._episodes.episodes = [Episode(*pair) for pair in fields.pairs("episodes")]
+        self.workers.load_state_dict(state)
 
 
 def check_answer(num_envs: int) -> Callable[[Question, Any], str | None]:
@@ -181,26 +164,16 @@ def check_answer(num_envs: int) -> Callable[[Question, Any], str | None]:
     def check(question: Question, content: Any) -> str | None:
         if question.name != "collect":
             return None
-        wanted = (question.arguments["num_steps"], num_envs)
         arrays = content.get("arrays") if isinstance(content, dict) else None
-        if not isinstance(arrays, dict) or "action" not in arrays:
-            return "answered with something else than a batch"
-        wrong = {key: array.shape for key, array in arrays.items() if array.shape[:2] != wanted}
+        if not isinstance(arrays, dict) or "episodes" not in content:
+            return "answered with something else than a round"
+        if "num_steps" not in question.arguments:
+            return None
+        wanted = (question.arguments["num_steps"], num_envs)
+        wrong = {name: array.shape for name, array in arrays.items() if array.shape[:2] != wanted}
         return f"answered with a batch of another size: expected {wanted}, got {wrong}" if wrong else None
 
     return check
-
-
-def plain(state: Any) -> dict[str, Any]:
-    """Return a state as JSON data and arrays, which cross a pipe without the shared files of torch."""
-    document, tensors = split_state(state)
-    return {"document": document, "arrays": {name: tensor.cpu().numpy() for name, tensor in tensors.items()}}
-
-
-def state_of(sent: Mapping[str, Any]) -> Any:
-    """Return the state of which ``plain`` was sent, with memory of its own."""
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in sent["arrays"].items()}
-    return join_state(sent["document"], tensors)
 
 
 def entries_of(batch: TensorDictBase) -> dict[str, Tensor]:
@@ -209,11 +182,33 @@ def entries_of(batch: TensorDictBase) -> dict[str, Tensor]:
     Args:
         batch: the parts of its nested keys are joined by ``/``.
     """
-    leaves = batch.items(include_nested=True, leaves_only=True)
-    return {"/".join(key) if isinstance(key, tuple) else key: tensor.transpose(0, 1) for key, tensor in leaves}
+    return {name: tensor.transpose(0, 1) for name, tensor in _leaves(batch).items()}
 
 
 def batch_of(entries: Mapping[str, Tensor]) -> TensorDictBase:
     """Return the batch ``[N, T]`` of entries ``[T, N, ...]``, which lies in memory like that of a `Collector`."""
     batch = {tuple(key.split("/")): tensor.transpose(0, 1) for key, tensor in entries.items()}
     return TensorDict(batch, next(iter(batch.values())).shape[:2])
+
+
+def arrays_of(trajectories: Sequence[TensorDictBase], group: Tensor) -> dict[str, Any]:
+    """Return trajectories ``[T_i]`` as arrays of all their steps, with the length and the group of each."""
+    steps = _leaves(TensorDict.cat(list(trajectories)))
+    arrays = {f"steps/{name}": tensor.contiguous().numpy() for name, tensor in steps.items()}
+    lengths = np.array([len(trajectory) for trajectory in trajectories])
+    return {"lengths": lengths, "group": group.numpy(), **arrays}
+
+
+def trajectories_of(arrays: Mapping[str, Any]) -> list[tuple[TensorDictBase, int]]:
+    """Return the trajectories of which ``arrays_of`` was sent, with memory of their own, and the group of each."""
+    if not arrays:
+        return []
+    names = [name.removeprefix("steps/") for name in arrays if name.startswith("steps/")]
+    entries = {tuple(name.split("/")): torch.from_numpy(arrays[f"steps/{name}"].copy()) for name in names}
+    steps = TensorDict(entries, [int(arrays["lengths"].sum())])
+    return list(zip(steps.split(arrays["lengths"].tolist()), arrays["group"].tolist(), strict=True))
+
+
+def _leaves(batch: TensorDictBase) -> dict[str, Tensor]:
+    leaves = batch.items(include_nested=True, leaves_only=True)
+    return {"/".join(key) if isinstance(key, tuple) else key: tensor for key, tensor in leaves}

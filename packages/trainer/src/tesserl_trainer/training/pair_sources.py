@@ -12,7 +12,7 @@ from tesserl_preference_data import PreferencePairs, ScriptedTeacher, cut_segmen
 from tesserl_preference_data.appending import whole_lines
 from tesserl_preference_data.make import MAX_ENUMERATED
 from tesserl_trainer.checkpoints.checkpoint import CheckpointError
-from tesserl_trainer.collecting.groups import GroupCollector
+from tesserl_trainer.collecting.groups import GroupCollecting
 from tesserl_trainer.training.pair_batches import NewestPairs, Part, Shuffled
 
 Change = Callable[[PreferencePairs], PreferencePairs]
@@ -109,7 +109,7 @@ class FreshPairs:
 
     def __init__(
         self,
-        collector: GroupCollector,
+        collector: GroupCollecting,
         prepare: Change,
         *,
         num_groups: int,
@@ -173,7 +173,7 @@ class FreshPairs:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from ``state_dict``."""
-        self.collector.load_state_dict(dict(state["collector"]))
+        self.collector.load_state_dict(state["collector"])
         self.train.load_state_dict(state["train"])
         self.held_out.load_state_dict(state["held_out"])
 

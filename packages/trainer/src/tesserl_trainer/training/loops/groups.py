@@ -20,7 +20,7 @@ from torch import Tensor
 from tesserl_grpo import GRPOLoss, ScoredGroups, flatten_steps, pad_trajectories, score_groups, step_weights
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.groups import GroupCollector, expected_rest
+from tesserl_trainer.collecting.groups import GroupCollecting, expected_rest
 from tesserl_trainer.collecting.rollout import count_minibatches, minibatches
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
@@ -76,7 +76,7 @@ class GroupLoop:
         self,
         learner: Learner,
         loss: GRPOLoss,
-        collector: GroupCollector,
+        collector: GroupCollecting,
         scoring: Scoring,
         observe: Callable[[TensorDictBase], None],
         pace: Pace,
@@ -99,7 +99,7 @@ class GroupLoop:
         journal = self.journal
         while journal.running:
             before = journal.begin_round()
-            self.collector.collector.set_weights(journal.updates, journal.step)
+            self.collector.set_weights(journal.updates, journal.step)
             trajectories, scored = self._collect()
             journal.laps.lap("advantages")
             self._learn(scored.batch)

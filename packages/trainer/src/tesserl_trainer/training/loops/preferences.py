@@ -133,7 +133,7 @@ class PreferenceLoop:
     def _collect(self, fresh: FreshPairs) -> list[TensorDictBase]:
         """Plays groups, and keeps the pairs that can be made of them."""
         journal = self.journal
-        fresh.collector.collector.set_weights(journal.updates, journal.step)
+        fresh.collector.set_weights(journal.updates, journal.step)
         trajectories, pairs = fresh.collect()
         journal.step += sum(len(trajectory) for trajectory in trajectories)
         journal.laps.lap("collect")
