@@ -21,14 +21,17 @@ class Safe(gym.Env):
         actions: one of ``ACTIONS``.
         told: where the mask is: ``"observation"`` or ``"info"``.
         forbids: ``"some"``, or ``"all"``: the third state allows nothing.
+        shows: whether the step is seen as a ``"vector"`` or as a ``"picture"``.
     """
 
-    def __init__(self, actions: str = "single", told: str = "observation", forbids: str = "some") -> None:
+    def __init__(
+        self, actions: str = "single", told: str = "observation", forbids: str = "some", shows: str = "vector"
+    ) -> None:
         self.action_space = ACTIONS[actions]
         space = self.action_space
         self._nvec = np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec)
-        self.told, self.forbids, self.t = told, forbids, 0
-        places = spaces.Box(0, 1, (9,), np.float32)
+        self.told, self.forbids, self.shows, self.t = told, forbids, shows, 0
+        places = spaces.Box(0, 1, (9,), np.float32) if shows == "vector" else spaces.Box(0, 255, (9, 9, 1), np.uint8)
         entries = {"place": places, "action_mask": spaces.MultiBinary(int(self._nvec.sum()))}
         self.observation_space = spaces.Dict(entries) if told == "observation" else places
 
@@ -42,6 +45,8 @@ class Safe(gym.Env):
 
     def _seen(self):
         place, mask = np.eye(9, dtype=np.float32)[self.t], np.concatenate(self.allowed())
+        if self.shows == "picture":
+            place = np.full((9, 9, 1), 28 * self.t, np.uint8)
         if self.told == "info":
             return place, {"action_mask": mask}
         return {"place": place, "action_mask": mask}, {}

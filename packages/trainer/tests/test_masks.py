@@ -10,6 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tesserl_environments import MaskFromInfo, ObservationLayout, closed_afterwards
+from tesserl_preference_data import TrajectoryWriter
 from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_trainer.cli import main
 from tesserl_trainer.collecting.collector import Collector
@@ -33,6 +34,7 @@ LEARNING = {
 }
 """Options with which an algorithm learns the task within seconds."""
 
+PICTURES = ["nn.vision={kind: cnn, channels: [3], kernel_sizes: [3], strides: [2]}", "nn.vector={kind: none}"]
 ONE_ENVIRONMENT = ["environment.num_envs=1", "ppo.num_steps=30", "evaluation.num_envs=1"]
 
 BY_MODULE = ["environment.id=masked:tesserl-tests/Safe-v0", f"environment.module_path=[{Path(__file__).parent}]"]
@@ -75,6 +77,7 @@ def test_every_algorithm_learns_with_allowed_actions_alone(write_config, tmp_pat
         ("ppo", {"told": "info"}, ["nn.memory={kind: gru, hidden_size: 7}"]),
         ("iqn", {"actions": "blocks"}, ["iqn.munchausen={}"]),
         ("iqn", {"told": "info"}, ["replay.storage=memmap"]),
+        ("iqn", {"shows": "picture"}, [*PICTURES, "replay.share_frames=true"]),
         ("grpo", {"actions": "choices"}, ["grpo.kl={coef: 0.1, estimator: exact}"]),
         ("cpl", {"told": "info"}, ["cpl.alpha=0.2"]),
     ],
@@ -165,7 +168,7 @@ def test_uniform_actions_are_allowed_ones_with_their_probability(actions, mode):
     with closed_afterwards(tasks) as environments:
         space = environments.single_action_space
         layout = ObservationLayout(environments.single_observation_space, action_space=space)
-        uniform = UniformActions(space, 1, masked=True)
+        uniform = UniformActions(space, 1, mask=layout.mask)
         batch = Collector(environments, layout, uniform.act, seeds=[1, 2, 3]).collect(40)
     assert torch.equal(batch["next", "action_mask"].flatten(2).any(-1), ~batch["next", "terminated"].squeeze(-1))
     batch = batch[batch["mask"]]
@@ -177,12 +180,23 @@ def test_uniform_actions_are_allowed_ones_with_their_probability(actions, mode):
     assert (uniform.log_prob(forbidden.reshape(batch["action"].shape), *inputs) == -torch.inf).all()
 
 
+def forbidden_action_in(store, tmp_path):
+    """Return a copy of a store of episodes whose first action is forbidden."""
+    episode = load_trajectories(store)[0].clone()
+    episode["action"][0] = int((~episode["action_mask"][0]).int().argmax())
+    with TrajectoryWriter(tmp_path / "forbidden", source={"policy": "known"}) as writer:
+        writer.add(episode, start=0)
+    return str(tmp_path / "forbidden")
+
+
 def test_stores_hold_masks_and_policies_are_cloned_and_trained_from_them(write_config, tmp_path, capsys):
     file, episodes, pairs = str(write_config(algorithm="dpo")), str(tmp_path / "episodes"), str(tmp_path / "pairs")
     assert main(["collect", file, "--random", "--episodes", "60", "--out", episodes, *on_safe()]) == 0
     assert load_trajectories(episodes).keys == ["action_mask", "observation"]
     assert main(["pairs", "make", episodes, "--num", "200", "--out", pairs]) == 0
-    capsys.readouterr()
+    refused = main(["pretrain", "bc", file, "--trajectories", forbidden_action_in(episodes, tmp_path), *on_safe()])
+    assert refused == 2
+    assert "expected actions that their action_mask allows, got" in capsys.readouterr().err
     offline = sets(f"pairs.source={{kind: offline, path: {pairs}}}", "optimizer.learning_rate=0.01")
     commands = {
         "cloned": ["pretrain", "bc", file, "--pairs", pairs, "--data", "chosen", "--updates", "100", *offline],

@@ -14,7 +14,7 @@ ACTION_MASK = "action_mask"
 
 
 class ActionMask:
-    """Reads the masks of an observation space; true means that an action is allowed.
+    """Reads and applies the masks of an observation space; true means that an action is allowed.
 
     Args:
         space: of the entry ``action_mask``.
@@ -41,6 +41,7 @@ class ActionMask:
         blocks = isinstance(action_space, spaces.MultiDiscrete) and len(set(sizes)) == 1
         self.shape: tuple[int, ...] = (len(sizes), sizes[0]) if blocks else (sum(sizes),)
         self._starts = np.cumsum([0, *sizes[:-1]])  # of the options of each choice
+        self._first = np.asarray(getattr(action_space, "start", 0), np.int64)  # number of the first option
 
     def read(self, batch: NDArray[Any]) -> NDArray[np.bool_]:
         """Return masks ``[N, *shape]`` of entries ``[N, *space.shape]``.
@@ -55,8 +56,27 @@ class ActionMask:
 
     def allows(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return whether masks ``[..., *shape]`` allow at least one option of every choice, ``[...]``."""
-        flat = masks.reshape(*masks.shape[: masks.ndim - len(self.shape)], -1)
-        return np.asarray(np.logical_or.reduceat(flat, self._starts, axis=-1).all(axis=-1))
+        return np.asarray(np.logical_or.reduceat(self._flat(masks), self._starts, axis=-1).all(axis=-1))
+
+    def permits(self, masks: NDArray[np.bool_], actions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return whether masks ``[B, *shape]`` allow actions ``[B]`` or ``[B, N]``, ``[B]``."""
+        index = (actions - self._first).reshape(len(actions), -1) + self._starts
+        return np.asarray(np.take_along_axis(self._flat(masks), index, axis=-1).all(axis=-1))
+
+    def draw(self, masks: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
+        """Return uniformly random actions ``[B]`` or ``[B, N]`` that masks ``[B, *shape]`` allow."""
+        flat = self._flat(masks)
+        scores = np.split(np.where(flat, random.random(flat.shape), -1.0), self._starts[1:], axis=-1)
+        drawn = np.stack([each.argmax(axis=-1) for each in scores], axis=-1)
+        return drawn.reshape(len(masks), *self._first.shape) + self._first
+
+    def log_density(self, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the log-probability of what `draw` returns for masks ``[B, *shape]``, ``[B]``."""
+        counts = np.add.reduceat(self._flat(masks).astype(np.int64), self._starts, axis=-1)
+        return np.asarray(-np.log(np.maximum(counts, 1)).sum(axis=-1))
+
+    def _flat(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return masks.reshape(*masks.shape[: masks.ndim - len(self.shape)], -1)
 
 
 class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):

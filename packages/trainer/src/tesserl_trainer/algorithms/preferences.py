@@ -44,7 +44,7 @@ from tesserl_trainer.training.cloning import Cloning
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.loops.preferences import Pace, PreferenceLoop
 from tesserl_trainer.training.pair_batches import REFERENCE, SCORE, VALUE_TARGET, Batches, with_entries
-from tesserl_trainer.training.pair_sources import FreshPairs, StoredPairs, check_entries
+from tesserl_trainer.training.pair_sources import FreshPairs, StoredPairs, check_actions, check_entries
 from tesserl_trainer.training.reference_policies import Policies
 from tesserl_trainer.training.schedule import Scheduled
 
@@ -243,6 +243,7 @@ def build_stored_pairs(task: Task, options: Options, path: str) -> StoredPairs:
         rewards = {"reward"} if options.value else set()
         keys = {*layout.keys, "action", *rewards}
         check_entries(stored.pool.blocks[0].steps, sorted(keys), layout.shapes, path)
+        check_actions((block.steps for block in stored.pool.blocks), layout.mask, path)
         return _prepare(task, options, stored)
 
     try:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from tesserl_environments import GroupStarts
+from tesserl_environments import ActionMask, GroupStarts
 from tesserl_preference_data.pictures import encode_frame
 from tesserl_trainer.collecting.collector import Collector
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
@@ -28,14 +27,14 @@ class UniformActions:
     Args:
         space: of one environment.
         seed: of the actions.
-        masked: whether the last input of `act` is the mask of actions, ``[N, (M,) A]`` or ``[N, sum(nvec)]``.
+        mask: reads the mask of actions, the last input of `act`; None if there is none.
 
     Raises:
         ValueError: the space has no uniform distribution here.
     """
 
-    def __init__(self, space: spaces.Space[Any], seed: int, *, masked: bool = False) -> None:
-        self._masked = masked
+    def __init__(self, space: spaces.Space[Any], seed: int, *, mask: ActionMask | None = None) -> None:
+        self._mask = mask
         self._random = np.random.default_rng(seed)
         self._real = isinstance(space, spaces.Box)
         self._low: Any
@@ -45,7 +44,6 @@ class UniformActions:
             self._log_density = -float(np.log(self._high - self._low).sum())
         elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
             sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
-            self._sizes: list[int] = np.ravel(sizes).tolist()
             self._low = np.asarray(space.start, np.int64)
             self._high = np.asarray(self._low + sizes, np.int64)
             self._log_density = -float(np.log(sizes).sum())
@@ -59,10 +57,8 @@ class UniformActions:
         """Draws actions ``[N, ...]`` for inputs ``[N, ...]``; of these the mask alone is read."""
         number = len(inputs[0])
         shape = (number, *self._low.shape)
-        if self._masked:
-            options = self._allowed(inputs[-1])
-            drawn = [np.where(each, self._random.random(each.shape), -1.0).argmax(axis=-1) for each in options]
-            return torch.from_numpy(np.stack(drawn, axis=-1).reshape(shape) + self._low)
+        if self._mask is not None:
+            return torch.from_numpy(self._mask.draw(inputs[-1].cpu().numpy(), self._random))
         if self._real:
             return torch.from_numpy(self._random.uniform(self._low, self._high, shape).astype(np.float32))
         return torch.from_numpy(self._random.integers(self._low, self._high, shape))
@@ -71,10 +67,6 @@ class UniformActions:
         """Return which of ``number`` environments act at random, bool ``[number]``."""
         return torch.from_numpy(self._random.random(number) < probability)
 
-    def _allowed(self, mask: Tensor) -> list[NDArray[np.bool_]]:
-        """Return which options of each choice are allowed, ``[N, options]`` each."""
-        return [each.numpy() for each in torch.split(mask.cpu().flatten(1), self._sizes, dim=-1)]
-
     def log_prob(self, action: Tensor, *inputs: Tensor) -> Tensor:
         """Logarithm of the probability (density) of actions ``[N, ...]``, ``[N]``; minus infinity for impossible ones.
 
@@ -82,15 +74,12 @@ class UniformActions:
             action: the actions.
             *inputs: those of `act`.
         """
-        rows = action.reshape(len(action), -1)
-        if self._masked:
-            index = (rows - torch.from_numpy(self._low).reshape(-1)).numpy()
-            options = self._allowed(inputs[-1])
-            possible = [np.take_along_axis(each, index[:, i : i + 1], -1)[:, 0] for i, each in enumerate(options)]
-            counts = np.stack([each.sum(axis=-1) for each in options])
-            log_prob = np.where(np.stack(possible), -np.log(np.maximum(counts, 1)), -np.inf).sum(axis=0)
-            return torch.from_numpy(log_prob).float()
+        if self._mask is not None:
+            masks = inputs[-1].cpu().numpy()
+            log_density = np.where(self._mask.permits(masks, action.numpy()), self._mask.log_density(masks), -np.inf)
+            return torch.from_numpy(log_density).float()
         low, high = torch.from_numpy(self._low).reshape(-1), torch.from_numpy(self._high).reshape(-1)
+        rows = action.reshape(len(action), -1)
         inside = ((rows >= low) & (rows <= high)).all(dim=1)
         return torch.where(inside, self._log_density, -torch.inf).float()
 

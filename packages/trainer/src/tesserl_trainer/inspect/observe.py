@@ -45,7 +45,7 @@ def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[Te
     task = Task(config)
     with closed_afterwards(task.environments(min(config.environment.num_envs, NUM_ENVS))) as environments:
         layout = task.layout
-        actions = UniformActions(environments.single_action_space, config.seed, masked=layout.mask is not None)
+        actions = UniformActions(environments.single_action_space, config.seed, mask=layout.mask)
         seeds = worker_seeds(config.seed, environments)
         batch = Collector(environments, layout, actions.act, seeds=seeds).collect(steps)
     options = config.options

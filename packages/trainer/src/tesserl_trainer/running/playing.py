@@ -92,12 +92,12 @@ def play_groups(
     environments = _environments(task, play, stack)
     drawn = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
     seed_generators(drawn)
-    masked = task.layout.mask is not None
+    mask = task.layout.mask
     if weights is None:
-        policy: Acting = UniformActions(environments.single_action_space, drawn, masked=masked)
+        policy: Acting = UniformActions(environments.single_action_space, drawn, mask=mask)
     else:
         policy = stack.enter_context(acting(task, weights, stochastic=play.stochastic))
-    mixed = UniformActions(environments.single_action_space, drawn + 1, masked=masked) if play.epsilon > 0 else None
+    mixed = UniformActions(environments.single_action_space, drawn + 1, mask=mask) if play.epsilon > 0 else None
     render = partial(drawn_frames, environments, remedy=WITHOUT_FRAMES) if play.frames else None
     behavior = Behavior(policy, mixed, epsilon=play.epsilon, render=render)
     kind = StateStart if play.starts == "state" else SeedStart

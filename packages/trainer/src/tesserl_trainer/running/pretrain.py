@@ -22,7 +22,7 @@ from tesserl_trainer.running.train import run_loop
 from tesserl_trainer.training.journal import Loop
 from tesserl_trainer.training.loops.cloning import CloningLoop
 from tesserl_trainer.training.pair_batches import Batches, Shuffled, with_entries
-from tesserl_trainer.training.pair_sources import StoredPairs, check_entries
+from tesserl_trainer.training.pair_sources import StoredPairs, check_actions, check_entries
 from tesserl_trainer.usage import ArgumentError
 
 BATCH_SIZE = {"pairs": 64, "trajectories": 256}
@@ -118,6 +118,7 @@ def _pairs(path: Path, size: int, config: RunConfig, layout: ObservationLayout, 
 
     def prepare(pairs: PreferencePairs) -> PreferencePairs:
         check_entries(pairs.pool.blocks[0].steps, keys, layout.shapes, path)
+        check_actions((block.steps for block in pairs.pool.blocks), layout.mask, path)
         return with_entries(pairs, keys)
 
     stored = StoredPairs(path, prepare, holdout_fraction=0.0, seed=config.seed)
@@ -133,6 +134,7 @@ def _steps(path: Path, size: int, config: RunConfig, layout: ObservationLayout, 
     episodes = load_trajectories(path)
     check_entries(episodes[0], keys, layout.shapes, path)
     steps = TensorDict.cat([episode.select(*keys) for episode in episodes])
+    check_actions([steps], layout.mask, path)
     observe(steps)
     order, device = Shuffled(len(steps)), device_of(config.device)
     return lambda: steps[order.take(size)].to(device)

@@ -1,13 +1,15 @@
 """Sources of preference pairs: a store, or the current policy."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase
 
+from tesserl_environments import ActionMask
+from tesserl_environments.masks import ACTION_MASK
 from tesserl_preference_data import PreferencePairs, ScriptedTeacher, cut_segments, load_pairs, make_pairs
 from tesserl_preference_data.appending import whole_lines
 from tesserl_preference_data.make import MAX_ENUMERATED
@@ -176,6 +178,29 @@ class FreshPairs:
         self.collector.load_state_dict(state["collector"])
         self.train.load_state_dict(state["train"])
         self.held_out.load_state_dict(state["held_out"])
+
+
+def check_actions(steps: Iterable[TensorDictBase], mask: ActionMask | None, path: str | Path) -> None:
+    """Refuse stored actions that their masks forbid: no policy has a probability of them.
+
+    Args:
+        steps: parts of what is stored, ``[S]`` each.
+        mask: of the task; None if it has none.
+        path: of the store.
+
+    Raises:
+        ValueError: an action is forbidden.
+    """
+    if mask is None:
+        return
+    for part in steps:
+        permitted = mask.permits(part[ACTION_MASK].numpy(), part["action"].numpy())
+        if not permitted.all():
+            index = int(permitted.argmin())
+            raise ValueError(
+                f"{path}: expected actions that their action_mask allows, got {part['action'][index].tolist()}, which "
+                "is forbidden; correct the masks, or leave such steps out"
+            )
 
 
 def check_entries(
