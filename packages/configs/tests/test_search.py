@@ -17,7 +17,7 @@ space:
   iqn.discount: {low: 0, high: 1}
   nn.vector.hidden_sizes: [[8], [16, 16]]
 trials: 4
-seed: 7
+seeds: [7, 8]
 """
 
 
@@ -77,11 +77,12 @@ MISTAKES = {
         "bas.yaml",
         "try.yaml:1: config: there is no file bas.yaml; paths are relative to the file of the se",
     ),
-    "seed: 7": ("objective: best", 'try.yaml:9: objective: expected one of final, mean, got "best"'),
+    "seeds: [7, 8]": ("objective: best", 'try.yaml:9: objective: expected one of final, mean, got "best"'),
+    "[7, 8]": ("[7, 7]", "try.yaml:9: seeds: a seed stands twice; every run has its own"),
     "trials: 4": ("trials: 0", "try.yaml:8: trials: expected a value >= 1, got 0; trials in all, >= 1"),
     "iqn.discount: {": (
         "seed: {",
-        "try.yaml:6: space.seed: every trial has the same one; say it in seed of the search",
+        "try.yaml:6: space.seed: every trial has the same ones; say them in seeds",
     ),
     "iqn.discount: 0.9": ("name: x", "try.yaml:2: set: name: every trial has its own; say it in name of the search"),
     "[8], [16, 16]": (

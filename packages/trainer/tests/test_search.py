@@ -118,6 +118,16 @@ def test_every_trial_is_a_run_and_the_best_is_a_configuration(search_of, tmp_pat
     assert calls(again.parent)[6:] == [("trial-0006", False)]
 
 
+def test_the_value_of_a_trial_is_the_mean_over_its_seeds_which_train_in_turn(search_of, tmp_path, capfd):
+    search = search_of(trials=1, seeds=[3, 4], set={"optimizer.learning_rate": 0.02, "nn.vector.hidden_sizes": [8]})
+    best = run_search(search, tmp_path / "runs", num_parallel=2)
+    first, second = (best.parent / f"trial-0000/seed-{seed}" for seed in (3, 4))
+    assert load_config(second / "config.yaml").optimizer.learning_rate == 0.02
+    assert (first / "evaluation.json").stat().st_mtime_ns <= (second / "train.log").stat().st_mtime_ns
+    assert "[1/1] trial-0000: 20.0; optimizer.learning_rate 0.02" in capfd.readouterr().err
+    assert load_config(best).seed == 3
+
+
 def test_the_file_decides_the_values(search_of, tmp_path):
     for name in ("one", "two"):
         run_search(search_of(name=name, trials=3), tmp_path / "runs", num_parallel=1)
@@ -223,8 +233,8 @@ def test_a_search_whose_trials_all_fail_ends(search_of, tmp_path):
 def test_another_search_and_unknown_trials_are_refused(search_of, tmp_path):
     runs = tmp_path / "runs"
     run_search(search_of(trials=1), runs, num_parallel=1)
-    with pytest.raises(ConfigError, match=r"runs/s: holds a search with another seed, base.total_steps; go back to it"):
-        run_search(search_of(trials=2, seed=2, set={"total_steps": 500}), runs, num_parallel=1)
+    with pytest.raises(ConfigError, match=r"runs/s: holds a search with another seeds, base.total_steps; go"):
+        run_search(search_of(trials=2, seeds=[2], set={"total_steps": 500}), runs, num_parallel=1)
     (runs / "s" / JOURNAL).unlink()
     with pytest.raises(ConfigError, match=r"trial-0000: is a trial that the journal of this search does not know"):
         run_search(search_of(trials=2), runs, num_parallel=1)

@@ -25,7 +25,7 @@ MOST_CORNERS = 1_024
 """All corners of the space are built before anything starts; of 10 keys with two ends each there are so many."""
 
 REFUSED = {
-    "seed": "every trial has the same one; say it in seed of the search",
+    "seed": "every trial has the same ones; say them in seeds of the search",
     "name": "every trial has its own; say it in name of the search",
 }
 NOT_SEARCHED = ("total_steps", "evaluation", "early_stopping")
@@ -97,7 +97,12 @@ class SearchConfig(Block):
     pruning: Annotated[MedianPruning | Absent, Field(discriminator="kind")] = Field(
         default=MedianPruning(), description="Which trials are stopped early."
     )
-    seed: Seed = Field(default=1, description="Seed of every trial's training, >= 0.")
+    seeds: tuple[Seed, ...] = Field(
+        default=(1,),
+        min_length=1,
+        max_length=1_000,
+        description="Seeds of the runs of every trial, >= 0, all different; its value is the mean over them.",
+    )
     sampler_seed: Seed = Field(default=1, description="Seed of the values that are tried, >= 0.")
 
 
@@ -131,7 +136,7 @@ class Search:
         """
         changed = (Change.to(key, value, self.places[key]) for key, value in values.items())
         config = load_changed(self.start, [*self.changes, *changed])
-        return config.model_copy(update={"name": f"{self.name}-{name}", "seed": self.config.seed})
+        return config.model_copy(update={"name": f"{self.name}-{name}", "seed": self.config.seeds[0]})
 
     def base(self) -> dict[str, Any]:
         """Return the values that the base has for the keys of the space; empty if they are not in it."""
@@ -180,6 +185,8 @@ def load_search(
         for key, value in config.set.items()
     ]
     fixed += changes_of_command_line(overrides)
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError(f"{place_of(path, document, 'seeds')}: a seed stands twice; every run has its own")
     if problems := [*_refusals(config, fixed, places)]:
         raise ConfigError(*problems)
     start = base_file(path, config.config, place=place_of(path, document, "config"), kind="search")

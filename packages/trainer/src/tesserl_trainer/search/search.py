@@ -3,8 +3,11 @@
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from tesserl_analysis.record import read_metrics, series
 from tesserl_configs import ConfigError
@@ -50,12 +53,12 @@ def run_search(search: Search, runs_dir: Path, *, num_parallel: int, stop_timeou
     refuse_to_run_again()
     directory = runs_dir / search.name
     corners = list(search.corners())
-    ends = [run_of(search, corners[0], "first-corner"), run_of(search, corners[-1], "last-corner")]
+    ends = [*runs_of(search, corners[0], "first-corner")[:1], *runs_of(search, corners[-1], "last-corner")[:1]]
     refuse_files(as_sweep(search, ends), directory)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory, doing="searches here", remedy=REMEDY, timeout=0.0):
         trials = Trials(search, directory)
-        sweep = as_sweep(search, [run_of(search, trial.values, trial.name) for trial in trials.known()])
+        sweep = as_sweep(search, [run for trial in trials.known() for run in runs_of(search, trial.values, trial.name)])
         refuse_files(sweep, directory)
         refuse_running(sweep, directory)
         refuse_others(sweep, directory)
@@ -63,7 +66,7 @@ def run_search(search: Search, runs_dir: Path, *, num_parallel: int, stop_timeou
         check_networks(ends, directory)
         running = _Running(search, directory, trials, note_on_stderr())
         stopped = run_jobs(
-            running.jobs(),
+            running.next_job,
             num_parallel=num_parallel,
             on_end=running.ended,
             on_note=running.note,
@@ -91,9 +94,10 @@ class SearchStopped(Stopped):
         )
 
 
-def run_of(search: Search, values: Mapping[str, object], name: str) -> SweepRun:
-    """Return the run of a trial: that of a sweep with the trial as its variant."""
-    return SweepRun(None, name, search.config.seed, search.trial(values, name))
+def runs_of(search: Search, values: Mapping[str, object], name: str) -> list[SweepRun]:
+    """Return the runs of a trial, one for each seed: those of a sweep with the trial as its variant."""
+    config = search.trial(values, name)
+    return [SweepRun(None, name, seed, config.model_copy(update={"seed": seed})) for seed in search.config.seeds]
 
 
 def as_sweep(search: Search, runs: Sequence[SweepRun]) -> Sweep:
@@ -111,6 +115,14 @@ def _refuse_strangers(sweep: Sweep, directory: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Started:
+    """A trial of which a run is training, and the steps of its runs before."""
+
+    trial: Trial
+    before: int
+
+
 class _Running:
     """Gives processes their trials, and the trials what came of them.
 
@@ -124,28 +136,30 @@ class _Running:
     def __init__(self, search: Search, directory: Path, trials: Trials, note: Callable[[str], None]) -> None:
         self.search, self.directory, self.trials, self.note = search, directory, trials, note
         self.failure = ""
-        self._started: dict[str, Trial] = {}
+        self._waiting = deque(trials.unfinished())
+        self._started: dict[str, _Started] = {}
         self._hopeless: set[int] = set()
         self._looked: dict[str, float] = {}
+        if done := trials.num_finished():
+            note(f"{done} of {search.config.trials} trials are finished already")
 
-    def jobs(self) -> Iterator[Job]:
-        """Yield the processes of unfinished trials, then those of new ones."""
-        unfinished = self.trials.unfinished()
-        if done := self.trials.num_finished():
-            self.note(f"{done} of {self.search.config.trials} trials are finished already")
-        while (trial := unfinished.pop(0) if unfinished else self._another()) is not None:
+    def next_job(self) -> Job | None:
+        """Return the next run of a trial: a trial begins its second run when the first one is finished."""
+        while (trial := self._waiting.popleft() if self._waiting else self._another()) is not None:
             try:
-                run = run_of(self.search, trial.values, trial.name)
+                runs = runs_of(self.search, trial.values, trial.name)
             except ConfigError as error:
                 self._failed(trial, f"  {trial.name}: {error}")
                 continue
-            path = self.directory / run.path
-            if state_of(path) == "finished":  # the search was killed before it took note
-                self._finished(trial, path)
+            done = [run for run in runs if state_of(self.directory / run.path) == "finished"]
+            if len(done) == len(runs):
+                self._finished(trial, [self.directory / run.path for run in runs])
                 continue
+            run = next(run for run in runs if run not in done)
             job = job_of(run, self.directory)
-            self._started[job.name] = trial
-            yield job
+            self._started[job.name] = _Started(trial, runs.index(run) * run.config.total_steps)
+            return job
+        return None
 
     def _another(self) -> Trial | None:
         """Return a new trial; None if there are enough, or if all of many have failed."""
@@ -159,17 +173,19 @@ class _Running:
         if now - self._looked.get(job.name, 0.0) < LOOK or not metrics.is_file():
             return False
         self._looked[job.name] = now
-        number = self._started[job.name].number
-        self.trials.report(number, zip(*series(read_metrics(metrics), EVALUATION), strict=True))
+        number, before = self._started[job.name].trial.number, self._started[job.name].before
+        steps, returns = series(read_metrics(metrics), EVALUATION)
+        self.trials.report(number, ((before + step, value) for step, value in zip(steps, returns, strict=True)))
         if self.trials.is_hopeless(number):
             self._hopeless.add(number)
         return number in self._hopeless
 
     def ended(self, ended: Ended) -> None:
-        """Take note of what became of a trial."""
-        trial = self._started[ended.job.name]
+        """Take note of what became of a run."""
+        trial = self._started[ended.job.name].trial
         if state_of(ended.job.directory) == "finished" and (ended.code == 0 or ended.stopped):  # it ended before
-            self._finished(trial, ended.job.directory)
+            self._hopeless.discard(trial.number)
+            self._waiting.appendleft(trial)
         elif ended.stopped and ended.code not in (1, 2):
             if trial.number in self._hopeless:
                 self.trials.stop(trial.number)
@@ -177,8 +193,8 @@ class _Running:
         else:
             self._failed(trial, failure_of(ended))
 
-    def _finished(self, trial: Trial, run_dir: Path) -> None:
-        value = value_of(run_dir, self.search.config.objective)
+    def _finished(self, trial: Trial, run_dirs: Sequence[Path]) -> None:
+        value = fmean(value_of(run_dir, self.search.config.objective) for run_dir in run_dirs)
         self.trials.finish(trial.number, value)
         self.note(f"{self._count()} {trial.name}: {value:.1f}; {shown(trial.values)}")
 

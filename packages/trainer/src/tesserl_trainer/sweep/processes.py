@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class SweepError(RuntimeError):
 
 
 def run_jobs(
-    jobs: Iterable[Job],
+    next_job: Callable[[], Job | None],
     *,
     num_parallel: int,
     on_end: Callable[[Ended], None],
@@ -74,7 +74,7 @@ def run_jobs(
     or at a second signal, is named and killed.
 
     Args:
-        jobs: started in this order; the next one is taken when there is room for it.
+        next_job: return the run to start when there is room for one; None if there is none at that time.
         num_parallel: processes at a time, at least 1.
         on_end: told of every process that ends.
         on_note: told of what a person should know.
@@ -84,12 +84,11 @@ def run_jobs(
     Returns:
         The signal that stopped it; None where all jobs have been run.
     """
-    waiting, running = iter(jobs), list[_Process]()
-    received: list[int] = []
+    running, received = list[_Process](), list[int]()
     with on_signals(received.append):
         try:
             while True:
-                while len(running) < num_parallel and not received and (job := next(waiting, None)) is not None:
+                while len(running) < num_parallel and not received and (job := next_job()) is not None:
                     running.append(_start(job))
                 if not running:
                     break

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -62,9 +63,9 @@ def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: 
         order = {"tasks": sweep.tasks, "variants": sweep.variants, "runs": expected_runs(sweep, directory)}
         write_json(directory / ORDER, order)
         report = _Report(len(sweep.runs), len(sweep.runs) - len(todo))
-        jobs = [job_of(run, directory) for run in todo]
+        jobs = iter([job_of(run, directory) for run in todo])
         stopped = run_jobs(
-            jobs,
+            partial(next, jobs, None),
             num_parallel=num_parallel,
             on_end=report.ended,
             on_note=report.note,
