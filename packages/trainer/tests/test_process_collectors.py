@@ -133,7 +133,7 @@ def answering():
     transports = []
     yield make
     for transport in transports:
-        transport.close(failed=True)
+        transport.close(0.0)
     assert not multiprocessing.active_children()
 
 

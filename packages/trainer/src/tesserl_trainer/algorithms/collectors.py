@@ -99,8 +99,9 @@ def _start_workers(config: RunConfig, block: ProcessCollectors, run: Run, networ
     """Start the worker processes of a run."""
     weights = SharedWeights(network.state_dict(), CONTEXT)
     make = functools.partial(CollectorWorker, as_data(config), block.workers, weights)
+    transport = ProcessTransport(make, (ConfigError, TaskError, WorkerError))
     supervisor = Supervisor(
-        run.stack.enter_context(_closed(ProcessTransport(make, (ConfigError, TaskError, WorkerError)))),
+        run.stack.enter_context(_closed(transport, config.environment.worker_timeout)),
         block.workers,
         start_timeout=config.environment.start_timeout,
         worker_timeout=config.environment.worker_timeout,
@@ -112,11 +113,11 @@ def _start_workers(config: RunConfig, block: ProcessCollectors, run: Run, networ
 
 
 @contextmanager
-def _closed(transport: ProcessTransport) -> Iterator[ProcessTransport]:
+def _closed(transport: ProcessTransport, timeout: float) -> Iterator[ProcessTransport]:
     """End the worker processes with the run; at once after an error."""
-    failed = True
+    patience = 0.0
     try:
         yield transport
-        failed = False
+        patience = timeout
     finally:
-        transport.close(failed=failed)
+        transport.close(patience)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import logging
 import multiprocessing
 import os
 import traceback
@@ -130,17 +131,20 @@ class ProcessTransport:
         end_processes([line.process], 0.0)
         line.pipe.close()
 
-    def close(self, *, failed: bool) -> None:
+    def close(self, patience: float) -> None:
         """End all processes; none is left afterwards.
 
         Args:
-            failed: end them at once; otherwise they first close their environments, within a few seconds.
+            patience: seconds in which the workers may close their environments; 0 ends them at once, as after an error.
         """
-        if failed:
+        if not patience:
             end_processes(self._processes, 0.0)
         for line in self._lines.values():
             line.pipe.close()  # a worker that waits for a question ends then
-        end_processes(self._processes, GRACE)
+        if end_processes(self._processes, patience):
+            logging.getLogger(__name__).warning(
+                "warning: a collector worker did not close its environments within %g s and was ended", patience
+            )
         self._lines.clear()
         self._at_exit.cancel()
 

@@ -42,6 +42,7 @@ class Workers:
         self._supervisor, self._weights, self._network = supervisor, weights, network
         self._lends, self._step = lends_generators, 0
         self._is_asked = False
+        self._has_asked = False
         self._waiting: Answers | None = None  # collected already, not handed out
 
     def set_weights(self, version: int, step: int) -> None:
@@ -68,9 +69,12 @@ class Workers:
         self._weights.publish(self._network.state_dict(), self.version)
         generators = plain(generators_state(cuda=False)) if self._lends else None
         common = {"version": self.version, "step": self._step, "generators": generators}
+        # the first round resets all environments of a worker, one after the other, before its first step
+        timeout = None if self._has_asked else self._supervisor.start_timeout
         for worker, each in enumerate(arguments):
-            self._supervisor.ask(worker, "collect", {**each, **common}, steps=steps, version=self.version)
-        self._is_asked = True
+            arguments_of = {**each, **common}
+            self._supervisor.ask(worker, "collect", arguments_of, steps=steps, version=self.version, timeout=timeout)
+        self._is_asked = self._has_asked = True
 
     def receive(self) -> Answers:
         """Return the round that was asked for; its arrays are valid until the next question.
