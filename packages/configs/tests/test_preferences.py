@@ -60,6 +60,14 @@ BROKEN = {
         ["dpo.loss={kind: kto}", "dpo.nll_coef=0.1"],
         "--set dpo.nll_coef: dpo.nll_coef: kto has no such term; set it to null",
     ),
+    "tails of averages": (
+        ["dpo.loss={kind: ipo}", "dpo.ld_alpha=0.5"],
+        "--set dpo.ld_alpha: dpo.ld_alpha: is for sums over pairs, got ipo of averages; set it to 1",
+    ),
+    "tails of single segments": (
+        ["dpo.loss={kind: bco}", "dpo.ld_alpha=0.5"],
+        "--set dpo.ld_alpha: dpo.ld_alpha: is for sums over pairs, got bco of single segments; set it to 1",
+    ),
     "value beside kto": (
         ["dpo.loss={kind: kto}", "dpo.value={}"],
         "--set dpo.value: dpo.value: kto has no such term; set it to null",
@@ -168,7 +176,7 @@ def test_a_number_of_cpl_out_of_range_is_refused_with_its_bound(errors_in, overr
 
 @pytest.mark.parametrize("kind", LOSSES)
 def test_every_loss_loads_and_survives_the_round_trip(write, kind):
-    reference = "none" if kind in ("simpo", "orpo") else "frozen"
+    reference = "none" if kind in ("simpo", "orpo", "sft") else "frozen"
     config = load_config(write(DPO), [f"dpo.loss={{kind: {kind}}}", f"dpo.reference={{kind: {reference}}}"])
     assert load_config(write(dump_config(config), "again.yaml")) == config
     assert config.dpo.loss.kind == kind
@@ -177,7 +185,8 @@ def test_every_loss_loads_and_survives_the_round_trip(write, kind):
 def test_the_losses_are_those_of_the_package_of_preferences_and_kto():
     assert set(LOSSES) == {
         "sigmoid", "robust", "hinge", "ipo", "sigmoid_norm", "exo_pair", "nca_pair", "bco_pair", "sppo_hard",
-        "apo_zero", "apo_down", "aot", "aot_unpaired", "discopop", "simpo", "orpo", "kto",
+        "apo_zero", "apo_down", "aot", "aot_unpaired", "discopop", "simpo", "orpo", "sft", "kto", "apo_zero_unpaired",
+        "bco",
     }  # fmt: skip
 
 

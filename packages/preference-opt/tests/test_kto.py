@@ -1,10 +1,13 @@
 """KTOLoss: the reference point from mismatched actions, good and bad segments, and pairs taken as such."""
 
+import math
+
 import pytest
 import torch
 from tensordict import TensorDict
 
 from tesserl_preference_opt import KTOLoss, kto_loss
+from tesserl_preference_opt.functional import bco_loss
 
 
 def log_probs(actor, observation, action):
@@ -103,6 +106,54 @@ def test_descent_makes_good_segments_likelier_and_bad_ones_less(make_actor, make
     assert out["rewards/rejected"] < -0.1
 
 
+def sums(loss, batch):
+    """Log-probs of the segments under the policy and the reference, and which are good."""
+    policy, reference = loss.actor_network, loss.reference.network
+    rows = [row[row["mask"]] for row in batch["trajectory"]]
+    own, held = (
+        torch.stack([log_probs(network, row["observation"], row["action"]).sum() for row in rows])
+        for network in (policy, reference)
+    )
+    return own, held.detach(), batch["desirable"].double()
+
+
+def test_without_a_reference_point_it_is_apo_zero_of_single_segments(moved, make_segments):
+    loss, batch = (
+        moved(loss_type="apo_zero_unpaired", beta=0.5, undesirable_weight=2.0),
+        single(make_segments, full=False),
+    )
+    out = loss(batch)
+    own, held, good = sums(loss, batch)
+    rewards = 0.5 * (own - held)
+    expected = (good * (1 - rewards.sigmoid()) + (1 - good) * 2.0 * rewards.sigmoid()).mean()
+    torch.testing.assert_close(out["loss"], expected.to(out["loss"].dtype))
+    assert "kl" not in set(out.keys())
+    assert set(loss.out_keys) == set(out.keys())
+
+
+def test_bco_compares_with_the_mean_of_all_rewards_of_training(moved, make_segments):
+    loss = moved(loss_type="bco", beta=0.5)
+    seen = []
+    for number in range(3):
+        batch = single(make_segments, full=False)
+        batch["desirable"] = batch["desirable"].roll(number)
+        own, held, good = sums(loss, batch)
+        rewards = 0.5 * (own - held)
+        seen.append(rewards.detach())
+        shift = torch.cat(seen).mean()
+        sign = 2 * good - 1
+        expected = -torch.nn.functional.logsigmoid(sign * (rewards - shift)).mean()
+        torch.testing.assert_close(loss(batch)["loss"], expected.to(torch.float32))
+        with torch.no_grad():
+            next(loss.actor_network.parameters()).add_(0.1)
+    state = loss.state_dict()
+    assert int(state["reward_count"]) == 15
+    loss.eval()(batch)
+    assert int(loss.reward_count) == 15  # evaluation moves nothing
+    hand = bco_loss(torch.tensor([1.0, -2.0]), torch.zeros(2), torch.tensor([True, False]), 0.25, beta=0.5)
+    torch.testing.assert_close(hand, torch.tensor([math.log1p(math.exp(-0.25)), math.log1p(math.exp(-1.25))]))
+
+
 def test_masked_steps_change_nothing(moved, make_segments):
     loss, batch = moved(), single(make_segments, full=False)
     filled = batch.clone()
@@ -120,6 +171,8 @@ def test_compiles_without_a_graph_break(moved, make_segments):
 
 
 def test_wrong_arguments_are_named(make_actor, make_segments):
+    with pytest.raises(ValueError, match="loss_type must be one of kto, apo_zero_unpaired, bco, got 'sigmoid'"):
+        KTOLoss(make_actor(), loss_type="sigmoid")
     with pytest.raises(ValueError, match="beta must be above 0, got 0"):
         KTOLoss(make_actor(), beta=0)
     with pytest.raises(ValueError, match=r"discount must be in \[0, 1\], got -0.5"):

@@ -226,6 +226,37 @@ def test_a_critic_of_its_own_is_trained_by_the_value_loss_alone(make_actor, make
     assert {id(each) for each in critic.parameters()} < {id(each) for each in loss.parameters()}
 
 
+def test_the_end_of_the_longer_segment_weighs_less(make_actor, make_batch):
+    actor, batch = make_actor(), make_batch()
+    loss = PreferenceLoss(actor, ld_alpha=0.3, beta=0.5)(batch)
+    margins = []
+    for pair in batch:
+        lengths = [int(pair[side, "mask"].sum()) for side in ("chosen", "rejected")]
+        scores = []
+        for side in ("chosen", "rejected"):
+            steps = pair[side][pair[side, "mask"]]
+            policy = actor.distribution(*actor.policy_parameters(steps["observation"])).log_prob(steps["action"])
+            ratio = policy - steps["reference_log_prob"]
+            scores.append(ratio[: min(lengths)].sum() + 0.3 * ratio[min(lengths) :].sum())
+        margins.append(scores[0] - scores[1])
+    expected = -torch.nn.functional.logsigmoid(0.5 * torch.stack(margins)).mean()
+    torch.testing.assert_close(loss["loss"], expected)
+    assert len({int(each.sum()) for each in batch["chosen", "mask"]}) > 1  # there are tails
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ld_alpha": 1.5}, r"ld_alpha must be in \[0, 1\], got 1.5"),
+        ({"ld_alpha": 0.5, "loss_type": "simpo"}, "ld_alpha must be 1 where log-probs are averages, got 0.5"),
+        ({"loss_type": "bco"}, "loss_type bco takes single segments; use KTOLoss"),
+    ],
+)
+def test_weights_of_tails_are_for_sums(make_actor, options, message):
+    with pytest.raises(ValueError, match=message):
+        PreferenceLoss(make_actor(), **options)
+
+
 def test_orpo_clones_the_chosen_as_its_paper_does(make_actor, make_batch):
     actor, batch = make_actor(), make_batch()
     without = PreferenceLoss(actor, loss_type="orpo", nll_coef=0.0)(batch)
@@ -242,7 +273,7 @@ def test_an_entropy_without_a_closed_form_is_estimated(make_actor, make_batch):
     assert all(parameter.grad.isfinite().all() for parameter in actor.parameters())
 
 
-@pytest.mark.parametrize("loss_type", ["simpo", "orpo"])
+@pytest.mark.parametrize("loss_type", ["simpo", "orpo", "sft"])
 def test_reference_free_losses_read_no_reference(loss_type, make_actor, make_batch):
     loss, batch = PreferenceLoss(make_actor(), loss_type=loss_type), make_batch()
     bare = TensorDict({side: batch[side].exclude("reference_log_prob") for side in ("chosen", "rejected")}, [7])
@@ -323,7 +354,7 @@ def test_bfloat16_is_finite_and_close(kind, make_actor, make_batch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss_type": "kto"}, "loss_type kto takes single segments, and a reference for its KL term; use KTOLoss"),
+        ({"loss_type": "kto"}, "loss_type kto takes single segments; use KTOLoss"),
         ({"loss_type": "rlhf"}, "loss_type must be one of sigmoid, "),
         ({"loss_type": ["sigmoid", "ipo"], "loss_weights": [1.0]}, r"loss_weights must be as many as loss types, got"),
         ({"loss_type": "hinge", "label_smoothing": 0.1}, r"label_smoothing is read by sigmoid, .*, got it for hinge"),

@@ -151,6 +151,8 @@ VARIANTS = {
     "cpl, more terms": CPL | dpo("bc_coef: 0.1\n  value: {}\n  entropy_coef: 0.01\n  length_normalize: true"),
     "ipo": dpo("loss: {kind: ipo}"),
     "kto": dpo("loss: {kind: kto}"),
+    "bco": dpo("loss: {kind: bco}"),
+    "ld_alpha": dpo("ld_alpha: 0.5"),
     "kto, moving": dpo("loss: {kind: kto}\n  reference: {kind: sync, interval: 9}"),
     "orpo": dpo("loss: {kind: orpo}\n  reference: {kind: none}"),
     "simpo": dpo("loss: {kind: simpo, gamma: 0.2}\n  reference: {kind: none}"),
@@ -277,6 +279,7 @@ RESUMED = {
     "pretrained, statistics": PRETRAINING | STATISTICS,
     "moving reference": dpo("reference: {kind: moving_average, interval: 7}"),
     "kto": dpo("loss: {kind: kto}\n  reference: {kind: sync, interval: 70}"),
+    "bco": dpo("loss: {kind: bco}"),
     "cpl": CPL | dpo("comparison: ranking\n  value: {}"),
 }
 

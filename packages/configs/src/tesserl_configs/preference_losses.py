@@ -8,9 +8,9 @@ from pydantic import Field
 
 from tesserl_configs.base import BelowHalf, Block, Exponent, NonNegative, Positive, UpToHalf, UpToHalfAboveZero
 
-REFERENCE_FREE = ("simpo", "orpo")
+REFERENCE_FREE = ("simpo", "orpo", "sft")
 """Losses that compare with no reference."""
-AVERAGED = ("sigmoid_norm", "simpo", "orpo")
+AVERAGED = ("sigmoid_norm", "simpo", "orpo", "sft")
 """Losses that always average over the steps of a segment; ipo can sum as well."""
 SORTED = ("aot", "aot_unpaired")
 """Losses that sort their batch."""
@@ -101,12 +101,13 @@ class DiscoPOPLoss(DifferenceOptions):
 class PlainLoss(Block):
     """Losses without options."""
 
-    kind: Literal["nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "orpo"] = Field(
+    kind: Literal["nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "orpo", "sft"] = Field(
         description=(
             "nca_pair: NCA (Chen et al. 2024, arXiv:2402.05369); bco_pair: BCO (Jung et al. 2024, arXiv:2404.04656); "
             "sppo_hard: SPPO with hard labels (Wu et al. 2024, arXiv:2405.00675); apo_zero: chosen up, rejected down; "
             "apo_down: both down, rejected more (D'Oosterlinck et al. 2024, arXiv:2408.06266); orpo: odds ratios "
-            "beside dpo.nll_coef, without a reference, for discrete actions (Hong et al. 2024, arXiv:2403.07691)."
+            "beside dpo.nll_coef, without a reference, for discrete actions (Hong et al. 2024, arXiv:2403.07691); sft: "
+            "clones the chosen segments."
         )
     )
 
@@ -130,9 +131,14 @@ class SimPOLoss(Block):
 
 
 class KTOLoss(Block):
-    """KTO, segments that are good or bad by themselves (Ethayarajh et al. 2024, arXiv:2402.01306)."""
+    """Losses of segments that are good or bad by themselves."""
 
-    kind: Literal["kto"] = "kto"
+    kind: Literal["kto", "apo_zero_unpaired", "bco"] = Field(
+        description=(
+            "kto: KTO (Ethayarajh et al. 2024, arXiv:2402.01306); apo_zero_unpaired: the same with a reference point "
+            "of 0 (arXiv:2408.06266); bco: BCO with the running mean of rewards (arXiv:2404.04656)."
+        )
+    )
     desirable_weight: NonNegative = Field(default=1.0, description="Weight of good segments, >= 0 (paper: 1).")
     undesirable_weight: NonNegative = Field(default=1.0, description="Weight of bad segments, >= 0 (paper: 1).")
 

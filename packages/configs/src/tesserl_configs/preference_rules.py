@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tesserl_configs.environment_rules import check_starts
 from tesserl_configs.errors import Problem
-from tesserl_configs.preference_losses import AVERAGED, REFERENCE_FREE, SORTED
+from tesserl_configs.preference_losses import AVERAGED, REFERENCE_FREE, SORTED, KTOLoss
 from tesserl_configs.preferences import PreferenceOptions
 from tesserl_configs.run_keys import Rule, RunKeys
 from tesserl_configs.size_rules import pairs_fit_into_memory, played_groups_fit_into_memory
@@ -70,12 +70,12 @@ def pretraining_has_data(config: RunKeys) -> Iterator[Problem]:
 
 
 def references_are_read(config: RunKeys) -> Iterator[Problem]:
-    """Check that losses without a reference have none, and that kto has one."""
+    """Check that losses without a reference have none, and that losses of single segments have one."""
     kind, reference = config.dpo.loss.kind, config.dpo.reference.kind
     if kind in REFERENCE_FREE and reference != "none":
         yield Problem("dpo.reference", f"{kind} compares with no reference, got {reference}; set it to {{kind: none}}")
-    if kind == "kto" and reference == "none":
-        yield Problem("dpo.reference", "kto measures the divergence from a reference, got none; choose frozen")
+    if isinstance(config.dpo.loss, KTOLoss) and reference == "none":
+        yield Problem("dpo.reference", f"{kind} measures the divergence from a reference, got none; choose frozen")
 
 
 def averages_stay_averages(config: RunKeys) -> Iterator[Problem]:
@@ -85,10 +85,21 @@ def averages_stay_averages(config: RunKeys) -> Iterator[Problem]:
 
 
 def kto_stands_alone(config: RunKeys) -> Iterator[Problem]:
-    """Refuse terms about chosen segments beside KTO, which is about single segments."""
-    for key in ("nll_coef", "value") if config.dpo.loss.kind == "kto" else ():
+    """Refuse terms about chosen segments beside KTO and its like, which are about single segments."""
+    for key in ("nll_coef", "value") if isinstance(config.dpo.loss, KTOLoss) else ():
         if getattr(config.dpo, key) is not None:
-            yield Problem(f"dpo.{key}", "kto has no such term; set it to null")
+            yield Problem(f"dpo.{key}", f"{config.dpo.loss.kind} has no such term; set it to null")
+
+
+def tails_are_of_sums(config: RunKeys) -> Iterator[Problem]:
+    """Refuse a weight of the longer segment's end where it would mean nothing."""
+    dpo = config.dpo
+    averages = (
+        dpo.length_normalize or dpo.loss.kind in AVERAGED or (dpo.loss.kind == "ipo" and dpo.length_normalize is None)
+    )
+    if dpo.ld_alpha != 1 and (averages or isinstance(dpo.loss, KTOLoss)):
+        what = "single segments" if isinstance(dpo.loss, KTOLoss) else "averages"
+        yield Problem("dpo.ld_alpha", f"is for sums over pairs, got {dpo.loss.kind} of {what}; set it to 1")
 
 
 def sorted_batches_have_no_ties(config: RunKeys) -> Iterator[Problem]:
@@ -112,6 +123,7 @@ DPO_RULES: tuple[Rule, ...] = (
     references_are_read,
     averages_stay_averages,
     kto_stands_alone,
+    tails_are_of_sums,
     sorted_batches_have_no_ties,
 )
 CPL_RULES: tuple[Rule, ...] = _COMMON

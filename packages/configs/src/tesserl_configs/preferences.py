@@ -76,8 +76,15 @@ class DPOConfig(PreferenceOptions):
     length_normalize: bool | None = Field(
         default=None,
         description=(
-            "Averages over the steps of a segment, or sums; null: averages for ipo, sigmoid_norm, simpo and orpo, "
-            "sums for the others (ipo's paper: sums)."
+            "Averages over the steps of a segment, or sums; null: averages for ipo, sigmoid_norm, simpo, orpo and "
+            "sft, sums for the others (ipo's paper: sums)."
+        ),
+    )
+    ld_alpha: Fraction = Field(
+        default=1.0,
+        description=(
+            "Weight of the steps of a pair's longer segment after the end of the shorter one, in [0, 1], for sums "
+            "(LD-DPO, Liu et al. 2024, arXiv:2409.06411)."
         ),
     )
     nll_coef: ScheduledNonNegative | None = Field(

@@ -1,10 +1,10 @@
-"""Kahneman-Tversky optimisation as a torchrl LossModule: single segments that were called good or bad."""
+"""Kahneman-Tversky optimisation and its like as a torchrl LossModule: segments that were called good or bad."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from tesserl_policy import DirectLossModule, ReferencePolicy, action_log_probs, check_actor, get_entry
 from tesserl_policy.loss_module import Reduction, check_reduction
 from tesserl_preference_data.segments import Segments, read_segments
-from tesserl_preference_opt.functional import kto_loss
+from tesserl_preference_opt.functional import bco_loss, kto_loss
+from tesserl_preference_opt.functional.unpaired import UNPAIRED_LOSS_TYPES, UnpairedLossType
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
 from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source
 from tesserl_preference_opt.steps import PairKeys, Steps, read_pairs
@@ -25,8 +26,8 @@ class KTOLoss(DirectLossModule):
 
     Reads ``trajectory``, padded segments ``[P, T]`` with the policy's observations, ``action`` and ``mask``, and
     ``desirable`` ``[P]``, bool; or pairs as `PreferenceLoss` does, whose chosen segments are good and whose rejected
-    ones are bad. ``set_keys`` renames them. Returns ``loss``, the reference point ``kl``, ``entropy``, and metrics
-    under TRL's names: ``chosen`` are the good ones, NaN where a batch has none.
+    ones are bad. ``set_keys`` renames them. Returns ``loss``, the reference point ``kl`` of ``kto``, ``entropy``, and
+    metrics under TRL's names: ``chosen`` are the good ones, NaN where a batch has none.
 
     The reference point needs what the reference makes of actions that were taken elsewhere, so that the reference
     policy is held here; it is in the state dict, not among the parameters. Call `update_reference` after each
@@ -35,6 +36,8 @@ class KTOLoss(DirectLossModule):
     Args:
         actor_network: a torchrl ``ProbabilisticActor`` of any action space, or a module that is called without
             TensorDict: with ``in_keys``, ``policy_parameters(*inputs)`` and ``distribution(*parameters)``.
+        loss_type: ``"kto"``; ``"apo_zero_unpaired"``, the same with a reference point of 0; or ``"bco"``, see
+            `bco_loss`: the mean of the rewards of all batches seen in training is a buffer, ``reward_shift``.
         beta: strength of the pull towards the reference, above 0.
         desirable_weight: weight of good segments; see `kto_loss` for unequal numbers of good and bad.
         undesirable_weight: weight of bad ones.
@@ -70,6 +73,7 @@ class KTOLoss(DirectLossModule):
         self,
         actor_network: nn.Module,
         *,
+        loss_type: UnpairedLossType = "kto",
         beta: float = 0.1,
         desirable_weight: float = 1.0,
         undesirable_weight: float = 1.0,
@@ -83,7 +87,10 @@ class KTOLoss(DirectLossModule):
     ) -> None:
         super().__init__()
         check_actor(actor_network)
+        if loss_type not in UNPAIRED_LOSS_TYPES:
+            raise ValueError(f"loss_type must be one of {', '.join(UNPAIRED_LOSS_TYPES)}, got {loss_type!r}")
         self.actor_network = actor_network
+        self.loss_type: UnpairedLossType = loss_type
         self.beta = beta
         self.desirable_weight = desirable_weight
         self.undesirable_weight = undesirable_weight
@@ -100,6 +107,9 @@ class KTOLoss(DirectLossModule):
             interval=reference_sync_interval,
             rate=reference_update_rate,
         )
+        if loss_type == "bco":
+            self.register_buffer("reward_shift", torch.zeros(()))
+            self.register_buffer("reward_count", torch.zeros((), dtype=torch.int64))
         self.set_keys(action=action_key(actor_network, "action"))
 
     def _required_keys(self) -> list[NestedKey]:
@@ -112,7 +122,7 @@ class KTOLoss(DirectLossModule):
     def _all_out_keys(self) -> list[str]:
         metrics = ["chosen", "rejected", "margins"]
         rewards, log_probs = [f"rewards/{name}" for name in metrics], [f"logps/{name}" for name in metrics[:2]]
-        return ["loss", "kl", "entropy", *rewards, *log_probs]
+        return ["loss", *["kl"] * (self.loss_type == "kto"), "entropy", *rewards, *log_probs]
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -131,27 +141,46 @@ class KTOLoss(DirectLossModule):
         coefficients = self._read_coefficients()
         segments, desirable = self._read(tensordict)
         policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
-        steps, elsewhere = policy.steps, policy.steps.elsewhere(policy.action)
-        reference, reference_elsewhere = reference_log_probs(self.reference, steps, policy.action, elsewhere)
+        steps = policy.steps
+        log_probs = self._sum(policy.flat_log_probs, steps)
+        held, kl = self._reference_point(policy)
         with torch.no_grad():
-            mismatched = action_log_probs(policy.distribution, elsewhere, steps.batch_size)
-            kl = self._sum(mismatched - reference_elsewhere, steps).mean().clamp_min(0)
-        log_probs, held = self._sum(policy.flat_log_probs, steps), self._sum(reference, steps)
-        loss = kto_loss(
-            log_probs,
-            held,
-            desirable,
-            kl,
-            beta=coefficients["beta"],
-            desirable_weight=self.desirable_weight,
-            undesirable_weight=self.undesirable_weight,
-        )
+            rewards = coefficients["beta"] * (log_probs - held)
+        options = {
+            "beta": coefficients["beta"],
+            "desirable_weight": self.desirable_weight,
+            "undesirable_weight": self.undesirable_weight,
+        }
+        if self.loss_type == "bco":
+            loss = bco_loss(log_probs, held, desirable, self._shift(rewards), **options)
+        else:
+            loss = kto_loss(log_probs, held, desirable, 0.0 if kl is None else kl, **options)
         loss = loss.mean() if self.reduction == "mean" else loss
         loss, metrics = policy.add_terms(loss, self, coefficients)
         loss = loss.sum() if self.reduction == "sum" else loss
         with torch.no_grad():
-            metrics.update(_metrics(coefficients["beta"] * (log_probs - held), log_probs, desirable))
-        return self._output({"loss": loss, "kl": kl, **metrics})
+            metrics.update(_metrics(rewards, log_probs, desirable))
+        return self._output({"loss": loss, **({} if kl is None else {"kl": kl}), **metrics})
+
+    def _reference_point(self, policy: PolicyPass) -> tuple[Tensor, Tensor | None]:
+        """Return the reference's log-probs, ``[P]``, and the mean log-ratio of mismatched actions, for kto alone."""
+        steps = policy.steps
+        if self.loss_type != "kto":
+            return self._sum(reference_log_probs(self.reference, steps, policy.action)[0], steps), None
+        elsewhere = steps.elsewhere(policy.action)
+        reference, reference_elsewhere = reference_log_probs(self.reference, steps, policy.action, elsewhere)
+        with torch.no_grad():
+            mismatched = action_log_probs(policy.distribution, elsewhere, steps.batch_size)
+            kl = self._sum(mismatched - reference_elsewhere, steps).mean().clamp_min(0)
+        return self._sum(reference, steps), kl
+
+    def _shift(self, rewards: Tensor) -> Tensor:
+        """Take the rewards of a batch into their mean, in training, and return it."""
+        shift, count = cast("Tensor", self.reward_shift), cast("Tensor", self.reward_count)
+        if self.training and torch.is_grad_enabled():
+            count.add_(len(rewards))
+            shift.add_((rewards.mean() - shift) * len(rewards) / count)
+        return shift.clone()
 
     def update_reference(self) -> None:
         """Tell the reference that the policy was updated: it follows when its interval is over."""

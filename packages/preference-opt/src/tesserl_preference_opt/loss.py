@@ -23,10 +23,11 @@ from tesserl_preference_opt.functional.pairwise import (
     LossType,
     check_preference_options,
 )
+from tesserl_preference_opt.functional.unpaired import UNPAIRED_LOSS_TYPES
 from tesserl_preference_opt.metrics import METRICS, preference_metrics
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
 from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source
-from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs
+from tesserl_preference_opt.steps import PairKeys, Steps, pair_keys, read_pairs
 
 
 class PreferenceLoss(DirectLossModule):
@@ -53,7 +54,10 @@ class PreferenceLoss(DirectLossModule):
         label_smoothing: probability that a label is wrong, in [0, 0.5], for the types that read it.
         discount: weight of a step by that of the step before, in [0, 1].
         length_normalize: whether log-probs are averages over the steps of a segment; None averages for the types that
-            are made so (``ipo``, ``sigmoid_norm``, ``simpo``, ``orpo``). False is the paper's form of ``ipo``.
+            are made so (``ipo``, ``sigmoid_norm``, ``simpo``, ``orpo``, ``sft``). False is the paper's form of ``ipo``.
+        ld_alpha: weight of the steps of the longer segment of a pair after the end of the shorter one, in [0, 1], for
+            sums (LD-DPO, Liu et al. 2024, arXiv:2409.06411): below 1 length matters less. In TRL it weighs the policy's
+            steps alone; here the reference's too, as in the paper, so that equal policies have equal scores.
         f_divergence: see `f_divergence_score`.
         f_alpha: of the alpha-divergence.
         simpo_gamma: SimPO's target margin.
@@ -100,6 +104,7 @@ class PreferenceLoss(DirectLossModule):
         label_smoothing: float = 0.0,
         discount: float = 1.0,
         length_normalize: bool | None = None,
+        ld_alpha: float = 1.0,
         f_divergence: FDivergence = "reverse_kl",
         f_alpha: float = 0.5,
         simpo_gamma: float = 0.5,
@@ -122,6 +127,7 @@ class PreferenceLoss(DirectLossModule):
         self.label_smoothing = label_smoothing
         self.discount = discount
         self.length_normalize = length_normalize
+        self.ld_alpha = ld_alpha
         self.f_divergence = f_divergence
         self.f_alpha = f_alpha
         self.simpo_gamma = simpo_gamma
@@ -172,7 +178,7 @@ class PreferenceLoss(DirectLossModule):
         segments, label = read_pairs(tensordict, self.tensor_keys)
         policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
         steps = policy.steps
-        log_probs = steps.sums(policy.flat_log_probs, discount=self.discount).view(2, -1)  # of chosen and of rejected
+        log_probs = self._sums(policy.flat_log_probs, steps)  # of chosen and of rejected
         lengths = steps.lengths(discount=self.discount).view(2, -1) if self._reads_lengths() else None
         reference = self._reference_log_probs(policy)
         loss = self._pair_loss(log_probs, reference, lengths, label, beta)
@@ -203,7 +209,11 @@ class PreferenceLoss(DirectLossModule):
             log_probs = reference_log_probs(self.reference, steps, policy.action)[0]
         else:
             log_probs = steps.get(self.tensor_keys.reference_log_prob).detach().reshape(steps.batch_size)
-        return steps.sums(log_probs, discount=self.discount).view(2, -1)
+        return self._sums(log_probs, steps)
+
+    def _sums(self, log_probs: Tensor, steps: Steps) -> Tensor:
+        """Return the sums of chosen and of rejected segments, ``[2, P]``."""
+        return steps.sums(log_probs, discount=self.discount, tail_weight=self.ld_alpha).view(2, -1)
 
     def _pair_loss(
         self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None, label: Tensor | None, beta: Any
@@ -256,8 +266,8 @@ class PreferenceLoss(DirectLossModule):
                 f"loss_weights must be as many as loss types, got {self.loss_weights} for {self.loss_types}"
             )
         for loss_type in self.loss_types:
-            if str(loss_type) == "kto":
-                raise ValueError("loss_type kto takes single segments, and a reference for its KL term; use KTOLoss")
+            if loss_type in UNPAIRED_LOSS_TYPES:
+                raise ValueError(f"loss_type {loss_type} takes single segments; use KTOLoss")
             smoothing = self.label_smoothing if loss_type in SMOOTHED_LOSS_TYPES else 0.0
             check_preference_options(loss_type, float(self.beta), smoothing, self.f_divergence)
             if self.length_normalize is False and loss_type in AVERAGED_LOSS_TYPES and loss_type != "ipo":
@@ -266,6 +276,10 @@ class PreferenceLoss(DirectLossModule):
             raise ValueError(
                 f"label_smoothing is read by {', '.join(SMOOTHED_LOSS_TYPES)}, got it for {', '.join(self.loss_types)}"
             )
+        if not 0 <= self.ld_alpha <= 1:
+            raise ValueError(f"ld_alpha must be in [0, 1], got {self.ld_alpha}; 1 weighs all steps alike")
+        if self.ld_alpha != 1 and self._reads_lengths():
+            raise ValueError(f"ld_alpha must be 1 where log-probs are averages, got {self.ld_alpha}; it is for sums")
         if not self.discopop_tau > 0:
             raise ValueError(f"discopop_tau must be above 0, got {self.discopop_tau}")
         check_added_terms(self)

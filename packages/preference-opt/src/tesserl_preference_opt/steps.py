@@ -153,16 +153,22 @@ class Steps:
             values = values.new_zeros(self.mask.numel()).index_copy(0, self._index, values)
         return values.view(self.mask.shape)
 
-    def sums(self, values: Tensor, *, discount: float) -> Tensor:
+    def sums(self, values: Tensor, *, discount: float, tail_weight: float = 1.0) -> Tensor:
         """Sum values over segments.
 
         Args:
             values: one for each step, in the shape of ``batch_size``.
             discount: see `sum_log_probs`.
+            tail_weight: weight of the steps of a pair's longer segment after the end of the shorter one; below 1 the
+                segments are those of pairs: first the chosen ones, then the rejected.
 
         Returns:
             ``[P]``.
         """
+        if tail_weight != 1:
+            shorter = self.mask.sum(dim=1).view(2, -1).amin(dim=0).repeat(2).unsqueeze(1)
+            weights = torch.where(self.mask.cumsum(dim=1) > shorter, tail_weight, 1.0)
+            return sum_log_probs(self.unpack(values) * weights, self.valid, discount=discount)[0]
         if discount == 1 and self.valid is None:
             return values.view(self.mask.shape).sum(dim=1)  # a fifth of the time of what follows
         return sum_log_probs(self.unpack(values), self.valid, discount=discount)[0]

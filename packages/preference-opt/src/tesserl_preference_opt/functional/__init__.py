@@ -15,10 +15,11 @@ from tesserl_preference_opt.functional.steps import (
     sum_log_probs,
     value_loss,
 )
-from tesserl_preference_opt.functional.unpaired import kto_loss
+from tesserl_preference_opt.functional.unpaired import bco_loss, kto_loss
 
 __all__ = [
     "bc_loss",
+    "bco_loss",
     "cpl_advantage",
     "cpl_advantage_loss",
     "cpl_loss",

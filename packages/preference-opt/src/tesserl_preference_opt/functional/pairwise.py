@@ -11,13 +11,13 @@ from torch.nn.functional import logsigmoid, relu, softplus
 
 LossType = Literal[
     "sigmoid", "robust", "hinge", "ipo", "sigmoid_norm", "exo_pair", "nca_pair", "bco_pair", "sppo_hard",
-    "apo_zero", "apo_down", "aot", "aot_unpaired", "discopop", "simpo", "orpo",
+    "apo_zero", "apo_down", "aot", "aot_unpaired", "discopop", "simpo", "orpo", "sft",
 ]  # fmt: skip
 FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 LOSS_TYPES, F_DIVERGENCES = get_args(LossType), get_args(FDivergence)
-AVERAGED_LOSS_TYPES = ("ipo", "sigmoid_norm", "simpo", "orpo")
+AVERAGED_LOSS_TYPES = ("ipo", "sigmoid_norm", "simpo", "orpo", "sft")
 """They take log-probs by the step."""
-REFERENCE_FREE_LOSS_TYPES = ("simpo", "orpo")
+REFERENCE_FREE_LOSS_TYPES = ("simpo", "orpo", "sft")
 SMOOTHED_LOSS_TYPES = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
 """They read ``label_smoothing``."""
 DIFFERENCE_LOSS_TYPES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop")
@@ -154,6 +154,11 @@ def _orpo(s: _Scores) -> Tensor:
     return -s.beta * logsigmoid(log_odds[0] - log_odds[1])
 
 
+def _sft(s: _Scores) -> Tensor:
+    """Supervised fine-tuning: clone the chosen segment, whatever the other one did."""
+    return -s.chosen
+
+
 def _smoothed(logits: Tensor, eps: float) -> Tensor:
     """Logistic loss of a label that is flipped with probability eps."""
     if eps == 0:
@@ -165,7 +170,7 @@ _FORMULAS = {
     "sigmoid": _sigmoid, "robust": _robust, "hinge": _hinge, "ipo": _ipo, "sigmoid_norm": _sigmoid,
     "exo_pair": _exo_pair, "nca_pair": _nca_pair, "bco_pair": _bco_pair, "sppo_hard": _sppo_hard,
     "apo_zero": _apo_zero, "apo_down": _apo_down, "aot": _aot, "aot_unpaired": _aot_unpaired, "discopop": _discopop,
-    "simpo": _simpo, "orpo": _orpo,
+    "simpo": _simpo, "orpo": _orpo, "sft": _sft,
 }  # fmt: skip
 
 
@@ -193,8 +198,8 @@ def preference_loss(
         reference_chosen: summed log-probs under the reference, without gradient, ``[P]``; None is reference-free.
         reference_rejected: likewise.
         loss_type: one of ``LOSS_TYPES``; its paper stands at its formula. ``ipo`` takes averages where lengths are
-            given (TRL, the authors' later advice) and sums where they are not (the paper); ``sigmoid_norm``, ``simpo``
-            and ``orpo`` need lengths; the others take sums whatever the lengths. ``aot`` returns its batch sorted.
+            given (TRL, the authors' later advice) and sums where they are not (the paper); ``sigmoid_norm``, ``simpo``,
+            ``orpo`` and ``sft`` need lengths; the others take sums whatever the lengths. ``aot`` sorts its batch.
         beta: strength of the pull towards the reference (of the odds-ratio term in ``orpo``), above 0.
         label_smoothing: probability that a label is wrong, in [0, 0.5]; read by ``SMOOTHED_LOSS_TYPES``. With
             ``sigmoid`` this is cDPO; ``exo_pair`` needs more than 0, ``robust`` less than 0.5.

@@ -1,8 +1,14 @@
-"""The loss of single segments that were called good or bad."""
+"""Losses of single segments that were called good or bad."""
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import Tensor
+from torch.nn.functional import softplus
+
+UnpairedLossType = Literal["kto", "apo_zero_unpaired", "bco"]
+UNPAIRED_LOSS_TYPES = get_args(UnpairedLossType)
 
 
 def kto_loss(
@@ -19,6 +25,7 @@ def kto_loss(
 
     Good ones pay ``1 - sigmoid(beta (r - kl))``, bad ones ``1 - sigmoid(beta (kl - r))``, ``r`` the log-ratio. The
     weights balance unequal numbers of good and bad: keep weight times number of each within 1 to 4/3 of the other.
+    With a ``kl`` of 0 it is APO-zero of single segments (D'Oosterlinck et al. 2024, arXiv:2408.06266).
 
     Args:
         policy: summed log-probs, ``[P]``.
@@ -35,12 +42,51 @@ def kto_loss(
     Raises:
         ValueError: shapes differ, or beta is out of its range.
     """
+    _check(policy, reference, desirable, beta)
+    gain = beta * (policy - reference - kl)
+    probability = desirable.to(gain.dtype)
+    good, bad = desirable_weight * (-gain).sigmoid(), undesirable_weight * gain.sigmoid()
+    return probability * good + (1 - probability) * bad
+
+
+def bco_loss(
+    policy: Tensor,
+    reference: Tensor,
+    desirable: Tensor,
+    shift: Tensor | float,
+    *,
+    beta: float | Tensor = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """Loss of single segments, classified by their reward (BCO, Jung et al. 2024, arXiv:2404.04656, equation 9).
+
+    Good ones pay ``-log sigmoid(beta r - shift)``, bad ones ``-log sigmoid(shift - beta r)``, ``r`` the log-ratio.
+
+    Args:
+        policy: summed log-probs, ``[P]``.
+        reference: those of the reference, without gradient, ``[P]``.
+        desirable: whether a segment is good: bool, or a probability in [0, 1], ``[P]``.
+        shift: mean of the rewards ``beta r`` seen so far, without gradient, a scalar.
+        beta: strength of the pull towards the reference, above 0.
+        desirable_weight: weight of good segments.
+        undesirable_weight: weight of bad ones.
+
+    Returns:
+        Loss of each segment, ``[P]``.
+
+    Raises:
+        ValueError: shapes differ, or beta is out of its range.
+    """
+    _check(policy, reference, desirable, beta)
+    gain = beta * (policy - reference) - shift
+    probability = desirable.to(gain.dtype)
+    return probability * desirable_weight * softplus(-gain) + (1 - probability) * undesirable_weight * softplus(gain)
+
+
+def _check(policy: Tensor, reference: Tensor, desirable: Tensor, beta: float | Tensor) -> None:
     if not isinstance(beta, Tensor) and not beta > 0:
         raise ValueError(f"beta must be above 0, got {beta}")
     if policy.dim() != 1 or reference.shape != policy.shape or desirable.shape != policy.shape:
         shapes = [tuple(each.shape) for each in (policy, reference, desirable)]
         raise ValueError(f"policy, reference and desirable must be of one shape [P], got {', '.join(map(str, shapes))}")
-    gain = beta * (policy - reference - kl)
-    probability = desirable.to(gain.dtype)
-    good, bad = desirable_weight * (-gain).sigmoid(), undesirable_weight * gain.sigmoid()
-    return probability * good + (1 - probability) * bad

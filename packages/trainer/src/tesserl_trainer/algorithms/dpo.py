@@ -79,6 +79,7 @@ def _kto(dpo: DPOConfig, options: KTOOptions, network: ActorCritic) -> KTOLoss:
     interval, rate = _movement(dpo)
     return KTOLoss(
         network,
+        loss_type=options.kind,
         beta=value_at(dpo.beta, 0),
         desirable_weight=options.desirable_weight,
         undesirable_weight=options.undesirable_weight,
@@ -100,6 +101,7 @@ def _paired(dpo: DPOConfig, options: PairedLoss, network: ActorCritic) -> Prefer
         label_smoothing=options.label_smoothing if isinstance(options, SmoothedLoss) else 0.0,
         discount=dpo.discount,
         length_normalize=dpo.length_normalize,
+        ld_alpha=dpo.ld_alpha,
         f_divergence="reverse_kl" if divergence is None else divergence.kind,
         f_alpha=divergence.alpha if isinstance(divergence, AlphaDivergence) else 0.5,
         simpo_gamma=options.gamma if isinstance(options, SimPOLoss) else 0.5,
