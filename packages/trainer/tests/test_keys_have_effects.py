@@ -50,6 +50,7 @@ CASES = {
         CARTPOLE, "ppo", ("environment.worker_timeout", "environment.start_timeout"),
         ("environment.vectorization=async",),
     ),
+    "films": Case(CARTPOLE, "ppo", ("evaluation.video",), ("evaluation.video={interval: 60}",)),
     "early stopping": Case(CARTPOLE, "ppo", ("early_stopping",), ("early_stopping={return: 475}",)),
     "adam": Case(CARTPOLE, "ppo", ("optimizer",), (f"optimizer.learning_rate={SCHEDULE}",)),
     "sgd": Case(CARTPOLE, "ppo", ("optimizer",), ("optimizer={kind: sgd}",)),

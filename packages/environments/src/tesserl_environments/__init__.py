@@ -17,6 +17,7 @@ from tesserl_environments.making import (
 from tesserl_environments.masks import ActionMask, MaskFromInfo
 from tesserl_environments.modules import extend_module_path, import_named, load_named
 from tesserl_environments.observations import ObservationLayout
+from tesserl_environments.plain_spaces import PlainSpaces, own_action, plain_action_space
 from tesserl_environments.snapshots import Resumable, restore, snapshot
 from tesserl_environments.starts import GroupStarts, LevelStart, RestoredStarts, SeedStart, Start, StateStart
 from tesserl_environments.telemetry import Telemetry
@@ -45,6 +46,7 @@ __all__ = [
     "LevelStart",
     "MaskFromInfo",
     "ObservationLayout",
+    "PlainSpaces",
     "RestoredStarts",
     "Resumable",
     "SeedStart",
@@ -65,6 +67,8 @@ __all__ = [
     "import_named",
     "load_named",
     "make_environments",
+    "own_action",
+    "plain_action_space",
     "register",
     "resize",
     "restore",

@@ -22,6 +22,7 @@ from tesserl_environments.envpool import EnvpoolEnvironments, task_name
 from tesserl_environments.errors import EnvironmentArgumentError
 from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_environments.modules import import_named, split_id
+from tesserl_environments.plain_spaces import with_plain_spaces
 from tesserl_environments.processes import describe
 from tesserl_environments.snapshots import Resumable
 from tesserl_environments.starts import RestoredStarts
@@ -72,7 +73,8 @@ def make_environments(
 
     Returns:
         Environments in SAME_STEP mode (DISABLED if they do not reset themselves), or in their own mode where they are
-        natively vectorised by an entry point or by envpool. Those of SAME_STEP mode can be saved by `snapshot`.
+        natively vectorised by an entry point or by envpool. Those of SAME_STEP mode can be saved by `snapshot`. Single
+        environments have plain spaces, see `PlainSpaces`.
 
     Raises:
         EnvironmentArgumentError: the id is unknown, its package is missing, or it does not take the given arguments.
@@ -199,7 +201,8 @@ def _wrapped(
     environment = RestoredStarts(environment) if restorable else environment
     for wrap in wrappers:
         environment = wrap(environment)
-    return environment if max_length is None else TimeLimit(environment, max_length)
+    environment = environment if max_length is None else TimeLimit(environment, max_length)
+    return with_plain_spaces(environment)
 
 
 def _games(
