@@ -38,6 +38,8 @@ with (root / "calls").open("a") as calls:
     calls.write(json.dumps([directory.parent.name, "--resume" in arguments]) + "\\n")
 
 def stop(signum, frame):
+    if (root / "early").exists():  # as of a Python that has not begun to run the program
+        sys.exit("KeyboardInterrupt")
     (directory / "checkpoints").mkdir(exist_ok=True)
     (directory / "checkpoints/latest.json").write_text("{}")
     sys.exit(130)
@@ -53,7 +55,8 @@ if (root / "fail").exists():
     sys.exit("error: it was not to be")
 while (root / "wait").exists() or (rate < 0.001 and (root / "slow").exists()):
     time.sleep(0.01)
-(directory / "evaluation.json").write_text(json.dumps({"return_mean": 1000 * rate, "return_std": 0.5}))
+(directory / "partial").write_text(json.dumps({"return_mean": 1000 * rate, "return_std": 0.5}))
+(directory / "partial").rename(directory / "evaluation.json")
 '''
 
 
@@ -182,10 +185,13 @@ def test_a_killed_search_continues_and_no_finished_trial_runs_again(search_of, t
     assert [path.name for path in directory.glob("best.yaml")] == ["best.yaml"]
 
 
-def test_a_search_that_is_stopped_continues_its_runs(search_of, tmp_path):
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_search_that_is_stopped_continues_its_runs(search_of, tmp_path, resumed):
     runs = tmp_path / "runs"
     (runs / "s").mkdir(parents=True)
     (runs / "s/wait").touch()
+    if not resumed:
+        (runs / "s/early").touch()
     signal_when([runs / f"s/trial-000{number}/seed-1/train.log" for number in range(2)], signal.SIGINT)
     with pytest.raises(SearchStopped, match=r"stopped by SIGINT with 0 of 6 trials in .* finished; the same command"):
         run_search(search_of(), runs, num_parallel=2)
@@ -193,22 +199,42 @@ def test_a_search_that_is_stopped_continues_its_runs(search_of, tmp_path):
     values = rates(runs / "s")
     run_search(search_of(), runs, num_parallel=2)
     assert sorted(calls(runs / "s"))[:4] == [
-        *(("trial-0000", False), ("trial-0000", True), ("trial-0001", False), ("trial-0001", True))
+        *(("trial-0000", False), ("trial-0000", resumed), ("trial-0001", False), ("trial-0001", resumed))
     ]
     assert len(calls(runs / "s")) == 8
+    assert {it.state.name for it in Trials(search_of(), runs / "s").finished()} == {"COMPLETE"}
     assert values.items() <= rates(runs / "s").items()
+
+
+PRUNED = {
+    "sampler_seed": 3,
+    "pruning": {"kind": "median", "startup_trials": 1},
+    "set": {"optimizer.learning_rate": 0.01, "nn.vector.hidden_sizes": [8]},
+}
+
+
+def test_a_search_that_was_killed_while_it_stopped_a_trial_does_not_start_it_again(search_of, tmp_path, monkeypatch):
+    def killed(self, number):
+        raise ConnectionError("killed")
+
+    runs = tmp_path / "runs"
+    (runs / "s").mkdir(parents=True)
+    (runs / "s/slow").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(Trials, "stop", killed)
+        with pytest.raises(ConnectionError, match="killed"):
+            run_search(search_of(**PRUNED), runs, num_parallel=1)
+    before = calls(runs / "s")
+    run_search(search_of(**PRUNED, trials=len(before)), runs, num_parallel=1)
+    assert calls(runs / "s") == before
+    assert Trials(search_of(**PRUNED), runs / "s").finished()[-1].state.name == "PRUNED"
 
 
 def test_a_trial_below_the_median_is_stopped_in_order_and_recorded(search_of, tmp_path, capfd):
     runs = tmp_path / "runs"
     (runs / "s").mkdir(parents=True)
     (runs / "s/slow").touch()
-    search = search_of(
-        trials=6,
-        sampler_seed=3,
-        pruning={"kind": "median", "startup_trials": 1},
-        set={"optimizer.learning_rate": 0.01, "nn.vector.hidden_sizes": [8]},
-    )
+    search = search_of(**PRUNED)
     run_search(search, runs, num_parallel=1)
     hopeless = unfinished(runs / "s")
     assert hopeless

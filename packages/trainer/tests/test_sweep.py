@@ -383,7 +383,7 @@ def test_a_run_that_a_killed_sweep_left_is_neither_touched_nor_started_again(swe
     run.mkdir(parents=True)
     (run / "metrics.csv").touch()
     refused = pytest.raises(
-        InUseError, match=r"seed-1: another process .* trains here; a sweep that was killed may have"
+        InUseError, match=r"seed-1: another process .* trains here; a sweep or search that was killed may have"
     )
     with locked(run, doing="trains here", remedy=""), refused:
         run_sweep(sweep, tmp_path, num_parallel=1)

@@ -156,8 +156,12 @@ class _Running:
                 self._finished(trial, [self.directory / run.path for run in runs])
                 continue
             run = next(run for run in runs if run not in done)
+            started = _Started(trial, runs.index(run) * run.config.total_steps)
+            if self._is_hopeless(started, self.directory / run.path):  # the search was killed before it took note
+                self._stopped(trial)
+                continue
             job = job_of(run, self.directory)
-            self._started[job.name] = _Started(trial, runs.index(run) * run.config.total_steps)
+            self._started[job.name] = started
             return job
         return None
 
@@ -169,13 +173,18 @@ class _Running:
 
     def should_stop(self, job: Job) -> bool:
         """Report the evaluations of a run; return whether the median of the others says that it is hopeless."""
-        now, metrics = time.monotonic(), job.directory / "metrics.csv"
-        if now - self._looked.get(job.name, 0.0) < LOOK or not metrics.is_file():
+        if (now := time.monotonic()) - self._looked.get(job.name, 0.0) < LOOK:
             return False
         self._looked[job.name] = now
-        number, before = self._started[job.name].trial.number, self._started[job.name].before
-        steps, returns = series(read_metrics(metrics), EVALUATION)
-        self.trials.report(number, ((before + step, value) for step, value in zip(steps, returns, strict=True)))
+        return self._is_hopeless(self._started[job.name], job.directory)
+
+    def _is_hopeless(self, started: _Started, run_dir: Path) -> bool:
+        """Report the evaluations of a run that are new; return whether its trial is to be stopped."""
+        number = started.trial.number
+        if not (run_dir / "metrics.csv").is_file():
+            return False
+        found = zip(*series(read_metrics(run_dir / "metrics.csv"), EVALUATION), strict=True)
+        self.trials.report(number, ((started.before + step, value) for step, value in found))
         if self.trials.is_hopeless(number):
             self._hopeless.add(number)
         return number in self._hopeless
@@ -186,17 +195,19 @@ class _Running:
         if state_of(ended.job.directory) == "finished" and (ended.code == 0 or ended.stopped):  # it ended before
             self._hopeless.discard(trial.number)
             self._waiting.appendleft(trial)
-        elif ended.stopped and ended.code not in (1, 2):
-            if trial.number in self._hopeless:
-                self.trials.stop(trial.number)
-                self.note(f"{self._count()} {trial.name}: below the median, stopped; {shown(trial.values)}")
-        else:
+        elif trial.number in self._hopeless:
+            self._stopped(trial)
+        elif not ended.stopped:  # else the search is being stopped, and a run may exit with 1 at its start
             self._failed(trial, failure_of(ended))
 
     def _finished(self, trial: Trial, run_dirs: Sequence[Path]) -> None:
         value = fmean(value_of(run_dir, self.search.config.objective) for run_dir in run_dirs)
         self.trials.finish(trial.number, value)
         self.note(f"{self._count()} {trial.name}: {value:.1f}; {shown(trial.values)}")
+
+    def _stopped(self, trial: Trial) -> None:
+        self.trials.stop(trial.number)
+        self.note(f"{self._count()} {trial.name}: below the median, stopped; {shown(trial.values)}")
 
     def _failed(self, trial: Trial, failure: str) -> None:
         self.failure = failure

@@ -60,7 +60,7 @@ def refuse_running(sweep: Sweep, directory: Path) -> None:
     for run in sweep.runs:
         path = directory / run.path
         if (path / LOCK).is_file():
-            remedy = "a sweep that was killed may have left it; wait for it, or stop it"
+            remedy = "a sweep or search that was killed may have left it; wait for it, or stop it"
             with locked(path, doing="trains here", remedy=remedy, timeout=0.0):
                 pass
 
