@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -14,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper
 from gymnasium.wrappers import TimeLimit
 
 from tesserl_environments.atari import AtariEnvironments
@@ -34,10 +36,14 @@ Space = spaces.Space[Any]
 Wrap = Callable[[Environment], Environment]
 Vectorization = Literal["sync", "async", "vector_entry_point", "atari", "envpool"]
 Maker = Callable[[], Environment]
+TaskMaker = Callable[..., Environment]
 Made = TypeVar("Made")
 
 FASTER = {"gymnasium.envs.box2d.car_racing:CarRacing": "tesserl_environments.car_racing:CarRacing"}
 """Entry points of tasks, and of the same tasks in less time."""
+
+PYTHON = "python"
+"""Namespace of tasks that a function makes."""
 
 MAX_FRAMES = 108_000
 """Frames after which ale_py truncates an episode by default."""
@@ -261,9 +267,40 @@ def register(id: str) -> None:  # noqa: A002
     if namespace == "MinAtar" and f"{namespace}/Breakout-v1" not in gym.registry:
         _require("minatar", "MinAtar", id, extra="minatar")
         importlib.import_module("minatar.gym").register_envs()
+    if namespace == PYTHON and id not in gym.registry:
+        raise EnvironmentArgumentError(
+            f"id: {id} is made by a function of a Python program, which this process does not have; "
+            "go on from Python: train(config, environment=FUNCTION, run_dir=RUN, resume=True), or "
+            "evaluate(RUN, environment=FUNCTION)"
+        )
     if namespace == "ALE":
         _require("ale_py", "ale_py", id, extra="atari")
         importlib.import_module("ale_py")
+
+
+def register_maker(name: str, maker: TaskMaker) -> str:
+    """Register a function that makes one environment, for as long as this process lives.
+
+    Args:
+        name: of the task; another maker of the name takes the place of this one.
+        maker: called with the arguments of ``make_environments(kwargs=)``.
+
+    Returns:
+        The id of the task, ``python/`` and the name.
+    """
+    id = f"{PYTHON}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name.removeprefix(f'{PYTHON}/'))}"  # noqa: A001
+    gym.registry[id] = EnvSpec(id, entry_point=maker)
+    return id
+
+
+def registered_maker(id: str) -> CloudpickleWrapper | None:  # noqa: A002 - Gymnasium's name of it
+    """Return the function that `register_maker` got for a task, ready for another process; None for other tasks.
+
+    Args:
+        id: of the task.
+    """
+    maker: Any = gym.registry[id].entry_point if id.startswith(f"{PYTHON}/") else None
+    return None if maker is None else CloudpickleWrapper(maker)
 
 
 def _require(module: str, name: str, id: str, *, extra: str) -> None:  # noqa: A002

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium.vector.utils import CloudpickleWrapper
 from torch import Tensor
 
 from tesserl_configs import RunConfig
 from tesserl_configs.schema import config_class
-from tesserl_environments import close, worker_seeds
+from tesserl_environments import close, register_maker, worker_seeds
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import training_environments
 from tesserl_trainer.algorithms.task import Task
@@ -27,6 +28,7 @@ class CollectorWorker:
         data: of the configuration.
         num_workers: that divide the environments between them.
         weights: that the policy acts with.
+        maker: function that makes one environment, of a run from Python; None: the task is registered.
         worker: index of this worker.
         life: number of processes that this worker had before.
         report: called at every step of the environments.
@@ -37,11 +39,14 @@ class CollectorWorker:
         data: Mapping[str, Any],
         num_workers: int,
         weights: SharedWeights,
+        maker: CloudpickleWrapper | None,
         worker: int,
         life: int,
         report: Callable[[], None],
     ) -> None:
         config = config_class(data).model_validate(data)
+        if maker is not None:
+            register_maker(config.environment.id, maker.fn)
         environment_seed, seed = seeds_of(config.seed, worker, life)
         task = Task(_part_of(config, num_workers))
         self._environments = training_environments(task)

@@ -11,7 +11,7 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.collectors import ProcessCollectors
 from tesserl_configs.loader import as_data
 from tesserl_environments import TaskError, WorkerError
-from tesserl_environments.making import Environments
+from tesserl_environments.making import Environments, registered_maker
 from tesserl_trainer.algorithms.agent import Agent, Policy
 from tesserl_trainer.algorithms.collector_worker import CollectorWorker
 from tesserl_trainer.algorithms.run import GroupOptions, Run, require_ends, training_environments
@@ -98,7 +98,8 @@ def build_agent_and_group_collector(
 def _start_workers(config: RunConfig, block: ProcessCollectors, run: Run, network: nn.Module) -> Workers:
     """Start the worker processes of a run."""
     weights = SharedWeights(network.state_dict(), CONTEXT)
-    make = functools.partial(CollectorWorker, as_data(config), block.workers, weights)
+    maker = registered_maker(config.environment.id)
+    make = functools.partial(CollectorWorker, as_data(config), block.workers, weights, maker)
     transport = ProcessTransport(make, (ConfigError, TaskError, WorkerError))
     supervisor = Supervisor(
         run.stack.enter_context(_closed(transport, config.environment.worker_timeout)),

@@ -6,16 +6,17 @@ from functools import partial
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import CloudpickleWrapper
 from gymnasium.wrappers import FilterObservation, FlattenObservation, RescaleAction, TimeLimit
 
 import tesserl_environments as made
-from tesserl_configs import ConfigError
+from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs import environment as blocks
 from tesserl_configs.atari import AtariConfig
 from tesserl_configs.environment import EnvironmentConfig, Wrapper
 from tesserl_configs.environment_rules import NOT_IN_ENVPOOL
 from tesserl_environments import EnvironmentArgumentError
-from tesserl_environments.making import Environments, Space, Vectorization, Wrap
+from tesserl_environments.making import Environments, Space, TaskMaker, Vectorization, Wrap
 
 WHOLE_GAMES = {"episodic_life": False, "life_loss_info": False, "reward_clipping": False}
 """Options of Atari games in evaluation, which reports the task's own rewards."""
@@ -127,6 +128,36 @@ def import_modules(block: EnvironmentConfig) -> None:
         made.import_named(name, "imports")
     if block.vectorization != "envpool":
         made.register(block.id)
+
+
+def with_maker(config: RunConfig, maker: TaskMaker) -> RunConfig:
+    """Return the configuration whose environments a function makes; it is known for as long as this process lives.
+
+    Args:
+        config: the whole configuration; ``environment.id`` is the task's name.
+        maker: called with ``environment.kwargs``, returns one environment.
+
+    Raises:
+        ConfigError: environments in worker processes are wanted and the function cannot be pickled, or environments of
+            a kind that no function makes.
+    """
+    block = config.environment
+    if block.vectorization not in ("sync", "async"):
+        raise ConfigError(
+            f"environment.vectorization: a function makes single environments, got {block.vectorization}; "
+            "choose sync or async"
+        )
+    if block.vectorization == "async" or config.collectors.kind != "local":
+        try:
+            CloudpickleWrapper(maker).__getstate__()
+        except Exception as error:  # each object that cannot be pickled has an error of its own
+            raise ConfigError(
+                "environment: the function that makes environments must be picklable, as worker processes call it, got "
+                f"{type(error).__name__}: {error}; define it at the top level of a module, or set "
+                "environment.vectorization to sync and collectors to {kind: local}"
+            ) from error
+    block = block.model_copy(update={"id": made.register_maker(block.id, maker)})
+    return config.model_copy(update={"environment": block})
 
 
 @contextmanager

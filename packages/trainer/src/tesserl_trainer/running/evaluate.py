@@ -9,6 +9,8 @@ import torch
 
 from tesserl_configs import RunConfig
 from tesserl_environments import closed_afterwards
+from tesserl_environments.making import TaskMaker
+from tesserl_trainer.algorithms.environments import with_maker
 from tesserl_trainer.algorithms.filming import Camera, require_encoder
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
@@ -31,6 +33,7 @@ def evaluate(
     video: int = 0,
     overrides: Sequence[str] = (),
     on_episode: Callable[[float], None] | None = None,
+    environment: TaskMaker | None = None,
 ) -> dict[str, Any]:
     """Play episodes with the policy of a run.
 
@@ -43,6 +46,7 @@ def evaluate(
         video: film so many of the first episodes, as MP4 files in ``RUN/videos``; at most ``episodes``.
         overrides: ``key=value`` on top of the run's configuration, such as another task or device.
         on_episode: called with the return of each episode that ends.
+        environment: function that makes one environment, of a run that was trained with one; see `train`.
 
     Returns:
         ``return_mean``, ``return_std``, ``returns``, ``lengths``, ``episodes``, ``seed``, ``checkpoint``; with films
@@ -59,6 +63,8 @@ def evaluate(
         require_encoder()
     run_dir = Path(run_dir)
     config = run_config(run_dir, overrides)
+    if environment is not None:
+        config = with_maker(config, environment)
     weights = Checkpoints(run_dir).load_weights(checkpoint)
     torch.set_num_threads(config.num_threads)
     first = first_seed(config, seed)

@@ -15,9 +15,11 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_environments import TaskError, WorkerError
 from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_environments.making import TaskMaker
 from tesserl_preference_data.files import PARTIAL, remove_partial
 from tesserl_preference_data.locks import InUseError, is_lock, locked
 from tesserl_trainer.algorithms import builder_of
+from tesserl_trainer.algorithms.environments import with_maker
 from tesserl_trainer.algorithms.run import Run, early_stopping_of
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint
@@ -57,7 +59,13 @@ class Interrupted(Stopped):
         super().__init__(signum, f"stopped by {signal.Signals(signum).name}; continue with: {command}")
 
 
-def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool | str = False) -> Path:
+def train(
+    config: RunConfig,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool | str = False,
+    environment: TaskMaker | None = None,
+) -> Path:
     """Trains, evaluates and draws the curve.
 
     Args:
@@ -66,6 +74,8 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
             where that is taken.
         resume: continue the run in ``run_dir`` from its latest checkpoint, or from the one of this name (what is newer
             is removed).
+        environment: function that makes one environment, called with ``environment.kwargs``; ``environment.id`` is the
+            name of the task then. None: the task is a registered one. Such a run is resumed from Python alone.
 
     Returns:
         The run's directory.
@@ -80,6 +90,8 @@ def train(config: RunConfig, *, run_dir: str | Path | None = None, resume: bool 
         TaskError: an environment raised an error, or returned what its spaces do not allow, or NaN.
         WorkerError: a worker of an environment raised an error, died or did not answer.
     """
+    if environment is not None:
+        config = with_maker(config, environment)
     if not resume:
         return run_loop(config, run_dir, builder_of(config.algorithm).build_loop)
     if run_dir is None:
