@@ -1,6 +1,7 @@
 """Tasks with action masks, from the environment to the trained policy: no forbidden action is ever taken."""
 
 import json
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -25,6 +26,7 @@ PQN = """
 algorithm: pqn
 pqn: {num_steps: 8, num_epochs: 2, num_minibatches: 3, require_layer_norm: false}
 """
+EXAMPLE = Path(__file__).parents[3] / "examples/masked_actions/run.yaml"
 LEARNING = {
     "ppo": ("total_steps=3200", "ppo.num_steps=40", "ppo.num_epochs=4", "optimizer.learning_rate=0.01"),
     "iqn": ("total_steps=1200", "optimizer.learning_rate=0.01", "iqn.num_steps=1"),
@@ -82,7 +84,7 @@ def test_every_algorithm_learns_with_allowed_actions_alone(write_config, tmp_pat
         ("cpl", {"told": "info"}, ["cpl.alpha=0.2"]),
     ],
 )
-def test_all_kinds_of_actions_are_masked_and_a_killed_run_continues(
+def test_all_kinds_of_actions_are_masked_and_a_continued_run_equals_the_whole(
     write_config, tmp_path, algorithm, kwargs, overrides
 ):
     file, arguments = str(write_config(algorithm=algorithm)), [*on_safe(**kwargs), *sets(*overrides)]
@@ -92,6 +94,14 @@ def test_all_kinds_of_actions_are_masked_and_a_killed_run_continues(
     assert main(["train", "--resume", resumed, *sets("total_steps=240")]) == 0
     results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "resumed")]
     assert results[0]["returns"] == results[1]["returns"]
+
+
+@pytest.mark.parametrize("masked", ["true", "false"])
+def test_the_example_trains_with_and_without_its_mask(tmp_path, monkeypatch, masked):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    changes = sets(f"environment.kwargs.masked={masked}", "total_steps=512", "ppo.num_epochs=1")
+    few = sets("evaluation.interval=512", "evaluation.episodes=2", "evaluation.final_episodes=2")
+    assert main(["train", str(EXAMPLE), "--run-dir", str(tmp_path / "run"), *changes, *few]) == 0
 
 
 def test_collectors_in_other_processes_know_the_masks(write_config, tmp_path):
