@@ -18,8 +18,9 @@ from tesserl_environments import (
 pytestmark = pytest.mark.kernel_free
 
 SPACES = {
-    (4,): (spaces.Discrete(4, start=-1), spaces.MultiBinary(4)),
+    (4,): (spaces.Discrete(4), spaces.MultiBinary(4)),
     (2, 3): (spaces.MultiDiscrete([3, 3]), spaces.Box(0, 1, (2, 3), np.int8)),
+    (3, 2): (spaces.MultiBinary(3), spaces.MultiBinary(6)),
     (6,): (spaces.MultiDiscrete([2, 4]), spaces.Box(0, 1, (6,), np.bool_)),
 }
 
@@ -46,7 +47,7 @@ def test_draws_are_allowed_and_uniform(shape):
     actions, entry = SPACES[shape]
     mask = layout_of(actions, entry).mask
     allowed = np.zeros((3000, int(np.prod(shape))), np.bool_)
-    allowed[:, [0, 2] if shape == (4,) else [0, -3, -1]] = True  # one option of the first of two choices
+    allowed[:, {(4,): [0, 2], (3, 2): [0, 1, 3, 5]}.get(shape, [0, 3, 5])] = True  # two options of one choice alone
     allowed = allowed.reshape(3000, *shape)
     drawn = mask.draw(allowed, np.random.default_rng(0))
     assert all(actions.contains(one) for one in drawn[:5])

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from tesserl_environments.errors import EnvironmentArgumentError
+from tesserl_environments.plain_spaces import plain_action_space
 
 ACTION_MASK = "action_mask"
 """Entry of a Dict observation, entry of ``info``, and key of the TensorDict."""
@@ -18,14 +19,15 @@ class ActionMask:
 
     Args:
         space: of the entry ``action_mask``.
-        action_space: of one environment.
+        action_space: of one environment; actions count from 0, as those of `plain_action_space` do.
 
     Raises:
         ValueError: the actions are no choices, or the entry has not one truth value for each option.
     """
 
     def __init__(self, space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        sizes = _options(action_space)
+        plain = plain_action_space(action_space)
+        sizes = _options(plain)
         if not sizes:
             raise ValueError(
                 f"{ACTION_MASK} is for Discrete and MultiDiscrete actions, got {action_space}; rename or drop the entry"
@@ -38,10 +40,10 @@ class ActionMask:
                 f"{ACTION_MASK} must have one bool, or integer 0 or 1, for each of the {sum(sizes)} options of "
                 f"{action_space}, got {space}; correct the observation space, or rename the entry in a wrapper"
             )
-        blocks = isinstance(action_space, spaces.MultiDiscrete) and len(set(sizes)) == 1
+        blocks = isinstance(plain, spaces.MultiDiscrete) and len(set(sizes)) == 1
         self.shape: tuple[int, ...] = (len(sizes), sizes[0]) if blocks else (sum(sizes),)
         self._starts = np.cumsum([0, *sizes[:-1]])  # of the options of each choice
-        self._first = np.asarray(getattr(action_space, "start", 0), np.int64)  # number of the first option
+        self._is_single = isinstance(plain, spaces.Discrete)
 
     def read(self, batch: NDArray[Any]) -> NDArray[np.bool_]:
         """Return masks ``[N, *shape]`` of entries ``[N, *space.shape]``.
@@ -60,7 +62,7 @@ class ActionMask:
 
     def permits(self, masks: NDArray[np.bool_], actions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return whether masks ``[B, *shape]`` allow actions ``[B]`` or ``[B, N]``, ``[B]``."""
-        index = (actions - self._first).reshape(len(actions), -1) + self._starts
+        index = actions.reshape(len(actions), -1) + self._starts
         return np.asarray(np.take_along_axis(self._flat(masks), index, axis=-1).all(axis=-1))
 
     def draw(self, masks: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
@@ -68,7 +70,7 @@ class ActionMask:
         flat = self._flat(masks)
         scores = np.split(np.where(flat, random.random(flat.shape), -1.0), self._starts[1:], axis=-1)
         drawn = np.stack([each.argmax(axis=-1) for each in scores], axis=-1)
-        return drawn.reshape(len(masks), *self._first.shape) + self._first
+        return drawn[:, 0] if self._is_single else drawn
 
     def log_density(self, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the log-probability of what `draw` returns for masks ``[B, *shape]``, ``[B]``."""
@@ -91,7 +93,7 @@ class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, environment: gym.Env[Any, Any]) -> None:
         super().__init__(environment)
-        space, sizes = environment.observation_space, _options(environment.action_space)
+        space, sizes = environment.observation_space, _options(plain_action_space(environment.action_space))
         self._is_dict = isinstance(space, spaces.Dict)
         parts: dict[str, Any] = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
         if not sizes:
@@ -126,9 +128,9 @@ class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def _options(space: spaces.Space[Any]) -> list[int]:
-    """Return the number of options of each choice; empty for actions that are no choices."""
+    """Return the number of options of each choice of a plain action space; empty for actions that are no choices."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):
-        return [int(number) for number in space.nvec.ravel()]
+        return [int(number) for number in space.nvec]
     return []
