@@ -1,4 +1,4 @@
-"""A loop of this project on a configuration. A request is a number of environment steps to train, or "laps".
+"""A loop of this project on a configuration. A request is a number of steps to train, "laps" or "processes".
 
 With the setting ``target`` it answers one request only: the most steps to train until a greedy evaluation reaches it.
 """
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from stdio import Clock, serve
+from stdio import Clock, cpu_of_processes, serve
 
 from tesserl_configs import load_config
 from tesserl_trainer.algorithms import builder_of
@@ -18,6 +18,7 @@ from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.collecting.evaluation import Evaluation
+from tesserl_trainer.distributed.process_collector import ProcessCollector
 from tesserl_trainer.training.journal import Loop
 from tesserl_trainer.training.progress import ProgressDisplay
 
@@ -44,6 +45,8 @@ def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) ->
     journal.stop, journal.evaluate, journal.progress.advance = False, evaluate_off_the_clock, advance_until_last
     journal.laps.lap("waiting")
     loop.run()
+    if isinstance(getattr(loop, "collector", None), ProcessCollector):
+        loop.collector.snapshot()  # waits for the round in flight, which the workers began on this side's time
     journal.evaluate, journal.progress.advance = evaluate, advance
     answer = {"count": journal.step - start, **clock.read()}
     return answer | {"best": best, "reached": best >= target} if target < float("inf") else answer
@@ -68,6 +71,8 @@ def main() -> None:
         def answer(request: int | str) -> dict[str, float]:
             if request == "laps":
                 return loop.journal.laps.seconds
+            if request == "processes":
+                return cpu_of_processes()
             return train(loop, int(request), Clock(), target)
 
         serve(answer)
