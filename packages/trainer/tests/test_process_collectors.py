@@ -53,14 +53,20 @@ def test_one_worker_without_delay_learns_what_a_run_in_one_process_learns(write_
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize(("algorithm", "changes"), [("iqn", IQN), ("grpo", STATISTICS)])
-def test_a_run_with_a_round_in_flight_is_resumed_exactly(write_config, tmp_path, algorithm, changes):
-    config = load_config(write_config(algorithm=algorithm, **changes | collectors(1, 1)))
-    run_dir = train(config, run_dir=tmp_path / "run")
+def resumed_equals_the_whole(config, run_dir):
+    """Train, go back to the checkpoint before the last one, and train again."""
+    train(config, run_dir=run_dir)
     whole, kept = outcome(run_dir), Checkpoints(run_dir).paths()[-2]
     (run_dir / "evaluation.json").unlink()
     train(config, run_dir=run_dir, resume=kept.name)
     assert outcome(run_dir) == whole
+
+
+@pytest.mark.parametrize(("algorithm", "changes"), [("iqn", IQN), ("grpo", STATISTICS)])
+def test_a_run_with_a_round_in_flight_is_resumed_exactly(write_config, tmp_path, algorithm, changes):
+    resumed_equals_the_whole(
+        load_config(write_config(algorithm=algorithm, **changes | collectors(1, 1))), tmp_path / "run"
+    )
 
 
 @pytest.mark.soak
@@ -78,9 +84,13 @@ def test_a_run_with_a_round_in_flight_is_resumed_exactly(write_config, tmp_path,
     ],
 )
 def test_any_run_is_resumed_exactly(write_config, tmp_path, algorithm, changes, workers):
-    halves_equal_the_whole(
-        load_config(write_config(algorithm=algorithm, **changes | collectors(1, workers))), tmp_path, 120
-    )
+    config = load_config(write_config(algorithm=algorithm, **changes | collectors(1, workers)))
+    resumed_equals_the_whole(config, tmp_path / "run")
+
+
+@pytest.mark.soak
+def test_a_run_that_was_over_goes_on_as_if_it_had_been_longer(write_config, tmp_path):
+    halves_equal_the_whole(load_config(write_config(**IQN | collectors(1, 3))), tmp_path, 120)
 
 
 def doomed(write_config, tmp_path, algorithm, changes, workers):

@@ -16,8 +16,9 @@ from tesserl_trainer.algorithms.agent import Agent, Policy
 from tesserl_trainer.algorithms.collector_worker import CollectorWorker
 from tesserl_trainer.algorithms.run import GroupOptions, Run, require_ends, training_environments
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.collector import Collecting, Collector
-from tesserl_trainer.collecting.groups import GroupCollecting, GroupCollector
+from tesserl_trainer.collecting.collector import Collector
+from tesserl_trainer.collecting.groups import GroupCollector
+from tesserl_trainer.collecting.interfaces import Collecting, GroupCollecting
 from tesserl_trainer.distributed.process_collector import (
     Observe,
     ProcessCollector,

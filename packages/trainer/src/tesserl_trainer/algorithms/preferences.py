@@ -36,7 +36,8 @@ from tesserl_trainer.algorithms.collectors import build_agent_and_group_collecto
 from tesserl_trainer.algorithms.run import Run, make_group_collector
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.collecting.collector import Episode
-from tesserl_trainer.collecting.groups import GroupCollecting, GroupCollector
+from tesserl_trainer.collecting.groups import GroupCollector
+from tesserl_trainer.collecting.interfaces import GroupCollecting
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import as_actor_critic, build_policy_network

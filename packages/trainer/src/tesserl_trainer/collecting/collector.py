@@ -1,12 +1,12 @@
 """Steps a Gymnasium vector environment straight into preallocated TensorDicts.
 
-A loop calls the methods of `Collecting` and knows nothing of environments, so that collectors in other processes can
-take the place of `Collector`.
+A loop calls the methods of `interfaces.Collecting` and knows nothing of environments, so that collectors in other
+processes can take the place of `Collector`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,30 +37,6 @@ class Episode:
 
     episode_return: float
     length: int
-
-
-class Collecting(Protocol):
-    """Interface of collectors for loops."""
-
-    def set_weights(self, version: int, step: int) -> None:
-        """Collect with the learner's present weights from now on.
-
-        Args:
-            version: number of updates behind them.
-            step: environment steps of the run so far.
-        """
-
-    def collect(self, num_steps: int) -> TensorDictBase:
-        """Return ``num_steps`` steps of every environment, see `Collector.collect`."""
-
-    def pop_episodes(self) -> list[Episode]:
-        """Return the episodes that ended since the last call, in order."""
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the entries of a checkpoint from which collecting continues, environments included."""
-
-    def restore(self, saved: Mapping[str, Any]) -> bool:
-        """Continue from a checkpoint; return whether every environment is where it was."""
 
 
 class Collector:

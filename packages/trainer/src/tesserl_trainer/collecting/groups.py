@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -19,28 +19,6 @@ PATIENCE = 30.0
 """Seconds after which a collector says that no trajectory has ended yet."""
 
 OUTCOME = ("reward", "terminated", "done")
-
-
-class GroupCollecting(Protocol):
-    """Interface of collectors of groups for loops."""
-
-    keys: list[str]
-    """Observation keys."""
-
-    def set_weights(self, version: int, step: int) -> None:
-        """Collect with the learner's present weights from now on, see `Collecting`."""
-
-    def collect(self, num_groups: int) -> tuple[list[TensorDictBase], Tensor]:
-        """Return all trajectories of new groups, see `GroupCollector.collect`."""
-
-    def pop_episodes(self) -> list[Episode]:
-        """Return the trajectories that ended since the last call."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state between two calls of ``collect``."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state_dict``."""
 
 
 class GroupCollector:

@@ -42,10 +42,17 @@ class SharedWeights:
             size += -(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT
         self._memory = context.RawArray(ctypes.c_uint8, size)
 
+        self._cached: list[Tensor] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the views, which every process makes for itself."""
+        return {**self.__dict__, "_cached": []}
+
     def publish(self, tensors: Mapping[str, Tensor], version: int) -> None:
         """Write all tensors and their version."""
-        for view, (name, *_) in zip(self._views(), self._entries, strict=True):
-            view.copy_(tensors[name])
+        with torch.no_grad():
+            for view, (name, *_) in zip(self._views(), self._entries, strict=True):
+                view.copy_(tensors[name])
         self._version()[0] = version
 
     def load(self, tensors: Mapping[str, Tensor], version: int) -> None:
@@ -72,12 +79,14 @@ class SharedWeights:
         return torch.frombuffer(self._memory, dtype=torch.int64, count=1)
 
     def _views(self) -> list[Tensor]:
-        return [
-            torch.frombuffer(self._memory, dtype=dtype, count=shape.numel(), offset=offset).reshape(shape)
-            if shape.numel()
-            else torch.empty(shape, dtype=dtype)
-            for _, shape, dtype, offset in self._entries
-        ]
+        if not self._cached:
+            self._cached = [
+                torch.frombuffer(self._memory, dtype=dtype, count=shape.numel(), offset=offset).reshape(shape)
+                if shape.numel()
+                else torch.empty(shape, dtype=dtype)
+                for _, shape, dtype, offset in self._entries
+            ]
+        return self._cached
 
 
 class Outbox:

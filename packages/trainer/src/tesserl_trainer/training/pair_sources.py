@@ -14,7 +14,7 @@ from tesserl_preference_data import PreferencePairs, ScriptedTeacher, cut_segmen
 from tesserl_preference_data.appending import whole_lines
 from tesserl_preference_data.make import MAX_ENUMERATED
 from tesserl_trainer.checkpoints.checkpoint import CheckpointError
-from tesserl_trainer.collecting.groups import GroupCollecting
+from tesserl_trainer.collecting.interfaces import GroupCollecting
 from tesserl_trainer.training.pair_batches import NewestPairs, Part, Shuffled
 
 Change = Callable[[PreferencePairs], PreferencePairs]

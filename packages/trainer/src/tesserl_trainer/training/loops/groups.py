@@ -20,7 +20,8 @@ from torch import Tensor
 from tesserl_grpo import GRPOLoss, ScoredGroups, flatten_steps, pad_trajectories, score_groups, step_weights
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.groups import GroupCollecting, expected_rest
+from tesserl_trainer.collecting.groups import expected_rest
+from tesserl_trainer.collecting.interfaces import GroupCollecting
 from tesserl_trainer.collecting.rollout import count_minibatches, minibatches
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner

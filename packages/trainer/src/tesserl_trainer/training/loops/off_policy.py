@@ -17,7 +17,7 @@ from tesserl_replay import NStepWindow
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint, CheckpointError
 from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.collector import Collecting
+from tesserl_trainer.collecting.interfaces import Collecting
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.replay import Replay

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.collector import Collecting
+from tesserl_trainer.collecting.interfaces import Collecting
 from tesserl_trainer.collecting.rollout import minibatches
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
