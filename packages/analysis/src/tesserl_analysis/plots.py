@@ -122,7 +122,7 @@ def plot_history(
     axes.set(title=title, xlabel="trial", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="best", frameon=False)
     _save(figure, path, dpi=120)
 
 
