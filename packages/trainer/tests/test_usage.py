@@ -140,3 +140,12 @@ def test_wrong_usage_is_exit_code_2_and_a_failure_1(places, tmp_path, capfd, com
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_an_end_of_file_inside_of_a_command_is_a_failure_and_no_signal(monkeypatch, capfd):
+    def cut_short(*_):
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr("tesserl_trainer.inspect.doctor.examine", cut_short)
+    assert main(["doctor"]) == 1
+    assert "Ran out of input" in capfd.readouterr().err

@@ -154,6 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 list(sys.argv[1:] if argv is None else argv), "tesserl", standalone_mode=False, obj=options
             )
     except (click.Abort, KeyboardInterrupt, StopNow) as error:
+        if isinstance(error.__cause__, EOFError):  # of the command itself: click takes it for an end of the input
+            return report(error.__cause__, debug=options.get("debug", False))
         stop = error if isinstance(error, StopNow) else StopNow(signal.SIGINT)
         click.echo(str(stop), err=True)
         return stop.exit_code
