@@ -78,7 +78,10 @@ CASES = {
     ),
     "cnn": Case(
         BREAKOUT, "ppo", ("nn.vision", "nn.learning_rate_factors.vision"),
-        ("nn.vision={kind: cnn, channels: [5, 5], kernel_sizes: [3, 3], strides: [2, 1], paddings: [1, 1]}",),
+        (
+            "nn.vision={kind: cnn, channels: [5, 5], kernel_sizes: [3, 3], strides: [2, 1], paddings: [1, 1], "
+            "hidden_sizes: [6]}",
+        ),
     ),
     "impala": Case(BREAKOUT, "ppo", ("nn.vision",), ("nn.vision={kind: impala, channels: [4], pool_size: 2}",)),
     "vit": Case(BREAKOUT, "ppo", ("nn.vision",), ("nn.vision={kind: vit, patch_size: 5, d_model: 8}",)),
@@ -180,7 +183,6 @@ ELSEWHERE = {
     "logging.wandb": "is opened when a run begins: test_loggers.py",
     "logging.mlflow": "is opened when a run begins: test_loggers.py",
     "logging.trackio": "is opened when a run begins: test_loggers.py",
-    "evaluation.video": "films what is evaluated: test_video.py",
     "device": "a CPU is all that every machine has: test_machine.py",
     "num_threads": "is set for the whole process: test_train.py",
     "initial_weights": "needs another run: test_train.py",
