@@ -157,7 +157,10 @@ def test_no_source_calls_a_loader_that_can_run_code():
     found = [
         (path.name, name) for path in SOURCES for name in names_in(path.read_text(encoding="utf-8")) if name in UNSAFE
     ]
-    assert found == [("formats.py", "torch.export.load")]  # of the bytes that it has just made
+    assert sorted(found) == [
+        ("formats.py", "torch.export.load"),  # of the bytes that it has just made
+        ("shared_memory.py", "pickle"),  # of answers that a process of the run has written into memory without a name
+    ]
 
 
 def test_a_loader_that_can_run_code_would_be_found():
