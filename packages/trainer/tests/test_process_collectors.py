@@ -125,7 +125,7 @@ def test_a_killed_worker_is_named_and_the_run_is_resumed_exactly(write_config, t
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("algorithm", "changes"), [("ppo", LSTM), ("iqn", IQN), ("grpo", {})])
 def test_a_worker_can_be_killed_at_any_step(write_config, tmp_path, capfd, algorithm, changes, workers):
-    for index, at in enumerate(np.random.default_rng(workers).integers(8, 38, 4).tolist()):
+    for index, at in enumerate(np.random.default_rng(workers).integers(16, 38, 3).tolist()):
         (tmp_path / str(index)).mkdir()
         killed_and_resumed_equals_the_whole(write_config, tmp_path / str(index), capfd, algorithm, changes, workers, at)
 

@@ -185,11 +185,15 @@ class EnvironmentConfig(Block):
         default="auto", description="Channel axis of image observations; auto: the shorter of the two outer axes."
     )
     worker_timeout: Seconds = Field(
-        default=60.0, description="Seconds to wait for one step of an async worker before the run fails, > 0."
+        default=60.0,
+        description="Seconds to wait for one step of an async worker, or of a collector's, before the run fails, > 0.",
     )
     start_timeout: Seconds = Field(
         default=300.0,
-        description="Seconds to wait for an async worker to start and make its environment before the run fails, > 0.",
+        description=(
+            "Seconds to wait for an async worker, or a collector's, to start and make its environments before the run "
+            "fails, > 0."
+        ),
     )
 
     @property
