@@ -1,11 +1,14 @@
-"""From stored episodes to a policy: collect, label by a scripted teacher, train by DPO; better than what was stored."""
+"""From stored episodes to a policy: collect, label by return, train by DPO; better than the policy that was stored.
+
+The files are those of configs/: a policy that PPO has trained for 6,144 steps, and DPO from whole episodes of it.
+"""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-NETWORK = "nn={vector: {kind: mlp, hidden_sizes: [64, 64], activation: tanh}}"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def tesserl(*arguments: str) -> None:
@@ -18,34 +21,12 @@ def result(run: str) -> float:
     return json.loads((Path(run) / "evaluation.json").read_text())["last_return_mean"]
 
 
-Path("mediocre.yaml").write_text(
-    f"""\
-total_steps: 4_096
-environment: {{id: CartPole-v1}}
-{NETWORK.replace("=", ": ", 1)}
-algorithm: ppo
-evaluation: {{interval: 4_096, episodes: 5, final_episodes: 50}}
-logging: {{tensorboard: false}}
-"""
-)
-Path("dpo.yaml").write_text(
-    f"""\
-total_steps: 600
-environment: {{id: CartPole-v1}}
-{NETWORK.replace("=", ": ", 1)}
-algorithm: dpo
-pairs: {{source: {{kind: offline, path: pairs}}}}
-dpo: {{pretraining: {{num_updates: 300, data: all}}, batch_size: 32}}
-optimizer: {{kind: adam, learning_rate: 1.0e-3}}
-evaluation: {{interval: 600, episodes: 5, final_episodes: 50}}
-logging: {{tensorboard: false}}
-"""
-)
-tesserl("train", "mediocre.yaml", "--run-dir", "mediocre")
-tesserl("collect", "mediocre", "--checkpoint", "latest", "--episodes", "800", "--out", "episodes")
-tesserl("pairs", "make", "episodes", "--num", "800", "--teacher", "noisy:0.1", "--out", "pairs")
+mediocre, dpo = str(CONFIGS / "ppo" / "cartpole.yaml"), str(CONFIGS / "dpo" / "cartpole_offline.yaml")
+tesserl("train", mediocre, "--set", "total_steps=6_144", "--run-dir", "mediocre")
+tesserl("collect", "mediocre", "--checkpoint", "latest", "--episodes", "2000", "--seed", "7", "--out", "episodes")
+tesserl("pairs", "make", "episodes", "--num", "2000", "--out", "pairs")
 tesserl("pairs", "inspect", "pairs")
-tesserl("train", "dpo.yaml", "--run-dir", "dpo")
+tesserl("train", dpo, "--set", "pairs.source.path=pairs", "--run-dir", "dpo")
 before, after = result("mediocre"), result("dpo")
 print(f"DPO from stored pairs: {after:.1f}, the policy that made them: {before:.1f}")
 if after <= before:
