@@ -46,7 +46,7 @@ def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) ->
     journal.laps.lap("waiting")
     loop.run()
     if isinstance(getattr(loop, "collector", None), ProcessCollector):
-        loop.collector.snapshot()  # waits for the round in flight, which the workers began on this side's time
+        loop.collector.workers.finish_round()  # the workers have begun it on this side's time
     journal.evaluate, journal.progress.advance = evaluate, advance
     answer = {"count": journal.step - start, **clock.read()}
     return answer | {"best": best, "reached": best >= target} if target < float("inf") else answer

@@ -107,12 +107,16 @@ class Workers:
             self._supervisor.ask(worker, name, each, version=self.version, timeout=timeout)
         return self._supervisor.answers()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the states of all workers and the round that waits; wait for one that is being collected."""
+    def finish_round(self) -> None:
+        """Wait for the round that is being collected, if there is one, and keep it for ``receive``."""
         if self._is_asked:
             self._waiting = [
                 {"arrays": _copied(answer["arrays"]), "episodes": answer["episodes"]} for answer in self.receive()
             ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all workers and the round that waits; wait for one that is being collected."""
+        self.finish_round()
         waiting = [
             {"arrays": _tensors(answer["arrays"]), "episodes": answer["episodes"]} for answer in self._waiting or ()
         ]
