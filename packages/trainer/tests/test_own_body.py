@@ -1,5 +1,6 @@
 """Bodies of a user's own module: named in a file, put below every algorithm's heads, frozen, resumed and exported."""
 
+import importlib
 import json
 import sys
 
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from tesserl_configs import ConfigError, load_config
-from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.algorithms.task import Task, build_network
 from tesserl_trainer.cli import main
+from tesserl_trainer.running.train import train
 
 BODY = """\
 import torch
@@ -139,3 +141,25 @@ def test_an_exported_policy_holds_the_body(place, capfd):
     export = ["export", str(run), "--output", str(place / "policy.pt2"), "--format", "pt2"]
     assert main(export) == 0, capfd.readouterr().err
     assert torch.export.load(place / "policy.pt2").module() is not None
+
+
+def test_a_body_is_given_from_python_and_the_run_goes_on_by_its_name(place, monkeypatch, capfd):
+    monkeypatch.syspath_prepend(place)
+    rows = importlib.import_module("rows")
+    file = written(place)
+    file.write_text(
+        file.read_text().replace('kind: "rows:Rows"', "vector: {kind: mlp}").replace(", kwargs: {width: 6}", "")
+    )
+    config = load_config(file)
+    network = build_network(config, *Task(config).spaces, body=rows.Rows)
+    assert type(network.body).__name__ == "Rows"
+    run = train(config, run_dir=place / "run", body=rows.Rows)
+    assert load_config(run / "config.yaml").nn.body == "rows:Rows"
+    assert main(["train", "--resume", str(run), "--set", "total_steps=512"]) == 0, capfd.readouterr().err
+
+
+def test_a_body_without_a_name_is_refused(place):
+    config = load_config(written(place))
+    with pytest.raises(ConfigError, match="body: expected a function or class at the top level of a module, got <func"):
+        train(config, run_dir=place / "run", body=lambda space: None)
+    assert not (place / "run").exists()

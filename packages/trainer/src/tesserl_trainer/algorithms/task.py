@@ -13,6 +13,7 @@ from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.agent import Acting, AnyAgent, start_of
 from tesserl_trainer.algorithms.environments import make_environments, task_spaces
 from tesserl_trainer.collecting.evaluation import Evaluation, evaluate_policy
+from tesserl_trainer.networks.bodies import MakeBody, with_body
 
 LEAST_PIXELS_FOR_CHANNELS_LAST = 32
 """Height and width of images from which no encoder learns more slowly by it (docs/results.md)."""
@@ -132,13 +133,16 @@ class Task:
         )
 
 
-def build_network(config: RunConfig, observation_space: Space, action_space: Space) -> nn.Module:
+def build_network(
+    config: RunConfig, observation_space: Space, action_space: Space, *, body: MakeBody | None = None
+) -> nn.Module:
     """Build the network of a run.
 
     Args:
         config: the whole configuration.
         observation_space: of one environment.
         action_space: of one environment.
+        body: see `train`.
 
     Returns:
         A ``QuantileNetwork`` or an ``ActorCritic``, with the parts that ``nn.freeze`` names frozen, and its
@@ -147,4 +151,4 @@ def build_network(config: RunConfig, observation_space: Space, action_space: Spa
     Raises:
         ConfigError: the configuration and the spaces do not fit together.
     """
-    return Task(config, (observation_space, action_space)).network()
+    return Task(config if body is None else with_body(config, body), (observation_space, action_space)).network()

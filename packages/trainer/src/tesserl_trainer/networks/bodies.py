@@ -1,19 +1,25 @@
 """Most of ``nn:`` -> a body, from the observations of the task to features: encoders, what joins them, and memory."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
-from tesserl_configs import ConfigError
+from tesserl_configs import ConfigError, RunConfig, nn_rules
 from tesserl_configs.base import Absent
 from tesserl_configs.nn import Memory, NNConfig
+from tesserl_configs.paths import with_module_path
 from tesserl_environments import EnvironmentArgumentError, ObservationLayout, load_named
 from tesserl_nn_components import RecurrentBody, require_body
 from tesserl_trainer.networks.encoders import build_vector, build_vision
 from tesserl_trainer.networks.fusing import build_fusion
 from tesserl_trainer.networks.parts import named
+
+MakeBody = Callable[..., nn.Module]
+"""From the space of the observations, as networks see them, and arguments by name to a body."""
 
 
 def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
@@ -44,6 +50,31 @@ def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
     vision = None if config.vision.kind == "none" else build_vision(config.vision, layout.shapes["pixels"])
     vector = None if config.vector.kind == "none" else build_vector(config.vector, layout.shapes["observation"][0])
     return build_memory(config.memory, build_fusion(config.fusion, vision, vector))
+
+
+def with_body(config: RunConfig, body: MakeBody) -> RunConfig:
+    """Return the configuration with a body of the user's in place of vision, vector and fusion.
+
+    Args:
+        config: the whole configuration.
+        body: a function or class at the top level of a module, called as ``body(observation_space, **nn.kwargs)``. The
+            configuration names it, as a file would.
+
+    Raises:
+        ConfigError: it cannot be named, or the configuration does not go together with it.
+    """
+    module, name = getattr(body, "__module__", ""), getattr(body, "__qualname__", "")
+    if getattr(sys.modules.get(module), name, None) is not body:
+        raise ConfigError(
+            f"body: expected a function or class at the top level of a module, got {body!r}; define it there and set "
+            "nn.kwargs to its arguments"
+        )
+    parts = dict.fromkeys(("vision", "vector", "fusion"), Absent())
+    network = config.nn.model_copy(update={**parts, "body": f"{module}:{name}"})
+    if problems := list(nn_rules.check(network, config.algorithm)):
+        raise ConfigError(*problems)
+    file = getattr(sys.modules[module], "__file__", None)
+    return with_module_path(config.model_copy(update={"nn": network}), [] if file is None else [Path(file).parent])
 
 
 def build_memory(config: Memory, body: nn.Module) -> nn.Module:

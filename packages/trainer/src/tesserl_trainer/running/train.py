@@ -28,6 +28,7 @@ from tesserl_trainer.checkpoints.run_identity import LOG, read_identity
 from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_sealed, write_sealed
 from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.machine import naming_memory, refuse_missing
+from tesserl_trainer.networks.bodies import MakeBody, with_body
 from tesserl_trainer.running.evaluate import evaluate
 from tesserl_trainer.running.run_directory import CHANGEABLE, begin_run, change_run, run_config
 from tesserl_trainer.signals import StopNow, Stopped, on_signals
@@ -65,6 +66,7 @@ def train(
     run_dir: str | Path | None = None,
     resume: bool | str = False,
     environment: TaskMaker | None = None,
+    body: MakeBody | None = None,
 ) -> Path:
     """Trains, evaluates and draws the curve.
 
@@ -76,6 +78,8 @@ def train(
             is removed).
         environment: function that makes one environment, called with ``environment.kwargs``; ``environment.id`` is the
             name of the task then. None: the task is a registered one. Such a run is resumed from Python alone.
+        body: function or class at the top level of a module, which makes a body in place of ``nn``'s encoders and
+            fusion, see `build_own_body`; the run names it as ``nn.body``. None: ``nn`` as it is.
 
     Returns:
         The run's directory.
@@ -92,6 +96,8 @@ def train(
     """
     if environment is not None:
         config = with_maker(config, environment)
+    if body is not None:
+        config = with_body(config, body)
     if not resume:
         return run_loop(config, run_dir, builder_of(config.algorithm).build_loop)
     if run_dir is None:
