@@ -90,6 +90,14 @@ class LazyGroup(click.Group):
             "tesserl_trainer.commands.report:command",
             "Write a run as one HTML page: curves, results, film.",
         ),
+        "push": (
+            "tesserl_trainer.commands.push:command",
+            "Upload a run to the Hugging Face hub.",
+        ),
+        "pull": (
+            "tesserl_trainer.commands.pull:command",
+            "Download a run from the Hugging Face hub.",
+        ),
         "export": (
             "tesserl_trainer.commands.export:command",
             "Write a trained policy as one checked file: ONNX or pt2.",

@@ -23,6 +23,7 @@ EXTRAS = {  # extra -> (distribution, module)
     "box2d": ("box2d", "Box2D"),
     "envpool": ("envpool", "envpool"),
     "hf": ("transformers", "transformers"),
+    "hub": ("huggingface-hub", "huggingface_hub"),
     "minari": ("minari", "minari"),
     "minatar": ("minatar", "minatar"),
     "mlflow": ("mlflow-skinny", "mlflow"),
