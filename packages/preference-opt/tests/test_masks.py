@@ -37,7 +37,9 @@ class Shorter(Masked):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda policy: PreferenceLoss(policy, entropy_coef=0.1), CPLLoss, BehaviorCloningLoss], ids=str
+    "make",
+    [lambda policy: PreferenceLoss(policy, entropy_coef=0.1), CPLLoss, BehaviorCloningLoss],
+    ids=["DPO", "CPL", "BC"],
 )
 def test_a_forbidden_action_is_as_if_it_were_not_there(make_batch, make):
     batch, results = make_batch(filling=float("nan")), []
