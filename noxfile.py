@@ -290,11 +290,15 @@ def imports(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def docs(session: nox.Session) -> None:
-    """Build the documentation, warnings being errors, and run its examples."""
+    """Build the documentation, warnings being errors, run its examples, and compare its tables with the committed ones.
+
+    Sphinx writes the tables anew: those of a clone are current if nothing differs.
+    """
     install_wheels(session, "trainer", *TOOLS["docs"], *(PREFIX + name for name in PROJECTS))
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
     pages = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/*.md"))]
     session.run("python", ".ci/run_examples.py", *pages, env=TEST_ENVIRONMENT)
+    session.run("git", "diff", "--exit-code", "--stat", "--", "docs/reference/tables", external=True)
 
 
 @nox.session(requires=["build"])

@@ -21,7 +21,7 @@ extensions = [
     "package_reference",
     "topology_tables",
 ]
-exclude_patterns = ["_build", "_extensions"]
+exclude_patterns = ["_build", "_extensions", "reference/tables"]  # the last are included in pages
 
 html_theme = "furo"
 html_title = "Tesserl"

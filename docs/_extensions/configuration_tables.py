@@ -1,6 +1,6 @@
 """Tables of every key of a configuration, made from the schema: names, types, bounds, defaults, meaning.
 
-Writes ``reference/generated/configuration.txt``, which ``configuration.md`` includes, and ``network.txt`` with the
+Writes ``reference/tables/configuration.md``, which ``configuration.md`` includes, and ``network.md`` with the
 blocks of ``nn:``, which ``networks.md`` includes.
 """
 
@@ -123,11 +123,11 @@ def models(base: type[BaseModel]) -> dict[str, type[BaseModel]]:
 
 def generate(app: Any) -> None:
     """Write the pages."""
-    target = Path(app.srcdir) / "reference" / "generated"
+    target = Path(app.srcdir) / "reference" / "tables"
     target.mkdir(parents=True, exist_ok=True)
     tables = Tables(extended(*(each.name for each in installed() if each.name not in BUILT_IN)))
     for name, text in (("configuration", tables.page()), ("network", tables.network())):
-        path = target / f"{name}.txt"
+        path = target / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 

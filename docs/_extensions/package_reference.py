@@ -42,7 +42,7 @@ def generate(app: Any) -> None:
             directive, options = _directive(getattr(module, name))
             page += ENTRY.format(directive=directive, options=options, module=module_name, name=name)
         _write(target / f"{folder.name}.md", page)
-    _write(target / "modules.txt", module_map(Path(app.srcdir).parent / "packages"))
+    _write(target.with_name("tables") / "modules.md", module_map(Path(app.srcdir).parent / "packages"))
 
 
 def module_map(packages: Path) -> str:

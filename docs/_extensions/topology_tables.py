@@ -1,6 +1,6 @@
 """Tables of what the network builder makes, for ``networks.md``; measured on the meta device, never typed by hand.
 
-Writes ``reference/generated/encoders.txt`` (widths of the image encoders) and ``topologies.txt`` (what
+Writes ``reference/tables/encoders.md`` (widths of the image encoders) and ``topologies.md`` (what
 ``tesserl topologies --json`` prints, a row for each fusion and encoder).
 """
 
@@ -85,10 +85,10 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 def generate(app: Any) -> None:
     """Write the tables."""
-    target = Path(app.srcdir) / "reference" / "generated"
+    target = Path(app.srcdir) / "reference" / "tables"
     target.mkdir(parents=True, exist_ok=True)
     for name, text in (("encoders", encoders()), ("topologies", topologies())):
-        path = target / f"{name}.txt"
+        path = target / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 
