@@ -50,6 +50,7 @@ KERNELS = {
 SHARED_PATHS = (".ci/", ".github/", "configs/", "constraints.txt", "noxfile.py", "pyproject.toml")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LEARNING = ("learning", "preferences", "minatar_peers")  # benchmarks of what is learned: hours
+PROCESSES = ("--numprocesses", "auto", "--dist", "loadfile")  # of pytest: one for each core
 NO_TESTS = 5  # pytest's exit status if all tests are deselected
 CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s
 
@@ -193,8 +194,7 @@ def tests(session: nox.Session, package: str) -> None:
     if "CI" in os.environ:
         install_alone(session, package)
     install_wheels(session, package, *test_requirements(package), *TOOLS["test"])
-    processes = ["--numprocesses", "auto", "--dist", "loadfile"]
-    session.run("pytest", *processes, f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
+    session.run("pytest", *PROCESSES, f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
     discard(session)
 
 
@@ -205,7 +205,7 @@ def portability(session: nox.Session, package: str) -> None:
 
     Tests marked ``kernel_free`` run in the first setting only.
     """
-    install_wheels(session, package, *test_requirements(package))
+    install_wheels(session, package, *test_requirements(package), *TOOLS["test"])
     verdicts: dict[str, str] = {}
     selected = "not learn and not soak"
     for (kernels, variables), threads in itertools.product(KERNELS.items(), (1, 2)):
@@ -213,7 +213,7 @@ def portability(session: nox.Session, package: str) -> None:
         environment = {
             **TEST_ENVIRONMENT, **variables, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"
         }  # fmt: skip
-        command = ["pytest", "-m", selected, f"packages/{package}/tests", *session.posargs]
+        command = ["pytest", *PROCESSES, "-m", selected, f"packages/{package}/tests", *session.posargs]
         try:
             session.run(*command, env=environment, success_codes=[0] if not verdicts else [0, NO_TESTS])
             verdict = "passed"
