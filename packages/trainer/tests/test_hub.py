@@ -17,6 +17,8 @@ from tesserl_trainer.cli import main
 from tesserl_trainer.export.hub import card, named_code
 from tesserl_trainer.running.run_directory import run_config
 
+pytestmark = pytest.mark.kernel_free
+
 TOKEN = "hf_a_token_that_nobody_may_see"
 COMMIT = "c" * 40
 

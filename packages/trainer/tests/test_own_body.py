@@ -12,6 +12,8 @@ from tesserl_trainer.algorithms.task import Task, build_network
 from tesserl_trainer.cli import main
 from tesserl_trainer.running.train import train
 
+pytestmark = pytest.mark.kernel_free
+
 BODY = """\
 import torch
 from torch import nn

@@ -13,6 +13,8 @@ from tesserl_configs.environment import RescaleAction
 from tesserl_trainer.algorithms.environments import wrap_of
 from tesserl_trainer.cli import main
 
+pytestmark = pytest.mark.kernel_free
+
 TASK = """\
 import gymnasium as gym
 import numpy as np

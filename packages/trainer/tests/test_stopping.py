@@ -20,6 +20,8 @@ from tesserl_trainer.running.train import train
 
 from . import misbehaving as tasks
 
+pytestmark = pytest.mark.kernel_free
+
 PATIENCE = 300.0
 """Seconds, on a machine that is busy."""
 

@@ -14,6 +14,8 @@ from tesserl_trainer.usage import check_places, command_line
 
 from .stores import write_trajectories
 
+pytestmark = pytest.mark.kernel_free
+
 
 @pytest.fixture
 def spaced(tmp_path):

@@ -15,6 +15,8 @@ from tesserl_configs import load_config
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
 
+pytestmark = pytest.mark.kernel_free
+
 RUN = """
 total_steps: 64
 environment: {{id: {id}, num_envs: 2}}
