@@ -30,7 +30,17 @@ ACTIONS = [
 ]
 
 
-RARE = {"freeze", "learning_rate_factors", "preset", "vision_features", "pooling", "pool_size", "layer_norm"}
+RARE = {
+    "body",
+    "kwargs",
+    "freeze",
+    "learning_rate_factors",
+    "preset",
+    "vision_features",
+    "pooling",
+    "pool_size",
+    "layer_norm",
+}
 OFTEN = {NNConfig: 0.9, LearningRateFactors: 0.2}  # a key is drawn this often; 0.3 elsewhere, 0.03 where it is rare
 FLOATS = {"dropout": [0.0, 0.1, 0.5], "feedforward_ratio": [1.0, 1.5, 2.0]}
 
@@ -86,6 +96,8 @@ class Blocks:
             return self.value(name, self.random.choice(arguments))
         if origin is tuple:
             return self.values(name, arguments)
+        if origin is dict:
+            return {}
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             return self.block(annotation)
         if annotation is str:

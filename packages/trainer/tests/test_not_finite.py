@@ -43,8 +43,7 @@ class Scored(gym.Env):
         super().reset(seed=seed)
         self.t, self.reward = 0, 1.0
         if seed in (10_000, 1_010_000):  # of an evaluation during training, and of the final one
-            number = Scored.resets // 2  # an evaluation resets before and after its only episode
-            self.reward = Scored.rewards[min(number, len(Scored.rewards) - 1)] / 4
+            self.reward = Scored.rewards[min(Scored.resets, len(Scored.rewards) - 1)] / 4  # one episode an evaluation
             Scored.resets += 1
         return np.zeros(3, np.float32), {}
 

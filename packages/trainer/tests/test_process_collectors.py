@@ -96,10 +96,10 @@ def test_a_run_that_was_over_goes_on_as_if_it_had_been_longer(write_config, tmp_
 def doomed(write_config, tmp_path, algorithm, changes, workers):
     """A configuration whose task kills the first worker that reaches the step of its plan; and the plan."""
     plan = tmp_path / "plan.json"
-    module = "import gymnasium\nfrom troubled import Doomed\ngymnasium.register('Doomed-v0', Doomed)\n"
+    module = "import gymnasium\nfrom troubled import Doomed\ngymnasium.register('DoomedCollector-v0', Doomed)\n"
     (tmp_path / "doomed_task.py").write_text(module)
     places = f"[{tmp_path}, {Path(troubled.__file__).parent}]"
-    task = f"{{id: 'doomed_task:Doomed-v0', module_path: {places}, kwargs: {{path: {plan}}}, num_envs: 6}}"
+    task = f"{{id: 'doomed_task:DoomedCollector-v0', module_path: {places}, kwargs: {{path: {plan}}}, num_envs: 6}}"
     changes = changes | collectors(1, workers) | {"{id: CartPole-v1, num_envs: 3}": task}
     return write_config(algorithm=algorithm, **changes), plan
 
