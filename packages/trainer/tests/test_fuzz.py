@@ -21,7 +21,11 @@ from .conftest import ALGORITHMS, MORE_TASKS, TASKS, config_text
 pytestmark = pytest.mark.kernel_free
 
 SEED = os.environ.get("TESSERL_FUZZ_SEED", "1")
-FILES = [path for path in sorted(Path(__file__).parents[3].glob("configs/*/*.yaml")) if path.parent.name != "sweeps"]
+FILES = [
+    path
+    for path in sorted(Path(__file__).parents[3].glob("configs/*/*.yaml"))
+    if path.parent.name not in ("search", "sweeps")
+]
 BLOCKS = [
     config_text(task, algorithm)
     for task in TASKS | MORE_TASKS
