@@ -209,9 +209,11 @@ def portability(session: nox.Session, package: str) -> None:
     verdicts: dict[str, str] = {}
     selected = "not learn and not soak"
     for (kernels, variables), threads in itertools.product(KERNELS.items(), (1, 2)):
-        # Threads that wait must sleep: spinning ones multiply the time on a machine with other work.
+        # Threads that wait must sleep: spinning ones multiply the time on a machine with other work. What torch has
+        # compiled for one processor must not be found by the next, which computes something else with it.
         environment = {
-            **TEST_ENVIRONMENT, **variables, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"
+            **TEST_ENVIRONMENT, **variables, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive",
+            "TORCHINDUCTOR_CACHE_DIR": str(Path(session.create_tmp()) / kernels),
         }  # fmt: skip
         command = ["pytest", *PROCESSES, "-m", selected, f"packages/{package}/tests", *session.posargs]
         try:
