@@ -153,7 +153,8 @@ MORE_TASKS = {"Pendulum-v1": TASKS["CartPole-v1"]}  # not for every algorithm
 def config_text(environment: str, algorithm: str = "iqn") -> str:
     vision, vector = (TASKS | MORE_TASKS)[environment]
     text = CONFIG.replace("ENV", environment).replace("VISION", vision).replace("VECTOR", vector)
-    return text + ALGORITHMS[algorithm]
+    threads = "" if THREADS == 1 else f"num_threads: {THREADS}\n"
+    return threads + text + ALGORITHMS[algorithm]
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def write_config(tmp_path: Path):
             assert old in text, old
             text = text.replace(old, new)
         path = tmp_path / "tiny.yaml"
-        path.write_text(text if THREADS == 1 else f"num_threads: {THREADS}\n{text}")
+        path.write_text(text)
         return path
 
     return write
