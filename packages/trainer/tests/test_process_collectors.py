@@ -43,8 +43,9 @@ def collectors(delay: int, workers: int) -> dict[str, str]:
 
 @pytest.mark.parametrize(("algorithm", "changes"), CASES)
 def test_one_worker_without_delay_learns_what_a_run_in_one_process_learns(write_config, tmp_path, algorithm, changes):
-    local = outcome(train(load_config(write_config(algorithm=algorithm, **changes)), run_dir=tmp_path / "local"))
-    config = load_config(write_config(algorithm=algorithm, **changes | collectors(0, 1)))
+    one = ["num_threads=1"]  # as a worker has
+    local = outcome(train(load_config(write_config(algorithm=algorithm, **changes), one), run_dir=tmp_path / "local"))
+    config = load_config(write_config(algorithm=algorithm, **changes | collectors(0, 1)), one)
     other = outcome(train(config, run_dir=tmp_path / "process"))
     for name in ("metrics", "pointer", "evaluation", "step"):
         assert other[name] == local[name]
