@@ -1,5 +1,6 @@
 """Loggers of other projects show what ``metrics.csv`` records, and never end a training."""
 
+import secrets
 import struct
 import sys
 from collections.abc import Iterator
@@ -57,15 +58,16 @@ def test_mlflow_has_one_run_for_a_run_and_its_resume(train_twice, tmp_path, monk
 
 
 def test_trackio_has_one_run_for_a_run_and_its_resume(train_twice, tmp_path, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # which is read when it is imported
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # which is read when trackio is first imported
+    project = f"poles-{secrets.token_hex(4)}"  # the directory may be that of earlier tests
     from trackio import Api
     from trackio.sqlite_storage import SQLiteStorage
 
-    path = train_twice("trackio: {project: poles}")
-    [found] = Api().runs("poles")
+    path = train_twice(f"trackio: {{project: {project}}}")
+    [found] = Api().runs(project)
     assert found.name.startswith("tiny-run-")
     assert found.config["environment"]["id"] == "CartPole-v1"
-    rows = SQLiteStorage.get_logs("poles", found.name)
+    rows = SQLiteStorage.get_logs(project, found.name)
     assert [(row["step"], row["train/return"]) for row in rows if "train/return" in row] == returns_of(path)
 
 
