@@ -12,11 +12,6 @@ from tesserl_actor_critic.spaces import ContinuousActions, DiscreteActions
 from tesserl_nn_components import CategoricalHead, GaussianHead, MultiCategoricalHead, orthogonal_init, require_body
 
 
-def width_of(module: nn.Module) -> int:
-    """Return the width of what a body or hidden layers return."""
-    return cast("int", module.out_features)
-
-
 def check_bodies(body: nn.Module, critic_body: nn.Module | None) -> None:
     """Refuse bodies that no head fits, or that differ in their inputs."""
     require_body(body)

@@ -19,11 +19,10 @@ from tesserl_actor_critic.heads import (
     initialize_head,
     make_policy_head,
     select_distribution,
-    width_of,
 )
 from tesserl_actor_critic.paths import Path, as_tuple, run_body, split_mask
 from tesserl_actor_critic.spaces import ContinuousActions, read_action_space
-from tesserl_nn_components import ValueHead
+from tesserl_nn_components import ValueHead, width_of
 from tesserl_nn_components.mlp import Activation
 
 

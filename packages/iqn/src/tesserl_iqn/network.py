@@ -14,7 +14,15 @@ from torch.nn import functional
 from torch.nn.utils.parametrize import ParametrizationList
 
 from tesserl_iqn.functional import cosine_frequencies
-from tesserl_nn_components import MLP, NoisyLinear, QuantileDecoder, SpectralConv2d, TransformerLayer, require_body
+from tesserl_nn_components import (
+    MLP,
+    NoisyLinear,
+    QuantileDecoder,
+    SpectralConv2d,
+    TransformerLayer,
+    require_body,
+    width_of,
+)
 
 CosineActivation = Literal["relu", "leaky_relu"]
 # not in place: the linear layer returns a view, whose gradient would need two more kernels
@@ -130,7 +138,7 @@ class QuantileNetwork(nn.Module):
             raise ValueError(
                 f"a given head is taken as it is, got {dueling=} and {noisy=} too; build the head with them"
             )
-        features = cast("int", body.out_features)
+        features = width_of(body)
         self.num_actions = num_actions
         self.num_blocks = num_blocks
         self.body = body

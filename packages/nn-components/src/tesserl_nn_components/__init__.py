@@ -1,7 +1,7 @@
 """Plain PyTorch network blocks for deep RL: encoders, fusion, memory, heads, noisy layers."""
 
 from tesserl_nn_components.__about__ import __version__
-from tesserl_nn_components.bodies import require_body
+from tesserl_nn_components.bodies import require_body, width_of
 from tesserl_nn_components.conv import COMPACT_CNN, NATURE_CNN, Conv2dHead, Conv2dStack, conv2d_output_shape
 from tesserl_nn_components.decoder import QuantileDecoder, TransformerSlot
 from tesserl_nn_components.fusion import ConcatFusion, PostConcatFusion, UnifiedFusion, VisionTransformerFusion
@@ -86,5 +86,6 @@ __all__ = [
     "scale_grad",
     "strip_ddp_state_dict",
     "update_state_dict",
+    "width_of",
     "zero_noise",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 
 
@@ -21,3 +23,12 @@ def require_body(module: nn.Module) -> None:
                 f"body must have {name}, got {type(module).__name__} without it; "
                 'set body.in_keys, such as ["observation"], and body.out_features, the width of its output'
             )
+
+
+def width_of(module: nn.Module) -> int:
+    """Return the width of what a body or hidden layers return, their ``out_features``.
+
+    Args:
+        module: a body, or layers between a body and its heads.
+    """
+    return cast("int", module.out_features)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from tesserl_configs import ConfigError, value_at
+from tesserl_nn_components import width_of
 from tesserl_policy import mask_actions
 from tesserl_pqn.loss import PQNLoss
 from tesserl_pqn.network import QNetwork
@@ -166,7 +166,7 @@ def build_network(task: Task) -> QNetwork:
             "in a wrapper"
         )
     body = build_body(config.nn, task.layout)
-    head = build_quantile_head(config.nn.heads, cast("int", body.out_features), num_actions, num_quantiles)
+    head = build_quantile_head(config.nn.heads, width_of(body), num_actions, num_quantiles)
     network = QNetwork(body, num_actions, num_quantiles=num_quantiles, head=head)
     freeze_parts(network, config.nn.freeze)
     return network

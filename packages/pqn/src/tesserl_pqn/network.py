@@ -9,7 +9,7 @@ from typing import cast
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 
-from tesserl_nn_components import MLP, QuantileDecoder, require_body
+from tesserl_nn_components import MLP, QuantileDecoder, require_body, width_of
 from tesserl_policy import mask_actions
 from tesserl_pqn.functional import greedy_quantiles
 
@@ -58,7 +58,7 @@ class QNetwork(nn.Module):
         self.body = body
         if head is None:
             stream = partial(MLP, hidden_sizes=hidden_sizes, layer_norm=layer_norm)
-            features = cast("int", body.out_features)
+            features = width_of(body)
             if dueling or num_quantiles is not None:
                 head = QuantileDecoder(
                     features, num_actions, num_blocks=num_quantiles, dueling=dueling, advantage=stream, value=stream

@@ -1,6 +1,6 @@
 """Build networks from ``nn:`` and the spaces of the task."""
 
-from typing import Any, cast
+from typing import Any
 
 from gymnasium import spaces
 from torch import nn
@@ -12,7 +12,7 @@ from tesserl_configs.nn import HeadsConfig, NNConfig
 from tesserl_configs.policy import Distribution
 from tesserl_environments import ObservationLayout
 from tesserl_iqn import QuantileNetwork
-from tesserl_nn_components import orthogonal_init
+from tesserl_nn_components import orthogonal_init, width_of
 from tesserl_trainer.networks.bodies import build_body
 from tesserl_trainer.networks.heads import build_policy_head, build_quantile_head, build_shared_layers, build_value_head
 from tesserl_trainer.networks.named_parts import find_module, freeze_parts, modules_of_body
@@ -73,7 +73,7 @@ def quantile_network(
         head: dict[str, Any] = {"hidden_sizes": heads.hidden_sizes, "dueling": heads.dueling, "noisy": heads.noisy}
     else:  # more than the algorithm's own head can do
         slots = num_blocks if num_fixed_quantiles is None else num_fixed_quantiles * (num_blocks or 1)
-        head = {"head": build_quantile_head(heads, _width(body), num_actions, slots)}
+        head = {"head": build_quantile_head(heads, width_of(body), num_actions, slots)}
     return QuantileNetwork(
         body, num_actions, num_blocks=num_blocks, num_fixed_quantiles=num_fixed_quantiles, **options, **head
     )
@@ -151,8 +151,8 @@ def policy_network(
         ConfigError: no policy here has actions of this space.
     """
     distribution = distribution or Distribution(kind="normal")
-    shared = build_shared_layers(heads, _width(body))
-    width = _width(body) if shared is None else shared.out_features
+    shared = build_shared_layers(heads, width_of(body))
+    width = width_of(body) if shared is None else shared.out_features
     policy = build_policy_head(heads, width, action_space, distribution)
     with named("environment.id", ValueError):
         return ActorCritic(
@@ -179,10 +179,6 @@ def initialize_body(config: NNConfig, body: nn.Module) -> None:
                 part = find_module(body, path)
                 if part is not None:
                     orthogonal_init(part)
-
-
-def _width(body: nn.Module) -> int:
-    return cast("int", body.out_features)
 
 
 def as_actor_critic(network: nn.Module, algorithm: str) -> ActorCritic:

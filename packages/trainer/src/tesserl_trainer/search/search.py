@@ -20,10 +20,9 @@ from tesserl_trainer.search.trials import Trial, Trials
 from tesserl_trainer.signals import Stopped
 from tesserl_trainer.sweep.directory import refuse_files, refuse_others, refuse_running, state_of
 from tesserl_trainer.sweep.processes import Ended, Job, SweepError, run_jobs
-from tesserl_trainer.sweep.sweep import check_networks, failure_of, job_of, note_on_stderr
+from tesserl_trainer.sweep.sweep import REMEDY, check_networks, failure_of, job_of, note_on_stderr
 from tesserl_trainer.training.metric_names import EVALUATION
 
-REMEDY = "wait for it, stop it, or choose another directory with --runs or --name"
 HOPELESS = 5
 """Failed trials that end a search in which no trial has a value."""
 
