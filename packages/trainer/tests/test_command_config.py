@@ -70,6 +70,15 @@ MISSING = {
     "environment.id=MinAtar/Breakout-v1": ("environment.id", "needs MinAtar, which is not installed; install "),
     "environment.id=ALE/Pong-v5": ("environment.id", "needs ale_py, which is not installed; install "),
     "environment.id=LunarLander-v3": ("environment.id", "needs Box2D, which is not installed; install "),
+    "environment.id=Hopper-v5": ("environment.id", "needs MuJoCo, which is not installed; install "),
+    "environment.imports=[minigrid]": (
+        "environment.imports",
+        'needs MiniGrid, which is not installed; install "tesserl-trainer[minigrid]"',
+    ),
+    "environment.imports=[highway_env]": (
+        "environment.imports",
+        'needs highway-env, which is not installed; install "tesserl-trainer[highway]"',
+    ),
     "environment.vectorization=envpool": (
         "environment.vectorization",
         "needs envpool, which is not installed; install ",
@@ -81,8 +90,11 @@ MISSING = {
 def bare_machine(monkeypatch):
     """A machine without the packages of any extra."""
     found = importlib.util.find_spec
-    extras = ("wandb", "mlflow", "trackio", "envpool", "ale_py", "minatar", "Box2D")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in extras else found(name))
+    extras = ["wandb", "mlflow", "trackio", "envpool", "ale_py", "minatar", "Box2D"]
+    extras += ["mujoco", "minigrid", "highway_env"]
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, package=None: None if name in extras else found(name, package)
+    )
 
 
 @pytest.mark.parametrize(("override", "expected"), MISSING.items(), ids=MISSING)

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 BOX2D = ("BipedalWalker", "CarRacing", "LunarLander")
 """Tasks of Gymnasium that need Box2D, by how their ids begin."""
 
+MUJOCO = (
+    "Ant-", "HalfCheetah-", "Hopper-", "Humanoid-", "HumanoidStandup-", "InvertedDoublePendulum-", "InvertedPendulum-",
+    "Pusher-", "Reacher-", "Swimmer-", "Walker2d-",
+)  # fmt: skip
+"""Tasks of Gymnasium that need MuJoCo, by how their ids begin."""
+
 
 def missing_here(config: RunConfig, *, files: bool = True) -> Iterator[Problem]:
     """Yield what a run of a configuration needs and this machine does not have.
@@ -110,6 +116,9 @@ def _missing_packages(config: RunConfig) -> Iterator[Problem]:
         ("environment.id", "ale_py", "ale_py", "atari"): environment.id.startswith(ALE),
         ("environment.id", "MinAtar", "minatar", "minatar"): namespace == "MinAtar",
         ("environment.id", "Box2D", "Box2D", "box2d"): environment.id.startswith(BOX2D),
+        ("environment.id", "MuJoCo", "mujoco", "mujoco"): environment.id.startswith(MUJOCO),
+        ("environment.imports", "MiniGrid", "minigrid", "minigrid"): "minigrid" in environment.imports,
+        ("environment.imports", "highway-env", "highway_env", "highway"): "highway_env" in environment.imports,
     }
     for (key, name, module, extra), needed in needs.items():
         by_envpool = environment.vectorization == "envpool" and key == "environment.id"
