@@ -63,6 +63,15 @@ def test_entropies_are_torchs(kind):
     torch.testing.assert_close(ours.entropy(), theirs.entropy())
 
 
+@pytest.mark.parametrize("kind", KINDS[:4])
+def test_the_mean_density_is_that_of_draws(kind):
+    ours, _ = pairs()[kind]
+    found = ours.log_mean_density()
+    assert found.shape == (6, 7)
+    draws = ours.log_prob(ours.sample((20_000,))).exp().mean(0)
+    torch.testing.assert_close(found.exp() / draws, torch.ones(6, 7), rtol=0, atol=0.1)
+
+
 @pytest.mark.parametrize("kind", DISCRETE)
 def test_draws_have_the_frequencies_of_their_probabilities(kind):
     ours, _ = pairs()[kind]

@@ -68,6 +68,21 @@ BROKEN = {
         ["dpo.loss={kind: bco}", "dpo.ld_alpha=0.5"],
         "--set dpo.ld_alpha: dpo.ld_alpha: is for sums over pairs, got bco of single segments; set it to 1",
     ),
+    "weights of single segments": (
+        ["dpo.loss={kind: kto}", "dpo.use_weighting=true"],
+        "--set dpo.use_weighting: dpo.use_weighting: weighs the losses of pairs, got kto of single segments; set it to "
+        "false",
+    ),
+    "weights of a sorted batch": (
+        ["dpo.loss={kind: aot}", "dpo.use_weighting=true"],
+        "--set dpo.use_weighting: dpo.use_weighting: weighs the losses of pairs, got aot of a sorted batch; set it to "
+        "false",
+    ),
+    "weights of squashed actions": (
+        ["dpo.distribution={kind: tanh_normal}", "dpo.use_weighting=true"],
+        "--set dpo.use_weighting: dpo.use_weighting: needs a density with a closed mean, got tanh_normal; choose kind "
+        "normal",
+    ),
     "value beside kto": (
         ["dpo.loss={kind: kto}", "dpo.value={}"],
         "--set dpo.value: dpo.value: kto has no such term; set it to null",

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+import torchrl.modules
 from tensordict.nn import TensorDictModule
 from torch import nn
-from torch.distributions import Categorical, Independent, Normal
-from torchrl.modules import ProbabilisticActor, TanhNormal
+from torch.distributions import Categorical, Independent, Normal, OneHotCategorical
+from torchrl.modules import MaskedCategorical, ProbabilisticActor, TanhNormal
 
-from tesserl_policy import action_entropy, action_log_probs, check_actor, policy_distribution
+from tesserl_policy import action_entropy, action_log_probs, check_actor, log_mean_density, policy_distribution
 
 FEATURES, ACTIONS, STEPS = 5, 3, 7
 
@@ -124,3 +125,32 @@ def test_actions_that_the_policy_cannot_draw_are_named(action, error, message):
     distribution = Categorical(logits=torch.zeros(STEPS, ACTIONS), validate_args=False)
     with pytest.raises(error, match=message):
         action_log_probs(distribution, action, (STEPS,))
+
+
+@pytest.mark.parametrize("kind", [Categorical, OneHotCategorical, torchrl.modules.OneHotCategorical])
+def test_the_mean_probability_is_the_sum_of_squared_probabilities(kind):
+    logits = torch.randn(STEPS, ACTIONS, dtype=torch.float64)
+    expected = logits.softmax(-1).square().sum(-1).log()
+    torch.testing.assert_close(log_mean_density(kind(logits=logits), 1), expected)
+    blocks = kind(logits=logits.unsqueeze(1).expand(STEPS, 2, ACTIONS))
+    torch.testing.assert_close(log_mean_density(blocks, 1), 2 * expected)
+
+
+def test_the_mean_probability_counts_allowed_actions_only():
+    logits, mask = torch.randn(STEPS, ACTIONS), torch.tensor([True, False, True]).expand(STEPS, ACTIONS)
+    expected = logits[:, [0, 2]].softmax(-1).square().sum(-1).log()
+    torch.testing.assert_close(log_mean_density(MaskedCategorical(logits=logits, mask=mask), 1), expected)
+
+
+def test_the_mean_density_of_gaussians_is_the_integral_of_the_squared_density():
+    loc, scale = torch.randn(STEPS, 2, dtype=torch.float64), torch.rand(STEPS, 2, dtype=torch.float64) + 0.3
+    grid = torch.linspace(-20, 20, 40_001, dtype=torch.float64)[:, None, None]
+    density = Normal(loc, scale).log_prob(grid).exp()
+    expected = torch.trapezoid(density.square(), grid, dim=0).log().sum(-1)
+    for distribution in (Normal(loc, scale), Independent(Normal(loc, scale), 1)):
+        torch.testing.assert_close(log_mean_density(distribution, 1), expected)
+
+
+def test_a_distribution_without_a_closed_mean_density_is_named():
+    with pytest.raises(TypeError, match=r"must be categorical or normal, or have log_mean_density\(\), got TanhNormal"):
+        log_mean_density(TanhNormal(torch.zeros(STEPS, 2), torch.ones(STEPS, 2)), 1)

@@ -257,6 +257,72 @@ def test_weights_of_tails_are_for_sums(make_actor, options, message):
         PreferenceLoss(make_actor(), **options)
 
 
+def trl_weights(actor, batch):
+    """Weights of pairs by TRL's lines (``use_weighting``), from the logits of padded segments."""
+    all_weights = []
+    for side in ("chosen", "rejected"):
+        segments, mask = batch[side], batch[side, "mask"]
+        logprobs = torch.log_softmax(actor.policy_parameters(segments["observation"])[0], dim=-1)
+        per_token_logps = logprobs.gather(-1, segments["action"].unsqueeze(-1)).squeeze(-1)
+        per_token_logps_adjusted = per_token_logps - torch.logsumexp(2 * logprobs, dim=-1)
+        all_weights.append((per_token_logps_adjusted * mask).sum(-1) / mask.sum(-1))
+    return torch.clamp(torch.exp(all_weights[0] + all_weights[1]), max=1)
+
+
+def test_weighted_pairs_have_the_weights_of_trl(make_actor, make_batch):
+    actor, batch = make_actor(), make_batch()
+    with torch.no_grad():
+        actor.policy.weight.mul_(3)
+        for side in ("chosen", "rejected"):  # the first three pairs are as the policy would play: at the limit
+            greedy = actor.policy_parameters(batch[side, "observation"])[0].argmax(dim=-1)
+            batch[side, "action"][:3] = greedy[:3]
+    weights = trl_weights(actor, batch).detach()
+    assert (weights[:3] == 1).all()
+    assert (weights < 0.9).any()
+    for options in ({}, {"discount": 0.9}, {"loss_type": "simpo"}):
+        plain = PreferenceLoss(actor, reduction="none", **options)(batch)["loss"]
+        weighted = PreferenceLoss(actor, reduction="none", use_weighting=True, **options)(batch)["loss"]
+        torch.testing.assert_close(weighted, weights * plain)
+
+
+def test_weights_of_pairs_have_no_gradient(make_actor, make_batch):
+    actor, batch = make_actor(), make_batch()
+    _, found = gradients(PreferenceLoss(actor, use_weighting=True), batch)
+    losses = PreferenceLoss(actor, reduction="none")(batch)["loss"]
+    expected = torch.autograd.grad(
+        (trl_weights(actor, batch).detach() * losses).mean(), [*actor.body.parameters(), *actor.policy.parameters()]
+    )
+    torch.testing.assert_close(found, list(expected))
+
+
+@pytest.mark.parametrize("kind", ["normal", "factorised_normal"])
+def test_weights_of_continuous_actions_are_relative_to_the_mean_density(kind, make_actor, make_batch):
+    actor, batch = make_actor(kind), make_batch(kind=kind)
+    scores = []
+    for side in ("chosen", "rejected"):
+        means = []
+        for row in batch[side]:
+            steps = row[row["mask"]]
+            base = actor.get_dist(steps.select("observation"))
+            loc, scale = base.mean, base.stddev
+            mean_density = (4 * torch.pi * scale**2).rsqrt().prod(-1)
+            density = torch.distributions.Normal(loc, scale).log_prob(steps["action"]).exp().prod(-1)
+            means.append((density / mean_density).log().mean())
+        scores.append(torch.stack(means))
+    expected = (scores[0] + scores[1]).exp().clamp(max=1)
+    plain = PreferenceLoss(actor, reduction="none")(batch)["loss"]
+    weighted = PreferenceLoss(actor, reduction="none", use_weighting=True)(batch)["loss"]
+    torch.testing.assert_close(weighted, expected * plain, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_are_for_pairs_and_for_densities_with_a_closed_mean(make_actor, make_batch):
+    with pytest.raises(ValueError, match="aot sorts its batch, so its losses are of no pair, got use_weighting"):
+        PreferenceLoss(make_actor(), loss_type="aot", use_weighting=True)
+    loss = PreferenceLoss(make_actor("tanh_normal"), use_weighting=True)
+    with pytest.raises(TypeError, match=r"must be categorical or normal, or have log_mean_density\(\), got TanhNormal"):
+        loss(make_batch(kind="tanh_normal"))
+
+
 def test_orpo_clones_the_chosen_as_its_paper_does(make_actor, make_batch):
     actor, batch = make_actor(), make_batch()
     without = PreferenceLoss(actor, loss_type="orpo", nll_coef=0.0)(batch)

@@ -153,6 +153,7 @@ VARIANTS = {
     "kto": dpo("loss: {kind: kto}"),
     "bco": dpo("loss: {kind: bco}"),
     "ld_alpha": dpo("ld_alpha: 0.5"),
+    "weights": dpo("use_weighting: true"),
     "kto, moving": dpo("loss: {kind: kto}\n  reference: {kind: sync, interval: 9}"),
     "orpo": dpo("loss: {kind: orpo}\n  reference: {kind: none}"),
     "simpo": dpo("loss: {kind: simpo, gamma: 0.2}\n  reference: {kind: none}"),

@@ -102,6 +102,18 @@ def tails_are_of_sums(config: RunKeys) -> Iterator[Problem]:
         yield Problem("dpo.ld_alpha", f"is for sums over pairs, got {dpo.loss.kind} of {what}; set it to 1")
 
 
+def weights_are_of_pairs(config: RunKeys) -> Iterator[Problem]:
+    """Refuse weights of pairs for losses that are of no pair, and for policies without a closed form of the weight."""
+    dpo = config.dpo
+    if not dpo.use_weighting:
+        return
+    if isinstance(dpo.loss, KTOLoss) or dpo.loss.kind in SORTED:
+        what = "of single segments" if isinstance(dpo.loss, KTOLoss) else "of a sorted batch"
+        yield Problem("dpo.use_weighting", f"weighs the losses of pairs, got {dpo.loss.kind} {what}; set it to false")
+    if dpo.distribution.kind == "tanh_normal":
+        yield Problem("dpo.use_weighting", "needs a density with a closed mean, got tanh_normal; choose kind normal")
+
+
 def sorted_batches_have_no_ties(config: RunKeys) -> Iterator[Problem]:
     """Refuse ties for losses that sort their batch."""
     source, kind = config.pairs.source, config.dpo.loss.kind
@@ -124,6 +136,7 @@ DPO_RULES: tuple[Rule, ...] = (
     averages_stay_averages,
     kto_stands_alone,
     tails_are_of_sums,
+    weights_are_of_pairs,
     sorted_batches_have_no_ties,
 )
 CPL_RULES: tuple[Rule, ...] = _COMMON

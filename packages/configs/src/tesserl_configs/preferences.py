@@ -87,6 +87,13 @@ class DPOConfig(PreferenceOptions):
             "(LD-DPO, Liu et al. 2024, arXiv:2409.06411)."
         ),
     )
+    use_weighting: bool = Field(
+        default=False,
+        description=(
+            "Weigh the loss of each pair by how much the policy itself would act so, at most 1 (WPO, Zhou et al. 2024, "
+            "arXiv:2406.11827)."
+        ),
+    )
     nll_coef: ScheduledNonNegative | None = Field(
         default=None,
         description=(

@@ -1,7 +1,7 @@
 """Shared parts of losses around a policy: reading batches, actors, divergences, clipping, reductions, references."""
 
 from tesserl_policy.__about__ import __version__
-from tesserl_policy.actors import action_entropy, action_log_probs, check_actor, policy_distribution
+from tesserl_policy.actors import action_entropy, action_log_probs, check_actor, log_mean_density, policy_distribution
 from tesserl_policy.clipping import clipped_ratio, log_ratio_bounds
 from tesserl_policy.divergences import categorical_kl, gaussian_kl
 from tesserl_policy.entries import Entries, get_entry
@@ -24,6 +24,7 @@ __all__ = [
     "clipped_ratio",
     "gaussian_kl",
     "get_entry",
+    "log_mean_density",
     "log_ratio_bounds",
     "mask_actions",
     "masked_mean",

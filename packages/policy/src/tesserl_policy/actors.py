@@ -6,12 +6,13 @@ dimensions, in float32 or wider.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensordict import NestedKey, TensorDict
 from torch import Tensor, nn
-from torch.distributions import Categorical
+from torch.distributions import Categorical, Independent, Normal, OneHotCategorical
 
 from tesserl_policy.precision import at_least_float32
 
@@ -119,6 +120,40 @@ def action_entropy(distribution: Any, num_dims: int) -> Tensor:
     except NotImplementedError:  # such as torchrl's Gaussian squashed by tanh
         entropy = -distribution.log_prob(distribution.rsample())
     return _whole_actions(entropy, num_dims)
+
+
+def log_mean_density(distribution: Any, num_dims: int) -> Tensor:
+    """Return the log of the mean probability of an action that the policy draws, ``log sum_a pi(a)^2``.
+
+    For continuous actions the density and its integral take the places of probability and sum.
+
+    Args:
+        distribution: over the actions of each step: a categorical or normal one of torch or torchrl, or any that has
+            ``log_mean_density()``.
+        num_dims: number of batch dimensions.
+
+    Returns:
+        Logarithms, in nats, ``[*B]``; parts of an action are independent, so they are sums over the parts.
+
+    Raises:
+        TypeError: the distribution has no closed form.
+    """
+    closed_form = getattr(distribution, "log_mean_density", None)
+    if closed_form is not None:
+        return _whole_actions(closed_form(), num_dims)
+    match distribution:
+        case Independent():
+            return log_mean_density(distribution.base_dist, num_dims)
+        case Normal():
+            values = -at_least_float32(distribution.scale).log() - 0.5 * math.log(4 * math.pi)
+        case Categorical() | OneHotCategorical():
+            values = (2 * at_least_float32(distribution.logits).log_softmax(dim=-1)).logsumexp(dim=-1)
+        case _:
+            raise TypeError(
+                "the distribution must be categorical or normal, or have log_mean_density(), got "
+                f"{type(distribution).__name__}, whose mean density has no closed form; choose another distribution"
+            )
+    return _whole_actions(values, num_dims)
 
 
 def _is_direct(actor_network: Any) -> bool:

@@ -58,6 +58,8 @@ class PreferenceLoss(DirectLossModule):
         ld_alpha: weight of the steps of the longer segment of a pair after the end of the shorter one, in [0, 1], for
             sums (LD-DPO, Liu et al. 2024, arXiv:2409.06411): below 1 length matters less. In TRL it weighs the policy's
             steps alone; here the reference's too, as in the paper, so that equal policies have equal scores.
+        use_weighting: weigh the loss of each pair by how much the policy itself would act so (WPO, see
+            `tesserl_preference_opt.functional.pair_weights`); the weights have no gradient.
         f_divergence: see `f_divergence_score`.
         f_alpha: of the alpha-divergence.
         simpo_gamma: SimPO's target margin.
@@ -105,6 +107,7 @@ class PreferenceLoss(DirectLossModule):
         discount: float = 1.0,
         length_normalize: bool | None = None,
         ld_alpha: float = 1.0,
+        use_weighting: bool = False,
         f_divergence: FDivergence = "reverse_kl",
         f_alpha: float = 0.5,
         simpo_gamma: float = 0.5,
@@ -128,6 +131,7 @@ class PreferenceLoss(DirectLossModule):
         self.discount = discount
         self.length_normalize = length_normalize
         self.ld_alpha = ld_alpha
+        self.use_weighting = use_weighting
         self.f_divergence = f_divergence
         self.f_alpha = f_alpha
         self.simpo_gamma = simpo_gamma
@@ -182,6 +186,7 @@ class PreferenceLoss(DirectLossModule):
         lengths = steps.lengths(discount=self.discount).view(2, -1) if self._reads_lengths() else None
         reference = self._reference_log_probs(policy)
         loss = self._pair_loss(log_probs, reference, lengths, label, beta)
+        loss = loss * policy.pair_weights() if self.use_weighting else loss
         metrics = preference_metrics(self._rewards(log_probs, reference, lengths, beta), log_probs, label)
         total = loss.mean() if self.reduction == "mean" else loss
         total, more = policy.add_terms(total, self, coefficients)
@@ -276,6 +281,8 @@ class PreferenceLoss(DirectLossModule):
             raise ValueError(
                 f"label_smoothing is read by {', '.join(SMOOTHED_LOSS_TYPES)}, got it for {', '.join(self.loss_types)}"
             )
+        if self.use_weighting and {"aot", "aot_unpaired"} & set(self.loss_types):
+            raise ValueError("aot sorts its batch, so its losses are of no pair, got use_weighting; leave it out")
         if not 0 <= self.ld_alpha <= 1:
             raise ValueError(f"ld_alpha must be in [0, 1], got {self.ld_alpha}; 1 weighs all steps alike")
         if self.ld_alpha != 1 and self._reads_lengths():

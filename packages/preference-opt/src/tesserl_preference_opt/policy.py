@@ -10,10 +10,10 @@ import torch
 from tensordict import NestedKey, TensorDict
 from torch import Tensor, nn
 
-from tesserl_policy import action_entropy, action_log_probs, policy_distribution
+from tesserl_policy import action_entropy, action_log_probs, log_mean_density, policy_distribution
 from tesserl_policy.loss_module import is_used
 from tesserl_preference_data.segments import Segments
-from tesserl_preference_opt.functional import value_loss
+from tesserl_preference_opt.functional import pair_weights, value_loss
 from tesserl_preference_opt.steps import Steps
 
 
@@ -98,6 +98,17 @@ class PolicyPass:
     def nll(self) -> Tensor:
         """Return the mean negative log-prob of all valid steps' actions, in nats."""
         return -self.steps.mean(self.flat_log_probs)
+
+    @torch.no_grad()
+    def pair_weights(self) -> Tensor:
+        """Return how much the policy itself would act as each pair does, by `pair_weights`, ``[P]``.
+
+        Raises:
+            TypeError: the policy's distribution has no closed form of its mean density.
+        """
+        scores = self.flat_log_probs - log_mean_density(self.distribution, len(self.steps.batch_size))
+        means = self.steps.sums(scores, discount=1.0) / self.steps.lengths(discount=1.0).clamp_min(1)
+        return pair_weights(*means.view(2, -1).unbind())
 
     def add_terms(
         self, loss: Tensor, loss_module: Any, coefficients: Mapping[str, Any]

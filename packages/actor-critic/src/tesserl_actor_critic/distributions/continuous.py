@@ -83,6 +83,10 @@ class DiagonalNormal(Distribution):
         """Return the differential entropy in nats, ``[*B]``."""
         return self.scale.log().sum(dim=-1) + 0.5 * (1 + math.log(2 * math.pi)) * self.loc.shape[-1]
 
+    def log_mean_density(self) -> Tensor:
+        """Return the log of the mean density of a drawn action, ``log of the integral of pi(a)^2``, ``[*B]``."""
+        return -self.scale.log().sum(dim=-1) - 0.5 * math.log(4 * math.pi) * self.loc.shape[-1]
+
 
 class TanhNormal(Distribution):
     """A Gaussian squashed by tanh into bounds.

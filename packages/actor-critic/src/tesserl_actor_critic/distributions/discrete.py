@@ -80,6 +80,11 @@ class Categorical(Distribution):
         entropy = _entropy(self.log_policy)
         return entropy.sum(dim=-1) if self.event_shape else entropy
 
+    def log_mean_density(self) -> Tensor:
+        """Return the log of the mean probability of a drawn action, ``log sum_a pi(a)^2``, ``[*B]``."""
+        values = _log_mean_probability(self.log_policy)
+        return values.sum(dim=-1) if self.event_shape else values
+
 
 class MultiCategorical(Distribution):
     """Several choices of different sizes.
@@ -142,6 +147,10 @@ class MultiCategorical(Distribution):
         """Return the entropy in nats, ``[*B]``."""
         return sum_of([_entropy(log_policy) for log_policy in self.log_policies])
 
+    def log_mean_density(self) -> Tensor:
+        """Return the log of the mean probability of a drawn action, ``log sum_a pi(a)^2``, ``[*B]``."""
+        return sum_of([_log_mean_probability(log_policy) for log_policy in self.log_policies])
+
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
     """Return the sum of tensors.
@@ -183,6 +192,10 @@ def _explain(value: Tensor, number: int) -> None:
 
 def _entropy(log_policy: Tensor) -> Tensor:
     return -(log_policy.exp() * log_policy).sum(dim=-1)
+
+
+def _log_mean_probability(log_policy: Tensor) -> Tensor:
+    return (2 * log_policy).logsumexp(dim=-1)
 
 
 def _draw(logits: Tensor, sample_shape: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from tesserl_preference_opt.functional.pairwise import f_divergence_score, prefe
 from tesserl_preference_opt.functional.steps import (
     bc_loss,
     deterministic_log_probs,
+    pair_weights,
     sum_log_probs,
     value_loss,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "deterministic_log_probs",
     "f_divergence_score",
     "kto_loss",
+    "pair_weights",
     "preference_loss",
     "sum_log_probs",
     "value_loss",

@@ -43,6 +43,22 @@ def sum_log_probs(log_probs: Tensor, mask: Tensor | None = None, *, discount: fl
     return sums, (weights if mask is None else weights * mask).sum(dim=-1)
 
 
+def pair_weights(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Return WPO's weights of pairs, ``min(exp(chosen + rejected), 1)``.
+
+    Pairs that the policy would not play count less (weighted preference optimisation, Zhou et al. 2024,
+    arXiv:2406.11827, equation 2, with the limit of TRL).
+
+    Args:
+        chosen: mean over the steps of the chosen segment of ``log pi(a) - log sum_b pi(b)^2``, ``[P]``.
+        rejected: that of the rejected segment, ``[P]``.
+
+    Returns:
+        Weights in (0, 1], ``[P]``.
+    """
+    return (chosen + rejected).exp().clamp(max=1.0)
+
+
 def bc_loss(log_probs: Tensor, mask: Tensor | None = None) -> Tensor:
     """Behaviour cloning: the mean negative log-prob of the actions taken, over valid steps.
 

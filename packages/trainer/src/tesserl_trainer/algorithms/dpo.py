@@ -102,6 +102,7 @@ def _paired(dpo: DPOConfig, options: PairedLoss, network: ActorCritic) -> Prefer
         discount=dpo.discount,
         length_normalize=dpo.length_normalize,
         ld_alpha=dpo.ld_alpha,
+        use_weighting=dpo.use_weighting,
         f_divergence="reverse_kl" if divergence is None else divergence.kind,
         f_alpha=divergence.alpha if isinstance(divergence, AlphaDivergence) else 0.5,
         simpo_gamma=options.gamma if isinstance(options, SimPOLoss) else 0.5,
