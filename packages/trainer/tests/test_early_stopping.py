@@ -11,7 +11,7 @@ from tesserl_trainer import train
 from tesserl_trainer.checkpoints.checkpoint import CheckpointError
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.training.journal import EarlyStopping, Journal, reached_in
+from tesserl_trainer.training.evaluations import EarlyStopping, Evaluations, reached_in
 
 from .test_resume import outcome
 
@@ -70,16 +70,16 @@ def test_evaluations_are_counted_in_a_row_and_a_nan_is_none():
     notes: list[str] = []
     log, progress = SimpleNamespace(log=lambda *_: None), SimpleNamespace(note=notes.append)
     early_stopping = EarlyStopping(475.0, 3)
-    journal = Journal(None, (), None, None, None, log, progress, early_stopping)  # type: ignore[arg-type]
+    evaluations = Evaluations(None, None, log, progress, early_stopping)  # type: ignore[arg-type]
     counts = []
     for score in (500.0, 475.0, 474.9, 475.0, float("nan"), 480.0, 490.0):
-        journal._count(score)
-        counts.append(journal.reached)
+        evaluations._count(5, 7, score)
+        counts.append(evaluations.reached)
     assert counts == [1, 2, 0, 1, 0, 1, 2]
-    assert (journal.stopped_early, notes) == (False, [])
-    journal._count(475.0)
-    assert journal.stopped_early
-    assert notes == ["stopping early at step 0: 3 evaluations in a row reached a return of 475"]
+    assert (evaluations.stopped_early, notes) == (False, [])
+    evaluations._count(5, 7, 475.0)
+    assert evaluations.stopped_early
+    assert notes == ["stopping early at step 7: 3 evaluations in a row reached a return of 475"]
 
 
 def test_the_count_is_that_of_the_same_return():

@@ -1,5 +1,6 @@
 """Loggers of other projects show what ``metrics.csv`` records, and never end a training."""
 
+import json
 import secrets
 import struct
 import sys
@@ -12,6 +13,7 @@ import pytest
 from tesserl_analysis import read_metrics
 from tesserl_configs import load_config
 from tesserl_trainer.cli import main
+from tesserl_trainer.training.loggers import LoggedRun, WandbLogger
 from tesserl_trainer.training.logging import MetricsLog
 
 from .conftest import config_text
@@ -109,6 +111,33 @@ def test_wandb_has_project_tags_and_configuration_and_the_same_id_after_a_resume
         if "train/return" in row:
             shown.append((int(row["_step"]), float(row["train/return"])))
     assert shown == returns_of(path)
+
+
+def test_wandb_shows_an_evaluation_that_is_reported_late_at_the_step_of_its_weights(tmp_path, monkeypatch):
+    import wandb
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = WandbLogger(LoggedRun("late", "late", {}, {}), tmp_path, resumed=False)
+    logger.log(20, {"train/return": 1.0})
+    logger.log(10, {"evaluation/return": 5.0})
+    logger.log(20, {"train/loss": 2.0})
+    logger.log(30, {"train/return": 3.0})
+    logger.close()
+    wandb.teardown()
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    rows, shown = [], []
+    for record in map(Record.FromString, written_by_wandb(file)):
+        row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        rows += [{name: value for name, value in row.items() if not name.startswith("_") or name == "_step"}] * bool(
+            row
+        )
+        shown += [(record.metric.glob_name, record.metric.step_metric)] * record.HasField("metric")
+    assert rows == [
+        {"train/return": 1.0, "evaluation/return": 5.0, "evaluation/step": 10, "train/loss": 2.0, "_step": 20},
+        {"train/return": 3.0, "_step": 30},
+    ]
+    assert ("evaluation/*", "evaluation/step") in shown
 
 
 class Failing:

@@ -39,8 +39,9 @@ def test_a_function_makes_the_environments_of_a_run_and_its_resume(config, tmp_p
     [
         {"num_envs: 3": "num_envs: 2, vectorization: async", "num_minibatches: 3": "num_minibatches: 2"},
         {"algorithm: ppo": "collectors: {kind: process}\nalgorithm: ppo"},
+        {"max_episode_steps: 50}": "max_episode_steps: 50, process: true}"},
     ],
-    ids=["async", "collectors"],
+    ids=["async", "collectors", "evaluation"],
 )
 def test_worker_processes_get_the_function(config, tmp_path, changes):
     few = {"interval: 60, episodes: 2, final_episodes: 3": "interval: 60, episodes: 1, final_episodes: 1"}
@@ -64,6 +65,7 @@ def test_another_process_is_told_to_go_on_from_python(config, tmp_path, capfd):
     [
         {"num_envs: 3": "num_envs: 3, vectorization: async"},
         {"algorithm: ppo": "collectors: {kind: process}\nalgorithm: ppo"},
+        {"max_episode_steps: 50}": "max_episode_steps: 50, process: true}"},
     ],
 )
 def test_a_function_for_worker_processes_must_be_picklable(config, tmp_path, changes):

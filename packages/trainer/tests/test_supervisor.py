@@ -154,6 +154,20 @@ def test_starting_has_a_timeout_of_its_own():
     assert workers.now == START
 
 
+def test_a_worker_that_does_not_become_ready_is_late_also_without_a_question():
+    workers = FakeWorkers(1, share=0.0)
+    supervisor = supervised(workers, 2)
+    supervisor.start()
+    supervisor.wait_until_ready()
+    assert workers.now < START
+    supervisor.wait_until_ready()  # both are
+    workers._fault = lambda: "hang"
+    late = supervised(workers, 1)
+    late.start()
+    with pytest.raises(WorkerError, match=r"collector worker 0 did not start within 30 s"):
+        late.wait_until_ready()
+
+
 def test_an_answer_that_arrived_counts_however_late_it_is_looked_for():
     workers = FakeWorkers(1, share=0.0)
     supervisor = supervised(workers, 1)

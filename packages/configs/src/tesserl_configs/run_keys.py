@@ -46,6 +46,12 @@ class EvaluationConfig(Block):
         description="An episode that takes more steps is cut there, >= 1 (Atari: 30 minutes, 108,000 frames).",
     )
     video: VideoConfig | None = Field(default=None, description="Films of evaluations during training; null: none.")
+    process: bool = Field(
+        default=False,
+        description=(
+            "Evaluate in a process of its own while training goes on; a result counts when the next evaluation is due."
+        ),
+    )
 
 
 class _EarlyStopping(Block):

@@ -8,9 +8,9 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from torch import Tensor
 
 from tesserl_configs import RunConfig
-from tesserl_configs.schema import config_class
-from tesserl_environments import close, register_maker, worker_seeds
+from tesserl_environments import close, worker_seeds
 from tesserl_trainer.algorithms import builder_of
+from tesserl_trainer.algorithms.environments import received_config
 from tesserl_trainer.algorithms.run import training_environments
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.state import generators_state, seed_generators, set_generators_state
@@ -44,9 +44,7 @@ class CollectorWorker:
         life: int,
         report: Callable[[], None],
     ) -> None:
-        config = config_class(data).model_validate(data)
-        if maker is not None:
-            register_maker(config.environment.id, maker.fn)
+        config = received_config(data, maker)
         environment_seed, seed = seeds_of(config.seed, worker, life)
         task = Task(_part_of(config, num_workers))
         self._environments = training_environments(task)

@@ -1,8 +1,7 @@
 """``collectors:`` -> collecting in this process, or in worker processes."""
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 from torch import nn
@@ -25,7 +24,7 @@ from tesserl_trainer.distributed.process_collector import (
     ProcessGroupCollector,
     check_answer,
 )
-from tesserl_trainer.distributed.processes import CONTEXT, ProcessTransport
+from tesserl_trainer.distributed.processes import CONTEXT, ProcessTransport, closed_afterwards
 from tesserl_trainer.distributed.shared_memory import SharedWeights
 from tesserl_trainer.distributed.supervisor import Supervisor
 from tesserl_trainer.distributed.workers import Workers
@@ -103,7 +102,7 @@ def _start_workers(config: RunConfig, block: ProcessCollectors, run: Run, networ
     make = functools.partial(CollectorWorker, as_data(config), block.workers, weights, maker)
     transport = ProcessTransport(make, (ConfigError, TaskError, WorkerError))
     supervisor = Supervisor(
-        run.stack.enter_context(_closed(transport, config.environment.worker_timeout)),
+        run.stack.enter_context(closed_afterwards(transport, config.environment.worker_timeout)),
         block.workers,
         start_timeout=config.environment.start_timeout,
         worker_timeout=config.environment.worker_timeout,
@@ -112,14 +111,3 @@ def _start_workers(config: RunConfig, block: ProcessCollectors, run: Run, networ
     supervisor.start()
     lends = block.delay == 0 and block.workers == 1
     return Workers(supervisor, weights, network, delay=block.delay, lends_generators=lends)
-
-
-@contextmanager
-def _closed(transport: ProcessTransport, timeout: float) -> Iterator[ProcessTransport]:
-    """End the worker processes with the run; at once after an error."""
-    patience = 0.0
-    try:
-        yield transport
-        patience = timeout
-    finally:
-        transport.close(patience)

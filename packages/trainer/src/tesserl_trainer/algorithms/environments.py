@@ -1,6 +1,6 @@
 """Make the environments of an ``environment:`` block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,6 +15,7 @@ from tesserl_configs import environment as blocks
 from tesserl_configs.atari import AtariConfig
 from tesserl_configs.environment import EnvironmentConfig, Wrapper
 from tesserl_configs.environment_rules import NOT_IN_ENVPOOL
+from tesserl_configs.schema import config_class
 from tesserl_environments import EnvironmentArgumentError
 from tesserl_environments.making import Environments, Space, TaskMaker, Vectorization, Wrap
 
@@ -147,17 +148,30 @@ def with_maker(config: RunConfig, maker: TaskMaker) -> RunConfig:
             f"environment.vectorization: a function makes single environments, got {block.vectorization}; "
             "choose sync or async"
         )
-    if block.vectorization == "async" or config.collectors.kind != "local":
+    if block.vectorization == "async" or config.collectors.kind != "local" or config.evaluation.process:
         try:
             CloudpickleWrapper(maker).__getstate__()
         except Exception as error:  # each object that cannot be pickled has an error of its own
             raise ConfigError(
                 "environment: the function that makes environments must be picklable, as worker processes call it, got "
                 f"{type(error).__name__}: {error}; define it at the top level of a module, or set "
-                "environment.vectorization to sync and collectors to {kind: local}"
+                "environment.vectorization to sync, collectors to {kind: local} and evaluation.process to false"
             ) from error
     block = block.model_copy(update={"id": made.register_maker(block.id, maker)})
     return config.model_copy(update={"environment": block})
+
+
+def received_config(data: Mapping[str, object], maker: CloudpickleWrapper | None) -> RunConfig:
+    """Return the configuration that another process has sent.
+
+    Args:
+        data: of the configuration.
+        maker: function that makes one environment, of a run from Python; None: the task is registered.
+    """
+    config = config_class(data).model_validate(data)
+    if maker is not None:
+        made.register_maker(config.environment.id, maker.fn)
+    return config
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from tesserl_environments import GroupStarts, LevelStart, SeedStart, Start, Stat
 from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.agent import Agent, AnyAgent, start_of
 from tesserl_trainer.algorithms.environments import has_time_limit
+from tesserl_trainer.algorithms.evaluations import build_player
 from tesserl_trainer.algorithms.filming import Camera
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
@@ -27,11 +28,11 @@ from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.checkpoints.run_identity import require_identity
 from tesserl_trainer.collecting.collector import Collector, Episode, Marks, Records
-from tesserl_trainer.collecting.evaluation import Evaluation
 from tesserl_trainer.collecting.groups import GroupCollector
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.training.evaluations import EarlyStopping, Evaluations
 from tesserl_trainer.training.event_file import EventFile
-from tesserl_trainer.training.journal import EarlyStopping, Intervals, Journal
+from tesserl_trainer.training.journal import Intervals, Journal
 from tesserl_trainer.training.loggers import LoggedRun, MLflowLogger, Opener, TrackioLogger, WandbLogger
 from tesserl_trainer.training.logging import MetricsLog
 from tesserl_trainer.training.progress import ProgressDisplay
@@ -81,6 +82,8 @@ class Run:
         config = task.config
         log = MetricsLog(self.directory, loggers_of(config, self.directory), self.progress.note)
         self.stack.callback(log.close)
+        kept = config.checkpoint
+        checkpoints = Checkpoints(self.directory, keep_last=kept.keep_last, keep_best=kept.keep_best)
         return Journal(
             Intervals(
                 config.total_steps,
@@ -93,25 +96,14 @@ class Run:
             ),
             [*agent.schedules, *schedules],
             pop_episodes,
-            self._evaluator(task, agent),
-            Checkpoints(self.directory, keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best),
+            Evaluations(
+                build_player(task, agent, self.stack), checkpoints, log, self.progress, early_stopping_of(config)
+            ),
+            checkpoints,
             log,
             self.progress,
-            early_stopping_of(config),
             self._filmer(task, agent),
         )
-
-    def _evaluator(self, task: Task, agent: AnyAgent) -> Callable[[], Evaluation]:
-        """Return the function that plays the evaluation episodes, on the same seeds every time."""
-        settings = task.config.evaluation
-        environments = self.keep(task.environments(min(settings.num_envs, settings.episodes), evaluation=True))
-        seeds = range(settings.seed, settings.seed + settings.episodes)
-
-        def play() -> Evaluation:
-            with agent.policy.greedy() as policy:
-                return task.play(policy, environments, seeds)
-
-        return play
 
     def _filmer(self, task: Task, agent: AnyAgent) -> Callable[[int], None] | None:
         """Return the function that films the first evaluation episode of a step; None if none are wanted."""

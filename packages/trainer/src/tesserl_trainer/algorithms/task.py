@@ -110,6 +110,25 @@ class Task:
         """
         return builder_of(self.config.algorithm).build_agent(self, network or self.network())
 
+    def evaluation_environments(self) -> Environments:
+        """Make the environments of the periodic evaluations; see `make_environments` for the errors."""
+        settings = self.config.evaluation
+        return self.environments(min(settings.num_envs, settings.episodes), evaluation=True)
+
+    def evaluate(
+        self, policy: Acting, environments: Environments, *, on_step: Callable[[], None] | None = None
+    ) -> Evaluation:
+        """Play the episodes of a periodic evaluation, on the same seeds every time.
+
+        Args:
+            policy: acts.
+            environments: made by ``evaluation_environments``.
+            on_step: see `evaluate_policy`.
+        """
+        settings = self.config.evaluation
+        seeds = range(settings.seed, settings.seed + settings.episodes)
+        return self.play(policy, environments, seeds, on_step=on_step)
+
     def play(
         self,
         policy: Acting,

@@ -25,12 +25,17 @@ def load_module(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     Raises:
         CheckpointError: something differs.
     """
+    require_state(module, state, source)
+    module.load_state_dict(dict(state))
+
+
+def require_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse a state dict whose names, shapes or kinds of number are not those of a module; see ``load_module``."""
     if differences := state_differences(module.state_dict(), state):
         raise CheckpointError(
             f"{source}: its networks are not those of this configuration and task: {listed(differences)}; leave out "
             "what changes them (--set), or name the checkpoint of another run"
         )
-    module.load_state_dict(dict(state))
 
 
 def require_optimizer_state(optimizer: Optimizer, saved: Any, source: str) -> None:

@@ -138,13 +138,19 @@ class Checkpoints:
         """Name the best checkpoint: ``{"checkpoint": directory name, "return_mean": of its evaluation}``."""
         self._point(BEST, best)
 
-    def prune(self) -> list[Path]:
-        """Remove what need not be kept; returns the checkpoints that stay, oldest first."""
+    def prune(self, *, pending: int | None = None) -> list[Path]:
+        """Remove what need not be kept; returns the checkpoints that stay, oldest first.
+
+        Args:
+            pending: step of a checkpoint that stays, as its evaluation is in flight; None: none is.
+        """
         for left in (*self.directory.glob(".*.partial"), *self.directory.glob(".*.removed")):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         keep = {*self.newest(), self.latest()}
         if self.keep_best:
             keep.add(self.best())
+        if pending is not None:
+            keep.add(self.directory / checkpoint_name(pending))
         for path in self.paths():
             if path not in keep:
                 _remove(path)

@@ -5,8 +5,9 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import recv_handle, send_handle
@@ -19,7 +20,17 @@ from tesserl_environments.processes import START_METHOD, death, end_processes, e
 from tesserl_environments.signals import held_back
 from tesserl_environments.worker_process import GRACE, begin_worker
 from tesserl_trainer.distributed.shared_memory import Inbox, Outbox
-from tesserl_trainer.distributed.supervisor import Answer, Event, Lost, Progress, Question, Ready
+from tesserl_trainer.distributed.supervisor import (
+    Answer,
+    Event,
+    Lost,
+    Name,
+    Progress,
+    Question,
+    Ready,
+    collector_name,
+)
+from tesserl_trainer.signals import Stopped
 
 CONTEXT: Any = multiprocessing.get_context(START_METHOD)
 
@@ -64,24 +75,27 @@ class ProcessTransport:
     Args:
         make: makes the side that answers.
         passed_on: errors of a worker that are raised here as they are.
+        name: names a worker in messages.
     """
 
-    def __init__(self, make: Make, passed_on: tuple[type[Exception], ...]) -> None:
-        self._make, self._passed_on = make, passed_on
+    def __init__(self, make: Make, passed_on: tuple[type[Exception], ...], name: Name = collector_name) -> None:
+        self._make, self._passed_on, self._name = make, passed_on, name
         self._lines: dict[int, _Line] = {}
         self._processes: list[BaseProcess] = []
+        self._names: list[str] = []
         self._at_exit = ended_at_exit(self._processes)
 
     def start(self, worker: int, life: int) -> None:
         """Start the process of a worker."""
         ours, theirs = CONTEXT.Pipe()
         progress = CONTEXT.RawValue(ctypes.c_int64)
-        arguments = (self._make, worker, life, theirs, progress, self._passed_on)
+        arguments = (self._make, worker, life, theirs, progress, self._passed_on, self._name(worker))
         process = CONTEXT.Process(target=serve, args=arguments, daemon=False)  # its environments may be processes
         with held_back():
             process.start()
         theirs.close()
         self._processes.append(process)
+        self._names.append(self._name(worker))
         self._lines[worker] = _Line(process, ours, progress, life)
 
     def ask(self, worker: int, question: Question) -> None:
@@ -98,7 +112,7 @@ class ProcessTransport:
         return [*events, *(self._read(worker) for worker in sorted({places[each] for each in ready}))]
 
     def _read(self, worker: int) -> Event:
-        line, name = self._lines[worker], f"collector worker {worker}"
+        line, name = self._lines[worker], self._name(worker)
         try:
             message = line.pipe.recv()
             match message:
@@ -141,15 +155,46 @@ class ProcessTransport:
             end_processes(self._processes, 0.0)
         for line in self._lines.values():
             line.pipe.close()  # a worker that waits for a question ends then
-        if end_processes(self._processes, patience):
+        for late in end_processes(self._processes, patience):
             logging.getLogger(__name__).warning(
-                "warning: a collector worker did not close its environments within %g s and was ended", patience
+                "warning: %s did not close its environments within %g s and was ended", self._names[late], patience
             )
         self._lines.clear()
         self._at_exit.cancel()
 
 
-def serve(make: Make, worker: int, life: int, pipe: Any, progress: Any, passed_on: tuple[type[Exception], ...]) -> None:
+@contextlib.contextmanager
+def closed_afterwards(transport: ProcessTransport, timeout: float) -> Iterator[ProcessTransport]:
+    """End worker processes at the end of a ``with`` block; at once after an error, soon after a signal.
+
+    Args:
+        transport: that started them.
+        timeout: seconds in which they may close their environments.
+    """
+    patience = 0.0
+    try:
+        yield transport
+        patience = timeout
+    except Stopped:
+        patience = min(timeout, GRACE)
+        raise
+    finally:
+        transport.close(patience)
+
+
+class NotWanted(Exception):  # noqa: N818 - not an error: the parent is stopping
+    """The parent has closed the pipe: it does not want the answer any more."""
+
+
+def serve(
+    make: Make,
+    worker: int,
+    life: int,
+    pipe: Any,
+    progress: Any,
+    passed_on: tuple[type[Exception], ...],
+    name: str,
+) -> None:
     """Answer questions until the pipe closes; run in a process of its own.
 
     Args:
@@ -159,23 +204,33 @@ def serve(make: Make, worker: int, life: int, pipe: Any, progress: Any, passed_o
         pipe: this end of the pipe.
         progress: counter to increase when something was done.
         passed_on: errors that are sent as they are; of others the text.
+        name: of the worker, for messages.
     """
     begin_worker()
     torch.set_num_threads(1)
 
+    looked = time.monotonic()
+
     def report() -> None:
+        nonlocal looked
         progress.value += 1
+        if time.monotonic() - looked > POLL:
+            looked = time.monotonic()
+            if pipe.poll():  # nothing is sent before the answer: the pipe is closed
+                raise NotWanted
 
     try:
         side = make(worker, life, report)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
-        _send(pipe, ("error", _sent_error(worker, error, passed_on)))
+        _send(pipe, ("error", _sent_error(name, error, passed_on)))
         return
     try:
         _send(pipe, ("ready",))
         _answer_questions(side, pipe)
+    except NotWanted:
+        pass
     except Exception as error:  # noqa: BLE001 - as above
-        _send(pipe, ("error", _sent_error(worker, error, passed_on)))
+        _send(pipe, ("error", _sent_error(name, error, passed_on)))
     finally:
         side.close()
 
@@ -200,9 +255,8 @@ def _send(pipe: Any, message: Any) -> None:
         os._exit(1)
 
 
-def _sent_error(worker: int, error: Exception, passed_on: tuple[type[Exception], ...]) -> Exception:
+def _sent_error(name: str, error: Exception, passed_on: tuple[type[Exception], ...]) -> Exception:
     """Return what the parent raises."""
-    name = f"collector worker {worker}"
     if isinstance(error, passed_on):
         return type(error)(f"{name}: {error}"[:MOST_TEXT])
     return WorkerError(f"{name} raised an error:\n{traceback.format_exc()[-MOST_TEXT:]}")

@@ -55,6 +55,10 @@ class SharedWeights:
                 view.copy_(tensors[name])
         self._version()[0] = version
 
+    def copied(self) -> dict[str, Tensor]:
+        """Return a copy of the tensors that were published last."""
+        return {name: view.clone() for view, (name, *_) in zip(self._views(), self._entries, strict=True)}
+
     def load(self, tensors: Mapping[str, Tensor], version: int) -> None:
         """Copy the weights into the tensors of a network.
 

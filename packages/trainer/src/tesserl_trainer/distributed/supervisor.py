@@ -65,6 +65,15 @@ class Lost(Event):
     error: Exception
 
 
+Name = Callable[[int], str]
+"""Names a worker in messages."""
+
+
+def collector_name(worker: int) -> str:
+    """Return the name of a collector worker."""
+    return f"collector worker {worker}"
+
+
 class Transport(Protocol):
     """The four operations of an engine."""
 
@@ -103,6 +112,7 @@ class Supervisor:
         worker_timeout: seconds without progress after which a worker that was asked is lost.
         max_restarts: workers that are replaced during a run; one more is an error.
         check: return what is wrong with an answer to a question; None if nothing is.
+        name: names a worker in messages.
         clock: returns the time in seconds.
     """
 
@@ -115,11 +125,12 @@ class Supervisor:
         worker_timeout: float,
         max_restarts: int = 0,
         check: Callable[[Question, Any], str | None] = lambda question, content: None,  # noqa: ARG005
+        name: Name = collector_name,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.transport, self.num_workers = transport, num_workers
         self.start_timeout, self.worker_timeout = start_timeout, worker_timeout
-        self._max_restarts, self._check, self._clock = max_restarts, check, clock
+        self._max_restarts, self._check, self._name, self._clock = max_restarts, check, name, clock
         self._workers = [_Worker() for _ in range(num_workers)]
         self._number = 0
         self.restarts = self.accepted_steps = self.lost_steps = 0
@@ -164,6 +175,16 @@ class Supervisor:
         if asked.is_ready:
             self._send(worker)
 
+    def wait_until_ready(self) -> None:
+        """Wait until all workers have started, so that a question reaches each of them at once.
+
+        Raises:
+            WorkerError: see ``answers``.
+            Exception: the error that a worker raised.
+        """
+        while starting := [index for index, worker in enumerate(self._workers) if not worker.is_ready]:
+            self._wait(starting)
+
     def answers(self) -> list[Any]:
         """Wait for the answers of all workers; return them in the order of the workers, whatever order they came in.
 
@@ -172,12 +193,16 @@ class Supervisor:
             Exception: the error that a worker raised.
         """
         while waiting := [index for index, worker in enumerate(self._workers) if worker.question is not None]:
-            timeout = min(map(self._deadline, waiting)) - self._clock()
-            # what has arrived counts, however long nobody looked; only then is a worker late
-            for event in self.transport.wait(max(timeout, 0.0)):
-                self._handle(event)
-            self._lose_late_workers()
+            self._wait(waiting)
         return [worker.content for worker in self._workers]
+
+    def _wait(self, waiting: Sequence[int]) -> None:
+        """Wait for the next events of workers, at most until the first of these is late."""
+        timeout = min(map(self._deadline, waiting)) - self._clock()
+        # what has arrived counts, however long nobody looked; only then is a worker late
+        for event in self.transport.wait(max(timeout, 0.0)):
+            self._handle(event)
+        self._lose_late_workers(waiting)
 
     def _start(self, index: int) -> None:
         worker = self._workers[index]
@@ -209,7 +234,7 @@ class Supervisor:
     def _accept(self, answer: Answer, question: Question) -> None:
         wrong = self._check(question, answer.content)
         if wrong is not None:
-            self._lose(answer.worker, WorkerError(f"collector worker {answer.worker} {wrong}"))
+            self._lose(answer.worker, WorkerError(f"{self._name(answer.worker)} {wrong}"))
             return
         worker = self._workers[answer.worker]
         worker.question, worker.content = None, answer.content
@@ -221,16 +246,19 @@ class Supervisor:
             return worker.heard + self.start_timeout
         return worker.heard + worker.question.timeout
 
-    def _lose_late_workers(self) -> None:
+    def _lose_late_workers(self, waiting: Sequence[int]) -> None:
         now = self._clock()
-        for index, worker in enumerate(self._workers):
-            if worker.question is None or now < self._deadline(index):
+        for index in waiting:
+            worker = self._workers[index]
+            if now < self._deadline(index):
                 continue
-            if worker.is_ready:
+            if not worker.is_ready:
+                late = f"did not start within {self.start_timeout:g} s; raise environment.start_timeout"
+            elif worker.question is not None:
                 late = f"made no step within {worker.question.timeout:g} s; raise environment.worker_timeout"
             else:
-                late = f"did not start within {self.start_timeout:g} s; raise environment.start_timeout"
-            self._lose(index, WorkerError(f"collector worker {index} {late} if the task takes that long"))
+                continue
+            self._lose(index, WorkerError(f"{self._name(index)} {late} if the task takes that long"))
 
     def _lose(self, index: int, error: Exception) -> None:
         """Replace a worker, whose question goes to the new one; raise the error if no restart is left."""

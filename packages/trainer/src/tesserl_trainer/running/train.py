@@ -32,7 +32,8 @@ from tesserl_trainer.networks.bodies import MakeBody, with_body
 from tesserl_trainer.running.evaluate import evaluate
 from tesserl_trainer.running.run_directory import CHANGEABLE, begin_run, change_run, run_config
 from tesserl_trainer.signals import StopNow, Stopped, on_signals
-from tesserl_trainer.training.journal import Loop, reached_in
+from tesserl_trainer.training.evaluations import reached_in
+from tesserl_trainer.training.journal import Loop
 from tesserl_trainer.training.logging import read_record
 from tesserl_trainer.training.loops.cloning import refuse_cloned
 from tesserl_trainer.training.progress import ProgressDisplay
@@ -213,6 +214,8 @@ def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build:
             (run_dir / EVALUATION).unlink(missing_ok=True)
         with _stopped_by_signals(loop) as received:
             loop.run()
+            if not received:
+                loop.journal.finish()
         if received:
             raise Interrupted(received[0], run_dir)
         journal = loop.journal

@@ -1,8 +1,8 @@
 """Work of every loop besides learning: count, report, evaluate, and write checkpoints when due."""
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.collecting.collector import Episode
-from tesserl_trainer.collecting.evaluation import Evaluation
+from tesserl_trainer.training.evaluations import Evaluations
 from tesserl_trainer.training.logging import Averages, MetricsLog
 from tesserl_trainer.training.progress import ProgressDisplay
 from tesserl_trainer.training.schedule import Scheduled
@@ -52,14 +52,6 @@ class Intervals:
     film: int | None = None
 
 
-@dataclass(frozen=True)
-class EarlyStopping:
-    """Return that so many evaluations in a row must reach for the run to end before ``total_steps``."""
-
-    target: float
-    evaluations: int
-
-
 class Laps:
     """Stopwatch that adds each lap to the activity that just ended.
 
@@ -90,11 +82,10 @@ class Journal:
         intervals: when things are due.
         schedules: hyper-parameters that change with the step.
         pop_episodes: the training episodes that ended since the last call.
-        evaluate: plays the evaluation episodes.
+        evaluations: of the greedy policy.
         checkpoints: where they are written.
         log: where metrics go.
         progress: what a person sees.
-        early_stopping: when the run ends before ``total_steps``; None: never.
         film: films an evaluation episode of a step; None: no films.
     """
 
@@ -103,20 +94,17 @@ class Journal:
         intervals: Intervals,
         schedules: Sequence[Scheduled],
         pop_episodes: Callable[[], list[Episode]],
-        evaluate: Callable[[], Evaluation],
+        evaluations: Evaluations,
         checkpoints: Checkpoints,
         log: MetricsLog,
         progress: ProgressDisplay,
-        early_stopping: EarlyStopping | None = None,
         film: Callable[[int], None] | None = None,
     ) -> None:
         self.intervals, self.schedules, self.pop_episodes = intervals, schedules, pop_episodes
-        self.evaluate, self.checkpoints, self.log, self.progress = evaluate, checkpoints, log, progress
-        self.early_stopping, self.film = early_stopping, film
-        self.reached = 0  # evaluations in a row that have reached its return
+        self.evaluations, self.checkpoints, self.log, self.progress = evaluations, checkpoints, log, progress
+        self.film = film
         self.step = self.updates = self.episodes = 0
         self.skipped = 0  # rounds without anything to learn from
-        self.best: dict[str, Any] | None = None  # name and mean return of the best checkpoint
         self.exact = True
         self.stop = False
         self.averages = Averages()
@@ -126,12 +114,7 @@ class Journal:
     @property
     def running(self) -> bool:
         """Return whether there is another round."""
-        return self.step < self.intervals.total_steps and not self.stop and not self.stopped_early
-
-    @property
-    def stopped_early(self) -> bool:
-        """Return whether enough evaluations in a row have reached the return of early stopping."""
-        return self.early_stopping is not None and self.reached >= self.early_stopping.evaluations
+        return self.step < self.intervals.total_steps and not self.stop and not self.evaluations.stopped_early
 
     def open_log(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
         """Open the record, see `MetricsLog.open`; the time that loggers take to begin counts as no training."""
@@ -204,49 +187,32 @@ class Journal:
 
     def _film(self, film: Callable[[int], None]) -> None:
         """Film an episode; training continues without the film if it cannot be written."""
-        began = time.perf_counter()
-        try:
-            film(self.step)
-        except OSError as error:
-            self.progress.note(f"warning: no film of step {self.step:,}: {error}")
-        self._rate.leave_out(time.perf_counter() - began)
+        with self._left_out():
+            try:
+                film(self.step)
+            except OSError as error:
+                self.progress.note(f"warning: no film of step {self.step:,}: {error}")
 
-    def measure(self) -> float:
-        """Plays the evaluation episodes and logs what they were like; returns their mean return."""
-        began = time.perf_counter()
-        evaluation = self.evaluate()
-        self.progress.know(evaluated=evaluation.return_mean)
-        lengths = sum(evaluation.lengths) / len(evaluation.lengths)
-        metrics = {"return": evaluation.return_mean, "return_std": evaluation.return_std, "length": lengths}
-        self.log.log(self.step, {f"evaluation/{name}": value for name, value in metrics.items()})
-        self._rate.leave_out(time.perf_counter() - began)
-        return evaluation.return_mean
+    def measure(self) -> None:
+        """Play the evaluation episodes with the present weights and log their result."""
+        with self._left_out():
+            self.evaluations.measure(self.step)
 
     def _evaluate(self, save: Callable[[], None]) -> None:
-        """Measures the policy; the best weights so far get a checkpoint of their own."""
-        score = self.measure()
-        self._count(score)
-        if not math.isfinite(score):  # a NaN or an infinite return does not say which weights are better
-            self.progress.note(f"warning: the mean return at step {self.step:,} is {score}; it cannot be the best one")
-            return
-        if self.best is None or score >= self.best["return_mean"]:  # of equals the later, which has learned longer
-            self.best = {"checkpoint": checkpoint_name(self.step), "return_mean": score}
-            began = time.perf_counter()
-            save()
-            self.checkpoints.mark_best(self.best)
-            self._rate.leave_out(time.perf_counter() - began)
+        """Evaluate the present weights; the best so far have a checkpoint."""
+        with self._left_out():
+            self.evaluations.evaluate(self.step, save, is_last=self.step >= self.intervals.total_steps)
 
-    def _count(self, score: float) -> None:
-        """Count the evaluations in a row that have reached the return of early stopping."""
-        if self.early_stopping is None:
-            return
-        self.reached = self.reached + 1 if score >= self.early_stopping.target else 0  # NaN does not reach it
-        self.log.log(self.step, {"evaluation/reached": self.reached})
-        if self.stopped_early:
-            self.progress.note(
-                f"stopping early at step {self.step:,}: {self.reached} evaluations in a row reached a return of "
-                f"{self.early_stopping.target:g}"
-            )
+    def finish(self) -> None:
+        """Let the evaluation in flight count, if a run was over when it was resumed with one."""
+        self.evaluations.settle(self.step)
+
+    @contextmanager
+    def _left_out(self) -> Iterator[None]:
+        """Leave the time of a ``with`` block out of the rates."""
+        began = time.perf_counter()
+        yield
+        self._rate.leave_out(time.perf_counter() - began)
 
     def save(
         self, loop_state: Callable[[], Mapping[str, Any]], segments: Callable[[], Sequence[Mapping[str, Any]]] = tuple
@@ -261,7 +227,7 @@ class Journal:
         if not path.exists():
             state_dict = {**self.state_dict(), **loop_state()}
             self.checkpoints.save(self.step, state_dict, segments=segments(), record=self.log.record())
-        self.checkpoints.prune()
+        self.checkpoints.prune(pending=self.evaluations.pending)
         return path
 
     def state_dict(self) -> dict[str, Any]:
@@ -270,11 +236,8 @@ class Journal:
             "averages": self.averages.state_dict(),
             "generators": state.generators_state(),
             "counters": {name: getattr(self, name) for name in COUNTERS},
-            "best": self.best,
             "exact": self.exact,
-            "early_stopping": None
-            if self.early_stopping is None
-            else {"target": self.early_stopping.target, "reached": self.reached},
+            **self.evaluations.state_dict(self.step),
         }
 
     def load(self, saved: Mapping[str, Any], *, restored: bool) -> None:
@@ -290,23 +253,19 @@ class Journal:
         for name in COUNTERS:
             if name != "skipped" or name in counters.value:  # 0.1 did not count them
                 setattr(self, name, counters.integer(name))
-        self.best, exact = saved["best"], fields.flag("exact")
-        if self.best is not None:
-            best = fields.fields("best")
-            best.text("checkpoint")
-            best.number("return_mean")
-        self.reached = reached_in(saved, self.early_stopping)
+        exact, evaluations = fields.flag("exact"), self.evaluations
+        evaluations.load(saved, self.step)
         state.set_generators_state(saved["generators"])
-        removed = self.checkpoints.rewind(self.step, self.best)
+        removed = self.checkpoints.rewind(self.step, evaluations.best)
         if removed:
             self.progress.note(f"continuing at step {self.step:,}; removed what came after it: {', '.join(removed)}")
-        if self.best is not None and self.checkpoints.best() is None:
+        if evaluations.best is not None and self.checkpoints.best() is None:
             if self.checkpoints.keep_best:
                 self.progress.note(
-                    f"warning: {self.best['checkpoint']}, the best checkpoint until then, is not there any more; the "
-                    "best one is sought from here on"
+                    f"warning: {evaluations.best['checkpoint']}, the best checkpoint until then, is not there any "
+                    "more; the best one is sought from here on"
                 )
-            self.best = None
+            evaluations.best = None
         self.exact = exact and restored
         if not restored:
             self.progress.note(
@@ -315,19 +274,6 @@ class Journal:
                 'is no longer exactly the uninterrupted one (state.json says "exact": false)'
             )
         self._rate = _Rate(self.step, self.updates)
-
-
-def reached_in(saved: Mapping[str, Any], early_stopping: EarlyStopping | None) -> int:
-    """Return how many evaluations in a row had reached the return, by the state of a checkpoint.
-
-    Args:
-        saved: the whole state of the checkpoint; that of older releases holds no count.
-        early_stopping: of the run that continues; with another return than before, the count begins anew.
-    """
-    if early_stopping is None or saved.get("early_stopping") is None:
-        return 0
-    count = Fields(saved, "state").fields("early_stopping")
-    return count.integer("reached") if count.number("target") == early_stopping.target else 0
 
 
 class _Rate:

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 RUN_ID_TAG = "tesserl.run_id"
 """Tag by which a resume finds its run at MLflow, where the server draws the ids."""
 
+EVALUATION, EVALUATED_STEP = "evaluation/", "evaluation/step"
+"""The beginning of the names of evaluations, and the metric at W&B that has the step of the weights."""
+
 PARAMETERS_AT_ONCE, LONGEST_PARAMETER = 100, 6_000
 """Limits of MLflow."""
 
@@ -82,10 +85,17 @@ class WandbLogger:
             allow_val_change=True,
             resume="allow" if resumed else "never",
         )
+        self._run.define_metric(f"{EVALUATION}*", step_metric=EVALUATED_STEP)
+        self._last = 0
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add values by name; W&B ignores steps before its last one."""
-        self._run.log(dict(metrics), step=step)
+        """Add values by name; W&B ignores steps before its last one.
+
+        Evaluations may be reported later than at their step: they have it as a value, over which W&B shows them.
+        """
+        own = {EVALUATED_STEP: step} if any(name.startswith(EVALUATION) for name in metrics) else {}
+        self._last = max(self._last, step)
+        self._run.log({**metrics, **own}, step=self._last)
 
     def close(self) -> None:
         """Send what is waiting."""

@@ -1,0 +1,64 @@
+"""Code of the evaluation process: its environments, its copy of the policy, and its answers."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from gymnasium.vector.utils import CloudpickleWrapper
+
+from tesserl_environments import close
+from tesserl_trainer.algorithms.environments import received_config
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.checkpoints.state import seed_generators
+from tesserl_trainer.distributed.evaluation_process import EVALUATE
+from tesserl_trainer.distributed.shared_memory import SharedWeights
+
+
+class EvaluationWorker:
+    """Plays the evaluation episodes, with the device and the threads of the run.
+
+    Args:
+        data: of the configuration.
+        weights: that the policy acts with.
+        maker: function that makes one environment, of a run from Python; None: the task is registered.
+        worker: not used; there is one process.
+        life: number of processes that there were before.
+        report: called at every step of the environments.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        weights: SharedWeights,
+        maker: CloudpickleWrapper | None,
+        worker: int,  # noqa: ARG002
+        life: int,  # noqa: ARG002
+        report: Callable[[], None],
+    ) -> None:
+        config = received_config(data, maker)
+        torch.set_num_threads(config.num_threads)
+        seed_generators(config.seed)
+        self._task, self._weights, self._report = Task(config), weights, report
+        self._environments = self._task.evaluation_environments()
+        self._agent = self._task.agent()
+
+    def answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of an evaluation.
+
+        Args:
+            name: of the question.
+            arguments: ``version`` of the weights.
+
+        Raises:
+            ValueError: there is no such question.
+        """
+        if name != EVALUATE:
+            raise ValueError(f"the evaluation process answers {EVALUATE}, got {name}")
+        self._weights.load(self._agent.policy.network.state_dict(), arguments["version"])
+        with self._agent.policy.greedy() as policy:
+            result = self._task.evaluate(policy, self._environments, on_step=self._report)
+        return {"returns": result.returns, "lengths": result.lengths}
+
+    def close(self) -> None:
+        """Close the environments."""
+        close(self._environments, failed=False)

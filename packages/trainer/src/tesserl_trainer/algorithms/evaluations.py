@@ -1,0 +1,80 @@
+"""``evaluation:`` -> what plays the evaluation episodes, in this process or in one of its own."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.limits import MOST_STEPS
+from tesserl_configs.loader import as_data
+from tesserl_environments import TaskError, WorkerError, closed_afterwards
+from tesserl_environments.making import registered_maker
+from tesserl_trainer.algorithms.agent import AnyAgent
+from tesserl_trainer.algorithms.evaluation_worker import EvaluationWorker
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.checkpoints.loading import load_module
+from tesserl_trainer.collecting.evaluation import Evaluation
+from tesserl_trainer.distributed import processes
+from tesserl_trainer.distributed.evaluation_process import EvaluationProcess, check_evaluation, evaluation_name
+from tesserl_trainer.distributed.shared_memory import SharedWeights
+from tesserl_trainer.distributed.supervisor import Supervisor
+from tesserl_trainer.training.evaluations import Player, PlayerHere
+
+
+def build_player(task: Task, agent: AnyAgent, stack: ExitStack) -> Player:
+    """Build what plays the evaluation episodes of a run, as ``evaluation.process`` says.
+
+    Args:
+        task: of the run.
+        agent: whose greedy policy is evaluated.
+        stack: closes environments and processes when the run is over.
+    """
+    network = agent.policy.network
+    if task.config.evaluation.process:
+        return _start_process(task.config, network, stack)
+    environments = stack.enter_context(closed_afterwards(task.evaluation_environments()))
+
+    def play() -> Evaluation:
+        with agent.policy.greedy() as policy:
+            return task.evaluate(policy, environments)
+
+    return PlayerHere(play, functools.partial(_other_weights, network))
+
+
+def _start_process(config: RunConfig, network: nn.Module, stack: ExitStack) -> EvaluationProcess:
+    """Start the evaluation process of a run."""
+    weights = SharedWeights(network.state_dict(), processes.CONTEXT)
+    # pretraining has a length of its own, which no rule of training holds for; an evaluation has none
+    data = as_data(config) | {"total_steps": MOST_STEPS}
+    make = functools.partial(EvaluationWorker, data, weights, registered_maker(config.environment.id))
+    transport = processes.ProcessTransport(make, (ConfigError, TaskError, WorkerError), evaluation_name)
+    supervisor = Supervisor(
+        stack.enter_context(processes.closed_afterwards(transport, config.environment.worker_timeout)),
+        1,
+        start_timeout=config.environment.start_timeout,
+        worker_timeout=config.environment.worker_timeout,
+        check=check_evaluation,
+        name=evaluation_name,
+    )
+    supervisor.start()
+    return EvaluationProcess(supervisor, weights, network)
+
+
+@contextmanager
+def _other_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give a network other weights for the time of a ``with`` block.
+
+    Raises:
+        CheckpointError: they are not those of this network.
+    """
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    load_module(network, weights, "state: evaluation.weights")
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in network.state_dict().items():
+                tensor.copy_(before[name])

@@ -1,0 +1,75 @@
+"""Evaluations in a process of their own, while training goes on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from tesserl_trainer.checkpoints.loading import require_state
+from tesserl_trainer.collecting.evaluation import Evaluation
+from tesserl_trainer.distributed.shared_memory import SharedWeights
+from tesserl_trainer.distributed.supervisor import Question, Supervisor
+
+EVALUATE = "evaluate"
+"""The question that the process answers."""
+
+
+def evaluation_name(_: int) -> str:
+    """Return the name of the process in messages."""
+    return "the evaluation process"
+
+
+class EvaluationProcess:
+    """Plays the evaluation episodes in another process, which has a copy of the weights.
+
+    Args:
+        supervisor: of the one process.
+        weights: shared with it.
+        network: of the learner; its state dict is evaluated.
+    """
+
+    in_background = True
+
+    def __init__(self, supervisor: Supervisor, weights: SharedWeights, network: nn.Module) -> None:
+        self._supervisor, self._weights, self._network = supervisor, weights, network
+        self._version = 0
+
+    def begin(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Begin to play with these weights, or with the present ones of the network; wait for the process to start.
+
+        Args:
+            weights: the network's tensors; None: as they are.
+
+        Raises:
+            CheckpointError: they are not those of this network.
+            WorkerError: the process died, or did not start in time.
+            Exception: the error that it raised.
+        """
+        if weights is not None:
+            require_state(self._network, weights, "state: evaluation.weights")
+        self._supervisor.wait_until_ready()
+        # the first evaluation resets the environments for the first time
+        timeout = None if self._version else self._supervisor.start_timeout
+        self._version += 1
+        self._weights.publish(self._network.state_dict() if weights is None else weights, self._version)
+        self._supervisor.ask(0, EVALUATE, {"version": self._version}, version=self._version, timeout=timeout)
+
+    def result(self) -> Evaluation:
+        """Return the result of the evaluation that was begun; wait for it.
+
+        Raises:
+            WorkerError: the process died, or made no step in time.
+            Exception: the error that it raised.
+        """
+        (answer,) = self._supervisor.answers()
+        return Evaluation(answer["returns"], answer["lengths"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights that are being evaluated."""
+        return self._weights.copied()
+
+
+def check_evaluation(_: Question, content: Any) -> str | None:
+    """Return what is wrong with an answer; None if nothing is."""
+    found = isinstance(content, dict) and all(isinstance(content.get(name), list) for name in ("returns", "lengths"))
+    return None if found and content["returns"] else "answered with something else than an evaluation"
