@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tesserl_configs import dump_config, load_config
+from tesserl_configs.initial_weights import weights_source
 
 BASE = {"total_steps": 4096, "environment": {"id": "CartPole-v1"}, "nn": {"vector": {"kind": "mlp"}}}
 PAIRS = {"algorithm": "dpo", "pairs": {"source": {"kind": "offline", "path": "data/pairs"}}}
@@ -29,6 +30,8 @@ def test_relative_paths_are_absolute_in_what_a_run_keeps(tmp_path, monkeypatch):
 def test_a_home_directory_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load(tmp_path, {"algorithm": "ppo", "initial_weights": "~/w"}).initial_weights == str(tmp_path / "w")
+    parts = load(tmp_path, {"algorithm": "ppo", "initial_weights": {"from": "~/w", "parts": ["vector"]}})
+    assert weights_source(parts.initial_weights) == (str(tmp_path / "w"), ("vector",))
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -185,7 +185,7 @@ ELSEWHERE = {
     "logging.trackio": "is opened when a run begins: test_loggers.py",
     "device": "a CPU is all that every machine has: test_machine.py",
     "num_threads": "is set for the whole process: test_train.py",
-    "initial_weights": "needs another run: test_train.py",
+    "initial_weights": "needs another run: test_initial_weights.py",
     "evaluation.final_episodes": "is read after training: test_train.py",
     "evaluation.max_episode_steps": "is read when an episode is played: test_evaluate_policy.py",
     "environment.id": "every task has another network: test_train.py",

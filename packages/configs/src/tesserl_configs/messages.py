@@ -14,13 +14,14 @@ from tesserl_configs.btr import ALL_TAG, OPTIONS_TAG, SWITCH_TAG
 from tesserl_configs.document import join
 from tesserl_configs.errors import ConfigError, Problem, shown
 from tesserl_configs.foreign_names import FOREIGN_NAMES
+from tesserl_configs.initial_weights import PATH_TAG
 from tesserl_configs.introspection import all_keys, candidates, entry_at, field_at, kinds_of, literals_in
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
 from tesserl_configs.schema import OWNED, config_class
 
 CHOICES_TAG = "list of choices"
 
-TAGS = (NUMBER_TAG, SCHEDULE_TAG, SWITCH_TAG, OPTIONS_TAG, ALL_TAG, CHOICES_TAG, "[key]")
+TAGS = (NUMBER_TAG, SCHEDULE_TAG, SWITCH_TAG, OPTIONS_TAG, ALL_TAG, PATH_TAG, CHOICES_TAG, "[key]")
 """Parts of pydantic's locations that are no key of a file: tags of unions, and the mark of a key that is wrong."""
 
 NAME_RULE = "a name is letters, digits and _ . + -, as it becomes a directory"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tesserl_configs.algorithms import Algorithm, declared
@@ -246,6 +246,15 @@ def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
             yield Problem(path, "there is no layer, nn.vector.hidden_sizes is empty; remove the key")
         elif inside:
             yield Problem(path, f"{' and '.join(inside)} in it would have two factors; remove one of them")
+
+
+def initial_parts_exist(nn: NNConfig, algorithm: str, wanted: Iterable[str]) -> Iterator[Problem]:
+    """Check that the network has the parts that are to start from another run."""
+    parts = parts_of(nn, algorithm)
+    for index, name in enumerate(wanted):
+        if name not in parts:
+            path = f"initial_weights.parts.{index}"
+            yield Problem(path, f"this network has no part {name}; parts: {', '.join(parts)}")
 
 
 INSIDE = {"fusion": ("trunk",), "heads": ("shared", "advantage", "policy", "value")}

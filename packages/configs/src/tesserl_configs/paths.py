@@ -20,6 +20,8 @@ def make_absolute(data: dict[str, Any]) -> None:
     if isinstance(environment, dict) and isinstance(environment.get("module_path"), list):
         environment["module_path"] = [_absolute(each) for each in environment["module_path"]]
     _replace(data, "initial_weights")
+    if isinstance(weights := data.get("initial_weights"), dict):
+        _replace(weights, "from")
     pairs = data.get("pairs")
     source = pairs.get("source") if isinstance(pairs, dict) else None
     if isinstance(source, dict):

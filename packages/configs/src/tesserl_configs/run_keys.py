@@ -13,6 +13,7 @@ from tesserl_configs.collectors import Collectors, LocalCollectors
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_configs.errors import Problem
 from tesserl_configs.grpo import GRPOConfig
+from tesserl_configs.initial_weights import InitialWeights
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.nn import NNConfig
 from tesserl_configs.optimizer import Adam, Optimizer
@@ -165,11 +166,11 @@ class RunKeys(Block):
         default_factory=LocalCollectors, description="Processes that step the environments and act in them."
     )
     nn: NNConfig = Field(description="The network.")
-    initial_weights: Text | None = Field(
+    initial_weights: InitialWeights | None = Field(
         default=None,
         description=(
             "Run, or checkpoint of one, whose network this run starts from, such as `tesserl pretrain` writes it; "
-            "null: none."
+            "{from: RUN, parts: [vision]} takes parts of it; null: none."
         ),
     )
     algorithm: AlgorithmName = Field(description="The algorithm; its options are in the block of that name.")

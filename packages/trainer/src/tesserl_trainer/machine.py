@@ -16,6 +16,7 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.algorithms import declared
 from tesserl_configs.environment import ALE
 from tesserl_configs.errors import Problem
+from tesserl_configs.initial_weights import weights_source
 from tesserl_configs.layers import HFOptions
 
 if TYPE_CHECKING:
@@ -128,8 +129,10 @@ def _missing_packages(config: RunConfig) -> Iterator[Problem]:
 
 def _missing_files(config: RunConfig) -> Iterator[Problem]:
     weights, source = config.initial_weights, config.pairs.source
-    if weights is not None and not _is_run(Path(weights)):
-        yield Problem("initial_weights", f"expected a run or a checkpoint of one, there is none at {_place(weights)}")
+    path = None if weights is None else weights_source(weights)[0]
+    if path is not None and not _is_run(Path(path)):
+        key = "initial_weights" if weights == path else "initial_weights.from"
+        yield Problem(key, f"expected a run or a checkpoint of one, there is none at {_place(path)}")
     reads_pairs = "pairs" in declared(config.algorithm).blocks
     path = source.path if reads_pairs and source.kind != "online" else None
     if path is not None and not (Path(path) / "manifest.json").is_file():

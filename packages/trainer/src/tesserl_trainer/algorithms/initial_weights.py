@@ -1,38 +1,52 @@
 """``initial_weights:`` -> a network that begins where another run has ended."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from tesserl_configs import ConfigError
+from tesserl_configs.initial_weights import PartialWeightsConfig, weights_source
 from tesserl_nn_components.state_dict import state_differences
 from tesserl_trainer.checkpoints.checkpoint import CheckpointError, load_networks
 from tesserl_trainer.checkpoints.loading import listed
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.checkpoints.run_identity import require_identity
+from tesserl_trainer.networks.named_parts import modules_of_parts
 from tesserl_trainer.networks.parts import named
 
+PREFIXES = ("actor_network.", "value_network_params.", "value_network.")
+"""Names by which losses call the network that they train; a checkpoint has them before its keys, or none."""
 
-def load_initial_weights(network: nn.Module, path: Path) -> None:
-    """Load the network of another run.
+
+def load_initial_weights(network: nn.Module, weights: str | PartialWeightsConfig) -> None:
+    """Load the network of another run, or parts of it.
 
     Args:
         network: what ``build_network`` returned.
-        path: of a run, whose best checkpoint is taken (where there is none, its latest), or of a checkpoint.
+        weights: ``initial_weights`` of the configuration. Of a run the best checkpoint is taken, or the latest if there
+            is none.
 
     Raises:
-        ConfigError: there is no checkpoint, or its network is another one.
+        ConfigError: there is no checkpoint, or its network or those parts differ.
     """
-    with named("initial_weights", CheckpointError):
-        saved = _networks(path)
-    inside = "actor_network."  # as a loss calls the network that it trains
-    state = {key.rpartition(inside)[2]: entry for key, entry in saved.items() if inside in key} or saved
-    if differences := state_differences(network.state_dict(), state):
+    path, parts = weights_source(weights)
+    with named("initial_weights" if not parts else "initial_weights.from", CheckpointError):
+        saved = _of_network(_networks(Path(path)))
+    own: Mapping[str, Tensor] = network.state_dict()
+    if parts:
+        own, saved = _of_parts(network, own, parts), _of_parts(network, saved, parts)
+    if differences := state_differences(own, saved):
+        if parts:
+            raise ConfigError(
+                f"initial_weights.parts: {', '.join(parts)} of {path} is not as in nn: {listed(differences)}; use the "
+                "same keys of nn for it, or leave the part out"
+            )
         raise ConfigError(
             f"initial_weights: the network of {path} is another one than that of nn: {listed(differences)}; use the "
             "same nn block"
         )
-    network.load_state_dict(state)
+    network.load_state_dict(saved, strict=not parts)
 
 
 def _networks(path: Path) -> dict[str, Tensor]:
@@ -42,3 +56,31 @@ def _networks(path: Path) -> dict[str, Tensor]:
         return load_networks(path)
     require_identity(path)
     return checkpoints.load_weights("latest" if checkpoints.best() is None else "best").networks
+
+
+def _of_network(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries of the network that was trained, under its own names."""
+    for prefix in PREFIXES:
+        inside = f".{prefix}"
+        found = {f".{key}".rpartition(inside)[2]: entry for key, entry in saved.items() if inside in f".{key}"}
+        if found:
+            return found
+    return dict(saved)
+
+
+def _of_parts(network: nn.Module, state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the entries of a state dict that belong to parts of a network.
+
+    Raises:
+        ConfigError: a part has no weights.
+    """
+    modules = modules_of_parts(network)
+    for name in names:
+        if not _below(network.state_dict(), modules[name]):
+            raise ConfigError(f"initial_weights.parts: {name} has no weights here; leave it out")
+    return _below(state, [module for name in names for module in modules[name]])
+
+
+def _below(state: Mapping[str, Tensor], modules: Iterable[str]) -> dict[str, Tensor]:
+    prefixes = tuple(f"{module}." for module in modules)
+    return {key: entry for key, entry in state.items() if key.startswith(prefixes)}

@@ -61,7 +61,7 @@ class Run:
         """Build the network; a new run loads ``initial_weights`` into it, a continued run has its own."""
         network, weights = task.network(), task.config.initial_weights
         if weights is not None and Checkpoints(self.directory).latest() is None:
-            load_initial_weights(network, Path(weights))
+            load_initial_weights(network, weights)
         return network
 
     def journal(

@@ -141,7 +141,7 @@ def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
             with torch.device("meta" if weights is None else "cpu"):
                 network = task.network()
             if weights is not None:
-                load_initial_weights(network, Path(weights))
+                load_initial_weights(network, weights)
             check_pairs(task)
         except ValueError as error:
             problems += [f"{run.path.parent}: {line}" for line in str(error).splitlines()]
