@@ -13,8 +13,6 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, Protocol
 
-import torch
-
 from tesserl_environments import WorkerError
 from tesserl_environments.processes import START_METHOD, death, end_processes, ended_at_exit
 from tesserl_environments.signals import held_back
@@ -30,6 +28,7 @@ from tesserl_trainer.distributed.supervisor import (
     Ready,
     collector_name,
 )
+from tesserl_trainer.process import prepare_process
 from tesserl_trainer.signals import Stopped
 
 CONTEXT: Any = multiprocessing.get_context(START_METHOD)
@@ -207,7 +206,7 @@ def serve(
         name: of the worker, for messages.
     """
     begin_worker()
-    torch.set_num_threads(1)
+    prepare_process(1)
 
     looked = time.monotonic()
 

@@ -5,14 +5,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_preference_data.trajectory_writer import TrajectoryWriter
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
 from tesserl_trainer.collecting.evaluation import Evaluation
+from tesserl_trainer.process import prepare_process
 from tesserl_trainer.running.playing import Play, play_groups
 from tesserl_trainer.running.run_directory import run_config
 
@@ -69,7 +68,7 @@ def collect(
     refuse_to_run_again()
     play = Play(episodes, steps, stochastic, epsilon, same_start, starts, frames)
     config, weights = _source(Path(source), None if random else checkpoint, overrides)
-    torch.set_num_threads(config.num_threads)
+    prepare_process(config.num_threads)
     seed = config.seed if seed is None else seed
     task = config.environment.model_dump(mode="json", include=TASK)
     with ExitStack() as stack:

@@ -5,8 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tesserl_configs import RunConfig
 from tesserl_environments import closed_afterwards
 from tesserl_environments.making import TaskMaker
@@ -14,6 +12,7 @@ from tesserl_trainer.algorithms.environments import with_maker
 from tesserl_trainer.algorithms.filming import Camera, require_encoder
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
+from tesserl_trainer.process import prepare_process
 from tesserl_trainer.running.playing import acting
 from tesserl_trainer.running.run_directory import run_config
 
@@ -66,7 +65,7 @@ def evaluate(
     if environment is not None:
         config = with_maker(config, environment)
     weights = Checkpoints(run_dir).load_weights(checkpoint)
-    torch.set_num_threads(config.num_threads)
+    prepare_process(config.num_threads)
     first = first_seed(config, seed)
     seeds = range(first, first + episodes)
     task = Task(config)

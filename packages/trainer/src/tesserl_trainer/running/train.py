@@ -8,8 +8,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tesserl_analysis import plot_curve, read_metrics, series
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.diff import Difference, diff_configs
@@ -29,6 +27,7 @@ from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_sealed
 from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.machine import naming_memory, refuse_missing
 from tesserl_trainer.networks.bodies import MakeBody, with_body
+from tesserl_trainer.process import prepare_process
 from tesserl_trainer.running.evaluate import evaluate
 from tesserl_trainer.running.run_directory import CHANGEABLE, begin_run, change_run, run_config
 from tesserl_trainer.signals import StopNow, Stopped, on_signals
@@ -197,7 +196,7 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, tot
 
 def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build: Build, total_steps: int) -> Path:
     """Train in a directory that is locked."""
-    torch.set_num_threads(config.num_threads)
+    prepare_process(config.num_threads)
     seed_generators(config.seed)
     with naming_memory(config), ExitStack() as stack:
         progress = stack.enter_context(ProgressDisplay(total_steps, checkpoint.step if checkpoint else 0))

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from tesserl_configs import RunConfig
 from tesserl_environments import closed_afterwards
 from tesserl_environments.making import Environments, has_display
@@ -15,6 +13,7 @@ from tesserl_trainer.algorithms.drawing import drawing, drawn_frames, naming_mis
 from tesserl_trainer.algorithms.filming import frames_per_second
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.process import prepare_process
 from tesserl_trainer.running.evaluate import first_seed
 from tesserl_trainer.running.playing import acting
 from tesserl_trainer.running.run_directory import run_config
@@ -57,7 +56,7 @@ def watch(
     run_dir = Path(run_dir)
     config = _rendering(run_config(run_dir, overrides), run_dir, terminal=terminal)
     weights = Checkpoints(run_dir).load_weights(checkpoint)
-    torch.set_num_threads(config.num_threads)
+    prepare_process(config.num_threads)
     task, first = Task(config), first_seed(config, seed)
     made = task.environments(1, evaluation=True)
     with closed_afterwards(made) as environments, acting(task, weights, stochastic=stochastic) as policy:
