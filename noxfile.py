@@ -306,7 +306,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def examples(session: nox.Session) -> None:
     """Run every folder of examples/: install it if it is a package, then run its run.py in an empty directory."""
-    install_wheels(session, "trainer", extras="[box2d,minatar]")
+    install_wheels(session, "trainer", *TOOLS["examples"], extras="[box2d,minatar]")
     for script in sorted(ROOT.glob("examples/*/run.py")):
         if (script.parent / "pyproject.toml").exists():
             session.install(*TOOLS["build"])
