@@ -12,6 +12,7 @@ from tesserl_configs import ConfigError, load_config
 from tesserl_preference_data.locks import InUseError, is_lock, locked
 from tesserl_trainer import train
 from tesserl_trainer.algorithms import builder_of
+from tesserl_trainer.running import directories
 from tesserl_trainer.running import train as training
 
 pytestmark = pytest.mark.kernel_free
@@ -36,18 +37,18 @@ def before_the_lock(monkeypatch):
     def install(act):
         @contextmanager
         def late(directory: Path, **options):
-            monkeypatch.setattr(training, "locked", locked)
+            monkeypatch.setattr(directories, "locked", locked)
             act()
             with locked(directory, **options):
                 yield
 
-        monkeypatch.setattr(training, "locked", late)
+        monkeypatch.setattr(directories, "locked", late)
 
     return install
 
 
 def test_a_second_training_in_a_new_directory_is_refused_and_names_the_first(config, build_loop, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "LOCK_TIMEOUT", 0.0)
+    monkeypatch.setattr(directories, "LOCK_TIMEOUT", 0.0)
     refusals = []
 
     def build(*arguments):  # the first training is about to build its network: it has written nothing yet

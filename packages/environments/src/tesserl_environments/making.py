@@ -328,14 +328,15 @@ def _made(id: str, kwargs: dict[str, Any], make: Callable[[], Made]) -> Made:  #
         raise EnvironmentArgumentError(f"{key}: {id} cannot be made with {kwargs}: {said}") from error
 
 
-def worker_seeds(seed: int, environments: Environments) -> list[int] | int:
+def worker_seeds(seed: int, environments: Environments, *, first: int = 0) -> list[int] | int:
     """Return one independent seed for each environment, or a single one if the task's own form takes no more.
 
     Args:
         seed: of the run.
         environments: that are reset with the result.
+        first: number of environments of the run before these, if others step a part of them.
     """
-    children = np.random.SeedSequence(seed).spawn(environments.num_envs)
+    children = np.random.SeedSequence(seed).spawn(first + environments.num_envs)[first:]
     seeds = [int(child.generate_state(1)[0]) for child in children]
     own = isinstance(environments, AtariEnvironments | EnvpoolEnvironments)
     return seeds if own or hasattr(environments, "call") else seeds[0]

@@ -53,7 +53,7 @@ class RunningNormalizer(nn.Module):
 
     Batches are merged by Chan, Golub & LeVeque 1979 (parallel variance), so the order and size of batches do not
     matter. The statistics are buffers (``mean``, ``variance``, ``count``) and part of the state dict; only
-    :meth:`update` changes them, never a forward pass. In evaluation mode they are frozen.
+    :meth:`update` and :meth:`merge` change them, never a forward pass. In evaluation mode they are frozen.
 
     Mean and variance are kept in float64 and stay so when the network is cast, because in float32 small batches far
     from zero stop moving them. States in another type are converted when they are loaded.
@@ -99,8 +99,21 @@ class RunningNormalizer(nn.Module):
             return
         batch = features.reshape(-1, features.shape[-1]).to(self.mean.dtype)
         variance, mean = torch.var_mean(batch, dim=0, correction=0)
-        self.count += batch.shape[0]
-        weight = batch.shape[0] / self.count.to(self.mean.dtype)  # share of the new samples; 1 for the first batch
+        self.merge(batch.shape[0], mean, variance)
+
+    @torch.no_grad()
+    def merge(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """Merge the statistics of a batch that was seen elsewhere; does nothing in evaluation mode.
+
+        Args:
+            count: number of samples.
+            mean: of them, ``[F]``, in the type of the statistics.
+            variance: of the population (divided by ``count``), ``[F]``.
+        """
+        if not self.training or count == 0:
+            return
+        self.count += count
+        weight = count / self.count.to(self.mean.dtype)  # share of the new samples; 1 for the first batch
         delta = mean - self.mean
         self.variance.lerp_(variance, weight).add_(delta.square() * weight * (1 - weight))
         self.mean.lerp_(mean, weight)

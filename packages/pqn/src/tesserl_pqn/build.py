@@ -222,7 +222,7 @@ def build_loop(task: Task, run: Run) -> OnPolicyLoop:
         collector,
         agent.policy,
         Batches(agent.policy, targets, list(task.layout.keys), config.device),
-        observing_rollouts(agent.saved),
+        observing_rollouts(agent.saved, run.ranks),
         Pace(options.num_steps, options.num_epochs, options.num_minibatches),
         run.journal(task, agent, collector.pop_episodes),
         remedy="lower optimizer.learning_rate or pqn.max_grad_norm, or check that nn has LayerNorm",

@@ -21,6 +21,7 @@ from tesserl_trainer.checkpoints.loading import load_module
 from tesserl_trainer.collecting.collector import Act, Start
 from tesserl_trainer.networks.named_parts import Group, learning_rate_groups
 from tesserl_trainer.networks.programs import Program
+from tesserl_trainer.ranks.group import ALONE, Ranks
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.schedule import Scheduled
 
@@ -240,12 +241,17 @@ def forward_of(loss: nn.Module, *, precision: str, compiled: bool, device: str) 
     return under_autocast
 
 
-def observing_rollouts(network: nn.Module) -> Callable[[TensorDictBase], None]:
-    """Return the function that updates the running statistics of a network's observations with a rollout ``[N, T]``."""
+def observing_rollouts(network: nn.Module, ranks: Ranks = ALONE) -> Callable[[TensorDictBase], None]:
+    """Return the function that updates the running statistics of a network's observations with a rollout ``[N, T]``.
+
+    Args:
+        network: with or without running statistics.
+        ranks: each of which has a rollout of its own; `ALONE` for a rollout that all ranks have.
+    """
     statistics = [module for module in network.modules() if isinstance(module, RunningNormalizer)]
 
     def observe(rollout: TensorDictBase) -> None:
         for normalizer in statistics:
-            normalizer.update(rollout["observation"].to(normalizer.mean.device))
+            ranks.update_statistics(normalizer, rollout["observation"].to(normalizer.mean.device))
 
     return observe

@@ -28,6 +28,7 @@ from tesserl_trainer.distributed.processes import CONTEXT, ProcessTransport, clo
 from tesserl_trainer.distributed.shared_memory import SharedWeights
 from tesserl_trainer.distributed.supervisor import Supervisor
 from tesserl_trainer.distributed.workers import Workers
+from tesserl_trainer.ranks.groups import SharedGroupCollector
 
 AgentT = TypeVar("AgentT", bound=Agent[Policy, nn.Module, nn.Module])
 Build = Callable[[Task, nn.Module], AgentT]
@@ -92,7 +93,7 @@ def build_agent_and_group_collector(
     agent = build_agent(task, run.network(task))
     collector = build_collector(task, agent, environments)
     collector.on_note = run.progress.note
-    return agent, collector
+    return agent, collector if run.ranks.number == 1 else SharedGroupCollector(run.ranks, collector)
 
 
 def _start_workers(config: RunConfig, block: ProcessCollectors, run: Run, network: nn.Module) -> Workers:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypedDict
 
 from tensordict import TensorDictBase
@@ -31,6 +32,7 @@ from tesserl_trainer.algorithms.agent import (
     forward_of,
     learning,
     learning_rate_schedule,
+    observing_rollouts,
     optimizer_of,
     scheduled,
 )
@@ -56,12 +58,20 @@ def build_network(task: Task) -> QuantileNetwork:
     return build_quantile_network(task.config, task.layout, num_actions, num_blocks)
 
 
-def build_agent(task: Task, network: nn.Module) -> IQNAgent:
+def build_agent(
+    task: Task,
+    network: nn.Module,
+    *,
+    observes: bool = True,
+    agreed: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> IQNAgent:
     """Build the loss, the optimiser and the policy around a network.
 
     Args:
         task: of the run.
         network: a ``QuantileNetwork``; it is moved to the device.
+        observes: update running statistics while acting.
+        agreed: context in which resets draw new weights; ranks draw the same in it.
 
     Raises:
         ConfigError: the device is not there, or nothing is left to learn.
@@ -75,6 +85,11 @@ def build_agent(task: Task, network: nn.Module) -> IQNAgent:
     forward = forward_of(loss, precision=iqn.precision, compiled=iqn.compile, device=config.device)
     optimizer = optimizer_of(config, network, capturable=iqn.cuda_graph)
     policy = _build_policy(task, network)
+
+    def fresh() -> QuantileNetwork:
+        with agreed():
+            return build_network(task)
+
     return Agent(
         saved=loss,
         loss=loss,
@@ -82,11 +97,11 @@ def build_agent(task: Task, network: nn.Module) -> IQNAgent:
         parameters=learning(network),
         optimizer=optimizer,
         policy=policy,
-        act=observing(network, policy.act),
+        act=observing(network, policy.act) if observes else policy.act,
         schedules=[*_exploration(task, policy), learning_rate_schedule(config.optimizer, optimizer)],
         precision=iqn.precision,
         max_grad_norm=iqn.max_grad_norm,
-        updated=_updates(iqn, loss, lambda: build_network(task), optimizer),
+        updated=_updates(iqn, loss, fresh, optimizer),
     )
 
 
@@ -99,10 +114,15 @@ def build_collector(task: Task, agent: IQNAgent, environments: Environments) -> 
 def build_loop(task: Task, run: Run) -> OffPolicyLoop:
     """Build the loop: collect, sum rewards over n steps, store, learn from batches of the replay buffer."""
     config, iqn, settings = task.config, task.config.iqn, task.config.replay
+    several = run.ranks.number > 1
     agent, collector = build_agent_and_collector(
-        task, run, build_agent, build_collector, observe=lambda agent: observing_batches(agent.policy.network)
+        task,
+        run,
+        functools.partial(build_agent, observes=not several, agreed=run.ranks.agreed),
+        build_collector,
+        observe=lambda agent: observing_batches(agent.policy.network),
     )
-    replay = build_replay(config, run.directory, task.layout)
+    replay = build_replay(config, run.directory, task.layout, rank=run.ranks.rank)
     schedules = []
     if isinstance(settings, PrioritizedReplay):
         schedules.append(scheduled("beta", settings.beta, replay.set_beta))
@@ -119,6 +139,7 @@ def build_loop(task: Task, run: Run) -> OffPolicyLoop:
         Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size, settings.ratio),
         run.journal(task, agent, collector.pop_episodes, schedules),
         prepare_test=_clock(iqn),
+        observe=observing_rollouts(agent.policy.network, run.ranks) if several else None,
     )
 
 

@@ -1,5 +1,7 @@
 """Build proximal policy optimisation from ``ppo:``."""
 
+import functools
+
 from torch import nn
 from torchrl.objectives import ClipPPOLoss
 
@@ -46,12 +48,13 @@ def build_network(task: Task) -> ActorCritic:
     )
 
 
-def build_agent(task: Task, network: nn.Module) -> PPOAgent:
+def build_agent(task: Task, network: nn.Module, *, normalize: bool = True) -> PPOAgent:
     """Build the loss, the optimiser and the policy around a network.
 
     Args:
         task: of the run.
         network: an ``ActorCritic``; it is moved to the device.
+        normalize: let the loss normalise advantages if ``ppo.normalize_advantage`` says so.
 
     Raises:
         ConfigError: the device is not there, or nothing is left to learn.
@@ -59,6 +62,7 @@ def build_agent(task: Task, network: nn.Module) -> PPOAgent:
     """
     config, ppo = task.config, task.config.ppo
     actor_critic = as_actor_critic(network.to(device_of(config.device)), config.algorithm)
+    ppo = ppo.model_copy(update={"normalize_advantage": ppo.normalize_advantage and normalize})
     loss, schedules = _torchrl_loss(ppo, actor_critic) if ppo.loss == "torchrl" else _loss(ppo, actor_critic)
     optimizer = optimizer_of(config, network)
     policy = RolloutPolicy(actor_critic, record_values=actor_critic.critic_body is None)
@@ -85,14 +89,18 @@ def build_collector(task: Task, agent: PPOAgent, environments: Environments) -> 
 def build_loop(task: Task, run: Run) -> OnPolicyLoop:
     """Build the loop: collect a rollout, estimate advantages, learn from minibatches for some epochs."""
     config, ppo = task.config, task.config.ppo
-    agent, collector = build_agent_and_collector(task, run, build_agent, build_collector)
+    several = run.ranks.number > 1
+    build = functools.partial(build_agent, normalize=not several)
+    agent, collector = build_agent_and_collector(task, run, build, build_collector)
     scaling, steps = ppo.reward_scaling, ppo.num_steps * config.environment.num_envs
     advantages = Advantages(
         agent.policy,
         task.layout.keys,
         discount=ppo.discount,
         gae_lambda=ppo.gae_lambda,
-        scaler=RewardScaler(ppo.discount, scaling.clip) if isinstance(scaling, RunningRewardScaling) else None,
+        scaler=RewardScaler(ppo.discount, scaling.clip, update=run.ranks.update_statistics)
+        if isinstance(scaling, RunningRewardScaling)
+        else None,
         device=config.device,
         chunk=max(steps // ppo.num_minibatches, 1),
     )
@@ -101,10 +109,11 @@ def build_loop(task: Task, run: Run) -> OnPolicyLoop:
         collector,
         agent.policy,
         advantages,
-        observing_rollouts(agent.policy.network),
+        observing_rollouts(agent.policy.network, run.ranks),
         Pace(ppo.num_steps, ppo.num_epochs, ppo.num_minibatches, ppo.target_kl),
         run.journal(task, agent, collector.pop_episodes),
         remedy="lower optimizer.learning_rate or ppo.max_grad_norm",
+        normalize=ppo.normalize_advantage and several,
     )
 
 

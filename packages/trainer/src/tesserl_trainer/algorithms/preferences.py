@@ -1,6 +1,7 @@
 """Build what the algorithms share that learn from preference pairs: the agent, the pairs and the loop."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from torch import nn
@@ -154,7 +155,8 @@ def build_pair_loop(
             agent, players = build_agent_and_group_collector(task, run, build_agent, build_pair_collector, source)
             stored_share = source.offline_fraction if isinstance(source, MixedPairs) else 0.0
             pace = Pace(options.batch_size, source.num_epochs, stored_share)
-            fresh, pop_episodes = build_fresh_pairs(task, options, source, players), players.pop_episodes
+            fresh = build_fresh_pairs(task, options, source, players, run.ranks.agreed)
+            pop_episodes = players.pop_episodes
     network, policies = agent.policy.network, agent.saved
     stored = None if isinstance(source, OnlinePairs) else build_stored_pairs(task, options, source.path)
     return PreferenceLoop(
@@ -265,7 +267,11 @@ def check_pairs(task: Task) -> None:
 
 
 def build_fresh_pairs(
-    task: Task, options: Options, source: OnlinePairs | MixedPairs, collector: GroupCollecting
+    task: Task,
+    options: Options,
+    source: OnlinePairs | MixedPairs,
+    collector: GroupCollecting,
+    agreed: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> FreshPairs:
     """Build the object that makes pairs of new trajectories.
 
@@ -274,6 +280,7 @@ def build_fresh_pairs(
         options: the block of the algorithm.
         source: the block that says how pairs are made.
         collector: plays groups.
+        agreed: see `FreshPairs`.
     """
     teacher = source.teacher
     return FreshPairs(
@@ -298,6 +305,7 @@ def build_fresh_pairs(
         ),
         buffer_size=source.buffer_size,
         holdout_fraction=task.config.pairs.holdout_fraction,
+        agreed=agreed,
     )
 
 

@@ -17,13 +17,14 @@ from tesserl_trainer.training.replay import Replay
 from tesserl_trainer.training.replay_segments import Segments
 
 
-def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout) -> Replay:
+def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout, *, rank: int = 0) -> Replay:
     """Build the replay buffer of a run.
 
     Args:
         config: the whole configuration.
         run_dir: directory of the run; checkpoints keep the buffer's content there.
         layout: the keys that the task's observations yield.
+        rank: whose part of the buffer it is.
 
     Raises:
         ConfigError: frames shall be shared and the observation has none.
@@ -43,9 +44,11 @@ def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout) ->
     elif settings.test_fraction:
         options = {"sampler": PrioritizedSampler(settings.capacity, alpha=0.0)}  # uniform, and can leave items out
     return Replay(
-        TensorDictReplayBuffer(storage=_storage(config, run_dir, layout), **options),
+        TensorDictReplayBuffer(
+            storage=_storage(config, run_dir / f"rank_{rank}" if rank else run_dir, layout), **options
+        ),
         settings.capacity,
-        Segments(run_dir),
+        Segments(run_dir, rank),
         prioritized=settings.kind == "prioritized",
         test_fraction=settings.test_fraction,
         device=config.device,

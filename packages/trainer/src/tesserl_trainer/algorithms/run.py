@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from torch import nn
 
@@ -30,11 +31,13 @@ from tesserl_trainer.checkpoints.run_identity import require_identity
 from tesserl_trainer.collecting.collector import Collector, Episode, Marks, Records
 from tesserl_trainer.collecting.groups import GroupCollector
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
-from tesserl_trainer.training.evaluations import EarlyStopping, Evaluations
+from tesserl_trainer.ranks.evaluation import SharedPlayer
+from tesserl_trainer.ranks.group import ALONE, Ranks
+from tesserl_trainer.training.evaluations import EarlyStopping, Evaluations, Player
 from tesserl_trainer.training.event_file import EventFile
 from tesserl_trainer.training.journal import Intervals, Journal
 from tesserl_trainer.training.loggers import LoggedRun, MLflowLogger, Opener, TrackioLogger, WandbLogger
-from tesserl_trainer.training.logging import MetricsLog
+from tesserl_trainer.training.logging import MetricsLog, NoLog
 from tesserl_trainer.training.progress import ProgressDisplay
 from tesserl_trainer.training.schedule import Scheduled
 
@@ -47,11 +50,13 @@ class Run:
         directory: of the run.
         progress: display of the loop's progress.
         stack: closes environments and logs when the run is over.
+        ranks: that train together.
     """
 
     directory: Path
     progress: ProgressDisplay
     stack: ExitStack
+    ranks: Ranks = ALONE
 
     def keep(self, environments: Environments) -> Environments:
         """Close environments when the run is over; return them."""
@@ -80,10 +85,13 @@ class Run:
             schedules: hyper-parameters that change with the step, beside those of the agent.
         """
         config = task.config
-        log = MetricsLog(self.directory, loggers_of(config, self.directory), self.progress.note)
+        openers = {} if self.ranks.rank else loggers_of(config, self.directory)
+        log = (NoLog if self.ranks.rank else MetricsLog)(self.directory, openers, self.progress.note)
         self.stack.callback(log.close)
         kept = config.checkpoint
-        checkpoints = Checkpoints(self.directory, keep_last=kept.keep_last, keep_best=kept.keep_best)
+        checkpoints = Checkpoints(
+            self.directory, keep_last=kept.keep_last, keep_best=kept.keep_best, read_only=self.ranks.rank > 0
+        )
         return Journal(
             Intervals(
                 config.total_steps,
@@ -96,20 +104,28 @@ class Run:
             ),
             [*agent.schedules, *schedules],
             pop_episodes,
-            Evaluations(
-                build_player(task, agent, self.stack), checkpoints, log, self.progress, early_stopping_of(config)
-            ),
+            Evaluations(self._player(task, agent), checkpoints, log, self.progress, early_stopping_of(config)),
             checkpoints,
             log,
             self.progress,
             self._filmer(task, agent),
+            self.ranks,
         )
+
+    def _player(self, task: Task, agent: AnyAgent) -> Player:
+        """Return what plays the evaluation episodes: rank 0."""
+        if self.ranks.number == 1:
+            return build_player(task, agent, self.stack)
+        player = None if self.ranks.rank else build_player(task, agent, self.stack)
+        return SharedPlayer(self.ranks, player, in_background=task.config.evaluation.process)
 
     def _filmer(self, task: Task, agent: AnyAgent) -> Callable[[int], None] | None:
         """Return the function that films the first evaluation episode of a step; None if none are wanted."""
         config = task.config
         if config.evaluation.video is None:
             return None
+        if self.ranks.rank:
+            return _never
         camera = Camera(config, self.directory / "videos", self.stack, remedy="remove evaluation.video")
         camera.try_out(config.evaluation.seed)
 
@@ -118,6 +134,10 @@ class Run:
                 camera.film(policy, checkpoint_name(step), config.evaluation.seed)
 
         return film
+
+
+def _never(*_: object) -> NoReturn:
+    raise RuntimeError("only rank 0 evaluates and films; call the journal's methods")
 
 
 def loggers_of(config: RunConfig, run_dir: Path) -> dict[str, Opener]:
@@ -170,7 +190,7 @@ def make_collector(
         starts or environments,
         task.layout,
         agent.act,
-        seeds=worker_seeds(task.config.seed, environments),
+        seeds=worker_seeds(task.config.seed, environments, first=task.first_environment),
         device=task.config.device,
         on_start=start_of(agent.policy),
         greedy=greedy,

@@ -26,10 +26,13 @@ class Task:
         config: the whole configuration.
         spaces: observation and action space of one environment; None reads them from the first environments that are
             made, or from one that is made for this alone.
+        first_environment: number of environments of the run that ranks before this one step.
     """
 
-    def __init__(self, config: RunConfig, spaces: tuple[Space, Space] | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, config: RunConfig, spaces: tuple[Space, Space] | None = None, *, first_environment: int = 0
+    ) -> None:
+        self.config, self.first_environment = config, first_environment
         self._spaces = spaces
 
     def environments(

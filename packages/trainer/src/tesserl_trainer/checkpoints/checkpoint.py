@@ -55,6 +55,7 @@ def write_checkpoint(
     *,
     identity: Identity | None = None,
     segments: Sequence[Mapping[str, Any]] = (),
+    rank_segments: Sequence[Sequence[Mapping[str, Any]]] = (),
     record: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint.
@@ -66,6 +67,7 @@ def write_checkpoint(
             rest is ``state``. ``best`` stands in the manifest too.
         identity: of the run; None outside of a run.
         segments: entries of the replay segments that belong to it.
+        rank_segments: those of rank 1, 2, ..., if there are several.
         record: size and SHA-256 of ``metrics.csv`` up to this step; None if there is none.
 
     Raises:
@@ -80,6 +82,7 @@ def write_checkpoint(
         "record": record,
         "versions": versions(),
         "replay": list(segments),
+        **({"rank_replay": [list(each) for each in rank_segments]} if rank_segments else {}),
     }
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -178,6 +181,20 @@ def read_manifest(path: Path, identity: Identity | None = None) -> dict[str, Any
     if identity is not None:
         _check_identity(file, fields, identity)
     return manifest
+
+
+def replay_entries(manifest: Mapping[str, Any], rank: int) -> list[dict[str, Any]]:
+    """Return the entries of the replay segments of a rank in a manifest.
+
+    Raises:
+        CheckpointError: there are none for that rank.
+    """
+    if rank == 0:
+        return list(manifest["replay"])
+    parts = Fields(manifest, "manifest.json").items("rank_replay")
+    if len(parts) < rank:
+        raise CheckpointError(f"manifest.json: rank_replay: expected the replay of rank {rank}, got {len(parts)} ranks")
+    return list(parts[rank - 1])
 
 
 def _check_entry(fields: Fields, name: str) -> None:

@@ -48,10 +48,11 @@ class Checkpoints:
         run_dir: directory of the run.
         keep_last: number of newest checkpoints that stay.
         keep_best: whether the best evaluated one stays too.
+        read_only: name no best checkpoint and remove none, because another process does.
     """
 
-    def __init__(self, run_dir: Path, *, keep_last: int = 2, keep_best: bool = True) -> None:
-        self.run_dir, self.directory = run_dir, run_dir / "checkpoints"
+    def __init__(self, run_dir: Path, *, keep_last: int = 2, keep_best: bool = True, read_only: bool = False) -> None:
+        self.run_dir, self.directory, self._read_only = run_dir, run_dir / "checkpoints", read_only
         self.keep_best = keep_best
         self._keep_last = keep_last
 
@@ -74,6 +75,7 @@ class Checkpoints:
         state: Mapping[str, Any],
         *,
         segments: Sequence[Mapping[str, Any]] = (),
+        rank_segments: Sequence[Sequence[Mapping[str, Any]]] = (),
         record: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write a checkpoint and make it the latest.
@@ -82,13 +84,16 @@ class Checkpoints:
             step: environment steps so far; no checkpoint of this step is there yet.
             state: see ``write_checkpoint``, as for the other arguments.
             segments: of the replay.
+            rank_segments: those of rank 1, 2, ..., if there are several.
             record: of the metrics.
 
         Returns:
             Its directory.
         """
         path = self.directory / checkpoint_name(step)
-        write_checkpoint(path, step, state, identity=self.identity, segments=segments, record=record)
+        write_checkpoint(
+            path, step, state, identity=self.identity, segments=segments, rank_segments=rank_segments, record=record
+        )
         self._point(LATEST, {"checkpoint": path.name})
         return path
 
@@ -136,7 +141,8 @@ class Checkpoints:
 
     def mark_best(self, best: Mapping[str, Any]) -> None:
         """Name the best checkpoint: ``{"checkpoint": directory name, "return_mean": of its evaluation}``."""
-        self._point(BEST, best)
+        if not self._read_only:
+            self._point(BEST, best)
 
     def prune(self, *, pending: int | None = None) -> list[Path]:
         """Remove what need not be kept; returns the checkpoints that stay, oldest first.
@@ -144,6 +150,8 @@ class Checkpoints:
         Args:
             pending: step of a checkpoint that stays, as its evaluation is in flight; None: none is.
         """
+        if self._read_only:
+            return self.paths()
         for left in (*self.directory.glob(".*.partial"), *self.directory.glob(".*.removed")):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         keep = {*self.newest(), self.latest()}

@@ -1,6 +1,6 @@
 """Rewards in units of the spread of the return."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,6 +8,9 @@ from torch import Tensor
 
 from tesserl_nn_components import RunningNormalizer
 from tesserl_trainer.checkpoints.fields import Fields
+
+Update = Callable[[RunningNormalizer, Tensor], None]
+"""Updates running statistics with features ``[*B, F]``."""
 
 
 class RewardScaler:
@@ -20,10 +23,13 @@ class RewardScaler:
     Args:
         discount: of one environment step, in [0, 1].
         clip: scaled rewards are clipped to ``[-clip, clip]``; None leaves them.
+        update: updates the statistics; that of several ranks merges what each has seen.
     """
 
-    def __init__(self, discount: float, clip: float | None = 10.0) -> None:
-        self.discount, self.clip = discount, clip
+    def __init__(
+        self, discount: float, clip: float | None = 10.0, *, update: Update = RunningNormalizer.update
+    ) -> None:
+        self.discount, self.clip, self._update = discount, clip, update
         self._statistics = RunningNormalizer(1)
         self._running: Tensor | None = None
 
@@ -45,7 +51,7 @@ class RewardScaler:
             returns[:, t] = running
             running = running.masked_fill(ends, 0.0)
         self._running = running
-        self._statistics.update(returns.reshape(-1, 1))
+        self._update(self._statistics, returns.reshape(-1, 1))
         scaled = reward * torch.rsqrt(self._statistics.variance + self._statistics.eps).to(reward.dtype)
         return scaled if self.clip is None else scaled.clamp(-self.clip, self.clip)
 

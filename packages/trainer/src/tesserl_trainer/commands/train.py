@@ -23,14 +23,18 @@ def command(config_path: Path | None, run_dir: Path | None, resume: Path | None,
     from tesserl_configs.loader import load_with_places
     from tesserl_trainer.checkpoints.names import step_of
     from tesserl_trainer.machine import refuse_missing
+    from tesserl_trainer.ranks.joining import launched
     from tesserl_trainer.running.train import resume_run, train
 
     if resume is None:
         loaded = load_with_places(str(config_path), overrides)
         refuse_missing(loaded.config, placed=loaded.placed)
-        click.echo(train(loaded.config, run_dir=run_dir))
+        trained = train(loaded.config, run_dir=run_dir)
     elif (resume / "manifest.json").exists():  # a checkpoint of a run: run/checkpoints/step_*
         resume = resume if step_of(resume.name) is not None else resume.resolve()  # such as . in a shell
-        click.echo(resume_run(resume.parent.parent, overrides, checkpoint=resume.name))
+        trained = resume_run(resume.parent.parent, overrides, checkpoint=resume.name)
     else:
-        click.echo(resume_run(resume, overrides))
+        trained = resume_run(resume, overrides)
+    launch = launched()
+    if launch is None or launch.rank == 0:
+        click.echo(trained)

@@ -76,6 +76,8 @@ def examine() -> list[Check]:
         ),
         _tried("torchrl C++ extension", "missing", _load_extension, ""),
         _tried("CUDA", "missing", _find_cuda, ""),
+        _tried("gloo", "missing", _find_gloo, ""),
+        _tried("NCCL", "missing", _find_nccl, ""),
     ]
     for extra, (name, module) in EXTRAS.items():
         requirement = _required(extra).get(name, Requirement(name))
@@ -180,3 +182,19 @@ def _find_cuda() -> str:
         raise Absent(f"torch {torch.__version__} sees no device; runs with device: cpu work")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join(names)
+
+
+def _find_gloo() -> str:
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_gloo_available()):
+        raise Absent("this torch was built without it; torchrun cannot start several ranks")
+    return "joins ranks that torchrun starts, on CPUs"
+
+
+def _find_nccl() -> str:
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_nccl_available()):
+        raise Absent("this torch was built without it; several ranks need device: cpu")
+    return "joins ranks that torchrun starts, on GPUs"

@@ -4,9 +4,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain, count
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tesserl_analysis import plot_curve, read_metrics, series
 from tesserl_configs import ConfigError, RunConfig
@@ -14,25 +16,29 @@ from tesserl_configs.diff import Difference, diff_configs
 from tesserl_environments import TaskError, WorkerError
 from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_environments.making import TaskMaker
-from tesserl_preference_data.files import PARTIAL, remove_partial
-from tesserl_preference_data.locks import InUseError, is_lock, locked
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.environments import with_maker
 from tesserl_trainer.algorithms.run import Run, early_stopping_of
+from tesserl_trainer.algorithms.sharing import part_of
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.checkpoint import Checkpoint
+from tesserl_trainer.checkpoints.checkpoint import Checkpoint, replay_entries
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.checkpoints.run_identity import LOG, read_identity
+from tesserl_trainer.checkpoints.run_identity import read_identity
 from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_sealed, write_sealed
 from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.machine import naming_memory, refuse_missing
 from tesserl_trainer.networks.bodies import MakeBody, with_body
 from tesserl_trainer.process import prepare_process
+from tesserl_trainer.ranks.group import RankError, Ranks
+from tesserl_trainer.ranks.joining import joined, launched
+from tesserl_trainer.ranks.states import state_of_rank
+from tesserl_trainer.running.directories import lock, new_directory
 from tesserl_trainer.running.evaluate import evaluate
+from tesserl_trainer.running.restarts import earlier_run, mark_launch
 from tesserl_trainer.running.run_directory import CHANGEABLE, begin_run, change_run, run_config
 from tesserl_trainer.signals import StopNow, Stopped, on_signals
 from tesserl_trainer.training.evaluations import reached_in
-from tesserl_trainer.training.journal import Loop
+from tesserl_trainer.training.journal import Journal, Loop
 from tesserl_trainer.training.logging import read_record
 from tesserl_trainer.training.loops.cloning import refuse_cloned
 from tesserl_trainer.training.progress import ProgressDisplay
@@ -43,9 +49,6 @@ EVALUATION, METRICS = "evaluation.json", "metrics.csv"
 PLACES = ("pairs.source.path", "environment.module_path")
 """A resume can name other places of the same pairs and modules."""
 
-LOCK_TIMEOUT = 10.0
-"""Seconds to wait for a training in the same directory to end."""
-
 
 class Interrupted(Stopped):
     """A signal stopped the run; its checkpoint is written.
@@ -53,10 +56,12 @@ class Interrupted(Stopped):
     Args:
         signum: the signal.
         run_dir: directory of the run.
+        number: of ranks that trained it.
     """
 
-    def __init__(self, signum: int, run_dir: Path) -> None:
-        command = command_line("tesserl", "train", "--resume", run_dir)
+    def __init__(self, signum: int, run_dir: Path, number: int = 1) -> None:
+        start = ("torchrun", f"--nproc-per-node={number}", "-m", "tesserl_trainer") if number > 1 else ("tesserl",)
+        command = command_line(*start, "train", "--resume", run_dir)
         super().__init__(signum, f"stopped by {signal.Signals(signum).name}; continue with: {command}")
 
 
@@ -90,6 +95,7 @@ def train(
             configuration.
         InUseError: another process trains there.
         DivergenceError: the loss became NaN or infinite.
+        RankError: below ``torchrun``, another rank was lost, or its weights are others.
         Interrupted: SIGINT, SIGTERM or SIGHUP; a checkpoint has been written.
         TaskError: an environment raised an error, or returned what its spaces do not allow, or NaN.
         WorkerError: a worker of an environment raised an error, died or did not answer.
@@ -125,16 +131,38 @@ def resume_run(run_dir: Path, overrides: Sequence[str] = (), *, checkpoint: str 
 def _continue(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig]) -> Path:
     """Continues a run; its files are read only while no other process can change them."""
     refuse_to_run_again()
-    run_config(run_dir)  # no lock is left in a directory that holds no run
-    with _locked(run_dir):
-        config = config_of()
-        changes = diff_configs(run_config(run_dir), config)
-        found = _load(checkpoint, run_dir, changes)
-        if not changes and _is_finished(run_dir, found, config):
-            _say(f"already finished at step {found.step}: {run_dir}")
+    device = run_config(run_dir).device  # no lock is left in a directory that holds no run
+    with joined(device) as ranks:
+        return _continue_together(run_dir, "latest" if _is_restarted() else checkpoint, config_of, ranks)
+
+
+def _is_restarted() -> bool:
+    """Return whether ``torchrun`` has started this command again."""
+    launch = launched()
+    return launch is not None and launch.restarts > 0
+
+
+def _continue_together(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig], ranks: Ranks) -> Path:
+    """Continue a run; rank 0 locks its directory and finds the checkpoint."""
+    with ExitStack() as stack:
+
+        def find() -> str | None:
+            stack.enter_context(lock(run_dir))
+            config = config_of()
+            changes = diff_configs(run_config(run_dir), config)
+            found = _load(checkpoint, run_dir, changes)
+            if not changes and _is_finished(run_dir, found, config):
+                _say(f"already finished at step {found.step}: {run_dir}")
+                return None
+            return found.path.name
+
+        name = ranks.by_first(find, "reading the checkpoint")
+        if name is None:
             return run_dir
+        config = config_of()
         refuse_missing(config, files=False)
-        return _run(config, run_dir, found, builder_of(config.algorithm).build_loop, config.total_steps)
+        found = Checkpoints(run_dir).load(name)
+        return _run(config, run_dir, found, builder_of(config.algorithm).build_loop, config.total_steps, ranks)
 
 
 def _load(name: str, run_dir: Path, changes: Sequence[Difference]) -> Checkpoint:
@@ -190,47 +218,97 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, tot
     """
     refuse_to_run_again()
     refuse_missing(config)
-    with _new_directory(config, run_dir) as path:
-        return _run(config, path, None, build, total_steps or config.total_steps)
+    with joined(config.device) as ranks, ExitStack() as stack:
+        earlier = ranks.by_first(lambda: earlier_run(config, run_dir), "looking for the run of this torchrun")
+        if earlier is not None:
+            path = Path(earlier)
+            return _continue_together(path, "latest", lambda: run_config(path), ranks)
+
+        def choose() -> str:
+            chosen = stack.enter_context(new_directory(config, run_dir))
+            mark_launch(chosen)
+            return str(chosen)
+
+        path = Path(ranks.by_first(choose, "choosing the directory of the run"))
+        if not ranks.every(path.is_dir()):
+            raise ConfigError(f"--run-dir: not all ranks see {path}; name a directory that all machines share")
+        return _run(config, path, None, build, total_steps or config.total_steps, ranks)
 
 
-def _run(config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build: Build, total_steps: int) -> Path:
+def _run(
+    config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build: Build, total_steps: int, ranks: Ranks
+) -> Path:
     """Train in a directory that is locked."""
     prepare_process(config.num_threads)
     seed_generators(config.seed)
     with naming_memory(config), ExitStack() as stack:
-        progress = stack.enter_context(ProgressDisplay(total_steps, checkpoint.step if checkpoint else 0))
-        loop = build(Task(config), Run(run_dir, progress, stack))
+        progress = ProgressDisplay(total_steps, checkpoint.step if checkpoint else 0, quiet=ranks.rank > 0)
+        stack.enter_context(progress)
+        loop = build(_task_of(config, ranks), Run(run_dir, progress, stack, ranks))
         if checkpoint is None:
-            begin_run(run_dir, config)
-            loop.journal.open_log()
+            _align(loop, ranks, config.seed)
         else:
-            _restore(loop, checkpoint)
-            change_run(run_dir, config)
-            progress.know(trained=_last_return(run_dir))
-            loop.journal.open_log(resume_step=checkpoint.step, record=checkpoint.manifest["record"])
-        if loop.journal.running:  # what was said of the run before is no longer its result
-            (run_dir / EVALUATION).unlink(missing_ok=True)
+            _restore(loop, checkpoint, ranks)
+        if ranks.rank == 0:
+            _open_record(loop, config, run_dir, checkpoint, progress)
         with _stopped_by_signals(loop) as received:
             loop.run()
-            if not received:
+            if not ranks.largest(received[0] if received else 0):
                 loop.journal.finish()
-        if received:
-            raise Interrupted(received[0], run_dir)
-        journal = loop.journal
-        if journal.laps.seconds:  # a run that was over already has done nothing
-            progress.note(f"where the time went: {journal.laps}")
-        progress.note(f"trained {journal.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
-        try:
-            result = _final_evaluation(config, run_dir, progress)
-        except (KeyboardInterrupt, StopNow) as stop:
-            raise Interrupted(getattr(stop, "signum", signal.SIGINT), run_dir) from stop
-        plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
-        progress.note(
-            f"return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {result['episodes']} episodes "
-            f"({result['checkpoint']}; last weights {result['last_return_mean']:.1f}): {run_dir}"
-        )
+        if signum := int(ranks.largest(received[0] if received else 0)):
+            raise Interrupted(signum, run_dir, ranks.number)
+        ranks.by_first(lambda: _finish(loop.journal, config, run_dir, progress), "evaluating the result")
     return run_dir
+
+
+def _task_of(config: RunConfig, ranks: Ranks) -> Task:
+    """Return the task of one rank."""
+    launch = launched()
+    part = part_of(config, ranks, 0 if launch is None else launch.local_rank)
+    return Task(part, first_environment=ranks.rank * part.environment.num_envs)
+
+
+def _align(loop: Loop, ranks: Ranks, seed: int) -> None:
+    """Give all ranks the weights of rank 0, and each of them random numbers of its own."""
+    if ranks.number == 1:
+        return
+    ranks.copy_first(loop.learner.loss.state_dict().values())
+    (agreed,) = np.random.SeedSequence(seed, spawn_key=(3,)).generate_state(1).tolist()
+    ranks.seed(agreed)
+    if ranks.rank:
+        (own,) = np.random.SeedSequence(seed, spawn_key=(2, ranks.rank)).generate_state(1).tolist()
+        seed_generators(own)
+
+
+def _open_record(
+    loop: Loop, config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, progress: ProgressDisplay
+) -> None:
+    """Write the configuration and open the metrics of a new or a continued run."""
+    if checkpoint is None:
+        begin_run(run_dir, config)
+        loop.journal.open_log()
+    else:
+        change_run(run_dir, config)
+        progress.know(trained=_last_return(run_dir))
+        loop.journal.open_log(resume_step=checkpoint.step, record=checkpoint.manifest["record"])
+    if loop.journal.running:  # what was said of the run before is no longer its result
+        (run_dir / EVALUATION).unlink(missing_ok=True)
+
+
+def _finish(journal: Journal, config: RunConfig, run_dir: Path, progress: ProgressDisplay) -> None:
+    """Evaluate the result of a run and draw its curve."""
+    if journal.laps.seconds:  # a run that was over already has done nothing
+        progress.note(f"where the time went: {journal.laps}")
+    progress.note(f"trained {journal.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
+    try:
+        result = _final_evaluation(config, run_dir, progress)
+    except (KeyboardInterrupt, StopNow) as stop:
+        raise Interrupted(getattr(stop, "signum", signal.SIGINT), run_dir) from stop
+    plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
+    progress.note(
+        f"return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {result['episodes']} episodes "
+        f"({result['checkpoint']}; last weights {result['last_return_mean']:.1f}): {run_dir}"
+    )
 
 
 def _last_return(run_dir: Path) -> float | None:
@@ -240,15 +318,17 @@ def _last_return(run_dir: Path) -> float | None:
     return returns[-1] if returns else None
 
 
-def _restore(loop: Loop, checkpoint: Checkpoint) -> None:
+def _restore(loop: Loop, checkpoint: Checkpoint, ranks: Ranks) -> None:
     """Continue from a checkpoint.
 
     Raises:
         CheckpointError: its state is not one that this loop has written; nothing on disk has been changed.
     """
     try:
-        loop.load(checkpoint)
-    except (CheckpointError, ConfigError, TaskError, WorkerError):
+        state = state_of_rank(ranks, checkpoint.state, str(checkpoint.path))
+        manifest = {**checkpoint.manifest, "replay": replay_entries(checkpoint.manifest, ranks.rank)}
+        loop.load(replace(checkpoint, state=state, manifest=manifest))
+    except (CheckpointError, ConfigError, RankError, TaskError, WorkerError):
         raise
     except Exception as error:  # a state is nested data of many parts, and each of them fails in its own way
         raise CheckpointError(
@@ -287,66 +367,3 @@ def _stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
 
     with on_signals(stop) as give_back:
         yield received
-
-
-@contextmanager
-def _new_directory(config: RunConfig, run_dir: str | Path | None) -> Iterator[Path]:
-    """Make and lock the directory of a new run; refuse one that holds a run.
-
-    Raises:
-        ConfigError: the directory that was named is not empty.
-        InUseError: another process trains there.
-    """
-    if run_dir is not None:
-        path = Path(run_dir)
-        _refuse_taken(path)
-        path.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
-            _refuse_taken(path)  # another training may have begun and ended meanwhile
-            yield path
-        return
-    with ExitStack() as stack:
-        numbered = (Path("runs", f"{config.name}-{number}") for number in count(2))
-        yield next(path for path in chain([Path("runs", str(config.name))], numbered) if _enter(path, stack))
-
-
-def _enter(path: Path, stack: ExitStack) -> bool:
-    """Locks a directory for a new run; returns False if a run is in it."""
-    if _is_taken(path):
-        return False
-    path.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as attempt:
-        try:
-            attempt.enter_context(_locked(path, timeout=0.0))
-        except InUseError:
-            return False
-        if _is_taken(path):
-            return False
-        stack.push(attempt.pop_all())
-    return True
-
-
-@contextmanager
-def _locked(run_dir: Path, *, timeout: float | None = None) -> Iterator[None]:
-    """Keep other trainings out of a directory, and remove files that a killed one was writing."""
-    remedy = "wait for it, stop it, or name another directory"
-    timeout = LOCK_TIMEOUT if timeout is None else timeout
-    with locked(run_dir, doing="trains here", remedy=remedy, timeout=timeout):
-        remove_partial(run_dir)
-        yield
-
-
-def _refuse_taken(path: Path) -> None:
-    if _is_taken(path):
-        raise ConfigError(
-            f"--run-dir: {path} is not empty; continue the run there with {command_line('--resume', path)}, or name "
-            "another directory"
-        )
-
-
-def _is_taken(path: Path) -> bool:
-    """Return whether a path is a file, or a directory with more than locks, unfinished files and the log of a sweep."""
-    if not path.is_dir():
-        return path.exists()
-    names = {found.name for found in path.iterdir() if not is_lock(found.name) and found.suffix != PARTIAL}
-    return bool(names - {LOG})

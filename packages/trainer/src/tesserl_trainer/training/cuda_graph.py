@@ -28,7 +28,13 @@ class GraphedLearner(Learner):
     _batch: TensorDictBase | None = field(default=None, init=False)
     _metrics: dict[str, Tensor] = field(default_factory=dict, init=False)
 
-    def update(self, batch: TensorDictBase, updates: int, lap: Callable[[str], None]) -> dict[str, Tensor]:
+    def update(
+        self,
+        batch: TensorDictBase,
+        updates: int,
+        lap: Callable[[str], None],
+        weight: float = 1.0,  # noqa: ARG002 - one rank has the whole batch
+    ) -> dict[str, Tensor]:
         """One gradient step, see `Learner.update`."""
         with torch.cuda.device(self.parameters[0].device):  # streams and graphs are those of the current device
             if self._warm < WARMUP:

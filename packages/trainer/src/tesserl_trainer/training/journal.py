@@ -14,7 +14,10 @@ from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.collecting.collector import Episode
+from tesserl_trainer.ranks.group import ALONE, Ranks
+from tesserl_trainer.ranks.states import state_of_all
 from tesserl_trainer.training.evaluations import Evaluations
+from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.logging import Averages, MetricsLog
 from tesserl_trainer.training.progress import ProgressDisplay
 from tesserl_trainer.training.schedule import Scheduled
@@ -31,6 +34,7 @@ class Loop(Protocol):
     """Interface of a loop for commands."""
 
     journal: "Journal"
+    learner: Learner
 
     def run(self) -> None:
         """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases."""
@@ -87,6 +91,7 @@ class Journal:
         log: where metrics go.
         progress: what a person sees.
         film: films an evaluation episode of a step; None: no films.
+        ranks: that train together. Rank 0 evaluates, logs and writes, with the episodes and the state of all.
     """
 
     def __init__(
@@ -99,14 +104,16 @@ class Journal:
         log: MetricsLog,
         progress: ProgressDisplay,
         film: Callable[[int], None] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.intervals, self.schedules, self.pop_episodes = intervals, schedules, pop_episodes
         self.evaluations, self.checkpoints, self.log, self.progress = evaluations, checkpoints, log, progress
-        self.film = film
+        self.film, self.ranks = film, ranks
         self.step = self.updates = self.episodes = 0
         self.skipped = 0  # rounds without anything to learn from
         self.exact = True
         self.stop = False
+        self._all_stop = False  # what the ranks have agreed on: a signal reaches some of them earlier than others
         self.averages = Averages()
         self.laps = Laps()
         self._rate = _Rate()
@@ -114,7 +121,8 @@ class Journal:
     @property
     def running(self) -> bool:
         """Return whether there is another round."""
-        return self.step < self.intervals.total_steps and not self.stop and not self.evaluations.stopped_early
+        stop = self.stop if self.ranks.number == 1 else self._all_stop
+        return self.step < self.intervals.total_steps and not stop and not self.evaluations.stopped_early
 
     def open_log(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
         """Open the record, see `MetricsLog.open`; the time that loggers take to begin counts as no training."""
@@ -147,6 +155,7 @@ class Journal:
             self._evaluate(save)
         if self._due(self.intervals.checkpoint, before):
             save()
+        self._all_stop = self.ranks.some(self.stop)
         self.laps.lap("evaluate and save")
 
     def _due(self, interval: int, before: int) -> bool:
@@ -168,7 +177,7 @@ class Journal:
 
     def _report(self, own: Mapping[str, float]) -> None:
         """Log the metrics since the last report."""
-        episodes = self.pop_episodes()
+        episodes = [episode for part in self.ranks.gather(self.pop_episodes()) for episode in part]
         self.episodes += len(episodes)
         metrics = {f"train/{name}": value for name, value in self.averages.pop().items()}
         if episodes:
@@ -187,11 +196,15 @@ class Journal:
 
     def _film(self, film: Callable[[int], None]) -> None:
         """Film an episode; training continues without the film if it cannot be written."""
-        with self._left_out():
+
+        def try_to_film() -> None:
             try:
                 film(self.step)
             except OSError as error:
                 self.progress.note(f"warning: no film of step {self.step:,}: {error}")
+
+        with self._left_out():
+            self.ranks.by_first(try_to_film, "filming")
 
     def measure(self) -> None:
         """Play the evaluation episodes with the present weights and log their result."""
@@ -223,12 +236,17 @@ class Journal:
             loop_state: state of everything but the journal.
             segments: writes what is stored once a run, and lists it.
         """
-        path = self.checkpoints.directory / checkpoint_name(self.step)
-        if not path.exists():
-            state_dict = {**self.state_dict(), **loop_state()}
-            self.checkpoints.save(self.step, state_dict, segments=segments(), record=self.log.record())
+        path, ranks = self.checkpoints.directory / checkpoint_name(self.step), self.ranks
+        if not ranks.by_first(path.exists, "looking for a checkpoint"):
+            whole = state_of_all(ranks, {**self.state_dict(), **loop_state()}, self.step)
+            stored = ranks.gather(list(segments()))
+            ranks.by_first(lambda: self._write(whole, stored), "writing a checkpoint")
         self.checkpoints.prune(pending=self.evaluations.pending)
         return path
+
+    def _write(self, state_dict: Mapping[str, Any], segments: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+        record, (own, *others) = self.log.record(), segments
+        self.checkpoints.save(self.step, state_dict, segments=own, rank_segments=others, record=record)
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, running means and the states of the global generators."""
@@ -253,10 +271,11 @@ class Journal:
         for name in COUNTERS:
             if name != "skipped" or name in counters.value:  # 0.1 did not count them
                 setattr(self, name, counters.integer(name))
-        exact, evaluations = fields.flag("exact"), self.evaluations
+        exact, evaluations, ranks = fields.flag("exact"), self.evaluations, self.ranks
+        restored = ranks.every(restored)
         evaluations.load(saved, self.step)
         state.set_generators_state(saved["generators"])
-        removed = self.checkpoints.rewind(self.step, evaluations.best)
+        removed = ranks.by_first(lambda: self.checkpoints.rewind(self.step, evaluations.best), "removing checkpoints")
         if removed:
             self.progress.note(f"continuing at step {self.step:,}; removed what came after it: {', '.join(removed)}")
         if evaluations.best is not None and self.checkpoints.best() is None:

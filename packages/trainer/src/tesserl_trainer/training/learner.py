@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tesserl_trainer.checkpoints.loading import require_optimizer_state
+from tesserl_trainer.ranks.group import Ranks
+
+Reduce = Callable[[list[nn.Parameter], Mapping[str, Tensor], float], dict[str, Tensor]]
+"""Replaces gradients by those of a whole batch of which other processes have parts, see `Ranks.reduce`."""
 
 
 @dataclass
@@ -23,6 +27,7 @@ class Learner:
         optimizer: over these parameters.
         max_grad_norm: global norm at which gradients are clipped; ``None`` leaves them.
         updated: called after every step with the number of updates so far: moves target networks and references.
+        reduce: called between backward and clipping if other processes have parts of the batch.
     """
 
     loss: nn.Module
@@ -31,14 +36,18 @@ class Learner:
     optimizer: Optimizer
     max_grad_norm: float | None
     updated: Callable[[int], None] = lambda updates: None  # noqa: ARG005
+    reduce: Reduce | None = None
 
-    def update(self, batch: TensorDictBase, updates: int, lap: Callable[[str], None]) -> dict[str, Tensor]:
+    def update(
+        self, batch: TensorDictBase, updates: int, lap: Callable[[str], None], weight: float = 1.0
+    ) -> dict[str, Tensor]:
         """One gradient step.
 
         Args:
             batch: what the loss reads.
             updates: number of this step.
             lap: books time to a name.
+            weight: of this batch in ``reduce``, relative to the parts that other processes have.
 
         Returns:
             Everything the loss returned and the norm of the gradient, as scalar tensors without gradient.
@@ -51,12 +60,20 @@ class Learner:
         total.backward()
         lap("backward")
         metrics = {name: value.detach() for name, value in metrics.items()}
+        if self.reduce is not None:
+            metrics = self.reduce(self.parameters, metrics, weight)
+            lap("reduce")
         if self.max_grad_norm is not None:
             metrics["gradient_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm, foreach=True)
         self.optimizer.step()
         self.updated(updates)
         lap("optimiser")
         return metrics
+
+    def share(self, ranks: Ranks) -> None:
+        """Learn from batches of which each rank has a part; does nothing with one rank."""
+        if ranks.number > 1:
+            self.reduce = ranks.reduce
 
     @torch.no_grad()
     def evaluate(

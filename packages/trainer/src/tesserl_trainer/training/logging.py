@@ -116,6 +116,16 @@ class MetricsLog:
             )
 
 
+class NoLog(MetricsLog):
+    """Records nothing: rank 0 writes the record of a run."""
+
+    def open(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
+        """Do nothing."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+
 def read_record(path: Path, record: Mapping[str, Any]) -> bytes | None:
     """Return the part of ``metrics.csv`` that a checkpoint describes; None if the file is missing.
 

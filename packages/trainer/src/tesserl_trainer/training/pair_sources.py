@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 
 from tesserl_environments import ActionMask
 from tesserl_environments.masks import ACTION_MASK
@@ -107,6 +109,7 @@ class FreshPairs:
         teacher: who judges; None: the score.
         buffer_size: newest pairs that are learned from.
         holdout_fraction: share of the pairs that is not, in [0, 1).
+        agreed: context in which pairs are made and held out; ranks draw the same in it.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class FreshPairs:
         teacher: ScriptedTeacher | None = None,
         buffer_size: int = 256,
         holdout_fraction: float = 0.0,
+        agreed: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.collector, self.prepare = collector, prepare
         self.num_groups, self.same_start, self.segment_length = num_groups, same_start, segment_length
@@ -134,7 +138,7 @@ class FreshPairs:
             "ties": ties,
             "teacher": teacher,
         }
-        self.holdout_fraction = holdout_fraction
+        self.holdout_fraction, self.agreed = holdout_fraction, agreed
         self.train = NewestPairs(buffer_size)
         self.held_out = NewestPairs(max(1, round(buffer_size * holdout_fraction / (1 - holdout_fraction))))
 
@@ -145,9 +149,14 @@ class FreshPairs:
             The trajectories; and the pairs, prepared, or None where no trajectory was long enough for a segment.
         """
         trajectories, group = self.collector.collect(self.num_groups)
+        with self.agreed():
+            return trajectories, self._pairs(trajectories, group)
+
+    def _pairs(self, trajectories: list[TensorDictBase], group: Tensor) -> PreferencePairs | None:
+        """Make pairs of trajectories; None if none is long enough for a segment."""
         shortest = self.segment_length[0] if isinstance(self.segment_length, tuple) else self.segment_length or 1
         if max(map(len, trajectories)) < shortest:
-            return trajectories, None
+            return None
         pool = cut_segments(
             trajectories,
             segment_length=self.segment_length,
@@ -157,11 +166,12 @@ class FreshPairs:
         few = len(pool) * (len(pool) - 1) // 2 <= MAX_ENUMERATED
         wanted = None if few else self.num_pairs or self.buffer_size
         pairs = make_pairs(pool, num_pairs=wanted, allow_fewer=True, **self.judging)
-        return trajectories, self.prepare(pairs.select(slice(self.num_pairs)))
+        return self.prepare(pairs.select(slice(self.num_pairs)))
 
     def add(self, pairs: PreferencePairs) -> None:
         """Store pairs; hold some of them out for measuring."""
-        held_out = torch.rand(len(pairs)) < self.holdout_fraction
+        with self.agreed():
+            held_out = torch.rand(len(pairs)) < self.holdout_fraction
         self.held_out.add(pairs.select(held_out))
         self.train.add(pairs.select(~held_out))
 

@@ -18,16 +18,17 @@ class ProgressDisplay:
     Args:
         total_steps: environment steps of the whole run.
         first_step: steps that a resumed run has behind it.
+        quiet: show nothing, as ranks other than 0.
     """
 
-    def __init__(self, total_steps: int, first_step: int = 0) -> None:
-        self._console = Console(file=sys.stderr, highlight=False)
+    def __init__(self, total_steps: int, first_step: int = 0, *, quiet: bool = False) -> None:
+        self._console = Console(file=sys.stderr, highlight=False, quiet=quiet)
         self._total_steps = total_steps
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._trained: float | None = None  # the last known returns of training and evaluation
         self._evaluated: float | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and not quiet:
             self._bar = Progress(
                 TextColumn("{task.fields[unit]}"),
                 BarColumn(),

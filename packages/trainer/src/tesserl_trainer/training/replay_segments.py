@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tesserl_preference_data.files import write_tensors
 from tesserl_preference_data.whole_files import digest, write_atomically
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError, read_manifest, verify
+from tesserl_trainer.checkpoints.checkpoint import CheckpointError, read_manifest, replay_entries, verify
 from tesserl_trainer.checkpoints.fields import Fields
 
 Entry = dict[str, Any]
@@ -27,12 +27,13 @@ class Segments:
 
     Args:
         run_dir: directory of the run.
+        rank: whose replay it is; each rank writes its own directory.
         size: transitions per segment.
     """
 
-    def __init__(self, run_dir: Path, *, size: int = 1 << 14) -> None:
-        self.directory = run_dir / "replay"
-        self._size = size
+    def __init__(self, run_dir: Path, rank: int = 0, *, size: int = 1 << 14) -> None:
+        self.directory = run_dir / "replay" / (f"rank_{rank}" if rank else "")
+        self._size, self._rank = size, rank
         self._known: dict[str, Entry] = {}
 
     def write(self, read: Callable[[int, int], Mapping[str, Tensor]], first: int, last: int) -> list[Entry]:
@@ -90,7 +91,8 @@ class Segments:
 
     def prune(self, checkpoints: Iterable[Path]) -> None:
         """Remove the segments that none of the checkpoints refers to."""
-        needed = {entry["file"] for path in checkpoints for entry in read_manifest(path)["replay"]}
+        manifests = map(read_manifest, checkpoints)
+        needed = {entry["file"] for each in manifests for entry in replay_entries(each, self._rank)}
         for path in (*self.directory.glob("*.safetensors"), *self.directory.glob(".*.partial")):
             if path.name not in needed:
                 path.unlink()

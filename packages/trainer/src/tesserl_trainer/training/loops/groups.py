@@ -22,7 +22,8 @@ from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.checkpoints.loading import load_module
 from tesserl_trainer.collecting.groups import expected_rest
 from tesserl_trainer.collecting.interfaces import GroupCollecting
-from tesserl_trainer.collecting.rollout import count_minibatches, minibatches
+from tesserl_trainer.collecting.rollout import count_minibatches
+from tesserl_trainer.ranks.shares import slices
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.logging import Averages
@@ -87,6 +88,7 @@ class GroupLoop:
         self.learner, self.loss, self.collector, self.scoring = learner, loss, collector, scoring
         self.observe, self.pace, self.journal = observe, pace, journal
         self.device = torch.device(device)
+        learner.share(journal.ranks)
         self._groups = Averages()  # what the groups said of themselves since the last report
 
     def run(self) -> None:
@@ -156,10 +158,11 @@ class GroupLoop:
         if not self.loss.needs_trajectories:
             data = flatten_steps(batch, keys=[*self.loss.in_keys, *extra])
         for _ in range(pace.num_epochs):
-            for minibatch in minibatches(data, pace.num_minibatches):
+            for minibatch, weight in slices(journal.ranks, data, pace.num_minibatches, summed="step_weight"):
                 journal.laps.lap("minibatches")
                 journal.updates += 1
-                journal.averages.add(self.learner.update(minibatch, journal.updates, journal.laps.lap))
+                metrics = self.learner.update(minibatch, journal.updates, journal.laps.lap, weight)
+                journal.averages.add(metrics)
         journal.require_finite("lower optimizer.learning_rate or grpo.max_grad_norm")
 
     def save(self) -> None:

@@ -39,13 +39,13 @@ class Pace:
     batch_size: int
     ratio: float | None = None
 
-    def updates(self, owed: float, steps: int, transitions: int) -> tuple[int, float]:
+    def updates(self, owed: float, steps: int, transitions: float) -> tuple[int, float]:
         """Return the number of updates that are due.
 
         Args:
             owed: what the rounds before have left.
             steps: environment steps of this round.
-            transitions: that this round has stored to learn from.
+            transitions: that this round has stored to learn from, for each rank on average.
 
         Returns:
             The updates, and what is owed after them: environment steps, or transitions to be drawn.
@@ -57,7 +57,20 @@ class Pace:
 
 
 class OffPolicyLoop:
-    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds."""
+    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds.
+
+    With several ranks each has a replay buffer of its own, and draws its part of every batch from it.
+
+    Args:
+        learner: makes gradient steps.
+        collector: collects transitions with the exploring policy.
+        window: sums the rewards of n steps.
+        replay: of this rank.
+        pace: alternation of collecting and learning, with the environment steps of all ranks.
+        journal: counts, reports, evaluates and saves.
+        prepare_test: changes a batch that is measured and not learned from.
+        observe: updates the statistics of observations with a batch, if acting does not.
+    """
 
     def __init__(
         self,
@@ -69,9 +82,11 @@ class OffPolicyLoop:
         journal: Journal,
         *,
         prepare_test: Callable[[TensorDictBase], None] | None = None,
+        observe: Callable[[TensorDictBase], None] | None = None,
     ) -> None:
         self.learner, self.collector, self.window, self.replay = learner, collector, window, replay
-        self.pace, self.journal, self._prepare_test = pace, journal, prepare_test
+        self.pace, self.journal, self._prepare_test, self._observe = pace, journal, prepare_test, observe
+        learner.share(journal.ranks)
         self._owed: float = 0  # what has been collected since the warm-up and not been paid for with updates
 
     def run(self) -> None:
@@ -85,13 +100,18 @@ class OffPolicyLoop:
             before = journal.begin_round()
             self.collector.set_weights(journal.updates, journal.step)
             batch = self.collector.collect(self.pace.collect_steps)
-            journal.step += batch.numel()
+            journal.step += batch.numel() * journal.ranks.number
+            if self._observe is not None:
+                self._observe(batch)
             journal.laps.lap("collect")
             transitions = self.replay.extend(self.window.extend(batch))
             journal.laps.lap("replay")
             self._learn(before, transitions)
-            journal.end_round(before, self.save, lambda: {"replay/size": len(self.replay), **self._test()})
+            journal.end_round(before, self.save, self._metrics)
         self.save()
+
+    def _metrics(self) -> dict[str, float]:
+        return {"replay/size": self.journal.ranks.total(len(self.replay)), **self._test()}
 
     def _test(self) -> dict[str, float]:
         """Return the metrics of the loss on the held-out transitions."""
@@ -103,13 +123,14 @@ class OffPolicyLoop:
 
     def _learn(self, before: int, transitions: int) -> None:
         """All updates that the collected steps pay for."""
-        journal = self.journal
+        journal, ranks = self.journal, self.journal.ranks
         if journal.step < self.pace.warmup_steps:
             return
-        if not self.replay.can_draw:
+        if ranks.some(not self.replay.can_draw):
             journal.skipped += 1
             return
-        number, self._owed = self.pace.updates(self._owed, journal.step - before, transitions)
+        stored = transitions if self.pace.ratio is None else ranks.total(transitions) / ranks.number
+        number, self._owed = self.pace.updates(self._owed, journal.step - before, stored)
         for batch in self.replay.batches(number, self.pace.batch_size):
             journal.laps.lap("replay")
             journal.updates += 1

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.checkpoints.loading import load_module
 from tesserl_trainer.collecting.interfaces import Collecting
-from tesserl_trainer.collecting.rollout import minibatches
+from tesserl_trainer.ranks.shares import shared_minibatches
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
 
@@ -78,6 +78,8 @@ class OnPolicyLoop:
         pace: sizes of a round.
         journal: counts, reports, evaluates and saves.
         remedy: advice for a loss that is not finite.
+        normalize: give the advantages of each minibatch mean 0 and standard deviation 1, where its loss cannot, because
+            other ranks have parts of it.
     """
 
     def __init__(
@@ -91,9 +93,12 @@ class OnPolicyLoop:
         journal: Journal,
         *,
         remedy: str = "lower optimizer.learning_rate",
+        normalize: bool = False,
     ) -> None:
         self.learner, self.collector, self.policy, self.batches = learner, collector, policy, batches
         self.observe, self.pace, self.journal, self.remedy = observe, pace, journal, remedy
+        self.normalize = normalize
+        learner.share(journal.ranks)
 
     def run(self) -> None:
         """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
@@ -108,7 +113,7 @@ class OnPolicyLoop:
             before = journal.begin_round()
             self.collector.set_weights(journal.updates, journal.step)
             rollout = self.collector.collect(self.pace.num_steps)
-            journal.step += rollout.numel()
+            journal.step += rollout.numel() * journal.ranks.number
             journal.laps.lap("collect")
             batch = self.batches(rollout)
             journal.laps.lap("advantages")
@@ -122,15 +127,16 @@ class OnPolicyLoop:
         journal = self.journal
         if "mask" in batch:  # with a memory: environments that have spent the whole rollout on a reset
             batch = batch[batch["mask"].any(dim=1)]
-        if not len(batch):
+        if journal.ranks.some(not len(batch)):  # of any rank: all take the same number of gradient steps
             journal.skipped += 1
             return
         for _ in range(self.pace.num_epochs):
             moved: list[Tensor] = []
-            for minibatch in minibatches(batch, self.pace.num_minibatches):
+            parts = shared_minibatches(journal.ranks, batch, self.pace.num_minibatches, normalize=self.normalize)
+            for minibatch, weight in parts:
                 journal.laps.lap("minibatches")
                 journal.updates += 1
-                metrics = self.learner.update(minibatch, journal.updates, journal.laps.lap)
+                metrics = self.learner.update(minibatch, journal.updates, journal.laps.lap, weight)
                 journal.averages.add(metrics)
                 if self.pace.target_kl is not None:  # Schulman's estimate, never negative
                     moved.append(metrics["mean_ratio"] - 1 + metrics["kl_approx"])

@@ -17,6 +17,7 @@ A frozen reference is asked once for the log-probabilities of each step. Some pa
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from tensordict import TensorDictBase
@@ -30,11 +31,18 @@ from tesserl_trainer.training.cloning import Cloning
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.logging import Averages
-from tesserl_trainer.training.pair_batches import Batches
+from tesserl_trainer.training.pair_batches import Batches, Part
 from tesserl_trainer.training.pair_sources import FreshPairs, StoredPairs
 from tesserl_trainer.training.reference_policies import Policies
 
 ACCURACY = "rewards/accuracies"
+
+
+class MakeBatch(Protocol):
+    """Makes a batch of pairs."""
+
+    def __call__(self, *parts: Part) -> TensorDictBase:
+        """Return what a loss reads."""
 
 
 @dataclass
@@ -71,6 +79,8 @@ class PreferenceLoop:
         self.learner, self.policies, self.batches = learner, policies, batches
         self.stored, self.fresh, self.observe, self.evaluating = stored, fresh, observe, evaluating
         self.pace, self.journal, self.cloning = pace, journal, cloning
+        for each in (learner, *([] if cloning is None else [cloning.learner])):
+            each.share(journal.ranks)
         self._prepared = False
         self._pairs = Averages()  # what the pairs said of themselves since the last report
         self._accuracy = Averages()  # apart: a batch of ties has none
@@ -94,14 +104,14 @@ class PreferenceLoop:
             if fresh is not None:
                 trajectories = self._collect(fresh)
                 updates = journal.updates
-                for batch in self._epochs(fresh):
-                    self._update(batch)
+                for batch, weight in self._epochs(fresh):
+                    self._update(batch, weight)
                 journal.skipped += journal.updates == updates
                 for trajectory in trajectories:
                     self.observe(trajectory)
             elif stored is not None:
                 journal.step += 1
-                self._update(self.batches(stored.draw(self.pace.batch_size)))
+                self._update(*self._shared(self.batches, self._draw(stored, self.pace.batch_size)))
             journal.end_round(before, self.save, self._metrics)
         self.save()
 
@@ -121,7 +131,8 @@ class PreferenceLoop:
         """Behaviour cloning, and what has come of it."""
         journal, size = self.journal, self.pace.batch_size
         for number in range(1, cloning.num_updates + 1):
-            metrics = cloning.learner.update(self.batches.pairs(stored.draw(size)), number, journal.laps.lap)
+            batch, weight = self._shared(self.batches.pairs, self._draw(stored, size))
+            metrics = cloning.learner.update(batch, number, journal.laps.lap, weight)
             journal.averages.add(metrics)
         journal.require_finite("lower optimizer.learning_rate")
         log = {f"pretraining/{name}": value for name, value in journal.averages.pop().items()}
@@ -144,22 +155,38 @@ class PreferenceLoop:
         journal.laps.lap("pairs")
         return trajectories
 
-    def _epochs(self, fresh: FreshPairs) -> Iterator[TensorDictBase]:
+    def _draw(self, stored: StoredPairs, number: int) -> Part:
+        """Return the next stored pairs, the same on all ranks."""
+        with self.journal.ranks.agreed():
+            return stored.draw(number)
+
+    def _shared(self, make: MakeBatch, *parts: Part) -> tuple[TensorDictBase, float]:
+        """Make a batch of this rank's share of pairs that all ranks have drawn; return it with its weight."""
+        ranks = self.journal.ranks
+        if ranks.number == 1:
+            return make(*parts), 1.0
+        shares = [(pairs, *ranks.share(index)) for pairs, index in parts]
+        kept = [(pairs, index) for pairs, index, weight in shares if weight]
+        return make(*(kept or [shares[0][:2]])), float(sum(weight for _, _, weight in shares))
+
+    def _epochs(self, fresh: FreshPairs) -> Iterator[tuple[TensorDictBase, float]]:
         """Batches of the newest pairs, each of them once in every epoch; of stored ones as many as belong to them."""
         newest, stored, size = fresh.train.pairs, self.stored, self.pace.batch_size
         if newest is None:
             return
         num_stored = 0 if stored is None else round(self.pace.offline_fraction * size)
         for _ in range(self.pace.num_epochs):
-            for index in torch.split(torch.randperm(len(newest)), max(size - num_stored, 1)):
-                more = [stored.draw(num_stored)] if stored is not None and num_stored else []
-                yield self.batches((newest, index), *more)
+            with self.journal.ranks.agreed():
+                order = torch.randperm(len(newest))
+            for index in torch.split(order, max(size - num_stored, 1)):
+                more = [self._draw(stored, num_stored)] if stored is not None and num_stored else []
+                yield self._shared(self.batches, (newest, index), *more)
 
-    def _update(self, batch: TensorDictBase) -> None:
+    def _update(self, batch: TensorDictBase, weight: float) -> None:
         journal = self.journal
         journal.laps.lap("batches")
         journal.updates += 1
-        metrics = self.learner.update(batch, journal.updates, journal.laps.lap)
+        metrics = self.learner.update(batch, journal.updates, journal.laps.lap, weight)
         accuracy = metrics.pop(ACCURACY, None)
         label = batch.get("label", None)
         if accuracy is not None and (label is None or bool((label != 0.5).any())):

@@ -1,0 +1,80 @@
+"""The part of a configuration that one of several ranks has; configurations that ranks cannot share are refused."""
+
+from collections.abc import Iterator
+
+import torch
+
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.collectors import LocalCollectors
+from tesserl_configs.errors import Problem
+from tesserl_configs.pairs import OfflinePairs
+from tesserl_configs.preferences import PreferenceOptions
+from tesserl_trainer.machine import device_of
+from tesserl_trainer.ranks.group import Ranks
+
+
+def part_of(config: RunConfig, ranks: Ranks, local_rank: int) -> RunConfig:
+    """Return the configuration of one rank: its part of the environments and of the replay, on its device.
+
+    Args:
+        config: of the run; its numbers are totals.
+        ranks: that share it.
+        local_rank: number of this process on its machine.
+
+    Raises:
+        ConfigError: the numbers are no multiples of that of the ranks, or ranks cannot train this.
+    """
+    if ranks.number == 1:
+        return config
+    if problems := list(_problems(config, ranks.number)):
+        raise ConfigError(*map(str, problems))
+    environment = config.environment
+    changed: dict[str, object] = {
+        "environment": environment.model_copy(update={"num_envs": environment.num_envs // ranks.number}),
+    }
+    if torch.device(config.device).type == "cuda":
+        changed["device"] = f"cuda:{local_rank}"
+        device_of(f"cuda:{local_rank}")
+    if config.algorithm == "iqn":
+        iqn, replay = config.iqn, config.replay
+        changed["iqn"] = iqn.model_copy(update={"batch_size": iqn.batch_size // ranks.number})
+        changed["replay"] = replay.model_copy(update={"capacity": replay.capacity // ranks.number})
+    return config.model_copy(update=changed)
+
+
+def _problems(config: RunConfig, number: int) -> Iterator[Problem]:
+    """Yield what several ranks cannot share."""
+    for key, value in _totals(config).items():
+        if value % number:
+            yield Problem(
+                key,
+                f"expected a multiple of the number of ranks, {number}, got {value}; write "
+                f"{-(-value // number) * number}, or start another number of ranks",
+            )
+    if not isinstance(config.collectors, LocalCollectors):
+        yield Problem(
+            "collectors",
+            f"expected kind local with {number} ranks, each of which collects in its own process, got "
+            f"{config.collectors.kind}; leave it out",
+        )
+    if config.algorithm == "iqn" and config.iqn.cuda_graph:
+        yield Problem("iqn.cuda_graph", f"expected false with {number} ranks, whose gradients no graph holds, got true")
+    if torch.device(config.device).index is not None:
+        yield Problem(
+            "device",
+            f"expected cpu or cuda with {number} ranks, each of which has the GPU of its number, got {config.device}",
+        )
+
+
+def _totals(config: RunConfig) -> dict[str, int]:
+    """Return the numbers that ranks divide between them, by their keys."""
+    totals: dict[str, int] = {}
+    options = config.options
+    if not (isinstance(options, PreferenceOptions) and isinstance(config.pairs.source, OfflinePairs)):
+        totals["environment.num_envs"] = config.environment.num_envs
+    if isinstance(options, PreferenceOptions):
+        totals[f"{config.algorithm}.batch_size"] = options.batch_size
+    if config.algorithm == "iqn":
+        totals["iqn.batch_size"] = config.iqn.batch_size
+        totals["replay.capacity"] = config.replay.capacity
+    return totals

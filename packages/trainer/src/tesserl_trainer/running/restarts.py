@@ -1,0 +1,55 @@
+"""A run and the ``torchrun`` command that started it, so that a restart of its ranks continues the same run."""
+
+import json
+import shutil
+from pathlib import Path
+
+from tesserl_configs import RunConfig
+from tesserl_preference_data.locks import is_lock
+from tesserl_preference_data.whole_files import write_json
+from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_trainer.ranks.joining import launched
+
+LAUNCH = "launch.json"
+
+
+def mark_launch(run_dir: Path) -> None:
+    """Write which ``torchrun`` command began a run; do nothing without one."""
+    launch = launched()
+    if launch is not None:
+        write_json(run_dir / LAUNCH, {"torchrun": launch.identity})
+
+
+def earlier_run(config: RunConfig, run_dir: str | Path | None) -> str | None:
+    """Return the directory of the run that this ``torchrun`` command began before it restarted its processes.
+
+    A run without a checkpoint begins anew: its files are removed.
+
+    Args:
+        config: of the run.
+        run_dir: as it was named; None for ``runs/<name>``, perhaps with a number behind it.
+
+    Returns:
+        The directory; None if there is no checkpoint to continue from.
+    """
+    launch = launched()
+    if launch is None or launch.restarts == 0:
+        return None
+    places = Path("runs").glob(f"{config.name}*") if run_dir is None else [Path(run_dir)]
+    for place in places:
+        if _identity_in(place) != launch.identity:
+            continue
+        if Checkpoints(place).paths():
+            return str(place)
+        for left in place.iterdir():
+            if not is_lock(left.name):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return None
+
+
+def _identity_in(run_dir: Path) -> str | None:
+    try:
+        identity = json.loads((run_dir / LAUNCH).read_text(encoding="utf-8"))["torchrun"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return identity if isinstance(identity, str) else None
