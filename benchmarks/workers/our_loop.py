@@ -1,13 +1,19 @@
 """A loop of this project on a configuration. A request is a number of steps to train, "laps" or "processes".
 
 With the setting ``target`` it answers one request only: the most steps to train until a greedy evaluation reaches it.
+With the setting ``ranks`` so many processes train together, of which this one is rank 0.
 """
 
 import json
+import multiprocessing
+import os
+import socket
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from stdio import Clock, cpu_of_processes, serve
@@ -15,10 +21,12 @@ from stdio import Clock, cpu_of_processes, serve
 from tesserl_configs import load_config
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.sharing import part_of
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.collecting.evaluation import Evaluation
 from tesserl_trainer.distributed.process_collector import ProcessCollector
+from tesserl_trainer.ranks.joining import joined
 from tesserl_trainer.training.journal import Loop
 from tesserl_trainer.training.progress import ProgressDisplay
 
@@ -42,7 +50,8 @@ def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) ->
         advance(step)
         journal.stop = journal.stop or step >= last
 
-    journal.stop, journal.evaluate, journal.progress.advance = False, evaluate_off_the_clock, advance_until_last
+    journal.stop = journal.agreed_stop = False
+    journal.evaluate, journal.progress.advance = evaluate_off_the_clock, advance_until_last
     journal.laps.lap("waiting")
     loop.run()
     if isinstance(getattr(loop, "collector", None), ProcessCollector):
@@ -52,27 +61,70 @@ def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) ->
     return answer | {"best": best, "reached": best >= target} if target < float("inf") else answer
 
 
-def main() -> None:
-    settings = json.loads(sys.argv[1])
+def build(settings: dict[str, Any], stack: ExitStack) -> Loop:
+    """Build the loop of this process."""
     config = load_config(settings["config"], settings.get("overrides", ()))
     torch.set_num_threads(config.num_threads)
     seed_generators(config.seed)
+    run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    ranks = stack.enter_context(joined(config.device))
+    part = part_of(config, ranks, ranks.rank)
+    progress = stack.enter_context(ProgressDisplay(config.total_steps, quiet=ranks.rank > 0))
+    task = Task(part, first_environment=ranks.rank * part.environment.num_envs)
+    loop = builder_of(config.algorithm).build_loop(task, Run(run_dir, progress, stack, ranks))
+    loop.journal.log.open(resume_step=None)
+    loop.save = lambda: run_dir  # the peers write no checkpoints either
+    loop.journal.checkpoints.mark_best = lambda _: None
+    if settings.get("warmup"):
+        train(loop, settings["warmup"], Clock())
+    return loop
+
+
+def follow(settings: dict[str, Any], rank: int, port: int, requests: Connection) -> None:
+    """Train as one of the other ranks whatever rank 0 trains, until it ends."""
+    name_rank(settings, rank, port)
+    with ExitStack() as stack, suppress(EOFError):
+        loop = build(settings, stack)
+        while True:
+            train(loop, requests.recv(), Clock())
+
+
+def name_rank(settings: dict[str, Any], rank: int, port: int) -> None:
+    """Set what torchrun tells a process."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": settings["ranks"], "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in told.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+
+def start_ranks(settings: dict[str, Any]) -> list[Connection]:
+    """Start the other ranks; return where they receive requests."""
+    if settings.get("ranks", 1) == 1:
+        return []
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    context, ends = multiprocessing.get_context("spawn"), []
+    for rank in range(1, settings["ranks"]):
+        theirs, ours = context.Pipe(duplex=False)
+        context.Process(target=follow, args=(settings, rank, port, theirs), daemon=True).start()
+        theirs.close()
+        ends.append(ours)
+    name_rank(settings, 0, port)
+    return ends
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
     target = settings.get("target", float("inf"))
+    others = start_ranks(settings)
     with ExitStack() as stack:
-        run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        run = Run(run_dir, stack.enter_context(ProgressDisplay(config.total_steps)), stack)
-        loop = builder_of(config.algorithm).build_loop(Task(config), run)
-        loop.journal.log.open(resume_step=None)
-        loop.save = lambda: run_dir  # the peers write no checkpoints either
-        loop.journal.checkpoints.mark_best = lambda _: None
-        if settings.get("warmup"):
-            train(loop, settings["warmup"], Clock())
+        loop = build(settings, stack)
 
         def answer(request: int | str) -> dict[str, float]:
             if request == "laps":
                 return loop.journal.laps.seconds
             if request == "processes":
                 return cpu_of_processes()
+            for other in others:
+                other.send(int(request))
             return train(loop, int(request), Clock(), target)
 
         serve(answer)

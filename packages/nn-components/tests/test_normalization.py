@@ -192,3 +192,18 @@ def test_wrong_width_is_refused():
 def test_bad_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match=r"num_features|clip"):
         RunningNormalizer(**arguments)
+
+
+def test_merged_statistics_are_those_of_one_update_with_all_samples():
+    generator = torch.Generator().manual_seed(1)
+    parts = [100 + torch.randn(number, 2, generator=generator, dtype=torch.float64) for number in (3, 8, 5)]
+    merged, whole = RunningNormalizer(2), RunningNormalizer(2)
+    for part in parts:
+        merged.merge(len(part), part.mean(dim=0), part.var(dim=0, correction=0))
+    whole.update(torch.cat(parts))
+    merged.merge(0, torch.full((2,), torch.nan), torch.full((2,), torch.nan))
+    torch.testing.assert_close(merged.mean, whole.mean, rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(merged.variance, whole.variance, rtol=1e-12, atol=0.0)
+    assert merged.count == 16
+    merged.eval().merge(4, torch.zeros(2), torch.ones(2))
+    assert merged.count == 16

@@ -16,11 +16,12 @@ from tensordict import TensorDict
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic, PPOLoss
+from tesserl_grpo import GRPOLoss
 from tesserl_nn_components import RunningNormalizer, VectorEncoder
 from tesserl_trainer.cli import main
 from tesserl_trainer.ranks.group import GRACE, RankError, Ranks
 from tesserl_trainer.ranks.joining import joined
-from tesserl_trainer.ranks.shares import shared_minibatches
+from tesserl_trainer.ranks.shares import shared_minibatches, slices
 from tesserl_trainer.ranks.states import state_of_all
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
@@ -93,6 +94,33 @@ def gradients(numbers: list[int], minibatches: int) -> list[float]:
     return found
 
 
+def sliced(number: int, minibatches: int) -> list[float]:
+    """Return the same as `gradients`, for a batch that all ranks have, and a loss that is a weighted sum."""
+    found = []
+    with joined("cpu") as ranks:
+        shared, whole = network(), network()
+        loss, reference = GRPOLoss(shared), GRPOLoss(whole)
+        parameters = [each for each in shared.parameters() if each.requires_grad]
+        learner = Learner(loss, loss, parameters, torch.optim.SGD(parameters, lr=0.0), None)
+        learner.share(ranks)
+        data = rows(number, seed=3)
+        data["mask"] = torch.ones(number, dtype=torch.bool)
+        data["weight"] = torch.rand(number, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        data["step_weight"] = data["weight"].clone()
+        ranks.seed(5)
+        for minibatch, weight in slices(ranks, data, minibatches, summed="step_weight"):
+            learner.update(minibatch, 1, lambda _: None, weight)
+            together = torch.cat(ranks.gather(minibatch if weight else minibatch[:0]))
+            together["step_weight"] = together["weight"]
+            whole.zero_grad()
+            results = reference(together)
+            sum(value for name, value in results.items() if name.startswith("loss")).backward()
+            for ours, expected in zip(shared.parameters(), whole.parameters(), strict=True):
+                if expected.grad is not None:
+                    found.append(float((ours.grad - expected.grad).abs().max() / expected.grad.abs().max()))
+    return found
+
+
 def statistics() -> list[float]:
     """Return how far agreed statistics are from those of all features, and whether the ranks have equal bits."""
     with joined("cpu") as ranks:
@@ -159,7 +187,7 @@ def _fail(ranks: Ranks, kind: str) -> str:
     return "no error"
 
 
-SCENARIOS = {each.__name__: each for each in (train, gradients, statistics, agreement, failures)}
+SCENARIOS = {each.__name__: each for each in (train, gradients, sliced, statistics, agreement, failures)}
 
 if __name__ == "__main__":
     directory = Path(sys.argv[1])

@@ -9,10 +9,13 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 
 from tesserl_configs import ConfigError, load_config
+from tesserl_environments import worker_seeds
 from tesserl_trainer.algorithms.sharing import part_of
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
@@ -76,6 +79,8 @@ def small(tmp_path_factory):
         ("statistics", {}),
         ("agreement", {}),
         *(("failures", {"kind": kind}) for kind in ("weights", "first", "other", "absent")),
+        ("sliced", {"number": 12, "minibatches": 2}),
+        ("sliced", {"number": 7, "minibatches": 5}),
     ]
     directory = tmp_path_factory.mktemp("ranks")
     return together(2, plan, directory, TESSERL_RANKS_TIMEOUT="5")
@@ -85,6 +90,13 @@ def small(tmp_path_factory):
 def test_gradients_of_two_ranks_are_those_of_one_on_the_whole_batch(small, index):
     for differences in small[index]:
         assert len(differences) >= 7
+        assert max(differences) < 1e-12
+
+
+@pytest.mark.parametrize("index", [10, 11], ids=["slices", "fewer-rows-than-ranks"])
+def test_gradients_of_slices_are_those_of_the_whole_batch(small, index):
+    for differences in small[index]:
+        assert len(differences) >= 8
         assert max(differences) < 1e-12
 
 
@@ -325,3 +337,25 @@ def test_each_rank_can_be_killed_at_any_moment(runs, tmp_path, case):
         rank = index % 2
         moment, number = str(generator.choice(moments[rank])), int(generator.integers(1, 5))
         restarted_equals_the_whole(root, tmp_path / str(index), case, str(rank), moment, str(number))
+
+
+def test_environments_have_the_same_seeds_with_any_number_of_ranks():
+    def seeds(number, first):
+        environments = SyncVectorEnv([lambda: gym.make("CartPole-v1")] * number)
+        try:
+            return worker_seeds(5, environments, first=first)
+        finally:
+            environments.close()
+
+    assert seeds(2, 0) + seeds(2, 2) == seeds(4, 0)
+
+
+@pytest.mark.learn
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_two_ranks_balance_the_pole(tmp_path, seed):
+    path = Path(__file__).parents[3] / "configs" / "ppo" / "cartpole.yaml"
+    arguments = [str(path), "--set", f"seed={seed}", "--run-dir", str(tmp_path / "run")]
+    assert together(2, [("train", {"arguments": arguments})], tmp_path) == [[0, 0]]
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert result["episodes"] == 100
+    assert result["return_mean"] >= 475

@@ -113,7 +113,7 @@ class Journal:
         self.skipped = 0  # rounds without anything to learn from
         self.exact = True
         self.stop = False
-        self._all_stop = False  # what the ranks have agreed on: a signal reaches some of them earlier than others
+        self.agreed_stop = False  # what the ranks have agreed on: a signal reaches some of them earlier than others
         self.averages = Averages()
         self.laps = Laps()
         self._rate = _Rate()
@@ -121,7 +121,7 @@ class Journal:
     @property
     def running(self) -> bool:
         """Return whether there is another round."""
-        stop = self.stop if self.ranks.number == 1 else self._all_stop
+        stop = self.stop if self.ranks.number == 1 else self.agreed_stop
         return self.step < self.intervals.total_steps and not stop and not self.evaluations.stopped_early
 
     def open_log(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
@@ -155,7 +155,7 @@ class Journal:
             self._evaluate(save)
         if self._due(self.intervals.checkpoint, before):
             save()
-        self._all_stop = self.ranks.some(self.stop)
+        self.agreed_stop = self.ranks.some(self.stop)
         self.laps.lap("evaluate and save")
 
     def _due(self, interval: int, before: int) -> bool:

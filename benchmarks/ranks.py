@@ -1,0 +1,52 @@
+"""Compare two ranks with one: environment steps per second, and processor time.
+
+Both sides train the same file with the same totals: environments, steps of a rollout, minibatches. By CPU the ratio is
+that of the whole processor time for a step, of both ranks: below 1 it is the price of sharing. One rank's processor
+time divided by that of the busiest of two is the ratio that an idle machine with a core for each rank allows.
+"""
+
+from pathlib import Path
+
+from common.harness import HEADER, Bar, Comparison, Worker, arguments, compare, finish
+
+ROOT = Path(__file__).parents[1]
+CASES: dict[str, tuple[str, int, int, float | None]] = {
+    "Breakout, pixels, PPO, 2 ranks": ("benchmarks/settings/ppo_breakout.yaml", 1_024, 2_048, 1.6),
+    "CartPole, PPO, 2 ranks": ("benchmarks/settings/ppo_cartpole.yaml", 4_096, 20_480, None),
+}
+"""File, steps before the first measurement, steps of one, and the bar, for each case."""
+
+
+def measure(name: str, rounds: int, size: float) -> tuple[Comparison, dict[str, float]]:
+    """Measure one case; return its row, and the seconds of processor time of each process per 1,000 steps."""
+    path, warmup, steps, least = CASES[name]
+    steps = round(steps * size)
+    one = {"config": str(ROOT / path), "warmup": warmup}
+    with Worker("our_loop.py", one) as peer, Worker("our_loop.py", one | {"ranks": 2}) as ours:
+        before = {"one rank": peer.ask("processes")["learner"], **ours.ask("processes")}
+        row = compare(
+            name, lambda: peer.measure(steps), lambda: ours.measure(steps), Bar("speed", least), rounds=rounds
+        )
+        after = {"one rank": peer.ask("processes")["learner"], **ours.ask("processes")}
+    taken = {key: rounds * steps * (2 if key == "one rank" else 1) for key in after}  # measured before and after
+    names = {"one rank": "one rank", "learner": "rank 0", "worker 0": "rank 1"}
+    seconds = {names[key]: 1_000 * (after[key] - before[key]) / taken[key] for key in after}
+    busiest = max(share for key, share in seconds.items() if key != "one rank")
+    print(f"    CPU seconds per 1,000 steps: { ({key: round(share, 2) for key, share in seconds.items()}) }")
+    print(f"    one rank's by those of the busiest of two: {seconds['one rank'] / busiest:.2f}", flush=True)
+    return row, seconds
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = arguments(__doc__, seconds=0.0)
+    parser.add_argument("--case", action="append", choices=list(CASES), help="these alone; all by default")
+    parser.add_argument("--size", type=float, default=1.0, help="steps of a measurement, relative to those of the case")
+    options = parser.parse_args()
+    print(HEADER)
+    measured = {name: measure(name, options.rounds, options.size) for name in options.case or CASES}
+    finish("ranks", [row for row, _ in measured.values()], cpu={name: cpu for name, (_, cpu) in measured.items()})
+
+
+if __name__ == "__main__":
+    main()
