@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from stdio import Clock, cpu_of_processes, serve
+from torch import Tensor
 
 from tesserl_configs import load_config
 from tesserl_trainer.algorithms import builder_of
@@ -35,13 +37,18 @@ def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) ->
     """Trains ``steps`` more steps, or until an evaluation reaches ``target``; evaluations stop the clock."""
     journal = loop.journal
     last, start = journal.step + steps, journal.step
-    evaluate, advance = journal.evaluate, journal.progress.advance
+    player = journal.evaluations.player
+    begin, result, advance = player.begin, player.result, journal.progress.advance
     best = float("-inf")
 
-    def evaluate_off_the_clock() -> Evaluation:
+    def begin_off_the_clock(weights: Mapping[str, Tensor] | None = None) -> None:
+        with clock.stopped():
+            begin(weights)
+
+    def result_off_the_clock() -> Evaluation:
         nonlocal best
         with clock.stopped():
-            evaluation = evaluate()
+            evaluation = result()
         best = max(best, evaluation.return_mean)
         journal.stop = journal.stop or best >= target
         return evaluation
@@ -51,12 +58,13 @@ def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) ->
         journal.stop = journal.stop or step >= last
 
     journal.stop = journal.agreed_stop = False
-    journal.evaluate, journal.progress.advance = evaluate_off_the_clock, advance_until_last
+    player.begin, player.result = begin_off_the_clock, result_off_the_clock
+    journal.progress.advance = advance_until_last
     journal.laps.lap("waiting")
     loop.run()
     if isinstance(getattr(loop, "collector", None), ProcessCollector):
         loop.collector.workers.finish_round()  # the workers have begun it on this side's time
-    journal.evaluate, journal.progress.advance = evaluate, advance
+    player.begin, player.result, journal.progress.advance = begin, result, advance
     answer = {"count": journal.step - start, **clock.read()}
     return answer | {"best": best, "reached": best >= target} if target < float("inf") else answer
 

@@ -3,21 +3,40 @@
     torchrun ... killed_rank.py RANK MOMENT N -- ARGUMENTS OF tesserl
 
 Moments: those of `killed_run`, which rank 0 alone has except ``collect``, and ``reduce`` (in the middle of the exchange
-of gradients).
+of gradients). At the moment ``terminate``, the n-th round, the rank lives and sends a SIGTERM to ``torchrun``.
 """
 
 import os
+import signal
 import sys
 
 import killed_run
 
 from tesserl_trainer.cli import main
 from tesserl_trainer.ranks.group import Ranks
+from tesserl_trainer.training.journal import Journal
 
 MOMENTS = {**killed_run.MOMENTS, "reduce": (Ranks, "reduce", killed_run.nothing)}
+
+
+def terminate_in(number: int) -> None:
+    begin_round, rounds = Journal.begin_round, 0
+
+    def counted(journal: Journal) -> int:
+        nonlocal rounds
+        rounds += 1
+        if rounds == number:
+            os.kill(os.getppid(), signal.SIGTERM)
+        return begin_round(journal)
+
+    Journal.begin_round = counted
+
 
 if __name__ == "__main__":
     rank, moment, number, _, *arguments = sys.argv[1:]
     if os.environ["RANK"] == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        killed_run.after(int(number), *MOMENTS[moment])
+        if moment == "terminate":
+            terminate_in(int(number))
+        else:
+            killed_run.after(int(number), *MOMENTS[moment])
     sys.exit(main(arguments))

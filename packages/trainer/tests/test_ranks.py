@@ -21,6 +21,7 @@ from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
 from tesserl_trainer.ranks.group import RankError, Ranks
 from tesserl_trainer.ranks.joining import joined
+from tesserl_trainer.running.pretrain import pretrain
 
 from . import ranked
 from .conftest import config_text
@@ -292,6 +293,27 @@ def test_a_rank_has_its_part_of_the_numbers(tmp_path):
     assert part_of(config, Ranks(), 0) is config
 
 
+def test_pretraining_has_no_ranks(monkeypatch, tmp_path):
+    for name, value in environment_of(0, 2, MASTER_PORT="1").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="pretrain: expected one process, got 2; start it without torchrun"):
+        pretrain(tmp_path / "none.yaml", pairs=tmp_path, updates=5)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("half", [90, 130])
+def test_an_evaluation_in_flight_is_resumed_exactly_with_ranks(tmp_path, half):
+    changes = ENVIRONMENTS | {"evaluation: {interval: 60": "evaluation: {process: true, interval: 60"}
+    path = written(tmp_path, "ppo", changes)
+    plan = [
+        ("train", {"arguments": [str(path), "--run-dir", str(tmp_path / "whole")]}),
+        ("train", {"arguments": [str(path), "--run-dir", str(tmp_path / "halves")], "stop": [0, half]}),
+        ("train", {"arguments": ["--resume", str(tmp_path / "halves")]}),
+    ]
+    assert together(2, plan, tmp_path / "plan") == [[0, 0], [143, 143], [0, 0]]
+    assert outcome(tmp_path / "halves") == outcome(tmp_path / "whole")
+
+
 def restarted(directory: Path, path: Path, *killed: str) -> tuple[int, str]:
     """Train below ``torchrun`` with one restart, in the current directory; return its exit code and messages."""
     script = Path(ranked.__file__).with_name("killed_rank.py")
@@ -325,6 +347,22 @@ def restarted_equals_the_whole(root: Path, directory: Path, case: str, *killed: 
 def test_a_killed_rank_is_restarted_and_ends_like_the_undisturbed_run(runs, tmp_path):
     root, _ = runs
     restarted_equals_the_whole(root, tmp_path / "killed", "ppo", "1", "reduce", "25")
+
+
+@pytest.mark.soak
+def test_a_signal_to_torchrun_leaves_a_checkpoint_and_the_resumed_run_equals_the_whole(tmp_path):
+    path = written(tmp_path, "ppo", ENVIRONMENTS | {"total_steps: 240": "total_steps: 2400"})
+    code, said = restarted(tmp_path, path, "1", "terminate", "5")
+    assert code != 0
+    assert said.count("stopped by SIGTERM; continue with: torchrun --nproc-per-node=2 -m tesserl_trainer") == 2
+    halves = tmp_path / "runs" / "tiny"
+    assert 0 < json.loads((Checkpoints(halves).latest() / "manifest.json").read_text())["step"] < 2400
+    plan = [
+        ("train", {"arguments": ["--resume", str(halves)]}),
+        ("train", {"arguments": [str(path), "--run-dir", str(tmp_path / "whole")]}),
+    ]
+    assert together(2, plan, tmp_path / "plan") == [[0, 0], [0, 0]]
+    assert outcome(halves) == outcome(tmp_path / "whole")
 
 
 @pytest.mark.soak

@@ -18,6 +18,7 @@ from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.machine import device_of, refuse_missing
+from tesserl_trainer.ranks.joining import launched
 from tesserl_trainer.running.train import run_loop
 from tesserl_trainer.training.journal import Loop
 from tesserl_trainer.training.loops.cloning import CloningLoop
@@ -64,6 +65,9 @@ def pretrain_bc(
     """
     if (pairs is None) == (trajectories is None):
         raise ArgumentError("expected pairs or trajectories to clone, got " + ("neither" if pairs is None else "both"))
+    launch = launched()
+    if launch is not None and launch.number > 1:
+        raise ArgumentError(f"pretrain: expected one process, got {launch.number}; start it without torchrun")
     if updates < 1 or (batch_size is not None and batch_size < 1):
         raise ArgumentError(f"updates and batch_size must be at least 1, got {updates} and {batch_size}")
     loaded = load_with_places(config_path, overrides)
