@@ -21,7 +21,7 @@ from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
 from tesserl_trainer.ranks.group import RankError, Ranks
 from tesserl_trainer.ranks.joining import joined
-from tesserl_trainer.running.pretrain import pretrain
+from tesserl_trainer.running.pretrain import pretrain_bc
 
 from . import ranked
 from .conftest import config_text
@@ -297,7 +297,7 @@ def test_pretraining_has_no_ranks(monkeypatch, tmp_path):
     for name, value in environment_of(0, 2, MASTER_PORT="1").items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="pretrain: expected one process, got 2; start it without torchrun"):
-        pretrain(tmp_path / "none.yaml", pairs=tmp_path, updates=5)
+        pretrain_bc(tmp_path / "none.yaml", pairs=tmp_path, updates=5)
 
 
 @pytest.mark.soak
