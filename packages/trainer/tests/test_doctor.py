@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 
 import pytest
+import torch
 
 from tesserl_trainer.cli import main
 from tesserl_trainer.inspect import doctor
@@ -144,3 +145,11 @@ def test_a_configuration_is_tried_on_this_machine(write_config, capsys):
     assert "x" * 400 in shown
     assert main(["doctor", "--set", "seed=1"]) == 2
     assert "--set: name the CONFIG that it overrides" in capsys.readouterr().err
+
+
+def test_it_says_what_joins_several_ranks(monkeypatch):
+    checks = by_name()
+    assert checks["gloo"].status == "ok"
+    assert checks["NCCL"].status == ("ok" if torch.distributed.is_nccl_available() else "missing")
+    monkeypatch.setattr(torch.distributed, "is_gloo_available", lambda: False)
+    assert by_name()["gloo"].detail == "this torch was built without it; torchrun cannot start several ranks"

@@ -25,7 +25,7 @@ from tesserl_trainer.running.pretrain import pretrain_bc
 
 from . import ranked
 from .conftest import config_text
-from .test_resume import LSTM, NOISY, PRIORITIZED, SCALED, SPARSE, STATISTICS, outcome
+from .test_resume import LSTM, MEMMAP, NOISY, PRIORITIZED, SCALED, SPARSE, STATISTICS, TORCHRL, outcome
 
 PATIENCE = 600.0
 """Seconds, on a machine that is busy."""
@@ -170,6 +170,24 @@ CASES = {
     "cpl": ("cpl", FOUR),
 }
 
+STORED = "{source: {kind: offline, path: STORE}, holdout_fraction: 0.2}"
+ONLINE = "{source: {kind: online, num_groups: 1, group_size: 3, buffer_size: 8, num_epochs: 2}, holdout_fraction: 0.2}"
+AS_PQN = {
+    "algorithm: ppo\nppo:\n": "algorithm: pqn\npqn:\n  require_layer_norm: false\n",
+    "  clip_epsilon: {kind: linear, knots: [[0, 0.3], [200, 0.1]]}\n": "",
+}
+RESET = {"  num_taus: 4": "  reset: {interval: 30}\n  num_taus: 4"}
+RESAMPLE = {"  group_size: 4": "  zero_variance: {kind: resample, max_attempts: 3}\n  group_size: 4"}
+MIXED = {"    kind: online": "    kind: both\n    path: STORE\n    offline_fraction: 0.5"}
+OTHERS = {
+    "pqn": ("ppo", ENVIRONMENTS | STATISTICS | AS_PQN),
+    "ppo-torchrl": ("ppo", ENVIRONMENTS | TORCHRL),
+    "grpo-resample": ("grpo", FOUR | RESAMPLE),
+    "dpo-stored": ("dpo", {ONLINE: STORED, "batch_size: 5": "batch_size: 6"}),
+    "cpl-mixed": ("cpl", FOUR | MIXED),
+    "iqn-reset": ("iqn", FOUR | MEMMAP | RESET | {"batch_size: 9": "batch_size: 8"}),
+}
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
@@ -298,6 +316,20 @@ def test_pretraining_has_no_ranks(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="pretrain: expected one process, got 2; start it without torchrun"):
         pretrain_bc(tmp_path / "none.yaml", pairs=tmp_path, updates=5)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_runs_are_resumed_exactly_with_ranks(tmp_path, stores, case):
+    path = written(tmp_path, *OTHERS[case])
+    path.write_text(path.read_text().replace("STORE", str(stores / "CartPole-v1")))
+    plan = [
+        ("train", {"arguments": [str(path), "--run-dir", str(tmp_path / "whole")]}),
+        ("train", {"arguments": [str(path), "--run-dir", str(tmp_path / "halves")], "stop": [1, 110]}),
+        ("train", {"arguments": ["--resume", str(tmp_path / "halves")]}),
+    ]
+    assert together(2, plan, tmp_path / "plan") == [[0, 0], [143, 143], [0, 0]]
+    assert outcome(tmp_path / "halves") == outcome(tmp_path / "whole")
 
 
 @pytest.mark.soak

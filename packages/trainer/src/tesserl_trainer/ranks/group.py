@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from tesserl_nn_components import RunningNormalizer
+from tesserl_trainer.ranks.store import PatientStore
 
 POLL = 0.02
 """Seconds between two looks at the store."""
@@ -20,22 +21,6 @@ GRACE = 3.0
 """Seconds that ranks have after a failed operation to say that they are there."""
 
 T = TypeVar("T")
-
-
-class Store(Protocol):
-    """Keys and values that all ranks can reach; the methods of torch's ``Store`` that are used."""
-
-    def set(self, key: str, value: str) -> None:
-        """Write a value."""
-
-    def get(self, key: str) -> bytes:
-        """Return a value, which must be there."""
-
-    def add(self, key: str, amount: int) -> int:
-        """Add to a counter; return the sum."""
-
-    def check(self, keys: list[str]) -> bool:
-        """Return whether all keys are there."""
 
 
 class RankError(RuntimeError):
@@ -60,7 +45,7 @@ class Ranks:
         rank: int = 0,
         number: int = 1,
         *,
-        store: Store | None = None,
+        store: PatientStore | None = None,
         names: Sequence[str] = (),
         timeout: float = 60.0,
     ) -> None:
@@ -70,7 +55,7 @@ class Ranks:
         self._generator = torch.Generator().manual_seed(0).get_state() if number > 1 else torch.empty(0)
 
     @property
-    def store(self) -> Store:
+    def store(self) -> PatientStore:
         """Keys and values that all ranks can reach.
 
         Raises:
@@ -269,13 +254,14 @@ class Ranks:
             patience: seconds that rank 0 waits.
             error: the reason, if it is one.
         """
+        store = self.store.within(GRACE)
         with suppress(RuntimeError):  # the store may be gone
             if error is not None:
-                self.store.set(f"failed/{self.rank}", first_line(error))
-            self.store.set(f"left/{self.rank}", "")
+                store.set(f"failed/{self.rank}", first_line(error))
+            store.set(f"left/{self.rank}", "")
             others = [f"left/{rank}" for rank in range(1, self.number)]
             deadline = time.monotonic() + patience
-            while self.rank == 0 and not self.store.check(others) and time.monotonic() < deadline:
+            while self.rank == 0 and not store.check(others) and time.monotonic() < deadline:
                 time.sleep(POLL)
 
     def _name(self, rank: int) -> str:
@@ -309,13 +295,14 @@ class Ranks:
 
     def _ask_others(self) -> tuple[list[int], list[str]]:
         """Return the ranks that do not answer, and why others have ended."""
-        self.store.set(f"stopped/{self.rank}", "")
+        store = self.store.within(GRACE)
+        store.set(f"stopped/{self.rank}", "")
         others = [rank for rank in range(self.number) if rank != self.rank]
         silent, failures, deadline = others, list[str](), time.monotonic() + GRACE
         while silent and time.monotonic() < deadline:
-            ended = [rank for rank in silent if self.store.check([f"failed/{rank}"])]
-            failures += [f"{self._name(rank)} failed: {self.store.get(f'failed/{rank}').decode()}" for rank in ended]
-            silent = [rank for rank in silent if rank not in ended and not self.store.check([f"stopped/{rank}"])]
+            ended = [rank for rank in silent if store.check([f"failed/{rank}"])]
+            failures += [f"{self._name(rank)} failed: {store.get(f'failed/{rank}').decode()}" for rank in ended]
+            silent = [rank for rank in silent if rank not in ended and not store.check([f"stopped/{rank}"])]
             time.sleep(POLL)
         return silent, failures
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined] # torch does not list them
 
 from tesserl_trainer.ranks.group import ALONE, GRACE, POLL, RankError, Ranks, first_line
+from tesserl_trainer.ranks.store import PatientStore
 
 JOIN_TIMEOUT, TIMEOUT = "TESSERL_RANKS_JOIN_TIMEOUT", "TESSERL_RANKS_TIMEOUT"
 """Environment variables: seconds to wait for all ranks to join (300), and for the other ranks in an operation (60)."""
@@ -86,7 +87,8 @@ def joined(device: str) -> Iterator[Ranks]:
         return
     patience, timeout = _seconds(JOIN_TIMEOUT, 300.0), _seconds(TIMEOUT, 60.0)
     store = _meet(launch, patience)
-    names = [f"rank {rank} ({store.get(f'joined/{rank}').decode()})" for rank in range(launch.number)]
+    patient = PatientStore(store, timeout)
+    names = [f"rank {rank} ({patient.get(f'joined/{rank}').decode()})" for rank in range(launch.number)]
     backend = "gloo"
     if torch.device(device).type == "cuda":
         backend = "cpu:gloo,cuda:nccl"
@@ -104,7 +106,7 @@ def joined(device: str) -> Iterator[Ranks]:
             f"ranks: {names[launch.rank]} cannot connect to the others ({first_line(error)}); check the network "
             "between the machines, and set GLOO_SOCKET_IFNAME to the interface that joins them"
         ) from error
-    ranks = Ranks(launch.rank, launch.number, store=store, names=names, timeout=timeout)
+    ranks = Ranks(launch.rank, launch.number, store=patient, names=names, timeout=timeout)
     try:
         yield ranks
         ranks.leave(timeout)
