@@ -294,3 +294,30 @@ def test_a_file_whose_path_is_impossible_is_a_configuration_error(write):
 def test_a_bound_is_written_as_a_file_would_write_it(number, text):
     assert plain(number) == text
     assert type(number)(json.loads(text)) == number
+
+
+OUT_OF_RANGE = {
+    "grpo.off_policy_threshold=0": "grpo.off_policy_threshold: expected a value >= 1e-12, got 0; mean log-ratio",
+    "grpo.loss={kind: sapo, temperature_positive: 0}": "grpo.loss.temperature_positive: expected a value >= 1e-12",
+    "grpo.loss={kind: sapo, temperature_negative: -1}": "grpo.loss.temperature_negative: expected a value >= 1e-12",
+    "grpo.loss={kind: clip, temperature_positive: 1}": (
+        "grpo.loss.temperature_positive: unknown key for kind clip; it belongs to kind sapo"
+    ),
+    "grpo.kl={importance_weighted: perhaps}": 'grpo.kl.importance_weighted: expected true or false, got "perhaps"',
+    "dpo.loss={kind: kto, desirable_weight: -1}": "dpo.loss.desirable_weight: expected a value >= 0, got -1",
+    "dpo.loss={kind: bco, undesirable_weight: -1}": "dpo.loss.undesirable_weight: expected a value >= 0, got -1",
+    "dpo.ld_alpha=2": "dpo.ld_alpha: expected a value <= 1, got 2",
+    "dpo.use_weighting=perhaps": 'dpo.use_weighting: expected true or false, got "perhaps"',
+    "ppo.distribution={kind: normal, state_dependent_scale: 2}": (
+        "ppo.distribution.state_dependent_scale: expected true or false, got 2"
+    ),
+    'logging.wandb={entity: ""}': 'logging.wandb.entity: got ""; user or team',
+    "environment.start_timeout=0": "environment.start_timeout: expected a value >= 0.001, got 0",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), OUT_OF_RANGE.items(), ids=OUT_OF_RANGE)
+def test_a_value_out_of_range_is_named_with_its_meaning(errors_in, override, message):
+    block = override.partition(".")[0]
+    text = PPO if block not in ("grpo", "dpo") else DPO.replace("algorithm: dpo", f"algorithm: {block}")
+    assert errors_in(text, override)[0].startswith(f"--set {override.partition('=')[0]}: {message}")
