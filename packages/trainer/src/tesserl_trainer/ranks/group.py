@@ -38,6 +38,7 @@ class Ranks:
         store: keys and values that all ranks can reach.
         names: of the ranks in messages.
         timeout: seconds that an operation waits for the other ranks.
+        patience: seconds that ranks which start wait for each other.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class Ranks:
         store: PatientStore | None = None,
         names: Sequence[str] = (),
         timeout: float = 60.0,
+        patience: float = 300.0,
     ) -> None:
-        self.rank, self.number, self.timeout = rank, number, timeout
+        self.rank, self.number, self.timeout, self.patience = rank, number, timeout, patience
         self._store, self._names = store, list(names)
         self._turns = 0
         self._generator = torch.Generator().manual_seed(0).get_state() if number > 1 else torch.empty(0)
@@ -246,6 +248,31 @@ class Ranks:
             elif now - since > self.timeout:
                 raise RankError(f"{self._name(0)} gave no sign of life for {self.timeout:g} s while {doing}")
             time.sleep(POLL)
+
+    def meet(self, doing: str) -> None:
+        """Wait until all ranks are as far as this one, with the patience for ranks that start.
+
+        Args:
+            doing: names the work before in messages, such as ``"starting environments"``.
+
+        Raises:
+            RankError: a rank failed, or needed too long.
+        """
+        if self.number == 1:
+            return
+        self._turns += 1
+        key, missing, deadline = f"meeting/{self._turns}", list(range(self.number)), time.monotonic() + self.patience
+        with self._operation(doing):
+            self.store.set(f"{key}/{self.rank}", "")
+            while missing := [rank for rank in missing if not self.store.check([f"{key}/{rank}"])]:
+                for rank in missing:
+                    if self.store.check([f"failed/{rank}"]):
+                        reason = self.store.get(f"failed/{rank}").decode()
+                        raise RankError(f"{self._name(rank)} failed while {doing}: {reason}")
+                if time.monotonic() > deadline:
+                    late = ", ".join(map(self._name, missing))
+                    raise RankError(f"{late} needed more than {self.patience:g} s for {doing}")
+                time.sleep(POLL)
 
     def leave(self, patience: float, error: BaseException | None = None) -> None:
         """Tell the other ranks that this one ends; rank 0, which may hold the store, waits until they have ended too.

@@ -106,7 +106,7 @@ def joined(device: str) -> Iterator[Ranks]:
             f"ranks: {names[launch.rank]} cannot connect to the others ({first_line(error)}); check the network "
             "between the machines, and set GLOO_SOCKET_IFNAME to the interface that joins them"
         ) from error
-    ranks = Ranks(launch.rank, launch.number, store=patient, names=names, timeout=timeout)
+    ranks = Ranks(launch.rank, launch.number, store=patient, names=names, timeout=timeout, patience=patience)
     try:
         yield ranks
         ranks.leave(timeout)

@@ -245,6 +245,7 @@ def _run(
         progress = ProgressDisplay(total_steps, checkpoint.step if checkpoint else 0, quiet=ranks.rank > 0)
         stack.enter_context(progress)
         loop = build(_task_of(config, ranks), Run(run_dir, progress, stack, ranks))
+        ranks.meet("starting environments")
         if checkpoint is None:
             _align(loop, ranks, config.seed)
         else:
