@@ -1,4 +1,4 @@
-"""What several ranks agree on: gradients, statistics, draws, results of rank 0, errors; and what they cannot share."""
+"""Agreement of several ranks: gradients, statistics, draws, results of rank 0, errors; numbers that they share."""
 
 import threading
 
