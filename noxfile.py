@@ -207,7 +207,7 @@ def portability(session: nox.Session, package: str) -> None:
     """
     install_wheels(session, package, *test_requirements(package), *TOOLS["test"])
     verdicts: dict[str, str] = {}
-    selected = "not learn and not soak"
+    selected = "not learn and not ray and not soak"
     for (kernels, variables), threads in itertools.product(KERNELS.items(), (1, 2)):
         # Threads that wait must sleep: spinning ones multiply the time on a machine with other work. What torch has
         # compiled for one processor must not be found by the next, which computes something else with it.
@@ -222,7 +222,7 @@ def portability(session: nox.Session, package: str) -> None:
         except nox.command.CommandFailed:
             verdict = "FAILED"
         verdicts[f"{kernels}, OMP_NUM_THREADS={threads}"] = verdict
-        selected = "not learn and not soak and not kernel_free"
+        selected = "not learn and not ray and not soak and not kernel_free"
     for setting, verdict in verdicts.items():
         session.log(f"{package}: {setting}: {verdict}")
     if "FAILED" in verdicts.values():
@@ -330,6 +330,16 @@ def train(session: nox.Session) -> None:
 def learn(session: nox.Session) -> None:
     """Train to the learning bars: the tests marked ``learn``, of all packages."""
     run_marked(session, "learn")
+
+
+@nox.session(requires=["build"], default=False)
+def ray(session: nox.Session) -> None:
+    """Run the trainer's tests marked ``ray``, with the extra, on a local cluster; ``-- -m soak``: the long ones."""
+    install_wheels(session, "trainer", *test_requirements("trainer"), extras="[ray]")
+    session.run(
+        "pytest", "-m", "ray and not soak", "packages/trainer/tests/test_ray_collectors.py", *session.posargs,
+        env=TEST_ENVIRONMENT,
+    )  # fmt: skip
 
 
 @nox.session(requires=["build"])

@@ -19,6 +19,14 @@ BROKEN = {
         "--set collectors.kind: collectors.delay: grpo.zero_variance of kind resample needs 0, got 1; the next groups "
         "are begun before these are judged",
     ),
+    "free workers without a replay": (
+        ["collectors={kind: process, mode: async}"],
+        "--set collectors: collectors.mode: async is for algorithms with a replay, got algorithm grpo; choose fixed",
+    ),
+    "free actors without a replay": (
+        ["collectors={kind: ray, mode: async}"],
+        "--set collectors: collectors.mode: async is for algorithms with a replay, got algorithm grpo; choose sync",
+    ),
     "starts_can_be_set": (
         ["environment.vectorization=vector_entry_point"],
         "--set environment.vectorization: environment.vectorization: grpo.starts gives each environment its start, "

@@ -34,7 +34,7 @@ MESSAGES = {  # override -> message after the place
     "weights that act are older than those of acting and learning in turns: 0 or 1. With 1 the workers "
     "collect the next round while the learner learns from this one",
     "collectors={kind: local, workers: 2}": "collectors.workers: unknown key for kind local; it belongs to "
-    "kind process",
+    "kind process, ray",
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "
     'atari, envpool, got "asink"; did you mean async?',
     "nn.freeze=[hedas]": "nn.freeze.0: expected one of body, vision, vector, fusion, trunk, memory, embedding, heads, "

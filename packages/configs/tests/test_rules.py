@@ -13,6 +13,16 @@ BROKEN = {
         "--set collectors: collectors.workers: expected a divisor of environment.num_envs = 8, got 3; workers have "
         "equal numbers of environments",
     ),
+    "rounds of actors for a replay": (
+        ["collectors.kind=ray"],
+        "--set collectors.kind: collectors.mode: sync is for algorithms without a replay, got algorithm iqn; choose "
+        "async",
+    ),
+    "actors with unequal numbers of environments": (
+        ["environment.num_envs=8", "collectors={kind: ray, mode: async, workers: 3}"],
+        "--set collectors: collectors.workers: expected a divisor of environment.num_envs = 8, got 3; workers have "
+        "equal numbers of environments",
+    ),
     "stacked_frames_are_seen": (
         ["environment.wrappers=[{kind: time_limit, max_episode_steps: 9}, {kind: frame_stack, num_frames: 4}]"],
         "--set environment.wrappers: environment.wrappers.1: frame_stack stacks images and nn.vision has kind none; "

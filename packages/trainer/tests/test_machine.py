@@ -1,14 +1,17 @@
 """Errors about what a machine lacks name the key that needs it."""
 
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from tesserl_configs import ConfigError, load_config
+from tesserl_trainer import train
 from tesserl_trainer.algorithms.environments import make_environments
 from tesserl_trainer.cli import main
-from tesserl_trainer.machine import naming_memory
+from tesserl_trainer.machine import naming_memory, refuse_missing
 
 pytestmark = pytest.mark.kernel_free
 
@@ -47,6 +50,19 @@ def test_a_run_that_does_not_fit_is_one_sentence(write_config, tmp_path, capfd, 
     error = capfd.readouterr().err
     assert "error: the run does not fit into memory (" in error
     assert "Traceback" not in error
+
+
+def test_workers_on_a_cluster_without_ray_are_one_sentence(write_config, tmp_path, monkeypatch):
+    for name in ("ray_cluster", "ray_transport"):
+        monkeypatch.delitem(sys.modules, f"tesserl_trainer.distributed.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    block = {"name: tiny": "name: tiny\ncollectors: {kind: ray, workers: 3}"}
+    config = load_config(write_config(algorithm="grpo", **block))
+    message = r'^collectors.kind: needs Ray, which is not installed; install "tesserl-trainer\[ray\]"$'
+    with pytest.raises(ConfigError, match=message):
+        refuse_missing(config)
+    with pytest.raises(ConfigError, match=message):
+        train(config, run_dir=tmp_path / "run")
 
 
 class Picky(gym.Env):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_environments import WorkerError
 from tesserl_trainer import train
@@ -44,14 +45,38 @@ def collectors(delay: int, workers: int) -> dict[str, str]:
 @pytest.mark.parametrize(("algorithm", "changes"), CASES)
 def test_one_worker_without_delay_learns_what_a_run_in_one_process_learns(write_config, tmp_path, algorithm, changes):
     one = ["num_threads=1"]  # as a worker has
-    local = outcome(train(load_config(write_config(algorithm=algorithm, **changes), one), run_dir=tmp_path / "local"))
+    local = learned(train(load_config(write_config(algorithm=algorithm, **changes), one), run_dir=tmp_path / "local"))
     config = load_config(write_config(algorithm=algorithm, **changes | collectors(0, 1)), one)
-    other = outcome(train(config, run_dir=tmp_path / "process"))
-    for name in ("metrics", "pointer", "evaluation", "step"):
-        assert other[name] == local[name]
-    for name in ("networks.safetensors", "optimizer.safetensors"):
-        assert other["files"][name] == local["files"][name]
+    assert learned(train(config, run_dir=tmp_path / "process")) == local
     assert not multiprocessing.active_children()
+
+
+def learned(run_dir):
+    """Return the part of an outcome that does not name workers."""
+    whole = outcome(run_dir)
+    files = {name: whole["files"][name] for name in ("networks.safetensors", "optimizer.safetensors")}
+    return {name: whole[name] for name in ("metrics", "pointer", "evaluation", "step")} | {"files": files}
+
+
+def free(workers: int, max_lag: int) -> dict[str, str]:
+    block = f"collectors: {{kind: process, workers: {workers}, mode: async, max_lag: {max_lag}}}"
+    return {"name: tiny": f"name: tiny\n{block}", "num_envs: 3": "num_envs: 4"}
+
+
+def test_free_workers_keep_count_and_a_run_is_continued(write_config, tmp_path):
+    config = load_config(write_config(**IQN | free(2, max_lag=6)))
+    run_dir = train(config, run_dir=tmp_path / "run")
+    state = json.loads((Checkpoints(run_dir).latest() / "state.json").read_text())
+    assert not state["exact"]
+    assert state["events"] == []
+    metrics = {name: value for _, name, value, _ in read_metrics(run_dir / "metrics.csv")}
+    assert metrics["lag/max"] <= 6
+    assert metrics["workers/restarts"] == metrics["workers/lost_steps"] == 0
+    assert {"lag/mean", "limiter/learner_waits", "limiter/collectors_wait", "workers/refused_steps"} <= metrics.keys()
+    assert state["counters"]["updates"] == pytest.approx(state["counters"]["step"] / 4 - 7, abs=11)  # within a chunk
+    train(config.model_copy(update={"total_steps": 300}), run_dir=run_dir, resume=True)
+    state = json.loads((Checkpoints(run_dir).latest() / "state.json").read_text())
+    assert state["counters"]["step"] >= 300
 
 
 def resumed_equals_the_whole(config, run_dir):
@@ -204,3 +229,13 @@ def test_workers_end_when_the_learner_is_killed(write_config, place):  # noqa: F
     while any(map(is_alive, workers)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", pytest.param("dpo", marks=pytest.mark.soak)])
+def test_groups_do_not_depend_on_who_plays_them(write_config, tmp_path, algorithm):
+    outcomes = []
+    for workers in (1, 2, 5):
+        changes = collectors(1, workers) | {"num_envs: 3": "num_envs: 10"} | STATISTICS
+        config = load_config(write_config(algorithm=algorithm, **changes))
+        outcomes.append(learned(train(config, run_dir=tmp_path / str(workers))))
+    assert outcomes[0] == outcomes[1] == outcomes[2]

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from tesserl_environments import WorkerError
+from tesserl_trainer.checkpoints.sealed_json import CheckpointError
 from tesserl_trainer.distributed.supervisor import Answer, Lost, Progress, Ready, Supervisor
 
 pytestmark = pytest.mark.kernel_free
@@ -20,7 +21,7 @@ class FakeWorkers:
 
     def __init__(self, seed: int, share: float) -> None:
         self.random, self.share, self.now = random.Random(seed), share, 0.0
-        self.lives, self.open, self.lost_questions, self.killed = {}, {}, 0, []
+        self.lives, self.open, self.killed = {}, {}, []
         self._events, self._order = [], itertools.count()
 
     def _later(self, delay, event):
@@ -41,10 +42,13 @@ class FakeWorkers:
             case _:
                 self._later(self.random.uniform(0, START * 0.9), Ready(worker, life))
 
+    def content(self, worker, life, question):
+        return {"worker": worker, "life": life, "number": question.number, "version": question.version}
+
     def ask(self, worker, question):
         life, pause = self.lives[worker], self.random.uniform(0, PATIENCE * 0.9)
         self.open[worker] = question.number
-        content = {"worker": worker, "life": life, "number": question.number, "version": question.version}
+        content = self.content(worker, life, question)
         answer = Answer(worker, life, question.number, content)
         match self._fault():
             case "die":
@@ -92,7 +96,7 @@ def supervised(workers, number, **options):
 
 def test_no_sequence_of_faults_loses_steps_or_takes_an_answer_of_a_replaced_worker():
     faults_seen = 0
-    for seed in range(3_000):
+    for seed in range(5_000):
         workers = FakeWorkers(seed, share=(seed % 4) * 0.15)
         number, rounds = 1 + seed % 4, 4
         supervisor = supervised(workers, number, max_restarts=1_000)
@@ -114,8 +118,65 @@ def test_no_sequence_of_faults_loses_steps_or_takes_an_answer_of_a_replaced_work
         assert len(set(workers.killed)) == len(workers.killed)  # no life ends twice
         assert sum(workers.lives.values()) == supervisor.restarts
         assert workers.now <= (rounds * number + supervisor.restarts) * (START + 7 * PATIENCE)
+        assert len(supervisor.events) == supervisor.restarts
+        assert supervisor.exact == (supervisor.restarts == 0)
         faults_seen += supervisor.restarts
-    assert faults_seen > 3_000
+    assert faults_seen > 5_000
+
+
+def test_free_workers_lose_only_the_steps_that_are_counted():
+    faults_seen = 0
+    for seed in range(5_000):
+        workers = FakeWorkers(seed, share=(seed % 4) * 0.15)
+        number, wanted = 1 + seed % 4, 12
+        supervisor = supervised(workers, number, max_restarts=1_000, repeats=False)
+        received, asked, version, rounds = [], 0, 0, 0
+        while len(received) < wanted:
+            rounds += 1
+            received += supervisor.receive(PATIENCE)
+            version += workers.random.randrange(3)
+            for worker in supervisor.idle:
+                supervisor.ask(worker, "collect", {}, steps=7, version=version)
+                asked += 7
+        for each in received:
+            assert (each.content["worker"], each.content["life"]) == (each.worker, each.life)
+            assert (each.content["number"], each.content["version"]) == (each.question.number, each.question.version)
+        assert len({each.question.number for each in received}) == len(received)  # none is accepted twice
+        for worker in range(number):
+            own = [(each.life, each.question.version) for each in received if each.worker == worker]
+            assert own == sorted(own)
+        open_steps = 7 * len(supervisor.open_versions)
+        assert asked == supervisor.accepted_steps + supervisor.lost_steps + open_steps
+        assert supervisor.accepted_steps == 7 * len(received)
+        assert supervisor.restarts == len(workers.killed) == sum(supervisor.lives) == len(supervisor.events)
+        assert len(set(workers.killed)) == len(workers.killed)
+        assert workers.now <= (wanted + number + supervisor.restarts) * (START + 7 * PATIENCE)
+        assert rounds <= workers.now / PATIENCE + 12 * (wanted + number + supervisor.restarts)
+        faults_seen += supervisor.restarts
+    assert faults_seen > 5_000
+
+
+def test_a_replacement_continues_the_lives_of_a_checkpoint():
+    workers = FakeWorkers(1, share=0.0)
+    supervisor = supervised(workers, 2, max_restarts=3)
+    supervisor.load_state_dict({"lives": [4, 0], "restarts": 4, "lost_steps": 9}, anew=True)
+    supervisor.max_restarts = 4
+    assert supervisor.metrics() == {"workers/restarts": 4, "workers/lost_steps": 9}
+    for worker in range(2):
+        supervisor.ask(worker, "collect", {})
+    assert [answer["life"] for answer in supervisor.answers()] == [5, 1]
+    with pytest.raises(CheckpointError, match=r"collector.supervisor: expected the lives of 2 workers, got 1"):
+        supervised(workers, 2).load_state_dict({"lives": [1], "restarts": 0, "lost_steps": 0}, anew=False)
+
+
+def test_an_error_that_every_worker_would_raise_ends_the_run_at_once():
+    workers = FakeWorkers(1, share=0.0)
+    workers.lives = {0: 0, 1: 0}
+    workers.start = lambda worker, life: workers._later(1.0, Lost(worker, life, LookupError("no such task")))
+    supervisor = supervised(workers, 2, max_restarts=100, fatal=(LookupError,))
+    supervisor.ask(0, "collect", {})
+    with pytest.raises(LookupError, match="no such task"):
+        supervisor.answers()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tesserl_configs.algorithms import BUILT_IN, declared
-from tesserl_configs.collectors import ProcessCollectors
+from tesserl_configs.collectors import LocalCollectors, ProcessCollectors, RayCollectors
 from tesserl_configs.errors import Problem
 from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.preferences import PreferenceOptions
@@ -15,7 +15,7 @@ from tesserl_configs.run_keys import Rule, RunKeys
 def workers_divide_the_environments(config: RunKeys) -> Iterator[Problem]:
     """Check that every worker gets the same number of environments."""
     number, collectors = config.environment.num_envs, config.collectors
-    if isinstance(collectors, ProcessCollectors) and number % collectors.workers:
+    if not isinstance(collectors, LocalCollectors) and number % collectors.workers:
         yield Problem(
             "collectors.workers",
             f"expected a divisor of environment.num_envs = {number}, got {collectors.workers}; workers have "
@@ -25,22 +25,43 @@ def workers_divide_the_environments(config: RunKeys) -> Iterator[Problem]:
 
 def the_algorithm_can_have_workers(config: RunKeys) -> Iterator[Problem]:
     """Check that processes collect only for algorithms that can learn from what they send."""
-    if isinstance(config.collectors, ProcessCollectors) and not declared(config.algorithm).process_collectors:
+    kind = config.collectors.kind
+    if kind != "local" and not declared(config.algorithm).process_collectors:
         names = ", ".join(algorithm.name for algorithm in BUILT_IN.values() if algorithm.process_collectors)
         yield Problem(
-            "collectors.kind", f"process is for algorithm {names}, got algorithm {config.algorithm}; choose local"
+            "collectors.kind", f"{kind} is for algorithm {names}, got algorithm {config.algorithm}; choose local"
+        )
+
+
+def free_workers_feed_a_replay(config: RunKeys) -> Iterator[Problem]:
+    """Check that chunks which arrive in any order go to an algorithm that stores them, and to no other."""
+    collectors = config.collectors
+    if isinstance(collectors, LocalCollectors):
+        return
+    stores = "replay" in declared(config.algorithm).blocks
+    turns = "fixed" if isinstance(collectors, ProcessCollectors) else "sync"
+    if collectors.mode == "async" and not stores:
+        yield Problem(
+            "collectors.mode",
+            f"async is for algorithms with a replay, got algorithm {config.algorithm}; choose {turns}",
+        )
+    if isinstance(collectors, RayCollectors) and collectors.mode == "sync" and stores:
+        yield Problem(
+            "collectors.mode",
+            f"sync is for algorithms without a replay, got algorithm {config.algorithm}; choose async",
         )
 
 
 def workers_collect_for_something(config: RunKeys) -> Iterator[Problem]:
     """Check that a run with workers does not learn from stored pairs alone."""
     options, source = config.options, config.pairs.source
-    if not isinstance(config.collectors, ProcessCollectors) or not isinstance(options, PreferenceOptions):
+    kind = config.collectors.kind
+    if kind == "local" or not isinstance(options, PreferenceOptions):
         return
     if source.kind == "offline":
         yield Problem(
             "collectors.kind",
-            "process plays in the environments, and pairs.source of kind offline does not; choose local",
+            f"{kind} plays in the environments, and pairs.source of kind offline does not; choose local",
         )
 
 
@@ -59,6 +80,7 @@ def rounds_have_one_size(config: RunKeys) -> Iterator[Problem]:
 RULES: tuple[Rule, ...] = (
     workers_divide_the_environments,
     the_algorithm_can_have_workers,
+    free_workers_feed_a_replay,
     workers_collect_for_something,
     rounds_have_one_size,
 )

@@ -108,20 +108,22 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
         self.group_size = group_size
         self.next_group = 0  # of the run, never repeated
         self._start, self._num_starts = start, num_starts
-        self._waiting: deque[int] = deque()
+        self._waiting: deque[tuple[int, int]] = deque()  # group and number within it
         self._playing = np.full(environments.num_envs, -1)
         self._is_new = True
         self.assigned: list[list[int]] = []  # for each slot the groups of its trajectories, in order; -1: none
+        self.members: list[list[int]] = []  # for each slot the numbers of its trajectories within their groups
         self.unfinished = 0
 
     def begin(self, num_groups: int) -> None:
         """Forgets everything and wants this many new groups; the next ``reset`` must be one of all slots."""
         groups = range(self.next_group, self.next_group + num_groups)
         self.next_group += num_groups
-        self._waiting = deque(group for group in groups for _ in range(self.group_size))
+        self._waiting = deque((group, member) for group in groups for member in range(self.group_size))
         self.unfinished = len(self._waiting)
         self._playing[:] = -1
         self.assigned = [[] for _ in range(self.num_envs)]
+        self.members = [[] for _ in range(self.num_envs)]
 
     def reset(
         self,
@@ -142,9 +144,10 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
         slots: dict[int, list[int]] = {}
         for slot in np.flatnonzero(mask).tolist():
             self.unfinished -= int(self._playing[slot] >= 0)
-            group = self._waiting.popleft() if self._waiting else -1
+            group, member = self._waiting.popleft() if self._waiting else (-1, -1)
             self._playing[slot] = group
             self.assigned[slot].append(group)
+            self.members[slot].append(member)
             slots.setdefault(group, []).append(slot)
         observation: Any = None
         for group, members in slots.items():

@@ -113,6 +113,7 @@ def _missing_packages(config: RunConfig) -> Iterator[Problem]:
         ("logging.mlflow", "MLflow", "mlflow", "mlflow"): config.logging.mlflow is not False,
         ("logging.trackio", "trackio", "trackio", "trackio"): config.logging.trackio is not False,
         ("evaluation.video", "imageio_ffmpeg", "imageio_ffmpeg", "video"): config.evaluation.video is not None,
+        ("collectors.kind", "Ray", "ray", "ray"): config.collectors.kind == "ray",
         ("environment.vectorization", "envpool", "envpool", "envpool"): environment.vectorization == "envpool",
         ("environment.id", "ale_py", "ale_py", "atari"): environment.id.startswith(ALE),
         ("environment.id", "MinAtar", "minatar", "minatar"): namespace == "MinAtar",

@@ -16,8 +16,8 @@ from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.state import generators_state, seed_generators, set_generators_state
 from tesserl_trainer.collecting.groups import GroupCollector
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
-from tesserl_trainer.distributed.process_collector import arrays_of, entries_of
-from tesserl_trainer.distributed.shared_memory import SharedWeights
+from tesserl_trainer.distributed.batches import arrays_of, entries_of
+from tesserl_trainer.distributed.weights import LoadedWeights
 from tesserl_trainer.distributed.workers import plain, state_of
 
 
@@ -29,6 +29,8 @@ class CollectorWorker:
         num_workers: that divide the environments between them.
         weights: that the policy acts with.
         maker: function that makes one environment, of a run from Python; None: the task is registered.
+        keyed: whether every trajectory of a group has a random stream of its own, so that it does not matter which
+            worker plays it.
         worker: index of this worker.
         life: number of processes that this worker had before.
         report: called at every step of the environments.
@@ -38,8 +40,9 @@ class CollectorWorker:
         self,
         data: Mapping[str, Any],
         num_workers: int,
-        weights: SharedWeights,
+        weights: LoadedWeights,
         maker: CloudpickleWrapper | None,
+        keyed: bool,
         worker: int,
         life: int,
         report: Callable[[], None],
@@ -51,6 +54,9 @@ class CollectorWorker:
         self._agent = task.agent()
         self._weights = weights
         self._collector = builder_of(config.algorithm).build_collector(task, self._agent, self._environments)
+        if isinstance(self._collector, GroupCollector) and keyed:
+            self._collector.key_streams(config.seed)
+        self._keyed = keyed
         stepping = self._collector.collector if isinstance(self._collector, GroupCollector) else self._collector
         stepping.seeds = worker_seeds(environment_seed, self._environments)
         act = stepping.policy
@@ -118,6 +124,8 @@ class CollectorWorker:
 
     def _snapshot(self) -> dict[str, Any]:
         """Return the state between two rounds; groups begin anew in each."""
+        if isinstance(self._collector, GroupCollector) and self._keyed:
+            return plain({})
         policy = self._agent.policy
         memory = policy.state_dict() if isinstance(policy, RolloutPolicy) else {}
         collector = {} if isinstance(self._collector, GroupCollector) else self._collector.snapshot()
@@ -126,6 +134,8 @@ class CollectorWorker:
     def _restore(self, saved: Mapping[str, Any]) -> bool:
         """Continue from a snapshot; return whether every environment is where it was."""
         state, policy = state_of(saved), self._agent.policy
+        if isinstance(self._collector, GroupCollector) and self._keyed:
+            return True
         if isinstance(policy, RolloutPolicy):
             policy.load_state_dict(state["policy"])
         restored = isinstance(self._collector, GroupCollector) or self._collector.restore(state)

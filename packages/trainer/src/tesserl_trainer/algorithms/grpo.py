@@ -109,7 +109,7 @@ def build_loop(task: Task, run: Run) -> GroupLoop:
         ),
         observing_rollouts(agent.policy.network),
         Pace(grpo.num_groups, grpo.num_epochs, grpo.num_minibatches, attempts),
-        run.journal(task, agent, collector.pop_episodes),
+        run.journal(task, agent, collector.pop_episodes, workers=collector.record),
         config.device,
     )
 

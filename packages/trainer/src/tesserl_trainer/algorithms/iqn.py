@@ -42,6 +42,7 @@ from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.collecting.collector import Act, Collector
+from tesserl_trainer.distributed.free_collector import FreeCollector, WorkerWindows
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import build_quantile_network
 from tesserl_trainer.training.cuda_graph import GraphedLearner
@@ -115,29 +116,33 @@ def build_loop(task: Task, run: Run) -> OffPolicyLoop:
     """Build the loop: collect, sum rewards over n steps, store, learn from batches of the replay buffer."""
     config, iqn, settings = task.config, task.config.iqn, task.config.replay
     several = run.ranks.number > 1
+    pace = Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size, settings.ratio)
     agent, collector = build_agent_and_collector(
         task,
         run,
         functools.partial(build_agent, observes=not several, agreed=run.ranks.agreed),
         build_collector,
         observe=lambda agent: observing_batches(agent.policy.network),
+        updates_of=pace.updates_of,
     )
     replay = build_replay(config, run.directory, task.layout, rank=run.ranks.rank)
     schedules = []
     if isinstance(settings, PrioritizedReplay):
         schedules.append(scheduled("beta", settings.beta, replay.set_beta))
+    make_window = functools.partial(
+        NStepWindow,
+        iqn.num_steps,
+        iqn.discount,
+        cut_at_exploration=settings.cut_at_exploration,
+        keep_partial_returns=iqn.fixed_horizon is not None,
+    )
     return OffPolicyLoop(
         agent.learner(GraphedLearner if iqn.cuda_graph else Learner),
         collector,
-        NStepWindow(
-            iqn.num_steps,
-            iqn.discount,
-            cut_at_exploration=settings.cut_at_exploration,
-            keep_partial_returns=iqn.fixed_horizon is not None,
-        ),
+        WorkerWindows(make_window, collector) if isinstance(collector, FreeCollector) else make_window(),
         replay,
-        Pace(iqn.collect_steps, settings.warmup_steps, iqn.update_interval, iqn.batch_size, settings.ratio),
-        run.journal(task, agent, collector.pop_episodes, schedules),
+        pace,
+        run.journal(task, agent, collector.pop_episodes, schedules, workers=collector.record),
         prepare_test=_clock(iqn),
         observe=observing_rollouts(agent.policy.network, run.ranks) if several else None,
     )

@@ -111,7 +111,7 @@ def build_loop(task: Task, run: Run) -> OnPolicyLoop:
         advantages,
         observing_rollouts(agent.policy.network, run.ranks),
         Pace(ppo.num_steps, ppo.num_epochs, ppo.num_minibatches, ppo.target_kl),
-        run.journal(task, agent, collector.pop_episodes),
+        run.journal(task, agent, collector.pop_episodes, workers=collector.record),
         remedy="lower optimizer.learning_rate or ppo.max_grad_norm",
         normalize=ppo.normalize_advantage and several,
     )

@@ -38,7 +38,7 @@ from tesserl_trainer.algorithms.run import Run, make_group_collector
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.collecting.collector import Episode
 from tesserl_trainer.collecting.groups import GroupCollector
-from tesserl_trainer.collecting.interfaces import GroupCollecting
+from tesserl_trainer.collecting.interfaces import GroupCollecting, WorkerRecord
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
@@ -147,6 +147,7 @@ def build_pair_loop(
     config, source = task.config, task.config.pairs.source
     fresh: FreshPairs | None = None
     pop_episodes: Callable[[], list[Episode]] = list
+    record: WorkerRecord | None = None
     match source:
         case OfflinePairs():
             agent = build_agent(task, run.network(task))
@@ -157,6 +158,7 @@ def build_pair_loop(
             pace = Pace(options.batch_size, source.num_epochs, stored_share)
             fresh = build_fresh_pairs(task, options, source, players, run.ranks.agreed)
             pop_episodes = players.pop_episodes
+            record = players.record
     network, policies = agent.policy.network, agent.saved
     stored = None if isinstance(source, OnlinePairs) else build_stored_pairs(task, options, source.path)
     return PreferenceLoop(
@@ -168,7 +170,7 @@ def build_pair_loop(
         observing_rollouts(network),
         agent.policy.greedy,
         pace,
-        run.journal(task, agent, pop_episodes),
+        run.journal(task, agent, pop_episodes, workers=record),
         build_cloning(config, options, network),
     )
 

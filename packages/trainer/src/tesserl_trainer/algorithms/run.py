@@ -30,6 +30,7 @@ from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.checkpoints.run_identity import require_identity
 from tesserl_trainer.collecting.collector import Collector, Episode, Marks, Records
 from tesserl_trainer.collecting.groups import GroupCollector
+from tesserl_trainer.collecting.interfaces import WorkerRecord
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.ranks.evaluation import SharedPlayer
 from tesserl_trainer.ranks.group import ALONE, Ranks
@@ -75,6 +76,8 @@ class Run:
         agent: AnyAgent,
         pop_episodes: Callable[[], list[Episode]],
         schedules: Sequence[Scheduled] = (),
+        *,
+        workers: WorkerRecord | None = None,
     ) -> Journal:
         """Build the object that counts, reports, evaluates and writes checkpoints.
 
@@ -83,6 +86,7 @@ class Run:
             agent: whose greedy policy is evaluated.
             pop_episodes: return the training episodes that ended since the last call.
             schedules: hyper-parameters that change with the step, beside those of the agent.
+            workers: record of workers that can be lost; None if a lost worker ends the run.
         """
         config = task.config
         openers = {} if self.ranks.rank else loggers_of(config, self.directory)
@@ -110,6 +114,7 @@ class Run:
             self.progress,
             self._filmer(task, agent),
             self.ranks,
+            workers,
         )
 
     def _player(self, task: Task, agent: AnyAgent) -> Player:

@@ -81,6 +81,13 @@ class Fields:
             raise self._wrong(name, "a list of text", values)
         return values
 
+    def integers(self, name: str) -> list[int]:
+        """Return a list of whole numbers that are not negative."""
+        values = self.items(name)
+        if not all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values):
+            raise self._wrong(name, "a list of whole numbers", values)
+        return values
+
     def scalar(self, name: str) -> Tensor:
         """Return a floating-point tensor of one number, whatever its shape."""
         value = self.take(name)

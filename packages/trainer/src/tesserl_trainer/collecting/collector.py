@@ -60,6 +60,8 @@ class Collector:
         ValueError: the environment does not say its autoreset mode.
     """
 
+    record = None  # there are no workers
+
     def __init__(
         self,
         environments: VectorEnv[Any, Any, Any],

@@ -14,6 +14,7 @@ from tesserl_policy import returns_to_go
 from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.collecting.collector import Collector, Episode
 from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.collecting.trajectory_streams import TrajectoryStreams
 
 PATIENCE = 30.0
 """Seconds after which a collector says that no trajectory has ended yet."""
@@ -32,6 +33,8 @@ class GroupCollector:
         chunk: steps of every slot between two looks at what is finished; a trajectory takes as many as it needs.
     """
 
+    record = None  # there are no workers
+
     on_note: Callable[[str], None] | None = None
     """Called once with a sentence if no trajectory of a group ends for a long time."""
 
@@ -47,6 +50,19 @@ class GroupCollector:
         self.collector, self.starts, self.policy = collector, starts, policy
         self.keys, self.chunk = list(keys), chunk
         self.episodes: list[Episode] = []
+        self._streams: TrajectoryStreams | None = None
+
+    def key_streams(self, seed: int) -> None:
+        """Give every trajectory a random stream of its own, see `TrajectoryStreams`.
+
+        Trajectories of a group are returned in the order of their numbers then, and what is returned depends on
+        nothing else than the seed, the weights and the groups.
+
+        Args:
+            seed: of the run.
+        """
+        self._streams = TrajectoryStreams(self.policy, self.starts, seed)
+        self.collector.policy = self._streams.act
 
     def set_weights(self, version: int, step: int) -> None:
         """Mark what is collected from now on with a version, see `Collector.set_weights`."""
@@ -67,6 +83,8 @@ class GroupCollector:
             ValueError: trajectories of a group did not start alike.
         """
         self.starts.begin(num_groups)
+        if self._streams is not None:
+            self._streams.begin()
         self.collector.restart()
         parts = []
         began, wanted = time.monotonic(), self.starts.unfinished
@@ -78,8 +96,7 @@ class GroupCollector:
             if self.starts.unfinished == wanted and time.monotonic() - began > PATIENCE:
                 self._note(len(parts) * self.chunk)
         steps: TensorDictBase = TensorDict.cat(parts, dim=1)
-        steps["action_log_prob"] = self._log_probs(steps["action"])
-        found = sorted(self._split(steps), key=lambda pair: pair[0])
+        found = self._trajectories(steps)
         self.collector.pop_episodes()
         trajectories = [trajectory for _, trajectory in found]
         group = torch.tensor([group for group, _ in found])
@@ -100,19 +117,38 @@ class GroupCollector:
             )
         self.on_note = None
 
-    def _log_probs(self, action: Tensor) -> Tensor:
-        """Log-probabilities ``[N, T]`` under the policy that took the actions."""
-        parameters = [recorded.transpose(0, 1) for recorded in self.policy.pop()]
+    def _trajectories(self, steps: TensorDictBase) -> list[tuple[int, TensorDictBase]]:
+        """Return the trajectories with their log-probabilities, and the group of each, ascending."""
+        if self._streams is None:
+            parameters = [recorded.transpose(0, 1) for recorded in self.policy.pop()]
+            steps["action_log_prob"] = self._log_probs(parameters, steps["action"])
+            found = sorted(self._split(steps), key=lambda pair: pair[0])
+            return [(group, trajectory) for group, _, trajectory in found]
+        recorded = self._streams.pop()
+        names = [f"parameter_{index}" for index in range(len(recorded))]
+        steps.update(dict(zip(names, recorded, strict=True)))
+        found = sorted(self._split(steps), key=lambda pair: pair[:2])
+        for _, _, trajectory in found:  # alone: the bits of a vectorised sum may depend on what lies beside it
+            parameters = [trajectory.pop(name).clone() for name in names]
+            trajectory["action_log_prob"] = self._log_probs(parameters, trajectory["action"].clone())
+        return [(group, trajectory) for group, _, trajectory in found]
+
+    def _log_probs(self, parameters: list[Tensor], action: Tensor) -> Tensor:
+        """Log-probabilities ``[*B]`` under the policy that took the actions."""
         return self.policy.network.distribution(*parameters).log_prob(action.to(parameters[0].device)).cpu()
 
-    def _split(self, steps: TensorDictBase) -> Iterator[tuple[int, TensorDictBase]]:
-        """Cuts the slots' steps into trajectories, with the group of each; what belongs to no group is left out."""
+    def _split(self, steps: TensorDictBase) -> Iterator[tuple[int, int, TensorDictBase]]:
+        """Cuts the slots' steps into trajectories; yields the group of each, its number there, and its steps.
+
+        Steps that belong to no group are left out.
+        """
         done = steps["next", "done"].squeeze(-1)
-        for slot, groups in enumerate(self.starts.assigned):
+        for slot, (groups, members) in enumerate(zip(self.starts.assigned, self.starts.members, strict=True)):
             begin = 0
-            for group, end in zip(groups, (done[slot].nonzero().squeeze(-1) + 1).tolist(), strict=False):
+            ends = (done[slot].nonzero().squeeze(-1) + 1).tolist()
+            for group, member, end in zip(groups, members, ends, strict=False):
                 if group >= 0:
-                    yield group, steps[slot, begin:end]
+                    yield group, member, steps[slot, begin:end]
                 begin = end
 
     def pop_episodes(self) -> list[Episode]:

@@ -9,8 +9,25 @@ from torch import Tensor
 from tesserl_trainer.collecting.collector import Episode
 
 
+class WorkerRecord(Protocol):
+    """Record of workers that can be lost."""
+
+    exact: bool
+    """False once the run is no function of its seed any more."""
+
+    events: list[dict[str, Any]]
+    """Losses of workers: JSON data, for the state of the run."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return metrics since the last call, and since the start of the run."""
+
+
 class Collecting(Protocol):
     """Interface of collectors for loops."""
+
+    @property
+    def record(self) -> WorkerRecord | None:
+        """The record of the workers; None if a lost worker ends the run."""
 
     def set_weights(self, version: int, step: int) -> None:
         """Collect with the learner's present weights from now on.
@@ -38,6 +55,10 @@ class GroupCollecting(Protocol):
 
     keys: list[str]
     """Observation keys."""
+
+    @property
+    def record(self) -> WorkerRecord | None:
+        """The record of the workers, see `Collecting`."""
 
     def set_weights(self, version: int, step: int) -> None:
         """Collect with the learner's present weights from now on, see `Collecting`."""

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 
 from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.collecting.collector import Episode
+from tesserl_trainer.distributed.batches import batch_of, tensor_of, trajectories_of
 from tesserl_trainer.distributed.supervisor import Question
 from tesserl_trainer.distributed.workers import Answers, Workers
 
@@ -52,7 +53,7 @@ class ProcessCollector:
 
     def __init__(self, workers: Workers, num_envs: int, observe: Observe | None = None) -> None:
         self.workers, self.num_envs, self._observe = workers, num_envs, observe
-        self.set_weights = workers.set_weights
+        self.set_weights, self.record = workers.set_weights, workers.record
         self._episodes = _Episodes()
         self.pop_episodes = self._episodes.pop
 
@@ -74,7 +75,7 @@ class ProcessCollector:
         answers = self.workers.receive()
         self._episodes.add(answers)
         names = answers[0]["arrays"]
-        parts = {name: [torch.from_numpy(answer["arrays"][name]) for answer in answers] for name in names}
+        parts = {name: [tensor_of(answer["arrays"][name]) for answer in answers] for name in names}
         batch = batch_of({name: torch.cat(tensors, dim=1) for name, tensors in parts.items()})
         if self._observe is not None:
             self._observe(batch)
@@ -115,7 +116,7 @@ class ProcessGroupCollector:
     def __init__(self, workers: Workers, keys: Sequence[str]) -> None:
         self.workers, self.keys = workers, list(keys)
         self.next_group = 0
-        self.set_weights = workers.set_weights
+        self.set_weights, self.record = workers.set_weights, workers.record
         self._episodes = _Episodes()
         self.pop_episodes = self._episodes.pop
 
@@ -174,41 +175,3 @@ def check_answer(num_envs: int) -> Callable[[Question, Any], str | None]:
         return f"answered with a batch of another size: expected {wanted}, got {wrong}" if wrong else None
 
     return check
-
-
-def entries_of(batch: TensorDictBase) -> dict[str, Tensor]:
-    """Return the entries of a batch ``[N, T]``, time first, as they lie in memory: ``[T, N, ...]``.
-
-    Args:
-        batch: the parts of its nested keys are joined by ``/``.
-    """
-    return {name: tensor.transpose(0, 1) for name, tensor in _leaves(batch).items()}
-
-
-def batch_of(entries: Mapping[str, Tensor]) -> TensorDictBase:
-    """Return the batch ``[N, T]`` of entries ``[T, N, ...]``, which lies in memory like that of a `Collector`."""
-    batch = {tuple(key.split("/")): tensor.transpose(0, 1) for key, tensor in entries.items()}
-    return TensorDict(batch, next(iter(batch.values())).shape[:2])
-
-
-def arrays_of(trajectories: Sequence[TensorDictBase], group: Tensor) -> dict[str, Any]:
-    """Return trajectories ``[T_i]`` as arrays of all their steps, with the length and the group of each."""
-    steps = _leaves(TensorDict.cat(list(trajectories)))
-    arrays = {f"steps/{name}": tensor.contiguous().numpy() for name, tensor in steps.items()}
-    lengths = np.array([len(trajectory) for trajectory in trajectories])
-    return {"lengths": lengths, "group": group.numpy(), **arrays}
-
-
-def trajectories_of(arrays: Mapping[str, Any]) -> list[tuple[TensorDictBase, int]]:
-    """Return the trajectories of which ``arrays_of`` was sent, with memory of their own, and the group of each."""
-    if not arrays:
-        return []
-    names = [name.removeprefix("steps/") for name in arrays if name.startswith("steps/")]
-    entries = {tuple(name.split("/")): torch.from_numpy(arrays[f"steps/{name}"].copy()) for name in names}
-    steps = TensorDict(entries, [int(arrays["lengths"].sum())])
-    return list(zip(steps.split(arrays["lengths"].tolist()), arrays["group"].tolist(), strict=True))
-
-
-def _leaves(batch: TensorDictBase) -> dict[str, Tensor]:
-    leaves = batch.items(include_nested=True, leaves_only=True)
-    return {"/".join(key) if isinstance(key, tuple) else key: tensor for key, tensor in leaves}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tesserl_environments import WorkerError
 from tesserl_environments.processes import START_METHOD, death, end_processes, ended_at_exit
@@ -162,9 +162,19 @@ class ProcessTransport:
         self._at_exit.cancel()
 
 
+class Closing(Protocol):
+    """A transport, for the end of a run."""
+
+    def close(self, patience: float) -> None:
+        """End all workers; they may close their environments in so many seconds."""
+
+
+ClosingT = TypeVar("ClosingT", bound=Closing)
+
+
 @contextlib.contextmanager
-def closed_afterwards(transport: ProcessTransport, timeout: float) -> Iterator[ProcessTransport]:
-    """End worker processes at the end of a ``with`` block; at once after an error, soon after a signal.
+def closed_afterwards(transport: ClosingT, timeout: float) -> Iterator[ClosingT]:
+    """End workers at the end of a ``with`` block; at once after an error, soon after a signal.
 
     Args:
         transport: that started them.
@@ -221,7 +231,7 @@ def serve(
     try:
         side = make(worker, life, report)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
-        _send(pipe, ("error", _sent_error(name, error, passed_on)))
+        _send(pipe, ("error", sent_error(name, error, passed_on)))
         return
     try:
         _send(pipe, ("ready",))
@@ -229,7 +239,7 @@ def serve(
     except NotWanted:
         pass
     except Exception as error:  # noqa: BLE001 - as above
-        _send(pipe, ("error", _sent_error(name, error, passed_on)))
+        _send(pipe, ("error", sent_error(name, error, passed_on)))
     finally:
         side.close()
 
@@ -254,8 +264,14 @@ def _send(pipe: Any, message: Any) -> None:
         os._exit(1)
 
 
-def _sent_error(name: str, error: Exception, passed_on: tuple[type[Exception], ...]) -> Exception:
-    """Return what the parent raises."""
+def sent_error(name: str, error: Exception, passed_on: tuple[type[Exception], ...]) -> Exception:
+    """Return what the learner raises.
+
+    Args:
+        name: of the worker.
+        error: that was raised in it.
+        passed_on: errors that are sent as they are; of others the text.
+    """
     if isinstance(error, passed_on):
         return type(error)(f"{name}: {error}"[:MOST_TEXT])
     return WorkerError(f"{name} raised an error:\n{traceback.format_exc()[-MOST_TEXT:]}")

@@ -9,7 +9,7 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +24,53 @@ ALIGNMENT = 64
 
 
 class SharedWeights:
-    """The tensors of a state dict in memory that workers read; one version at a time.
+    """The tensors of a state dict in memory that workers read; one version at a time, or two.
 
-    It is written while no worker reads it: between their answers and the next question. Processes get it when they are
-    started.
+    A version is written where no worker reads. Processes get the memory when they are started.
 
     Args:
         tensors: names, shapes and dtypes that stay the same.
         context: of `multiprocessing`, that starts the processes.
+        copies: versions that are kept: 1 if no worker has a question when one is published, else 2.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], context: Any) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], context: Any, copies: int = 1) -> None:
         self._entries: list[tuple[str, torch.Size, torch.dtype, int]] = []
         size = ALIGNMENT  # the version
         for name, tensor in tensors.items():
             self._entries.append((name, tensor.shape, tensor.dtype, size))
             size += -(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT
-        self._memory = context.RawArray(ctypes.c_uint8, size)
-
-        self._cached: list[Tensor] = []
+        self._memories = [context.RawArray(ctypes.c_uint8, size) for _ in range(copies)]
+        self._newest = 0  # index of the memory that was written last
+        self._cached: dict[int, list[Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the views, which every process makes for itself."""
-        return {**self.__dict__, "_cached": []}
+        return {**self.__dict__, "_cached": {}}
+
+    def has_room(self, reading: Collection[int]) -> bool:
+        """Return whether another version can be published while workers may read others.
+
+        Args:
+            reading: versions that workers were asked with and have not answered.
+        """
+        return int(self._version(self._next)[0]) not in reading
+
+    @property
+    def _next(self) -> int:
+        return (self._newest + 1) % len(self._memories)
 
     def publish(self, tensors: Mapping[str, Tensor], version: int) -> None:
-        """Write all tensors and their version."""
+        """Write all tensors and their version over the oldest."""
+        self._newest = self._next
         with torch.no_grad():
-            for view, (name, *_) in zip(self._views(), self._entries, strict=True):
+            for view, (name, *_) in zip(self._views(self._newest), self._entries, strict=True):
                 view.copy_(tensors[name])
-        self._version()[0] = version
+        self._version(self._newest)[0] = version
 
     def copied(self) -> dict[str, Tensor]:
         """Return a copy of the tensors that were published last."""
-        return {name: view.clone() for view, (name, *_) in zip(self._views(), self._entries, strict=True)}
+        return {name: view.clone() for view, (name, *_) in zip(self._views(self._newest), self._entries, strict=True)}
 
     def load(self, tensors: Mapping[str, Tensor], version: int) -> None:
         """Copy the weights into the tensors of a network.
@@ -69,28 +82,28 @@ class SharedWeights:
         Raises:
             RuntimeError: there is another version, or the network has other tensors.
         """
-        found = int(self._version()[0])
-        if found != version:
-            raise RuntimeError(f"weights: expected version {version}, got {found}")
+        versions = [int(self._version(index)[0]) for index in range(len(self._memories))]
+        if version not in versions:
+            raise RuntimeError(f"weights: expected version {version}, got {versions}")
         names = [name for name, *_ in self._entries]
         if list(tensors) != names:
             raise RuntimeError(f"weights: expected the tensors {names}, got {list(tensors)}")
         with torch.no_grad():
-            for view, (name, *_) in zip(self._views(), self._entries, strict=True):
+            for view, (name, *_) in zip(self._views(versions.index(version)), self._entries, strict=True):
                 tensors[name].copy_(view)
 
-    def _version(self) -> Tensor:
-        return torch.frombuffer(self._memory, dtype=torch.int64, count=1)
+    def _version(self, index: int) -> Tensor:
+        return torch.frombuffer(self._memories[index], dtype=torch.int64, count=1)
 
-    def _views(self) -> list[Tensor]:
-        if not self._cached:
-            self._cached = [
-                torch.frombuffer(self._memory, dtype=dtype, count=shape.numel(), offset=offset).reshape(shape)
+    def _views(self, index: int) -> list[Tensor]:
+        if index not in self._cached:
+            self._cached[index] = [
+                torch.frombuffer(self._memories[index], dtype=dtype, count=shape.numel(), offset=offset).reshape(shape)
                 if shape.numel()
                 else torch.empty(shape, dtype=dtype)
                 for _, shape, dtype, offset in self._entries
             ]
-        return self._cached
+        return self._cached[index]
 
 
 class Outbox:

@@ -3,12 +3,18 @@
 It knows no engine: a `Transport` starts, asks and kills the workers, and a clock tells the time.
 """
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tesserl_environments import WorkerError
+from tesserl_trainer.checkpoints.fields import Fields
+from tesserl_trainer.checkpoints.sealed_json import CheckpointError
+
+MOST_TOLD = 300
+"""Characters of an error in the list of events."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,16 @@ class Lost(Event):
     error: Exception
 
 
+@dataclass(frozen=True)
+class Received:
+    """An answer that was accepted, with its question and the life of the worker."""
+
+    worker: int
+    life: int
+    question: Question
+    content: Any
+
+
 Name = Callable[[int], str]
 """Names a worker in messages."""
 
@@ -96,14 +112,17 @@ class _Worker:
     def __init__(self) -> None:
         self.life = 0
         self.is_ready = False
+        self.has_answered = False  # in this life
         self.question: Question | None = None  # that has no answer yet
-        self.content: Any = None
+        self.received: Received | None = None
         self.version = 0
         self.heard = 0.0  # when it was started, asked, or last showed progress
 
 
 class Supervisor:
-    """Asks workers and waits for their answers.
+    """Asks workers, waits for their answers, and replaces those that are lost.
+
+    The first answer of a life may take ``start_timeout``: the worker resets its environments for it.
 
     Args:
         transport: reaches the workers.
@@ -111,6 +130,10 @@ class Supervisor:
         start_timeout: seconds for a worker to start.
         worker_timeout: seconds without progress after which a worker that was asked is lost.
         max_restarts: workers that are replaced during a run; one more is an error.
+        repeats: whether the question of a lost worker goes to the one that replaces it; else it is dropped.
+        replays: whether the answer of a replacement is the one that was lost, bit for bit.
+        fatal: errors of workers that are raised at once, as another worker would raise them too.
+        block: block of the configuration that has the timeouts.
         check: return what is wrong with an answer to a question; None if nothing is.
         name: names a worker in messages.
         clock: returns the time in seconds.
@@ -124,19 +147,31 @@ class Supervisor:
         start_timeout: float,
         worker_timeout: float,
         max_restarts: int = 0,
+        repeats: bool = True,
+        replays: bool = False,
+        fatal: tuple[type[Exception], ...] = (),
+        block: str = "environment",
         check: Callable[[Question, Any], str | None] = lambda question, content: None,  # noqa: ARG005
         name: Name = collector_name,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.transport, self.num_workers = transport, num_workers
-        self.start_timeout, self.worker_timeout = start_timeout, worker_timeout
-        self._max_restarts, self._check, self._name, self._clock = max_restarts, check, name, clock
+        self.start_timeout, self.worker_timeout, self.max_restarts = start_timeout, worker_timeout, max_restarts
+        self._repeats, self._replays, self._fatal, self._block = repeats, replays, fatal, block
+        self._check, self._name, self._clock = check, name, clock
         self._workers = [_Worker() for _ in range(num_workers)]
+        self._arrived: list[Received] = []
         self._number = 0
+        self._is_started = False
         self.restarts = self.accepted_steps = self.lost_steps = 0
+        self.exact = True
+        self.events: list[dict[str, Any]] = []
+        self.step = 0
+        """Environment steps of the run so far, for ``events``."""
 
     def start(self) -> None:
-        """Start all workers without waiting for them."""
+        """Start all workers without waiting for them; the first question does it otherwise."""
+        self._is_started = True
         for index in range(self.num_workers):
             self._start(index)
 
@@ -168,22 +203,14 @@ class Supervisor:
             raise ValueError(f"worker {worker} still has question {asked.question.number}; wait for its answer")
         if version < asked.version:
             raise ValueError(f"version must be at least {asked.version}, got {version}; weights never become older")
+        if not self._is_started:
+            self.start()
         self._number += 1
         timeout = self.worker_timeout if timeout is None else timeout
         asked.question = Question(self._number, name, arguments, steps, version, timeout)
         asked.version = version
         if asked.is_ready:
             self._send(worker)
-
-    def wait_until_ready(self) -> None:
-        """Wait until all workers have started, so that a question reaches each of them at once.
-
-        Raises:
-            WorkerError: see ``answers``.
-            Exception: the error that a worker raised.
-        """
-        while starting := [index for index, worker in enumerate(self._workers) if not worker.is_ready]:
-            self._wait(starting)
 
     def answers(self) -> list[Any]:
         """Wait for the answers of all workers; return them in the order of the workers, whatever order they came in.
@@ -192,21 +219,93 @@ class Supervisor:
             WorkerError: a worker died, hung or answered nonsense, and no restart is left.
             Exception: the error that a worker raised.
         """
-        while waiting := [index for index, worker in enumerate(self._workers) if worker.question is not None]:
-            self._wait(waiting)
-        return [worker.content for worker in self._workers]
+        while any(worker.question is not None for worker in self._workers):
+            self._wait(None)
+        self._arrived.clear()
+        return [None if worker.received is None else worker.received.content for worker in self._workers]
 
-    def _wait(self, waiting: Sequence[int]) -> None:
-        """Wait for the next events of workers, at most until the first of these is late."""
-        timeout = min(map(self._deadline, waiting)) - self._clock()
+    def wait_until_ready(self) -> None:
+        """Wait until all workers have started, so that a question reaches each of them at once.
+
+        Raises:
+            WorkerError: see ``answers``.
+            Exception: the error that a worker raised.
+        """
+        while not all(worker.is_ready for worker in self._workers):
+            self._wait(None)
+
+    def receive(self, timeout: float) -> list[Received]:
+        """Return the answers that have arrived, in the order in which they came, after at most ``timeout`` seconds.
+
+        Args:
+            timeout: seconds; it may return earlier, also without an answer.
+
+        Raises:
+            WorkerError: as ``answers``.
+        """
+        if not self._is_started:
+            self.start()
+        if not self._arrived:
+            self._wait(timeout)
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    @property
+    def idle(self) -> list[int]:
+        """Workers that are ready and have no question."""
+        return [i for i, worker in enumerate(self._workers) if worker.is_ready and worker.question is None]
+
+    @property
+    def open_versions(self) -> dict[int, int]:
+        """Version of the weights that each worker is working with, of those that have a question."""
+        return {i: each.question.version for i, each in enumerate(self._workers) if each.question is not None}
+
+    @property
+    def lives(self) -> list[int]:
+        """Number of lives that each worker had before."""
+        return [worker.life for worker in self._workers]
+
+    def metrics(self) -> dict[str, float]:
+        """Return the counts of lost workers and of the steps that were lost with them."""
+        return {"workers/restarts": self.restarts, "workers/lost_steps": self.lost_steps}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the lives and counts."""
+        return {"lives": self.lives, "restarts": self.restarts, "lost_steps": self.lost_steps}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
+        """Continue from ``state_dict``; call it before the first question.
+
+        Args:
+            state: what ``state_dict`` returned.
+            anew: begin another life of every worker instead of continuing the last one.
+
+        Raises:
+            CheckpointError: the state is of another number of workers.
+        """
+        fields = Fields(state, "collector.supervisor")
+        lives = fields.integers("lives")
+        if len(lives) != self.num_workers:
+            raise CheckpointError(f"{fields.where}: expected the lives of {self.num_workers} workers, got {len(lives)}")
+        if self._is_started:
+            raise RuntimeError("load the state of a supervisor before its first question")
+        for worker, life in zip(self._workers, lives, strict=True):
+            worker.life = life + anew
+        self.restarts, self.lost_steps = fields.integer("restarts"), fields.integer("lost_steps")
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until something arrives or a worker is late, and handle it."""
+        deadlines = [self._deadline(index) for index in range(self.num_workers) if self._is_waited_for(index)]
+        patience = max(min(deadlines, default=math.inf) - self._clock(), 0.0)
         # what has arrived counts, however long nobody looked; only then is a worker late
-        for event in self.transport.wait(max(timeout, 0.0)):
+        for event in self.transport.wait(patience if timeout is None else min(patience, timeout)):
             self._handle(event)
-        self._lose_late_workers(waiting)
+        self._lose_late_workers()
 
     def _start(self, index: int) -> None:
         worker = self._workers[index]
-        worker.is_ready, worker.heard = False, self._clock()
+        worker.is_ready = worker.has_answered = False
+        worker.heard = self._clock()
         self.transport.start(index, worker.life)
 
     def _send(self, index: int) -> None:
@@ -237,37 +336,59 @@ class Supervisor:
             self._lose(answer.worker, WorkerError(f"{self._name(answer.worker)} {wrong}"))
             return
         worker = self._workers[answer.worker]
-        worker.question, worker.content = None, answer.content
+        worker.question, worker.has_answered = None, True
+        worker.received = Received(answer.worker, worker.life, question, answer.content)
+        self._arrived.append(worker.received)
         self.accepted_steps += question.steps
+
+    def _is_waited_for(self, index: int) -> bool:
+        worker = self._workers[index]
+        return worker.question is not None or not worker.is_ready
 
     def _deadline(self, index: int) -> float:
         worker = self._workers[index]
-        if not worker.is_ready or worker.question is None:
-            return worker.heard + self.start_timeout
-        return worker.heard + worker.question.timeout
+        return worker.heard + (self._patience(worker) if worker.is_ready else self.start_timeout)
 
-    def _lose_late_workers(self, waiting: Sequence[int]) -> None:
-        now = self._clock()
-        for index in waiting:
-            worker = self._workers[index]
-            if now < self._deadline(index):
+    def _patience(self, worker: _Worker) -> float:
+        """Return the seconds that the question of a worker may take."""
+        timeout = self.worker_timeout if worker.question is None else worker.question.timeout
+        return timeout if worker.has_answered else max(timeout, self.start_timeout)
+
+    def _lose_late_workers(self) -> None:
+        now, block = self._clock(), self._block
+        for index, worker in enumerate(self._workers):
+            if not self._is_waited_for(index) or now < self._deadline(index):
                 continue
             if not worker.is_ready:
-                late = f"did not start within {self.start_timeout:g} s; raise environment.start_timeout"
-            elif worker.question is not None:
-                late = f"made no step within {worker.question.timeout:g} s; raise environment.worker_timeout"
+                late = f"did not start within {self.start_timeout:g} s; raise {block}.start_timeout"
             else:
-                continue
+                key = "worker_timeout" if worker.has_answered else "start_timeout"
+                late = f"made no step within {self._patience(worker):g} s; raise {block}.{key}"
             self._lose(index, WorkerError(f"{self._name(index)} {late} if the task takes that long"))
 
     def _lose(self, index: int, error: Exception) -> None:
-        """Replace a worker, whose question goes to the new one; raise the error if no restart is left."""
+        """Replace a worker; raise the error if no restart is left."""
         self.transport.kill(index)
         worker = self._workers[index]
-        if worker.question is not None:
-            self.lost_steps += worker.question.steps
-        if self.restarts >= self._max_restarts:
+        lost = 0 if worker.question is None else worker.question.steps
+        self.lost_steps += lost
+        if self.restarts >= self.max_restarts or isinstance(error, self._fatal):
             raise error
+        lines = str(error).strip().splitlines()
+        told = " ".join(dict.fromkeys((lines[0], lines[-1]))) if lines else type(error).__name__
+        self.events.append(
+            {
+                "event": "lost worker",
+                "step": self.step,
+                "worker": index,
+                "life": worker.life,
+                "lost_steps": lost,
+                "error": told[:MOST_TOLD],
+            }
+        )
         self.restarts += 1
+        self.exact = self.exact and self._replays
         worker.life += 1
+        if not self._repeats:
+            worker.question = None
         self._start(index)

@@ -10,8 +10,9 @@ from tesserl_environments.snapshots import MOST_SECONDS
 from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.sealed_json import CheckpointError
 from tesserl_trainer.checkpoints.state import generators_state, join_state, set_generators_state, split_state
-from tesserl_trainer.distributed.shared_memory import SharedWeights
+from tesserl_trainer.collecting.interfaces import WorkerRecord
 from tesserl_trainer.distributed.supervisor import Supervisor
+from tesserl_trainer.distributed.weights import Weights
 
 Answers = Sequence[Mapping[str, Any]]
 """One answer for each worker: ``arrays`` by name, and the ``episodes`` that ended, as pairs of return and length."""
@@ -22,7 +23,7 @@ class Workers:
 
     Args:
         supervisor: asks the workers.
-        weights: shared with the workers.
+        weights: published to the workers.
         network: of the learner; its state dict is what the workers act with.
         delay: 0, or 1 to begin each round while the learner learns from the one before it.
         lends_generators: whether the worker acts with this process's random generators, as a collector in this process
@@ -32,7 +33,7 @@ class Workers:
     def __init__(
         self,
         supervisor: Supervisor,
-        weights: SharedWeights,
+        weights: Weights,
         network: nn.Module,
         *,
         delay: int,
@@ -42,7 +43,6 @@ class Workers:
         self._supervisor, self._weights, self._network = supervisor, weights, network
         self._lends, self._step = lends_generators, 0
         self._is_asked = False
-        self._has_asked = False
         self._waiting: Answers | None = None  # collected already, not handed out
 
     def set_weights(self, version: int, step: int) -> None:
@@ -53,6 +53,12 @@ class Workers:
             step: environment steps of the run so far; the workers' schedules are those of this step.
         """
         self.version, self._step = version, step
+        self._supervisor.step = step
+
+    @property
+    def record(self) -> WorkerRecord | None:
+        """The record of workers that were replaced; None if none is ever replaced."""
+        return self._supervisor if self._supervisor.max_restarts else None
 
     @property
     def is_idle(self) -> bool:
@@ -69,12 +75,10 @@ class Workers:
         self._weights.publish(self._network.state_dict(), self.version)
         generators = plain(generators_state(cuda=False)) if self._lends else None
         common = {"version": self.version, "step": self._step, "generators": generators}
-        # the first round resets all environments of a worker, one after the other, before its first step
-        timeout = None if self._has_asked else self._supervisor.start_timeout
         for worker, each in enumerate(arguments):
             arguments_of = {**each, **common}
-            self._supervisor.ask(worker, "collect", arguments_of, steps=steps, version=self.version, timeout=timeout)
-        self._is_asked = self._has_asked = True
+            self._supervisor.ask(worker, "collect", arguments_of, steps=steps, version=self.version)
+        self._is_asked = True
 
     def receive(self) -> Answers:
         """Return the round that was asked for; its arrays are valid until the next question.
@@ -121,7 +125,8 @@ class Workers:
             {"arrays": _tensors(answer["arrays"]), "episodes": answer["episodes"]} for answer in self._waiting or ()
         ]
         workers = [state_of(answer) for answer in self.ask_all("snapshot")]
-        return {"version": self.version, "workers": workers, "waiting": waiting}
+        replaced = {"supervisor": self._supervisor.state_dict()} if self._supervisor.max_restarts else {}
+        return {"version": self.version, "workers": workers, "waiting": waiting, **replaced}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
         """Continue from ``state_dict``; start all environments anew if one cannot be put back to where it was.
@@ -144,6 +149,8 @@ class Workers:
                 f"collector.workers: expected the states of {self.number} workers, got {len(workers)}, and "
                 f"{len(waiting)} parts of a round"
             )
+        if self._supervisor.max_restarts:
+            self._supervisor.load_state_dict(fields.take("supervisor"), anew=False)
         self.version = fields.integer("version")
         arguments = [{"saved": plain(worker)} for worker in workers]
         if not all(self.ask_all("restore", arguments, self._replay_timeout(workers))):

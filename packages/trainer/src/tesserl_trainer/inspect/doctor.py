@@ -32,6 +32,7 @@ EXTRAS = {  # extra -> (distribution, module)
     "mujoco": ("mujoco", "mujoco"),
     "onnx": ("onnxruntime", "onnxruntime"),
     "pqn": ("tesserl-pqn", "tesserl_pqn"),
+    "ray": ("ray", "ray"),
     "search": ("optuna", "optuna"),
     "trackio": ("trackio", "trackio"),
     "video": ("imageio-ffmpeg", "imageio_ffmpeg"),

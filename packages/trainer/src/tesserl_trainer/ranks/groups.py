@@ -22,6 +22,8 @@ class SharedGroupCollector:
         collector: of this rank.
     """
 
+    record = None  # there are no workers
+
     def __init__(self, ranks: Ranks, collector: GroupCollector) -> None:
         self.ranks, self.collector, self.keys = ranks, collector, collector.keys
 

@@ -14,6 +14,7 @@ from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.collecting.collector import Episode
+from tesserl_trainer.collecting.interfaces import WorkerRecord
 from tesserl_trainer.ranks.group import ALONE, Ranks
 from tesserl_trainer.ranks.states import state_of_all
 from tesserl_trainer.training.evaluations import Evaluations
@@ -92,6 +93,7 @@ class Journal:
         progress: what a person sees.
         film: films an evaluation episode of a step; None: no films.
         ranks: that train together. Rank 0 evaluates, logs and writes, with the episodes and the state of all.
+        workers: record of workers that can be lost; None if a lost worker ends the run.
     """
 
     def __init__(
@@ -105,10 +107,11 @@ class Journal:
         progress: ProgressDisplay,
         film: Callable[[int], None] | None = None,
         ranks: Ranks = ALONE,
+        workers: WorkerRecord | None = None,
     ) -> None:
         self.intervals, self.schedules, self.pop_episodes = intervals, schedules, pop_episodes
         self.evaluations, self.checkpoints, self.log, self.progress = evaluations, checkpoints, log, progress
-        self.film, self.ranks = film, ranks
+        self.film, self.ranks, self.workers = film, ranks, workers
         self.step = self.updates = self.episodes = 0
         self.skipped = 0  # rounds without anything to learn from
         self.exact = True
@@ -189,6 +192,8 @@ class Journal:
             metrics["train/frames"] = self.step * self.intervals.frames_per_step
         counts = {"train/episodes": self.episodes, "train/updates": self.updates, "train/skipped": self.skipped}
         metrics |= {**counts, **own}
+        if self.workers is not None:
+            metrics |= self.workers.metrics()
         rates = self._rate.pop(self.step, self.updates)
         metrics |= {"time/steps_per_second": rates[0], "time/updates_per_second": rates[1]}
         self.log.log(self.step, metrics)
@@ -250,11 +255,13 @@ class Journal:
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, running means and the states of the global generators."""
+        lost: dict[str, Any] = {} if self.workers is None else {"events": list(self.workers.events)}
         return {
             "averages": self.averages.state_dict(),
             "generators": state.generators_state(),
             "counters": {name: getattr(self, name) for name in COUNTERS},
-            "exact": self.exact,
+            "exact": self.exact and (self.workers is None or self.workers.exact),
+            **lost,
             **self.evaluations.state_dict(self.step),
         }
 
@@ -274,6 +281,8 @@ class Journal:
         exact, evaluations, ranks = fields.flag("exact"), self.evaluations, self.ranks
         restored = ranks.every(restored)
         evaluations.load(saved, self.step)
+        if self.workers is not None:
+            self.workers.events[:] = [dict(Fields(each, "state: events").value) for each in fields.items("events")]
         state.set_generators_state(saved["generators"])
         removed = ranks.by_first(lambda: self.checkpoints.rewind(self.step, evaluations.best), "removing checkpoints")
         if removed:

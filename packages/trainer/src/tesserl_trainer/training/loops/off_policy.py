@@ -8,12 +8,13 @@ repeat until ``total_steps``:
     log, evaluate and checkpoint when their interval has passed
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from tensordict import TensorDictBase
+from torch import Tensor
 
-from tesserl_replay import NStepWindow
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint, CheckpointError
 from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.loading import load_module
@@ -39,6 +40,12 @@ class Pace:
     batch_size: int
     ratio: float | None = None
 
+    def updates_of(self, steps: int) -> float:
+        """Return about how many updates a number of environment steps pays for."""
+        if self.update_interval is not None:
+            return steps / self.update_interval
+        return (self.ratio or 0.0) * steps / self.batch_size
+
     def updates(self, owed: float, steps: int, transitions: float) -> tuple[int, float]:
         """Return the number of updates that are due.
 
@@ -54,6 +61,22 @@ class Pace:
             return divmod(int(owed) + steps, self.update_interval)
         number, rest = divmod(owed + (self.ratio or 0.0) * transitions, self.batch_size)
         return int(number), rest
+
+
+class Window(Protocol):
+    """Turns chunks of steps into transitions, see `tesserl_replay.NStepWindow`."""
+
+    def extend(self, batch: TensorDictBase) -> TensorDictBase:
+        """Add a chunk ``[N, T]`` and return the transitions ``[M]`` that are complete."""
+
+    def clear(self) -> None:
+        """Forget the steps that wait."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the steps that wait."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from ``state_dict``."""
 
 
 class OffPolicyLoop:
@@ -76,7 +99,7 @@ class OffPolicyLoop:
         self,
         learner: Learner,
         collector: Collecting,
-        window: NStepWindow,
+        window: Window,
         replay: Replay,
         pace: Pace,
         journal: Journal,

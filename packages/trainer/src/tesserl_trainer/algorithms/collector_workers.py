@@ -1,0 +1,106 @@
+"""Start the collector workers of a run: processes of this machine, or actors of a Ray cluster."""
+
+import functools
+from contextlib import ExitStack
+
+from torch import nn
+
+from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.collectors import ProcessCollectors, RayCollectors
+from tesserl_configs.loader import as_data
+from tesserl_environments import TaskError, WorkerError
+from tesserl_environments.making import registered_maker
+from tesserl_trainer.algorithms.collector_worker import CollectorWorker
+from tesserl_trainer.distributed.process_collector import check_answer
+from tesserl_trainer.distributed.processes import CONTEXT, Make, ProcessTransport, closed_afterwards
+from tesserl_trainer.distributed.shared_memory import SharedWeights
+from tesserl_trainer.distributed.supervisor import Supervisor
+from tesserl_trainer.distributed.weights import LoadedWeights, SentWeights, Weights
+
+PASSED_ON = (ConfigError, TaskError, WorkerError)
+"""Errors of workers that the learner raises as they are."""
+
+
+def start_workers(
+    config: RunConfig, block: ProcessCollectors | RayCollectors, stack: ExitStack, network: nn.Module, *, groups: bool
+) -> tuple[Supervisor, Weights]:
+    """Start the workers of a run; return what asks them, and what publishes weights to them.
+
+    Args:
+        config: of the run.
+        block: ``collectors``.
+        stack: ends the workers.
+        network: whose weights are published.
+        groups: whether the workers play groups, each of which has random streams of its own.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        WorkerError: there is no such cluster, or none can be started.
+    """
+    if isinstance(block, ProcessCollectors):
+        return _start_processes(config, block, stack, network)
+    return _start_actors(config, block, stack, groups=groups)
+
+
+def lends_generators(block: ProcessCollectors | RayCollectors) -> bool:
+    """Return whether the one worker acts with the learner's random generators, as a run without workers does."""
+    return isinstance(block, ProcessCollectors) and block.mode == "fixed" and block.delay == 0 and block.workers == 1
+
+
+def _start_processes(
+    config: RunConfig, block: ProcessCollectors, stack: ExitStack, network: nn.Module
+) -> tuple[Supervisor, Weights]:
+    """Start worker processes of this machine; a lost one is an error."""
+    is_free = block.mode == "async"
+    weights = SharedWeights(network.state_dict(), CONTEXT, copies=2 if is_free else 1)
+    transport = ProcessTransport(_maker(config, block, weights), PASSED_ON)
+    stack.enter_context(closed_afterwards(transport, config.environment.worker_timeout))
+    supervisor = Supervisor(
+        transport,
+        block.workers,
+        start_timeout=config.environment.start_timeout,
+        worker_timeout=config.environment.worker_timeout,
+        repeats=not is_free,
+        check=check_answer(config.environment.num_envs // block.workers),
+    )
+    if not is_free:  # else a resume says first which lives they begin
+        supervisor.start()
+    return supervisor, weights
+
+
+def _start_actors(
+    config: RunConfig, block: RayCollectors, stack: ExitStack, *, groups: bool
+) -> tuple[Supervisor, Weights]:
+    """Connect to a cluster; the actors start with the first question."""
+    try:
+        from tesserl_trainer.distributed.ray_cluster import ray_cluster
+        from tesserl_trainer.distributed.ray_transport import RayTransport, RayWeights
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "ray":
+            raise
+        raise ConfigError(
+            'collectors.kind: needs Ray, which is not installed; install "tesserl-trainer[ray]"'
+        ) from error
+    stack.enter_context(ray_cluster(block.address, block.workers))
+    received, weights = SentWeights(), RayWeights()
+    transport = RayTransport(_maker(config, block, received), received, weights, PASSED_ON)
+    stack.enter_context(closed_afterwards(transport, min(block.worker_timeout, config.environment.worker_timeout)))
+    supervisor = Supervisor(
+        transport,
+        block.workers,
+        start_timeout=block.start_timeout,
+        worker_timeout=block.worker_timeout,
+        max_restarts=block.max_restarts,
+        repeats=block.mode == "sync",
+        replays=groups,
+        fatal=(ConfigError,),
+        block="collectors",
+        check=check_answer(config.environment.num_envs // block.workers),
+    )
+    return supervisor, weights
+
+
+def _maker(config: RunConfig, block: ProcessCollectors | RayCollectors, weights: LoadedWeights) -> Make:
+    """Return the function that makes the side of a worker that answers."""
+    maker, keyed = registered_maker(config.environment.id), not lends_generators(block)
+    return functools.partial(CollectorWorker, as_data(config), block.workers, weights, maker, keyed)
