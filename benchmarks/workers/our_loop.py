@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
 from stdio import Clock, cpu_of_processes, serve
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.collecting.evaluation import Evaluation
 from tesserl_trainer.distributed.process_collector import ProcessCollector
+from tesserl_trainer.process import prepare_process
 from tesserl_trainer.ranks.joining import joined
 from tesserl_trainer.training.journal import Loop
 from tesserl_trainer.training.progress import ProgressDisplay
@@ -72,7 +72,7 @@ def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) ->
 def build(settings: dict[str, Any], stack: ExitStack) -> Loop:
     """Build the loop of this process."""
     config = load_config(settings["config"], settings.get("overrides", ()))
-    torch.set_num_threads(config.num_threads)
+    prepare_process(config.num_threads)
     seed_generators(config.seed)
     run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     ranks = stack.enter_context(joined(config.device))
