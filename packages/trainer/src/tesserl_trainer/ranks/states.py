@@ -9,7 +9,7 @@ import torch
 
 from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.sealed_json import CheckpointError
-from tesserl_trainer.checkpoints.state import split_state
+from tesserl_trainer.checkpoints.state import join_state, split_state
 from tesserl_trainer.ranks.group import RankError, Ranks
 
 EQUAL = ("networks", "optimizer")
@@ -45,7 +45,7 @@ def state_of_all(ranks: Ranks, state: Mapping[str, Any], step: int) -> dict[str,
     digests = {path: digest_of(value) for path, value in leaves.items()}
     first = ranks.gather(digests)[0]
     own = {
-        "changed": [[list(path), value] for path, value in leaves.items() if digests[path] != first.get(path)],
+        "changed": [[list(path), _on_cpu(value)] for path, value in leaves.items() if digests[path] != first.get(path)],
         "removed": [list(path) for path in first if path not in digests],
     }
     record = {
@@ -103,6 +103,12 @@ def digest_of(value: Any) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def _on_cpu(value: Any) -> Any:
+    """Return nested data with its tensors on the CPU: rank 0 may not see the GPU that they are on."""
+    document, tensors = split_state(value)
+    return join_state(document, {name: tensor.cpu() for name, tensor in tensors.items()})
 
 
 def _equal_digests(state: Mapping[str, Any]) -> dict[str, str]:
