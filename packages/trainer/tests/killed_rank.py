@@ -15,6 +15,7 @@ import killed_run
 from tesserl_trainer.cli import main
 from tesserl_trainer.ranks.group import Ranks
 from tesserl_trainer.training.journal import Journal
+from tesserl_trainer.training.replay_segments import Segments
 
 MOMENTS = {**killed_run.MOMENTS, "reduce": (Ranks, "reduce", killed_run.nothing)}
 
@@ -34,6 +35,7 @@ def terminate_in(number: int) -> None:
 
 if __name__ == "__main__":
     rank, moment, number, _, *arguments = sys.argv[1:]
+    Segments.__init__.__kwdefaults__ = {"size": 32}  # as in `ranked`
     if os.environ["RANK"] == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         if moment == "terminate":
             terminate_in(int(number))
