@@ -337,8 +337,7 @@ def ray(session: nox.Session) -> None:
     """Run the trainer's tests marked ``ray``, with the extra, on a local cluster; ``-- -m soak``: the long ones."""
     install_wheels(session, "trainer", *test_requirements("trainer"), extras="[ray]")
     session.run(
-        "pytest", "-m", "ray and not soak", "packages/trainer/tests/test_ray_collectors.py", *session.posargs,
-        env=TEST_ENVIRONMENT,
+        "pytest", "-m", "ray and not soak", "packages/trainer/tests", *session.posargs, env=TEST_ENVIRONMENT
     )  # fmt: skip
 
 

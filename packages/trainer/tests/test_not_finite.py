@@ -17,8 +17,8 @@ from tesserl_trainer import train
 from tesserl_trainer.checkpoints.state import join_state, split_state
 from tesserl_trainer.cli import main
 from tesserl_trainer.inspect.compare import read_score
-from tesserl_trainer.sweep.processes import Ended, Job
-from tesserl_trainer.sweep.sweep import _Report
+from tesserl_trainer.sweep.jobs import Ended, Job
+from tesserl_trainer.sweep.sweep import _Report, note_on_stderr
 
 pytestmark = pytest.mark.kernel_free
 
@@ -164,5 +164,6 @@ def test_the_best_value_of_a_metric_is_the_largest_finite_one(tmp_path):
 
 def test_a_sweep_reports_a_run_without_a_finite_return(tmp_path, capfd):
     write_json(tmp_path / "evaluation.json", {"return_mean": math.nan, "return_std": math.nan})
-    _Report(1, 0).ended(Ended(Job("base/seed-1", (), tmp_path), 0, 1.0, stopped=False))
+    report = _Report(1, 0, note_on_stderr())
+    report.ended(Ended(Job("base/seed-1", tmp_path, tmp_path, 1), 0, 1.0, stopped=False))
     assert "base/seed-1: return nan ± nan" in capfd.readouterr().err

@@ -18,8 +18,8 @@ from tesserl_trainer.cli import main
 from tesserl_trainer.search import search as command
 from tesserl_trainer.search.search import SearchStopped, run_search
 from tesserl_trainer.search.trials import JOURNAL, Trials
-from tesserl_trainer.sweep import processes
-from tesserl_trainer.sweep.processes import SweepError
+from tesserl_trainer.sweep import jobs, processes
+from tesserl_trainer.sweep.jobs import SweepError
 
 from .test_sweep import signal_when
 
@@ -64,7 +64,7 @@ while (root / "wait").exists() or (rate < 0.001 and (root / "slow").exists()):
 def search_of(write_config, tmp_path, monkeypatch):
     """Loads a search over the learning rate, whose runs are ``FAKE``."""
     (tmp_path / "fake.py").write_text(FAKE)
-    monkeypatch.setattr(processes, "COMMAND", (sys.executable, str(tmp_path / "fake.py")))
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, str(tmp_path / "fake.py")))
     monkeypatch.setattr(processes, "POLL", 0.01)
     monkeypatch.setattr(command, "LOOK", 0.01)
     monkeypatch.setattr(command, "check_networks", lambda runs, directory: None)
@@ -151,8 +151,8 @@ import sys
 from pathlib import Path
 from tesserl_configs.search import load_search
 from tesserl_trainer.search import search as command
-from tesserl_trainer.sweep import processes
-processes.COMMAND, processes.POLL = (sys.executable, sys.argv[1]), 0.01
+from tesserl_trainer.sweep import jobs, processes
+jobs.COMMAND, processes.POLL = (sys.executable, sys.argv[1]), 0.01
 command.check_networks = lambda runs, directory: None
 command.run_search(load_search(sys.argv[2]), Path(sys.argv[3]), num_parallel=2)
 """

@@ -15,10 +15,10 @@ from tesserl_configs import load_config
 from tesserl_configs.sweep import load_sweep
 from tesserl_preference_data.locks import InUseError, locked
 from tesserl_trainer.cli import main
-from tesserl_trainer.sweep import processes
-from tesserl_trainer.sweep import sweep as command
-from tesserl_trainer.sweep.processes import SweepError
-from tesserl_trainer.sweep.sweep import SweepStopped, default_parallel, run_sweep
+from tesserl_trainer.sweep import jobs, launchers, processes
+from tesserl_trainer.sweep.jobs import SweepError
+from tesserl_trainer.sweep.launchers import default_parallel
+from tesserl_trainer.sweep.sweep import SweepStopped, run_sweep
 
 pytestmark = pytest.mark.kernel_free
 
@@ -71,7 +71,7 @@ def of_a_session():
 def sweep_of(write_config, tmp_path, monkeypatch):
     """Loads a sweep over variants that change nothing, whose runs are ``FAKE``."""
     (tmp_path / "fake.py").write_text(FAKE)
-    monkeypatch.setattr(processes, "COMMAND", (sys.executable, str(tmp_path / "fake.py")))
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, str(tmp_path / "fake.py")))
     monkeypatch.setattr(processes, "POLL", 0.01)
     write_config(algorithm="ppo")
 
@@ -91,7 +91,7 @@ def signal_when(paths: list[Path], *numbers: int) -> None:
     """Sends signals to this process once all logs are there and say something."""
 
     def send() -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300  # of a machine that is busy
         while time.monotonic() < deadline and not all(path.exists() and path.stat().st_size for path in paths):
             time.sleep(0.01)
         for number in numbers:
@@ -449,7 +449,7 @@ def test_a_dry_run_prints_what_there_is_and_what_would_be(sweep_of, tmp_path, ca
 
 def test_as_many_runs_as_cores_have_threads_for(sweep_of, monkeypatch):
     config = sweep_of("a").runs[0].config
-    monkeypatch.setattr(command.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(launchers.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     for threads, expected in ((1, 8), (3, 2), (16, 1)):
         assert default_parallel([config, config.model_copy(update={"num_threads": threads})]) == expected
 

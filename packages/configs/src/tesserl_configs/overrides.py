@@ -9,12 +9,13 @@ from tesserl_configs.errors import ConfigError, shown
 from tesserl_configs.introspection import default_at
 
 
-def apply_override(data: Any, override: str) -> str:
+def apply_override(data: Any, override: str, *, name: str = "--set") -> str:
     """Change one value.
 
     Args:
         data: the data of a file, changed in place.
         override: ``a.b=value``: the path with list entries as numbers, and the value as YAML.
+        name: of the option, for messages.
 
     Returns:
         The dotted path of what was changed.
@@ -26,13 +27,14 @@ def apply_override(data: Any, override: str) -> str:
     path = path.strip()
     parts = path.split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"--set {override}: expected KEY=VALUE with a dotted key, such as iqn.num_taus=16")
+        example = " with a dotted key, such as iqn.num_taus=16" if name == "--set" else ""
+        raise ConfigError(f"{name} {override}: expected KEY=VALUE{example}")
     try:
         document = parse(text)
     except DocumentError as error:
-        raise ConfigError(f"--set {override}: {error}") from error
+        raise ConfigError(f"{name} {override}: {error}") from error
     if document.errors:
-        raise ConfigError(f"--set {override}: {document.errors[0]}")
+        raise ConfigError(f"{name} {override}: {document.errors[0]}")
     here, whole = "", data
     for part in parts[:-1]:
         data, here = _descend(data, part, here, override, whole), join(here, part)

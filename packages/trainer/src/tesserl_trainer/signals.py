@@ -1,12 +1,21 @@
 """SIGINT, SIGTERM and SIGHUP: as events, as exceptions, and out of the way of worker processes."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """Not on Windows."""
+
+
+PARENT = "TESSERL_PARENT"
+"""Environment variable: number of the process with which a command ends."""
+
+LOOK = 1.0
+"""Seconds between two looks at the parent."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the command was asked to stop, and did
@@ -67,6 +76,19 @@ def on_signals(handle: Callable[[int], object], *, interrupt: bool = True) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """Stop this process as SIGTERM does once the process that `PARENT` names is its parent no longer."""
+    parent = os.environ.pop(PARENT, "")  # processes that this one starts have another parent
+    if parent.isdecimal():
+        threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager

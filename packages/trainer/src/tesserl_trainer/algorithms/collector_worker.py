@@ -10,7 +10,7 @@ from torch import Tensor
 from tesserl_configs import RunConfig
 from tesserl_environments import close, worker_seeds
 from tesserl_trainer.algorithms import builder_of
-from tesserl_trainer.algorithms.environments import received_config
+from tesserl_trainer.algorithms.received_config import received_config
 from tesserl_trainer.algorithms.run import training_environments
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.state import generators_state, seed_generators, set_generators_state

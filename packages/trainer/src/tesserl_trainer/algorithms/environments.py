@@ -1,6 +1,6 @@
 """Make the environments of an ``environment:`` block."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,7 +15,6 @@ from tesserl_configs import environment as blocks
 from tesserl_configs.atari import AtariConfig
 from tesserl_configs.environment import EnvironmentConfig, Wrapper
 from tesserl_configs.environment_rules import NOT_IN_ENVPOOL
-from tesserl_configs.schema import config_class
 from tesserl_environments import EnvironmentArgumentError
 from tesserl_environments.making import Environments, Space, TaskMaker, Vectorization, Wrap
 
@@ -159,19 +158,6 @@ def with_maker(config: RunConfig, maker: TaskMaker) -> RunConfig:
             ) from error
     block = block.model_copy(update={"id": made.register_maker(block.id, maker)})
     return config.model_copy(update={"environment": block})
-
-
-def received_config(data: Mapping[str, object], maker: CloudpickleWrapper | None) -> RunConfig:
-    """Return the configuration that another process has sent.
-
-    Args:
-        data: of the configuration.
-        maker: function that makes one environment, of a run from Python; None: the task is registered.
-    """
-    config = config_class(data).model_validate(data)
-    if maker is not None:
-        made.register_maker(config.environment.id, maker.fn)
-    return config
 
 
 @contextmanager

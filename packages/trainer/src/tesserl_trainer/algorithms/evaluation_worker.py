@@ -7,7 +7,7 @@ import torch
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from tesserl_environments import close
-from tesserl_trainer.algorithms.environments import received_config
+from tesserl_trainer.algorithms.received_config import received_config
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.distributed.evaluation_process import EVALUATE

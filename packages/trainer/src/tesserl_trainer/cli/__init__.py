@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from tesserl_trainer.__about__ import __version__
 from tesserl_trainer.console.messages import OK, color, report
-from tesserl_trainer.signals import StopNow, stopped_in_order
+from tesserl_trainer.signals import StopNow, end_with_parent, stopped_in_order
 
 
 class LazyGroup(click.Group):
@@ -158,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options: dict[str, bool] = {}
     try:
         with stopped_in_order():
+            end_with_parent()
             result = tesserl.main(
                 list(sys.argv[1:] if argv is None else argv), "tesserl", standalone_mode=False, obj=options
             )

@@ -15,6 +15,7 @@ from tesserl_trainer.console import options
 @click.option("--runs", "runs_dir", default="runs", show_default=True, type=options.PATH, help="Parent.")
 @click.option("--name", help="Name of the search and its directory, in place of the file's.")
 @click.option("--dry-run", is_flag=True, help="Check the file and every corner of its space, start nothing.")
+@options.launcher
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the base; repeatable.")
 def command(
     file: Path,
@@ -23,12 +24,22 @@ def command(
     runs_dir: Path,
     name: str | None,
     dry_run: bool,
+    launcher: str,
+    launcher_options: Sequence[str],
     overrides: Sequence[str],
 ) -> None:
     """Train; print the file with the best configuration."""
+    from tesserl_configs.launchers import read_launcher
     from tesserl_configs.search import load_search
-    from tesserl_trainer.sweep.sweep import default_parallel
+    from tesserl_trainer.sweep.launchers import check_launcher, default_parallel
 
+    where = read_launcher(launcher, launcher_options)
+    check_launcher(where)
+    if num_parallel is None and launcher != "local":
+        raise click.UsageError(
+            f"--jobs: say how many trials train at a time, which does not follow from this machine with --launcher "
+            f"{launcher}"
+        )
     search = load_search(file, overrides, name=name, trials=trials)
     corners = list(search.corners())
     num_parallel = num_parallel or default_parallel([search.trial(corners[0], "corner")])
@@ -38,4 +49,4 @@ def command(
         return
     from tesserl_trainer.search.search import run_search
 
-    click.echo(run_search(search, runs_dir, num_parallel=num_parallel))
+    click.echo(run_search(search, runs_dir, num_parallel=num_parallel, launcher=where))

@@ -1,6 +1,7 @@
 """Options that several commands have."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,27 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated."
 )
+
+
+def launcher(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where runs train."""
+    kind = click.option(
+        "--launcher",
+        default="local",
+        show_default=True,
+        type=click.Choice(["local", "ray", "slurm"]),
+        help="Where the runs train.",
+    )
+    keys = click.option(
+        "--launcher-option",
+        "launcher_options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Set an option of the launcher, such as partition=gpu; may be repeated.",
+    )
+    return kind(keys(function))
+
+
 checkpoint = click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
 evaluation_seed = click.option(
     "--seed", type=TASK_SEED, help="First episode's seed; the others follow. Default: seeds unused in training."

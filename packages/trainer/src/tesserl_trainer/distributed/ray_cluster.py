@@ -28,14 +28,15 @@ SHORT = Path("/tmp")  # noqa: S108 - the directory made in it is new and private
 
 
 @contextmanager
-def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
-    """Connect to a cluster while a run lasts; a local one is started before it and stopped afterwards.
+def ray_cluster(address: str | None, num_cpus: int, *, option: str = "collectors.address") -> Iterator[None]:
+    """Connect to a cluster for the time of a ``with`` block; a local one is started before it and stopped afterwards.
 
     A process that is connected already stays so.
 
     Args:
         address: of a cluster, or ``"auto"`` for the one that runs on this machine; None starts one.
-        num_cpus: actors that a local cluster runs at the same time.
+        num_cpus: actors, or CPUs of tasks, that a local cluster runs at the same time.
+        option: that has the address, for messages.
 
     Raises:
         WorkerError: there is no such cluster, or none can be started.
@@ -49,9 +50,9 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
     try:
         if address is None:
             directory = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=SHORT if SHORT.is_dir() else None)
-            _connect(num_cpus=num_cpus, include_dashboard=False, _temp_dir=directory)
+            _connect(option, num_cpus=num_cpus, include_dashboard=False, _temp_dir=directory)
         else:
-            _connect(address=address)
+            _connect(option, address=address)
         yield
     finally:
         ray.shutdown()
@@ -59,13 +60,13 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _connect(**options: Any) -> None:
+def _connect(option: str, **options: Any) -> None:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
     except Exception as error:  # Ray has errors of many types
         lines = str(error).strip().splitlines() or [""]
         where = f"at {options['address']}" if "address" in options else "on this machine"
         raise WorkerError(
-            f"collectors.address: no cluster of Ray {where} ({type(error).__name__}: {lines[0]}); start one with "
-            "`ray start --head`, or leave out collectors.address"
+            f"{option}: no cluster of Ray {where} ({type(error).__name__}: {lines[0]}); start one with "
+            f"`ray start --head`, or leave out {option}"
         ) from error

@@ -34,6 +34,7 @@ EXTRAS = {  # extra -> (distribution, module)
     "pqn": ("tesserl-pqn", "tesserl_pqn"),
     "ray": ("ray", "ray"),
     "search": ("optuna", "optuna"),
+    "slurm": ("submitit", "submitit"),
     "trackio": ("trackio", "trackio"),
     "video": ("imageio-ffmpeg", "imageio_ffmpeg"),
     "wandb": ("wandb", "wandb"),

@@ -11,6 +11,7 @@ from statistics import fmean
 
 from tesserl_analysis.record import read_metrics, series
 from tesserl_configs import ConfigError
+from tesserl_configs.launchers import Launcher
 from tesserl_configs.search import Search
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_environments.main_guard import refuse_to_run_again
@@ -19,8 +20,10 @@ from tesserl_trainer.search.results import shown, write_results
 from tesserl_trainer.search.trials import Trial, Trials
 from tesserl_trainer.signals import Stopped
 from tesserl_trainer.sweep.directory import refuse_files, refuse_others, refuse_running, state_of
-from tesserl_trainer.sweep.processes import Ended, Job, SweepError, run_jobs
-from tesserl_trainer.sweep.sweep import REMEDY, check_networks, failure_of, job_of, note_on_stderr
+from tesserl_trainer.sweep.jobs import Ended, Job, SweepError
+from tesserl_trainer.sweep.launchers import check_launcher, open_launcher
+from tesserl_trainer.sweep.launching import run_jobs
+from tesserl_trainer.sweep.sweep import LOCAL, REMEDY, check_networks, failure_of, job_of, note_on_stderr
 from tesserl_trainer.training.metric_names import EVALUATION
 
 HOPELESS = 5
@@ -30,26 +33,30 @@ LOOK = 1.0
 """Seconds between two looks at the evaluations of a run."""
 
 
-def run_search(search: Search, runs_dir: Path, *, num_parallel: int, stop_timeout: float = 60.0) -> Path:
+def run_search(
+    search: Search, runs_dir: Path, *, num_parallel: int, launcher: Launcher = LOCAL, stop_timeout: float = 60.0
+) -> Path:
     """Train trials until there are enough of them, then write and show what they say.
 
     Args:
         search: the space, and how many trials.
         runs_dir: the search's directory is made below it.
         num_parallel: trials at a time, at least 1.
+        launcher: where the trials train.
         stop_timeout: seconds that runs have to write a checkpoint in when they are stopped.
 
     Returns:
         The file with the best configuration.
 
     Raises:
-        ArgumentError: Optuna is not installed.
+        ArgumentError: Optuna is not installed, or the launcher cannot work here.
         ConfigError: another search is there, or the tasks and networks of the space cannot be built.
-        InUseError: another search is at work there, or a run that a killed search has left.
+        InUseError: another search is at work there, or another process trains one of its runs.
         SearchStopped: SIGINT, SIGTERM or SIGHUP; the same call continues.
         SweepError: no trial has a value.
     """
     refuse_to_run_again()
+    check_launcher(launcher)
     directory = runs_dir / search.name
     corners = list(search.corners())
     ends = [*runs_of(search, corners[0], "first-corner")[:1], *runs_of(search, corners[-1], "last-corner")[:1]]
@@ -59,19 +66,22 @@ def run_search(search: Search, runs_dir: Path, *, num_parallel: int, stop_timeou
         trials = Trials(search, directory)
         sweep = as_sweep(search, [run for trial in trials.known() for run in runs_of(search, trial.values, trial.name)])
         refuse_files(sweep, directory)
-        refuse_running(sweep, directory)
-        refuse_others(sweep, directory)
         _refuse_strangers(sweep, directory)
         check_networks(ends, directory)
-        running = _Running(search, directory, trials, note_on_stderr())
-        stopped = run_jobs(
-            running.next_job,
-            num_parallel=num_parallel,
-            on_end=running.ended,
-            on_note=running.note,
-            should_stop=running.should_stop,
-            stop_timeout=stop_timeout,
-        )
+        note, configs = note_on_stderr(), [run.config for run in ends]
+        with open_launcher(launcher, directory, configs, num_parallel=num_parallel, on_note=note) as opened:
+            refuse_running(sweep, directory, opened.holds)
+            refuse_others(sweep, directory)
+            running = _Running(search, directory, trials, note)
+            stopped = run_jobs(
+                running.next_job,
+                opened,
+                num_parallel=num_parallel,
+                on_end=running.ended,
+                on_note=running.note,
+                should_stop=running.should_stop,
+                stop_timeout=stop_timeout,
+            )
         if stopped is not None:
             raise SearchStopped(stopped, directory, trials.num_finished(), search.config.trials)
         if not trials.has_value():

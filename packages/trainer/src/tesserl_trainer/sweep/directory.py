@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,8 +14,14 @@ from tesserl_trainer.checkpoints.names import checkpoint_paths
 from tesserl_trainer.checkpoints.run_identity import CONFIG, LOG, require_identity
 from tesserl_trainer.checkpoints.run_identity import FILE as IDENTITY
 from tesserl_trainer.running.run_directory import CHANGEABLE
-from tesserl_trainer.sweep.processes import ORDER
 from tesserl_trainer.usage import command_line
+
+ORDER = "sweep.json"
+"""File in a sweep's directory: its ``tasks`` and ``variants`` in their order, in which a comparison shows them, and the
+paths of the ``runs`` that it shall have."""
+
+LEFT_TIMEOUT = 30.0
+"""Seconds to wait for a run whose sweep was killed: it writes a checkpoint and ends."""
 
 WRITTEN = (
     *("config.yaml", "metrics.csv", "curve.png", "run.json", LOG),
@@ -51,17 +57,24 @@ def refuse_files(sweep: Sweep, directory: Path) -> None:
         raise ConfigError(*problems)
 
 
-def refuse_running(sweep: Sweep, directory: Path) -> None:
-    """Refuse a sweep one of whose runs is still training, as runs do after a sweep is killed.
+def refuse_running(sweep: Sweep, directory: Path, holds: Callable[[Path], bool]) -> None:
+    """Refuse a sweep one of whose runs is still training.
+
+    Those of a sweep that was killed write a checkpoint and end, for which this waits.
+
+    Args:
+        sweep: the runs.
+        directory: of the sweep.
+        holds: return whether the launcher waits for the job that trains a run.
 
     Raises:
         InUseError: a run is.
     """
     for run in sweep.runs:
         path = directory / run.path
-        if (path / LOCK).is_file():
+        if (path / LOCK).is_file() and not holds(path):
             remedy = "a sweep or search that was killed may have left it; wait for it, or stop it"
-            with locked(path, doing="trains here", remedy=remedy, timeout=0.0):
+            with locked(path, doing="trains here", remedy=remedy, timeout=LEFT_TIMEOUT):
                 pass
 
 

@@ -1,8 +1,6 @@
 """``tesserl sweep``: seeds x variants x tasks from one file, each run in a process of its own."""
 
 import json
-import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,14 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tesserl_configs import ConfigError, RunConfig, dump_config
+from tesserl_configs import ConfigError, dump_config
+from tesserl_configs.launchers import Launcher, LocalLauncher
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_environments.main_guard import refuse_to_run_again
-from tesserl_preference_data.locks import is_lock, locked
+from tesserl_preference_data.locks import locked
 from tesserl_preference_data.whole_files import write_json, write_text
-from tesserl_trainer.checkpoints.run_identity import LOG
 from tesserl_trainer.signals import Stopped
 from tesserl_trainer.sweep.directory import (
+    ORDER,
     changes_of,
     expected_runs,
     refuse_files,
@@ -28,49 +27,65 @@ from tesserl_trainer.sweep.directory import (
     state_of,
     stored_config,
 )
-from tesserl_trainer.sweep.processes import ORDER, Ended, Job, SweepError, run_jobs
+from tesserl_trainer.sweep.jobs import Ended, Job, SweepError
+from tesserl_trainer.sweep.launchers import check_launcher, jobs_at_a_time, open_launcher
+from tesserl_trainer.sweep.launching import run_jobs
 
+LOCAL = LocalLauncher()
 REMEDY = "wait for it, stop it, or choose another directory with --runs or --name"
 
 
-def run_sweep(sweep: Sweep, runs_dir: Path, *, num_parallel: int, stop_timeout: float = 60.0) -> Path:
+def run_sweep(
+    sweep: Sweep,
+    runs_dir: Path,
+    *,
+    num_parallel: int | None,
+    launcher: Launcher = LOCAL,
+    stop_timeout: float = 60.0,
+) -> Path:
     """Trains what is not trained yet.
 
     Args:
         sweep: the runs.
         runs_dir: the sweep's directory is made below it.
-        num_parallel: runs at a time, at least 1.
+        num_parallel: runs at a time, at least 1; None: as many as the launcher has room for, here as cores have.
+        launcher: where the runs train.
         stop_timeout: seconds that runs have to write a checkpoint in when the sweep is stopped.
 
     Returns:
         The sweep's directory.
 
     Raises:
+        ArgumentError: the launcher cannot work here.
         ConfigError: a run there was made with another configuration, or something else is where one shall be.
-        InUseError: another sweep is at work there, or a run that a killed sweep has left.
+        InUseError: another sweep is at work there, or another process trains one of its runs.
         SweepError: runs failed; the others have been trained.
         SweepStopped: SIGINT, SIGTERM or SIGHUP; what was running has a checkpoint.
     """
     refuse_to_run_again()
+    check_launcher(launcher)
     directory = runs_dir / sweep.name
     refuse_files(sweep, directory)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory, doing="runs a sweep here", remedy=REMEDY, timeout=0.0):
-        refuse_running(sweep, directory)
-        refuse_others(sweep, directory)
-        todo = [run for run in sweep.runs if state_of(directory / run.path) != "finished"]
-        check_networks(todo, directory)
-        order = {"tasks": sweep.tasks, "variants": sweep.variants, "runs": expected_runs(sweep, directory)}
-        write_json(directory / ORDER, order)
-        report = _Report(len(sweep.runs), len(sweep.runs) - len(todo))
-        jobs = iter([job_of(run, directory) for run in todo])
-        stopped = run_jobs(
-            partial(next, jobs, None),
-            num_parallel=num_parallel,
-            on_end=report.ended,
-            on_note=report.note,
-            stop_timeout=stop_timeout,
-        )
+        check_networks([run for run in sweep.runs if state_of(directory / run.path) != "finished"], directory)
+        note, configs = note_on_stderr(), [run.config for run in sweep.runs]
+        with open_launcher(launcher, directory, configs, num_parallel=num_parallel, on_note=note) as opened:
+            refuse_running(sweep, directory, opened.holds)
+            refuse_others(sweep, directory)
+            todo = [run for run in sweep.runs if state_of(directory / run.path) != "finished"]
+            order = {"tasks": sweep.tasks, "variants": sweep.variants, "runs": expected_runs(sweep, directory)}
+            write_json(directory / ORDER, order)
+            report = _Report(len(sweep.runs), len(sweep.runs) - len(todo), note)
+            jobs = iter([job_of(run, directory) for run in todo])
+            stopped = run_jobs(
+                partial(next, jobs, None),
+                opened,
+                num_parallel=jobs_at_a_time(launcher, num_parallel, configs),
+                on_end=report.ended,
+                on_note=note,
+                stop_timeout=stop_timeout,
+            )
     if stopped is not None:
         raise SweepStopped(stopped, directory, report.num_finished, len(sweep.runs), report.failed)
     if report.failed:
@@ -149,27 +164,15 @@ def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
         raise ConfigError(*problems)
 
 
-def default_parallel(configs: Iterable[RunConfig]) -> int:
-    """Return the number of runs that fit on the cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(config.num_threads for config in configs))
-
-
 def job_of(run: SweepRun, directory: Path) -> Job:
-    """Return the process of a run. Store its configuration now, so that later edits of the file change nothing."""
-    path, name = directory / run.path, str(run.path)
+    """Return the job of a run. Store its configuration now, so that later edits of the file change nothing."""
+    path, file = directory / run.path, stored_config(run, directory)
+    changed = list[str]()
     if state_of(path) == "started":
-        changed = [f"{key}={json.dumps(wanted)}" for key, _, wanted in changes_of(run, directory)]
-        return Job(
-            name, ("train", *(part for each in changed for part in ("--set", each)), "--resume", str(path)), path
-        )
-    for left in path.glob("*"):  # of a run that ended before its first checkpoint, see `WRITTEN`
-        if left.name != LOG and not is_lock(left.name):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-    file = stored_config(run, directory)
+        changed += [f"{key}={json.dumps(wanted)}" for key, _, wanted in changes_of(run, directory)]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, dump_config(run.config.model_copy(update={"seed": 1})))
-    return Job(name, ("train", str(file), "--set", f"seed={run.seed}", "--run-dir", str(path)), path)
+    return Job(str(run.path), path, file, run.seed, tuple(changed), run.config.num_threads)
 
 
 def note_on_stderr() -> Callable[[str], None]:
@@ -186,9 +189,9 @@ def note_on_stderr() -> Callable[[str], None]:
 class _Report:
     """Says what becomes of the runs, a line for each, on standard error."""
 
-    def __init__(self, num_runs: int, num_finished: int) -> None:
+    def __init__(self, num_runs: int, num_finished: int, note: Callable[[str], None]) -> None:
         self.num_finished, self.failed = num_finished, list[Ended]()
-        self._num_runs, self.note = num_runs, note_on_stderr()
+        self._num_runs, self.note = num_runs, note
         if num_finished:
             self.note(f"{num_finished} of {num_runs} runs are finished already")
 

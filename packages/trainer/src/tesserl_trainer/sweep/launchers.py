@@ -1,0 +1,89 @@
+"""``--launcher``: from its options to what trains the runs of a sweep or a search."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tesserl_configs import RunConfig
+from tesserl_configs.launchers import Launcher as Options
+from tesserl_configs.launchers import LocalLauncher, RayLauncher, SlurmLauncher
+from tesserl_trainer.sweep.launching import Launcher
+from tesserl_trainer.sweep.processes import ProcessLauncher
+from tesserl_trainer.usage import ArgumentError
+
+
+def check_launcher(options: Options) -> None:
+    """Refuse a launcher that cannot work here.
+
+    Raises:
+        ArgumentError: its extra is not installed, or this machine submits no jobs to Slurm.
+    """
+    for block, module in ((RayLauncher, "ray"), (SlurmLauncher, "submitit")):
+        if isinstance(options, block) and importlib.util.find_spec(module) is None:
+            raise ArgumentError(f'--launcher {options.kind} needs {module}; install "tesserl-trainer[{options.kind}]"')
+    if isinstance(options, SlurmLauncher) and options.cluster == "slurm" and shutil.which("sbatch") is None:
+        raise ArgumentError(
+            "--launcher slurm: there is no sbatch on this machine; run the command where jobs are submitted, or try "
+            "it here with --launcher-option cluster=local"
+        )
+
+
+def default_parallel(configs: Iterable[RunConfig]) -> int:
+    """Return the number of runs that fit on the cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(config.num_threads for config in configs))
+
+
+def jobs_at_a_time(options: Options, num_parallel: int | None, configs: Iterable[RunConfig]) -> int | None:
+    """Return how many runs of a sweep are handed to a launcher at a time; None: all, as it has a queue of its own."""
+    if isinstance(options, LocalLauncher):
+        return num_parallel or default_parallel(configs)
+    return num_parallel if isinstance(options, RayLauncher) else None
+
+
+@contextmanager
+def open_launcher(
+    options: Options,
+    directory: Path,
+    configs: Sequence[RunConfig],
+    *,
+    num_parallel: int | None,
+    on_note: Callable[[str], None],
+) -> Iterator[Launcher]:
+    """Open what trains the runs of a sweep or a search.
+
+    Args:
+        options: of the launcher.
+        directory: of the sweep.
+        configs: of runs, which say how many threads they have.
+        num_parallel: runs at a time; None: as many as there is room for.
+        on_note: told of what a person should know.
+
+    Raises:
+        WorkerError: there is no such cluster of Ray.
+    """
+    num_threads = max((config.num_threads for config in configs), default=1)
+    match options:
+        case LocalLauncher():
+            yield ProcessLauncher()
+        case RayLauncher():
+            from tesserl_trainer.distributed.ray_cluster import ray_cluster
+            from tesserl_trainer.sweep import ray_tasks
+
+            num_cpus = num_threads * (num_parallel or default_parallel(configs))
+            with ray_cluster(options.address, num_cpus, option="--launcher-option address"):
+                yield ray_tasks.RayLauncher(options, directory)
+        case SlurmLauncher():
+            from tesserl_trainer.sweep import slurm
+
+            yield slurm.SlurmLauncher(
+                options,
+                directory,
+                name=f"tesserl-{directory.name}",
+                num_parallel=num_parallel,
+                num_threads=num_threads,
+                on_note=on_note,
+            )

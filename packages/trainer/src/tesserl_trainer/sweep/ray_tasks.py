@@ -1,0 +1,110 @@
+"""The launcher of Ray: runs are tasks of a cluster, with the CPUs of their threads."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from tesserl_configs.launchers import RayLauncher as Options
+from tesserl_trainer.sweep.jobs import Ended, Job
+from tesserl_trainer.sweep.tasks import STOPPED, TrainingTask
+
+FOLDER = "ray"
+"""Directory in that of a sweep: files that ask runs to stop."""
+
+
+@dataclass
+class _Submitted:
+    """A run that was submitted, and the reference to its result."""
+
+    job: Job
+    reference: Any
+    began: float
+    stopped: bool = False
+
+
+class RayLauncher:
+    """Trains runs as tasks of the cluster to which this process is connected; they end with it.
+
+    Args:
+        options: of the tasks.
+        directory: of the sweep.
+    """
+
+    def __init__(self, options: Options, directory: Path) -> None:
+        self._options, self._directory = options, directory.resolve()
+        self._running: dict[str, _Submitted] = {}
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """Jobs whose end was not returned yet."""
+        return [submitted.job for submitted in self._running.values()]
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Submit tasks, which begin as CPUs become free."""
+        for job in jobs:
+            stop = self._stop_file(job)
+            stop.parent.mkdir(parents=True, exist_ok=True)
+            stop.unlink(missing_ok=True)
+            task = TrainingTask(job.absolute(), Path.cwd(), stop, patience=0.0)
+            resources = {"num_cpus": job.num_threads, "num_gpus": self._options.gpus}
+            remote = ray.remote(max_retries=0, **resources)(_train)
+            self._running[job.name] = _Submitted(job, remote.options(name=job.name).remote(task), time.monotonic())
+
+    def wait(self, timeout: float) -> list[Ended]:
+        """Return the jobs whose tasks have ended."""
+        references = {submitted.reference: submitted for submitted in self._running.values()}
+        if not references:
+            return []
+        if ray.wait(list(references), num_returns=1, timeout=timeout)[0]:
+            ready, _ = ray.wait(list(references), num_returns=len(references), timeout=0)
+        else:
+            ready = []
+        ended = [references[reference] for reference in ready]
+        for each in ended:
+            del self._running[each.job.name]
+        return [Ended(each.job, _code(each), time.monotonic() - each.began, each.stopped) for each in ended]
+
+    def stop(self, job: Job) -> None:
+        """Ask the task to stop its run, by a file."""
+        if (submitted := self._running.get(job.name)) is not None:
+            submitted.stopped = True
+            self._stop_file(job).touch()
+
+    def kill(self, job: Job) -> None:
+        """Kill the process of a task; the run ends with it."""
+        if (submitted := self._running.get(job.name)) is not None:
+            submitted.stopped = True
+            ray.cancel(submitted.reference, force=True)
+
+    def where(self, job: Job) -> str:
+        """Return the name of a task."""
+        return f"task {job.name} of Ray"
+
+    def holds(self, run_dir: Path) -> bool:  # noqa: ARG002
+        """Return False: tasks end with the process that submitted them."""
+        return False
+
+    def _stop_file(self, job: Job) -> Path:
+        return self._directory / FOLDER / f"{job.directory.resolve().relative_to(self._directory)}.stop"
+
+
+def _train(task: TrainingTask) -> int:
+    return task()
+
+
+def _code(submitted: _Submitted) -> int:
+    """Return the exit code of a job; 1 if its task was lost, with the reason in the log of the run."""
+    try:
+        return int(ray.get(submitted.reference))
+    except Exception as error:  # noqa: BLE001 - Ray has errors of many types
+        if submitted.stopped:
+            return STOPPED
+        reason = (str(error).strip().splitlines() or [""])[0]
+        submitted.job.directory.mkdir(parents=True, exist_ok=True)
+        with submitted.job.log.open("a", encoding="utf-8") as log:
+            log.write(f"the task of Ray was lost ({type(error).__name__}: {reason})\n")
+        return 1

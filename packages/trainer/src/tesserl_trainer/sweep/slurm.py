@@ -1,0 +1,195 @@
+"""The launcher of Slurm: runs are jobs of arrays, which submitit submits and queues again at a time limit."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from tesserl_configs.launchers import SlurmLauncher as Options
+from tesserl_preference_data.whole_files import write_json
+from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_json
+from tesserl_trainer.sweep.jobs import Ended, Job
+from tesserl_trainer.sweep.tasks import STOPPED, TrainingTask
+
+FOLDER = "submitit"
+"""Directory in that of a sweep: what submitit writes, and which job trains each run."""
+
+POLL = 0.5
+"""Seconds between two looks at the jobs; submitit asks Slurm itself once a minute."""
+
+
+@dataclass
+class _Submitted:
+    """A run that was submitted, and its job of submitit."""
+
+    job: Job
+    handle: Any
+    began: float
+    stopped: bool = False
+
+
+class SlurmLauncher:
+    """Trains runs as jobs of Slurm, which go on if this process is killed; the next one waits for them.
+
+    Args:
+        options: of the jobs.
+        directory: of the sweep.
+        name: of the jobs, for people.
+        num_parallel: jobs of an array that run at a time; None: as many as Slurm allows.
+        num_threads: the largest number of threads of a run.
+        on_note: told of runs that were submitted already.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        directory: Path,
+        *,
+        name: str,
+        num_parallel: int | None,
+        num_threads: int,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self._options, self._on_note = options, on_note
+        self._job_class = submitit.SlurmJob if options.cluster == "slurm" else submitit.LocalJob
+        self._folder = (directory / FOLDER).resolve()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        limits = {f"{options.cluster}_max_num_timeout": options.timeouts}
+        self._executor = submitit.AutoExecutor(self._folder / "jobs", cluster=options.cluster, **limits)
+        self._executor.update_parameters(**_parameters(options, name, num_parallel, num_threads))
+        self._running: dict[str, _Submitted] = {}
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """Jobs whose end was not returned yet."""
+        return [submitted.job for submitted in self._running.values()]
+
+    def holds(self, run_dir: Path) -> bool:
+        """Return whether a job that was submitted before trains a run, or will."""
+        return self._left(run_dir) is not None
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Submit runs as one array, except those that were submitted before and have not ended."""
+        new = list[Job]()
+        for job in jobs:
+            self._stop_file(job).unlink(missing_ok=True)
+            if (handle := self._left(job.directory)) is None:
+                new.append(job)
+                continue
+            self._on_note(f"{job.name}: waiting for job {handle.job_id}, which was submitted before")
+            self._running[job.name] = _Submitted(job, handle, time.monotonic())
+        if not new:
+            return
+        with self._executor.batch():
+            handles = [self._executor.submit(self._task(job)) for job in new]
+        for job, handle in zip(new, handles, strict=True):
+            self._running[job.name] = _Submitted(job, handle, time.monotonic())
+            record = self._record(job.directory)
+            record.parent.mkdir(parents=True, exist_ok=True)
+            write_json(record, {"job": handle.job_id})
+
+    def wait(self, timeout: float) -> list[Ended]:
+        """Return the jobs that have ended; one that Slurm queues again has not."""
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = [each for each in self._running.values() if _is_done(each.handle)]
+            if ended or time.monotonic() >= deadline:
+                break
+            time.sleep(min(POLL, timeout))
+        for each in ended:
+            del self._running[each.job.name]
+        return [Ended(each.job, self._code(each), time.monotonic() - each.began, each.stopped) for each in ended]
+
+    def stop(self, job: Job) -> None:
+        """Ask the job to stop its run, by a file; take it from the queue if it has not begun."""
+        if (submitted := self._running.get(job.name)) is None:
+            return
+        submitted.stopped = True
+        self._stop_file(job).touch()
+        if self._options.cluster == "slurm":
+            subprocess.run(["scancel", "--state=PENDING", submitted.handle.job_id], check=False)  # noqa: S603, S607
+
+    def kill(self, job: Job) -> None:
+        """Cancel a job."""
+        if (submitted := self._running.get(job.name)) is not None:
+            submitted.stopped = True
+            submitted.handle.cancel(check=False)
+
+    def where(self, job: Job) -> str:
+        """Return the number of a job."""
+        return f"job {self._running[job.name].handle.job_id}"
+
+    def _task(self, job: Job) -> TrainingTask:
+        patience = max(self._options.signal_delay - 10, self._options.signal_delay / 2)
+        return TrainingTask(job.absolute(), Path.cwd(), self._stop_file(job), patience)
+
+    def _stop_file(self, job: Job) -> Path:
+        return self._record(job.directory).with_suffix(".stop")
+
+    def _record(self, run_dir: Path) -> Path:
+        """Return the path of the file that says which job trains a run."""
+        return self._folder / "runs" / f"{run_dir.resolve().relative_to(self._folder.parent)}.json"
+
+    def _left(self, run_dir: Path) -> Any | None:
+        """Return the job of a run that was submitted before and has not ended; None if there is none."""
+        try:
+            number = str(read_json(self._record(run_dir))["job"])
+        except (CheckpointError, OSError, KeyError, TypeError):
+            return None
+        handle = self._job_class(self._folder / "jobs", number)
+        return None if _is_done(handle) else handle
+
+    def _code(self, submitted: _Submitted) -> int:
+        """Return the exit code of a job; 1 if it has none, with the reason in the log of the run."""
+        handle = submitted.handle
+        if not handle.paths.result_pickle.exists() and submitted.stopped:
+            return STOPPED
+        try:
+            return int(handle.result())
+        except Exception as error:  # noqa: BLE001 - submitit raises whatever ended the job
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            with suppress(OSError), submitted.job.log.open("a", encoding="utf-8") as log:
+                log.write(f"job {handle.job_id}: {reason}\n")
+            return 1
+
+
+def _parameters(options: Options, name: str, num_parallel: int | None, num_threads: int) -> dict[str, Any]:
+    """Return the options by submitit's names; those that are left to Slurm are left out."""
+    given = {
+        "name": name,
+        "timeout_min": options.time_limit,
+        "cpus_per_task": options.cpus or num_threads,
+        "gpus_per_node": options.gpus or None,
+        "mem_gb": options.memory,
+        "slurm_partition": options.partition,
+        "slurm_account": options.account,
+        "slurm_qos": options.qos,
+        "slurm_constraint": options.constraint,
+        "slurm_signal_delay_s": options.signal_delay,
+        "slurm_setup": list(options.setup) or None,
+        "slurm_array_parallelism": num_parallel,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _is_done(handle: Any) -> bool:
+    """Return whether a job has ended; one on this machine that another process started is known by its number."""
+    if handle.paths.result_pickle.exists():
+        return True
+    process = getattr(handle, "_process", handle)
+    if process is not None:
+        return bool(handle.done())
+    try:
+        command = Path(f"/proc/{handle.job_id}/cmdline").read_bytes()
+    except OSError:
+        with suppress(OSError):
+            os.kill(int(handle.job_id), 0)
+            return Path("/proc").exists()  # without /proc a number is all that is known
+        return True
+    return b"submitit" not in command
