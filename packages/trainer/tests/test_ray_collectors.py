@@ -168,6 +168,13 @@ def test_free_workers_feed_iqn_and_a_run_is_continued(write_config, tmp_path):
     assert last_of(run_dir, "workers/restarts") == 1
 
 
+def test_more_workers_than_the_cluster_has_cpus_are_refused():
+    message = r"^collectors.workers: expected at most the 6 CPUs of the cluster, got 7; lower it, or add machines"
+    ray_cluster.require_cpus(6)
+    with pytest.raises(WorkerError, match=message):
+        ray_cluster.require_cpus(7)
+
+
 @pytest.fixture
 def answering():
     """Return a function that makes a supervisor of actors that answer with their number."""

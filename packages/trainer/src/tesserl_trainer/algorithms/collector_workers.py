@@ -73,7 +73,7 @@ def _start_actors(
 ) -> tuple[Supervisor, Weights]:
     """Connect to a cluster; the actors start with the first question."""
     try:
-        from tesserl_trainer.distributed.ray_cluster import ray_cluster
+        from tesserl_trainer.distributed.ray_cluster import ray_cluster, require_cpus
         from tesserl_trainer.distributed.ray_transport import RayTransport, RayWeights
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "ray":
@@ -82,6 +82,7 @@ def _start_actors(
             'collectors.kind: needs Ray, which is not installed; install "tesserl-trainer[ray]"'
         ) from error
     stack.enter_context(ray_cluster(block.address, block.workers))
+    require_cpus(block.workers)
     received, weights = SentWeights(), RayWeights()
     transport = RayTransport(_maker(config, block, received), received, weights, PASSED_ON)
     stack.enter_context(closed_afterwards(transport, min(block.worker_timeout, config.environment.worker_timeout)))

@@ -50,7 +50,7 @@ def ray_cluster(address: str | None, num_cpus: int, *, option: str = "collectors
     try:
         if address is None:
             directory = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=SHORT if SHORT.is_dir() else None)
-            _connect(option, num_cpus=num_cpus, include_dashboard=False, _temp_dir=directory)
+            _connect(option, address="local", num_cpus=num_cpus, include_dashboard=False, _temp_dir=directory)
         else:
             _connect(option, address=address)
         yield
@@ -60,12 +60,29 @@ def ray_cluster(address: str | None, num_cpus: int, *, option: str = "collectors
             shutil.rmtree(directory, ignore_errors=True)
 
 
+def require_cpus(workers: int) -> None:
+    """Refuse a cluster on which actors would wait for a CPU until they are late.
+
+    Args:
+        workers: actors, each of which takes one CPU.
+
+    Raises:
+        WorkerError: the cluster has fewer.
+    """
+    found = int(ray.cluster_resources().get("CPU", 0))
+    if found < workers:
+        raise WorkerError(
+            f"collectors.workers: expected at most the {found} CPUs of the cluster, got {workers}; lower it, or add "
+            "machines with `ray start --address` before the run"
+        )
+
+
 def _connect(option: str, **options: Any) -> None:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
     except Exception as error:  # Ray has errors of many types
         lines = str(error).strip().splitlines() or [""]
-        where = f"at {options['address']}" if "address" in options else "on this machine"
+        where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
         raise WorkerError(
             f"{option}: no cluster of Ray {where} ({type(error).__name__}: {lines[0]}); start one with "
             f"`ray start --head`, or leave out {option}"
