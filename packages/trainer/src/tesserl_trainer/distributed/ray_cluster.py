@@ -23,7 +23,7 @@ SETTINGS = {
 PREFIX = "tesserl-ray-"
 """Begins the name of the directory of a local cluster."""
 
-SHORT = Path("/tmp")  # noqa: S108 - the directory made in it is new and private
+SHORT = Path("/tmp")  # noqa: S108 - the directory made in it is a new one
 """Parent of Ray's directory: the path of a socket has at most 107 bytes, of which Ray takes about 70."""
 
 
