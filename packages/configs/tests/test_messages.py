@@ -9,7 +9,7 @@ from tesserl_configs import ConfigError, load_config
 MESSAGES = {  # override -> message after the place
     "iqn.num_tau=5": "iqn.num_tau: unknown key; did you mean num_taus?",
     "evaluation.zzz=5": "evaluation.zzz: unknown key; legal here: interval, episodes, final_episodes, seed, num_envs, "
-    "max_episode_steps, video",
+    "max_episode_steps, video, process",
     "nn.vector.strides=[1]": "nn.vector.strides: unknown key here; did you mean nn.vision.strides?",
     "nn.vision={kind: none, channels: [8]}": "nn.vision.channels: unknown key for kind none; it belongs to kind cnn, "
     "impala",
