@@ -64,6 +64,11 @@ BROKEN = {
         ["grpo.reduction=dr_grpo"],
         "--set grpo.reduction: grpo.reduction: dr_grpo divides by the longest length; set grpo.max_length",
     ),
+    "rewards of unequal units": (
+        ["environment.wrappers=[{kind: normalize_reward}]"],
+        "--set environment.wrappers: environment.wrappers.0: normalize_reward has statistics of its own in each "
+        "environment, and grpo compares trajectories of several; use reward_scale",
+    ),
     "penalties_have_a_gradient": (
         ["grpo.kl={estimator: k1}"],
         "--set grpo.kl: grpo.kl.estimator: the expected gradient of k1 is 0, it would add noise alone; choose k2, k3 "

@@ -91,6 +91,11 @@ BROKEN = {
         ["pairs.source={kind: online, ties: keep}", "dpo.loss={kind: aot}"],
         "--set pairs.source: pairs.source.ties: aot sorts its batch and has no place for ties; set it to drop",
     ),
+    "rewards of unequal units": (
+        ["environment.wrappers=[{kind: normalize_reward}]"],
+        "--set environment.wrappers: environment.wrappers.0: normalize_reward has statistics of its own in each "
+        "environment, and dpo compares trajectories of several; use reward_scale",
+    ),
     "pairs of one start": (
         ["pairs.source={kind: online, num_groups: 3, group_size: 4, pairs_per_iteration: 19}"],
         "--set pairs.source: pairs.source.pairs_per_iteration: expected at most 18, the pairs of 3 starts with 4 "

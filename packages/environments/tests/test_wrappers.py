@@ -1,5 +1,7 @@
 """Wrappers on tasks whose every pixel is known, and on CarRacing against Gymnasium's own."""
 
+import json
+import math
 from functools import partial
 
 import gymnasium as gym
@@ -11,7 +13,9 @@ from gymnasium.wrappers import TimeLimit
 from tesserl_environments import (
     EnvironmentArgumentError,
     FrameSkip,
+    NormalizeReward,
     ObservationLayout,
+    Resumable,
     Telemetry,
     crop_edges,
     make_environments,
@@ -327,3 +331,66 @@ def test_telemetry_reads_the_car_in_the_units_that_it_names():
 def test_telemetry_refuses_other_tasks():
     with pytest.raises(EnvironmentArgumentError, match=r"telemetry reads the car of CarRacing-v3 .* got <.*CartPole"):
         Telemetry(gym.make("CartPole-v1"))
+
+
+class Paying(gym.Env):
+    """Pays rewards of a random size for five steps."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(1, np.float32), float(self.np_random.normal(50, 20)), self.steps == 5, False, {}
+
+
+def paid(environment, episodes: int, seed: int | None = 3) -> list[list[float]]:
+    rewards = []
+    for episode in range(episodes):
+        environment.reset(seed=seed if episode == 0 else None)
+        rewards.append([float(environment.step(0)[1]) for _ in range(5)])
+    return rewards
+
+
+def test_rewards_are_divided_by_the_spread_of_the_discounted_return():
+    raw, sums, expected = paid(Paying(), 4), [], []
+    for episode in raw:
+        running = 0.0
+        for reward in episode:
+            running = 0.9 * running + reward
+            sums.append(running)
+            expected.append(reward if len(sums) == 1 else reward / math.sqrt(np.var(sums) + 1e-8))
+    found = paid(NormalizeReward(Paying(), discount=0.9, clip=None), 4)
+    assert np.allclose(np.concatenate(found), expected, rtol=1e-12)
+    clipped = paid(NormalizeReward(Paying(), discount=0.9, clip=3.0), 4)
+    assert np.allclose(np.concatenate(clipped), np.clip(expected, -3, 3), rtol=1e-12)
+
+
+@pytest.mark.parametrize("arguments", [{"discount": 1.5}, {"clip": 0.0}])
+def test_normalisation_out_of_range_is_refused(arguments):
+    with pytest.raises(EnvironmentArgumentError, match="normalize_reward needs a discount"):
+        NormalizeReward(Paying(), **arguments)
+
+
+def test_statistics_of_rewards_are_put_back():
+    first, second = (Resumable(NormalizeReward(Paying(), clip=None), 0) for _ in range(2))
+    paid(first, 3)
+    first.reset()
+    first.step(0)
+    saved = json.loads(json.dumps(first.snapshot()))
+    assert second.restore([saved])
+    for environment in (first, second):
+        for _ in range(4):
+            environment.step(0)
+    assert paid(first, 2, None) == paid(second, 2, None)
+
+
+def test_a_snapshot_without_the_statistics_is_not_restored():
+    plain, normalised = Resumable(Paying(), 0), Resumable(NormalizeReward(Paying()), 0)
+    paid(plain, 1)
+    assert not normalised.restore([plain.snapshot()])

@@ -67,6 +67,14 @@ def test_reward_clip_bounds_rewards(make):
     assert environments.step(np.array([0, 1, 0]))[1].tolist() == [0.25] * 3
 
 
+def test_rewards_are_normalised_in_training_alone(make):
+    wrapped = {"num_envs: 3": "num_envs: 3, wrappers: [{kind: normalize_reward, discount: 1, clip: null}]"}
+    for environments, rewards in ((make(**wrapped), [1.0, 2.0]), (make(evaluation=True, **wrapped), [1.0, 1.0])):
+        environments.reset(seed=1)
+        for reward in rewards:  # the sums are 1 and 2, of standard deviation 0.5
+            assert environments.step(np.array([0, 1, 0]))[1].tolist() == pytest.approx([reward] * 3)
+
+
 @pytest.mark.parametrize(
     ("space", "expected"),
     [

@@ -28,6 +28,7 @@ CHANNELS_LAST = {"name: tiny": "name: tiny\nchannels_last: true"}
 SPARSE = {"collect_steps: 1": "collect_steps: 5", "update_interval: 2": "update_interval: 4"}
 MEMMAP = {"capacity: 90": "storage: memmap, capacity: 90"}
 ASYNC = {"num_envs: 3": "num_envs: 3, vectorization: async"}
+NORMALIZED = {"num_envs: 3": "num_envs: 3, wrappers: [{kind: normalize_reward}]"}
 STATISTICS = {"hidden_sizes: [5]}": "hidden_sizes: [5], normalization: {kind: running}}"}
 SCALED = {"  num_steps: 10": "  reward_scaling: {kind: running}\n  num_steps: 10"}
 SEPARATE = {"  num_steps: 10": "  shared_body: false\n  num_steps: 10"}
@@ -76,8 +77,8 @@ def test_n_steps_and_n_steps_are_two_n_steps(write_config, tmp_path, environment
 
 @pytest.mark.parametrize(
     "changes",
-    [PRIORITIZED | NOISY, MUNCHAUSEN | BOLTZMANN, SPARSE | MEMMAP, ASYNC],
-    ids=["prioritized-noisy-dueling", "munchausen-boltzmann", "sparse-memmap", "async"],
+    [PRIORITIZED | NOISY, MUNCHAUSEN | BOLTZMANN, SPARSE | MEMMAP | NORMALIZED, ASYNC],
+    ids=["prioritized-noisy-dueling", "munchausen-boltzmann", "sparse-memmap-normalized", "async"],
 )
 def test_it_holds_with_every_part_that_has_a_state(write_config, tmp_path, changes):
     halves_equal_the_whole(load_config(write_config(**changes)), tmp_path, 120)
@@ -90,12 +91,21 @@ def test_it_holds_with_every_part_that_has_a_state(write_config, tmp_path, chang
         ("CartPole-v1", LSTM | ASYNC),
         ("CartPole-v1", TORCHRL),
         ("Pendulum-v1", STATISTICS | SCALED),
-        ("Pendulum-v1", TANH),
+        ("Pendulum-v1", TANH | NORMALIZED),
         ("LunarLander-v3", STATISTICS),
         ("MinAtar/Breakout-v1", {}),
         ("MinAtar/Breakout-v1", CHANNELS_LAST),
     ],
-    ids=["separate", "lstm-async", "torchrl", "statistics-scaled", "tanh", "lunarlander", "minatar", "channels-last"],
+    ids=[
+        "separate",
+        "lstm-async",
+        "torchrl",
+        "statistics-scaled",
+        "tanh-normalized",
+        "lunarlander",
+        "minatar",
+        "channels-last",
+    ],
 )
 def test_it_holds_for_ppo(write_config, tmp_path, environment, changes):
     result = halves_equal_the_whole(load_config(write_config(environment, "ppo", **changes)), tmp_path, 120)

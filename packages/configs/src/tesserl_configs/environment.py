@@ -19,6 +19,7 @@ from tesserl_configs.base import (
     Block,
     Count,
     Environments,
+    Fraction,
     Module,
     ModuleAndName,
     Pixels,
@@ -107,6 +108,16 @@ class RewardClip(Block):
     high: Real = Field(default=1.0, description="Largest reward, in reward units, above low (Mnih et al. 2015: 1).")
 
 
+class NormalizeReward(Block):
+    """Divides the rewards that training sees by the spread of the return; evaluation reports the task's own."""
+
+    kind: Literal["normalize_reward"] = "normalize_reward"
+    discount: Fraction = Field(default=0.99, description="Discount of the running sum of rewards, in [0, 1].")
+    clip: Positive | None = Field(
+        default=10.0, description="Largest absolute normalised reward, > 0; null leaves them (Gymnasium has none)."
+    )
+
+
 class SelectKeys(Block):
     """Keeps some entries of a Dict observation."""
 
@@ -139,6 +150,7 @@ Wrapper = Annotated[
     | Resize
     | RewardScale
     | RewardClip
+    | NormalizeReward
     | SelectKeys
     | RescaleAction
     | OwnWrapper,

@@ -85,6 +85,17 @@ def bounds_enclose_a_range(config: RunKeys) -> Iterator[Problem]:
             )
 
 
+def rewards_have_one_unit(config: RunKeys) -> Iterator[Problem]:
+    """Refuse statistics of each environment where trajectories of several environments are compared."""
+    for index, wrapper in enumerate(config.environment.wrappers):
+        if wrapper.kind == "normalize_reward":
+            yield Problem(
+                f"environment.wrappers.{index}",
+                f"normalize_reward has statistics of its own in each environment, and {config.algorithm} compares "
+                "trajectories of several; use reward_scale",
+            )
+
+
 def wrappers_wrap_single_environments(config: RunKeys) -> Iterator[Problem]:
     """Check that a natively vectorised task has no wrappers."""
     vectorization = config.environment.vectorization

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tesserl_configs.environment_rules import check_starts
+from tesserl_configs.environment_rules import check_starts, rewards_have_one_unit
 from tesserl_configs.errors import Problem
 from tesserl_configs.run_keys import Rule, RunKeys
 from tesserl_configs.schedules import values_of
@@ -73,6 +73,7 @@ def exact_divergences_have_no_weight(config: RunKeys) -> Iterator[Problem]:
 
 RULES: tuple[Rule, ...] = (
     starts_can_be_set,
+    rewards_have_one_unit,
     minibatches_hold_trajectories,
     plain_gradients_are_taken_once,
     caps_are_above_the_clip,

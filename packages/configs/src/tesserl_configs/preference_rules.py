@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tesserl_configs.environment_rules import check_starts
+from tesserl_configs.environment_rules import check_starts, rewards_have_one_unit
 from tesserl_configs.errors import Problem
 from tesserl_configs.preference_losses import AVERAGED, REFERENCE_FREE, SORTED, KTOLoss
 from tesserl_configs.preferences import PreferenceOptions
@@ -123,6 +123,7 @@ def sorted_batches_have_no_ties(config: RunKeys) -> Iterator[Problem]:
 
 _COMMON: tuple[Rule, ...] = (
     starts_can_be_set,
+    rewards_have_one_unit,
     lengths_have_a_range,
     there_are_enough_pairs,
     ranges_have_a_width,

@@ -19,7 +19,8 @@ from tesserl_environments.masks import ActionMask, MaskFromInfo
 from tesserl_environments.modules import extend_module_path, import_named, load_named
 from tesserl_environments.observations import ObservationLayout
 from tesserl_environments.plain_spaces import PlainSpaces, own_action, plain_action_space
-from tesserl_environments.snapshots import Resumable, restore, snapshot
+from tesserl_environments.reward_normalization import NormalizeReward
+from tesserl_environments.snapshots import Carrying, Resumable, restore, snapshot
 from tesserl_environments.starts import GroupStarts, LevelStart, RestoredStarts, SeedStart, Start, StateStart
 from tesserl_environments.telemetry import Telemetry
 from tesserl_environments.workers import WorkerEnvironments, autoreset_mode, close, closed_afterwards, step
@@ -49,6 +50,8 @@ __all__ = [
     "ObservationLayout",
     "PlainSpaces",
     "RestoredStarts",
+    "Carrying",
+    "NormalizeReward",
     "Resumable",
     "SeedStart",
     "Start",

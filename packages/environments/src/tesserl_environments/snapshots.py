@@ -1,12 +1,14 @@
 """Environments that can be put back to where they were, without a state API and without pickling.
 
 An episode is a function of the random generators at its reset and of the actions since. ``Resumable`` remembers both;
-restoring replays them and compares what comes out with what was there. An episode of more than ``MAX_ACTIONS`` steps is
+restoring replays them and compares what comes out with what was there. Wrappers may carry state from one episode to the
+next (`Carrying`); it is remembered at the reset too. An episode of more than ``MAX_ACTIONS`` steps is
 not remembered: its environment cannot be put back.
 """
 
 import json
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +23,17 @@ MOST_SECONDS = 1e6
 """Longest wait for a worker that plays an episode again; the system counts in milliseconds, in 32 bits."""
 
 
+@runtime_checkable
+class Carrying(Protocol):
+    """A wrapper with state that survives a reset, such as running statistics; a snapshot keeps it."""
+
+    def carried(self) -> Mapping[str, Any]:
+        """Return that state as plain JSON data."""
+
+    def carry(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``carried``."""
+
+
 class Resumable(gym.Wrapper[Any, Any, Any, Any]):
     """Outermost wrapper of one sub-environment.
 
@@ -33,6 +46,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(environment)
         self._index = index
         self._generators = generators_of(environment)
+        self._carrying = [layer for layer in _layers(environment) if isinstance(layer, Carrying)]
         self._start: dict[str, Any] = {}
         self._actions = ActionRecord()
         self._observation: Any = None
@@ -42,6 +56,8 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         if seed is None and hasattr(self.unwrapped, "ale"):  # its generators are out of reach, so it gets a seed
             seed = int(self.unwrapped.np_random.integers(2**31))
         self._start = {"generators": self._generators.state()} if seed is None else {"seed": seed}
+        if self._carrying:
+            self._start["carried"] = [layer.carried() for layer in self._carrying]
         self._actions.clear()
         self._observation, info = self.env.reset(seed=seed, options=options)
         return self._observation, info
@@ -74,6 +90,11 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
             return True
         if "generators" in snapshot["start"]:
             self._generators.set_state(snapshot["start"]["generators"])
+        carried = snapshot["start"].get("carried", [])
+        if len(carried) != len(self._carrying):
+            return False
+        for layer, state in zip(self._carrying, carried, strict=True):
+            layer.carry(state)
         self._observation, _ = self.env.reset(seed=snapshot["start"].get("seed"))
         self._start = snapshot["start"]
         actions = [np.array(action, self.env.action_space.dtype) for action in snapshot["actions"]]
@@ -84,6 +105,14 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
             self._observation = self.env.step(action[()])[0]  # without axes: a number, as it was
         same = _equal(self._observation, snapshot["observation"])
         return same and _equal(self._generators.state(), snapshot["generators"])
+
+
+def _layers(environment: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
+    """Yield an environment and what it wraps, the outermost first."""
+    yield environment
+    while isinstance(environment, gym.Wrapper):
+        environment = environment.env
+        yield environment
 
 
 def _takes(space: spaces.Space[Any], action: NDArray[Any]) -> bool:

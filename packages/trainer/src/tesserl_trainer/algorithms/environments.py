@@ -33,6 +33,9 @@ PLAIN: dict[str, Wrap] = {
 }
 """Wrappers without arguments."""
 
+OF_REWARDS = ("normalize_reward", "reward_clip", "reward_scale")
+"""Wrappers that an evaluation leaves out."""
+
 
 def make_environments(
     block: EnvironmentConfig,
@@ -201,7 +204,7 @@ def atari_options(block: AtariConfig) -> dict[str, object]:
 
 def _wrappers(block: EnvironmentConfig, evaluation: bool) -> list[Wrap]:
     """Return the functions that wrap an environment; an evaluation reports the task's own rewards."""
-    kept = (each for each in block.wrappers if not (evaluation and each.kind in ("reward_scale", "reward_clip")))
+    kept = (each for each in block.wrappers if not (evaluation and each.kind in OF_REWARDS))
     return [wrap_of(each, block.channels) for each in kept]
 
 
@@ -234,6 +237,8 @@ def wrap_of(block: Wrapper, channels: str = "auto") -> Wrap:
             return partial(made.scale_rewards, scale=block.scale)
         case blocks.RewardClip():
             return partial(made.clip_rewards, low=block.low, high=block.high)
+        case blocks.NormalizeReward():
+            return partial(made.NormalizeReward, discount=block.discount, clip=block.clip)
         case blocks.SelectKeys():
             return partial(FilterObservation, filter_keys=block.keys)
         case blocks.RescaleAction():
