@@ -1,5 +1,6 @@
 """Pictures, and the record of a run that they are made from."""
 
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -98,3 +99,9 @@ def test_importances_are_drawn_with_the_greatest_on_top(tmp_path, monkeypatch):
     plot_importance({"rate": 0.2, "discount": 0.8}, tmp_path / "importance.png", title="a search")
     assert drawn == [(["rate", "discount"], [0.2, 0.8])]
     assert imread(tmp_path / "importance.png").shape[1] == 840
+
+
+def test_plots_without_matplotlib_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r'^plots need Matplotlib.*install "tesserl-analysis\[plots\]"$'):
+        plot_importance({"a": 1.0}, tmp_path / "importance.png", title="")

@@ -88,3 +88,20 @@ def test_a_task_that_cannot_be_made_is_named_with_what_it_says(write_config, mon
     with pytest.raises(ConfigError) as caught:
         make_environments(config.model_copy(update={"id": "Picky-v0"}), 1)
     assert str(caught.value).startswith(message)
+
+
+def test_a_run_without_tensorboard_and_matplotlib(write_config, tmp_path, monkeypatch, capfd):
+    for name in [name for name in sys.modules if name.endswith("training.event_file")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("tensorboard", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    config = str(write_config())
+    assert main(["train", config, "--set", "logging.tensorboard=true", "--run-dir", str(tmp_path / "first")]) == 2
+    assert "logging.tensorboard: needs TensorBoard, which is not installed" in capfd.readouterr().err
+    arguments = ["--set", "logging.tensorboard=false", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", config, *arguments]) == 0
+    assert 'no curve.png: plots need Matplotlib, which is not installed; install "tesserl-analysis[plots]"' in (
+        "".join(capfd.readouterr())
+    )
+    assert main(["report", str(tmp_path / "run")]) != 0
+    assert "error: plots need Matplotlib" in capfd.readouterr().err

@@ -1,5 +1,6 @@
-"""Pictures of runs."""
+"""Pictures of runs, by Matplotlib, which is imported when the first is drawn."""
 
+import importlib.util
 import secrets
 from collections.abc import Mapping
 from io import BytesIO
@@ -26,6 +27,16 @@ MANY = 6
 """Of more variants than these, curves have no bands but the reference's: they would hide each other."""
 
 
+def require_matplotlib() -> None:
+    """Refuse to draw without Matplotlib.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ModuleNotFoundError('plots need Matplotlib, which is not installed; install "tesserl-analysis[plots]"')
+
+
 def plot_curve(run_dir: Path, *, title: str) -> Path:
     """Draws the returns of training and evaluation over the steps.
 
@@ -35,7 +46,11 @@ def plot_curve(run_dir: Path, *, title: str) -> Path:
 
     Returns:
         The picture, ``curve.png`` in the run's directory.
+
+    Raises:
+        ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
     """
+    require_matplotlib()
     from matplotlib.figure import Figure  # as slow to import as a checkpoint is to write; needed once a run
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -55,7 +70,11 @@ def draw_metrics(rows: list[Row], *, title: str, dark: bool = False) -> str:
 
     Returns:
         The picture as SVG; equal rows give equal text.
+
+    Raises:
+        ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
     """
+    require_matplotlib()
     import matplotlib as mpl
     import matplotlib.style
     from matplotlib.figure import Figure
@@ -108,7 +127,11 @@ def plot_history(
         path: of the picture.
         title: stands above it.
         label: of the values.
+
+    Raises:
+        ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
     """
+    require_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -133,7 +156,11 @@ def plot_importance(importance: Mapping[str, float], path: Path, *, title: str) 
         importance: key -> share, the shares sum to 1.
         path: of the picture.
         title: stands above it.
+
+    Raises:
+        ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
     """
+    require_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 1.2 + 0.4 * len(importance)), layout="constrained")
@@ -153,7 +180,11 @@ def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: s
         path: of the picture.
         metric: what the curves show.
         title: stands above it.
+
+    Raises:
+        ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
     """
+    require_matplotlib()
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

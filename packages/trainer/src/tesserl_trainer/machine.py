@@ -126,6 +126,8 @@ def _missing_packages(config: RunConfig) -> Iterator[Problem]:
         by_envpool = environment.vectorization == "envpool" and key == "environment.id"
         if needed and not by_envpool and importlib.util.find_spec(module) is None:
             yield Problem(key, f'needs {name}, which is not installed; install "tesserl-trainer[{extra}]"')
+    if config.logging.tensorboard and importlib.util.find_spec("tensorboard") is None:  # a requirement, but a large one
+        yield Problem("logging.tensorboard", "needs TensorBoard, which is not installed; install it or set false")
 
 
 def _missing_files(config: RunConfig) -> Iterator[Problem]:

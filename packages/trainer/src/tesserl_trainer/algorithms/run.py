@@ -35,7 +35,6 @@ from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.ranks.evaluation import SharedPlayer
 from tesserl_trainer.ranks.group import ALONE, Ranks
 from tesserl_trainer.training.evaluations import EarlyStopping, Evaluations, Player
-from tesserl_trainer.training.event_file import EventFile
 from tesserl_trainer.training.journal import Intervals, Journal
 from tesserl_trainer.training.loggers import LoggedRun, MLflowLogger, Opener, TrackioLogger, WandbLogger
 from tesserl_trainer.training.logging import MetricsLog, NoLog
@@ -149,6 +148,8 @@ def loggers_of(config: RunConfig, run_dir: Path) -> dict[str, Opener]:
     """Return the functions that open the loggers of a run, by their keys."""
     block, openers = config.logging, dict[str, Opener]()
     if block.tensorboard:
+        from tesserl_trainer.training.event_file import EventFile  # needs TensorBoard
+
         openers["tensorboard"] = lambda step: EventFile(
             run_dir / "tensorboard", purge_step=None if step is None else step + 1
         )

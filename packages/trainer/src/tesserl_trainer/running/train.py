@@ -305,7 +305,10 @@ def _finish(journal: Journal, config: RunConfig, run_dir: Path, progress: Progre
         result = _final_evaluation(config, run_dir, progress)
     except (KeyboardInterrupt, StopNow) as stop:
         raise Interrupted(getattr(stop, "signum", signal.SIGINT), run_dir) from stop
-    plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
+    try:
+        plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
+    except ModuleNotFoundError as error:  # the run is whole without its picture
+        progress.note(f"no curve.png: {error}")
     progress.note(
         f"return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {result['episodes']} episodes "
         f"({result['checkpoint']}; last weights {result['last_return_mean']:.1f}): {run_dir}"
