@@ -93,11 +93,18 @@ def default_at(path: str, data: Any = None) -> Any:
     return None if isinstance(block, type) else block
 
 
-def all_keys(root: type[BaseModel] = RunConfig) -> Iterator[tuple[str, str]]:
-    """Yield (dotted path of the block, key) for every key of a schema; list entries have no index in it."""
+def all_keys(root: type[BaseModel] = RunConfig, *, entries: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield (dotted path of the block, key) for every key of a schema; list entries have no index in it.
+
+    Args:
+        root: of the schema.
+        entries: whether to yield the keys of blocks that stand in a list.
+    """
     stack: list[tuple[str, type[BaseModel]]] = [("", root)]
     while stack:
         path, block = stack.pop()
         for key, field in block.model_fields.items():
             yield path, key
+            if not entries and get_origin(field.annotation) in (list, tuple):
+                continue
             stack.extend((f"{path}.{key}".lstrip("."), inner) for inner in blocks_in(field.annotation))
