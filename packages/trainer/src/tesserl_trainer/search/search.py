@@ -188,20 +188,26 @@ class _Running:
         return self._is_hopeless(self._started[job.name], job.directory)
 
     def _is_hopeless(self, started: _Started, run_dir: Path) -> bool:
-        """Report the evaluations of a run that are new; return whether its trial is to be stopped."""
+        """Report the evaluations of a run; return whether its trial is to be stopped."""
         number = started.trial.number
-        if not (run_dir / "metrics.csv").is_file():
-            return False
-        found = zip(*series(read_metrics(run_dir / "metrics.csv"), EVALUATION), strict=True)
-        self.trials.report(number, ((started.before + step, value) for step, value in found))
-        if self.trials.is_hopeless(number):
+        if self._report(started, run_dir) and self.trials.is_hopeless(number):
             self._hopeless.add(number)
         return number in self._hopeless
 
+    def _report(self, started: _Started, run_dir: Path) -> bool:
+        """Report the evaluations of a run that are new; return whether it has a record."""
+        if not (run_dir / "metrics.csv").is_file():
+            return False
+        found = zip(*series(read_metrics(run_dir / "metrics.csv"), EVALUATION), strict=True)
+        self.trials.report(started.trial.number, ((started.before + step, value) for step, value in found))
+        return True
+
     def ended(self, ended: Ended) -> None:
         """Take note of what became of a run."""
-        trial = self._started[ended.job.name].trial
+        started = self._started[ended.job.name]
+        trial = started.trial
         if state_of(ended.job.directory) == "finished" and (ended.code == 0 or ended.stopped):  # it ended before
+            self._report(started, ended.job.directory)  # others are compared with all of it
             self._hopeless.discard(trial.number)
             self._waiting.appendleft(trial)
         elif trial.number in self._hopeless:
