@@ -187,6 +187,7 @@ ELSEWHERE = {
     "num_threads": "is set for the whole process: test_train.py",
     "initial_weights": "needs another run: test_initial_weights.py",
     "evaluation.final_episodes": "is read after training: test_train.py",
+    "evaluation.seed": "is read when episodes are played: test_train.py",
     "evaluation.max_episode_steps": "is read when an episode is played: test_evaluate_policy.py",
     "environment.id": "every task has another network: test_train.py",
     "environment.imports": "needs a module: test_own_task.py",

@@ -31,7 +31,7 @@ from tesserl_trainer.checkpoints.run_identity import FILE as IDENTITY
 from tesserl_trainer.checkpoints.sealed_json import SEAL, open_seal
 from tesserl_trainer.console.tables import rich_table
 from tesserl_trainer.inspect.normalization import parse_bounds
-from tesserl_trainer.sweep.directory import ORDER
+from tesserl_trainer.sweep.order import ORDER
 from tesserl_trainer.training.metric_names import EVALUATION
 from tesserl_trainer.usage import check_places, described
 

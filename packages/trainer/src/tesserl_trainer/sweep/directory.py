@@ -14,11 +14,8 @@ from tesserl_trainer.checkpoints.names import checkpoint_paths
 from tesserl_trainer.checkpoints.run_identity import CONFIG, LOG, require_identity
 from tesserl_trainer.checkpoints.run_identity import FILE as IDENTITY
 from tesserl_trainer.running.run_directory import CHANGEABLE
+from tesserl_trainer.sweep.order import ORDER
 from tesserl_trainer.usage import command_line
-
-ORDER = "sweep.json"
-"""File in a sweep's directory: its ``tasks`` and ``variants`` in their order, in which a comparison shows them, and the
-paths of the ``runs`` that it shall have."""
 
 LEFT_TIMEOUT = 30.0
 """Seconds to wait for a run whose sweep was killed: it writes a checkpoint and ends."""

@@ -18,7 +18,6 @@ from tesserl_preference_data.locks import locked
 from tesserl_preference_data.whole_files import write_json, write_text
 from tesserl_trainer.signals import Stopped
 from tesserl_trainer.sweep.directory import (
-    ORDER,
     changes_of,
     expected_runs,
     refuse_files,
@@ -30,6 +29,7 @@ from tesserl_trainer.sweep.directory import (
 from tesserl_trainer.sweep.jobs import Ended, Job, SweepError
 from tesserl_trainer.sweep.launchers import check_launcher, jobs_at_a_time, open_launcher
 from tesserl_trainer.sweep.launching import run_jobs
+from tesserl_trainer.sweep.order import ORDER
 
 LOCAL = LocalLauncher()
 REMEDY = "wait for it, stop it, or choose another directory with --runs or --name"
