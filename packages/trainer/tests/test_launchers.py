@@ -212,7 +212,7 @@ def test_jobs_of_a_killed_sweep_go_on_and_none_is_submitted_twice(sweep_of, tmp_
     script = [sys.executable, "-c", KILLED, tmp_path / "fake.py", tmp_path / "s.yaml", tmp_path]
     process = subprocess.Popen(script, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + PATIENCE
-    while not (log.exists() and log.stat().st_size):
+    while not (log.exists() and log.stat().st_size and len(calls(tmp_path / "s")) == 2):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.kill()
