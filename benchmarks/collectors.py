@@ -7,7 +7,8 @@ the slowest process is the ratio that an idle machine with a core for each proce
 
 from pathlib import Path
 
-from common.harness import HEADER, Bar, Comparison, Worker, arguments, compare, finish
+from common.harness import HEADER, Comparison, Worker, arguments, finish
+from common.processes import compare_processes
 
 ROOT = Path(__file__).parents[1]
 OFF = (
@@ -45,17 +46,7 @@ def measure(name: str, rounds: int) -> tuple[Comparison, dict[str, float]]:
     local = {"config": str(ROOT / path), "overrides": list(overrides), "warmup": warmup}
     process = local | {"overrides": [*overrides, f"collectors={{kind: process, workers: {number}}}"]}
     with Worker("our_loop.py", local) as peer, Worker("our_loop.py", process) as ours:
-        before = {"local": peer.ask("processes")["learner"], **ours.ask("processes")}
-        row = compare(
-            name, lambda: peer.measure(steps), lambda: ours.measure(steps), Bar("speed", least), rounds=rounds
-        )
-        after = {"local": peer.ask("processes")["learner"], **ours.ask("processes")}
-    taken = {key: rounds * steps * (2 if key == "local" else 1) for key in after}  # it is measured before and after
-    seconds = {key: 1_000 * (after[key] - before[key]) / taken[key] for key in after}
-    slowest = max(share for key, share in seconds.items() if key != "local")
-    print(f"    CPU seconds per 1,000 steps: { ({key: round(share, 2) for key, share in seconds.items()}) }")
-    print(f"    local's by those of the slowest process: {seconds['local'] / slowest:.2f}", flush=True)
-    return row, seconds
+        return compare_processes(name, peer, ours, steps, least, rounds, {"peer": "local"})
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ time divided by that of the busiest of two is the ratio that an idle machine wit
 
 from pathlib import Path
 
-from common.harness import HEADER, Bar, Comparison, Worker, arguments, compare, finish
+from common.harness import HEADER, Comparison, Worker, arguments, finish
+from common.processes import compare_processes
 
 ROOT = Path(__file__).parents[1]
 CASES: dict[str, tuple[str, int, int, float | None]] = {
@@ -16,6 +17,8 @@ CASES: dict[str, tuple[str, int, int, float | None]] = {
 }
 """File, steps before the first measurement, steps of one, and the bar, for each case."""
 
+NAMES = {"peer": "one rank", "learner": "rank 0", "worker 0": "rank 1"}
+
 
 def measure(name: str, rounds: int, size: float) -> tuple[Comparison, dict[str, float]]:
     """Measure one case; return its row, and the seconds of processor time of each process per 1,000 steps."""
@@ -23,18 +26,9 @@ def measure(name: str, rounds: int, size: float) -> tuple[Comparison, dict[str, 
     steps = round(steps * size)
     one = {"config": str(ROOT / path), "warmup": warmup}
     with Worker("our_loop.py", one) as peer, Worker("our_loop.py", one | {"ranks": 2}) as ours:
-        before = {"one rank": peer.ask("processes")["learner"], **ours.ask("processes")}
-        row = compare(
-            name, lambda: peer.measure(steps), lambda: ours.measure(steps), Bar("speed", least), rounds=rounds
+        return compare_processes(
+            name, peer, ours, steps, least, rounds, {"peer": "one rank", "learner": "rank 0", "worker 0": "rank 1"}
         )
-        after = {"one rank": peer.ask("processes")["learner"], **ours.ask("processes")}
-    taken = {key: rounds * steps * (2 if key == "one rank" else 1) for key in after}  # measured before and after
-    names = {"one rank": "one rank", "learner": "rank 0", "worker 0": "rank 1"}
-    seconds = {names[key]: 1_000 * (after[key] - before[key]) / taken[key] for key in after}
-    busiest = max(share for key, share in seconds.items() if key != "one rank")
-    print(f"    CPU seconds per 1,000 steps: { ({key: round(share, 2) for key, share in seconds.items()}) }")
-    print(f"    one rank's by those of the busiest of two: {seconds['one rank'] / busiest:.2f}", flush=True)
-    return row, seconds
 
 
 def main() -> None:
