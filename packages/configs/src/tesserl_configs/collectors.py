@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tesserl_configs.base import Block, CountFromZero, Delay, Seconds, StepsFromZero, Text, Threads
 
+_WORKERS = "Worker processes, >= 1; environment.num_envs must be a multiple of it."
 _MAX_LAG = (
     "Updates by which the weights that acted may be older than those that learn, with mode async; what is older is "
     "refused, and workers wait where it would become so."
@@ -27,9 +28,7 @@ class ProcessCollectors(Block):
     """
 
     kind: Literal["process"] = "process"
-    workers: Threads = Field(
-        default=1, description="Worker processes, >= 1; environment.num_envs must be a multiple of it."
-    )
+    workers: Threads = Field(default=1, description=_WORKERS)
     delay: Delay = Field(
         default=1,
         description=(
@@ -54,9 +53,7 @@ class RayCollectors(Block):
     """
 
     kind: Literal["ray"] = "ray"
-    workers: Threads = Field(
-        default=1, description="Worker processes, >= 1; environment.num_envs must be a multiple of it."
-    )
+    workers: Threads = Field(default=1, description=_WORKERS)
     mode: Literal["sync", "async"] = Field(
         default="sync",
         description=(

@@ -18,7 +18,7 @@ from tesserl_configs.defaults import ADAM_KINDS
 from tesserl_configs.document import render
 from tesserl_configs.errors import ConfigError, Problem
 from tesserl_configs.foreign_names import FOREIGN_NAMES
-from tesserl_configs.introspection import all_keys, blocks_in, kinds_of
+from tesserl_configs.introspection import blocks_in, blocks_with, kinds_of
 from tesserl_configs.schedules import Schedule
 from tesserl_configs.schema import complete_class
 
@@ -177,7 +177,7 @@ def _unknown(name: str, above: list[str], blocks: tuple[type[BaseModel], ...]) -
         return f"unknown key; {FOREIGN_NAMES[name].sentence(name, FOREIGN_NAMES[name].keys)}"
     if near := difflib.get_close_matches(name, legal, n=3, cutoff=0.7):
         return f"unknown key; did you mean {', '.join(f'{where}.{key}'.lstrip('.') for key in near)}?"
-    places = sorted({f"{block}.{key}".lstrip(".") for block, key in all_keys() if key == name})
+    places = sorted(f"{block}.{name}".lstrip(".") for block in blocks_with(name))
     if places:
         return f"unknown key here; did you mean {', '.join(places[:3])}?"
     return f"unknown key; legal here: {', '.join(legal)}" if legal else f"unknown key; {where} has no keys"

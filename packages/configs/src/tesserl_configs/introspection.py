@@ -108,3 +108,9 @@ def all_keys(root: type[BaseModel] = RunConfig, *, entries: bool = True) -> Iter
             if not entries and get_origin(field.annotation) in (list, tuple):
                 continue
             stack.extend((f"{path}.{key}".lstrip("."), inner) for inner in blocks_in(field.annotation))
+
+
+def blocks_with(name: str, root: type[BaseModel] = RunConfig) -> set[str]:
+    """Return the paths of the blocks that have a key; those that stand in a list only if there are no others."""
+    single = {block for block, key in all_keys(root, entries=False) if key == name}
+    return single or {block for block, key in all_keys(root) if key == name}

@@ -15,7 +15,7 @@ from tesserl_configs.document import join
 from tesserl_configs.errors import ConfigError, Problem, shown
 from tesserl_configs.foreign_names import FOREIGN_NAMES
 from tesserl_configs.initial_weights import PATH_TAG
-from tesserl_configs.introspection import all_keys, candidates, entry_at, field_at, kinds_of, literals_in
+from tesserl_configs.introspection import blocks_with, candidates, entry_at, field_at, kinds_of, literals_in
 from tesserl_configs.schedules import NUMBER_TAG, SCHEDULE_TAG
 from tesserl_configs.schema import OWNED, config_class
 
@@ -135,7 +135,7 @@ class _Sentences:
             return f"unknown key; {foreign}"
         if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
             return f"unknown key; did you mean {near[0]}?"
-        blocks = {block for block in _blocks_with(name, self.root) if _may_stand(block, data)}
+        blocks = {block for block in blocks_with(name, self.root) if _may_stand(block, data)}
         if blocks:
             places = sorted(join(block, name) for block in blocks)
             return f"unknown key here; did you mean {', '.join(places[:3])}?"
@@ -153,12 +153,6 @@ class _Sentences:
             return ""
         text = field.description.rstrip(".")
         return f"; {text if text[:2].isupper() else text[0].lower() + text[1:]}"
-
-
-def _blocks_with(name: str, root: type[BaseModel]) -> set[str]:
-    """Return the blocks that have a key; those that stand in a list only if there are no others."""
-    single = {block for block, field in all_keys(root, entries=False) if field == name}
-    return single or {block for block, field in all_keys(root) if field == name}
 
 
 def _expected(kind: str, context: Mapping[str, Any]) -> str:

@@ -54,9 +54,9 @@ class CollectorWorker:
         self._agent = task.agent()
         self._weights = weights
         self._collector = builder_of(config.algorithm).build_collector(task, self._agent, self._environments)
+        self._is_keyed = isinstance(self._collector, GroupCollector) and keyed
         if isinstance(self._collector, GroupCollector) and keyed:
             self._collector.key_streams(config.seed)
-        self._keyed = keyed
         stepping = self._collector.collector if isinstance(self._collector, GroupCollector) else self._collector
         stepping.seeds = worker_seeds(environment_seed, self._environments)
         act = stepping.policy
@@ -124,7 +124,7 @@ class CollectorWorker:
 
     def _snapshot(self) -> dict[str, Any]:
         """Return the state between two rounds; groups begin anew in each."""
-        if isinstance(self._collector, GroupCollector) and self._keyed:
+        if self._is_keyed:
             return plain({})
         policy = self._agent.policy
         memory = policy.state_dict() if isinstance(policy, RolloutPolicy) else {}
@@ -134,7 +134,7 @@ class CollectorWorker:
     def _restore(self, saved: Mapping[str, Any]) -> bool:
         """Continue from a snapshot; return whether every environment is where it was."""
         state, policy = state_of(saved), self._agent.policy
-        if isinstance(self._collector, GroupCollector) and self._keyed:
+        if self._is_keyed:
             return True
         if isinstance(policy, RolloutPolicy):
             policy.load_state_dict(state["policy"])

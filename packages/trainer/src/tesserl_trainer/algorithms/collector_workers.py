@@ -8,17 +8,14 @@ from torch import nn
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.collectors import ProcessCollectors, RayCollectors
 from tesserl_configs.loader import as_data
-from tesserl_environments import TaskError, WorkerError
 from tesserl_environments.making import registered_maker
 from tesserl_trainer.algorithms.collector_worker import CollectorWorker
+from tesserl_trainer.algorithms.received_config import PASSED_ON
 from tesserl_trainer.distributed.process_collector import check_answer
 from tesserl_trainer.distributed.processes import CONTEXT, Make, ProcessTransport, closed_afterwards
 from tesserl_trainer.distributed.shared_memory import SharedWeights
 from tesserl_trainer.distributed.supervisor import Supervisor
 from tesserl_trainer.distributed.weights import LoadedWeights, SentWeights, Weights
-
-PASSED_ON = (ConfigError, TaskError, WorkerError)
-"""Errors of workers that the learner raises as they are."""
 
 
 def start_workers(

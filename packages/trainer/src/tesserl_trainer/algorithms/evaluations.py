@@ -7,13 +7,14 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs import RunConfig
 from tesserl_configs.limits import MOST_STEPS
 from tesserl_configs.loader import as_data
-from tesserl_environments import TaskError, WorkerError, closed_afterwards
+from tesserl_environments import closed_afterwards
 from tesserl_environments.making import registered_maker
 from tesserl_trainer.algorithms.agent import AnyAgent
 from tesserl_trainer.algorithms.evaluation_worker import EvaluationWorker
+from tesserl_trainer.algorithms.received_config import PASSED_ON
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.loading import load_module
 from tesserl_trainer.collecting.evaluation import Evaluation
@@ -50,7 +51,7 @@ def _start_process(config: RunConfig, network: nn.Module, stack: ExitStack) -> E
     # pretraining has a length of its own, which no rule of training holds for; an evaluation has none
     data = as_data(config) | {"total_steps": MOST_STEPS}
     make = functools.partial(EvaluationWorker, data, weights, registered_maker(config.environment.id))
-    transport = processes.ProcessTransport(make, (ConfigError, TaskError, WorkerError), evaluation_name)
+    transport = processes.ProcessTransport(make, PASSED_ON, evaluation_name)
     supervisor = Supervisor(
         stack.enter_context(processes.closed_afterwards(transport, config.environment.worker_timeout)),
         1,

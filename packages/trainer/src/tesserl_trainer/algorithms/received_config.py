@@ -1,13 +1,16 @@
-"""The configuration of a run in a worker process."""
+"""What passes between the learner and a worker process: the configuration, and errors."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from tesserl_configs import RunConfig
+from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.schema import config_class
-from tesserl_environments import register_maker
+from tesserl_environments import TaskError, WorkerError, register_maker
+
+PASSED_ON = (ConfigError, TaskError, WorkerError)
+"""Errors of workers that the learner raises as they are."""
 
 
 def received_config(data: Mapping[str, Any], maker: CloudpickleWrapper | None) -> RunConfig:

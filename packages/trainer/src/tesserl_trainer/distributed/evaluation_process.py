@@ -48,11 +48,9 @@ class EvaluationProcess:
         if weights is not None:
             require_state(self._network, weights, "state: evaluation.weights")
         self._supervisor.wait_until_ready()
-        # the first evaluation resets the environments for the first time
-        timeout = None if self._version else self._supervisor.start_timeout
         self._version += 1
         self._weights.publish(self._network.state_dict() if weights is None else weights, self._version)
-        self._supervisor.ask(0, EVALUATE, {"version": self._version}, version=self._version, timeout=timeout)
+        self._supervisor.ask(0, EVALUATE, {"version": self._version}, version=self._version)
 
     def result(self) -> Evaluation:
         """Return the result of the evaluation that was begun; wait for it.

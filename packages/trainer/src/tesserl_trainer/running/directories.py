@@ -1,5 +1,6 @@
 """Directories of runs: a new one is chosen and locked, one that holds a run is refused."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain, count
@@ -60,6 +61,18 @@ def lock(run_dir: Path, *, timeout: float | None = None) -> Iterator[None]:
     with locked(run_dir, doing="trains here", remedy=remedy, timeout=timeout):
         remove_partial(run_dir)
         yield
+
+
+def clear(run_dir: Path, *, keep: str | None = None) -> None:
+    """Remove what a run has left that ended before its first checkpoint; locks stay.
+
+    Args:
+        run_dir: of the run; it need not be there.
+        keep: name of a file that stays too.
+    """
+    for left in run_dir.glob("*"):
+        if left.name != keep and not is_lock(left.name):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _refuse_taken(path: Path) -> None:

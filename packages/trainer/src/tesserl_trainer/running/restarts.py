@@ -1,14 +1,13 @@
 """A run and the ``torchrun`` command that started it, so that a restart of its ranks continues the same run."""
 
 import json
-import shutil
 from pathlib import Path
 
 from tesserl_configs import RunConfig
-from tesserl_preference_data.locks import is_lock
 from tesserl_preference_data.whole_files import write_json
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.ranks.joining import launched
+from tesserl_trainer.running.directories import clear
 
 LAUNCH = "launch.json"
 
@@ -41,9 +40,7 @@ def earlier_run(config: RunConfig, run_dir: str | Path | None) -> str | None:
             continue
         if Checkpoints(place).paths():
             return str(place)
-        for left in place.iterdir():
-            if not is_lock(left.name):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        clear(place)
     return None
 
 

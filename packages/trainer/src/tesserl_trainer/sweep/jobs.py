@@ -1,14 +1,13 @@
 """Runs as jobs: where one begins, and the process that trains it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tesserl_preference_data.locks import is_lock
 from tesserl_trainer.checkpoints.run_identity import LOG
+from tesserl_trainer.running.directories import clear
 from tesserl_trainer.signals import PARENT
 from tesserl_trainer.sweep.directory import state_of
 
@@ -73,9 +72,7 @@ def begin(job: Job) -> tuple[str, ...] | None:
             return None
         case "started":
             return ("train", *(part for each in job.changed for part in ("--set", each)), "--resume", str(path))
-    for left in path.glob("*"):
-        if left.name != LOG and not is_lock(left.name):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    clear(path, keep=LOG)
     return ("train", str(job.config), "--set", f"seed={job.seed}", "--run-dir", str(path))
 
 
