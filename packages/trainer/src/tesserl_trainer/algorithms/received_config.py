@@ -1,4 +1,4 @@
-"""What passes between the learner and a worker process: the configuration, and errors."""
+"""Parts shared by the learner and its worker processes: the configuration that is sent, and the errors."""
 
 from collections.abc import Mapping
 from typing import Any
