@@ -17,13 +17,16 @@ from tesserl_analysis.statistics import (
     probability_of_improvement,
     resamples,
 )
+from tesserl_analysis.suites import Published, Suite, published_table, read_suite, suite_names
 from tesserl_analysis.tables import Table, comparison_report, comparison_tables, comparison_verdicts
 
 __all__ = [
     "Comparison",
     "ComparisonError",
     "Interval",
+    "Published",
     "Run",
+    "Suite",
     "Table",
     "__version__",
     "comparison_report",
@@ -43,7 +46,10 @@ __all__ = [
     "plot_history",
     "plot_importance",
     "probability_of_improvement",
+    "published_table",
     "read_metrics",
+    "read_suite",
     "resamples",
     "series",
+    "suite_names",
 ]

@@ -273,5 +273,5 @@ class Comparison:
 
 def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
     """Each name once: those that the order has in its order, the others behind."""
-    places = {name: place for place, name in enumerate(order)}
+    places = {name: place for place, name in enumerate(dict.fromkeys(order))}
     return sorted(dict.fromkeys(names), key=lambda name: places.get(name, len(places)))
