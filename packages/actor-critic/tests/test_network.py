@@ -243,3 +243,13 @@ def test_bad_input_is_refused(options, error, message):
 def test_every_kind_is_covered():
     assert SHAPES.keys() == KINDS.keys()
     assert MULTI.nvec.tolist() == [3, 4]
+
+
+def test_a_draw_is_that_of_the_distribution(make_network, kind):
+    network = make_network(kind)
+    parameters = network.policy_parameters(torch.randn(6, FEATURES))
+    draws = []
+    for draw in (lambda: network.draw(*parameters), lambda: network.distribution(*parameters).sample()):
+        torch.manual_seed(3)
+        draws.append(draw())
+    assert torch.equal(*draws)

@@ -29,7 +29,7 @@ MESSAGES = {  # override -> message after the place
     "environment.atari={}": "environment.atari: belongs to vectorization atari or envpool, got sync; remove the block",
     "num_epochs=4": "num_epochs: unknown key; legal here: extends, name, seed, total_steps, environment, collectors, "
     "nn, initial_weights, algorithm, iqn, btr, optimizer, replay, evaluation, early_stopping, checkpoint, logging, "
-    "device, channels_last, num_threads",
+    "device, channels_last, num_threads, float32_matmul",
     "collectors={kind: process, delay: 2}": "collectors.delay: expected a value <= 1, got 2; rounds by which the "
     "weights that act are older than those of acting and learning in turns: 0 or 1. With 1 the workers "
     "collect the next round while the learner learns from this one",

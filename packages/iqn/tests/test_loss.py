@@ -345,3 +345,16 @@ def test_bad_batches_are_refused(make_loss, make_batch, key, entry, error, messa
     batch = batch.exclude(key) if entry is None else batch.set(key, entry)
     with pytest.raises(error, match=message):
         make_loss()(batch)
+
+
+def test_a_call_with_a_batch_alone_gives_what_torchrls_way_in_gives_and_calls_hooks(exact_loss):
+    loss, calls = exact_loss(), []
+    torch.manual_seed(0)
+    straight = loss(transition())["loss"]
+    hook = loss.register_forward_hook(lambda *_: calls.append("hook"))
+    torch.manual_seed(0)
+    assert torch.equal(loss(transition())["loss"], straight)
+    hook.remove()
+    torch.manual_seed(0)
+    assert torch.equal(loss.results(transition())["loss"], straight)
+    assert calls == ["hook"]

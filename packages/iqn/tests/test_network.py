@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from tesserl_iqn import CosineEmbedding, QuantileNetwork
+from tesserl_iqn.network import is_affine
 from tesserl_nn_components import NoisyLinear, VectorEncoder
 
 EMBEDDING = json.loads((Path(__file__).parent / "vectors" / "iqn_cosine_embedding.json").read_text())
@@ -220,3 +221,50 @@ def test_a_head_of_ones_own_takes_the_place_of_the_described_one():
     expected = head(net.features(observation).unsqueeze(1) * net.embedding(taus))
     assert expected.shape == (4, 9, 2, 3)
     torch.testing.assert_close(net(observation, taus), expected)
+
+
+HEADS = {
+    "hidden layer": {"hidden_sizes": (11,)},
+    "linear": {"hidden_sizes": ()},
+    "dueling": {"hidden_sizes": (), "dueling": True},
+}
+MORE = {"blocks": {"num_blocks": 2}, "noisy": {"noisy": True}, "both": {"num_blocks": 2, "noisy": True}, "neither": {}}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("more", MORE)
+def test_action_values_are_the_means_of_the_quantiles(head, more):
+    net = network(**HEADS[head], **MORE[more]).double()
+    net.reset_noise()
+    features = net.features(torch.randn(6, 5, dtype=torch.float64))
+    for taus in (torch.rand(32, dtype=torch.float64), torch.rand(6, 32, dtype=torch.float64)):
+        torch.testing.assert_close(net.action_value(features, taus), net.quantiles(features, taus).mean(dim=1))
+
+
+def test_action_values_of_fixed_fractions_are_the_means_of_the_quantiles():
+    net = network(num_fixed_quantiles=9, hidden_sizes=())
+    features = net.features(torch.randn(6, 5))
+    torch.testing.assert_close(net.action_value(features), net.quantiles(features).mean(dim=1))
+
+
+def test_a_linear_head_sees_the_mean_of_the_fractions_alone_and_any_other_head_all_of_them():
+    net, shapes = network(hidden_sizes=()), []
+    features, taus = net.features(torch.randn(6, 5)), torch.rand(32)
+    expected = net.quantiles(features, taus).mean(dim=1)
+    assert is_affine(net.head)
+    hook = net.head.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    torch.testing.assert_close(net.action_value(features, taus), expected)
+    hook.remove()
+    net.head = nn.Sequential(net.head, nn.ReLU())  # replaced after it was built
+    assert not is_affine(net.head)
+    torch.testing.assert_close(net.action_value(features, taus), net.quantiles(features, taus).mean(dim=1))
+    assert shapes == [(6, 32, 7)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_action_values_of_networks_of_other_types(dtype):
+    net = network(hidden_sizes=()).to(dtype)
+    features, taus = net.features(torch.randn(6, 5, dtype=dtype)), torch.rand(32)
+    value = net.action_value(features, taus)
+    assert value.dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
+    torch.testing.assert_close(value, net.quantiles(features, taus).to(value.dtype).mean(dim=1), rtol=0.02, atol=0.02)

@@ -152,3 +152,11 @@ def test_a_gaussian_head_has_room_for_its_scale_in_a_stream():
     head = GaussianHead(10, 3, stream=slot, state_dependent_scale=True)
     assert head.mlp.out_features == 6
     assert head(torch.randn(2, 10))[1].shape == (2, 3)
+
+
+@pytest.mark.parametrize("head", [ValueHead(5), CategoricalHead(5, 3)])
+def test_hooks_of_the_stream_are_called(head):
+    calls = []
+    head.mlp.register_forward_hook(lambda *_: calls.append("hook"))
+    head(torch.randn(2, 5))
+    assert calls == ["hook"]

@@ -79,3 +79,39 @@ def test_any_leading_dimensions_pass_through():
     mlp = MLP(5, [7], 9)
     x = torch.randn(2, 3, 4, 5)
     torch.testing.assert_close(mlp(x)[1, 2, 3], mlp(x[1, 2, 3]))
+
+
+def test_a_call_past_the_modules_gives_the_same_numbers_and_gradients():
+    mlp, features = MLP(5, [7, 7], 3, activation=nn.Tanh), torch.randn(11, 5)
+    outputs = mlp(features), nn.Sequential(*mlp.layers)(features)
+    assert torch.equal(*outputs)
+    mine, expected = (torch.autograd.grad(each.square().sum(), list(mlp.parameters())) for each in outputs)
+    assert all(map(torch.equal, mine, expected))
+
+
+@pytest.mark.parametrize("index", [0, 1, 4])  # a linear layer, an activation, the output layer
+def test_hooks_of_layers_and_of_all_modules_are_called(index):
+    mlp, calls = MLP(5, [7, 7], 3), []
+    layer, features = mlp.layers[index], torch.randn(11, 5, requires_grad=True)
+    hooks = [
+        layer.register_forward_hook(lambda *_: calls.append("forward")),
+        layer.register_forward_pre_hook(lambda *_: calls.append("before")),
+        layer.register_full_backward_hook(lambda *_: calls.append("backward")),
+    ]
+    mlp(features).sum().backward()
+    assert sorted(calls) == ["backward", "before", "forward"]
+    for hook in hooks:
+        hook.remove()
+    everywhere = nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(module))
+    mlp(features)
+    everywhere.remove()
+    assert layer in calls
+
+
+def test_layers_that_are_changed_are_called_as_modules():
+    mlp, features = MLP(5, [7], 3), torch.randn(11, 5)
+    nn.utils.parametrizations.weight_norm(mlp.layers[0])
+    expected = nn.Sequential(*mlp.layers)(features)
+    assert torch.equal(mlp(features), expected)
+    mlp.layers[2].forward = lambda features: features.sum(dim=-1)
+    assert mlp(features).shape == (11,)

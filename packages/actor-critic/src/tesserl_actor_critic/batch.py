@@ -32,7 +32,10 @@ class Steps:
         Returns:
             The valid steps, ``[num_valid]``.
         """
-        valid: list[Any] = [None if column is None else column[mask] for column in vars(self).values()]
+        rows = mask.flatten().nonzero().squeeze(-1)  # once for all columns, since a GPU is waited for
+        valid: list[Any] = [
+            None if column is None else column.flatten().index_select(0, rows) for column in vars(self).values()
+        ]
         return Steps(*valid)
 
 

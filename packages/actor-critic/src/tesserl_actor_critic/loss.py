@@ -117,6 +117,7 @@ class PPOLoss(DirectLossModule):
         owners = [each.__dict__.get("actor_critic") for each in (self.actor_network, self.critic_network)]
         # not registered: its parameters are those of the two above
         self.__dict__["_actor_critic"] = owners[0] if owners[0] is owners[1] else None
+        self._is_direct = self._actor_critic is not None
         self._observation_keys: list[NestedKey] = list(
             dict.fromkeys([*self.actor_network.in_keys, *self.critic_network.in_keys])
         )
@@ -197,6 +198,10 @@ class PPOLoss(DirectLossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes.
         """
+        return self._output(self.results(tensordict))
+
+    def results(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
+        """Return all entries of a call in a dict, see `DirectLossModule.results`."""
         keys = self.tensor_keys
         if self._value_estimator is not None and tensordict.get(keys.advantage, None) is None:
             with torch.no_grad():
@@ -214,7 +219,7 @@ class PPOLoss(DirectLossModule):
         if self.log_metrics:
             bounds = log_ratio_bounds(coefficients["clip_epsilon"], coefficients["clip_epsilon_high"])
             results.update(ppo_metrics(steps, *bounds, self.value_clip))
-        return self._output(results)
+        return results
 
     def _losses(self, steps: Steps, mask: Tensor | None, coefficients: dict[str, Any]) -> dict[str, Tensor]:
         """Return the three losses, and the entropy, which is known by then."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tensordict import NestedKey
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torchrl.modules import ProbabilisticActor
 
 import tesserl_actor_critic.divergences  # noqa: F401 - tells torch of the divergences of our distributions
-from tesserl_actor_critic.distributions import TanhNormal
+from tesserl_actor_critic.distributions import Categorical, TanhNormal
+from tesserl_actor_critic.distributions.discrete import draw_categories
 from tesserl_actor_critic.heads import (
     check_bodies,
     check_shared,
@@ -23,7 +23,12 @@ from tesserl_actor_critic.heads import (
 from tesserl_actor_critic.paths import Path, as_tuple, run_body, split_mask
 from tesserl_actor_critic.spaces import ContinuousActions, read_action_space
 from tesserl_nn_components import ValueHead, width_of
+from tesserl_nn_components.calls import run
 from tesserl_nn_components.mlp import Activation
+from tesserl_policy import at_least_float32
+
+if TYPE_CHECKING:
+    from torchrl.modules import ProbabilisticActor
 
 
 class ActorCritic(nn.Module):
@@ -149,6 +154,8 @@ class ActorCritic(nn.Module):
         It reads `in_keys` and writes the parameters of the distribution, ``action`` and ``action_log_prob``, and below
         ``"next"`` the new state of a recurrent body; of sequences, the state after the last step at every step.
         """
+        from torchrl.modules import ProbabilisticActor  # losses need it; a process that only acts does not import it
+
         new_state: list[Any] = [("next", *((key,) if isinstance(key, str) else key)) for key in self.state_keys]
         module = TensorDictModule(
             Path(self.body, self._behind_shared(self.policy), recurrent=bool(self.state_keys), masked=self.masked),
@@ -187,9 +194,9 @@ class ActorCritic(nn.Module):
         if self.state_keys:
             return self.forward_recurrent(*inputs)[: len(self.out_keys)]
         inputs, mask = self._split_mask(inputs)
-        features, critic_body = self._hidden(self.body(*inputs)), self.critic_body
-        value = self.value(features if critic_body is None else critic_body(*inputs))
-        return *as_tuple(self.policy(features), mask), value
+        features, critic_body = self._hidden(run(self.body, *inputs)), self.critic_body
+        value = run(self.value, features if critic_body is None else run(critic_body, *inputs))
+        return *as_tuple(run(self.policy, features), mask), value
 
     def forward_recurrent(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the policy and the value on a recurrent body.
@@ -216,7 +223,7 @@ class ActorCritic(nn.Module):
         """
         inputs, mask = self._split_mask(inputs)
         features = run_body(self.body, inputs, recurrent=bool(self.state_keys))[0]
-        return as_tuple(self.policy(self._hidden(features)), mask)
+        return as_tuple(run(self.policy, self._hidden(features)), mask)
 
     def state_value(self, *inputs: Tensor) -> Tensor:
         """Run the value alone.
@@ -251,7 +258,20 @@ class ActorCritic(nn.Module):
         Returns:
             Actions: int64 ``[*B]`` or ``[*B, N]``, or real ``[*B, D]``.
         """
-        return self.distribution(*self.policy_parameters(*inputs)).sample()
+        return self.draw(*self.policy_parameters(*inputs))
+
+    def draw(self, *parameters: Tensor) -> Tensor:
+        """Draw actions from the distribution. Call it under ``torch.no_grad()``.
+
+        Args:
+            *parameters: see `distribution`.
+
+        Returns:
+            See `act`.
+        """
+        if self.distribution_class is Categorical:  # the distribution itself takes as long as the draw
+            return draw_categories(at_least_float32(parameters[0]))
+        return self.distribution(*parameters).sample()
 
     def greedy(self, *inputs: Tensor) -> Tensor:
         """Choose the most probable actions; of real actions the mean, squashed where the distribution is.

@@ -8,6 +8,7 @@ from typing import cast
 from tensordict import NestedKey
 from torch import Tensor, nn
 
+from tesserl_nn_components.calls import run
 from tesserl_policy import mask_actions
 
 
@@ -60,7 +61,7 @@ def run_body(body: nn.Module, inputs: Sequence[Tensor], *, recurrent: bool) -> t
         The features, and the new state of a recurrent body.
     """
     if not recurrent:
-        return (body(*inputs),)
+        return (run(body, *inputs),)
     num_inputs = len(cast("list[NestedKey]", body.in_keys))
     is_init, state = inputs[num_inputs], inputs[num_inputs + 1 :]
     if is_init.dim() == 3:  # sequences [N, T, 1]: the body makes the states between the steps itself

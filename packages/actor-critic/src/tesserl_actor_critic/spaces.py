@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchrl.data import OneHot, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_action_space(space: Any) -> DiscreteActions | ContinuousActions:
         TypeError: it is none of these.
         ValueError: it is empty, batched, of whole numbers with bounds, or does not count from 0.
     """
-    if isinstance(space, OneHot):
+    if isinstance(space, _spec_class("OneHot")):
         raise TypeError(
             f"action_space must number its actions, got {type(space).__name__}; build the environment with "
             "categorical_action_encoding=True"
@@ -75,17 +75,23 @@ def read_action_space(space: Any) -> DiscreteActions | ContinuousActions:
         if len(shape) != 1:
             raise ValueError(_one_dimension(space, shape))
         return _discrete(space, tuple(int(options) for options in space.nvec), scalar=False)
-    if getattr(space, "n", None) is not None and (isinstance(space, TensorSpec) or shape == ()):
+    if getattr(space, "n", None) is not None and (isinstance(space, _spec_class("TensorSpec")) or shape == ()):
         if shape != ():
             raise ValueError(_one_dimension(space, shape))
         return _discrete(space, (int(space.n),), scalar=True)
-    bounds = space.space if isinstance(space, TensorSpec) else space
+    bounds = space.space if isinstance(space, _spec_class("TensorSpec")) else space
     if not hasattr(bounds, "low") or not hasattr(bounds, "high"):
         raise TypeError(
             "action_space must be a number of actions, a Discrete, MultiDiscrete or Box, or a torchrl Categorical, "
             f"MultiCategorical, Bounded or Unbounded, got {space!r}"
         )
     return _continuous(space, shape, bounds.low, bounds.high)
+
+
+def _spec_class(name: str) -> Any:
+    """Return a class of torchrl's specs; an empty tuple if torchrl was not imported: there is no instance of it."""
+    specs = sys.modules.get("torchrl.data")
+    return () if specs is None else (getattr(specs, name),)
 
 
 def _discrete(space: Any, nvec: tuple[int, ...], *, scalar: bool) -> DiscreteActions:

@@ -33,13 +33,16 @@ class Algorithm:
         name: value of ``algorithm:`` and name of the block of its options.
         options: class of the block.
         builder: module that builds it, imported when a run is built; see `tesserl_trainer.algorithms.Builder`.
+        acting: module that builds what acts alone, without the loss: processes that do not learn import it instead of
+            ``builder``; None: the builder does it.
         title: description of the block; those of this project have it in the schema.
         network: heads of its network: ``"quantile"`` at fractions with an embedding, ``"value"`` of each action (or
             quantiles at fixed fractions), or a ``"policy"`` and perhaps a value.
         blocks: top-level blocks that it reads beside its own: ``btr``, ``pairs`` or ``replay``.
         has_value: whether its network has a stream ``value`` beside ``policy``.
         without_memory: reason why ``nn.memory`` cannot be used; None if it can.
-        process_collectors: whether worker processes can collect for it; its builder then has ``build_collector``.
+        process_collectors: whether worker processes can collect for it; ``build_collector`` is then in ``acting``,
+            or in its builder.
         optimizer: its defaults of ``optimizer``, for kinds of the Adam family.
         optimizer_kind: kind of the optimizer if the file has no block ``optimizer``.
         hidden_sizes: its default of ``nn.heads.hidden_sizes``; None keeps that of the schema.
@@ -52,6 +55,7 @@ class Algorithm:
     name: str
     options: type[Block]
     builder: str
+    acting: str | None = None
     title: str = ""
     network: Literal["quantile", "value", "policy"] = "policy"
     blocks: tuple[Literal["btr", "pairs", "replay"], ...] = ()
@@ -75,6 +79,7 @@ BUILT_IN: dict[str, Algorithm] = {
             name="iqn",
             options=IQNConfig,
             builder="tesserl_trainer.algorithms.iqn",
+            acting="tesserl_trainer.algorithms.acting.iqn",
             network="quantile",
             blocks=("btr", "replay"),
             without_memory="learns from single transitions, which hold no state to continue from",
@@ -104,6 +109,7 @@ BUILT_IN: dict[str, Algorithm] = {
             name="ppo",
             options=PPOConfig,
             builder="tesserl_trainer.algorithms.ppo",
+            acting="tesserl_trainer.algorithms.acting.ppo",
             without_memory=None,
             process_collectors=True,
             optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # CleanRL
@@ -127,6 +133,7 @@ BUILT_IN: dict[str, Algorithm] = {
             name="grpo",
             options=GRPOConfig,
             builder="tesserl_trainer.algorithms.grpo",
+            acting="tesserl_trainer.algorithms.acting.groups",
             has_value=False,
             process_collectors=True,
             optimizer={"learning_rate": 2.5e-4, "eps": 1e-5},  # those of ppo
@@ -148,6 +155,7 @@ BUILT_IN: dict[str, Algorithm] = {
             name="dpo",
             options=DPOConfig,
             builder="tesserl_trainer.algorithms.dpo",
+            acting="tesserl_trainer.algorithms.acting.groups",
             blocks=("pairs",),
             process_collectors=True,
             optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch
@@ -163,6 +171,7 @@ BUILT_IN: dict[str, Algorithm] = {
             name="cpl",
             options=CPLConfig,
             builder="tesserl_trainer.algorithms.cpl",
+            acting="tesserl_trainer.algorithms.acting.groups",
             blocks=("pairs",),
             process_collectors=True,
             optimizer={"learning_rate": 1e-4, "eps": 1e-8},  # CPL's code, torch

@@ -67,7 +67,10 @@ class RayCollectors(Block):
     )
     worker_timeout: Seconds = Field(
         default=60.0,
-        description="Seconds for an answer, a round or a chunk, after which a worker is replaced; above 0.",
+        description=(
+            "Seconds for a whole answer, a round or a chunk, after which a worker is replaced, above 0; a worker sends "
+            "nothing before it."
+        ),
     )
     max_restarts: CountFromZero = Field(
         default=100, description="Workers that are replaced during a run, >= 0; one more is an error."

@@ -21,6 +21,7 @@ from tesserl_configs.base import (
 )
 from tesserl_configs.policy import (
     COMPILE,
+    CUDA_GRAPH,
     DISTRIBUTION,
     MAX_GRAD_NORM,
     ORTHOGONAL_INIT,
@@ -232,3 +233,4 @@ class GRPOConfig(Block):
     orthogonal_init: bool = ORTHOGONAL_INIT
     precision: Precision = PRECISION
     compile: bool = COMPILE
+    cuda_graph: bool = CUDA_GRAPH

@@ -22,7 +22,7 @@ from tesserl_configs.base import (
     Width,
     Window,
 )
-from tesserl_configs.policy import COMPILE, PRECISION, Precision
+from tesserl_configs.policy import COMPILE, CUDA_GRAPH, PRECISION, Precision
 from tesserl_configs.schedules import Schedule, ScheduledFraction, ScheduledPositive
 
 
@@ -258,7 +258,4 @@ class IQNConfig(Block):
     risk: Risk | None = Field(default=None, description="Distortion of the fractions when acting; null: neutral.")
     precision: Precision = PRECISION
     compile: bool = COMPILE
-    cuda_graph: bool = Field(
-        default=False,
-        description="Records an update once as a CUDA graph and replays it; for device cuda alone. Not measured yet.",
-    )
+    cuda_graph: bool = CUDA_GRAPH

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tesserl_configs.errors import Problem
+from tesserl_configs.graph_rules import check_graph
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.replay import PrioritizedReplay
 from tesserl_configs.run_keys import Rule, RunKeys
@@ -54,18 +55,6 @@ def images_can_be_cropped(config: RunKeys) -> Iterator[Problem]:
     """Check that random crops have images."""
     if config.iqn.random_crop is not None and not config.nn.may_see_images:
         yield Problem("iqn.random_crop", "is for images and nn.vision has kind none; remove it")
-
-
-def graphs_are_of_cuda(config: RunKeys) -> Iterator[Problem]:
-    """Check that a CUDA graph has a CUDA device and an optimiser that can be recorded."""
-    if not config.iqn.cuda_graph:
-        return
-    if not config.device.startswith("cuda"):
-        yield Problem("iqn.cuda_graph", f"needs device cuda, got {config.device}; set it to false")
-    if config.iqn.compile:
-        yield Problem("iqn.cuda_graph", "records what iqn.compile would compile; choose one of the two")
-    if config.optimizer.kind == "sgd":
-        yield Problem("iqn.cuda_graph", "holds the optimiser too, which sgd does not allow; choose adam")
 
 
 def noisy_exploration_has_noise(config: RunKeys) -> Iterator[Problem]:
@@ -141,12 +130,17 @@ def cut_windows_have_several_steps(config: RunKeys) -> Iterator[Problem]:
         )
 
 
+def graphs_can_be_recorded(config: RunKeys) -> Iterator[Problem]:
+    """Check that an update can be recorded as a CUDA graph, where that is asked for."""
+    return check_graph(config, graphed=config.iqn.cuda_graph, compiled=config.iqn.compile)
+
+
 RULES: tuple[Rule, ...] = (
     antithetic_taus_come_in_pairs,
     fixed_fractions_are_not_drawn,
     horizons_have_a_clock,
     images_can_be_cropped,
-    graphs_are_of_cuda,
+    graphs_can_be_recorded,
     noisy_exploration_has_noise,
     warmup_ends,
     warmup_fills_a_batch,

@@ -46,4 +46,8 @@ PRECISION: Any = Field(
     description="Number format of the updates: bfloat16 runs them under torch.autocast; weights and sums stay float32.",
 )
 COMPILE: Any = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+CUDA_GRAPH: Any = Field(
+    default=False,
+    description="Records an update once as a CUDA graph and replays it; for device cuda alone. Not measured yet.",
+)
 MAX_GRAD_NORM = "Norm to clip gradients to, > 0; null: no clipping"

@@ -13,6 +13,7 @@ from pydantic import Field
 from tesserl_configs.base import AboveOne, Absent, Block, Count, Fraction, NonNegative, Positive
 from tesserl_configs.policy import (
     COMPILE,
+    CUDA_GRAPH,
     DISTRIBUTION,
     MAX_GRAD_NORM,
     ORTHOGONAL_INIT,
@@ -117,3 +118,4 @@ class PPOConfig(Block):
     )
     precision: Precision = PRECISION
     compile: bool = COMPILE
+    cuda_graph: bool = CUDA_GRAPH

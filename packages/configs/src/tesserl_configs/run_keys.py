@@ -41,7 +41,9 @@ class EvaluationConfig(Block):
     episodes: Count = Field(default=20, description="Episodes of each evaluation during training, >= 1.")
     final_episodes: Count = Field(default=100, description="Episodes after training, on unused seeds, >= 1.")
     seed: TaskSeed = Field(default=10_000, description="Seed of the first episode, the others follow; >= 0.")
-    num_envs: Environments = Field(default=8, description="Environments that are stepped together, >= 1.")
+    num_envs: Environments = Field(
+        default=8, description="Environments that are stepped together, >= 1; CartPole plays all its episodes at once."
+    )
     max_episode_steps: Steps = Field(
         default=27_000,
         description="An episode that takes more steps is cut there, >= 1 (Atari: 30 minutes, 108,000 frames).",
@@ -216,6 +218,13 @@ class RunKeys(Block):
     )
     num_threads: Threads = Field(
         default=1, description="CPU threads of torch, >= 1; small networks are fastest on one."
+    )
+    float32_matmul: Literal["highest", "high"] = Field(
+        default="highest",
+        description=(
+            "Precision of products of float32 matrices: highest, or high, which may round factors to TensorFloat32 on "
+            "GPUs that have it. Not measured yet."
+        ),
     )
 
     @property

@@ -8,6 +8,7 @@ from tesserl_environments.envpool import EnvpoolEnvironments
 from tesserl_environments.errors import EnvironmentArgumentError, TaskError, WorkerError
 from tesserl_environments.making import (
     has_time_limit,
+    make_at_once,
     make_environments,
     register,
     register_maker,
@@ -70,6 +71,7 @@ __all__ = [
     "has_time_limit",
     "import_named",
     "load_named",
+    "make_at_once",
     "make_environments",
     "own_action",
     "plain_action_space",

@@ -14,11 +14,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper
 from gymnasium.wrappers import TimeLimit
 
 from tesserl_environments.atari import AtariEnvironments
+from tesserl_environments.cart_pole import CartPoleEnvironments
 from tesserl_environments.checked import Checked
 from tesserl_environments.envpool import EnvpoolEnvironments, task_name
 from tesserl_environments.errors import EnvironmentArgumentError
@@ -28,6 +29,7 @@ from tesserl_environments.plain_spaces import with_plain_spaces
 from tesserl_environments.processes import describe
 from tesserl_environments.snapshots import Resumable
 from tesserl_environments.starts import RestoredStarts
+from tesserl_environments.sync import SyncEnvironments
 from tesserl_environments.workers import WorkerEnvironments, closed_afterwards
 
 Environment = gym.Env[Any, Any]
@@ -41,6 +43,9 @@ Made = TypeVar("Made")
 
 FASTER = {"gymnasium.envs.box2d.car_racing:CarRacing": "tesserl_environments.car_racing:CarRacing"}
 """Entry points of tasks, and of the same tasks in less time."""
+
+AT_ONCE = {"CartPole-v0", "CartPole-v1"}
+"""Tasks that can be stepped at once in this process, number for number as one by one."""
 
 PYTHON = "python"
 """Namespace of tasks that a function makes."""
@@ -109,6 +114,24 @@ def make_environments(
     return environments
 
 
+def make_at_once(id: str, num_envs: int) -> Environments | None:  # noqa: A002 - Gymnasium's name of it
+    """Make environments that are stepped at once in this process, for evaluation; None if the task has no such form.
+
+    Args:
+        id: of Gymnasium, without arguments and wrappers.
+        num_envs: number of environments.
+
+    Returns:
+        Environments in DISABLED mode. The episode of a seed is that of `make_environments`.
+    """
+    if id not in AT_ONCE:
+        return None
+    spec = task_spec(id)
+    environments = CartPoleEnvironments(num_envs, spec.max_episode_steps or MAX_FRAMES)
+    environments.spec = spec
+    return environments
+
+
 def task_spaces(
     id: str,  # noqa: A002 - Gymnasium's name of it
     *,
@@ -169,7 +192,7 @@ def _spec(id: str) -> EnvSpec:  # noqa: A002
 
 def _vectorized(makers: Sequence[Maker], mode: AutoresetMode, timeouts: tuple[float, float] | None) -> Environments:
     if timeouts is None:
-        return SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
+        return SyncEnvironments(makers, copy=False, autoreset_mode=mode)
     return WorkerEnvironments(
         makers,
         timeout=timeouts[0],

@@ -79,12 +79,16 @@ def pad_trajectories(
     return batch
 
 
-def flatten_steps(batch: TensorDictBase, *, keys: Sequence[NestedKey] | None = None) -> TensorDict:
+def flatten_steps(
+    batch: TensorDictBase, *, keys: Sequence[NestedKey] | None = None, mask: Tensor | None = None
+) -> TensorDict:
     """Take the valid steps out of a batch of trajectories, for minibatches without padding.
 
     Args:
         batch: trajectories with ``mask``.
         keys: entries to take; None takes all but ``mask``.
+        mask: the same as that of the batch, bool ``[P, T]``; on the CPU, so that a GPU is not waited for. None reads
+            that of the batch.
 
     Returns:
         TensorDict of batch size ``[S]``, trajectory after trajectory; what a trajectory has once stands on each of its
@@ -93,8 +97,10 @@ def flatten_steps(batch: TensorDictBase, *, keys: Sequence[NestedKey] | None = N
     Raises:
         KeyError: a key is missing.
     """
-    mask = read_mask(batch)
+    mask = read_mask(batch) if mask is None else mask
     steps = mask.flatten().nonzero().squeeze(-1)
+    if batch.device is not None and steps.device != batch.device:
+        steps = steps.pin_memory().to(batch.device, non_blocking=True)
     rows = steps // mask.shape[1]
     if keys is None:
         leaves = batch.keys(include_nested=True, leaves_only=True)

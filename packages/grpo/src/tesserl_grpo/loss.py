@@ -35,6 +35,7 @@ from tesserl_policy import (
     check_actor,
     policy_distribution,
 )
+from tesserl_policy.actors import is_direct
 from tesserl_policy.loss_module import is_used
 
 
@@ -133,6 +134,7 @@ class GRPOLoss(DirectLossModule):
         check_actor(actor_network)
         self.actor_network, self.reference, self.log_metrics = actor_network, reference, log_metrics
         self._input_keys: list[NestedKey] = list(cast("Any", actor_network).in_keys)
+        self._is_direct = is_direct(actor_network) and (reference is None or is_direct(reference.network))
         check_loss_options(
             kind, clip_epsilon, clip_epsilon_high, delta, importance_level, top_entropy_fraction, temperatures,
             off_policy_threshold,
@@ -200,6 +202,10 @@ class GRPOLoss(DirectLossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes, or there is no reference.
         """
+        return self._output(self.results(tensordict))
+
+    def results(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
+        """Return all entries of a call in a dict, see `DirectLossModule.results`."""
         coefficients = self._read_coefficients()
         mask_keys = [self.tensor_keys.mask, *self._loss_mask_keys()]
         steps = Reader(tensordict, self.tensor_keys).steps(self._input_keys, mask_keys)
@@ -216,7 +222,7 @@ class GRPOLoss(DirectLossModule):
             results["loss_kl"] = coefficients["kl_coef"] * self._reduce(divergence, steps)
         if entropy is not None and self.log_metrics:
             results |= self._metrics(log_probs, entropy, divergence, steps, coefficients)
-        return self._output(results)
+        return results
 
     @torch.no_grad()
     def _metrics(

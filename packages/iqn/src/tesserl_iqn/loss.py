@@ -170,6 +170,21 @@ class IQNLoss(LossModule):
         nested = [("next", key) if isinstance(key, str) else ("next", *key) for key in next_keys]
         return [*self._observation_keys, keys.action, *nested]
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call `forward`; with a batch alone, past torchrl's way in to it."""
+        if (
+            len(args) == 1
+            and not kwargs
+            and isinstance(args[0], TensorDictBase)
+            and type(self).forward is IQNLoss.forward
+            and all(self._has_update_associated.values())  # torchrl warns of a target that nobody updates, by a hook
+            and len(self._forward_pre_hooks) == 1
+            and not (self._forward_hooks or self._backward_hooks or self._backward_pre_hooks)
+            and not torch.compiler.is_compiling()
+        ):
+            return TensorDict(self.results(args[0]), [])
+        return super().__call__(*args, **kwargs)
+
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Compute the loss of a batch and write its ``td_error`` into it.
@@ -185,6 +200,17 @@ class IQNLoss(LossModule):
             TypeError: ``terminated`` is not bool, or actions are not integers.
             ValueError: reward, terminated, action or a mask has another shape than the class describes, or an action
                 does not exist.
+        """
+        return TensorDict(self.results(tensordict), [])
+
+    def results(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
+        """Return what a call returns in a dict, and write ``td_error`` as ever.
+
+        A training loop calls it in place of the loss: torchrl's way in (hooks, keywords, exploration types) and the
+        TensorDict of the result cost as much as a layer of a small network.
+
+        Args:
+            tensordict: the batch.
         """
         batch = read_batch(
             tensordict,
@@ -210,7 +236,7 @@ class IQNLoss(LossModule):
             loss = loss.sum()
         elif self.reduction == "mean":
             loss = loss.mean() if mask is None else loss.sum() / mask.sum().clamp_min(1)
-        return TensorDict({"loss": loss}, [])
+        return {"loss": loss}
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss and the absolute temporal difference error of each transition, ``[*B]`` each."""

@@ -23,6 +23,8 @@ from tesserl_nn_components import (
     require_body,
     width_of,
 )
+from tesserl_nn_components.calls import is_observed
+from tesserl_policy import at_least_float32
 
 CosineActivation = Literal["relu", "leaky_relu"]
 # not in place: the linear layer returns a view, whose gradient would need two more kernels
@@ -230,6 +232,34 @@ class QuantileNetwork(nn.Module):
         segment = segment.reshape(*segment.shape, *(1 for _ in quantiles.shape[axis + 1 :]))
         return quantiles.gather(axis, segment.expand(*taus.shape, *quantiles.shape[axis + 1 :]))
 
+    def action_value(self, features: Tensor, taus: Tensor | None = None) -> Tensor:
+        """Return the means of the quantiles at some fractions.
+
+        An affine head gives the mean of its outputs for the mean of its inputs: it runs once, not for each fraction.
+
+        Args:
+            features: what `features` returned, ``[*B, F]``.
+            taus: see `quantiles`.
+
+        Returns:
+            Value of each action, in reward units, ``[*B, A]`` or ``[*B, N, A]``, in float32 or wider.
+
+        Raises:
+            ValueError: see `quantiles`.
+        """
+        if taus is None or taus.dim() > 1 or not self._can_average_first:
+            return at_least_float32(self.quantiles(features, taus)).mean(dim=features.dim() - 1)
+        embedding = at_least_float32(self.embedding(taus)).mean(dim=0)
+        return at_least_float32(self.head(features * embedding.to(self.embedding.weight.dtype)))
+
+    @property
+    def _can_average_first(self) -> bool:
+        """Return whether the mean over fractions may be taken before the head, whatever has been replaced since."""
+        is_own = type(self).quantiles is not QuantileNetwork.quantiles  # of a subclass
+        if is_own or self.num_fixed_quantiles is not None or type(self.embedding) is not CosineEmbedding:
+            return False
+        return is_affine(self.head)
+
     def _fixed(self, features: Tensor) -> Tensor:
         """Return the quantiles at the fixed fractions, ``[*B, K, (N,) A]``."""
         blocks = () if self.num_blocks is None else (self.num_blocks,)
@@ -249,6 +279,21 @@ class QuantileNetwork(nn.Module):
         """Make every noisy layer use its mean weights until the next `reset_noise`."""
         for layer in self._noisy_layers:
             layer.zero_noise()
+
+
+def is_affine(head: nn.Module) -> bool:
+    """Return whether a head is known to be affine: its output for a mean of inputs is the mean of its outputs.
+
+    Args:
+        head: of a quantile network; one that is not known, or has hooks, is not.
+    """
+    if is_observed(head):
+        return False
+    if type(head) is QuantileDecoder:
+        return is_affine(head.advantage) and (head.value is None or is_affine(head.value))
+    if type(head) is MLP:
+        return len(head.layers) == 1 and is_affine(head.layers[0])
+    return type(head) in (nn.Linear, NoisyLinear)
 
 
 def spectral_layers(network: nn.Module) -> Iterator[nn.Module]:

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDictBase
-from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from tensordict.nn import InteractionType, TensorDictModule, TensorDictModuleBase
+from tensordict.nn.probabilistic import interaction_type
 from torch import Tensor
 from torch.nn import functional
-from torchrl.envs.utils import ExplorationType, exploration_type
 
 from tesserl_iqn.fractions import RiskKind, TauSampling, check_risk, check_tau_sampling, distort_taus, sample_taus
 from tesserl_iqn.network import QuantileNetwork, dropout_layers, spectral_layers, unwrap_network
@@ -142,7 +142,7 @@ class QuantilePolicy(TensorDictModuleBase):
         """
         if not hasattr(tensordict, "set"):
             raise TypeError(f"a batch must be a TensorDict, got {type(tensordict).__name__}; or call act(*tensors)")
-        explores = exploration_type() in (None, ExplorationType.RANDOM)
+        explores = interaction_type() in (None, InteractionType.RANDOM)  # torchrl names it exploration type
         with nullcontext() if explores else self.greedy():
             value = self._redraw_and_evaluate(*(tensordict.get(key) for key in self.in_keys))
             action = self._choose(value, tensordict.get("action_mask", None))
@@ -179,7 +179,7 @@ class QuantilePolicy(TensorDictModuleBase):
         )
         if self.risk is not None:
             taus = distort_taus(taus, *self.risk)
-        return self.network.quantiles(features, taus).mean(dim=features.dim() - 1)
+        return self.network.action_value(features, taus)
 
     @contextmanager
     def greedy(self) -> Iterator[QuantilePolicy]:

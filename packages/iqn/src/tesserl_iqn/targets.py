@@ -109,9 +109,9 @@ def _value(loss: IQNLoss, network: QuantileNetwork, evaluation: Evaluation) -> T
 def _fresh_value(loss: IQNLoss, network: QuantileNetwork, features: Tensor) -> Tensor:
     """Return action values, ``[*B, (N,) A]``: the means over one new row of fractions for the whole batch."""
     if network.num_fixed_quantiles is not None:
-        return _per_block(network, network.quantiles(features)).mean(dim=-2)
+        return network.action_value(features)
     taus = sample_taus((), loss.num_policy_taus, kind=loss.tau_sampling, device=features.device, dtype=torch.float32)
-    return _per_block(network, network.quantiles(features, taus)).mean(dim=-2)
+    return network.action_value(features, taus)
 
 
 def _per_block(network: QuantileNetwork, quantiles: Tensor) -> Tensor:

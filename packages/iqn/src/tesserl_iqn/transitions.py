@@ -9,6 +9,7 @@ arXiv:1712.00378, section 3, on values that know the time that is left).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from tesserl_nn_components import random_crop
 
-Forward = Callable[[TensorDictBase], TensorDictBase]
+Forward = Callable[[TensorDictBase], Any]
 """Read a batch, write its ``td_error`` into it and return losses, as an ``IQNLoss`` does."""
 
 Preparation = Callable[[TensorDictBase], None]

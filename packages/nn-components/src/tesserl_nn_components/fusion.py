@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tesserl_nn_components.calls import run
 from tesserl_nn_components.tokens import DenseTokenizer, TokenSequence, VectorTokens
 from tesserl_nn_components.trunks import LinearTrunk, TrunkFactory
 
@@ -266,9 +267,9 @@ def _width(part: nn.Module | None) -> int:
 def _joint_vector(vision: Any, vector: Any, pixels: Any, observation: Any) -> Tensor:
     """Return the features of both branches side by side, ``[*B, out_features of both]``."""
     if vision is None:
-        return vector(observation)
+        return run(vector, observation)
     if vector is None:
-        return vision(pixels)
+        return run(vision, pixels)
     return torch.cat([vision(pixels), vector(observation)], dim=-1)
 
 

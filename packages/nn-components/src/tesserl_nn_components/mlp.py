@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from tesserl_nn_components.calls import call
 from tesserl_nn_components.inputs import explain_features
 from tesserl_nn_components.noisy import NoisyLinear
 from tesserl_nn_components.precision import in_full_precision
@@ -78,8 +79,9 @@ class MLP(nn.Module):
             raise
 
     def _run(self, features: Tensor) -> Tensor:
+        output = self._output
         for index, layer in enumerate(self.layers):  # the container's own call would cost 2 % of a small update
-            features = in_full_precision(layer, features) if index == self._output else layer(features)
+            features = in_full_precision(layer, features) if index == output else call(layer, features)
         return features
 
 

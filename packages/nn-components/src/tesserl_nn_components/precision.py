@@ -8,9 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from tesserl_nn_components.calls import call
+
 
 def under_autocast(device_type: str) -> bool:
     """Tell whether operations on a type of device are under autocast; on ``"meta"`` none ever are."""
+    if device_type == "cpu":  # the answer of a function less, twice in each small pass
+        return torch.is_autocast_enabled(device_type)
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
@@ -30,7 +34,7 @@ def in_full_precision(layer: nn.Module, features: Tensor) -> Tensor:
     """
     device_type = features.device.type
     if not under_autocast(device_type):
-        result: Tensor = layer(features)
+        result = call(layer, features)
     else:
         with torch.autocast(device_type, enabled=False):
             result = layer(features.to(next(layer.parameters()).dtype))

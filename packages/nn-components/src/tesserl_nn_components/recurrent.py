@@ -131,7 +131,8 @@ class RecurrentBody(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the layers over each stretch of steps in which no episode begins but at its start."""
         starts = is_init.squeeze(-1)
-        cuts = (starts[:, 1:].any(dim=0).nonzero().squeeze(1) + 1).tolist()
+        any_starts: list[bool] = starts.any(dim=0).tolist()  # waits once for a GPU
+        cuts = [step for step, is_start in enumerate(any_starts) if step and is_start]
         hidden: Any = [part.transpose(0, 1) for part in state]  # [num_layers, N, hidden_size], as torch has it
         outputs = []
         for begin, end in pairwise([0, *cuts, starts.shape[1]]):

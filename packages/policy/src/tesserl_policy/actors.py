@@ -28,7 +28,7 @@ def check_actor(actor_network: Any) -> None:
     Raises:
         TypeError: it is neither, or has no parameters.
     """
-    if not hasattr(actor_network, "in_keys") or not (_is_direct(actor_network) or hasattr(actor_network, "get_dist")):
+    if not hasattr(actor_network, "in_keys") or not (is_direct(actor_network) or hasattr(actor_network, "get_dist")):
         raise TypeError(
             "actor_network must be a torchrl ProbabilisticActor, or have in_keys, policy_parameters and distribution, "
             f"got {type(actor_network).__name__}; wrap a network with ProbabilisticActor"
@@ -54,7 +54,7 @@ def policy_distribution(actor_network: Any, inputs: Mapping[NestedKey, Tensor], 
     Raises:
         TypeError: the policy returns something else than tensors.
     """
-    if not _is_direct(actor_network):
+    if not is_direct(actor_network):
         return _torchrl_distribution(actor_network, TensorDict(dict(inputs), batch_shape))
     parameters = actor_network.policy_parameters(*inputs.values())
     if isinstance(parameters, Tensor):
@@ -156,8 +156,12 @@ def log_mean_density(distribution: Any, num_dims: int) -> Tensor:
     return _whole_actions(values, num_dims)
 
 
-def _is_direct(actor_network: Any) -> bool:
-    """Return whether a policy is called without TensorDicts."""
+def is_direct(actor_network: Any) -> bool:
+    """Return whether a policy is called without TensorDicts.
+
+    Args:
+        actor_network: see `check_actor`.
+    """
     kind = type(actor_network)
     if hasattr(kind, "policy_parameters") and hasattr(kind, "distribution"):
         return True

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args
 
 import torch
-from tensordict import NestedKey, TensorDict
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torchrl.objectives import LossModule
@@ -22,16 +22,28 @@ Coefficient = float | Tensor
 class DirectLossModule(LossModule):
     """Hold the networks of a loss as they are, without torchrl's functional parameters.
 
-    A subclass names its keys in ``_all_out_keys`` and ``_required_keys``, returns `_output` from ``forward``, and names
-    in ``_coefficients`` the attributes that schedules set. Each is a buffer, so that a compiled loss is not compiled
-    anew for another value. An assignment (``loss.beta = 0.2``) writes into the buffer. Eager code reads plain numbers,
-    which are read from the buffer only after somebody else has written into it: a read makes a GPU wait. The buffers
-    are not in the state dict, since a schedule sets them again.
+    A subclass names its keys in ``_all_out_keys`` and ``_required_keys``, returns `_output` of `results` from
+    ``forward``, and names in ``_coefficients`` the attributes that schedules set. Each is a buffer, so that a compiled
+    loss is not compiled anew for another value. An assignment (``loss.beta = 0.2``) writes into the buffer. Eager code
+    reads plain numbers, which are read from the buffer only after somebody else has written into it: a read makes a GPU
+    wait. The buffers are not in the state dict, since a schedule sets them again.
 
     The parameters of a `ReferencePolicy` are not among ``parameters()``.
+
+    Set ``reads_buffers`` before a CUDA graph is recorded: eager code then reads the buffers too, and a replay has the
+    values that were assigned since.
     """
 
+    reads_buffers = False
     _coefficients: tuple[str, ...] = ()
+    _is_direct = False
+    """True if no network is one of torchrl, which reads its exploration type and its recurrent mode."""
+    _forward_returns_results = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__:  # one that is defined without `results` may do more
+            cls._forward_returns_results = "results" in cls.__dict__
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,6 +52,20 @@ class DirectLossModule(LossModule):
         self._versions: dict[str, int] = {}
         self._selected_keys: list[NestedKey] | None = None
         self._forward_pre_hooks.clear()  # torchrl's check that target networks are updated: there are none
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call `forward`; with a batch alone and networks that are called directly, past torchrl's way in to it."""
+        if (
+            self._is_direct
+            and self._forward_returns_results
+            and len(args) == 1
+            and not kwargs
+            and isinstance(args[0], TensorDictBase)
+            and not (self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks)
+            and not torch.compiler.is_compiling()
+        ):
+            return self._output(self.results(args[0]))
+        return super().__call__(*args, **kwargs)
 
     @property
     def functional(self) -> bool:
@@ -98,6 +124,18 @@ class DirectLossModule(LossModule):
     def _required_keys(self) -> list[Any]:
         """Return the keys that a call reads always."""
 
+    def results(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
+        """Return all entries of a call, selected or not, in a dict.
+
+        A training loop calls it in place of the loss: torchrl's way in (hooks, keywords, its exploration type and its
+        recurrent mode, which modules of torchrl read) and the TensorDict of the results cost as much as a layer of a
+        small network.
+
+        Args:
+            tensordict: the batch.
+        """
+        return dict(self(tensordict).items())  # of a loss that has no faster way
+
     def _output(self, results: dict[Any, Tensor]) -> TensorDict:
         """Return the selected results of a call."""
         if self._selected_keys is not None:
@@ -130,10 +168,18 @@ class DirectLossModule(LossModule):
         else:
             self._versions.pop(name, None)
 
+    @property
+    def zero_coefficients(self) -> tuple[str, ...]:
+        """Names of the coefficients that are 0: their terms are left out of compiled and of recorded code."""
+        return tuple(name for name, is_zero in self._is_zero.items() if is_zero)
+
     def _read_coefficients(self) -> dict[str, Any]:
-        """Return all coefficients: numbers, or under ``torch.compile`` tensors, but 0.0 for one that is 0."""
+        """Return all coefficients: numbers, or tensors under ``torch.compile`` and with ``reads_buffers``.
+
+        A coefficient that is 0 is always 0.0.
+        """
         buffers = self._buffers
-        if torch.compiler.is_compiling():
+        if self.reads_buffers or torch.compiler.is_compiling():
             return {name: 0.0 if self._is_zero[name] else buffers[name] for name in self._coefficients}
         for name, version in self._versions.items():
             buffer = buffers[name]

@@ -24,6 +24,7 @@ def check_loss_contract(make_loss: Callable[..., DirectLossModule], batch: Tenso
         AssertionError: the loss breaks the contract; the message says where.
     """
     check_keys(make_loss(), batch)
+    check_results(make_loss(), batch)
     check_dispatch(make_loss(), batch)
     check_renamed_keys(make_loss(), batch)
     check_coefficients(make_loss(), batch)
@@ -48,6 +49,15 @@ def check_keys(loss: DirectLossModule, batch: TensorDictBase) -> None:
     except ValueError:
         return
     raise AssertionError("select_out_keys must reject an unknown key")
+
+
+def check_results(loss: DirectLossModule, batch: TensorDictBase) -> None:
+    """Check that `DirectLossModule.results` are those of a call, all of them, whatever is selected."""
+    expected = deepcopy(loss)(batch)
+    results = loss.select_out_keys(loss.out_keys[0]).results(batch)
+    _require(set(results) == set(expected.keys()), f"results must be {sorted(expected.keys())}, got {sorted(results)}")
+    for key, result in results.items():
+        _require(_is_close(result, expected[key]), f"{key} must be the same as that of a call")
 
 
 def check_dispatch(loss: DirectLossModule, batch: TensorDictBase) -> None:

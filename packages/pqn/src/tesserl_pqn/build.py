@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from tesserl_configs import ConfigError, value_at
@@ -28,12 +28,12 @@ from tesserl_trainer.algorithms.agent import (
 from tesserl_trainer.algorithms.environments import discrete_actions
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.rollout import following_values
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.bodies import build_body
 from tesserl_trainer.networks.heads import build_quantile_head
 from tesserl_trainer.networks.named_parts import freeze_parts
 from tesserl_trainer.networks.programs import Choices, Program, Spec, Tensors, exportable, spec
+from tesserl_trainer.training.advantages import OUTCOME, following_values, upload_to, valid_steps
 from tesserl_trainer.training.loops.on_policy import OnPolicyLoop, Pace
 
 
@@ -112,34 +112,27 @@ class Batches:
     """
 
     def __init__(self, policy: Policy, targets: QLambdaTargets, keys: list[str], device: str) -> None:
-        self.policy, self.targets, self.keys, self.device = policy, targets, keys, torch.device(device)
+        self.policy, self.targets, self.keys, self._upload = policy, targets, keys, upload_to(device)
 
     @torch.no_grad()
     def __call__(self, rollout: TensorDictBase) -> TensorDictBase:
         """Return the observation keys, ``action`` and ``value_target`` of the valid steps of a rollout ``[N, T]``."""
         network = self.policy.network
-        reward, terminated, truncated = (
-            self._time_major(rollout["next", name]) for name in ("reward", "terminated", "truncated")
-        )
-        recorded = network.bootstrap(self.policy.pop())  # [T, N], or [T, N, K]
+        entries = {key: rollout[key] for key in [*self.keys, "action"]}
+        outcome = {name: rollout["next", name] for name in OUTCOME}
+        # [T, N, ...], which is how the collector's memory lies
+        steps = self._upload({key: entry.transpose(0, 1) for key, entry in {**entries, **outcome}.items()})
         following = following_values(
             rollout,
             self.keys,
-            recorded,
-            terminated,
-            truncated,
+            network.bootstrap(self.policy.pop()),  # [T, N], or [T, N, K]
             lambda rows, _time, _env: network.bootstrap(network(*rows)),
+            self._upload,
         )
-        outcome = (tensor.transpose(0, 1) for tensor in (reward, following, terminated, truncated))
-        target = self.targets.targets(*outcome).transpose(0, 1)
-        data = {key: self._time_major(rollout[key]) for key in [*self.keys, "action"]}
-        flat = {key: tensor.flatten(0, 1) for key, tensor in {**data, "value_target": target}.items()}
-        batch, mask = TensorDict(flat, [rollout.numel()]), self._time_major(rollout["mask"]).flatten()
-        return batch if bool(mask.all()) else batch[mask]
-
-    def _time_major(self, tensor: Tensor) -> Tensor:
-        """Return ``[N, T, ...]`` as ``[T, N, ...]``, which is how the collector's memory lies."""
-        return tensor.transpose(0, 1).to(self.device, non_blocking=True)
+        reward, terminated, truncated = (steps[name].transpose(0, 1) for name in OUTCOME)
+        target = self.targets.targets(reward, following.transpose(0, 1), terminated, truncated).transpose(0, 1)
+        data = {**{key: steps[key] for key in entries}, "value_target": target}
+        return valid_steps(data, rollout["mask"], self._upload)
 
     def state_dict(self) -> dict[str, object]:
         """Return nothing: a rollout is used up within its round."""
@@ -188,7 +181,7 @@ def build_agent(task: Task, network: nn.Module) -> PQNAgent:
         raise TypeError(f"pqn does not train a {type(network).__name__}; build the network with build_network")
     network.to(device_of(config.device))
     loss = PQNLoss(network, kappa=options.kappa)
-    optimizer = optimizer_of(config, network)
+    optimizer = optimizer_of(config, network, capturable=options.cuda_graph)
     policy = Policy(
         network,
         epsilon=value_at(options.epsilon, 0),
@@ -206,6 +199,7 @@ def build_agent(task: Task, network: nn.Module) -> PQNAgent:
         schedules=[*attributes(policy, epsilon=options.epsilon), learning_rate_schedule(config.optimizer, optimizer)],
         precision=options.precision,
         max_grad_norm=options.max_grad_norm,
+        graphed=options.cuda_graph,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -49,6 +49,8 @@ class PQNLoss(DirectLossModule):
     default_keys = _AcceptedKeys
     _all_out_keys = ["loss", "td_error", "chosen_action_value"]  # noqa: RUF012  # never changed
 
+    _is_direct = True
+
     value_network: QNetwork
 
     def __init__(
@@ -89,6 +91,10 @@ class PQNLoss(DirectLossModule):
             TypeError: actions are not integers.
             ValueError: an entry has another shape than the class describes, or an action does not exist.
         """
+        return self._output(self.results(tensordict))
+
+    def results(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
+        """Return all entries of a call in a dict, see `DirectLossModule.results`."""
         network = self.value_network
         outputs = network(*(get_entry(tensordict, key) for key in self._observation_keys))
         batch_shape = outputs.shape[:-1] if network.num_quantiles is None else outputs.shape[:-2]
@@ -112,12 +118,11 @@ class PQNLoss(DirectLossModule):
             raise
         value = chosen.detach().mean(dim=-1)
         error = (target.mean(dim=-1) - value).abs()
-        reduced = {
+        return {
             "loss": self._reduce_loss(loss, tensordict),
             "td_error": self._reduce_loss(error, tensordict, reduction="mean"),
             "chosen_action_value": self._reduce_loss(value, tensordict, reduction="mean"),
         }
-        return self._output(reduced)
 
     def _action(self, tensordict: TensorDictBase, batch_shape: torch.Size) -> Tensor:
         """Return actions as categories, ``[*B]``."""

@@ -10,7 +10,8 @@ from pydantic import Field
 from tesserl_configs.algorithms import Algorithm
 from tesserl_configs.base import Block, Count, Fraction, NonNegative, Positive
 from tesserl_configs.errors import Problem
-from tesserl_configs.policy import MAX_GRAD_NORM, PRECISION, Precision
+from tesserl_configs.graph_rules import check_graph
+from tesserl_configs.policy import CUDA_GRAPH, MAX_GRAD_NORM, PRECISION, Precision
 from tesserl_configs.schedules import Schedule, ScheduledFraction
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class PQNConfig(Block):
     max_grad_norm: Positive | None = Field(default=10.0, description=f"{MAX_GRAD_NORM} (authors' code: 10).")
     precision: Precision = PRECISION
     compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+    cuda_graph: bool = CUDA_GRAPH
 
 
 def options_of(config: RunConfig) -> PQNConfig:
@@ -132,6 +134,12 @@ def kappa_has_quantiles(config: RunConfig) -> Iterator[Problem]:
         yield Problem("pqn.kappa", "belongs to pqn.num_quantiles, which is null; remove the key or set a number")
 
 
+def graphs_can_be_recorded(config: RunConfig) -> Iterator[Problem]:
+    """Check that an update can be recorded as a CUDA graph, where that is asked for."""
+    options = options_of(config)
+    return check_graph(config, graphed=options.cuda_graph, compiled=options.compile)
+
+
 ALGORITHM = Algorithm(
     name="pqn",
     options=PQNConfig,
@@ -157,5 +165,11 @@ ALGORITHM = Algorithm(
         },
         "optimizer": {"learning_rate": 1e-3},
     },
-    rules=(rollouts_divide_into_minibatches, layers_have_a_norm, epsilon_alone_explores, kappa_has_quantiles),
+    rules=(
+        rollouts_divide_into_minibatches,
+        layers_have_a_norm,
+        epsilon_alone_explores,
+        kappa_has_quantiles,
+        graphs_can_be_recorded,
+    ),
 )

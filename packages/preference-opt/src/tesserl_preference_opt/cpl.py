@@ -130,6 +130,10 @@ class CPLLoss(DirectLossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes.
         """
+        return self._output(self.results(tensordict))
+
+    def results(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
+        """Return all entries of a call in a dict, see `DirectLossModule.results`."""
         keys, coefficients = self.tensor_keys, self._read_coefficients()
         trajectory = tensordict.get(keys.trajectory, None)
         if trajectory is None:
@@ -147,7 +151,7 @@ class CPLLoss(DirectLossModule):
         nll = policy.nll()
         loss, more = policy.add_terms(loss + coefficients["bc_coef"] * nll, self, coefficients)
         loss = loss.sum() if self.reduction == "sum" else loss
-        return self._output({"loss": loss, **metrics, **more, "nll_loss": nll.detach()})
+        return {"loss": loss, **metrics, **more, "nll_loss": nll.detach()}
 
     def _compare(self, policy: PolicyPass, label: Tensor | None, alpha: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of pairs, their mean if so reduced, and metrics."""
@@ -250,6 +254,10 @@ class BehaviorCloningLoss(DirectLossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes.
         """
+        return self._output(self.results(tensordict))
+
+    def results(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
+        """Return all entries of a call in a dict, see `DirectLossModule.results`."""
         keys = self.tensor_keys
         is_steps = tensordict.get(keys.chosen, None) is None
         if not is_steps:
@@ -264,7 +272,7 @@ class BehaviorCloningLoss(DirectLossModule):
         if self.reduction != "mean":
             loss = policy.steps.unpack(loss)  # 0 on padding
             loss = loss.sum() if self.reduction == "sum" else loss.reshape(tensordict.shape if is_steps else loss.shape)
-        return self._output({"loss": loss, "nll_loss": nll.detach(), **metrics})
+        return {"loss": loss, "nll_loss": nll.detach(), **metrics}
 
 
 def _rank_metrics(advantage: Tensor, score: Tensor, group: Tensor | None) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from tesserl_preference_opt.functional import bco_loss, kto_loss
 from tesserl_preference_opt.functional.unpaired import UNPAIRED_LOSS_TYPES, UnpairedLossType
 from tesserl_preference_opt.policy import PolicyPass, action_key, check_added_terms
 from tesserl_preference_opt.reference_log_probs import reference_log_probs, reference_source
-from tesserl_preference_opt.steps import PairKeys, Steps, read_pairs
+from tesserl_preference_opt.steps import PairKeys, Steps, device_of, read_pairs
 
 
 class KTOLoss(DirectLossModule):
@@ -138,6 +138,10 @@ class KTOLoss(DirectLossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes, or there is one segment alone.
         """
+        return self._output(self.results(tensordict))
+
+    def results(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
+        """Return all entries of a call in a dict, see `DirectLossModule.results`."""
         coefficients = self._read_coefficients()
         segments, desirable = self._read(tensordict)
         policy = PolicyPass(self.actor_network, segments, self.tensor_keys.action)
@@ -160,7 +164,7 @@ class KTOLoss(DirectLossModule):
         loss = loss.sum() if self.reduction == "sum" else loss
         with torch.no_grad():
             metrics.update(_metrics(rewards, log_probs, desirable))
-        return self._output({"loss": loss, **({} if kl is None else {"kl": kl}), **metrics})
+        return {"loss": loss, **({} if kl is None else {"kl": kl}), **metrics}
 
     def _reference_point(self, policy: PolicyPass) -> tuple[Tensor, Tensor | None]:
         """Return the reference's log-probs, ``[P]``, and the mean log-ratio of mismatched actions, for kto alone."""
@@ -192,7 +196,7 @@ class KTOLoss(DirectLossModule):
         trajectory = tensordict.get(keys.trajectory, None)
         if trajectory is None:
             segments, label = read_pairs(tensordict, keys)
-            good = torch.ones(len(segments[0].mask), device=segments[0].mask.device) if label is None else label
+            good = torch.ones(len(segments[0].mask), device=device_of(segments[0])) if label is None else label
             return segments, torch.cat([good, 1 - good])
         single = read_segments(trajectory, keys.mask, "trajectory")
         if len(single.mask) < 2:

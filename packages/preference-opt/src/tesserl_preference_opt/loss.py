@@ -177,6 +177,10 @@ class PreferenceLoss(DirectLossModule):
             KeyError: a key is missing.
             ValueError: an entry has another shape than the class describes, or there are ties with ``aot``.
         """
+        return self._output(self.results(tensordict))
+
+    def results(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
+        """Return all entries of a call in a dict, see `DirectLossModule.results`."""
         coefficients = self._read_coefficients()
         beta, nll_coef = coefficients["beta"], coefficients["nll_coef"]
         segments, label = read_pairs(tensordict, self.tensor_keys)
@@ -195,7 +199,7 @@ class PreferenceLoss(DirectLossModule):
             nll = bc_loss(policy.log_probs[: len(loss)], mask)
         total = total + nll_coef * nll if is_used(nll_coef) else total
         total = total.sum() if self.reduction == "sum" else total
-        return self._output({"loss": total, **metrics, **more, "nll_loss": nll.detach()})
+        return {"loss": total, **metrics, **more, "nll_loss": nll.detach()}
 
     def update_reference(self) -> None:
         """Tell the reference, if one is held, that the policy was updated: it follows when its interval is over."""

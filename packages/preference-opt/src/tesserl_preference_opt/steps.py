@@ -34,8 +34,8 @@ def read_pairs(tensordict: TensorDictBase, keys: PairKeys) -> tuple[tuple[Segmen
         keys: names of ``chosen``, ``rejected``, ``mask`` and ``label``.
 
     Returns:
-        Chosen and rejected segments; and the probability that the chosen one is better, ``[P]``, or None where it is 1
-        for all.
+        Chosen and rejected segments; and the probability that the chosen one is better, ``[P]``, on the device of the
+        steps, or None where it is 1 for all. A label on the CPU is read there, and no GPU is waited for.
 
     Raises:
         KeyError: chosen or rejected is missing.
@@ -59,7 +59,30 @@ def read_pairs(tensordict: TensorDictBase, keys: PairKeys) -> tuple[tuple[Segmen
             return (chosen, rejected), None
         if not ((label >= 0) & (label <= 1)).all():
             raise ValueError(f"label must be in [0, 1], got {label}; train on pairs.labelled()")
-    return (chosen, rejected), label
+    return (chosen, rejected), on_device(label, device_of(chosen))
+
+
+def device_of(segments: Segments) -> torch.device:
+    """Return the device of the steps of segments, whose mask may be on the CPU.
+
+    Args:
+        segments: with entries.
+    """
+    leaves = segments.steps.values(include_nested=True, leaves_only=True)
+    device: torch.device = next((leaf.device for leaf in leaves if leaf.device.type != "cpu"), segments.mask.device)
+    return device
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a small tensor on a device; nothing waits for a copy from the CPU.
+
+    Args:
+        tensor: on the CPU, or on the device already.
+        device: where it goes.
+    """
+    if tensor.device == device:
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def pair_keys(keys: PairKeys, entries: Sequence[NestedKey]) -> list[NestedKey]:
@@ -81,6 +104,8 @@ class Steps:
     seen. With time (recurrent networks), and under ``torch.compile``, whose shapes must not depend on data, it is ``[P,
     T]`` with padding replaced by a valid step of its segment. ``P`` counts the segments of all batches.
 
+    Masks may be on the CPU and everything else on a GPU. The valid steps are then found without waiting for the GPU.
+
     Args:
         segments: batches of segments; with time their ``T`` must be one.
         keep_time: whether the network needs the order of the steps.
@@ -90,23 +115,25 @@ class Steps:
     """
 
     def __init__(self, segments: Sequence[Segments], *, keep_time: bool = False) -> None:
-        self._segments = segments
+        self._segments, self._device = segments, device_of(segments[0])
         lengths = [each.mask.shape[1] for each in segments]
         self.padded = keep_time or torch.compiler.is_compiling()
         if self.padded and len(set(lengths)) > 1:
             raise ValueError(f"chosen and rejected must be padded to one length, got {lengths}")
         longest = max(lengths)
-        self.mask = torch.cat(
+        self._read_mask = torch.cat(  # on the device where it was given
             [
                 each.mask if each.mask.shape[1] == longest else pad(each.mask, (0, longest - each.mask.shape[1]))
                 for each in segments
             ]
         )
+        self.mask = on_device(self._read_mask, self._device)
         if self.padded:
             self.batch_size = self.mask.shape
         else:
-            self._index = None if self.mask.all() else self.mask.flatten().nonzero().squeeze(-1)
+            self._index = None if self._read_mask.all() else self._places(self._read_mask)
             self.batch_size = torch.Size((self.mask.numel() if self._index is None else len(self._index),))
+        self._places_of: list[Tensor] | None = None
         self._cache: dict[NestedKey, Tensor] = {}
 
     @property
@@ -128,7 +155,8 @@ class Steps:
             ValueError: chosen and rejected differ in it.
         """
         if key not in self._cache:
-            parts = [self._part(get_entry(each.steps, key, siblings=("chosen",)), each.mask) for each in self._segments]
+            entries = [get_entry(each.steps, key, siblings=("chosen",)) for each in self._segments]
+            parts = [self._part(entry, number) for number, entry in enumerate(entries)]
             try:
                 self._cache[key] = torch.cat(parts)
             except RuntimeError as error:
@@ -192,12 +220,13 @@ class Steps:
         """
         if self.padded:
             return values.roll(-1, dims=0)
-        lengths = self.mask.sum(dim=1)
+        lengths = self._read_mask.sum(dim=1)
         starts = lengths.cumsum(0) - lengths
         own = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
         following = own.add(1).remainder(len(lengths))
         step = torch.arange(len(own), device=own.device) - starts[own]
-        return values[(starts[following] + step % lengths[following].clamp_min(1)).remainder(len(own))]
+        place = (starts[following] + step % lengths[following].clamp_min(1)).remainder(len(own))
+        return values[on_device(place, self._device)]
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over valid steps.
@@ -210,10 +239,19 @@ class Steps:
         """
         return masked_mean(values, _like(self.mask, values) if self.padded else None)
 
-    def _part(self, entry: Tensor, mask: Tensor) -> Tensor:
-        """Return one batch's part of an entry."""
+    def _places(self, mask: Tensor) -> Tensor:
+        """Return the places of the valid steps in a flat batch, on the device of the steps."""
+        return on_device(mask.flatten().nonzero().squeeze(-1), self._device)
+
+    def _part(self, entry: Tensor, number: int) -> Tensor:
+        """Return an entry's part of the batch of a number."""
         if not self.padded:
-            return entry.flatten(0, 1) if self._index is None else entry[mask]
+            if self._index is None:
+                return entry.flatten(0, 1)
+            if self._places_of is None:  # of each batch alone, whose ``T`` may be another
+                self._places_of = [self._places(each.mask) for each in self._segments]
+            return entry.flatten(0, 1).index_select(0, self._places_of[number])
+        mask = on_device(self._segments[number].mask, self._device)
         # NaN in padding times a gradient of zero would be NaN; a valid step can be no such thing, nor out of bounds
         first_valid = mask.to(torch.uint8).argmax(dim=1)
         filling = entry[torch.arange(len(entry), device=entry.device), first_valid].unsqueeze(1)

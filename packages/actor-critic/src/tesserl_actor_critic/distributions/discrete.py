@@ -57,7 +57,7 @@ class Categorical(Distribution):
         Returns:
             Categories, int64, ``[*sample_shape, *B]`` or ``[*sample_shape, *B, N]``.
         """
-        return _draw(self.logits, sample_shape)
+        return draw_categories(self.logits, sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-probability of actions.
@@ -125,7 +125,7 @@ class MultiCategorical(Distribution):
         Returns:
             Categories, int64, ``[*sample_shape, *B, N]``.
         """
-        return torch.stack([_draw(part, sample_shape) for part in self.parts], dim=-1)
+        return torch.stack([draw_categories(part, sample_shape) for part in self.parts], dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-probability of actions.
@@ -198,11 +198,18 @@ def _log_mean_probability(log_policy: Tensor) -> Tensor:
     return (2 * log_policy).logsumexp(dim=-1)
 
 
-def _draw(logits: Tensor, sample_shape: Sequence[int]) -> Tensor:
-    """Return categories ``[*sample_shape, *B]`` from logits ``[*B, A]``.
+def draw_categories(logits: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
+    """Draw categories.
 
     The largest of logits plus Gumbel noise is a draw from their softmax, and minus the logarithm of an exponential is
     Gumbel; ``torch.multinomial`` takes five times as long for eight environments.
+
+    Args:
+        logits: unnormalised log-probabilities, ``[*B, A]``, in float32 or wider.
+        sample_shape: shape of the draws.
+
+    Returns:
+        Categories, int64, ``[*sample_shape, *B]``.
     """
     logits = logits.detach()
     exponential = logits.new_empty((*sample_shape, *logits.shape)).exponential_()
