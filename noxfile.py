@@ -49,7 +49,7 @@ KERNELS = {
 # A change of one of these may change the result of every package.
 SHARED_PATHS = (".ci/", ".github/", "configs/", "constraints.txt", "noxfile.py", "pyproject.toml")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-LEARNING = ("learning", "preferences", "minatar_peers")  # benchmarks of what is learned: hours
+LEARNING = ("learning", "preferences", "minatar_peers", "curves")  # of what is learned: hours, or nothing to measure
 PROCESSES = ("--numprocesses", "auto", "--dist", "loadfile")  # of pytest: one for each core
 NO_TESTS = 5  # pytest's exit status if all tests are deselected
 CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s
@@ -161,10 +161,16 @@ def discard(session: nox.Session) -> None:
         shutil.rmtree(session.virtualenv.location)
 
 
-def run_marked(session: nox.Session, marker: str) -> None:
-    """Run the tests of all packages that are marked ``marker``, in one environment with all wheels."""
+def run_marked(session: nox.Session, marker: str, extras: str = "") -> None:
+    """Run the tests of all packages that are marked ``marker``, in one environment with all wheels.
+
+    Args:
+        session: of nox.
+        marker: of pytest.
+        extras: of the trainer, in brackets.
+    """
     needed = sorted({line for name in PROJECTS for line in test_requirements(name)})
-    install_wheels(session, "trainer", *needed)
+    install_wheels(session, "trainer", *needed, extras=extras)
     session.run("pytest", "-m", marker, "packages", *session.posargs, env=TEST_ENVIRONMENT)
 
 
@@ -334,7 +340,7 @@ def learn(session: nox.Session) -> None:
 
 @nox.session(requires=["build"], default=False)
 def ray(session: nox.Session) -> None:
-    """Run the trainer's tests marked ``ray``, with the extra, on a local cluster; ``-- -m soak``: the long ones."""
+    """Run the trainer's tests marked ``ray``, with the extra, on a local cluster; ``soak`` has the long ones."""
     install_wheels(session, "trainer", *test_requirements("trainer"), extras="[ray]")
     session.run(
         "pytest", "-m", "ray and not soak", "packages/trainer/tests", *session.posargs, env=TEST_ENVIRONMENT
@@ -343,8 +349,8 @@ def ray(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def soak(session: nox.Session) -> None:
-    """Run the tests marked ``soak``, of all packages: kills, hung workers, memory."""
-    run_marked(session, "soak")
+    """Run the tests marked ``soak``, of all packages: kills, hung workers, lost nodes of a cluster, memory."""
+    run_marked(session, "soak", extras="[ray]")
 
 
 @nox.session(requires=["build"], default=False)

@@ -6,11 +6,9 @@ import os
 import stat
 
 import pytest
-import torch
 
 from tesserl_preference_data import StoreError, append_label, append_pairs, load_pairs, read_labels, save_pairs
-from tesserl_preference_data.appending import AppendedFile, remove_unfinished_line, whole_lines
-from tesserl_preference_data.files import read_manifest, replacing, write_tensors
+from tesserl_preference_data.files import read_manifest
 
 from .full_disk import files_of_at_most
 
@@ -59,56 +57,6 @@ def test_a_broken_line_before_the_last_one_is_an_error_as_before(store):
         read_labels(store)
 
 
-@pytest.mark.parametrize(
-    ("data", "whole"),
-    [
-        (b"", b""),
-        (b'{"a', b""),
-        (b'{"a": 1}', b'{"a": 1}\n'),
-        (b'{"a": 1}\n', b'{"a": 1}\n'),
-        (b'{"a": 1}\n{"b": ', b'{"a": 1}\n'),
-        (b'{"a": 1}\n{"b": 2}', b'{"a": 1}\n{"b": 2}\n'),
-        (b"\n\n5", b"\n\n"),
-    ],
-)
-def test_whole_lines_are_what_the_next_append_finds(tmp_path, data, whole):
-    path = tmp_path / "lines"
-    path.write_bytes(data)
-    assert whole_lines(path) == whole
-    remove_unfinished_line(path)
-    assert path.read_bytes() == whole
-
-
-def test_there_may_be_no_file_of_lines(tmp_path):
-    assert whole_lines(tmp_path / "none") == b""
-    remove_unfinished_line(tmp_path / "none")
-    assert not (tmp_path / "none").exists()
-
-
-def test_an_append_that_is_interrupted_half_way_leaves_nothing_of_it(tmp_path, monkeypatch):
-    with AppendedFile(tmp_path / "file") as file:
-        file.write(b"whole\n")
-        raw = file._file
-
-        class Interrupted:
-            """Writes three bytes, then Ctrl-C."""
-
-            fileno, truncate, calls = raw.fileno, raw.truncate, 0
-
-            def write(self, data):
-                self.calls += 1
-                if self.calls == 2:
-                    raise KeyboardInterrupt
-                return raw.write(bytes(data[:3]))
-
-        monkeypatch.setattr(file, "_file", Interrupted())
-        with pytest.raises(KeyboardInterrupt):
-            file.write(b"half a line\n")
-        monkeypatch.undo()
-        file.write(b"next\n")
-    assert (tmp_path / "file").read_bytes() == b"whole\nnext\n"
-
-
 def test_pairs_on_a_full_disk_leave_no_store_behind(pairs, tmp_path):
     size = (save_pairs(pairs, tmp_path / "whole") / "segments-00000.safetensors").stat().st_size
     for limit in (0, 100, size - 1):
@@ -134,18 +82,6 @@ def test_what_a_killed_process_left_in_a_store_is_removed(pairs, store):
     (store / ".segments-00002.safetensors.0123abcd.partial").touch()
     append_pairs(pairs, store)
     assert not list(store.glob(".*.partial"))
-
-
-def test_errors_name_the_file_and_are_errors_of_the_system(tmp_path):
-    with files_of_at_most(100), pytest.raises(OSError, match=r"File too large: '.*tensors'"):
-        write_tensors(tmp_path / "tensors", {"a": torch.zeros(100)})
-    with (
-        files_of_at_most(100),
-        pytest.raises(OSError, match=r"File too large: '.*text'"),
-        replacing(tmp_path / "text") as partial,
-    ):
-        partial.write_text("x" * 101)
-    assert not (tmp_path / "text").exists()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])

@@ -1,4 +1,4 @@
-"""Using every name of the package brings in no torchrl, no environment, no schema, and no other package of Tesserl."""
+"""Using every name of the package brings in no torchrl, no environment, no schema, and of Tesserl only the storage."""
 
 import subprocess
 import sys
@@ -23,7 +23,8 @@ assert "torch" not in sys.modules
 assert all(hasattr(tesserl_preference_data, name) for name in tesserl_preference_data.__all__)
 found = {{name.split(".")[0] for name in sys.modules}}
 assert not found & {{"torchrl", "gymnasium", "pydantic", "yaml", "PIL"}}, found
-assert {{name for name in found if name.startswith("tesserl")}} == {{"tesserl_preference_data"}}, found
+ours = {{name for name in found if name.startswith("tesserl")}}
+assert ours == {{"tesserl_preference_data", "tesserl_storage"}}, found
 assert all(hasattr(tesserl_preference_data, name) for name in tesserl_preference_data.__all__)
 assert list(tesserl_preference_data.__all__) == sorted(tesserl_preference_data.__all__)
 """

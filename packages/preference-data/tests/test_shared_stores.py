@@ -8,7 +8,7 @@ import pytest
 
 from tesserl_preference_data import StoreError, append_label, append_pairs, load_pairs, read_labels, save_pairs
 from tesserl_preference_data import store as store_module
-from tesserl_preference_data.locks import InUseError, locked
+from tesserl_storage.locks import InUseError, locked
 
 
 def test_pairs_that_are_added_at_once_are_all_there(pairs, store):

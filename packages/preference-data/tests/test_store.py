@@ -147,7 +147,7 @@ def test_a_write_that_is_cut_off_leaves_what_was_there(pairs, store, call, monke
         if len(calls) == call:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("tesserl_preference_data.files.sync", killed)
+    monkeypatch.setattr("tesserl_storage.whole_files.sync", killed)
     with pytest.raises(KeyboardInterrupt):
         append_pairs(pairs, store)
     monkeypatch.undo()
@@ -261,15 +261,15 @@ def test_a_line_that_is_no_pair_is_named(line, store):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "is missing; restore the file, or make the pairs again"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-10]), r"must have \d+ bytes, got \d+; restore the file"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-2] + b"!\n"), "was changed: its SHA-256 is not that of"),
+        (lambda path: path.unlink(), "missing; restore the file, or make the pairs again"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-10]), r"expected \d+ bytes, got \d+; restore the file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-2] + b"!\n"), "SHA-256 differs from the manifest's"),
     ],
 )
 def test_a_damaged_file_is_named(kind, damage, message, store):
     path = file_of(store, kind)
     damage(path)
-    with pytest.raises(StoreError, match=f"{path.name} {message}"):
+    with pytest.raises(StoreError, match=f"{path.name}: {message}"):
         load_pairs(store)
 
 

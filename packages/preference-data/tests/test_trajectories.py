@@ -59,9 +59,9 @@ def test_a_damaged_store_is_an_error_that_names_the_file(tmp_path, damage):
     content = bytearray(steps.read_bytes())
     content[-1] ^= 1
     actions = {
-        "flipped": (lambda: steps.write_bytes(content), "steps-00000.safetensors was changed: its SHA-256"),
-        "short": (lambda: steps.write_bytes(content[:-3]), "steps-00000.safetensors must have .* bytes, got"),
-        "missing": (episodes.unlink, "episodes-00001.jsonl is missing"),
+        "flipped": (lambda: steps.write_bytes(content), "steps-00000.safetensors: SHA-256 differs"),
+        "short": (lambda: steps.write_bytes(content[:-3]), "steps-00000.safetensors: expected .* bytes, got"),
+        "missing": (episodes.unlink, "episodes-00001.jsonl: missing"),
         "version": (lambda: manifest.write_text(manifest.read_text().replace("_version\": 1", "_version\": 2")),
                     "manifest.json must be of format 'tesserl-trajectories', version 1, got .*2"),
         "json": (lambda: manifest.write_text("{"), "manifest.json cannot be read"),

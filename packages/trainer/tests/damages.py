@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tesserl_preference_data.whole_files import digest
+from tesserl_storage.digests import digest
+from tesserl_storage.sealed_json import SEAL, write_sealed
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.checkpoints.sealed_json import SEAL, write_sealed
 
 Damage = Callable[[random.Random, Path, Path], str]
 """Damages a run, given another one of the same algorithm; returns what it did."""

@@ -12,8 +12,8 @@ import sys
 
 import killed_run
 
+from tesserl_ranks.group import Ranks
 from tesserl_trainer.cli import main
-from tesserl_trainer.ranks.group import Ranks
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.replay_segments import Segments
 

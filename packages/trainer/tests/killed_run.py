@@ -14,10 +14,10 @@ import signal
 import sys
 from pathlib import Path
 
-from tesserl_trainer.checkpoints import checkpoint
+from tesserl_collectors import collector as collect
+from tesserl_trainer.checkpoints import checkpoint, run_checkpoints
 from tesserl_trainer.checkpoints import files as checkpoint_files
 from tesserl_trainer.cli import main
-from tesserl_trainer.collecting import collector as collect
 from tesserl_trainer.training import logging
 from tesserl_trainer.training import replay_segments as segments
 
@@ -60,10 +60,10 @@ def nothing(original, *args, **kwargs) -> None:
 MOMENTS = {
     "collect": (collect.Collector, "collect", nothing),
     "log": (logging.MetricsLog, "log", half_a_line),
-    "checkpoint": (checkpoint_files, "write_tensors", half_a_file),
+    "checkpoint": (checkpoint_files, "save_tensors", half_a_file),
     "segment": (segments, "write_tensors", half_a_file),
     "manifest": (checkpoint, "digest", nothing),
-    "pointer": (checkpoint, "sync", nothing),
+    "pointer": (run_checkpoints, "write_json", nothing),
 }
 
 

@@ -8,21 +8,19 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import torch
 from tensordict import TensorDict
-from torch import nn
 
 from tesserl_actor_critic import ActorCritic, PPOLoss
 from tesserl_grpo import GRPOLoss
-from tesserl_nn_components import RunningNormalizer, VectorEncoder
+from tesserl_iqn import IQNLoss, QuantileNetwork, targets
+from tesserl_nn_components import VectorEncoder
+from tesserl_preference_opt import PreferenceLoss
+from tesserl_ranks.joining import joined
+from tesserl_ranks.shares import shared_minibatches, slices
 from tesserl_trainer.cli import main
-from tesserl_trainer.ranks.group import GRACE, RankError, Ranks
-from tesserl_trainer.ranks.joining import joined
-from tesserl_trainer.ranks.shares import shared_minibatches, slices
-from tesserl_trainer.ranks.states import state_of_all
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.replay_segments import Segments
@@ -121,73 +119,83 @@ def sliced(number: int, minibatches: int) -> list[float]:
     return found
 
 
-def statistics() -> list[float]:
-    """Return how far agreed statistics are from those of all features, and whether the ranks have equal bits."""
+def quantile_network() -> QuantileNetwork:
+    torch.manual_seed(7)
+    return QuantileNetwork(VectorEncoder(3, hidden_sizes=[5]), 4, num_cosines=6, hidden_sizes=(7,)).double()
+
+
+def transitions(number: int, seed: int) -> TensorDict:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(number, *shape, generator=generator, dtype=torch.float64)
+
+    following = {"observation": draw(3), "reward": draw(1), "terminated": draw(1) > 1}
+    action = torch.randint(4, (number,), generator=generator)
+    weights = {"priority_weight": draw().abs(), "steps_to_next_obs": torch.ones(number, 1, dtype=torch.int64)}
+    return TensorDict({"observation": draw(3), "action": action, **weights, "next": following}, [number])
+
+
+def replayed(number: int, munchausen: bool) -> list[float]:
+    """Return the same as `gradients` for batches that each rank draws from a replay buffer of its own.
+
+    The fractions are the same in all passes: a rank draws those of its part, and cannot draw those of the whole.
+    """
+    found, draw = [], targets.sample_taus
+    targets.sample_taus = lambda *sizes, **options: draw(*sizes, **options | {"kind": "midpoints"})
     with joined("cpu") as ranks:
-        agreed, whole = RunningNormalizer(2), RunningNormalizer(2)
-        for turn in range(3):
-            generator = torch.Generator().manual_seed(turn)
-            features = [1e3 + torch.randn(number, 2, generator=generator) for number in (5, 9, 0)][: ranks.number]
-            ranks.update_statistics(agreed, features[RANK])
-            whole.update(torch.cat(features))
-        same = ranks.gather([agreed.mean.tolist(), agreed.variance.tolist(), int(agreed.count)])
-        difference = max((agreed.mean - whole.mean).abs().max(), (agreed.variance - whole.variance).abs().max())
-        return [float(difference), float(same[0] == same[-1]), float(agreed.count - whole.count)]
+        shared, whole = quantile_network(), quantile_network()
+        alpha = 0.9 if munchausen else None
+        loss, reference = IQNLoss(shared, munchausen_alpha=alpha), IQNLoss(whole, munchausen_alpha=alpha)
+        learner = Learner(loss, loss, list(shared.parameters()), torch.optim.SGD(shared.parameters(), lr=0.0), None)
+        learner.share(ranks)
+        for update in range(2):
+            batch = transitions(number, seed=10 * update + RANK)
+            together = torch.cat(ranks.gather(batch))
+            learner.update(batch, 1, lambda _: None)
+            whole.zero_grad()
+            reference(together)["loss"].backward()
+            for ours, expected in zip(shared.parameters(), whole.parameters(), strict=True):
+                found.append(float((ours.grad - expected.grad).abs().max() / expected.grad.abs().max()))
+    targets.sample_taus = draw
+    return found
 
 
-def agreement() -> list[object]:
-    """Return what the ranks agree on."""
+def compared(number: int, size: int) -> list[float]:
+    """Return the same as `gradients` for batches of pairs that are drawn once, and of which each rank has a part."""
+    found = []
     with joined("cpu") as ranks:
-        ranks.seed(11)
-        torch.manual_seed(RANK)
-        before = torch.get_rng_state()
+        shared, whole = network(), network()
+        loss, reference = (PreferenceLoss(each, reference_network="copy", beta=0.7) for each in (shared, whole))
+        with torch.no_grad():  # the policy is not its reference any more
+            for each in (shared, whole):
+                for parameter in each.policy.parameters():
+                    parameter.mul_(-3.0).add_(0.5)
+        parameters = list(shared.policy.parameters()) + list(shared.body.parameters())
+        learner = Learner(loss, loss, parameters, torch.optim.SGD(parameters, lr=0.0), None)
+        learner.share(ranks)
+        lengths = torch.randint(1, 5, (2 * number, 1), generator=torch.Generator().manual_seed(6))
+        steps = rows(8 * number, seed=5).reshape(2 * number, 4)
+        steps["mask"] = torch.arange(4) < lengths
+        label = torch.rand(number, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        pairs = TensorDict({"chosen": steps[:number], "rejected": steps[number:], "label": label}, [number])
+        ranks.seed(5)
         with ranks.agreed():
-            drawn = [torch.rand(()).item()]
-        with ranks.agreed():
-            drawn.append(torch.rand(()).item())
-        return [
-            torch.equal(before, torch.get_rng_state()),
-            drawn,
-            ranks.total(RANK + 1),
-            ranks.some(RANK == 1),
-            ranks.every(RANK == 1),
-            ranks.by_first(lambda: ["of rank 0", RANK], "testing"),
-            ranks.share(torch.arange(3))[0].tolist(),
-            ranks.share(torch.arange(1))[1],
-        ]
+            order = torch.randperm(number)
+        for index in torch.split(order, size):
+            own, weight = ranks.share(index)
+            metrics = learner.update(pairs[own], 1, lambda _: None, float(weight))
+            whole.zero_grad()
+            results = reference(pairs[index])
+            results["loss"].backward()
+            expected = list(whole.policy.parameters()) + list(whole.body.parameters())
+            for ours, right in zip(parameters, expected, strict=True):
+                found.append(float((ours.grad - right.grad).abs().max() / right.grad.abs().max()))
+            found.append(abs(float(metrics["loss"] - results["loss"].detach())))
+    return found
 
 
-def failures(kind: str) -> str:
-    """Return the message of an error that one of the ranks causes."""
-    try:
-        with joined("cpu") as ranks:
-            return _fail(ranks, kind)
-    except (RankError, ValueError) as error:
-        return str(error)
-
-
-def _fail(ranks: Ranks, kind: str) -> str:
-    match kind:
-        case "weights":
-            parameter = nn.Parameter(torch.full((2,), float(RANK)))
-            state_of_all(ranks, {"networks": {"weight": parameter}, "optimizer": {}}, 1200)
-        case "first":
-            ranks.by_first(lambda: int("nothing"), "counting")
-        case "other":
-            if RANK == 1:
-                raise ValueError("rank 1 cannot go on")
-            ranks.total(1)
-        case "absent":
-            if RANK == 1:  # it stays away, alive, until rank 0 has given up
-                while not ranks.store.check(["stopped/0"]):
-                    time.sleep(0.05)
-                time.sleep(2 * GRACE)
-            else:
-                ranks.total(1)
-    return "no error"
-
-
-SCENARIOS = {each.__name__: each for each in (train, gradients, sliced, statistics, agreement, failures)}
+SCENARIOS = {each.__name__: each for each in (train, gradients, sliced, replayed, compared)}
 
 if __name__ == "__main__":
     directory = Path(sys.argv[1])

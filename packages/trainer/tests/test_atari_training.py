@@ -9,14 +9,14 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torchrl.data import LazyTensorStorage
 
+from tesserl_collectors.collector import Collector
+from tesserl_collectors.evaluation import evaluate_policy
 from tesserl_configs import ConfigError, load_config
 from tesserl_environments import AtariEnvironments, ObservationLayout, worker_seeds
 from tesserl_replay import FrameStorage, NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.environments import make_environments
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.evaluation import evaluate_policy
 
 from .conftest import ALGORITHMS, CONFIG
 

@@ -8,13 +8,13 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from tesserl_collectors.collector import Collector
+from tesserl_collectors.evaluation import evaluate_policy
 from tesserl_configs import ConfigError
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_environments import Boundary, ObservationLayout, TaskError, WorkerError, closed_afterwards
 from tesserl_trainer.algorithms.environments import make_environments, task_spaces
 from tesserl_trainer.cli import main
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.evaluation import evaluate_policy
 
 from .misbehaving import GOOD
 

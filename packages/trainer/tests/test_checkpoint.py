@@ -1,24 +1,16 @@
 """Checkpoints: what goes in comes out, and nothing damaged gets in."""
 
 import json
-import random
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError, load_checkpoint, load_networks, read_manifest
+from tesserl_storage.errors import StorageError
+from tesserl_storage.sealed_json import write_sealed
+from tesserl_trainer.checkpoints.checkpoint import load_checkpoint, load_networks, read_manifest
 from tesserl_trainer.checkpoints.names import checkpoint_name, step_of
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.checkpoints.sealed_json import write_sealed
-from tesserl_trainer.checkpoints.state import (
-    generators_state,
-    join_state,
-    seed_generators,
-    set_generators_state,
-    split_state,
-)
 from tesserl_trainer.training.replay_segments import Segments
 
 pytestmark = pytest.mark.kernel_free
@@ -94,14 +86,14 @@ def test_every_damage_is_found_and_named(saved, name):
             path.write_bytes(damaged)
         else:
             path.unlink(missing_ok=True)
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(StorageError, match=message):
             load_checkpoint(saved)
         path.write_bytes(content)
     load_checkpoint(saved)
 
 
 def test_foreign_directories_and_formats_are_refused(saved, tmp_path):
-    with pytest.raises(CheckpointError, match=r"no checkpoint here \(manifest.json is missing\)"):
+    with pytest.raises(StorageError, match=r"no checkpoint here \(manifest.json is missing\)"):
         load_checkpoint(tmp_path)
     manifest = saved / "manifest.json"
     for text, message in (
@@ -111,7 +103,7 @@ def test_foreign_directories_and_formats_are_refused(saved, tmp_path):
         ("\x00\x93", "cannot be read as JSON"),
     ):
         manifest.write_text(text)
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(StorageError, match=message):
             load_checkpoint(saved)
 
 
@@ -121,13 +113,13 @@ def test_files_that_match_the_manifest_but_not_each_other_are_an_error(saved, tm
     manifest, foreign = read_manifest(saved), read_manifest(other)
     manifest["files"]["networks.safetensors"] = foreign["files"]["networks.safetensors"]
     write_sealed(saved / "manifest.json", manifest)
-    with pytest.raises(CheckpointError, match=r"do not fit together: KeyError"):
+    with pytest.raises(StorageError, match=r"do not fit together: KeyError"):
         load_checkpoint(saved)
 
 
 def test_pickled_files_are_never_read(saved):
     torch.save({"a": torch.zeros(1)}, saved / "networks.safetensors")
-    with pytest.raises(CheckpointError, match=r"networks\.safetensors"):
+    with pytest.raises(StorageError, match=r"networks\.safetensors"):
         load_networks(saved)
 
 
@@ -176,27 +168,6 @@ def test_an_interrupted_write_leaves_no_checkpoint(tmp_path):
     assert not list(checkpoints.directory.glob(".*"))
 
 
-def test_splitting_and_joining_are_inverse():
-    state = make_state()
-    document, tensors = split_state(state)
-    assert_equal(state, join_state(json.loads(json.dumps(document)), tensors))
-
-
-def test_all_generators_continue_where_they_were():
-    def draw():
-        legacy = np.random.standard_normal(3).tolist()  # noqa: NPY002
-        return random.random(), random.gauss(0, 1), legacy, torch.randn(3).tolist()
-
-    seed_generators(5)
-    draw()
-    document, tensors = split_state(generators_state())
-    saved = join_state(json.loads(json.dumps(document)), tensors)
-    expected = draw()
-    draw()
-    set_generators_state(saved)
-    assert draw() == expected
-
-
 def transitions(start: int, stop: int) -> dict[str, torch.Tensor]:
     number = torch.arange(start, stop)
     return {"observation": number, "next/reward": number * 2.0}
@@ -229,10 +200,10 @@ def test_damaged_and_missing_segments_are_found(tmp_path):
     path = segments.directory / entries[0]["file"]
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(CheckpointError, match="SHA-256 differs"):
+    with pytest.raises(StorageError, match="SHA-256 differs"):
         segments.read(entries)
     path.unlink()
-    with pytest.raises(CheckpointError, match="missing; a run keeps the replay of its newest checkpoints only"):
+    with pytest.raises(StorageError, match="missing; a run keeps the replay of its newest checkpoints only"):
         segments.read(entries)
 
 
@@ -281,7 +252,7 @@ def test_the_newest_checkpoints_stay_past_a_billion_steps(tmp_path):
     assert [path.name for path in checkpoints.paths()] == ["step_999900000", "step_1000000000", "step_1000100000"]
     assert [path.name for path in checkpoints.newest()] == ["step_1000000000", "step_1000100000"]
     assert checkpoints.latest().name == "step_1000100000"
-    with pytest.raises(CheckpointError, match="there are: step_999900000, step_1000000000, step_1000100000"):
+    with pytest.raises(StorageError, match="there are: step_999900000, step_1000000000, step_1000100000"):
         checkpoints.find("step_000000001")
 
 
@@ -318,7 +289,7 @@ def test_segments_keep_their_order_past_the_digits_of_their_names(tmp_path):
 def test_an_entry_of_a_segment_that_is_not_consistent_is_refused(tmp_path, change, message):
     segments = Segments(tmp_path, size=10)
     entries = segments.write(transitions, 0, 13)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(StorageError, match=message):
         segments.read([entries[0] | change, entries[1]])
 
 
@@ -326,7 +297,7 @@ def test_a_segment_that_is_left_out_is_noticed(tmp_path):
     segments = Segments(tmp_path, size=10)
     entries = segments.write(transitions, 0, 33)
     with pytest.raises(
-        CheckpointError, match=r"000000000020-000000000030\.safetensors: expected the segment that begins at 10"
+        StorageError, match=r"000000000020-000000000030\.safetensors: expected the segment that begins at 10"
     ):
         segments.read([entries[0], *entries[2:]])
 

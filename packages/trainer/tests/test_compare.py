@@ -331,3 +331,64 @@ def test_it_does_not_wait_for_torch(sweep):
     code += "print([name for name in ('torch', 'gymnasium', 'matplotlib', 'pydantic') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]", result.stdout
+
+
+@pytest.fixture
+def suite(tmp_path) -> Path:
+    """A recorded run of Here-v0, and a published return of it."""
+    directory = tmp_path / "recorded"
+    directory.mkdir()
+    (directory / "runs.csv").write_text(
+        "task,variant,seed,score,last_score,commit,command\nHere-v0,theirs,1,20,5,abc,train\n"
+        "There-v0,theirs,1,99,99,abc,train\n"
+    )
+    (directory / "curves.csv").write_text("task,variant,seed,step,return\nHere-v0,theirs,1,100,20\n")
+    (directory / "published.csv").write_text(
+        "task,method,return,steps,source,protocol\nHere-v0,DQN,33,9,paper,greedy\n"
+    )
+    return directory
+
+
+def test_recorded_runs_stand_beside(compare, tmp_path, suite):
+    write_run(tmp_path / "ours/seed-1", seed=1, best=10.0, name="ours")
+    output, report = compare(tmp_path / "ours", "--with", suite)
+    assert report["reference"] == "ours"
+    assert list(report["tasks"]) == ["Here-v0"]
+    assert report["tasks"]["Here-v0"]["returns"] == {"ours": {"1": 10.0}, "theirs (recorded)": {"1": 20.0}}
+    assert report["published"][0]["value"] == 33.0
+    assert "paper" in output
+    _, report = compare(tmp_path / "ours", "--with", suite, "--final")
+    assert report["tasks"]["Here-v0"]["returns"]["theirs (recorded)"] == {"1": 5.0}
+
+
+def test_tasks_of_a_sweep_are_environments_beside_recorded_runs(compare, sweep, suite):
+    for run in (sweep / "second").rglob("config.yaml"):
+        run.write_text(run.read_text().replace("Here-v0", "There-v0"))
+    _, report = compare(sweep, "--with", suite, "--normalize", "none")
+    assert set(report["tasks"]) == {"Here-v0", "There-v0"}
+    assert set(report["tasks"]["There-v0"]["returns"]) == {"base", "low", "theirs (recorded)"}
+
+
+def test_recorded_runs_stand_behind_those_of_a_part_of_a_sweep(compare, sweep, suite):
+    order = {"tasks": ["first", "second"], "variants": ["base", "low", "odd"]}
+    (sweep / "sweep.json").write_text(json.dumps(order))
+    _, report = compare(sweep / "first", "--with", suite)
+    assert report["reference"] == "base"
+    assert list(report["aggregates"]) == ["base", "low", "odd", "theirs (recorded)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--with", "minatar"], "minatar has runs of MinAtar/Asterix-v1"),
+        (["--with", "no"], "--with no: no such suite"),
+        (
+            ["--with", "minatar", "--metric", "train/loss"],
+            "--with has evaluation/return alone",
+        ),
+    ],
+)
+def test_runs_that_nothing_stands_beside_are_refused(compare, tmp_path, arguments, message):
+    write_run(tmp_path / "ours/seed-1", seed=1, best=10.0)
+    error, _ = compare(tmp_path / "ours", *arguments, code=2)
+    assert message in error

@@ -7,8 +7,8 @@ import pytest
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
+from tesserl_storage.errors import StorageError
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
 from tesserl_trainer.training.evaluations import EarlyStopping, Evaluations, reached_in
@@ -87,5 +87,5 @@ def test_the_count_is_that_of_the_same_return():
     assert reached_in(saved, EarlyStopping(475.0, 3)) == 2
     assert reached_in(saved, EarlyStopping(400.0, 3)) == 0
     assert reached_in(saved, None) == reached_in({}, EarlyStopping(475.0, 3)) == 0
-    with pytest.raises(CheckpointError, match=r"state: early_stopping\.reached: expected a whole number"):
+    with pytest.raises(StorageError, match=r"state: early_stopping\.reached: expected a whole number"):
         reached_in({"early_stopping": {"target": 475.0, "reached": -1}}, EarlyStopping(475.0, 3))

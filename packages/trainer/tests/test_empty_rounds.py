@@ -9,15 +9,13 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from tesserl_configs import ConfigError, load_config
 from tesserl_preference_data import cut_segments, make_pairs
+from tesserl_ranks.shares import count_minibatches, minibatches
 from tesserl_replay import PrioritizedSampler
 from tesserl_trainer import train
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.collecting import groups
-from tesserl_trainer.collecting.rollout import count_minibatches, minibatches
 from tesserl_trainer.training.replay import Replay
 from tesserl_trainer.training.replay_segments import Segments
 
-from .test_groups import SeedStart, make
 from .test_on_policy import metrics_of
 
 
@@ -147,16 +145,3 @@ def test_a_limit_of_any_kind_is_one(tmp_path, limit):
     changes = ["environment.id=tesserl-tests/Endless-v0", limit]
     metrics = metrics_of(train(load_config(tmp_path / "run.yaml", changes), run_dir=tmp_path / "run"))
     assert metrics["train/completions/max_length"][-1] == 5
-
-
-def test_a_collector_says_once_that_no_episode_ends(monkeypatch):
-    notes = []
-    monkeypatch.setattr(groups, "PATIENCE", 0.0)
-    collector = make(SeedStart(5), num_envs=1, group_size=2)
-    collector.on_note = notes.append
-    bias = list(collector.policy.network.policy.parameters())[-1]
-    bias.data = torch.tensor([9.0, -99.0, 0.0])  # action 1, which ends an episode, is never taken
-    collector.collect(1)
-    collector.collect(1)
-    (note,) = notes
-    assert note.startswith("note: no episode has ended in 2 steps, and trajectories are played to their end; ")

@@ -10,6 +10,8 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
+from tesserl_collectors.collector import Collector
+from tesserl_collectors.evaluation import evaluate_policy
 from tesserl_configs import ConfigError, load_config
 from tesserl_configs.atari import AtariConfig
 from tesserl_configs.environment import EnvironmentConfig
@@ -19,8 +21,6 @@ from tesserl_replay import NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.environments import atari_options, make_environments
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.evaluation import evaluate_policy
 
 from .conftest import ALGORITHMS, CONFIG
 

@@ -9,17 +9,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tesserl_analysis.record import read_metrics
+from tesserl_collectors.evaluation import Evaluation
+from tesserl_collectors.evaluation_process import EvaluationProcess, evaluation_name
+from tesserl_collectors.processes import ProcessTransport
+from tesserl_collectors.supervisor import Supervisor
 from tesserl_configs import load_config
 from tesserl_environments import WorkerError
+from tesserl_storage.errors import StorageError
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError
 from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.collecting.evaluation import Evaluation
-from tesserl_trainer.distributed.evaluation_process import evaluation_name
-from tesserl_trainer.distributed.processes import ProcessTransport
-from tesserl_trainer.distributed.supervisor import Supervisor
 from tesserl_trainer.training.evaluations import Evaluations
 
 from . import troubled
@@ -125,6 +126,23 @@ def test_a_killed_process_is_named_and_the_run_is_resumed_exactly(write_config, 
     assert outcome(run_dir) == outcome(tmp_path / "whole")
 
 
+def test_a_process_that_dies_is_noticed_in_the_next_round(write_config, tmp_path, capfd, monkeypatch):
+    config, plan = doomed(write_config, tmp_path, "ppo", PROCESS, 1)
+    plan.write_text(json.dumps({"seed": 100, "step": 15, "kind": "kill"}))
+    look = EvaluationProcess.look
+
+    def look_when_it_is_dead(self):
+        if self._version:  # the evaluation of step 60 has begun
+            self._supervisor.transport._lines[0].process.join(PATIENCE)
+        look(self)
+
+    monkeypatch.setattr(EvaluationProcess, "look", look_when_it_is_dead)
+    run_dir = tmp_path / "run"
+    assert main(["train", str(config), "--set", "collectors={kind: local}", "--run-dir", str(run_dir)]) == 1
+    assert re.search(r"error: the evaluation process died \(exit code -9\)\n", capfd.readouterr().err)
+    assert max(row[0] for row in read_metrics(run_dir / "metrics.csv")) == 60  # its result is due at step 120
+
+
 def test_an_error_of_the_task_is_raised_with_its_traceback(write_config, tmp_path, capfd):
     config, plan = doomed(write_config, tmp_path, "ppo", PROCESS, 1)
     plan.write_text(json.dumps({"seed": 100, "step": 1, "kind": "raise"}))
@@ -188,6 +206,9 @@ class Playing:
     def result(self):
         return Evaluation([self.scores.pop(0)], [1])
 
+    def look(self):
+        pass
+
     def weights(self):
         return {"weight": torch.ones(1)}
 
@@ -239,9 +260,9 @@ def test_weights_whose_checkpoint_is_gone_are_not_the_best(evaluations):
 def test_what_a_checkpoint_says_of_an_evaluation_is_checked(evaluations):
     made, _, _ = evaluations(3.0)
     saved = {"best": None, "evaluation": {"step": 20, "weights": None}}
-    with pytest.raises(CheckpointError, match=r"state: evaluation\.step: expected a whole number from 0 to 10, got 20"):
+    with pytest.raises(StorageError, match=r"state: evaluation\.step: expected a whole number from 0 to 10, got 20"):
         made.load(saved, 10)
-    with pytest.raises(CheckpointError, match=r"state: evaluation\.weights: expected keys and values, got None"):
+    with pytest.raises(StorageError, match=r"state: evaluation\.weights: expected keys and values, got None"):
         made.load(saved, 30)
     made.load({"best": None}, 10)
     assert made.player.begun == []

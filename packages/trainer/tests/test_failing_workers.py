@@ -1,4 +1,4 @@
-"""Runs whose environments are in other processes that raise, exit or sleep, and actions on their way to them."""
+"""Runs whose environments are in other processes that raise, exit or sleep."""
 
 import json
 import multiprocessing
@@ -7,15 +7,9 @@ import re
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tesserl_environments import ObservationLayout
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.evaluation import evaluate_policy
 
 from .troubled import Doomed
 
@@ -86,39 +80,3 @@ def test_a_run_survives_trouble_at_any_step(write_config, tmp_path, capfd, kind)
     for index, at in enumerate(np.random.default_rng(KINDS.index(kind)).integers(14, 80, 8).tolist()):
         (tmp_path / str(index)).mkdir()
         dies_and_is_resumed(write_config, tmp_path / str(index), capfd, kind, at)
-
-
-# --- actions ------------------------------------------------------------------------------------------------------
-
-
-class Steered(gym.Env):
-    """Continuous actions; the reward is the sum of what arrived, an episode lasts three steps."""
-
-    observation_space = spaces.Box(-1, 1, (1,))
-    action_space = spaces.Box(np.array([-1, 0], np.float32), np.array([1, np.inf], np.float32))
-
-    def reset(self, *, seed=None, options=None):
-        self.t, self.arrived = 0, []
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        self.t += 1
-        self.arrived.append(action.tolist())
-        return np.zeros(1, np.float32), float(action.sum()), False, self.t == 3, {}
-
-
-def test_the_environment_gets_clipped_actions_and_the_batch_keeps_raw_ones():
-    environments = SyncVectorEnv([Steered] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    raw = torch.tensor([[-3.0, 5.0], [0.5, -0.25]])
-    collector = Collector(environments, ObservationLayout(Steered.observation_space), lambda observation: raw)
-    batch = collector.collect(2)
-    assert [environment.arrived for environment in environments.envs] == [[[-1, 5]] * 2, [[0.5, 0]] * 2]
-    assert torch.equal(batch["action"], raw[:, None].expand(2, 2, 2))
-    assert batch["next", "reward"][:, 0, 0].tolist() == [4.0, 0.5]
-
-
-def test_evaluation_clips_the_same_way():
-    environments = SyncVectorEnv([Steered], autoreset_mode=AutoresetMode.DISABLED)
-    layout = ObservationLayout(Steered.observation_space)
-    policy = lambda observation: torch.tensor([[-3.0, 5.0]])  # noqa: E731
-    assert evaluate_policy(policy, environments, layout, [1], max_episode_steps=9).returns == [12.0]

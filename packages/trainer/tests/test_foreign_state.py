@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tesserl_configs import load_config
-from tesserl_preference_data.whole_files import digest
+from tesserl_storage.digests import digest
+from tesserl_storage.errors import StorageError
+from tesserl_storage.sealed_json import read_sealed, write_sealed
+from tesserl_storage.tensors import load_tensors
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.files import load_tensors
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_sealed, write_sealed
 from tesserl_trainer.cli import main
 from tesserl_trainer.training.pair_batches import NewestPairs, Shuffled
 
@@ -141,7 +142,7 @@ def test_json_that_is_nested_too_deeply_is_refused(run, capfd):
 @pytest.mark.parametrize("order", [[], [0], [0, 0, 1], [0, 1, 3], [0, 1, 2, 3]])
 def test_an_order_that_is_none_cannot_make_a_resume_hang(order):
     shuffled = Shuffled(3)
-    with pytest.raises(CheckpointError, match="order: expected each number below 3 once"):
+    with pytest.raises(StorageError, match="order: expected each number below 3 once"):
         shuffled.load_state_dict({"order": torch.tensor(order, dtype=torch.int64), "taken": 4})
 
 
@@ -171,9 +172,9 @@ def test_saved_pairs_of_segments_that_are_not_there_are_refused():
         "margin": one,
         "source": ["score", "score"],
     }
-    with pytest.raises(CheckpointError, match="pairs: expected segments below 2, got 2"):
+    with pytest.raises(StorageError, match="pairs: expected segments below 2, got 2"):
         NewestPairs(4).load_state_dict(state)
-    with pytest.raises(CheckpointError, match="expected 4 steps, got others of observation"):
+    with pytest.raises(StorageError, match="expected 4 steps, got others of observation"):
         NewestPairs(4).load_state_dict(state | {"rejected": torch.tensor([1, 0]), "steps": {"observation": one}})
-    with pytest.raises(CheckpointError, match="expected 1 to 1 pairs"):
+    with pytest.raises(StorageError, match="expected 1 to 1 pairs"):
         NewestPairs(1).load_state_dict(state)

@@ -13,7 +13,6 @@ from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_preference_data import load_pairs
 from tesserl_preference_data.trajectories import load_trajectories
-from tesserl_preference_data.whole_files import write_atomically, write_text
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.run import loggers_of
 from tesserl_trainer.checkpoints.checkpoint import load_checkpoint
@@ -205,37 +204,6 @@ def test_output_that_cannot_be_written_is_one_sentence(runs):
     assert result.returncode == 1
     assert result.stderr.startswith("error: no space left on device; free room there")
     assert result.stderr.count("\n") == 1
-
-
-def test_an_error_names_the_file_that_was_to_be_written(tmp_path):
-    def write(partial):
-        partial.write_text("x" * 101)
-
-    with files_of_at_most(100), pytest.raises(OSError, match=r"File too large: '.*name'"):
-        write_atomically(tmp_path / "name", write)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("has_links", [True, False])
-def test_a_file_of_another_process_is_not_replaced_unasked(tmp_path, monkeypatch, has_links):
-    def no_links(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    if not has_links:
-        monkeypatch.setattr(os, "link", no_links)
-    write_text(tmp_path / "other", "first")
-
-    def write(partial):
-        partial.write_text("second")
-        write_text(tmp_path / "new", "of another process")
-
-    with pytest.raises(FileExistsError, match=r"File exists: '.*new'"):
-        write_atomically(tmp_path / "new", write, overwrite=False)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        "new": "of another process", "other": "first"
-    }  # fmt: skip
-    write_atomically(tmp_path / "third", lambda partial: partial.write_text("third"), overwrite=False)
-    assert (tmp_path / "third").read_text() == "third"
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])

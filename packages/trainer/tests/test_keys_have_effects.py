@@ -13,10 +13,10 @@ import pytest
 from tesserl_configs import ConfigError, dump_config, load_config
 from tesserl_configs.document import parse, render
 from tesserl_configs.introspection import all_keys, field_at, literals_in
+from tesserl_storage.generators import seed_generators
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.training.progress import ProgressDisplay
 
 from .conftest import config_text
@@ -45,6 +45,7 @@ SEQUENCE = "layout: {kind: token_sequence, image_tokens: all, vector_tokens: {ki
 SMALL_VIT = "nn.vision={kind: vit, patch_size: 10, d_model: 8, num_layers: 1, num_heads: 2}"
 CASES = {
     "run": Case(CARTPOLE, "ppo", ("seed", "total_steps", "environment", "evaluation", "checkpoint", "logging")),
+    "evaluations": Case("Pendulum-v1", "ppo", ("evaluation.num_envs",)),  # CartPole plays all episodes at once
     "images": Case(CARRACING, "ppo", ("environment", "channels_last"), BOTH),
     "workers": Case(
         CARTPOLE, "ppo", ("environment.worker_timeout", "environment.start_timeout"),
@@ -188,7 +189,7 @@ ELSEWHERE = {
     "initial_weights": "needs another run: test_initial_weights.py",
     "evaluation.final_episodes": "is read after training: test_train.py",
     "evaluation.seed": "is read when episodes are played: test_train.py",
-    "evaluation.max_episode_steps": "is read when an episode is played: test_evaluate_policy.py",
+    "evaluation.max_episode_steps": "is read when an episode is played: collectors/tests/test_evaluate_policy.py",
     "environment.id": "every task has another network: test_train.py",
     "environment.imports": "needs a module: test_own_task.py",
     "environment.module_path": "needs a module: test_own_task.py",
@@ -214,7 +215,10 @@ ELSEWHERE = {
     "nn.fusion.trunk.revision": "see nn.fusion.trunk.model",
     "nn.fusion.trunk.local_files_only": "see nn.fusion.trunk.model",
     "nn.fusion.trunk.trust_remote_code": "see nn.fusion.trunk.model",
-    "iqn.cuda_graph": "needs a GPU: test_learner.py",
+    "iqn.cuda_graph": "needs a GPU, as the next keys do: test_graphs.py",
+    "ppo.cuda_graph": "see iqn.cuda_graph",
+    "grpo.cuda_graph": "see iqn.cuda_graph",
+    "float32_matmul": "is a setting of the process: test_process.py",
     "pairs.source.path": "needs a store, as the next keys do: test_preferences.py",
     "pairs.source.offline_fraction": "see pairs.source.path",
     "dpo.pretraining": "see pairs.source.path",

@@ -116,6 +116,28 @@ def test_averages_of_a_checkpoint_go_to_the_device_of_what_is_added():
     assert second.state_dict()["sums"]["loss"].device.type == "meta"
 
 
+def test_averages_add_in_the_order_of_the_calls_whatever_names_they_have_and_wherever_they_are_saved():
+    values = torch.rand(40, dtype=torch.float64).exp().mul(1e7).unbind()
+    expected = {"loss": 0.0, "norm": 0.0}
+    averages = Averages()
+    for number, value in enumerate(values):
+        names = ("loss", "norm") if number % 3 else ("loss",)
+        averages.add(dict.fromkeys(names, value.float()))
+        for name in names:
+            expected[name] += float(value.float())
+        if number == 20:
+            state = averages.state_dict()
+            averages = Averages()
+            averages.load_state_dict(state)
+    assert averages.pop() == {"loss": expected["loss"] / 40, "norm": expected["norm"] / 26}
+
+
+def test_averages_of_whole_numbers_are_not_rounded():
+    averages = Averages()
+    averages.add({"loss": torch.tensor(0.5), "pairs": torch.tensor(2**24 + 1)})
+    assert averages.pop() == {"loss": 0.5, "pairs": 2**24 + 1}
+
+
 @pytest.mark.parametrize(
     ("path", "title"), [("runs/ppo-2", "ppo-2"), ("runs/sweep/lander/ppo/seed-3", "ppo-seed-3"), ("try", "ppo-try")]
 )

@@ -54,7 +54,7 @@ def test_a_run_that_does_not_fit_is_one_sentence(write_config, tmp_path, capfd, 
 
 def test_workers_on_a_cluster_without_ray_are_one_sentence(write_config, tmp_path, monkeypatch):
     for name in ("ray_cluster", "ray_transport"):
-        monkeypatch.delitem(sys.modules, f"tesserl_trainer.distributed.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"tesserl_collectors.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     block = {"name: tiny": "name: tiny\ncollectors: {kind: ray, workers: 3}"}
     config = load_config(write_config(algorithm="grpo", **block))
@@ -103,5 +103,6 @@ def test_a_run_without_tensorboard_and_matplotlib(write_config, tmp_path, monkey
     assert 'no curve.png: plots need Matplotlib, which is not installed; install "tesserl-analysis[plots]"' in (
         "".join(capfd.readouterr())
     )
-    assert main(["report", str(tmp_path / "run")]) != 0
-    assert "error: plots need Matplotlib" in capfd.readouterr().err
+    for command in (["report", str(tmp_path / "run")], ["observe", config, "--out", str(tmp_path / "seen.png")]):
+        assert main(command) != 0
+        assert "error: plots need Matplotlib" in capfd.readouterr().err

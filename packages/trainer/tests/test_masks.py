@@ -10,12 +10,12 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from tesserl_collectors.collector import Collector
+from tesserl_collectors.episodes import UniformActions
 from tesserl_environments import MaskFromInfo, ObservationLayout, closed_afterwards
 from tesserl_preference_data import TrajectoryWriter
 from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_trainer.cli import main
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.episodes import UniformActions
 from tesserl_trainer.export.export import export
 
 from .conftest import ALGORITHMS

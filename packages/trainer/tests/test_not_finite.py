@@ -12,11 +12,11 @@ from tesserl_analysis.record import read_metrics, series
 from tesserl_configs import load_config
 from tesserl_environments import Boundary, Resumable
 from tesserl_preference_data.trajectories import EpisodeLine, _episode
-from tesserl_preference_data.whole_files import json_text, write_json
+from tesserl_storage.state import join_state, split_state
+from tesserl_storage.whole_files import write_json
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.state import join_state, split_state
 from tesserl_trainer.cli import main
-from tesserl_trainer.inspect.compare import read_score
+from tesserl_trainer.inspect.runs import read_score
 from tesserl_trainer.sweep.jobs import Ended, Job
 from tesserl_trainer.sweep.sweep import _Report, note_on_stderr
 
@@ -108,21 +108,6 @@ def test_every_json_file_of_a_run_is_json_when_no_score_is_finite(tmp_path, capf
     assert strict(capfd.readouterr().out)["returns"] == [None]
     assert main(["compare", str(run)]) == 1
     assert "evaluation/return is not finite (null); leave the run out" in capfd.readouterr().err
-
-
-def test_a_number_that_is_not_finite_becomes_null():
-    document = {"a": [1.5, math.nan, (math.inf, -math.inf)], "b": {"c": np.float64("nan"), "d": None, "e": True}}
-    assert strict(json_text(document)) == {"a": [1.5, None, [None, None]], "b": {"c": None, "d": None, "e": True}}
-
-
-def test_numbers_of_a_state_survive_the_disk_though_they_are_not_finite():
-    state = {"episodes": [[math.nan, 3], [-math.inf, 4]], "owed": math.inf, "x": np.float32("nan"), "y": 0.5}
-    document, tensors = split_state(state)
-    text = json.dumps(document, allow_nan=False)
-    again = join_state(strict(text), tensors)
-    assert math.isnan(again["episodes"][0][0])
-    assert math.isnan(again["x"])
-    assert (again["episodes"][1], again["owed"], again["y"]) == ([-math.inf, 4], math.inf, 0.5)
 
 
 class Masked(gym.Env):

@@ -4,22 +4,24 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
 from tesserl_analysis.record import read_metrics
+from tesserl_collectors.collector import Collector
+from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import load_config
 from tesserl_environments import ObservationLayout
+from tesserl_environments.sync import SyncEnvironments
 from tesserl_nn_components import RecurrentBody
+from tesserl_ranks.shares import minibatches
 from tesserl_trainer import train
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.reward_scaling import RewardScaler
-from tesserl_trainer.collecting.rollout import Advantages, minibatches
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
+from tesserl_trainer.training.advantages import Advantages
 from tesserl_trainer.training.journal import DivergenceError
 from tesserl_trainer.training.loops.on_policy import OnPolicyLoop
+from tesserl_trainer.training.reward_scaling import RewardScaler
 
 from .conftest import counting_envs
 
@@ -284,8 +286,10 @@ def test_a_diverging_run_says_what_to_change(write_config, tmp_path):
 @pytest.mark.parametrize("distribution", ["normal", "tanh_normal"])
 def test_continuous_actions_reach_the_task_within_their_bounds(write_config, tmp_path, monkeypatch, distribution):
     sent = []
-    original = SyncVectorEnv.step
-    monkeypatch.setattr(SyncVectorEnv, "step", lambda self, actions: (sent.append(actions), original(self, actions))[1])
+    original = SyncEnvironments.step
+    monkeypatch.setattr(
+        SyncEnvironments, "step", lambda self, actions: (sent.append(actions), original(self, actions))[1]
+    )
     changes = {"  num_steps: 10": f"  distribution: {{kind: {distribution}, initial_scale: 3.0}}\n  num_steps: 10"}
     train(load_config(write_config("Pendulum-v1", "ppo", **changes)), run_dir=tmp_path / "run")
     assert all(np.abs(actions).max() <= 2.0 for actions in sent)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tesserl_configs import ConfigError
 from tesserl_preference_data import StoreError, append_label, load_pairs
 from tesserl_preference_data.pictures import encode_frame
-from tesserl_preference_data.whole_files import digest
+from tesserl_storage.digests import digest
 from tesserl_trainer.cli import main
 from tesserl_trainer.pairs.inspection import inspect_store, text
 from tesserl_trainer.pairs.making import make_store
@@ -311,10 +311,10 @@ def test_pairs_that_cannot_be_read_are_named(trajectories, tmp_path, capfd, dama
     segments, pairs = store / "segments-00000.safetensors", store / "pairs-00001.jsonl"
     if damage == "segments":
         segments.write_bytes(segments.read_bytes()[:-1] + b"\x07")
-        message = "pairs 0, 1, 2 cannot be read: .*segments-00000.safetensors was changed"
+        message = "pairs 0, 1, 2 cannot be read: .*segments-00000.safetensors: SHA-256 differs"
     elif damage == "pairs":
         pairs.unlink()
-        message = "pairs 0 to 2 cannot be read: .*pairs-00001.jsonl is missing"
+        message = "pairs 0 to 2 cannot be read: .*pairs-00001.jsonl: missing"
     else:
         lines = pairs.read_text().splitlines()
         pairs.write_text("\n".join([lines[0], lines[1].replace('"chosen": ', '"chosen": 9'), lines[2], ""]))

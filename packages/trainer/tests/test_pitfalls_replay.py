@@ -7,11 +7,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from PIL import Image
 
+from tesserl_collectors.collector import Collector
 from tesserl_configs import load_config
 from tesserl_environments import ObservationLayout
 from tesserl_replay import NStepWindow
 from tesserl_trainer import train
-from tesserl_trainer.collecting.collector import Collector
 from tesserl_trainer.inspect.observe import draw, observe
 from tesserl_trainer.training.replay import Replay
 

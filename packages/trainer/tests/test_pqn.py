@@ -7,6 +7,7 @@ from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict
 from torch import nn
 
+from tesserl_collectors.collector import Collector
 from tesserl_configs import ConfigError, dump_config, load_config
 from tesserl_configs.schema import config_class
 from tesserl_environments import ObservationLayout
@@ -15,7 +16,6 @@ from tesserl_pqn.build import Batches, Policy
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.collecting.collector import Collector
 from tesserl_trainer.export.export import export
 
 from .conftest import CONFIG, TASKS, THREADS, counting_envs

@@ -10,8 +10,9 @@ from tensordict import TensorDict
 
 from tesserl_configs import ConfigError, load_config
 from tesserl_preference_data import append_label, cut_segments, load_pairs, make_pairs
+from tesserl_storage.errors import StorageError
 from tesserl_trainer import evaluate, train
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError, load_checkpoint
+from tesserl_trainer.checkpoints.checkpoint import load_checkpoint
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.training.journal import DivergenceError
 from tesserl_trainer.training.pair_batches import Batches, NewestPairs, Shuffled, with_entries
@@ -269,7 +270,7 @@ def test_a_run_does_not_continue_with_other_labels(write, tmp_path, stores):
     run_dir = train(config, run_dir=tmp_path / "run")
     append_label(pairs, 3, "tie", source="somebody")
     longer = load_config(write(), [f"pairs.source.path={pairs}", "total_steps=60"])  # the run of 40 steps is finished
-    with pytest.raises(CheckpointError, match="these are not the pairs that the run began with"):
+    with pytest.raises(StorageError, match="these are not the pairs that the run began with"):
         train(longer, run_dir=run_dir, resume=True)
 
 

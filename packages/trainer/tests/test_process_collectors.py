@@ -14,12 +14,9 @@ import pytest
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
-from tesserl_environments import WorkerError
 from tesserl_trainer import train
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.distributed.processes import ProcessTransport
-from tesserl_trainer.distributed.supervisor import Supervisor
 
 from . import troubled
 from .test_resume import LSTM, NOISY, PRIORITIZED, SCALED, SPARSE, STATISTICS, halves_equal_the_whole, outcome
@@ -56,6 +53,48 @@ def learned(run_dir):
     whole = outcome(run_dir)
     files = {name: whole["files"][name] for name in ("networks.safetensors", "optimizer.safetensors")}
     return {name: whole[name] for name in ("metrics", "pointer", "evaluation", "step")} | {"files": files}
+
+
+TELLING = """
+import os, pathlib, sys
+import gymnasium
+
+class Telling(gymnasium.Wrapper):
+    def __init__(self, path):
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self.path = pathlib.Path(path) / str(os.getpid())
+
+    def step(self, action):
+        self.path.write_text(str("torchrl" in sys.modules))
+        return self.env.step(action)
+
+gymnasium.register("Telling-v0", Telling, max_episode_steps=99)
+"""
+
+
+def telling(tmp_path, num_envs: int) -> dict[str, str]:
+    """A task with which every process that steps environments tells whether it has imported torchrl."""
+    (tmp_path / "telling_task.py").write_text(TELLING)
+    (tmp_path / "told").mkdir()
+    task = f"id: 'telling_task:Telling-v0', module_path: [{tmp_path}], kwargs: {{path: {tmp_path / 'told'}}}"
+    return {"{id: CartPole-v1, num_envs: 3}": f"{{{task}, num_envs: {num_envs}}}"}
+
+
+def told_by_others(tmp_path) -> dict[str, str]:
+    """Return the answers of the processes besides this one."""
+    return {path.name: path.read_text() for path in (tmp_path / "told").iterdir() if path.name != str(os.getpid())}
+
+
+@pytest.mark.parametrize("algorithm", ["iqn", "ppo", "grpo", "dpo"])
+def test_processes_that_only_act_import_no_torchrl(write_config, tmp_path, algorithm):
+    changes = collectors(1, 2) | telling(tmp_path, 6)
+    changes |= {"max_episode_steps: 50}": "max_episode_steps: 50, process: true}"}  # one more process
+    if algorithm in ("grpo", "dpo"):
+        changes |= {"num_groups: 2" if algorithm == "grpo" else "num_groups: 1": "num_groups: 4"}
+    train(load_config(write_config(algorithm=algorithm, **changes)), run_dir=tmp_path / "run")
+    told = told_by_others(tmp_path)
+    assert len(told) == 3
+    assert set(told.values()) == {"False"}
 
 
 def free(workers: int, max_lag: int) -> dict[str, str]:
@@ -154,42 +193,6 @@ def test_a_worker_can_be_killed_at_any_step(write_config, tmp_path, capfd, algor
     for index, at in enumerate(np.random.default_rng(workers).integers(16, 38, 3).tolist()):
         (tmp_path / str(index)).mkdir()
         killed_and_resumed_equals_the_whole(write_config, tmp_path / str(index), capfd, algorithm, changes, workers, at)
-
-
-@pytest.fixture
-def answering():
-    """Return a function that makes a supervisor of processes that answer with their number."""
-
-    def make(number):
-        transports.append(ProcessTransport(troubled.Answering, (WorkerError,)))
-        supervisor = Supervisor(transports[-1], number, start_timeout=PATIENCE, worker_timeout=PATIENCE)
-        supervisor.start()
-        return supervisor
-
-    transports = []
-    yield make
-    for transport in transports:
-        transport.close(0.0)
-    assert not multiprocessing.active_children()
-
-
-def test_a_stopped_worker_is_named(answering):
-    supervisor = answering(2)
-    for size in (3, 100_000, 5):  # memory grows, and is used again
-        for worker in range(2):
-            supervisor.ask(worker, "number", {"size": size})
-        assert [answer.tolist() for answer in supervisor.answers()] == [[0] * size, [1] * size]
-    supervisor.ask(0, "number", {"size": 3})
-    supervisor.ask(1, "stop", {}, timeout=1.0)
-    with pytest.raises(WorkerError, match=r"^collector worker 1 made no step within 1 s; raise environment\."):
-        supervisor.answers()
-
-
-def test_an_error_in_a_worker_is_raised_with_its_traceback(answering):
-    supervisor = answering(1)
-    supervisor.ask(0, "raise", {})
-    with pytest.raises(WorkerError, match=r"(?s)^collector worker 0 raised an error:\n.*LookupError: the task broke"):
-        supervisor.answers()
 
 
 @pytest.mark.parametrize(

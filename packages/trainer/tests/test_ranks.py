@@ -157,8 +157,18 @@ def test_the_record_has_the_episodes_of_all_ranks_once(runs):
 
 def test_another_number_of_ranks_is_refused(runs, capsys):
     root, _ = runs
-    assert main(["train", "--resume", str(root / "ppo" / "whole"), "--set", "total_steps=400"]) == 1
-    assert "2 ranks wrote it and one process cannot continue it exactly" in capsys.readouterr().err
+    run_dir = root / "ppo" / "whole"
+    assert main(["train", "--resume", str(run_dir), "--set", "total_steps=400"]) == 1
+    told = capsys.readouterr().err
+    assert "2 ranks wrote it and one process cannot continue it exactly; continue it with 2 ranks: " in told
+    assert f"torchrun --nproc-per-node 2 -m tesserl_trainer train --resume {run_dir}, or start a new run" in told
+
+
+def test_only_train_has_ranks(monkeypatch, tmp_path, capsys):
+    for name, value in environment_of(1, 2, MASTER_PORT="1").items():
+        monkeypatch.setenv(name, value)
+    assert main(["eval", str(tmp_path)]) == 2
+    assert "eval: expected one process, got 2; start it without torchrun" in capsys.readouterr().err
 
 
 @pytest.mark.soak
@@ -241,13 +251,13 @@ def test_a_signal_to_torchrun_leaves_a_checkpoint_and_the_resumed_run_equals_the
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("case", ["ppo-lstm", "iqn", "grpo", "dpo"])
-def test_each_rank_can_be_killed_at_any_moment(runs, tmp_path, case):
+def test_each_rank_can_be_killed_at_any_moment(runs, tmp_path, case, rank):
     root, _ = runs
-    generator = np.random.default_rng(5)
+    generator = np.random.default_rng([5, rank])
     moments = {0: ["reduce", "collect", "log", "checkpoint", "manifest", "pointer"], 1: ["reduce", "collect"]}
     for index in range(10):
-        rank = index % 2
         moment, number = str(generator.choice(moments[rank])), int(generator.integers(1, 5))
         restarted_equals_the_whole(root, tmp_path / str(index), case, str(rank), moment, str(number))
 

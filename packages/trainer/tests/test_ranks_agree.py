@@ -1,6 +1,4 @@
-"""Agreement of several ranks: gradients, statistics, draws, results of rank 0, errors; numbers that they share."""
-
-import threading
+"""Learning of several ranks: their gradients, and the numbers of a configuration that they share."""
 
 import gymnasium as gym
 import pytest
@@ -8,13 +6,11 @@ from gymnasium.vector import SyncVectorEnv
 
 from tesserl_configs import ConfigError, load_config
 from tesserl_environments import worker_seeds
+from tesserl_ranks.group import Ranks
 from tesserl_trainer.algorithms.sharing import part_of
-from tesserl_trainer.ranks.group import RankError, Ranks
-from tesserl_trainer.ranks.joining import joined
-from tesserl_trainer.ranks.store import PatientStore
 from tesserl_trainer.running.pretrain import pretrain_bc
 
-from .test_ranks import PATIENCE, environment_of, free_ports, together, written
+from .test_ranks import environment_of, together, written
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +21,12 @@ def small(tmp_path_factory):
         ("gradients", {"numbers": [12, 12], "minibatches": 3}),
         ("gradients", {"numbers": [5, 11], "minibatches": 2}),
         ("gradients", {"numbers": [2, 14], "minibatches": 4}),
-        ("statistics", {}),
-        ("agreement", {}),
-        *(("failures", {"kind": kind}) for kind in ("weights", "first", "other", "absent")),
         ("sliced", {"number": 12, "minibatches": 2}),
         ("sliced", {"number": 7, "minibatches": 5}),
+        ("replayed", {"number": 6, "munchausen": False}),
+        ("replayed", {"number": 6, "munchausen": True}),
+        ("compared", {"number": 12, "size": 6}),
+        ("compared", {"number": 9, "size": 4}),  # parts of different sizes, and a pair alone
     ]
     directory = tmp_path_factory.mktemp("ranks")
     return together(2, plan, directory, TESSERL_RANKS_TIMEOUT="5")
@@ -42,101 +39,25 @@ def test_gradients_of_two_ranks_are_those_of_one_on_the_whole_batch(small, index
         assert max(differences) < 1e-12
 
 
-@pytest.mark.parametrize("index", [10, 11], ids=["slices", "fewer-rows-than-ranks"])
+@pytest.mark.parametrize("index", [4, 5], ids=["slices", "fewer-rows-than-ranks"])
 def test_gradients_of_slices_are_those_of_the_whole_batch(small, index):
     for differences in small[index]:
         assert len(differences) >= 8
         assert max(differences) < 1e-12
 
 
-def test_statistics_are_those_of_what_all_ranks_have_seen(small):
-    for difference, same, count in small[4]:
-        assert difference < 1e-9  # of features around 1000
-        assert (same, count) == (1.0, 0.0)
+@pytest.mark.parametrize("index", [6, 7], ids=["plain", "munchausen"])
+def test_gradients_of_batches_from_several_replay_buffers_are_those_of_one_whole_batch(small, index):
+    for differences in small[index]:
+        assert len(differences) >= 16
+        assert max(differences) < 1e-12
 
 
-def test_ranks_agree(small):
-    first, second = small[5]
-    for untouched, drawn, total, some, every, result, *_ in (first, second):
-        assert untouched
-        assert len(set(drawn)) == 2
-        assert (total, some, every, result) == (3.0, True, False, ["of rank 0", 0])
-    assert first[1] == second[1]
-    assert sorted(first[6] + second[6]) == [0, 1, 2]
-    assert sorted([first[7], second[7]]) == [0, 1]
-
-
-def test_other_weights_are_an_error_that_names_the_ranks(small):
-    for message in small[6]:
-        assert "at step 1,200 the networks of rank 1 are not those of rank 0" in message
-
-
-def test_an_error_of_rank_0_reaches_all(small):
-    assert "invalid literal" in small[7][0]
-    assert "rank 0" in small[7][1]
-    assert "failed while counting: invalid literal" in small[7][1]
-
-
-def test_the_error_of_a_rank_is_told_to_the_others(small):
-    waiting, failed = small[8]
-    assert failed == "rank 1 cannot go on"
-    assert "rank 0: a sum failed" in waiting
-    assert "failed: rank 1 cannot go on" in waiting
-
-
-def test_a_rank_that_stays_away_is_named_after_the_timeout(small):
-    waiting, _ = small[9]
-    assert "rank 0: a sum failed after" in waiting
-    assert "no answer from rank 1" in waiting
-
-
-class Known(dict):
-    """A store without other processes."""
-
-    def set(self, key, value):
-        self[key] = value.encode()
-
-    def add(self, key, amount):
-        self[key] = self.get(key, 0) + amount
-        return self[key]
-
-    def check(self, keys):
-        return all(key in self for key in keys)
-
-
-class Silent(Known):
-    """A store whose machine is gone."""
-
-    def __init__(self):
-        super().__init__()
-        self.over = threading.Event()
-
-    def check(self, keys):
-        return self.over.wait(PATIENCE)
-
-
-def test_a_rank_that_starts_too_slowly_is_named():
-    with pytest.raises(RankError, match=r"^rank 1 needed more than 0.01 s for starting environments$"):
-        Ranks(0, 2, store=PatientStore(Known(), 1.0), patience=0.01).meet("starting environments")
-    store = Known({"failed/1": b"no such task"})
-    with pytest.raises(RankError, match=r"^rank 1 failed while starting environments: no such task$"):
-        Ranks(0, 2, store=PatientStore(store, 1.0)).meet("starting environments")
-
-
-def test_a_rank_0_without_signs_of_life_is_named():
-    with pytest.raises(RankError, match=r"^rank 0 gave no sign of life for 0.01 s while evaluating$"):
-        Ranks(1, 2, store=PatientStore(Known(), 1.0), timeout=0.01).by_first(lambda: None, "evaluating")
-
-
-def test_a_store_that_does_not_answer_is_an_error():
-    store = Silent()
-    try:
-        with pytest.raises(
-            RankError, match="the store of the ranks, on the machine of rank 0, does not answer any more"
-        ):
-            Ranks(1, 2, store=PatientStore(store, 0.05)).by_first(lambda: None, "evaluating")
-    finally:
-        store.over.set()
+@pytest.mark.parametrize("index", [8, 9], ids=["equal-parts", "unequal-parts"])
+def test_gradients_of_parts_of_the_drawn_pairs_are_those_of_the_whole_batch(small, index):
+    for differences in small[index]:
+        assert len(differences) >= 10
+        assert max(differences) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -182,22 +103,6 @@ def test_what_ranks_cannot_share_is_refused(tmp_path, algorithm, changes, messag
     with pytest.raises(ConfigError) as error:
         part_of(config, Ranks(0, 2), 0)
     assert str(error.value) == message
-
-
-def test_a_rank_that_does_not_join_is_named(monkeypatch):
-    (port,) = free_ports(1)
-    told = environment_of(0, 2, MASTER_PORT=str(port), TESSERL_RANKS_JOIN_TIMEOUT="2")
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TESSERL_RANKS_JOIN_TIMEOUT"):
-        monkeypatch.setenv(name, told[name])
-    with pytest.raises(RankError, match=rf"ranks: not all of 2 ranks met at 127.0.0.1:{port} within 2 s"):
-        joined("cpu").__enter__()
-
-
-def test_a_time_limit_must_be_a_number(monkeypatch):
-    for name, value in environment_of(0, 2, MASTER_PORT="1", TESSERL_RANKS_TIMEOUT="soon").items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="TESSERL_RANKS_TIMEOUT: expected a positive number of seconds, got 'soon'"):
-        joined("cpu").__enter__()
 
 
 def test_a_rank_has_its_part_of_the_numbers(tmp_path):

@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 
 from tesserl_analysis.record import read_metrics
+from tesserl_collectors.supervisor import Supervisor
+from tesserl_collectors.weights import SentWeights
 from tesserl_configs import load_config
 from tesserl_environments import WorkerError
 from tesserl_trainer import train
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.distributed.supervisor import Supervisor
-from tesserl_trainer.distributed.weights import SentWeights
 
 from . import troubled
-from .test_process_collectors import STATISTICS, learned
+from .test_process_collectors import STATISTICS, learned, telling, told_by_others
 from .test_resume import LSTM, outcome
 
 ray = pytest.importorskip("ray", reason="needs tesserl-trainer[ray]")
 pytestmark = pytest.mark.ray
 
-from tesserl_trainer.distributed import ray_cluster  # noqa: E402
-from tesserl_trainer.distributed.ray_transport import RayTransport, RayWeights  # noqa: E402
+from tesserl_collectors import ray_cluster  # noqa: E402
+from tesserl_collectors.ray_transport import RayTransport, RayWeights  # noqa: E402
 
 START = 300.0
 
@@ -67,12 +67,18 @@ def last_of(run_dir, name):
     return [value for _, key, value in (row[:3] for row in read_metrics(run_dir / "metrics.csv")) if key == name][-1]
 
 
-def test_groups_are_the_same_with_any_number_of_workers_also_if_one_is_killed(write_config, tmp_path):
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "numbers"),
+    [("grpo", STATISTICS, (1, 2, 5)), ("dpo", STATISTICS | {"num_groups: 1": "num_groups: 4"}, (1, 2))],
+)
+def test_groups_are_the_same_with_any_number_of_workers_also_if_one_is_killed(
+    write_config, tmp_path, algorithm, changes, numbers
+):
     outcomes = []
-    for workers in (1, 2, 5):
-        config, _ = doomed(write_config, tmp_path, "grpo", STATISTICS | collectors(workers))
+    for workers in numbers:
+        config, _ = doomed(write_config, tmp_path, algorithm, changes | collectors(workers))
         outcomes.append(without_counts(learned(train(load_config(config), run_dir=tmp_path / str(workers)))))
-    config, plan = doomed(write_config, tmp_path, "grpo", STATISTICS | collectors(2))
+    config, plan = doomed(write_config, tmp_path, algorithm, changes | collectors(2))
     plan.write_text(json.dumps({"seed": None, "step": 9, "kind": "kill"}))
     run_dir = train(load_config(config), run_dir=tmp_path / "killed")
     assert not plan.exists()
@@ -153,6 +159,14 @@ def test_a_lost_worker_of_ppo_is_replaced_named_and_counted(write_config, tmp_pa
     assert state_of(run_dir)["counters"]["step"] == 240
 
 
+def test_actors_import_no_torchrl(write_config, tmp_path):
+    changes = collectors(2, mode="async") | telling(tmp_path, 4)
+    train(load_config(write_config(**changes)), run_dir=tmp_path / "run")
+    told = told_by_others(tmp_path)
+    assert len(told) == 2
+    assert set(told.values()) == {"False"}
+
+
 def test_free_workers_feed_iqn_and_a_run_is_continued(write_config, tmp_path):
     config, plan = doomed(write_config, tmp_path, "iqn", collectors(2, mode="async", max_lag=6), num_envs=4)
     plan.write_text(json.dumps({"seed": None, "step": 13, "kind": "kill"}))
@@ -205,7 +219,7 @@ def test_actors_that_raise_stop_or_send_nonsense_are_replaced(answering):
     supervisor.ask(0, "number", {"size": 100})
     supervisor.ask(1, "stop", {}, timeout=3.0)
     until(supervisor, lambda: supervisor.restarts == 2 and supervisor.idle == [0, 1])
-    assert not any(map(is_running, pids))
+    wait_until_gone(pids)
     told = sorted(event["error"] for event in supervisor.events)
     assert told[0] == "collector worker 0 answered with too much"
     assert told[1].startswith("collector worker 1 made no step within 3 s; raise collectors.worker_timeout")
@@ -220,6 +234,14 @@ def is_running(pid):
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def wait_until_gone(pids):
+    """A killed process takes a moment to end."""
+    deadline = time.monotonic() + START
+    while any(map(is_running, pids)):
+        assert time.monotonic() < deadline, f"processes {pids} are still running"
+        time.sleep(0.05)
 
 
 def received(supervisor, number):
@@ -237,7 +259,7 @@ def until(supervisor, condition, answers=None):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("minutes", [float(os.environ.get("SOAK_MINUTES", "30"))])
-def test_memory_stays_flat_while_a_worker_is_killed_every_half_minute(write_config, tmp_path, minutes):
+def test_memory_stays_flat_while_a_worker_is_killed_every_half_minute(write_config, tmp_path, minutes, record_property):
     changes = collectors(3, mode="async", max_lag=100, max_restarts=10_000) | {
         "num_envs: 3": "num_envs: 6",
         "total_steps: 240": "total_steps: 1000000000",
@@ -275,10 +297,12 @@ def test_memory_stays_flat_while_a_worker_is_killed_every_half_minute(write_conf
     stop.set()
     state = state_of(tmp_path / "run")
     assert Counter(event["event"] for event in state["events"])["lost worker"] >= minutes
-    warm = measured[len(measured) // 4 :]
+    warm, counters = measured[len(measured) // 4 :], state["counters"]
+    record_property("kills", len(state["events"]))
+    record_property("learner_and_store_bytes", measured)
+    record_property("counters", counters)
     assert max(learner for learner, _ in warm) < 1.2 * warm[0][0]
     assert max(store for _, store in warm) < 1.2 * warm[0][1] + 2**24
-    counters = state["counters"]
     assert abs(counters["updates"] - (counters["step"] - 30) / 2) <= 96  # one update in two steps, within a chunk
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
+from tesserl_storage.errors import StorageError
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError, load_networks
+from tesserl_trainer.checkpoints.checkpoint import load_networks
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.training.replay_segments import Segments
 
@@ -158,7 +159,7 @@ def test_a_damaged_checkpoint_is_an_error_and_changes_nothing(write_config, tmp_
     before = {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file() and p != path}
     for damaged in (content[: len(content) // 2], content[:-1] + bytes([content[-1] ^ 1]), b"\x80\x04pickle"):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=r"optimizer\.safetensors"):
+        with pytest.raises(StorageError, match=r"optimizer\.safetensors"):
             train(config, run_dir=run_dir, resume=True)
     assert {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file() and p != path} == before
 
@@ -168,7 +169,7 @@ def test_a_damaged_segment_is_an_error(write_config, tmp_path):
     run_dir = train(config, run_dir=tmp_path / "run")
     segment = max((run_dir / "replay").iterdir())
     segment.write_bytes(segment.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=f"{segment.name}: expected .* bytes"):
+    with pytest.raises(StorageError, match=f"{segment.name}: expected .* bytes"):
         train(config.model_copy(update={"total_steps": 270}), run_dir=run_dir, resume=True)
 
 

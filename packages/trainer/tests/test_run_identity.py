@@ -13,14 +13,15 @@ import pytest
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
-from tesserl_preference_data.whole_files import write_json
+from tesserl_storage.errors import StorageError
+from tesserl_storage.sealed_json import read_sealed, write_sealed
+from tesserl_storage.whole_files import write_json
 from tesserl_trainer import evaluate, train
 from tesserl_trainer.checkpoints import run_checkpoints as checkpoints_module
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError, read_manifest
+from tesserl_trainer.checkpoints.checkpoint import read_manifest
 from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.checkpoints.run_identity import read_identity
-from tesserl_trainer.checkpoints.sealed_json import read_sealed, write_sealed
 from tesserl_trainer.cli import main
 from tesserl_trainer.running.run_directory import CHANGEABLE, run_config
 
@@ -341,7 +342,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_looked_for_again(run, m
     monkeypatch.setattr(checkpoints_module, "load_networks", prune_first)
     assert evaluate(run, episodes=1, checkpoint="latest")["checkpoint"] == "step_000000220"
     assert removed == ["step_000000210"]
-    with pytest.raises(CheckpointError, match="no checkpoint 'step_000000210'"):
+    with pytest.raises(StorageError, match="no checkpoint 'step_000000210'"):
         evaluate(run, episodes=1, checkpoint="step_000000210")
 
 

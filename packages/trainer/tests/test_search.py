@@ -13,7 +13,7 @@ import yaml
 
 from tesserl_configs import ConfigError, load_config
 from tesserl_configs.search import load_search
-from tesserl_preference_data.locks import InUseError
+from tesserl_storage.locks import InUseError
 from tesserl_trainer.cli import main
 from tesserl_trainer.search import search as command
 from tesserl_trainer.search.search import SearchStopped, run_search

@@ -9,7 +9,7 @@ import pytest
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import ConfigError, load_config
-from tesserl_preference_data.locks import InUseError, is_lock, locked
+from tesserl_storage.locks import InUseError, locked
 from tesserl_trainer import train
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.running import directories
@@ -108,16 +108,3 @@ def test_resuming_what_is_no_run_leaves_nothing_there(config, tmp_path):
     with pytest.raises(Exception, match="expected a run, got no such directory"):
         training.resume_run(tmp_path / "empty")
     assert not (tmp_path / "empty").exists()
-
-
-def test_a_lock_whose_owner_is_not_known_refuses_all_the_same(tmp_path):
-    with locked(tmp_path, doing="writes here", remedy="wait for it"):
-        for text in ("", "[]", '{"pid": 1}'):
-            (tmp_path / ".lock.owner.json").write_text(text)
-            refusal = pytest.raises(InUseError, match=r"another process writes here; wait for it$")
-            with refusal, locked(tmp_path, doing="writes here", remedy="wait for it", timeout=0.0):
-                pass
-    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
-    assert is_lock(".lock")
-    assert is_lock(".lock.owner.json")
-    assert not is_lock("blocks.json")

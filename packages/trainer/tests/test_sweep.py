@@ -13,7 +13,7 @@ import yaml
 
 from tesserl_configs import load_config
 from tesserl_configs.sweep import load_sweep
-from tesserl_preference_data.locks import InUseError, locked
+from tesserl_storage.locks import InUseError, locked
 from tesserl_trainer.cli import main
 from tesserl_trainer.sweep import jobs, launchers, processes
 from tesserl_trainer.sweep.jobs import SweepError

@@ -8,9 +8,9 @@ import torch
 
 from tesserl_analysis.record import read_metrics, series
 from tesserl_configs import ConfigError, RunConfig, load_config
+from tesserl_storage.errors import StorageError
 from tesserl_trainer import build_network, evaluate, train
 from tesserl_trainer.algorithms.environments import make_environments
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.training.journal import DivergenceError
 from tesserl_trainer.training.loops.off_policy import OffPolicyLoop
@@ -109,9 +109,9 @@ def test_a_diverging_run_names_the_step_and_the_last_finite_checkpoint(write_con
 
 
 def test_without_a_run_or_a_checkpoint_evaluation_says_so(run_dir, tmp_path):
-    with pytest.raises(CheckpointError, match=r"expected a run, got a directory without config\.yaml"):
+    with pytest.raises(StorageError, match=r"expected a run, got a directory without config\.yaml"):
         evaluate(tmp_path)
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'step_1'; there are: step_000000\d+, step_000000240"):
+    with pytest.raises(StorageError, match=r"no checkpoint 'step_1'; there are: step_000000\d+, step_000000240"):
         evaluate(run_dir, checkpoint="step_1")
     with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
         evaluate(run_dir, episodes=0)

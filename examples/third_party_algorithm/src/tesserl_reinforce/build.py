@@ -3,6 +3,7 @@
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
+from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_reinforce.loss import ReinforceLoss
 from tesserl_reinforce.plugin import ReinforceConfig
 from tesserl_trainer.algorithms.agent import (
@@ -15,10 +16,9 @@ from tesserl_trainer.algorithms.agent import (
 )
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.rollout import Advantages
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
+from tesserl_trainer.training.advantages import Advantages
 from tesserl_trainer.training.loops.on_policy import OnPolicyLoop, Pace
 
 ReinforceAgent = Agent[RolloutPolicy, ReinforceLoss, nn.Module]

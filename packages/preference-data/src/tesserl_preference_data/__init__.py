@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tesserl_preference_data.cut import cut_segments
     from tesserl_preference_data.files import NoStoreError, StoreError
     from tesserl_preference_data.labels import append_label, read_labels
-    from tesserl_preference_data.locks import InUseError
     from tesserl_preference_data.make import make_pairs, rank_pairs, segment_scores
     from tesserl_preference_data.pairs import PreferencePairs
     from tesserl_preference_data.pictures import encode_frame, frame_png
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from tesserl_preference_data.teachers import ScriptedTeacher, TeacherLabels
     from tesserl_preference_data.trajectories import Trajectories, load_trajectories
     from tesserl_preference_data.trajectory_writer import TrajectoryWriter
+    from tesserl_storage.locks import InUseError
 
 __all__ = [
     "InUseError",
@@ -54,35 +54,35 @@ __all__ = [
 ]
 
 _HOMES = {
-    "InUseError": "locks",
-    "NoStoreError": "files",
-    "PreferencePairs": "pairs",
-    "ScriptedTeacher": "teachers",
-    "SegmentBlock": "pool",
-    "SegmentPool": "pool",
-    "Segments": "segments",
-    "StoreError": "files",
-    "TeacherLabels": "teachers",
-    "Trajectories": "trajectories",
-    "TrajectoryWriter": "trajectory_writer",
-    "append_label": "labels",
-    "append_pairs": "store",
-    "concatenate": "concatenation",
-    "cut_segments": "cut",
-    "encode_frame": "pictures",
-    "frame_png": "pictures",
-    "load_pairs": "store",
-    "load_trajectories": "trajectories",
-    "make_pairs": "make",
-    "rank_pairs": "make",
-    "read_labels": "labels",
-    "read_segments": "segments",
-    "save_pairs": "store",
-    "segment_scores": "make",
+    "InUseError": "tesserl_storage.locks",
+    "NoStoreError": "tesserl_preference_data.files",
+    "PreferencePairs": "tesserl_preference_data.pairs",
+    "ScriptedTeacher": "tesserl_preference_data.teachers",
+    "SegmentBlock": "tesserl_preference_data.pool",
+    "SegmentPool": "tesserl_preference_data.pool",
+    "Segments": "tesserl_preference_data.segments",
+    "StoreError": "tesserl_preference_data.files",
+    "TeacherLabels": "tesserl_preference_data.teachers",
+    "Trajectories": "tesserl_preference_data.trajectories",
+    "TrajectoryWriter": "tesserl_preference_data.trajectory_writer",
+    "append_label": "tesserl_preference_data.labels",
+    "append_pairs": "tesserl_preference_data.store",
+    "concatenate": "tesserl_preference_data.concatenation",
+    "cut_segments": "tesserl_preference_data.cut",
+    "encode_frame": "tesserl_preference_data.pictures",
+    "frame_png": "tesserl_preference_data.pictures",
+    "load_pairs": "tesserl_preference_data.store",
+    "load_trajectories": "tesserl_preference_data.trajectories",
+    "make_pairs": "tesserl_preference_data.make",
+    "rank_pairs": "tesserl_preference_data.make",
+    "read_labels": "tesserl_preference_data.labels",
+    "read_segments": "tesserl_preference_data.segments",
+    "save_pairs": "tesserl_preference_data.store",
+    "segment_scores": "tesserl_preference_data.make",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

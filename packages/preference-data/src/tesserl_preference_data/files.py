@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import os
-import re
-import secrets
-import shutil
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tesserl_preference_data.appending import naming, whole_lines
+from tesserl_storage.appending import whole_lines
+from tesserl_storage.digests import difference, digest
+from tesserl_storage.whole_files import write_json
 
 FORMAT, FORMAT_VERSION = "tesserl-preference-pairs", 1
 MANIFEST = "manifest.json"
-
-PARTIAL = ".partial"
-"""Ends the names of files and directories that are being written."""
 
 
 class StoreError(ValueError):
@@ -38,105 +29,32 @@ class NoStoreError(StoreError):
     exit_code = 2
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file under another name; when that is done it is synced and takes its place.
-
-    Args:
-        path: where it belongs.
-
-    Yields:
-        Where to write it: a name that no other process uses. Nothing is left there if writing fails.
-
-    Raises:
-        OSError: it cannot be written, for example on a full disk.
-    """
-    partial = partial_name(path)
-    with naming(path):
-        try:
-            yield partial
-            sync(partial)
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
-
-
-def partial_name(path: Path) -> Path:
-    """Return a name beside a path, for what is not whole yet, that no other process uses."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-
-
-def remove_partial(directory: Path) -> None:
-    """Remove what killed processes have left in a directory that no other process writes into."""
-    for partial in directory.glob(f".*{PARTIAL}"):
-        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, with the mode that the umask gives to every new file.
-
-    Args:
-        path: of the file.
-        tensors: contiguous ones on the CPU that share no memory.
-        metadata: text for the header.
-
-    Raises:
-        OSError: it cannot be written, for example on a full disk.
-    """
-    path.touch()
-    mode = stat.S_IMODE(path.stat().st_mode)
-    try:
-        save_file(tensors, path, metadata)
-    except SafetensorError as error:  # it has the number of an error of the system in its text
-        if number := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-        raise
-    path.chmod(mode)  # safetensors makes files that only their owner can read
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on disk.
-
-    Args:
-        path: of it.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def describe(path: Path, kind: str, count: int) -> dict[str, Any]:
-    """Return a file's entry of the manifest.
+    """Return a file's entry of the manifest of pairs.
 
     Args:
         path: of the file.
         kind: ``"segments"`` or ``"pairs"``.
         count: how many are in it.
     """
-    return {"name": path.name, "kind": kind, "size": path.stat().st_size, "sha256": _digest(path), "count": count}
+    found = digest(path)
+    return {"name": path.name, "kind": kind, "size": found["bytes"], "sha256": found["sha256"], "count": count}
 
 
-def verify_file(path: Path, entry: dict[str, Any], *, digest: bool) -> None:
-    """Compare a file with its entry of the manifest.
+def verify_file(path: Path, size: int, sha256: str | None, *, remedy: str = "make the pairs again") -> None:
+    """Compare a file with what the manifest says.
 
     Args:
         path: of the file.
-        entry: what `describe` returned.
-        digest: whether the whole file is read.
+        size: in bytes.
+        sha256: of its content; None compares the size alone.
+        remedy: what a person can do, besides restoring the file.
 
     Raises:
         StoreError: it is missing, or differs.
     """
-    if not path.is_file():
-        raise StoreError(f"{path} is missing; restore the file, or make the pairs again")
-    if path.stat().st_size != entry["size"]:
-        raise StoreError(f"{path} must have {entry['size']} bytes, got {path.stat().st_size}; restore the file")
-    if digest and _digest(path) != entry["sha256"]:
-        raise StoreError(f"{path} was changed: its SHA-256 is not that of the manifest; restore the file")
+    if (found := difference(path, size, sha256)) is not None:
+        raise StoreError(f"{path}: {found}; restore the file, or {remedy}")
 
 
 def write_manifest(directory: Path, files: list[dict[str, Any]]) -> None:
@@ -146,13 +64,11 @@ def write_manifest(directory: Path, files: list[dict[str, Any]]) -> None:
         directory: of the store.
         files: their entries.
     """
-    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "files": files}
-    with replacing(directory / MANIFEST) as partial:
-        partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_json(directory / MANIFEST, {"format": FORMAT, "format_version": FORMAT_VERSION, "files": files})
 
 
 def read_manifest(directory: Path) -> list[dict[str, Any]]:
-    """Return the entries of a store's files.
+    """Return the entries of the files of a store of pairs.
 
     Args:
         directory: of the store.
@@ -160,19 +76,50 @@ def read_manifest(directory: Path) -> list[dict[str, Any]]:
     Raises:
         StoreError: there is no store, or it is of another format.
     """
+    remedy = "make a store with save_pairs, or with tesserl pairs make"
+    files: list[dict[str, Any]] = read_document(directory, FORMAT, FORMAT_VERSION, content="pairs", remedy=remedy)[
+        "files"
+    ]
+    return files
+
+
+def read_document(directory: Path, name: str, version: int, *, content: str, remedy: str) -> dict[str, Any]:
+    """Return the manifest of a store.
+
+    Args:
+        directory: of the store.
+        name: of its format.
+        version: of its format.
+        content: what it holds, for messages.
+        remedy: how a store is made, for messages.
+
+    Raises:
+        StoreError: there is no store, or it is of another format.
+    """
     path = directory / MANIFEST
     if not path.is_file():
-        raise NoStoreError(
-            f"{directory} holds no pairs: {path} is missing; make a store with save_pairs, or with tesserl pairs make"
-        )
+        raise NoStoreError(f"{directory} holds no {content}: {path} is missing; {remedy}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StoreError(f"{path} cannot be read: {error}; restore the file") from error
     found = (manifest.get("format"), manifest.get("format_version")) if isinstance(manifest, dict) else manifest
-    if found != (FORMAT, FORMAT_VERSION):
-        raise StoreError(f"{path} must be of format {FORMAT!r}, version {FORMAT_VERSION}, got {found}")
-    return manifest["files"]
+    if found != (name, version):
+        raise StoreError(f"{path} must be of format {name!r}, version {version}, got {found}")
+    return dict(manifest)
+
+
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file by name, memory-mapped.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no mapping)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
 
 
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -198,11 +145,3 @@ def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[str, dict
             if not isinstance(value, dict) or not line.endswith(b"\n"):
                 raise StoreError(f"{where}: a line must be one whole JSON object, got {line[:80]!r}")
             yield where, value
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while chunk := handle.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()

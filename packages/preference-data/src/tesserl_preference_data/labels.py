@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from tesserl_preference_data.appending import AppendedFile, remove_unfinished_line
 from tesserl_preference_data.files import StoreError, json_lines, read_manifest
-from tesserl_preference_data.locks import locked
+from tesserl_storage.appending import AppendedFile, remove_unfinished_line
+from tesserl_storage.locks import locked
 
 Choice = Literal["first", "second", "tie", "skip"]
 PREFERRED: dict[str, float] = {"first": 0.0, "second": 1.0, "tie": 0.5, "skip": math.nan}

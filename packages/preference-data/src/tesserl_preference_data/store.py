@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from tensordict import NestedKey, TensorDict
 from torch import Tensor
 
@@ -41,19 +39,17 @@ from tesserl_preference_data.files import (
     StoreError,
     describe,
     json_lines,
-    partial_name,
+    map_tensors,
     read_manifest,
-    remove_partial,
-    replacing,
-    sync,
     verify_file,
     write_manifest,
-    write_tensors,
 )
 from tesserl_preference_data.labels import PREFERRED, read_labels
-from tesserl_preference_data.locks import locked
 from tesserl_preference_data.pairs import PreferencePairs
 from tesserl_preference_data.pool import SegmentBlock, SegmentPool
+from tesserl_storage.locks import locked
+from tesserl_storage.tensors import write_tensors
+from tesserl_storage.whole_files import remove_partial, replacing, whole_directory
 
 _FILE_BYTES = 64 * 2**20  # of steps in a file: what writing needs in memory
 _STEPS = "steps/"
@@ -77,20 +73,13 @@ def save_pairs(pairs: PreferencePairs, path: str | Path) -> Path:
     path = Path(path)
     if path.exists():
         raise _taken(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_name(path)
-    partial.mkdir()
     try:
-        _write(pairs, partial, [])
-        try:
-            partial.rename(path)
-        except OSError as error:
-            if path.exists():  # another process has made it meanwhile
-                raise _taken(path) from error
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    sync(path.parent)
+        with whole_directory(path) as directory:
+            _write(pairs, directory, [])
+    except OSError as error:
+        if path.exists():  # another process has made it meanwhile
+            raise _taken(path) from error
+        raise
     return path
 
 
@@ -141,7 +130,7 @@ def load_pairs(path: str | Path, *, unlabelled: bool = False, verify: bool = Tru
     path = Path(path)
     files = read_manifest(path)
     for entry in files:
-        verify_file(path / entry["name"], entry, digest=verify)
+        verify_file(path / entry["name"], entry["size"], entry["sha256"] if verify else None)
     blocks = [_read_block(path / entry["name"]) for entry in files if entry["kind"] == "segments"]
     if not blocks:
         raise StoreError(f"{path} must hold segments, got none; save pairs into it")
@@ -262,18 +251,13 @@ def _tensors(block: SegmentBlock, segments: Tensor) -> dict[str, Tensor]:
 
 def _read_block(path: Path) -> SegmentBlock:
     """Map a file of segments."""
-    try:
-        with safe_open(path, "pt") as handle:
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no mapping)
-    except (OSError, SafetensorError) as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
-    table = [tensors.pop(name, None) for name in ("start", "length", "group")]
+    tensors = map_tensors(path)
+    start, length, group = (tensors.pop(name, None) for name in ("start", "length", "group"))
     lengths = {len(each) for each in tensors.values()}
-    if any(each is None for each in table) or len(lengths) != 1:
+    if start is None or length is None or group is None or len(lengths) != 1:
         raise StoreError(
             f"{path} must have start, length, group and equally many steps of each key, got {sorted(tensors)}"
         )
-    start, length, group = table
     num_steps = lengths.pop()
     if not len(start) == len(length) == len(group) or ((start < 0) | (length < 1) | (start + length > num_steps)).any():
         raise StoreError(f"{path} must have segments within its {num_steps} steps, got others")

@@ -26,15 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from tensordict import TensorDict, TensorDictBase
 
 from tesserl_preference_data import StoreError
-from tesserl_preference_data.files import NoStoreError
-from tesserl_preference_data.whole_files import digest, json_text
+from tesserl_preference_data.files import map_tensors, read_document, verify_file
+from tesserl_storage.whole_files import json_text
 
 FORMAT, FORMAT_VERSION = "tesserl-trajectories", 1
-MANIFEST = "manifest.json"
 
 KEYS = {"action", "action_log_prob", "frame"}
 """Entries at the root of a trajectory that are no observation."""
@@ -131,7 +129,8 @@ def load_trajectories(path: str | Path, *, verify: bool = True) -> Trajectories:
     path = Path(path)
     manifest = read_manifest(path)
     for entry in manifest["files"]:
-        _verify(path / entry["name"], entry, whole=verify)
+        sha256 = entry["sha256"] if verify else None
+        verify_file(path / entry["name"], entry["bytes"], sha256, remedy="collect anew")
     episodes = list(read_episode_lines(path, manifest))
     blocks = [_block(path / entry["name"]) for entry in manifest["files"] if entry["kind"] == "steps"]
     for block, part, entry in zip(blocks, episodes, manifest["files"][::2], strict=True):
@@ -159,17 +158,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         StoreError: there is none, or it is of another format.
     """
-    file = path / MANIFEST
-    if not file.is_file():
-        raise NoStoreError(f"{path} holds no trajectories: {file} is missing; make some with tesserl collect")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(f"{file} cannot be read: {error}; restore the file") from error
-    found = (manifest.get("format"), manifest.get("format_version")) if isinstance(manifest, dict) else manifest
-    if found != (FORMAT, FORMAT_VERSION):
-        raise StoreError(f"{file} must be of format {FORMAT!r}, version {FORMAT_VERSION}, got {found}")
-    return dict(manifest)
+    remedy = "make some with tesserl collect"
+    return read_document(path, FORMAT, FORMAT_VERSION, content="trajectories", remedy=remedy)
 
 
 def read_episode_lines(path: Path, manifest: Mapping[str, Any]) -> Iterator[list[EpisodeLine]]:
@@ -178,19 +168,6 @@ def read_episode_lines(path: Path, manifest: Mapping[str, Any]) -> Iterator[list
         if entry["kind"] == "episodes":
             lines = (path / entry["name"]).read_text(encoding="utf-8").splitlines()
             yield [_episode(f"{path / entry['name']}:{number}", line) for number, line in enumerate(lines, start=1)]
-
-
-def map_steps(file: Path) -> dict[str, torch.Tensor]:
-    """Return the entries of a steps file by name, memory-mapped.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    try:
-        with safe_open(file, "pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no mapping)
-    except (OSError, SafetensorError) as error:
-        raise StoreError(f"{file} cannot be read: {error}") from error
 
 
 def _episode(where: str, line: str) -> EpisodeLine:
@@ -205,17 +182,8 @@ def _episode(where: str, line: str) -> EpisodeLine:
         ) from error
 
 
-def _verify(file: Path, entry: Mapping[str, Any], *, whole: bool) -> None:
-    if not file.is_file():
-        raise StoreError(f"{file} is missing; restore the file, or collect anew")
-    if file.stat().st_size != entry["bytes"]:
-        raise StoreError(f"{file} must have {entry['bytes']} bytes, got {file.stat().st_size}; restore the file")
-    if whole and digest(file)["sha256"] != entry["sha256"]:
-        raise StoreError(f"{file} was changed: its SHA-256 is not that of the manifest; restore the file")
-
-
 def _block(file: Path) -> TensorDictBase:
-    tensors = map_steps(file)
+    tensors = map_tensors(file)
     nested: dict[Any, torch.Tensor] = {tuple(name.split("/")): tensor for name, tensor in tensors.items()}
     steps: TensorDictBase = TensorDict(nested, [len(tensors["action"])])
     return steps.set(("next", "done"), steps["next", "terminated"] | steps["next", "truncated"])

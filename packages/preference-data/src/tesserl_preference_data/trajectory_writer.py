@@ -11,18 +11,18 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from tesserl_preference_data import StoreError
-from tesserl_preference_data.files import remove_partial, write_tensors
-from tesserl_preference_data.locks import is_lock, locked
+from tesserl_preference_data.files import MANIFEST, map_tensors
 from tesserl_preference_data.trajectories import (
     FORMAT,
     FORMAT_VERSION,
-    MANIFEST,
     EpisodeLine,
-    map_steps,
     read_episode_lines,
     read_manifest,
 )
-from tesserl_preference_data.whole_files import digest, write_atomically, write_json, write_text
+from tesserl_storage.digests import digest
+from tesserl_storage.locks import is_lock, locked
+from tesserl_storage.tensors import write_tensors
+from tesserl_storage.whole_files import remove_partial, write_atomically, write_json, write_text
 
 REMEDY = "wait for it, or collect into another directory: tesserl pairs make takes several"
 
@@ -152,7 +152,7 @@ class TrajectoryWriter:
         first = next((entry for entry in self._manifest["files"] if entry["kind"] == "steps"), None)
         if first is None:
             return
-        there, given = _layout(map_steps(self.path / first["name"])), _layout(_flat(steps))
+        there, given = _layout(map_tensors(self.path / first["name"])), _layout(_flat(steps))
         if there != given:
             raise StoreError(
                 f"{self.path} holds other steps: expected {sorted(there - given)}, got {sorted(given - there)}; "

@@ -12,8 +12,8 @@ from typing import Any
 
 from tesserl_preference_data import StoreError
 from tesserl_preference_data.labelling.session import LabellingSession
-from tesserl_preference_data.locks import InUseError
-from tesserl_preference_data.whole_files import json_text
+from tesserl_storage.locks import InUseError
+from tesserl_storage.whole_files import json_text
 
 HOST = "127.0.0.1"
 MAX_BODY = 1000

@@ -8,28 +8,35 @@ from torch import nn
 from tesserl_configs.algorithms import declared
 
 if TYPE_CHECKING:
+    from tesserl_collectors.collector import Collector
+    from tesserl_collectors.groups import GroupCollector
     from tesserl_environments.making import Environments
-    from tesserl_trainer.algorithms.agent import AnyAgent
+    from tesserl_trainer.algorithms.agent import AnyActor, AnyAgent
     from tesserl_trainer.algorithms.run import Run
     from tesserl_trainer.algorithms.task import Task
-    from tesserl_trainer.collecting.collector import Collector
-    from tesserl_trainer.collecting.groups import GroupCollector
     from tesserl_trainer.training.journal import Loop
 
 
-class Builder(Protocol):
-    """The functions that the module of an algorithm defines."""
+class ActorBuilder(Protocol):
+    """The functions of an algorithm that build what acts: in the module ``acting``, or the ``builder`` without one."""
 
     def build_network(self, task: "Task") -> nn.Module:
         """Return the network that the algorithm trains, on the CPU."""
 
-    def build_agent(self, task: "Task", network: nn.Module) -> "AnyAgent":
-        """Return the network with its loss, its optimiser and its ways to act."""
+    def build_actor(self, task: "Task", network: nn.Module) -> "AnyActor":
+        """Return the network with its ways to act; in a module ``acting`` alone."""
 
     def build_collector(
-        self, task: "Task", agent: "AnyAgent", environments: "Environments"
+        self, task: "Task", actor: "AnyActor", environments: "Environments"
     ) -> "Collector | GroupCollector":
         """Return what collects, here or in a worker process; for algorithms that declare ``process_collectors``."""
+
+
+class Builder(Protocol):
+    """The functions that the module ``builder`` of an algorithm defines, beside those of `ActorBuilder`."""
+
+    def build_agent(self, task: "Task", network: nn.Module) -> "AnyAgent":
+        """Return the network with its loss, its optimiser and its ways to act."""
 
     def build_loop(self, task: "Task", run: "Run") -> "Loop":
         """Return the training loop at step 0, its log not yet open."""
@@ -42,3 +49,13 @@ def builder_of(algorithm: str) -> Builder:
         algorithm: its name in a configuration.
     """
     return cast("Builder", import_module(declared(algorithm).builder))
+
+
+def actor_builder_of(algorithm: str) -> ActorBuilder:
+    """Import the module that builds what acts for an algorithm.
+
+    Args:
+        algorithm: its name in a configuration.
+    """
+    found = declared(algorithm)
+    return cast("ActorBuilder", import_module(found.acting or found.builder))

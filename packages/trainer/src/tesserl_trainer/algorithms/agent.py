@@ -12,23 +12,25 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tesserl_collectors.collector import Act, Start
+from tesserl_collectors.transfers import Uploads
 from tesserl_configs import RunConfig, Schedule, value_at
 from tesserl_configs.optimizer import SGD
 from tesserl_configs.optimizer import Optimizer as OptimizerConfig
 from tesserl_configs.policy import Precision
 from tesserl_nn_components import RunningNormalizer
+from tesserl_ranks.group import ALONE, Ranks
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.collector import Act, Start
 from tesserl_trainer.networks.named_parts import Group, learning_rate_groups
 from tesserl_trainer.networks.programs import Program
-from tesserl_trainer.ranks.group import ALONE, Ranks
+from tesserl_trainer.training.cuda_graph import GraphedLearner
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.schedule import Scheduled
 
 Number = float | Schedule
 """A number of the schema that may change with the step."""
 
-Forward = Callable[[TensorDictBase], TensorDictBase]
+Forward = Callable[[TensorDictBase], TensorDictBase | dict[str, Tensor]]
 """A loss: from a batch to its entries ``loss*`` and its metrics."""
 
 
@@ -81,8 +83,23 @@ def nothing(updates: int) -> None:
 
 
 @dataclass(frozen=True)
-class Agent(Generic[PolicyT_co, LossT_co, SavedT_co]):
-    """A network with its loss, its optimiser and its ways to act.
+class Actor(Generic[PolicyT_co]):
+    """A network with its ways to act alone, as in processes that do not learn.
+
+    Args:
+        policy: explores; ``with policy.greedy() as greedy`` does not.
+        act: called by the collector.
+        schedules: hyper-parameters that change with the step.
+    """
+
+    policy: PolicyT_co
+    act: Act
+    schedules: list[Scheduled]
+
+
+@dataclass(frozen=True)
+class Agent(Actor[PolicyT_co], Generic[PolicyT_co, LossT_co, SavedT_co]):
+    """A network with its loss, its optimiser and its ways to act, see `Actor`.
 
     Args:
         saved: the module whose state dict a checkpoint keeps as ``networks``.
@@ -90,13 +107,11 @@ class Agent(Generic[PolicyT_co, LossT_co, SavedT_co]):
         forward: the loss, or its compiled form.
         parameters: those that learn.
         optimizer: over these parameters.
-        policy: explores; ``with policy.greedy() as greedy`` does not.
-        act: called by the collector.
-        schedules: hyper-parameters that change with the step.
         precision: of forward passes.
         max_grad_norm: norm to clip gradients to; None does not clip.
         updated: called after every gradient step with the number of steps so far.
         has_value: whether the network's value was trained.
+        graphed: whether gradient steps are recorded as CUDA graphs.
     """
 
     saved: SavedT_co
@@ -104,13 +119,11 @@ class Agent(Generic[PolicyT_co, LossT_co, SavedT_co]):
     forward: Forward
     parameters: list[nn.Parameter]
     optimizer: Optimizer
-    policy: PolicyT_co
-    act: Act
-    schedules: list[Scheduled]
     precision: Precision
     max_grad_norm: float | None
     updated: Callable[[int], None] = nothing
     has_value: bool = False
+    graphed: bool = False
 
     def load_networks(self, state: Mapping[str, Tensor], source: Path) -> None:
         """Load the networks of a checkpoint.
@@ -120,12 +133,13 @@ class Agent(Generic[PolicyT_co, LossT_co, SavedT_co]):
             source: the checkpoint, for messages.
 
         Raises:
-            CheckpointError: they are not those of this configuration and task; the message says what differs.
+            StorageError: they are not those of this configuration and task; the message says what differs.
         """
         load_module(self.saved, state, str(source))
 
-    def learner(self, kind: type[Learner] = Learner) -> Learner:
+    def learner(self) -> Learner:
         """Return the object that makes gradient steps."""
+        kind = GraphedLearner if self.graphed else Learner
         return kind(
             loss=self.loss,
             forward=self.forward,
@@ -135,6 +149,9 @@ class Agent(Generic[PolicyT_co, LossT_co, SavedT_co]):
             updated=self.updated,
         )
 
+
+AnyActor = Actor[Policy]
+"""An actor of any algorithm."""
 
 AnyAgent = Agent[Policy, nn.Module, nn.Module]
 """An agent of any algorithm."""
@@ -230,11 +247,11 @@ def at_start(number: Number | None) -> float | None:
 
 def forward_of(loss: nn.Module, *, precision: str, compiled: bool, device: str) -> Forward:
     """Return a loss as a function: compiled if asked for, under autocast if the precision is bfloat16."""
-    forward: Forward = torch.compile(loss) if compiled else loss
+    forward: Forward = torch.compile(loss) if compiled else getattr(loss, "results", loss)
     if precision == "float32":
         return forward
 
-    def under_autocast(batch: TensorDictBase) -> TensorDictBase:
+    def under_autocast(batch: TensorDictBase) -> TensorDictBase | dict[str, Tensor]:
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             return forward(batch)
 
@@ -249,9 +266,12 @@ def observing_rollouts(network: nn.Module, ranks: Ranks = ALONE) -> Callable[[Te
         ranks: each of which has a rollout of its own; `ALONE` for a rollout that all ranks have.
     """
     statistics = [module for module in network.modules() if isinstance(module, RunningNormalizer)]
+    upload = Uploads(statistics[0].mean.device) if statistics else None
 
     def observe(rollout: TensorDictBase) -> None:
-        for normalizer in statistics:
-            ranks.update_statistics(normalizer, rollout["observation"].to(normalizer.mean.device))
+        if upload is not None:
+            observation = upload({"observation": rollout["observation"]})["observation"]
+            for normalizer in statistics:
+                ranks.update_statistics(normalizer, observation)
 
     return observe

@@ -7,18 +7,18 @@ import numpy as np
 from gymnasium.vector.utils import CloudpickleWrapper
 from torch import Tensor
 
+from tesserl_collectors.batches import arrays_of, entries_of
+from tesserl_collectors.groups import GroupCollector
+from tesserl_collectors.rollout_policy import RolloutPolicy
+from tesserl_collectors.weights import LoadedWeights
+from tesserl_collectors.workers import plain, state_of
 from tesserl_configs import RunConfig
 from tesserl_environments import close, worker_seeds
-from tesserl_trainer.algorithms import builder_of
+from tesserl_storage.generators import generators_state, seed_generators, set_generators_state
+from tesserl_trainer.algorithms import actor_builder_of
 from tesserl_trainer.algorithms.received_config import received_config
 from tesserl_trainer.algorithms.run import training_environments
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.state import generators_state, seed_generators, set_generators_state
-from tesserl_trainer.collecting.groups import GroupCollector
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
-from tesserl_trainer.distributed.batches import arrays_of, entries_of
-from tesserl_trainer.distributed.weights import LoadedWeights
-from tesserl_trainer.distributed.workers import plain, state_of
 
 
 class CollectorWorker:
@@ -51,9 +51,9 @@ class CollectorWorker:
         environment_seed, seed = seeds_of(config.seed, worker, life)
         task = Task(_part_of(config, num_workers))
         self._environments = training_environments(task)
-        self._agent = task.agent()
+        self._actor = task.actor()
         self._weights = weights
-        self._collector = builder_of(config.algorithm).build_collector(task, self._agent, self._environments)
+        self._collector = actor_builder_of(config.algorithm).build_collector(task, self._actor, self._environments)
         self._is_keyed = isinstance(self._collector, GroupCollector) and keyed
         if isinstance(self._collector, GroupCollector) and keyed:
             self._collector.key_streams(config.seed)
@@ -99,9 +99,9 @@ class CollectorWorker:
         """Return a round: its arrays and the episodes that ended; and the generators if they were lent."""
         if generators is not None:
             set_generators_state(state_of(generators))
-        for schedule in self._agent.schedules:
+        for schedule in self._actor.schedules:
             schedule.apply(schedule.value(step))
-        self._weights.load(self._agent.policy.network.state_dict(), version)
+        self._weights.load(self._actor.policy.network.state_dict(), version)
         self._collector.set_weights(version, step)
         return {
             "arrays": self._arrays(**arguments),
@@ -126,14 +126,14 @@ class CollectorWorker:
         """Return the state between two rounds; groups begin anew in each."""
         if self._is_keyed:
             return plain({})
-        policy = self._agent.policy
+        policy = self._actor.policy
         memory = policy.state_dict() if isinstance(policy, RolloutPolicy) else {}
         collector = {} if isinstance(self._collector, GroupCollector) else self._collector.snapshot()
         return plain({**collector, "policy": memory, "generators": generators_state(cuda=False)})
 
     def _restore(self, saved: Mapping[str, Any]) -> bool:
         """Continue from a snapshot; return whether every environment is where it was."""
-        state, policy = state_of(saved), self._agent.policy
+        state, policy = state_of(saved), self._actor.policy
         if self._is_keyed:
             return True
         if isinstance(policy, RolloutPolicy):

@@ -5,17 +5,18 @@ from contextlib import ExitStack
 
 from torch import nn
 
+from tesserl_collectors.process_collector import check_answer
+from tesserl_collectors.processes import CONTEXT, Make, ProcessTransport, closed_afterwards
+from tesserl_collectors.shared_memory import SharedWeights
+from tesserl_collectors.supervisor import Supervisor
+from tesserl_collectors.weights import LoadedWeights, SentWeights, Weights
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.collectors import ProcessCollectors, RayCollectors
 from tesserl_configs.loader import as_data
 from tesserl_environments.making import registered_maker
 from tesserl_trainer.algorithms.collector_worker import CollectorWorker
 from tesserl_trainer.algorithms.received_config import PASSED_ON
-from tesserl_trainer.distributed.process_collector import check_answer
-from tesserl_trainer.distributed.processes import CONTEXT, Make, ProcessTransport, closed_afterwards
-from tesserl_trainer.distributed.shared_memory import SharedWeights
-from tesserl_trainer.distributed.supervisor import Supervisor
-from tesserl_trainer.distributed.weights import LoadedWeights, SentWeights, Weights
+from tesserl_trainer.signals import Stopped
 
 
 def start_workers(
@@ -51,7 +52,7 @@ def _start_processes(
     is_free = block.mode == "async"
     weights = SharedWeights(network.state_dict(), CONTEXT, copies=2 if is_free else 1)
     transport = ProcessTransport(_maker(config, block, weights), PASSED_ON)
-    stack.enter_context(closed_afterwards(transport, config.environment.worker_timeout))
+    stack.enter_context(closed_afterwards(transport, config.environment.worker_timeout, stopped=Stopped))
     supervisor = Supervisor(
         transport,
         block.workers,
@@ -70,8 +71,8 @@ def _start_actors(
 ) -> tuple[Supervisor, Weights]:
     """Connect to a cluster; the actors start with the first question."""
     try:
-        from tesserl_trainer.distributed.ray_cluster import ray_cluster, require_cpus
-        from tesserl_trainer.distributed.ray_transport import RayTransport, RayWeights
+        from tesserl_collectors.ray_cluster import ray_cluster, require_cpus
+        from tesserl_collectors.ray_transport import RayTransport, RayWeights
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "ray":
             raise
@@ -82,7 +83,8 @@ def _start_actors(
     require_cpus(block.workers)
     received, weights = SentWeights(), RayWeights()
     transport = RayTransport(_maker(config, block, received), received, weights, PASSED_ON)
-    stack.enter_context(closed_afterwards(transport, min(block.worker_timeout, config.environment.worker_timeout)))
+    timeout = min(block.worker_timeout, config.environment.worker_timeout)
+    stack.enter_context(closed_afterwards(transport, timeout, stopped=Stopped))
     supervisor = Supervisor(
         transport,
         block.workers,

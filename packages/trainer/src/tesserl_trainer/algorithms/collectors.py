@@ -5,21 +5,21 @@ from typing import TypeVar
 
 from torch import nn
 
+from tesserl_collectors.collector import Collector
+from tesserl_collectors.free_collector import FreeCollector
+from tesserl_collectors.groups import GroupCollector
+from tesserl_collectors.interfaces import Collecting, GroupCollecting
+from tesserl_collectors.process_collector import Observe, ProcessCollector, ProcessGroupCollector
+from tesserl_collectors.supervisor import Supervisor
+from tesserl_collectors.weights import Weights
+from tesserl_collectors.workers import Workers
 from tesserl_configs.collectors import LocalCollectors, ProcessCollectors, RayCollectors
 from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.agent import Agent, Policy
 from tesserl_trainer.algorithms.collector_workers import lends_generators, start_workers
 from tesserl_trainer.algorithms.run import GroupOptions, Run, require_ends, training_environments
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.groups import GroupCollector
-from tesserl_trainer.collecting.interfaces import Collecting, GroupCollecting
-from tesserl_trainer.distributed.free_collector import FreeCollector
-from tesserl_trainer.distributed.process_collector import Observe, ProcessCollector, ProcessGroupCollector
-from tesserl_trainer.distributed.supervisor import Supervisor
-from tesserl_trainer.distributed.weights import Weights
-from tesserl_trainer.distributed.workers import Workers
-from tesserl_trainer.ranks.groups import SharedGroupCollector
+from tesserl_trainer.training.shared_groups import SharedGroupCollector
 
 AgentT = TypeVar("AgentT", bound=Agent[Policy, nn.Module, nn.Module])
 Build = Callable[[Task, nn.Module], AgentT]

@@ -2,26 +2,18 @@
 
 from torch import nn
 
-from tesserl_actor_critic import ActorCritic
 from tesserl_configs import value_at
 from tesserl_preference_opt import CPLLoss
 from tesserl_trainer.algorithms.agent import attributes
 from tesserl_trainer.algorithms.preferences import (
     PairAgent,
     build_pair_agent,
-    build_pair_collector,
     build_pair_loop,
-    build_pair_network,
     placed,
 )
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.training.loops.preferences import PreferenceLoop
-
-
-def build_network(task: Task) -> ActorCritic:
-    """Build the policy and its value."""
-    return build_pair_network(task, task.config.cpl)
 
 
 def build_agent(task: Task, network: nn.Module) -> PairAgent:
@@ -49,9 +41,6 @@ def build_agent(task: Task, network: nn.Module) -> PairAgent:
     )
     schedules = attributes(loss, entropy_coef=cpl.entropy_coef, bc_coef=cpl.bc_coef)
     return build_pair_agent(task, cpl, actor_critic, loss, schedules)
-
-
-build_collector = build_pair_collector
 
 
 def build_loop(task: Task, run: Run) -> PreferenceLoop:

@@ -23,19 +23,12 @@ from tesserl_trainer.algorithms.agent import at_start, attributes
 from tesserl_trainer.algorithms.preferences import (
     PairAgent,
     build_pair_agent,
-    build_pair_collector,
     build_pair_loop,
-    build_pair_network,
     placed,
 )
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.training.loops.preferences import PreferenceLoop
-
-
-def build_network(task: Task) -> ActorCritic:
-    """Build the policy and its value."""
-    return build_pair_network(task, task.config.dpo)
 
 
 def build_agent(task: Task, network: nn.Module) -> PairAgent:
@@ -65,9 +58,6 @@ def build_agent(task: Task, network: nn.Module) -> PairAgent:
         loss.update_reference()
 
     return build_pair_agent(task, dpo, actor_critic, loss, schedules, frozen=frozen, follow=follow)
-
-
-build_collector = build_pair_collector
 
 
 def build_loop(task: Task, run: Run) -> PreferenceLoop:

@@ -80,6 +80,23 @@ def make_environments(
         )
 
 
+def make_at_once(block: EnvironmentConfig, num_envs: int) -> Environments | None:
+    """Make environments of an evaluation that are stepped at once, see `tesserl_environments.making.make_at_once`.
+
+    Args:
+        block: the ``environment:`` block.
+        num_envs: number of environments.
+
+    Returns:
+        The environments; None if the task has no such form, or one with arguments or wrappers is wanted.
+    """
+    if block.vectorization not in ("sync", "vector_entry_point") or block.kwargs:
+        return None
+    with naming_block():
+        import_modules(block)  # among which a wrapper may be
+        return None if _wrappers(block, evaluation=True) else made.make_at_once(block.id, num_envs)
+
+
 def task_spaces(block: EnvironmentConfig) -> tuple[Space, Space]:
     """Return the observation and the action space of one environment of an ``environment:`` block.
 

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from gymnasium.vector.utils import CloudpickleWrapper
 
+from tesserl_collectors.evaluation_process import EVALUATE
+from tesserl_collectors.shared_memory import SharedWeights
 from tesserl_environments import close
+from tesserl_storage.generators import seed_generators
 from tesserl_trainer.algorithms.received_config import received_config
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.state import seed_generators
-from tesserl_trainer.distributed.evaluation_process import EVALUATE
-from tesserl_trainer.distributed.shared_memory import SharedWeights
 
 
 class EvaluationWorker:
@@ -40,7 +40,7 @@ class EvaluationWorker:
         seed_generators(config.seed)
         self._task, self._weights, self._report = Task(config), weights, report
         self._environments = self._task.evaluation_environments()
-        self._agent = self._task.agent()
+        self._actor = self._task.actor()
 
     def answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the result of an evaluation.
@@ -54,8 +54,8 @@ class EvaluationWorker:
         """
         if name != EVALUATE:
             raise ValueError(f"the evaluation process answers {EVALUATE}, got {name}")
-        self._weights.load(self._agent.policy.network.state_dict(), arguments["version"])
-        with self._agent.policy.greedy() as policy:
+        self._weights.load(self._actor.policy.network.state_dict(), arguments["version"])
+        with self._actor.policy.greedy() as policy:
             result = self._task.evaluate(policy, self._environments, on_step=self._report)
         return {"returns": result.returns, "lengths": result.lengths}
 

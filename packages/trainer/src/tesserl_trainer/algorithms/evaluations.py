@@ -7,6 +7,11 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from tesserl_collectors import processes
+from tesserl_collectors.evaluation import Evaluation
+from tesserl_collectors.evaluation_process import EvaluationProcess, check_evaluation, evaluation_name
+from tesserl_collectors.shared_memory import SharedWeights
+from tesserl_collectors.supervisor import Supervisor
 from tesserl_configs import RunConfig
 from tesserl_configs.limits import MOST_STEPS
 from tesserl_configs.loader import as_data
@@ -16,12 +21,8 @@ from tesserl_trainer.algorithms.agent import AnyAgent
 from tesserl_trainer.algorithms.evaluation_worker import EvaluationWorker
 from tesserl_trainer.algorithms.received_config import PASSED_ON
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.evaluation import Evaluation
-from tesserl_trainer.distributed import processes
-from tesserl_trainer.distributed.evaluation_process import EvaluationProcess, check_evaluation, evaluation_name
-from tesserl_trainer.distributed.shared_memory import SharedWeights
-from tesserl_trainer.distributed.supervisor import Supervisor
+from tesserl_trainer.checkpoints.loading import load_module, require_state
+from tesserl_trainer.signals import Stopped
 from tesserl_trainer.training.evaluations import Player, PlayerHere
 
 
@@ -53,7 +54,7 @@ def _start_process(config: RunConfig, network: nn.Module, stack: ExitStack) -> E
     make = functools.partial(EvaluationWorker, data, weights, registered_maker(config.environment.id))
     transport = processes.ProcessTransport(make, PASSED_ON, evaluation_name)
     supervisor = Supervisor(
-        stack.enter_context(processes.closed_afterwards(transport, config.environment.worker_timeout)),
+        stack.enter_context(processes.closed_afterwards(transport, config.environment.worker_timeout, stopped=Stopped)),
         1,
         start_timeout=config.environment.start_timeout,
         worker_timeout=config.environment.worker_timeout,
@@ -61,7 +62,7 @@ def _start_process(config: RunConfig, network: nn.Module, stack: ExitStack) -> E
         name=evaluation_name,
     )
     supervisor.start()
-    return EvaluationProcess(supervisor, weights, network)
+    return EvaluationProcess(supervisor, weights, network, require_state)
 
 
 @contextmanager
@@ -69,7 +70,7 @@ def _other_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterato
     """Give a network other weights for the time of a ``with`` block.
 
     Raises:
-        CheckpointError: they are not those of this network.
+        StorageError: they are not those of this network.
     """
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     load_module(network, weights, "state: evaluation.weights")

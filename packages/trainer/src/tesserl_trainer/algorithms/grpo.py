@@ -6,13 +6,14 @@ from typing import cast
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
+from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import value_at
 from tesserl_configs.grpo import CISPOLoss, ClippedLoss, GRPOConfig, ReinforceLoss, ResampleZeroVariance, SAPOLoss
 from tesserl_configs.reference import FrozenReference, MovingAverageReference, Reference, SyncReference
-from tesserl_environments.making import Environments
 from tesserl_grpo import GRPOLoss
 from tesserl_grpo.options import ImportanceLevel, LossKLKind
 from tesserl_policy import ReferencePolicy
+from tesserl_trainer.algorithms.acting.groups import build_actor, build_collector
 from tesserl_trainer.algorithms.agent import (
     Agent,
     Number,
@@ -26,28 +27,13 @@ from tesserl_trainer.algorithms.agent import (
     optimizer_of,
 )
 from tesserl_trainer.algorithms.collectors import build_agent_and_group_collector
-from tesserl_trainer.algorithms.run import Run, make_group_collector
+from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.groups import GroupCollector
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
-from tesserl_trainer.machine import device_of
-from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
+from tesserl_trainer.networks.building import as_actor_critic
 from tesserl_trainer.training.loops.groups import GroupLoop, Pace, Scoring
 from tesserl_trainer.training.schedule import Scheduled
 
 GRPOAgent = Agent[RolloutPolicy, GRPOLoss, GRPOLoss]
-
-
-def build_network(task: Task) -> ActorCritic:
-    """Build the policy; it has a value too, which is frozen."""
-    grpo = task.config.grpo
-    return build_policy_network(
-        task.config.nn,
-        task.layout,
-        task.action_space,
-        distribution=grpo.distribution,
-        orthogonal=grpo.orthogonal_init,
-    )
 
 
 def build_agent(task: Task, network: nn.Module) -> GRPOAgent:
@@ -62,29 +48,25 @@ def build_agent(task: Task, network: nn.Module) -> GRPOAgent:
         TypeError: the network is another one.
     """
     config, grpo = task.config, task.config.grpo
-    actor_critic = as_actor_critic(network.to(device_of(config.device)), config.algorithm)
+    actor = build_actor(task, network)
+    actor_critic = as_actor_critic(network, config.algorithm)
     actor_critic.value.requires_grad_(False)
     loss, schedules = _loss(grpo, actor_critic)
-    optimizer = optimizer_of(config, network)
-    policy = RolloutPolicy(actor_critic, record_values=False)
+    optimizer = optimizer_of(config, network, capturable=grpo.cuda_graph)
     return Agent(
         saved=loss,
         loss=loss,
         forward=forward_of(loss, precision=grpo.precision, compiled=grpo.compile, device=config.device),
         parameters=learning(network),
         optimizer=optimizer,
-        policy=policy,
-        act=policy.act,
+        policy=actor.policy,
+        act=actor.act,
         schedules=[*schedules, learning_rate_schedule(config.optimizer, optimizer)],
         precision=grpo.precision,
         max_grad_norm=grpo.max_grad_norm,
         updated=_following(loss.reference, actor_critic),
+        graphed=grpo.cuda_graph,
     )
-
-
-def build_collector(task: Task, agent: GRPOAgent, environments: Environments) -> GroupCollector:
-    """Build the collector of groups."""
-    return make_group_collector(task, agent, environments, task.config.grpo)
 
 
 def build_loop(task: Task, run: Run) -> GroupLoop:
@@ -111,6 +93,7 @@ def build_loop(task: Task, run: Run) -> GroupLoop:
         Pace(grpo.num_groups, grpo.num_epochs, grpo.num_minibatches, attempts),
         run.journal(task, agent, collector.pop_episodes, workers=collector.record),
         config.device,
+        few_sizes=grpo.cuda_graph,
     )
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from tesserl_configs import ConfigError
 from tesserl_configs.initial_weights import PartialWeightsConfig, weights_source
 from tesserl_nn_components.state_dict import state_differences
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError, load_networks
+from tesserl_storage.errors import StorageError
+from tesserl_trainer.checkpoints.checkpoint import load_networks
 from tesserl_trainer.checkpoints.loading import listed
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.checkpoints.run_identity import require_identity
@@ -31,7 +32,7 @@ def load_initial_weights(network: nn.Module, weights: str | PartialWeightsConfig
         ConfigError: there is no checkpoint, or its network or those parts differ.
     """
     path, parts = weights_source(weights)
-    with named("initial_weights" if not parts else "initial_weights.from", CheckpointError):
+    with named("initial_weights" if not parts else "initial_weights.from", StorageError):
         saved = _of_network(_networks(Path(path)))
     own: Mapping[str, Tensor] = network.state_dict()
     if parts:

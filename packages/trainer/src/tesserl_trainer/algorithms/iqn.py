@@ -6,13 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypedDict
 
 from tensordict import TensorDictBase
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from tesserl_configs import value_at
-from tesserl_configs.iqn import BoltzmannExploration, IQNConfig, SoftUpdate
+from tesserl_collectors.free_collector import FreeCollector, WorkerWindows
+from tesserl_configs.iqn import IQNConfig, SoftUpdate
 from tesserl_configs.replay import PrioritizedReplay
-from tesserl_environments.making import Environments
 from tesserl_iqn import (
     IQNLoss,
     PeriodicReset,
@@ -26,9 +25,9 @@ from tesserl_iqn import (
 from tesserl_iqn.transitions import Preparation
 from tesserl_nn_components import RunningNormalizer
 from tesserl_replay import NStepWindow
+from tesserl_trainer.algorithms.acting.iqn import build_actor, build_collector, build_network
 from tesserl_trainer.algorithms.agent import (
     Agent,
-    attributes,
     forward_of,
     learning,
     learning_rate_schedule,
@@ -37,26 +36,12 @@ from tesserl_trainer.algorithms.agent import (
     scheduled,
 )
 from tesserl_trainer.algorithms.collectors import build_agent_and_collector
-from tesserl_trainer.algorithms.environments import discrete_actions
 from tesserl_trainer.algorithms.replay import build_replay
-from tesserl_trainer.algorithms.run import Run, make_collector
+from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.collector import Act, Collector
-from tesserl_trainer.distributed.free_collector import FreeCollector, WorkerWindows
-from tesserl_trainer.machine import device_of
-from tesserl_trainer.networks.building import build_quantile_network
-from tesserl_trainer.training.cuda_graph import GraphedLearner
-from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.loops.off_policy import OffPolicyLoop, Pace
-from tesserl_trainer.training.schedule import Scheduled
 
 IQNAgent = Agent[QuantilePolicy, IQNLoss, IQNLoss]
-
-
-def build_network(task: Task) -> QuantileNetwork:
-    """Build the quantile network."""
-    num_actions, num_blocks = discrete_actions(task.action_space)
-    return build_quantile_network(task.config, task.layout, num_actions, num_blocks)
 
 
 def build_agent(
@@ -79,13 +64,10 @@ def build_agent(
         TypeError: the network is another one.
     """
     config, iqn = task.config, task.config.iqn
-    network.to(device_of(config.device))
-    if not isinstance(network, QuantileNetwork):
-        raise TypeError(f"iqn does not train a {type(network).__name__}; build the network with build_network")
-    loss = _build_loss(iqn, network)
+    actor = build_actor(task, network, observes=observes)
+    loss = _build_loss(iqn, actor.policy.network)
     forward = forward_of(loss, precision=iqn.precision, compiled=iqn.compile, device=config.device)
     optimizer = optimizer_of(config, network, capturable=iqn.cuda_graph)
-    policy = _build_policy(task, network)
 
     def fresh() -> QuantileNetwork:
         with agreed():
@@ -97,19 +79,14 @@ def build_agent(
         forward=prepare_batches(forward, _preparations(iqn)),
         parameters=learning(network),
         optimizer=optimizer,
-        policy=policy,
-        act=observing(network, policy.act) if observes else policy.act,
-        schedules=[*_exploration(task, policy), learning_rate_schedule(config.optimizer, optimizer)],
+        policy=actor.policy,
+        act=actor.act,
+        schedules=[*actor.schedules, learning_rate_schedule(config.optimizer, optimizer)],
         precision=iqn.precision,
         max_grad_norm=iqn.max_grad_norm,
         updated=_updates(iqn, loss, fresh, optimizer),
+        graphed=iqn.cuda_graph,
     )
-
-
-def build_collector(task: Task, agent: IQNAgent, environments: Environments) -> Collector:
-    """Build the collector of transitions, with greedy flags if the replay uses them."""
-    marks = functools.partial(_last_greedy, agent.policy) if task.config.replay.cut_at_exploration else None
-    return make_collector(task, agent, environments, greedy=marks)
 
 
 def build_loop(task: Task, run: Run) -> OffPolicyLoop:
@@ -137,7 +114,7 @@ def build_loop(task: Task, run: Run) -> OffPolicyLoop:
         keep_partial_returns=iqn.fixed_horizon is not None,
     )
     return OffPolicyLoop(
-        agent.learner(GraphedLearner if iqn.cuda_graph else Learner),
+        agent.learner(),
         collector,
         WorkerWindows(make_window, collector) if isinstance(collector, FreeCollector) else make_window(),
         replay,
@@ -146,13 +123,6 @@ def build_loop(task: Task, run: Run) -> OffPolicyLoop:
         prepare_test=_clock(iqn),
         observe=observing_rollouts(agent.policy.network, run.ranks) if several else None,
     )
-
-
-def _last_greedy(policy: QuantilePolicy) -> Tensor:
-    """Return which actions ``[N]`` of the last call were greedy."""
-    if policy.last_greedy is None:
-        raise RuntimeError("the policy has not acted yet")
-    return policy.last_greedy.cpu()
 
 
 class _Munchausen(TypedDict, total=False):
@@ -185,37 +155,10 @@ def _build_loss(iqn: IQNConfig, network: QuantileNetwork) -> IQNLoss:
     )
 
 
-def _build_policy(task: Task, network: QuantileNetwork) -> QuantilePolicy:
-    config, iqn = task.config, task.config.iqn
-    return QuantilePolicy(
-        network,
-        num_taus=iqn.num_policy_taus,
-        tau_sampling="midpoints" if iqn.policy_tau_sampling == "midpoint" else "uniform",
-        risk=None if iqn.risk is None else (iqn.risk.kind, iqn.risk.eta),
-        redraw_noise=config.nn.heads.noisy,
-        explore_per_block=iqn.exploration.per_block,
-        mark_greedy=config.replay.cut_at_exploration,
-    )
-
-
-def observing(network: QuantileNetwork, act: Act) -> Act:
-    """Return ``act``, preceded by an update of the network's running statistics if it has some."""
-    normalizer = next((module for module in network.modules() if isinstance(module, RunningNormalizer)), None)
-    if normalizer is None:
-        return act
-    index = network.in_keys.index("observation")
-
-    def update_and_act(*inputs: Tensor) -> Tensor:
-        normalizer.update(inputs[index])
-        return act(*inputs)
-
-    return update_and_act
-
-
 def observing_batches(network: QuantileNetwork) -> Callable[[TensorDictBase], None]:
     """Return the function that updates the running statistics of a network with a batch ``[N, T]`` of worker processes.
 
-    They are updated step by step, as `observing` does while a policy acts.
+    They are updated step by step, as `acting.iqn.observing` does while a policy acts.
     """
     normalizers = [module for module in network.modules() if isinstance(module, RunningNormalizer)]
 
@@ -225,19 +168,6 @@ def observing_batches(network: QuantileNetwork) -> Callable[[TensorDictBase], No
                 normalizer.update(observation.to(normalizer.mean.device))
 
     return observe
-
-
-def _exploration(task: Task, policy: QuantilePolicy) -> list[Scheduled]:
-    """Explore uniformly until the replay buffer is warm, then as ``iqn.exploration`` says."""
-    exploration, warmup = task.config.iqn.exploration, task.config.replay.warmup_steps
-
-    def epsilon(step: int) -> float:
-        return 1.0 if step < warmup else value_at(exploration.epsilon, step)
-
-    schedules = [Scheduled("epsilon", epsilon, lambda value: setattr(policy, "epsilon", value))]
-    if isinstance(exploration, BoltzmannExploration):
-        schedules += attributes(policy, temperature=exploration.temperature)
-    return schedules
 
 
 def _updates(

@@ -6,9 +6,10 @@ from torch import nn
 from torchrl.objectives import ClipPPOLoss
 
 from tesserl_actor_critic import ActorCritic, PPOLoss
+from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import value_at
 from tesserl_configs.ppo import PPOConfig, RunningRewardScaling
-from tesserl_environments.making import Environments
+from tesserl_trainer.algorithms.acting.ppo import build_actor, build_collector
 from tesserl_trainer.algorithms.agent import (
     Agent,
     at_start,
@@ -21,31 +22,15 @@ from tesserl_trainer.algorithms.agent import (
     scheduled,
 )
 from tesserl_trainer.algorithms.collectors import build_agent_and_collector
-from tesserl_trainer.algorithms.run import Run, make_collector
+from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.reward_scaling import RewardScaler
-from tesserl_trainer.collecting.rollout import Advantages
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
-from tesserl_trainer.machine import device_of
-from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
+from tesserl_trainer.networks.building import as_actor_critic
+from tesserl_trainer.training.advantages import Advantages
 from tesserl_trainer.training.loops.on_policy import OnPolicyLoop, Pace
+from tesserl_trainer.training.reward_scaling import RewardScaler
 from tesserl_trainer.training.schedule import Scheduled
 
 PPOAgent = Agent[RolloutPolicy, nn.Module, nn.Module]
-
-
-def build_network(task: Task) -> ActorCritic:
-    """Build the policy and its value, together or each with a body of its own."""
-    ppo = task.config.ppo
-    return build_policy_network(
-        task.config.nn,
-        task.layout,
-        task.action_space,
-        distribution=ppo.distribution,
-        shared_body=ppo.shared_body,
-        orthogonal=ppo.orthogonal_init,
-    )
 
 
 def build_agent(task: Task, network: nn.Module, *, normalize: bool = True) -> PPOAgent:
@@ -61,29 +46,25 @@ def build_agent(task: Task, network: nn.Module, *, normalize: bool = True) -> PP
         TypeError: the network is another one.
     """
     config, ppo = task.config, task.config.ppo
-    actor_critic = as_actor_critic(network.to(device_of(config.device)), config.algorithm)
+    actor = build_actor(task, network)
+    actor_critic = as_actor_critic(network, config.algorithm)
     ppo = ppo.model_copy(update={"normalize_advantage": ppo.normalize_advantage and normalize})
     loss, schedules = _torchrl_loss(ppo, actor_critic) if ppo.loss == "torchrl" else _loss(ppo, actor_critic)
-    optimizer = optimizer_of(config, network)
-    policy = RolloutPolicy(actor_critic, record_values=actor_critic.critic_body is None)
+    optimizer = optimizer_of(config, network, capturable=ppo.cuda_graph)
     return Agent(
         saved=network,
         loss=loss,
         forward=forward_of(loss, precision=ppo.precision, compiled=ppo.compile, device=config.device),
         parameters=learning(network),
         optimizer=optimizer,
-        policy=policy,
-        act=policy.act,
+        policy=actor.policy,
+        act=actor.act,
         schedules=[*schedules, learning_rate_schedule(config.optimizer, optimizer)],
         precision=ppo.precision,
         max_grad_norm=ppo.max_grad_norm,
         has_value=True,
+        graphed=ppo.cuda_graph,
     )
-
-
-def build_collector(task: Task, agent: PPOAgent, environments: Environments) -> Collector:
-    """Build the collector of rollouts that hold the outputs of the network."""
-    return make_collector(task, agent, environments, records=agent.policy.records)
 
 
 def build_loop(task: Task, run: Run) -> OnPolicyLoop:

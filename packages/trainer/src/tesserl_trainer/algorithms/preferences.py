@@ -7,6 +7,9 @@ from typing import Literal
 from torch import nn
 
 from tesserl_actor_critic import ActorCritic
+from tesserl_collectors.collector import Episode
+from tesserl_collectors.interfaces import GroupCollecting, WorkerRecord
+from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.pairs import (
     EpisodeSegments,
@@ -20,10 +23,10 @@ from tesserl_configs.pairs import (
 from tesserl_configs.policy import Precision
 from tesserl_configs.preferences import CPLConfig, DPOConfig
 from tesserl_environments import ObservationLayout
-from tesserl_environments.making import Environments
 from tesserl_policy import ReferencePolicy
 from tesserl_preference_data import PreferencePairs, ScriptedTeacher, StoreError
 from tesserl_preference_opt import BehaviorCloningLoss
+from tesserl_trainer.algorithms.acting.groups import build_actor, build_collector
 from tesserl_trainer.algorithms.agent import (
     Agent,
     forward_of,
@@ -34,14 +37,10 @@ from tesserl_trainer.algorithms.agent import (
     optimizer_of,
 )
 from tesserl_trainer.algorithms.collectors import build_agent_and_group_collector
-from tesserl_trainer.algorithms.run import Run, make_group_collector
+from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.collector import Episode
-from tesserl_trainer.collecting.groups import GroupCollector
-from tesserl_trainer.collecting.interfaces import GroupCollecting, WorkerRecord
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.machine import device_of
-from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
+from tesserl_trainer.networks.building import as_actor_critic
 from tesserl_trainer.training.cloning import Cloning
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.loops.preferences import Pace, PreferenceLoop
@@ -53,17 +52,6 @@ from tesserl_trainer.training.schedule import Scheduled
 PairAgent = Agent[RolloutPolicy, nn.Module, Policies]
 Options = DPOConfig | CPLConfig
 """The block of an algorithm that learns from pairs."""
-
-
-def build_pair_network(task: Task, options: Options) -> ActorCritic:
-    """Build the policy; it has a value too, which is frozen unless the block has a ``value``."""
-    return build_policy_network(
-        task.config.nn,
-        task.layout,
-        task.action_space,
-        distribution=options.distribution,
-        orthogonal=options.orthogonal_init,
-    )
 
 
 def placed(task: Task, options: Options, network: nn.Module) -> ActorCritic:
@@ -105,32 +93,20 @@ def build_pair_agent(
     """
     config = task.config
     optimizer = optimizer_of(config, network)
-    policy = RolloutPolicy(network, record_values=False)
+    actor = build_actor(task, network)
     return Agent(
         saved=Policies(loss, network, frozen, options.precision),
         loss=loss,
         forward=forward_of(loss, precision=options.precision, compiled=options.compile, device=config.device),
         parameters=learning(network),
         optimizer=optimizer,
-        policy=policy,
-        act=policy.act,
+        policy=actor.policy,
+        act=actor.act,
         schedules=[*schedules, learning_rate_schedule(config.optimizer, optimizer)],
         precision=options.precision,
         max_grad_norm=options.max_grad_norm,
         updated=follow,
     )
-
-
-def build_pair_collector(task: Task, agent: PairAgent, environments: Environments) -> GroupCollector:
-    """Build the collector of groups whose trajectories become pairs.
-
-    Raises:
-        ValueError: the pairs are stored ones alone.
-    """
-    source = task.config.pairs.source
-    if isinstance(source, OfflinePairs):
-        raise ValueError("pairs.source: expected kind online or both, got offline; stored pairs need no collector")
-    return make_group_collector(task, agent, environments, source)
 
 
 def build_pair_loop(
@@ -153,7 +129,7 @@ def build_pair_loop(
             agent = build_agent(task, run.network(task))
             pace = Pace(options.batch_size)
         case OnlinePairs() | MixedPairs():
-            agent, players = build_agent_and_group_collector(task, run, build_agent, build_pair_collector, source)
+            agent, players = build_agent_and_group_collector(task, run, build_agent, build_collector, source)
             stored_share = source.offline_fraction if isinstance(source, MixedPairs) else 0.0
             pace = Pace(options.batch_size, source.num_epochs, stored_share)
             fresh = build_fresh_pairs(task, options, source, players, run.ranks.agreed)

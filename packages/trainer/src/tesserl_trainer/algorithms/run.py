@@ -8,6 +8,10 @@ from typing import NoReturn
 
 from torch import nn
 
+from tesserl_collectors.collector import Collector, Episode, Marks, Records
+from tesserl_collectors.groups import GroupCollector
+from tesserl_collectors.interfaces import WorkerRecord
+from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.btr import options_of
 from tesserl_configs.diff import flat_data
@@ -19,7 +23,9 @@ from tesserl_configs.run_keys import MLflowConfig, TrackioConfig, WandbConfig
 from tesserl_configs.starts import LevelStarts, RepeatedStarts, Starts
 from tesserl_environments import GroupStarts, LevelStart, SeedStart, Start, StateStart, closed_afterwards, worker_seeds
 from tesserl_environments.making import Environments
-from tesserl_trainer.algorithms.agent import Agent, AnyAgent, start_of
+from tesserl_grpo import check_shared_start
+from tesserl_ranks.group import ALONE, Ranks
+from tesserl_trainer.algorithms.agent import Actor, AnyActor, AnyAgent, start_of
 from tesserl_trainer.algorithms.environments import has_time_limit
 from tesserl_trainer.algorithms.evaluations import build_player
 from tesserl_trainer.algorithms.filming import Camera
@@ -28,18 +34,13 @@ from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.checkpoints.run_identity import require_identity
-from tesserl_trainer.collecting.collector import Collector, Episode, Marks, Records
-from tesserl_trainer.collecting.groups import GroupCollector
-from tesserl_trainer.collecting.interfaces import WorkerRecord
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
-from tesserl_trainer.ranks.evaluation import SharedPlayer
-from tesserl_trainer.ranks.group import ALONE, Ranks
 from tesserl_trainer.training.evaluations import EarlyStopping, Evaluations, Player
 from tesserl_trainer.training.journal import Intervals, Journal
 from tesserl_trainer.training.loggers import LoggedRun, MLflowLogger, Opener, TrackioLogger, WandbLogger
 from tesserl_trainer.training.logging import MetricsLog, NoLog
 from tesserl_trainer.training.progress import ProgressDisplay
 from tesserl_trainer.training.schedule import Scheduled
+from tesserl_trainer.training.shared_evaluation import SharedPlayer
 
 
 @dataclass
@@ -175,18 +176,18 @@ def early_stopping_of(config: RunConfig) -> EarlyStopping | None:
 
 def make_collector(
     task: Task,
-    agent: AnyAgent,
+    actor: AnyActor,
     environments: Environments,
     *,
     starts: GroupStarts | None = None,
     greedy: Marks | None = None,
     records: Records | None = None,
 ) -> Collector:
-    """Make the collector of an agent.
+    """Make the collector of what acts.
 
     Args:
         task: of the run.
-        agent: it acts.
+        actor: acts.
         environments: to step.
         starts: the same environments, reset to the starts of groups; None resets them one by one.
         greedy: return which of the last actions were greedy; None does not record it.
@@ -195,10 +196,10 @@ def make_collector(
     return Collector(
         starts or environments,
         task.layout,
-        agent.act,
+        actor.act,
         seeds=worker_seeds(task.config.seed, environments, first=task.first_environment),
         device=task.config.device,
-        on_start=start_of(agent.policy),
+        on_start=start_of(actor.policy),
         greedy=greedy,
         records=records,
     )
@@ -256,7 +257,7 @@ def require_ends(task: Task, options: GroupOptions) -> None:
 
 def make_group_collector(
     task: Task,
-    agent: Agent[RolloutPolicy, nn.Module, nn.Module],
+    actor: Actor[RolloutPolicy],
     environments: Environments,
     options: GroupOptions,
 ) -> GroupCollector:
@@ -264,16 +265,17 @@ def make_group_collector(
 
     Args:
         task: of the run.
-        agent: it acts.
+        actor: acts.
         environments: made by `training_environments`.
         options: the block that says how a group starts.
     """
     starts = make_starts(options.starts, environments, group_size=options.group_size, seed=task.config.seed)
     return GroupCollector(
-        make_collector(task, agent, environments, starts=starts),
+        make_collector(task, actor, environments, starts=starts),
         starts,
-        agent.policy,
+        actor.policy,
         task.layout.keys,
+        check=check_shared_start,
     )
 
 

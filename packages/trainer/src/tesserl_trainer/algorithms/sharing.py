@@ -9,8 +9,8 @@ from tesserl_configs.collectors import LocalCollectors
 from tesserl_configs.errors import Problem
 from tesserl_configs.pairs import OfflinePairs
 from tesserl_configs.preferences import PreferenceOptions
+from tesserl_ranks.group import Ranks
 from tesserl_trainer.machine import device_of
-from tesserl_trainer.ranks.group import Ranks
 
 
 def part_of(config: RunConfig, ranks: Ranks, local_rank: int) -> RunConfig:
@@ -57,8 +57,9 @@ def _problems(config: RunConfig, number: int) -> Iterator[Problem]:
             f"expected kind local with {number} ranks, each of which collects in its own process, got "
             f"{config.collectors.kind}; leave it out",
         )
-    if config.algorithm == "iqn" and config.iqn.cuda_graph:
-        yield Problem("iqn.cuda_graph", f"expected false with {number} ranks, whose gradients no graph holds, got true")
+    if getattr(config.options, "cuda_graph", False):
+        key = f"{config.algorithm}.cuda_graph"
+        yield Problem(key, f"expected false with {number} ranks, whose gradients no graph holds, got true")
     if torch.device(config.device).index is not None:
         yield Problem(
             "device",

@@ -6,17 +6,21 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from tesserl_collectors.evaluation import Evaluation, evaluate_policy
 from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs.algorithms import declared
 from tesserl_environments import ObservationLayout, extend_module_path
 from tesserl_environments.making import Environments, Space
-from tesserl_trainer.algorithms import builder_of
-from tesserl_trainer.algorithms.agent import Acting, AnyAgent, start_of
-from tesserl_trainer.algorithms.environments import make_environments, task_spaces
-from tesserl_trainer.collecting.evaluation import Evaluation, evaluate_policy
+from tesserl_trainer.algorithms import actor_builder_of, builder_of
+from tesserl_trainer.algorithms.agent import Acting, AnyActor, AnyAgent, start_of
+from tesserl_trainer.algorithms.environments import make_at_once, make_environments, task_spaces
 from tesserl_trainer.networks.bodies import MakeBody, with_body
 
 LEAST_PIXELS_FOR_CHANNELS_LAST = 32
 """Height and width of images from which no encoder learns more slowly by it (docs/results.md)."""
+
+MOST_AT_ONCE = 1_024
+"""Most environments of an evaluation that are stepped at once."""
 
 
 class Task:
@@ -90,7 +94,7 @@ class Task:
             ConfigError: the configuration and the spaces do not fit together.
         """
         extend_module_path(self.config.environment.module_path)  # of a body that `nn` names
-        network = builder_of(self.config.algorithm).build_network(self)
+        network = actor_builder_of(self.config.algorithm).build_network(self)
         if self._channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs leave it out
         return network
@@ -101,6 +105,17 @@ class Task:
             return self.config.channels_last
         _, height, width = self.layout.shapes.get("pixels", (0, 0, 0))
         return min(height, width) >= LEAST_PIXELS_FOR_CHANNELS_LAST
+
+    def actor(self) -> AnyActor:
+        """Build the network with its ways to act, for a process that does not learn.
+
+        Raises:
+            ConfigError: the device is not there, or the configuration does not fit the task.
+        """
+        algorithm = self.config.algorithm
+        if declared(algorithm).acting is None:
+            return self.agent()
+        return actor_builder_of(algorithm).build_actor(self, self.network())
 
     def agent(self, network: nn.Module | None = None) -> AnyAgent:
         """Build the network with its loss, its optimiser and its ways to act.
@@ -113,10 +128,17 @@ class Task:
         """
         return builder_of(self.config.algorithm).build_agent(self, network or self.network())
 
-    def evaluation_environments(self) -> Environments:
-        """Make the environments of the periodic evaluations; see `make_environments` for the errors."""
+    def evaluation_environments(self, episodes: int | None = None) -> Environments:
+        """Make environments of evaluations; see `make_environments` for the errors.
+
+        Args:
+            episodes: of an evaluation, all of which are played at once if the task has a form that steps many
+                environments in the time of a few; None: those of the periodic evaluations.
+        """
         settings = self.config.evaluation
-        return self.environments(min(settings.num_envs, settings.episodes), evaluation=True)
+        number = settings.episodes if episodes is None else episodes
+        at_once = make_at_once(self.config.environment, min(number, MOST_AT_ONCE))
+        return self.environments(min(settings.num_envs, number), evaluation=True) if at_once is None else at_once
 
     def evaluate(
         self, policy: Acting, environments: Environments, *, on_step: Callable[[], None] | None = None

@@ -1,1 +1,1 @@
-"""Files of a run: checkpoints, the identity that every file repeats, and checked access to what was read."""
+"""Files of a run: checkpoints, and the identity that every file repeats."""

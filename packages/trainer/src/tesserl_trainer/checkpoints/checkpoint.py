@@ -9,7 +9,6 @@ checkpoints of a run are the matter of ``checkpoints.py``.
 
 import functools
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,15 +20,17 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tesserl_preference_data.appending import naming
-from tesserl_preference_data.whole_files import digest, sync
-from tesserl_trainer.checkpoints.fields import Fields
-from tesserl_trainer.checkpoints.files import FILES, load_tensors, read_state, write_state
+from tesserl_storage.digests import difference, digest
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
+from tesserl_storage.sealed_json import open_seal, read_object, write_sealed
+from tesserl_storage.tensors import load_tensors
+from tesserl_storage.whole_files import whole_directory
+from tesserl_trainer.checkpoints.files import FILES, read_state, write_state
 from tesserl_trainer.checkpoints.names import step_of
 from tesserl_trainer.checkpoints.run_identity import FORMAT_VERSION, Identity, require_version
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError, open_seal, read_object, write_sealed
 
-__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "load_networks", "read_manifest", "verify"]
+__all__ = ["Checkpoint", "load_checkpoint", "load_networks", "read_manifest", "verify"]
 
 MANIFEST = "manifest.json"
 
@@ -84,25 +85,10 @@ def write_checkpoint(
         "replay": list(segments),
         **({"rank_replay": [list(each) for each in rank_segments]} if rank_segments else {}),
     }
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        with naming(path):
-            _fill(partial, state, manifest)
-            partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    sync(path.parent)
-
-
-def _fill(directory: Path, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    """Write the files of a checkpoint, synced, and its manifest after them."""
-    write_state(directory, state)
-    files = {file.name: digest(file) for file in sorted(directory.iterdir())}
-    for name in files:
-        sync(directory / name)
-    write_sealed(directory / MANIFEST, {**manifest, "files": files})
+    with whole_directory(path) as directory:
+        write_state(directory, state)
+        files = {file.name: digest(file) for file in sorted(directory.iterdir())}
+        write_sealed(directory / MANIFEST, {**manifest, "files": files})
 
 
 def load_networks(path: Path, identity: Identity | None = None) -> dict[str, Tensor]:
@@ -113,7 +99,7 @@ def load_networks(path: Path, identity: Identity | None = None) -> dict[str, Ten
         identity: see `read_manifest`.
 
     Raises:
-        CheckpointError: they are missing, damaged, foreign or of another format.
+        StorageError: they are missing, damaged, foreign or of another format.
     """
     name = "networks.safetensors"
     verify(path, {name: read_manifest(path, identity)["files"][name]})
@@ -129,13 +115,13 @@ def load_checkpoint(path: Path, identity: Identity | None = None) -> Checkpoint:
         identity: see `read_manifest`.
 
     Raises:
-        CheckpointError: it is missing, incomplete, damaged, foreign or of another format, or holds a file that its
+        StorageError: it is missing, incomplete, damaged, foreign or of another format, or holds a file that its
             manifest does not list.
     """
     manifest = read_manifest(path, identity)
     verify(path, manifest["files"])
     if unlisted := sorted({file.name for file in path.iterdir()} - {*manifest["files"], MANIFEST}):
-        raise CheckpointError(f"{path}: {', '.join(unlisted)} is not in its manifest; remove it, or use another one")
+        raise StorageError(f"{path}: {', '.join(unlisted)} is not in its manifest; remove it, or use another one")
     with _errors(path):
         return Checkpoint(path, manifest, read_state(path))
 
@@ -146,7 +132,7 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its files match the manifest but do not fit together: {error!r}") from error
+        raise StorageError(f"{path}: its files match the manifest but do not fit together: {error!r}") from error
 
 
 def read_manifest(path: Path, identity: Identity | None = None) -> dict[str, Any]:
@@ -157,22 +143,22 @@ def read_manifest(path: Path, identity: Identity | None = None) -> dict[str, Any
         identity: of the run that it must belong to; None: it may be of any run.
 
     Raises:
-        CheckpointError: there is none, or it is damaged, of another format or of another run.
+        StorageError: there is none, or it is damaged, of another format or of another run.
     """
     file = path / MANIFEST
     if not file.is_file():
-        raise CheckpointError(f"{path}: no checkpoint here ({MANIFEST} is missing); name a step_* directory of a run")
+        raise StorageError(f"{path}: no checkpoint here ({MANIFEST} is missing); name a step_* directory of a run")
     document = read_object(file)
     require_version(file, document.get("format_version"))
     manifest = open_seal(file, document)
     fields = Fields(manifest, str(file))
     step, named = fields.integer("step"), step_of(path.name)
     if named is not None and named != step:
-        raise CheckpointError(f"{file}: this is the checkpoint of step {step}, in the directory of step {named}")
+        raise StorageError(f"{file}: this is the checkpoint of step {step}, in the directory of step {named}")
     for name in FILES:
         _check_entry(fields.fields("files"), name)
     if unknown := sorted(set(manifest["files"]) - set(FILES)):
-        raise CheckpointError(f"{file}: files: expected {', '.join(FILES)}, got {', '.join(unknown)} too")
+        raise StorageError(f"{file}: files: expected {', '.join(FILES)}, got {', '.join(unknown)} too")
     if fields.take("record") is not None:
         _check_entry(fields, "record")
     fields.take("best")
@@ -187,13 +173,13 @@ def replay_entries(manifest: Mapping[str, Any], rank: int) -> list[dict[str, Any
     """Return the entries of the replay segments of a rank in a manifest.
 
     Raises:
-        CheckpointError: there are none for that rank.
+        StorageError: there are none for that rank.
     """
     if rank == 0:
         return list(manifest["replay"])
     parts = Fields(manifest, "manifest.json").items("rank_replay")
     if len(parts) < rank:
-        raise CheckpointError(f"manifest.json: rank_replay: expected the replay of rank {rank}, got {len(parts)} ranks")
+        raise StorageError(f"manifest.json: rank_replay: expected the replay of rank {rank}, got {len(parts)} ranks")
     return list(parts[rank - 1])
 
 
@@ -205,35 +191,38 @@ def _check_entry(fields: Fields, name: str) -> None:
 
 def _check_identity(file: Path, fields: Fields, identity: Identity) -> None:
     if fields.take("run_id") != identity.run_id:
-        raise CheckpointError(
+        raise StorageError(
             f"{file}: a checkpoint of the run {fields.take('run_id')}, expected one of this run, {identity.run_id}; "
             "put back the run's own, or resume that run in its own directory"
         )
     if fields.take("config_sha256") != identity.config_sha256:
-        raise CheckpointError(f"{file}: made with another configuration than this run's; put back the run's own files")
+        raise StorageError(f"{file}: made with another configuration than this run's; put back the run's own files")
 
 
 def verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     """Compare size and SHA-256 of every file with the manifest's.
 
     Raises:
-        CheckpointError: a file is missing, truncated or altered.
+        StorageError: a file is missing, truncated or altered.
     """
     for name, expected in files.items():
-        file = directory / name
-        try:
-            got = digest(file)
-        except OSError as error:
-            raise CheckpointError(f"{file}: missing; the checkpoint is incomplete, use another one") from error
-        if got["bytes"] != expected["bytes"]:
-            raise CheckpointError(f"{file}: expected {expected['bytes']} bytes, got {got['bytes']}; use another one")
-        if got["sha256"] != expected["sha256"]:
-            raise CheckpointError(f"{file}: SHA-256 differs from the manifest's (altered or damaged); use another one")
+        if (found := difference(directory / name, expected["bytes"], expected["sha256"])) is not None:
+            raise StorageError(f"{directory / name}: {found}; the checkpoint is incomplete, use another one")
 
 
 def versions() -> dict[str, str]:
     """Return the versions of what a run depends on, and the git commit of the current directory if there is one."""
-    ours = ("trainer", "actor-critic", "grpo", "iqn", "nn-components", "preference-opt")
+    ours = (
+        "trainer",
+        "actor-critic",
+        "collectors",
+        "grpo",
+        "iqn",
+        "nn-components",
+        "preference-opt",
+        "ranks",
+        "storage",
+    )
     names = (*(f"tesserl-{name}" for name in ours), "torch", "torchrl", "tensordict", "gymnasium")
     found = {"python": platform.python_version(), **{name: version(name) for name in names}}
     return found if (commit := _commit()) is None else {**found, "commit": commit}

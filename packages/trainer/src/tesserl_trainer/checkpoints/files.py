@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from tesserl_preference_data.files import write_tensors
-from tesserl_trainer.checkpoints.sealed_json import read_json, read_object
-from tesserl_trainer.checkpoints.state import join_state, split_state, tensor_names
+from tesserl_storage.sealed_json import read_json, read_object
+from tesserl_storage.state import join_state, split_state, tensor_names
+from tesserl_storage.tensors import load_tensors, save_tensors
 
 TENSOR_FILES = ("networks", "optimizer", "state")
 """Top-level entries of a state whose tensors have a file of their own; the tensors of all others are in ``state``."""
@@ -29,7 +27,7 @@ def write_state(directory: Path, state: Mapping[str, Any]) -> None:
         owner = name.split(".", 1)[0]
         files[owner if owner in TENSOR_FILES else "state"][name] = tensor
     for name, group in files.items():
-        _save_tensors(directory / f"{name}.safetensors", group)
+        save_tensors(directory / f"{name}.safetensors", group)
     for name, data in (("state", document), ("environments", environments)):
         (directory / f"{name}.json").write_text(json.dumps(data, allow_nan=False), encoding="utf-8")
 
@@ -38,7 +36,7 @@ def read_state(directory: Path) -> dict[str, Any]:
     """Return the nested state that `write_state` wrote.
 
     Raises:
-        CheckpointError: a JSON file cannot be read.
+        StorageError: a JSON file cannot be read.
         Exception: of many kinds, if the files do not belong together.
     """
     tensors: dict[str, Tensor] = {}
@@ -49,28 +47,3 @@ def read_state(directory: Path) -> dict[str, Any]:
     if unknown := sorted(set(tensors) - set(tensor_names(document))):
         raise ValueError(f"state.json does not name {len(unknown)} of the tensors, such as {unknown[0]}")
     return state
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name; those with several names under each of them."""
-    tensors = load_file(path)
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    for name, owner in json.loads(header["__metadata__"]["aliases"]).items():
-        tensors[name] = tensors[owner]
-    return tensors
-
-
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors; one with several owners is stored once, its other names stand in the header."""
-    stored: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
-    owners: dict[tuple[Any, ...], str] = {}
-    for name, tensor in tensors.items():
-        identity = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
-        owner = owners.setdefault(identity, name) if tensor.numel() else name
-        if owner != name:
-            aliases[name] = owner
-        else:
-            stored[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
-    write_tensors(path, stored, {"aliases": json.dumps(aliases)})

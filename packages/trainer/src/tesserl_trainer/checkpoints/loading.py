@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tesserl_nn_components.state_dict import state_differences
-from tesserl_trainer.checkpoints.fields import Fields
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
 
 SHOWN = 4
 """Differences that a message names; it counts the others."""
@@ -23,7 +23,7 @@ def load_module(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         source: what it was read from, for messages.
 
     Raises:
-        CheckpointError: something differs.
+        StorageError: something differs.
     """
     require_state(module, state, source)
     module.load_state_dict(dict(state))
@@ -32,7 +32,7 @@ def load_module(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 def require_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Refuse a state dict whose names, shapes or kinds of number are not those of a module; see ``load_module``."""
     if differences := state_differences(module.state_dict(), state):
-        raise CheckpointError(
+        raise StorageError(
             f"{source}: its networks are not those of this configuration and task: {listed(differences)}; leave out "
             "what changes them (--set), or name the checkpoint of another run"
         )
@@ -47,12 +47,12 @@ def require_optimizer_state(optimizer: Optimizer, saved: Any, source: str) -> No
         source: what it was read from, for messages.
 
     Raises:
-        CheckpointError: groups, shapes or settings differ.
+        StorageError: groups, shapes or settings differ.
     """
     fields = Fields(saved, source)
     own, groups = optimizer.state_dict()["param_groups"], fields.items("param_groups")
     if len(groups) != len(own):
-        raise CheckpointError(f"{source}: expected {len(own)} groups of parameters, got {len(groups)}")
+        raise StorageError(f"{source}: expected {len(own)} groups of parameters, got {len(groups)}")
     differences = []
     for number, (mine, group) in enumerate(zip(own, groups, strict=True)):
         theirs = Fields(group, f"{source}.param_groups.{number}")
@@ -76,7 +76,7 @@ def require_optimizer_state(optimizer: Optimizer, saved: Any, source: str) -> No
             if isinstance(value, Tensor) and value.shape not in ((), shape)
         ]
     if differences:
-        raise CheckpointError(f"{source}: the optimiser's state is that of another one: {listed(differences)}")
+        raise StorageError(f"{source}: the optimiser's state is that of another one: {listed(differences)}")
 
 
 def _plain(value: Any) -> Any:

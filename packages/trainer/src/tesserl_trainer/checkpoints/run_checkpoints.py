@@ -13,19 +13,19 @@ from typing import Any
 
 from torch import Tensor
 
-from tesserl_preference_data.whole_files import write_json
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
+from tesserl_storage.sealed_json import read_json
+from tesserl_storage.whole_files import write_json
 from tesserl_trainer.checkpoints.checkpoint import (
     Checkpoint,
-    CheckpointError,
     load_checkpoint,
     load_networks,
     read_manifest,
     write_checkpoint,
 )
-from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.names import checkpoint_name, checkpoint_paths, step_of
-from tesserl_trainer.checkpoints.run_identity import Identity, read_identity
-from tesserl_trainer.checkpoints.sealed_json import NoRunError, read_json
+from tesserl_trainer.checkpoints.run_identity import Identity, NoRunError, read_identity
 
 LATEST, BEST = "latest.json", "best.json"
 TRIES = 20
@@ -61,7 +61,7 @@ class Checkpoints:
         """Identity of the run, which all checkpoints must have; None outside of a run.
 
         Raises:
-            CheckpointError: ``run.json`` is damaged.
+            StorageError: ``run.json`` is damaged.
         """
         return read_identity(self.run_dir)
 
@@ -108,17 +108,17 @@ class Checkpoints:
             name: see ``find``.
 
         Raises:
-            CheckpointError: there is none of that name, or it is damaged.
+            StorageError: there is none of that name, or it is damaged.
         """
         for _ in range(TRIES):
             there = self.paths()
             try:
                 path, identity = self.find(name), self.identity
                 return Weights(path, int(read_manifest(path, identity)["step"]), load_networks(path, identity))
-            except CheckpointError:
+            except StorageError:
                 if self.paths() == there:  # it is not missing because a newer one has replaced it
                     raise
-        raise CheckpointError(f"{self.run_dir}: checkpoints are replaced faster than they can be read; try again later")
+        raise StorageError(f"{self.run_dir}: checkpoints are replaced faster than they can be read; try again later")
 
     def rewind(self, step: int, best: Mapping[str, Any] | None) -> list[str]:
         """Remove what is newer than ``step``, and name the best checkpoint that was known then.
@@ -172,12 +172,12 @@ class Checkpoints:
         """Return the latest checkpoint, or ``None`` where the run has none yet.
 
         Raises:
-            CheckpointError: ``latest.json`` is damaged, or of another run, or names a checkpoint that is not there.
+            StorageError: ``latest.json`` is damaged, or of another run, or names a checkpoint that is not there.
         """
         named = self._named(LATEST)
         if named is not None and not named.is_dir():
             there = ", ".join(path.name for path in self.paths()) or "none"
-            raise CheckpointError(
+            raise StorageError(
                 f"{self.directory / LATEST}: {named.name} is missing, there are: {there}; put it back, or name one of "
                 "these"
             )
@@ -187,7 +187,7 @@ class Checkpoints:
         """Return the best checkpoint; ``None`` where nothing was evaluated, or it was not kept.
 
         Raises:
-            CheckpointError: ``best.json`` is damaged or of another run, or the latest checkpoint is.
+            StorageError: ``best.json`` is damaged or of another run, or the latest checkpoint is.
         """
         path, latest = self._named(BEST), self.latest()
         noted = None if latest is None else read_manifest(latest, self.identity)["best"]
@@ -227,7 +227,7 @@ class Checkpoints:
         fields, identity = Fields(read_json(pointer), str(pointer)), self.identity
         named_run = fields.value.get("run_id")  # a person may have written the file without it
         if identity is not None and named_run not in (None, identity.run_id):
-            raise CheckpointError(
+            raise StorageError(
                 f"{pointer}: of the run {named_run}, expected this run, {identity.run_id}; put back the run's own"
             )
         return self._place(fields)
@@ -236,7 +236,7 @@ class Checkpoints:
         """Return the checkpoint in the entry ``checkpoint``, which is never outside of the run."""
         name = fields.text("checkpoint")
         if step_of(name) is None:
-            raise CheckpointError(
+            raise StorageError(
                 f"{fields.where}: checkpoint: expected a name like step_000050000, got {name!r:.80}; put the file back"
             )
         return self.directory / name

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tesserl_preference_data.whole_files import write_text
-from tesserl_trainer.checkpoints.fields import Fields
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError, NoRunError, open_seal, read_object, write_sealed
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
+from tesserl_storage.sealed_json import open_seal, read_object, write_sealed
+from tesserl_storage.whole_files import write_text
 from tesserl_trainer.usage import described
 
 FORMAT_VERSION = 2
@@ -22,6 +23,12 @@ FILE, CONFIG = "run.json", "config.yaml"
 
 LOG = "train.log"
 """File in a run's directory that has what its process wrote to stdout and stderr."""
+
+
+class NoRunError(StorageError):
+    """A run or a checkpoint that is named and is not there; the exit code is that of wrong usage."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def read_identity(run_dir: Path) -> Identity | None:
     """Return the identity of a run; None if there is no ``run.json``.
 
     Raises:
-        CheckpointError: the file is damaged, or of another version.
+        StorageError: the file is damaged, or of another version.
     """
     record = _read(run_dir)
     return None if record is None else record[0]
@@ -65,21 +72,21 @@ def require_identity(run_dir: Path) -> Identity:
     """Return the identity of a run whose ``config.yaml`` is the one that the run wrote.
 
     Raises:
-        CheckpointError: the run is of another version, or a file is missing or was changed.
+        StorageError: the run is of another version, or a file is missing or was changed.
         NoRunError: the directory holds no run.
     """
     path = run_dir / CONFIG
     if not path.is_file():
         if (run_dir / FILE).exists() or (run_dir / "checkpoints").exists():
-            raise CheckpointError(f"{path}: missing; put it back, or name the directory of another run")
+            raise StorageError(f"{path}: missing; put it back, or name the directory of another run")
         raise NoRunError(f"{run_dir}: expected a run, got {described(run_dir, CONFIG)}; name the directory of a run")
     content = path.read_bytes()  # before run.json, which is written first
     record = _read(run_dir)
     if record is None:
-        raise CheckpointError(_without_identity(run_dir))
+        raise StorageError(_without_identity(run_dir))
     identity, files = record
     if _digest(content) not in files:
-        raise CheckpointError(
+        raise StorageError(
             f"{path}: not as this run wrote it (cut short, edited, or of another run); put it back. "
             "A resume changes keys with --set, and a new run starts from an edited copy"
         )
@@ -105,11 +112,11 @@ def require_version(path: Path, version: object) -> None:
     """Refuse a file of another version.
 
     Raises:
-        CheckpointError: the version is another one.
+        StorageError: the version is another one.
     """
     if version != FORMAT_VERSION:
         writer = "Tesserl 0.1 wrote it and can read it" if version == 1 else "another version of Tesserl wrote it"
-        raise CheckpointError(f"{path}: expected format_version {FORMAT_VERSION}, got {version!r:.40}; {writer}")
+        raise StorageError(f"{path}: expected format_version {FORMAT_VERSION}, got {version!r:.40}; {writer}")
 
 
 def _without_identity(run_dir: Path) -> str:

@@ -15,6 +15,10 @@ from click.shell_completion import CompletionItem
 from tesserl_trainer.__about__ import __version__
 from tesserl_trainer.console.messages import OK, color, report
 from tesserl_trainer.signals import StopNow, end_with_parent, stopped_in_order
+from tesserl_trainer.usage import ArgumentError
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Environment variables that ``torchrun`` sets for each process."""
 
 
 class LazyGroup(click.Group):
@@ -140,9 +144,16 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="tesserl", message="%(prog)s %(version)s")
 @click.pass_context
 def tesserl(context: click.Context, debug: bool) -> None:
-    """Store the options that apply to all commands."""
+    """Store the options that apply to all commands.
+
+    Raises:
+        ArgumentError: ``torchrun`` started several processes of a command that has no ranks.
+    """
     context.color = color()
     context.ensure_object(dict)["debug"] = debug
+    command, number = context.invoked_subcommand, os.environ.get("WORLD_SIZE", "1")
+    if command != "train" and number != "1" and all(name in os.environ for name in TORCHRUN):
+        raise ArgumentError(f"{command}: expected one process, got {number}; start it without torchrun")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

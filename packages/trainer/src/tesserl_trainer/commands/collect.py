@@ -28,7 +28,7 @@ def command(source: Path, **settings: Any) -> None:
     """Print the result of ``collect`` as JSON."""
     if (settings["episodes"] is None) == (settings["steps"] is None):
         raise click.UsageError("name either --episodes or --steps")
-    from tesserl_preference_data.whole_files import json_text
+    from tesserl_storage.whole_files import json_text
     from tesserl_trainer.running.collect import collect
 
     click.echo(json_text(collect(source, **settings)))

@@ -22,6 +22,13 @@ from tesserl_trainer.training.metric_names import EVALUATION
     help="How returns become scores. [reference where there are several tasks]",
 )
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be repeated.")
+@click.option(
+    "--with",
+    "suite",
+    metavar="SUITE",
+    help="Put recorded runs and published returns beside these: classic, minatar, or a directory. Tasks are then "
+    "environment ids.",
+)
 @click.option("--strict", is_flag=True, help="A run that is missing or not finished is an error.")
 @click.option("--json", "json_path", type=options.FILE, help="Write all numbers to this file.")
 @click.option("--png", "png_path", type=options.FILE, help="Draw them to this file.")

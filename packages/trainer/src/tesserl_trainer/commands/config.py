@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from tesserl_configs import ConfigError
-from tesserl_preference_data.whole_files import json_text
+from tesserl_storage.whole_files import json_text
 from tesserl_trainer.console import options
 
 INCOMPLETE = 3

@@ -19,7 +19,7 @@ def command(context: click.Context, config_path: Path | None, overrides: tuple[s
     """Print all checks, a run of CONFIG on this machine among them; exit code 1 if one is broken."""
     if overrides and config_path is None:
         raise click.UsageError("--set: name the CONFIG that it overrides")
-    from tesserl_preference_data.whole_files import json_text
+    from tesserl_storage.whole_files import json_text
     from tesserl_trainer.inspect.doctor import examine, examine_config
 
     checks = examine()

@@ -25,7 +25,7 @@ from tesserl_trainer.console import options
 @options.overrides
 def command(run_dir: Path, video: int | None, overrides: tuple[str, ...], **options: Any) -> None:
     """Print the result of ``evaluate`` as JSON."""
-    from tesserl_preference_data.whole_files import json_text
+    from tesserl_storage.whole_files import json_text
     from tesserl_trainer.running.evaluate import evaluate
 
     result = evaluate(run_dir, video=video or 0, overrides=overrides, **options)

@@ -18,7 +18,7 @@ from tesserl_trainer.console import options
 @options.overrides
 def command(run_dir: Path, **settings: Any) -> None:
     """Print the result of ``export`` as JSON."""
-    from tesserl_preference_data.whole_files import json_text
+    from tesserl_storage.whole_files import json_text
     from tesserl_trainer.export.export import export
 
     click.echo(json_text(export(run_dir, **settings)))

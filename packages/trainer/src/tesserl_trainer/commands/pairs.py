@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tesserl_preference_data.whole_files import json_text
+from tesserl_storage.whole_files import json_text
 from tesserl_trainer.console import options
 
 DRAWING = (

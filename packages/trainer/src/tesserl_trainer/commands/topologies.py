@@ -19,7 +19,7 @@ def command(image: str, vector: int, actions: int, as_json: bool) -> None:
         raise click.UsageError(f"--image: expected channels,height,width such as 1,64,64, got {image}") from None
     if not all(1 <= size <= MOST_PIXELS for size in (channels, height, width)):
         raise click.UsageError(f"--image: expected sizes from 1 to {MOST_PIXELS}, got {image}")
-    from tesserl_preference_data.whole_files import json_text
+    from tesserl_storage.whole_files import json_text
     from tesserl_trainer.inspect.topologies import describe, text
 
     report = describe((channels, height, width), vector, actions)

@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
+from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import RunConfig
 from tesserl_environments import ObservationLayout
 from tesserl_iqn import QuantilePolicy
 from tesserl_iqn.fractions import distort_taus, sample_taus
-from tesserl_preference_data.whole_files import write_atomically
+from tesserl_storage.whole_files import write_atomically
 from tesserl_trainer.algorithms.agent import AnyAgent, Exporting
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.export import formats as exporting
 from tesserl_trainer.export.formats import BATCH_SIZES, TOLERANCE, ExportError, Format
 from tesserl_trainer.networks.programs import ActorCriticProgram, Program, QuantileProgram, Spec
@@ -52,7 +52,7 @@ def export(
         it was looked for.
 
     Raises:
-        CheckpointError: there is no such run or checkpoint, or it is damaged.
+        StorageError: there is no such run or checkpoint, or it is damaged.
         ExportError: a package is missing, torch cannot export this policy, or outputs differ by more than 1e-4; no
             file is written.
         TakenError: the file is there.

@@ -9,11 +9,11 @@ from typing import Any
 
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.document import render
-from tesserl_preference_data.files import partial_name
+from tesserl_storage.sealed_json import read_sealed
+from tesserl_storage.whole_files import partial_name
 from tesserl_trainer.checkpoints.checkpoint import MANIFEST, read_manifest, verify
 from tesserl_trainer.checkpoints.run_checkpoints import BEST, LATEST, Checkpoints
 from tesserl_trainer.checkpoints.run_identity import CONFIG, FILE
-from tesserl_trainer.checkpoints.sealed_json import read_sealed
 from tesserl_trainer.machine import pretrained_parts
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.usage import command_line
@@ -42,7 +42,7 @@ def push(run_dir: Path, repo: str, *, public: bool = False) -> str:
         The address of the commit.
 
     Raises:
-        CheckpointError: there is no run, or a file of it is damaged; nothing is uploaded.
+        StorageError: there is no run, or a file of it is damaged; nothing is uploaded.
         HubError: the hub refuses, or is not reached.
         ModuleNotFoundError: huggingface_hub is not installed.
     """
@@ -70,7 +70,7 @@ def pull(repo: str, directory: Path, *, revision: str | None = None, trust_code:
         ``directory``, for `eval`, `watch`, `export` and ``initial_weights``.
 
     Raises:
-        CheckpointError: it is no run, or a file of it is damaged.
+        StorageError: it is no run, or a file of it is damaged.
         ConfigError: the directory exists, or the configuration names code that is not trusted.
         HubError: the hub refuses, or is not reached.
         ModuleNotFoundError: huggingface_hub is not installed.

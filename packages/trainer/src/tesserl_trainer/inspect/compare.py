@@ -1,14 +1,10 @@
 """``tesserl compare``: what the runs of a sweep, or any runs, say about their variants. Imports no torch."""
 
-import json
-import math
-import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -20,219 +16,19 @@ from tesserl_analysis import (
     comparison_tables,
     comparison_verdicts,
     plot_comparison,
-    read_metrics,
-    series,
+    published_table,
+    read_suite,
 )
-from tesserl_analysis.comparison import ComparisonArgumentError, hint, unknown
-from tesserl_configs.document import parse
-from tesserl_preference_data.whole_files import write_json
-from tesserl_trainer.checkpoints.run_identity import CONFIG, require_identity
-from tesserl_trainer.checkpoints.run_identity import FILE as IDENTITY
-from tesserl_trainer.checkpoints.sealed_json import SEAL, open_seal
+from tesserl_analysis.comparison import ComparisonArgumentError, unknown
+from tesserl_storage.whole_files import write_json
 from tesserl_trainer.console.tables import rich_table
 from tesserl_trainer.inspect.normalization import parse_bounds
-from tesserl_trainer.sweep.order import ORDER
+from tesserl_trainer.inspect.runs import SweepOrder, find_runs, identify, missing_runs, read_score, sweep_of
 from tesserl_trainer.training.metric_names import EVALUATION
-from tesserl_trainer.usage import check_places, described
+from tesserl_trainer.usage import check_places
 
-SEED = re.compile(r"seed-\d+")
 SHOWN = 4
 """Runs that a line names; it counts the others."""
-
-
-@dataclass(frozen=True)
-class SweepOrder:
-    """Order of a sweep: its resolved directory, its names in order, the paths of its runs."""
-
-    directory: Path
-    tasks: tuple[str, ...]
-    variants: tuple[str, ...]
-    runs: tuple[str, ...]
-
-
-def sweep_of(path: Path) -> SweepOrder | None:
-    """Return the sweep that a directory holds or belongs to, or None.
-
-    Raises:
-        ComparisonError: what the sweep wrote about itself is not whole.
-    """
-    path = path.resolve()
-    above = [path, *path.parents][:4]  # no run is deeper than task, variant and seed
-    file = next((directory / ORDER for directory in above if (directory / ORDER).is_file()), None)
-    if file is None:
-        return None
-    remedy = "start the sweep again, which writes it, or remove it: runs then stand by name"
-    order = {"runs": []} | _read_json(file, remedy)  # sweeps did not write their runs at first
-    names: dict[str, tuple[str, ...]] = {}
-    for key in ("tasks", "variants", "runs"):
-        value = order.get(key)
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise ComparisonError(f"{file}: {key}: expected a list of names, got {json.dumps(value):.60}; {remedy}")
-        names[key] = tuple(value)
-    return SweepOrder(file.parent, **names)
-
-
-def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Return each run below the directories once, with the directory it was found from.
-
-    Args:
-        paths: runs, or directories that hold some at any depth.
-
-    Returns:
-        (run's directory, one of ``paths``), sorted by name below each path.
-
-    Raises:
-        ComparisonError: there is no run in one of the paths, and no sweep that says which there should be.
-    """
-    found: dict[Path, tuple[Path, Path]] = {}
-    for path in paths:
-        files = filter(Path.is_file, path.rglob("config.yaml")) if path.is_dir() else ()
-        here = sorted((file.parent for file in files if not _is_of_sweep(file)), key=_natural)
-        if not here and not (path.is_dir() and missing_runs([path])):
-            raise ComparisonArgumentError(
-                f"{path}: expected runs, got {described(path, 'config.yaml in or below it')}; name a run or a sweep"
-            )
-        for run in here:
-            found.setdefault(run.resolve(), (run, path))
-    return list(found.values())
-
-
-def missing_runs(paths: Iterable[Path], tasks: Sequence[str] = ()) -> list[Path]:
-    """Return the runs of sweeps below the paths that have no configuration: never started, or failed at once.
-
-    Args:
-        paths: sweeps, or parts of some, or directories that hold some.
-        tasks: only runs of these, where the sweep has tasks; none means all.
-    """
-    missing: dict[Path, Path] = {}
-    for path in paths:
-        base = path.resolve()
-        places = [path, *(file.parent for file in path.rglob(ORDER))]
-        for sweep in filter(None, map(sweep_of, places)):
-            begun = sweep.directory.glob("*/*/seed-*" if sweep.tasks else "*/seed-*")
-            begun_runs = sorted((run for run in begun if SEED.fullmatch(run.name)), key=_natural)
-            for run in [*(sweep.directory / name for name in sweep.runs), *begun_runs]:
-                chosen = not (tasks and sweep.tasks) or run.relative_to(sweep.directory).parts[0] in tasks
-                if chosen and run.is_relative_to(base) and not (run / "config.yaml").is_file():
-                    missing.setdefault(run, path / run.relative_to(base))
-    return list(missing.values())
-
-
-def identify(directory: Path, root: Path, *, by: str) -> tuple[str, str, int]:
-    """Variant, task and seed of a run.
-
-    Args:
-        directory: of the run.
-        root: the directory that it was found from. What the run's sweep says comes first; where there is none,
-            ``<task>/<variant>/seed-<n>`` below the root names task and variant, as does ``<variant>/seed-<n>``; where
-            that is missing, the environment and the configuration's name do.
-        by: ``variant``, or the dotted key of the configuration whose values are the variants.
-
-    Raises:
-        CheckpointError: its configuration is not as the run wrote it.
-        ComparisonError: its configuration has no such key, or is none.
-    """
-    file = directory / CONFIG
-    if (directory / IDENTITY).exists():  # runs of version 0.1 have none
-        require_identity(directory)
-    try:
-        config = parse(file.read_text(encoding="utf-8")).data
-    except ValueError as error:
-        raise ComparisonError(f"{file}: {error}; leave the run out") from error
-    names = _below(directory, root)
-    task = names[-3] if len(names) > 2 else _value(config, "environment.id", file)
-    key = "name" if by == "variant" else by
-    variant = names[-2] if key != by and len(names) > 1 else _value(config, key, file, given=key == by)
-    seed = _value(config, "seed", file)
-    if not seed.isdecimal():
-        raise ComparisonError(f"{file}: seed: expected a whole number, got {seed:.60}; leave the run out")
-    return variant, task, int(seed)
-
-
-def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tuple[list[int], list[float]]]:
-    """Return the score of a finished run.
-
-    Args:
-        directory: of the run.
-        metric: name in ``metrics.csv``.
-        last: score the last weights (of another metric than the evaluations' return: its last value) and not the best.
-
-    Returns:
-        The score, and the metric as (steps, values).
-
-    Raises:
-        CheckpointError: ``evaluation.json`` was changed.
-        ComparisonError: the run has no such metric, or the score is not finite.
-    """
-    try:
-        rows = read_metrics(directory / "metrics.csv")
-    except ValueError as error:
-        raise ComparisonError(f"{directory}: metrics.csv: a bad line ({error}); leave the run out") from error
-    curve = series(rows, metric)
-    if metric == EVALUATION:
-        file, key = directory / "evaluation.json", "last_return_mean" if last else "return_mean"
-        document = _read_json(file, "leave the run out")
-        if SEAL in document:  # runs of version 0.1 have none
-            open_seal(file, document)
-        score = document.get(key)
-        if key in document and score is None:
-            raise ComparisonError(f"{directory}: {metric} is not finite (null); leave the run out")
-        if not isinstance(score, int | float) or isinstance(score, bool):
-            remedy = "leave out the run, or --final" if last else "leave out the run"
-            raise ComparisonError(f"{file}: {key}: expected a number, got {json.dumps(score):.60}; {remedy}")
-    elif curve[1]:
-        finite = [value for value in curve[1] if math.isfinite(value)]  # a NaN or an infinite value is never the best
-        score = curve[1][-1] if last or not finite else max(finite)
-    else:
-        raise unknown(f"{directory}: --metric", metric, "metric", dict.fromkeys(row[1] for row in rows))
-    if not math.isfinite(score):
-        raise ComparisonError(f"{directory}: {metric} is {score}; leave the run out")
-    return float(score), curve
-
-
-def _is_of_sweep(file: Path) -> bool:
-    """Return whether a file is a sweep's configuration of a variant named `config`, not a run's."""
-    folder = file.resolve().parent
-    return folder.name == "configs" and (folder.parent / ORDER).is_file()
-
-
-def _below(directory: Path, root: Path) -> tuple[str, ...]:
-    """Return the names of task, variant and run from a sweep's directory layout; ``()`` for a run of no sweep."""
-    here = directory.resolve()
-    if not SEED.fullmatch(here.name):
-        return ()
-    if sweep := sweep_of(here):
-        names = here.relative_to(sweep.directory).parts
-        if len(names) == (3 if sweep.tasks else 2):
-            return names
-    names = directory.relative_to(root).parts
-    return names if len(names) > 1 else here.parts[-2:]
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts seed-10 behind seed-9."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", str(path))]
-
-
-def _read_json(file: Path, remedy: str) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ComparisonError(f"{file}: not whole JSON ({error}); {remedy}") from error
-    if not isinstance(data, dict):
-        raise ComparisonError(f"{file}: expected keys and values, got {json.dumps(data):.60}; {remedy}")
-    return data
-
-
-def _value(config: Any, key: str, file: Path, *, given: bool = False) -> str:
-    for part in key.split("."):
-        if not isinstance(config, dict) or part not in config:
-            if given:
-                near = hint(part, config if isinstance(config, dict) else ())
-                raise ComparisonArgumentError(f"{file}: has no key {key}{near}")
-            raise ComparisonError(f"{file}: has no key {key}; leave the run out")
-        config = config[part]
-    return config if isinstance(config, str) else json.dumps(config)
 
 
 def _listed(paths: Sequence[Path]) -> str:
@@ -249,6 +45,7 @@ def compare(
     reference: str | None,
     normalize: Sequence[str],
     tasks: Sequence[str],
+    suite: str | None,
     strict: bool,
     json_path: Path | None,
     png_path: Path | None,
@@ -259,32 +56,41 @@ def compare(
         ComparisonError: runs cannot be compared as asked.
     """
     check_places({"--json": json_path, "--png": png_path})
-    found = _gather(paths, by=by, metric=metric, best=best, tasks=tasks)
+    if suite is not None and metric != EVALUATION:
+        raise ComparisonArgumentError(f"--with has {EVALUATION} alone, got --metric {metric}; leave one of them out")
+    found = _gather(paths, by=by, metric=metric, best=best, tasks=tasks, environments=suite is not None)
     lacking = [f"not finished: {_listed(found.unfinished)}"] if found.unfinished else []
     lacking += [f"never started or failed at once: {_listed(found.missing)}"] if found.missing else []
     if not found.runs:
         raise ComparisonError(f"{_listed(paths)}: there is no finished run to compare; {'; '.join(lacking)}")
     if strict and lacking:
         raise ComparisonError("; ".join([*lacking, "start the sweep again, which trains them, or leave out --strict"]))
+    trained = list(dict.fromkeys(run.task for run in found.runs))
+    recorded = read_suite(suite, last=not best).of(trained) if suite is not None else None
+    order = [variant for sweep in found.sweeps for variant in sweep.variants] if by == "variant" else []
+    if recorded:  # its runs stand behind
+        order += dict.fromkeys(run.variant for run in found.runs if run.variant not in order)
     comparison = Comparison(
-        found.runs,
+        [*found.runs, *(recorded.runs if recorded else ())],
         reference=reference,
-        bounds=parse_bounds(normalize, several_tasks=len({run.task for run in found.runs}) > 1),
+        bounds=parse_bounds(normalize, several_tasks=len(trained) > 1),
         tasks=[task for sweep in found.sweeps for task in sweep.tasks],
-        variants=[variant for sweep in found.sweeps for variant in sweep.variants] if by == "variant" else (),
+        variants=order,
     )
     weights = "best" if best else "last"
     scored = f"{metric}, {weights} weights" if metric == EVALUATION else f"{metric}, {weights} value"
     width = None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns)
     console = Console(file=sys.stdout, highlight=False, width=width)
-    for table in comparison_tables(comparison):
+    published = recorded.published if recorded else []
+    for table in [*comparison_tables(comparison), *([published_table(published)] if published else [])]:
         console.print(rich_table(table))
     notes = [scored, *(f"left out, {line}" for line in lacking)]
     for line in [*comparison_verdicts(comparison), *comparison.notes(), *notes]:
         console.print(line, markup=False, soft_wrap=True)
     if json_path is not None:
         left_out = {"left_out": list(map(str, found.unfinished)), "missing": list(map(str, found.missing))}
-        write_json(json_path, {"metric": metric, "weights": weights} | left_out | comparison_report(comparison))
+        others = {"metric": metric, "weights": weights, "published": [row._asdict() for row in published]}
+        write_json(json_path, others | left_out | comparison_report(comparison))
     if png_path is not None:
         plot_comparison(comparison, png_path, metric=metric, title=scored)
 
@@ -299,13 +105,15 @@ class _Found:
     sweeps: list[SweepOrder]
 
 
-def _gather(paths: Sequence[Path], *, by: str, metric: str, best: bool, tasks: Sequence[str]) -> _Found:
-    """Read the runs below the paths; if tasks are named, only runs of those."""
+def _gather(
+    paths: Sequence[Path], *, by: str, metric: str, best: bool, tasks: Sequence[str], environments: bool
+) -> _Found:
+    """Read the runs below the paths; if tasks are named, only runs of those; tasks may be environment ids."""
     runs, unfinished, known = list[Run](), list[Path](), set[str]()
     located = find_runs(paths)
     sweeps = list(filter(None, map(sweep_of, dict.fromkeys([*paths, *(directory for directory, _ in located)]))))
     for directory, root in located:
-        variant, task, seed = identify(directory, root, by=by)
+        variant, task, seed = identify(directory, root, by=by, environments=environments)
         known.add(task)
         if tasks and task not in tasks:
             continue
@@ -313,7 +121,7 @@ def _gather(paths: Sequence[Path], *, by: str, metric: str, best: bool, tasks: S
             runs.append(Run(variant, task, seed, *read_score(directory, metric, last=not best), directory))
         else:
             unfinished.append(directory)
-    known.update(task for sweep in sweeps for task in sweep.tasks)
+    known.update(task for sweep in sweeps for task in sweep.tasks if not environments)
     for task in tasks:
         if task not in known:
             raise unknown("--task", task, "task", sorted(known))

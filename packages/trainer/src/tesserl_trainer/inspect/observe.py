@@ -9,17 +9,18 @@ from tempfile import TemporaryDirectory
 from tensordict import TensorDictBase
 from torch import Tensor, uint8
 
+from tesserl_analysis.plots import require_matplotlib
+from tesserl_collectors.collector import Collector
+from tesserl_collectors.episodes import UniformActions
 from tesserl_configs import RunConfig
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.replay import UniformReplay
 from tesserl_environments import closed_afterwards, worker_seeds
-from tesserl_preference_data.whole_files import write_atomically
 from tesserl_replay import NStepWindow
+from tesserl_storage.generators import seed_generators
+from tesserl_storage.whole_files import write_atomically
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.state import seed_generators
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.episodes import UniformActions
 from tesserl_trainer.usage import ArgumentError
 
 NUM_ENVS, PANELS = 4, 16
@@ -67,6 +68,7 @@ def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[Te
 
 def draw(transitions: TensorDictBase, path: Path, *, num_frames: int) -> None:
     """Draws transitions ``[samples]``, whose images stack ``num_frames``, as rows of where they start and lead."""
+    require_matplotlib()
     from matplotlib.figure import Figure  # takes as long to import as a game to start
 
     width = len(list(islice(_panels(transitions[0], num_frames), PANELS)))

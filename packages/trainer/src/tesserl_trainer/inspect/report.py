@@ -8,10 +8,11 @@ from typing import Any
 from tesserl_analysis import draw_metrics, interval, mean, read_metrics, series
 from tesserl_analysis.record import Row
 from tesserl_configs import RunConfig
-from tesserl_preference_data.whole_files import write_text
+from tesserl_storage.errors import StorageError
+from tesserl_storage.sealed_json import read_sealed
+from tesserl_storage.whole_files import write_text
 from tesserl_trainer.checkpoints.names import checkpoint_paths
 from tesserl_trainer.checkpoints.run_identity import CONFIG
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_sealed
 from tesserl_trainer.inspect.report_page import Report, render
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.training.metric_names import EVALUATION
@@ -31,7 +32,7 @@ def report(run_dir: Path) -> Path:
         The file; it loads nothing from anywhere.
 
     Raises:
-        CheckpointError: there is no run, or a file of it is damaged.
+        StorageError: there is no run, or a file of it is damaged.
         OSError: the file cannot be written; an earlier one stays.
     """
     config = run_config(run_dir)
@@ -62,13 +63,13 @@ def _read_rows(run_dir: Path) -> list[Row]:
     """Return the record of a run; no rows if it has none yet.
 
     Raises:
-        CheckpointError: a line of it is damaged.
+        StorageError: a line of it is damaged.
     """
     path = run_dir / "metrics.csv"
     try:
         return read_metrics(path) if path.is_file() else []
     except ValueError as error:
-        raise CheckpointError(f"{path}: a bad line ({error}); put the file back, or remove it") from error
+        raise StorageError(f"{path}: a bad line ({error}); put the file back, or remove it") from error
 
 
 def _newest_manifest(run_dir: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _verify(path: Path, entries: list[dict[str, Any]]) -> None:
 
 def _problem(path: Path, entry: dict[str, Any]) -> str:
     try:
-        verify_file(path / entry["name"], entry, digest=True)
+        verify_file(path / entry["name"], entry["size"], entry["sha256"])
     except StoreError as error:
         return str(error)
     return ""

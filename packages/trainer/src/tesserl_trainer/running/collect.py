@@ -5,13 +5,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tesserl_collectors.evaluation import Evaluation
+from tesserl_collectors.process import prepare_process
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_preference_data.trajectory_writer import TrajectoryWriter
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
-from tesserl_trainer.collecting.evaluation import Evaluation
-from tesserl_trainer.process import prepare_process
 from tesserl_trainer.running.playing import Play, play_groups
 from tesserl_trainer.running.run_directory import run_config
 
@@ -59,7 +59,7 @@ def collect(
         ``episodes_in_store``.
 
     Raises:
-        CheckpointError: there is no such run or checkpoint, or it is damaged.
+        StorageError: there is no such run or checkpoint, or it is damaged.
         ConfigError: the task draws no pictures, or a configuration was given without ``random``.
         InUseError: another process adds to ``out``, and has not finished after ten seconds.
         StoreError: ``out`` holds something else.
@@ -68,7 +68,7 @@ def collect(
     refuse_to_run_again()
     play = Play(episodes, steps, stochastic, epsilon, same_start, starts, frames)
     config, weights = _source(Path(source), None if random else checkpoint, overrides)
-    prepare_process(config.num_threads)
+    prepare_process(config.num_threads, config.float32_matmul)
     seed = config.seed if seed is None else seed
     task = config.environment.model_dump(mode="json", include=TASK)
     with ExitStack() as stack:

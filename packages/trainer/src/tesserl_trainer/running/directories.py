@@ -7,8 +7,8 @@ from itertools import chain, count
 from pathlib import Path
 
 from tesserl_configs import ConfigError, RunConfig
-from tesserl_preference_data.files import PARTIAL, remove_partial
-from tesserl_preference_data.locks import InUseError, is_lock, locked
+from tesserl_storage.locks import InUseError, is_lock, locked
+from tesserl_storage.whole_files import PARTIAL, remove_partial
 from tesserl_trainer.checkpoints.run_identity import LOG
 from tesserl_trainer.usage import command_line
 

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tesserl_collectors.process import prepare_process
 from tesserl_configs import RunConfig
 from tesserl_environments import closed_afterwards
 from tesserl_environments.making import TaskMaker
@@ -12,7 +13,6 @@ from tesserl_trainer.algorithms.environments import with_maker
 from tesserl_trainer.algorithms.filming import Camera, require_encoder
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
-from tesserl_trainer.process import prepare_process
 from tesserl_trainer.running.playing import acting
 from tesserl_trainer.running.run_directory import run_config
 
@@ -52,7 +52,7 @@ def evaluate(
         also ``videos``, their paths.
 
     Raises:
-        CheckpointError: there is no such run or checkpoint, or it is damaged.
+        StorageError: there is no such run or checkpoint, or it is damaged.
         ConfigError: the task renders no frames to film.
         ValueError: ``episodes`` is not positive.
     """
@@ -65,11 +65,11 @@ def evaluate(
     if environment is not None:
         config = with_maker(config, environment)
     weights = Checkpoints(run_dir).load_weights(checkpoint)
-    prepare_process(config.num_threads)
+    prepare_process(config.num_threads, config.float32_matmul)
     first = first_seed(config, seed)
     seeds = range(first, first + episodes)
     task = Task(config)
-    made = task.environments(min(config.evaluation.num_envs, episodes), evaluation=True)
+    made = task.evaluation_environments(episodes)
     with closed_afterwards(made) as environments, acting(task, weights, stochastic=stochastic) as policy:
         result = task.play(policy, environments, seeds, on_episode=on_episode)
     found = {

@@ -8,19 +8,21 @@ from functools import partial
 import numpy as np
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 
+from tesserl_collectors.collector import Collector
+from tesserl_collectors.episodes import Behavior, UniformActions, play_episodes
+from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import RunConfig
 from tesserl_environments import GroupStarts, SeedStart, StateStart, closed_afterwards
 from tesserl_environments.making import Environments
 from tesserl_grpo import check_shared_start
+from tesserl_preference_data.pictures import encode_frame
+from tesserl_storage.generators import seed_generators
 from tesserl_trainer.algorithms.agent import Acting, start_of
 from tesserl_trainer.algorithms.drawing import drawing, drawn_frames
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Weights
-from tesserl_trainer.checkpoints.state import seed_generators
-from tesserl_trainer.collecting.collector import Collector
-from tesserl_trainer.collecting.episodes import Behavior, UniformActions, play_episodes
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.usage import ArgumentError
 
 WITHOUT_FRAMES = "collect with --no-frames"
@@ -98,8 +100,8 @@ def play_groups(
     else:
         policy = stack.enter_context(acting(task, weights, stochastic=play.stochastic))
     mixed = UniformActions(environments.single_action_space, drawn + 1, mask=mask) if play.epsilon > 0 else None
-    render = partial(drawn_frames, environments, remedy=WITHOUT_FRAMES) if play.frames else None
-    behavior = Behavior(policy, mixed, epsilon=play.epsilon, render=render)
+    frames = partial(_encoded_frames, environments) if play.frames else None
+    behavior = Behavior(policy, mixed, epsilon=play.epsilon, frames=frames)
     kind = StateStart if play.starts == "state" else SeedStart
     grouped = GroupStarts(environments, kind(seed), group_size=play.same_start)
     grouped.next_group = first
@@ -112,6 +114,11 @@ def play_groups(
         num_steps += sum(len(member) for member in members)
         if play.steps is not None and num_steps >= play.steps:
             return
+
+
+def _encoded_frames(environments: Environments) -> list[Tensor]:
+    """Return what all environments show now, as a store keeps it."""
+    return [encode_frame(picture) for picture in drawn_frames(environments, remedy=WITHOUT_FRAMES)]
 
 
 def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
@@ -138,7 +145,7 @@ def acting(task: Task, weights: Weights, *, stochastic: bool = False) -> Iterato
         The policy, in evaluation mode.
 
     Raises:
-        CheckpointError: the weights are of another network.
+        StorageError: the weights are of another network.
     """
     agent = task.agent()
     agent.load_networks(weights.networks, weights.path)

@@ -6,19 +6,19 @@ from typing import Literal
 
 from tensordict import TensorDict, TensorDictBase
 
+from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.base import short_enough
 from tesserl_configs.loader import load_with_places
 from tesserl_environments import ObservationLayout
 from tesserl_preference_data import PreferencePairs, StoreError
 from tesserl_preference_data.trajectories import load_trajectories
+from tesserl_ranks.joining import launched
 from tesserl_trainer.algorithms.agent import observing_rollouts
 from tesserl_trainer.algorithms.preferences import cloning_learner
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.collecting.rollout_policy import RolloutPolicy
 from tesserl_trainer.machine import device_of, refuse_missing
-from tesserl_trainer.ranks.joining import launched
 from tesserl_trainer.running.train import run_loop
 from tesserl_trainer.training.journal import Loop
 from tesserl_trainer.training.loops.cloning import CloningLoop

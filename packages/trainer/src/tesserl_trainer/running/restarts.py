@@ -1,12 +1,13 @@
 """A run and the ``torchrun`` command that started it, so that a restart of its ranks continues the same run."""
 
 import json
+import shlex
 from pathlib import Path
 
 from tesserl_configs import RunConfig
-from tesserl_preference_data.whole_files import write_json
+from tesserl_ranks.joining import launched
+from tesserl_storage.whole_files import write_json
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.ranks.joining import launched
 from tesserl_trainer.running.directories import clear
 
 LAUNCH = "launch.json"
@@ -50,3 +51,13 @@ def _identity_in(run_dir: Path) -> str | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return identity if isinstance(identity, str) else None
+
+
+def continued_by(run_dir: Path, number: int) -> str:
+    """Say how the checkpoint of a number of ranks is continued."""
+    resume = shlex.join(["train", "--resume", str(run_dir)])
+    if number == 1:
+        command = f"continue it without torchrun: tesserl {resume}"
+    else:
+        command = f"continue it with {number} ranks: torchrun --nproc-per-node {number} -m tesserl_trainer {resume}"
+    return f"{command}, or start a new run from it with --set initial_weights"

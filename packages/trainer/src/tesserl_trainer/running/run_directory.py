@@ -7,8 +7,9 @@ from typing import Any
 from tesserl_configs import RunConfig, dump_config, load_config
 from tesserl_configs.document import parse, render
 from tesserl_configs.loader import as_data
+from tesserl_storage.errors import StorageError
+from tesserl_storage.sealed_json import content_digest
 from tesserl_trainer.checkpoints.run_identity import CONFIG, Identity, draw_run_id, require_identity, write_identity
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError, content_digest
 
 CHANGEABLE = ("checkpoint", "early_stopping", "evaluation", "logging", "total_steps")
 """Keys that a resume may change: the state of a run does not depend on them."""
@@ -24,7 +25,7 @@ def change_run(run_dir: Path, config: RunConfig) -> None:
     """Write what a resume changes to ``config.yaml``; every other key stays as it is in the file.
 
     Raises:
-        CheckpointError: the files there are not as the run wrote them.
+        StorageError: the files there are not as the run wrote them.
     """
     identity = require_identity(run_dir)
     data, wanted = parse((run_dir / CONFIG).read_text(encoding="utf-8")).data, as_data(config)
@@ -39,12 +40,12 @@ def run_config(run_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: ``key=value`` on top of it.
 
     Raises:
-        CheckpointError: the directory holds no run, or ``config.yaml`` is not as the run wrote it.
+        StorageError: the directory holds no run, or ``config.yaml`` is not as the run wrote it.
         ConfigError: an override is wrong.
     """
     identity, path = require_identity(run_dir), run_dir / CONFIG
     if fixed_digest(parse(path.read_text(encoding="utf-8")).data) != identity.config_sha256:
-        raise CheckpointError(f"{path}: not the configuration of this run (run.json); put the file back")
+        raise StorageError(f"{path}: not the configuration of this run (run.json); put the file back")
     return load_config(path, overrides)
 
 

@@ -13,7 +13,7 @@ from tesserl_configs.commented import commented
 from tesserl_configs.environment import ALE, EnvironmentConfig
 from tesserl_environments import ObservationLayout, task_spec
 from tesserl_environments.making import Space
-from tesserl_preference_data.whole_files import write_atomically
+from tesserl_storage.whole_files import write_atomically
 from tesserl_trainer.algorithms.environments import discrete_actions, has_time_limit, naming_block, task_spaces
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.usage import ArgumentError, TakenError, command_line

@@ -5,17 +5,25 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tesserl_analysis import plot_curve, read_metrics, series
+from tesserl_collectors.process import prepare_process
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_environments import TaskError, WorkerError
 from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_environments.making import TaskMaker
+from tesserl_ranks.group import RankError, Ranks
+from tesserl_ranks.joining import joined, launched
+from tesserl_ranks.states import state_of_rank
+from tesserl_storage.errors import StorageError
+from tesserl_storage.generators import seed_generators
+from tesserl_storage.sealed_json import read_sealed, write_sealed
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.environments import with_maker
 from tesserl_trainer.algorithms.run import Run, early_stopping_of
@@ -24,17 +32,11 @@ from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint, replay_entries
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.checkpoints.run_identity import read_identity
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_sealed, write_sealed
-from tesserl_trainer.checkpoints.state import seed_generators
 from tesserl_trainer.machine import naming_memory, refuse_missing
 from tesserl_trainer.networks.bodies import MakeBody, with_body
-from tesserl_trainer.process import prepare_process
-from tesserl_trainer.ranks.group import RankError, Ranks
-from tesserl_trainer.ranks.joining import joined, launched
-from tesserl_trainer.ranks.states import state_of_rank
 from tesserl_trainer.running.directories import lock, new_directory
 from tesserl_trainer.running.evaluate import evaluate
-from tesserl_trainer.running.restarts import earlier_run, mark_launch
+from tesserl_trainer.running.restarts import continued_by, earlier_run, mark_launch
 from tesserl_trainer.running.run_directory import CHANGEABLE, begin_run, change_run, run_config
 from tesserl_trainer.signals import StopNow, Stopped, on_signals
 from tesserl_trainer.training.evaluations import reached_in
@@ -90,7 +92,7 @@ def train(
         The run's directory.
 
     Raises:
-        CheckpointError: the checkpoint to resume from is missing or damaged; nothing has been changed.
+        StorageError: the checkpoint to resume from is missing or damaged; nothing has been changed.
         ConfigError: the configuration does not fit the task, or the directory is taken, or the resumed run had another
             configuration.
         InUseError: another process trains there.
@@ -199,7 +201,7 @@ def _is_finished(run_dir: Path, found: Checkpoint, config: RunConfig) -> bool:
         return False
     try:
         return read_sealed(file).get("run_id") == identity.run_id
-    except CheckpointError:  # it is evaluated again
+    except StorageError:  # it is evaluated again
         return False
 
 
@@ -239,7 +241,7 @@ def _run(
     config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build: Build, total_steps: int, ranks: Ranks
 ) -> Path:
     """Train in a directory that is locked."""
-    prepare_process(config.num_threads)
+    prepare_process(config.num_threads, config.float32_matmul)
     seed_generators(config.seed)
     with naming_memory(config), ExitStack() as stack:
         progress = ProgressDisplay(total_steps, checkpoint.step if checkpoint else 0, quiet=ranks.rank > 0)
@@ -326,16 +328,18 @@ def _restore(loop: Loop, checkpoint: Checkpoint, ranks: Ranks) -> None:
     """Continue from a checkpoint.
 
     Raises:
-        CheckpointError: its state is not one that this loop has written; nothing on disk has been changed.
+        StorageError: its state is not one that this loop has written; nothing on disk has been changed.
     """
     try:
-        state = state_of_rank(ranks, checkpoint.state, str(checkpoint.path))
+        state = state_of_rank(
+            ranks, checkpoint.state, checkpoint.path, remedy=partial(continued_by, checkpoint.path.parents[1])
+        )
         manifest = {**checkpoint.manifest, "replay": replay_entries(checkpoint.manifest, ranks.rank)}
         loop.load(replace(checkpoint, state=state, manifest=manifest))
-    except (CheckpointError, ConfigError, RankError, TaskError, WorkerError):
+    except (StorageError, ConfigError, RankError, TaskError, WorkerError):
         raise
     except Exception as error:  # a state is nested data of many parts, and each of them fails in its own way
-        raise CheckpointError(
+        raise StorageError(
             f"{checkpoint.path}: its state is not that of this run ({type(error).__name__}: {error}); use another one"
         ) from error
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from tesserl_collectors.process import prepare_process
 from tesserl_configs import RunConfig
 from tesserl_environments import closed_afterwards
 from tesserl_environments.making import Environments, has_display
@@ -13,7 +14,6 @@ from tesserl_trainer.algorithms.drawing import drawing, drawn_frames, naming_mis
 from tesserl_trainer.algorithms.filming import frames_per_second
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.process import prepare_process
 from tesserl_trainer.running.evaluate import first_seed
 from tesserl_trainer.running.playing import acting
 from tesserl_trainer.running.run_directory import run_config
@@ -50,13 +50,13 @@ def watch(
 
     Raises:
         ArgumentError: there is no display for a window.
-        CheckpointError: there is no such run or checkpoint, or it is damaged.
+        StorageError: there is no such run or checkpoint, or it is damaged.
         ConfigError: the task opens no window, or a package that draws is missing.
     """
     run_dir = Path(run_dir)
     config = _rendering(run_config(run_dir, overrides), run_dir, terminal=terminal)
     weights = Checkpoints(run_dir).load_weights(checkpoint)
-    prepare_process(config.num_threads)
+    prepare_process(config.num_threads, config.float32_matmul)
     task, first = Task(config), first_seed(config, seed)
     made = task.environments(1, evaluation=True)
     with closed_afterwards(made) as environments, acting(task, weights, stochastic=stochastic) as policy:

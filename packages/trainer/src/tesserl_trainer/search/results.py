@@ -14,7 +14,7 @@ from tesserl_analysis import plot_history, plot_importance
 from tesserl_analysis.tables import Table
 from tesserl_configs import dump_config
 from tesserl_configs.search import Search
-from tesserl_preference_data.whole_files import write_text
+from tesserl_storage.whole_files import write_text
 from tesserl_trainer.console.tables import rich_table
 from tesserl_trainer.search.trials import Trials
 

@@ -15,7 +15,7 @@ from tesserl_configs.launchers import Launcher
 from tesserl_configs.search import Search
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_environments.main_guard import refuse_to_run_again
-from tesserl_preference_data.locks import locked
+from tesserl_storage.locks import locked
 from tesserl_trainer.search.results import shown, write_results
 from tesserl_trainer.search.trials import Trial, Trials
 from tesserl_trainer.signals import Stopped

@@ -9,7 +9,7 @@ from pathlib import Path
 from tesserl_configs import ConfigError, load_config
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.sweep import Sweep, SweepRun
-from tesserl_preference_data.locks import LOCK, OWNER_SUFFIX, locked
+from tesserl_storage.locks import LOCK, OWNER_SUFFIX, locked
 from tesserl_trainer.checkpoints.names import checkpoint_paths
 from tesserl_trainer.checkpoints.run_identity import CONFIG, LOG, require_identity
 from tesserl_trainer.checkpoints.run_identity import FILE as IDENTITY

@@ -70,7 +70,7 @@ def open_launcher(
         case LocalLauncher():
             yield ProcessLauncher()
         case RayLauncher():
-            from tesserl_trainer.distributed.ray_cluster import ray_cluster
+            from tesserl_collectors.ray_cluster import ray_cluster
             from tesserl_trainer.sweep import ray_tasks
 
             num_cpus = num_threads * (num_parallel or default_parallel(configs))

@@ -12,8 +12,9 @@ from typing import Any
 import submitit
 
 from tesserl_configs.launchers import SlurmLauncher as Options
-from tesserl_preference_data.whole_files import write_json
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError, read_json
+from tesserl_storage.errors import StorageError
+from tesserl_storage.sealed_json import read_json
+from tesserl_storage.whole_files import write_json
 from tesserl_trainer.sweep.jobs import Ended, Job
 from tesserl_trainer.sweep.tasks import STOPPED, TrainingTask
 
@@ -140,7 +141,7 @@ class SlurmLauncher:
         """Return the job of a run that was submitted before and has not ended; None if there is none."""
         try:
             number = str(read_json(self._record(run_dir))["job"])
-        except (CheckpointError, OSError, KeyError, TypeError):
+        except (StorageError, OSError, KeyError, TypeError):
             return None
         handle = self._job_class(self._folder / "jobs", number)
         return None if _is_done(handle) else handle

@@ -14,8 +14,8 @@ from tesserl_configs import ConfigError, dump_config
 from tesserl_configs.launchers import Launcher, LocalLauncher
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_environments.main_guard import refuse_to_run_again
-from tesserl_preference_data.locks import locked
-from tesserl_preference_data.whole_files import write_json, write_text
+from tesserl_storage.locks import locked
+from tesserl_storage.whole_files import write_json, write_text
 from tesserl_trainer.signals import Stopped
 from tesserl_trainer.sweep.directory import (
     changes_of,

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from tesserl_trainer.checkpoints.fields import Fields
+from tesserl_collectors.evaluation import Evaluation
+from tesserl_storage.fields import Fields
 from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.collecting.evaluation import Evaluation
 from tesserl_trainer.training.logging import MetricsLog
 from tesserl_trainer.training.progress import ProgressDisplay
 
@@ -43,6 +43,9 @@ class Player(Protocol):
 
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of the weights that are being evaluated."""
+
+    def look(self) -> None:
+        """Raise the error of an evaluation that has failed, without waiting for one."""
 
 
 class PlayerHere:
@@ -80,6 +83,9 @@ class PlayerHere:
         """Return the weights that ``begin`` was given."""
         return self._weights
 
+    def look(self) -> None:
+        """Do nothing: ``begin`` raises the errors."""
+
 
 class Evaluations:
     """The evaluations of a run. Their state is a part of every checkpoint.
@@ -110,6 +116,10 @@ class Evaluations:
     def stopped_early(self) -> bool:
         """Return whether enough evaluations in a row have reached the return of early stopping."""
         return self.early_stopping is not None and self.reached >= self.early_stopping.evaluations
+
+    def look(self) -> None:
+        """Raise the error of an evaluation that has failed while training went on."""
+        self.player.look()
 
     def measure(self, step: int) -> None:
         """Play the evaluation episodes and log their result, without a part in the best weights or early stopping.

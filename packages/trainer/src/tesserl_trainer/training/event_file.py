@@ -11,7 +11,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tesserl_preference_data.appending import AppendedFile
+from tesserl_storage.appending import AppendedFile
 
 _numbers = itertools.count()
 

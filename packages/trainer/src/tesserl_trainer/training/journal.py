@@ -1,22 +1,24 @@
 """Work of every loop besides learning: count, report, evaluate, and write checkpoints when due."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
+from tesserl_collectors.collector import Episode
+from tesserl_collectors.interfaces import WorkerRecord
+from tesserl_collectors.transfers import Download
 from tesserl_environments.action_record import MAX_ACTIONS
-from tesserl_trainer.checkpoints import state
+from tesserl_ranks.group import ALONE, Ranks
+from tesserl_ranks.states import state_of_all
+from tesserl_storage import generators
+from tesserl_storage.fields import Fields
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint
-from tesserl_trainer.checkpoints.fields import Fields
 from tesserl_trainer.checkpoints.names import checkpoint_name
 from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.collecting.collector import Episode
-from tesserl_trainer.collecting.interfaces import WorkerRecord
-from tesserl_trainer.ranks.group import ALONE, Ranks
-from tesserl_trainer.ranks.states import state_of_all
 from tesserl_trainer.training.evaluations import Evaluations
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.logging import Averages, MetricsLog
@@ -118,6 +120,8 @@ class Journal:
         self.stop = False
         self.agreed_stop = False  # what the ranks have agreed on: a signal reaches some of them earlier than others
         self.averages = Averages()
+        self._finite: Download | None = None  # whether the metrics were finite in the round before, on a GPU
+        self._remedy: str | None = None
         self.laps = Laps()
         self._rate = _Rate()
 
@@ -148,8 +152,13 @@ class Journal:
             before: what ``begin_round`` returned.
             save: writes a checkpoint of the whole loop.
             metrics: what the loop adds to a report.
+
+        Raises:
+            WorkerError: the evaluation process has died or hangs.
+            Exception: the error that it raised.
         """
         self.progress.advance(self.step)
+        self.evaluations.look()
         if self._due(self.intervals.logging, before):
             self._report(metrics())
         if self.film is not None and self.intervals.film is not None and self._due(self.intervals.film, before):
@@ -172,17 +181,37 @@ class Journal:
             DivergenceError: a metric since the last report is not finite.
         """
         if not self.averages.finite():
-            latest = self.checkpoints.latest()
-            raise DivergenceError(
-                f"the loss is not finite at step {self.step} (update {self.updates}); the last finite checkpoint is "
-                f"{latest or 'none: it happened before the first one'}; {remedy} and start again"
-            )
+            self._diverge(remedy)
+
+    def watch_finite(self, remedy: str) -> None:
+        """Raise if the run cannot recover; on a GPU one round late, so that no round waits for its end.
+
+        A report and a checkpoint notice it at once.
+
+        Raises:
+            DivergenceError: a metric since the last report is not finite.
+        """
+        finite = self.averages.are_finite()
+        before, self._finite, self._remedy = self._finite, Download(finite), remedy
+        checked = self._finite if finite.device.type == "cpu" else before
+        if checked is not None and not bool(checked.result()):
+            self._diverge(remedy)
+
+    def _diverge(self, remedy: str) -> NoReturn:
+        latest = self.checkpoints.latest()
+        raise DivergenceError(
+            f"the loss is not finite at step {self.step} (update {self.updates}); the last finite checkpoint is "
+            f"{latest or 'none: it happened before the first one'}; {remedy} and start again"
+        )
 
     def _report(self, own: Mapping[str, float]) -> None:
         """Log the metrics since the last report."""
         episodes = [episode for part in self.ranks.gather(self.pop_episodes()) for episode in part]
         self.episodes += len(episodes)
-        metrics = {f"train/{name}": value for name, value in self.averages.pop().items()}
+        means = self.averages.pop()
+        if self._remedy is not None and not all(map(math.isfinite, means.values())):
+            self._diverge(self._remedy)
+        metrics = {f"train/{name}": value for name, value in means.items()}
         if episodes:
             learned = sum(episode.episode_return for episode in episodes) / len(episodes)
             metrics["train/return"] = learned / self.intervals.reward_factor  # in the units of evaluations
@@ -243,6 +272,8 @@ class Journal:
         """
         path, ranks = self.checkpoints.directory / checkpoint_name(self.step), self.ranks
         if not ranks.by_first(path.exists, "looking for a checkpoint"):
+            if self._remedy is not None:
+                self.require_finite(self._remedy)
             whole = state_of_all(ranks, {**self.state_dict(), **loop_state()}, self.step)
             stored = ranks.gather(list(segments()))
             ranks.by_first(lambda: self._write(whole, stored), "writing a checkpoint")
@@ -258,7 +289,7 @@ class Journal:
         lost: dict[str, Any] = {} if self.workers is None else {"events": list(self.workers.events)}
         return {
             "averages": self.averages.state_dict(),
-            "generators": state.generators_state(),
+            "generators": generators.generators_state(),
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "exact": self.exact and (self.workers is None or self.workers.exact),
             **lost,
@@ -283,7 +314,7 @@ class Journal:
         evaluations.load(saved, self.step)
         if self.workers is not None:
             self.workers.events[:] = [dict(Fields(each, "state: events").value) for each in fields.items("events")]
-        state.set_generators_state(saved["generators"])
+        generators.set_generators_state(saved["generators"])
         removed = ranks.by_first(lambda: self.checkpoints.rewind(self.step, evaluations.best), "removing checkpoints")
         if removed:
             self.progress.note(f"continuing at step {self.step:,}; removed what came after it: {', '.join(removed)}")

@@ -1,5 +1,7 @@
 """One gradient step, the same for every loop."""
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +11,8 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tesserl_ranks.group import Ranks
 from tesserl_trainer.checkpoints.loading import require_optimizer_state
-from tesserl_trainer.ranks.group import Ranks
 
 Reduce = Callable[[list[nn.Parameter], Mapping[str, Tensor], float], dict[str, Tensor]]
 """Replaces gradients by those of a whole batch of which other processes have parts, see `Ranks.reduce`."""
@@ -22,7 +24,7 @@ class Learner:
 
     Args:
         loss: module from a batch to a TensorDict; the entries whose names begin with ``loss`` are added up.
-        forward: the loss, or its compiled form.
+        forward: the loss as a function, see `tesserl_trainer.algorithms.agent.forward_of`.
         parameters: of the networks, those that learn.
         optimizer: over these parameters.
         max_grad_norm: global norm at which gradients are clipped; ``None`` leaves them.
@@ -31,7 +33,7 @@ class Learner:
     """
 
     loss: nn.Module
-    forward: Callable[[TensorDictBase], TensorDictBase]
+    forward: Callable[[TensorDictBase], TensorDictBase | dict[Any, Tensor]]
     parameters: list[nn.Parameter]
     optimizer: Optimizer
     max_grad_norm: float | None
@@ -53,7 +55,7 @@ class Learner:
             Everything the loss returned and the norm of the gradient, as scalar tensors without gradient.
         """
         metrics = dict(self.forward(batch).items())
-        total = sum(value for name, value in metrics.items() if name.startswith("loss"))
+        total = functools.reduce(operator.add, (value for name, value in metrics.items() if name.startswith("loss")))
         lap("forward")
         for parameter in self.parameters:  # optimizer.zero_grad() costs as much as a layer
             parameter.grad = None
@@ -103,7 +105,7 @@ class Learner:
                 its moments lie alike.
 
         Raises:
-            CheckpointError: it is the state of another optimiser.
+            StorageError: it is the state of another optimiser.
         """
         require_optimizer_state(self.optimizer, saved, "optimizer")
         self.optimizer.load_state_dict(dict(saved))

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from tesserl_analysis.record import HEADER
-from tesserl_preference_data.appending import AppendedFile
-from tesserl_preference_data.whole_files import write_atomically
-from tesserl_trainer.checkpoints.fields import Fields
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError
+from tesserl_storage.appending import AppendedFile
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
+from tesserl_storage.whole_files import write_atomically
 from tesserl_trainer.training.loggers import Logger, Opener
 
 
@@ -52,7 +52,7 @@ class MetricsLog:
             record: part of the record that stays, as ``record`` described it; what comes after it is cut.
 
         Raises:
-            CheckpointError: that part was changed.
+            StorageError: that part was changed.
         """
         kept = None if record is None else read_record(self.path, record)
         content = _lines([HEADER]).encode() if kept is None else kept
@@ -134,14 +134,14 @@ def read_record(path: Path, record: Mapping[str, Any]) -> bytes | None:
         record: what ``MetricsLog.record`` returned.
 
     Raises:
-        CheckpointError: that part was changed.
+        StorageError: that part was changed.
     """
     if not path.exists():
         return None
     with path.open("rb") as file:
         content = file.read(record["bytes"])
     if hashlib.sha256(content).hexdigest() != record["sha256"]:
-        raise CheckpointError(
+        raise StorageError(
             f"{path}: not what the run wrote up to the checkpoint (altered or damaged); put it back, or remove it: a "
             "resume then begins a new record"
         )
@@ -155,39 +155,72 @@ def _lines(rows: list[Any]) -> str:
 
 
 class Averages:
-    """Means of metrics between two log lines, each over its own values; sums are float64 and stay on the device."""
+    """Means of metrics between two log lines, each over its own values; sums are float64 and stay on the device.
+
+    Calls usually have the same names one after the other: their sums are one vector, which a call needs two operations
+    to add to, where a small update would wait for one per name.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}  # those outside of the vector
         self._counts: dict[str, int] = {}
+        self._names: tuple[str, ...] = ()  # those of the vector
+        self._vector = torch.zeros(0, dtype=torch.float64)
+        self._added = 0  # calls since the vector began
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Add one scalar tensor per name; calls may have different names."""
-        for name, value in metrics.items():
-            self._counts[name] = self._counts.get(name, 0) + 1
-            if name not in self._sums:
-                self._sums[name] = value.detach().to(torch.float64, copy=True)
-                continue
-            if self._sums[name].device != value.device:  # it comes from a checkpoint
-                self._sums[name] = self._sums[name].to(value.device)
-            self._sums[name] += value
+        if not metrics:
+            return
+        values = list(metrics.values())
+        # a stack of several types would round some of them, and torchrl has metrics of the shape [1]
+        if any(value.dtype != torch.float32 or value.dim() for value in values):
+            values = [value.to(torch.float64).reshape(()) for value in values]
+        added, names = torch.stack(values).detach(), tuple(metrics)
+        if names != self._names or added.device != self._vector.device:
+            self._begin(names, added.device)
+        self._vector += added
+        self._added += 1
+
+    def _begin(self, names: tuple[str, ...], device: torch.device) -> None:
+        """Begin a vector of these names, with the sums that they have."""
+        self._end()
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        self._vector = torch.stack([self._sums.pop(name, zero).to(device) for name in names])
+        self._names = names
+
+    def _end(self) -> None:
+        """Give each name of the vector its own sum."""
+        for name, total in zip(self._names, self._vector.unbind(), strict=True):
+            self._sums[name] = total
+            self._counts[name] = self._counts.get(name, 0) + self._added
+        self._names, self._vector, self._added = (), torch.zeros(0, dtype=torch.float64), 0
 
     def finite(self) -> bool:
         """Return whether all sums are finite."""
-        return not self._sums or bool(torch.cat([value.flatten() for value in self._sums.values()]).isfinite().all())
+        return bool(self.are_finite())
+
+    def are_finite(self) -> Tensor:
+        """Return whether all sums are finite, as a bool scalar on the device of the newest ones."""
+        sums = [self._vector, *(value.reshape(1).to(self._vector.device) for value in self._sums.values())]
+        return torch.cat(sums).isfinite().all()
 
     def pop(self) -> dict[str, float]:
         """Return the means since the last call; empty if nothing was added."""
+        self._vector = self._vector.cpu()  # all at once
+        self._end()
         means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums and counts."""
+        self._end()
         return {"sums": {name: value.clone() for name, value in self._sums.items()}, "count": dict(self._counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
+        self._end()
         fields = Fields(state, "averages")
         sums = fields.fields("sums")
         self._sums = {name: sums.scalar(name).to(torch.float64, copy=True) for name in sums.value}

@@ -6,18 +6,28 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
+from tesserl_collectors.transfers import Uploads
 from tesserl_policy import returns_to_go
 from tesserl_preference_data import PreferencePairs, SegmentBlock, SegmentPool, concatenate
-from tesserl_trainer.checkpoints.fields import Fields
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
 
 Part = tuple[PreferencePairs, Tensor]
 """Pairs, and which of them."""
 
 REFERENCE, VALUE_TARGET, SCORE = "reference_log_prob", "value_target", "score"
+
+
+STAYING = ("mask", "label")
+"""Entries of a batch that stay on the CPU."""
+
+
+def _name(key: NestedKey) -> str:
+    """Return the last part of a key."""
+    return key if isinstance(key, str) else _name(key[-1])
 
 
 class Shuffled:
@@ -51,18 +61,20 @@ class Shuffled:
         """Continue from ``state_dict``.
 
         Raises:
-            CheckpointError: it is no order of these numbers.
+            StorageError: it is no order of these numbers.
         """
         fields = Fields(state, "order")
         order, taken = fields.tensor("order", (None,), torch.int64), fields.integer("taken")
         whole = torch.equal(order.sort().values, torch.arange(self.count))
         if not whole and not (taken == 0 and len(order) == 0):  # an empty order would be taken from forever
-            raise CheckpointError(f"order: expected each number below {self.count} once, got {len(order)} numbers")
+            raise StorageError(f"order: expected each number below {self.count} once, got {len(order)} numbers")
         self._order, self.taken = order, taken
 
 
 class Batches:
     """Makes what a loss reads out of pairs.
+
+    Masks and labels stay on the CPU: losses ask them for numbers, and a GPU would have to be waited for.
 
     Args:
         keys: entries of the steps.
@@ -71,7 +83,8 @@ class Batches:
     """
 
     def __init__(self, keys: Sequence[str], *, ranking: bool = False, device: torch.device | str = "cpu") -> None:
-        self.keys, self.ranking, self.device = list(keys), ranking, torch.device(device)
+        self.keys, self.ranking = list(keys), ranking
+        self._upload = Uploads(device)
 
     def __call__(self, *parts: Part) -> TensorDictBase:
         """Gathers pairs of one or more sources, padded to one length.
@@ -80,20 +93,24 @@ class Batches:
             ``chosen`` and ``rejected`` ``[n, T]`` and ``label`` ``[n]``; or with ``ranking`` ``trajectory`` ``[2 n,
             T]``, ``score`` and ``group`` ``[2 n]``.
         """
-        batch = self.pairs(*parts)
+        batch = self._gathered(*parts)
         if not self.ranking:
-            return batch
+            return self._moved(batch)
         trajectory: TensorDictBase = torch.cat([batch["chosen"], batch["rejected"]])
         score = torch.where(trajectory["mask"], trajectory[SCORE].squeeze(-1), 0.0).sum(dim=1, dtype=torch.float64)
         group = [
             *(pairs.pool.group[pairs.chosen_segment[index]] for pairs, index in parts),
             *(pairs.pool.group[pairs.rejected_segment[index]] for pairs, index in parts),
         ]
-        ranked = {"trajectory": trajectory, "score": score, "group": torch.cat(group).to(self.device)}
-        return TensorDict(ranked, [len(trajectory)])
+        ranked = {"trajectory": trajectory, "score": score, "group": torch.cat(group)}
+        return self._moved(TensorDict(ranked, [len(trajectory)]))
 
     def pairs(self, *parts: Part) -> TensorDictBase:
-        """Gathers pairs as pairs, whatever the loss ranks."""
+        """Gather pairs as pairs, whatever the loss ranks."""
+        return self._moved(self._gathered(*parts))
+
+    def _gathered(self, *parts: Part) -> TensorDictBase:
+        """Gather pairs on the CPU."""
         segments = [torch.cat([pairs.chosen_segment[index], pairs.rejected_segment[index]]) for pairs, index in parts]
         longest = max(
             int(pairs.pool.length[segment].max()) for (pairs, _), segment in zip(parts, segments, strict=True)
@@ -101,11 +118,21 @@ class Batches:
         chosen, rejected = [], []
         for (pairs, index), segment in zip(parts, segments, strict=True):
             keys = [key for key in self.keys if key in pairs.pool.keys]  # before cloning there is no reference
-            steps = pairs.pool.gather(segment, pad_to=longest, keys=keys).to(self.device)
+            steps = pairs.pool.gather(segment, pad_to=longest, keys=keys)
             chosen.append(steps[: len(index)])
             rejected.append(steps[len(index) :])
-        label = torch.cat([pairs.label[index] for pairs, index in parts]).to(self.device)
+        label = torch.cat([pairs.label[index] for pairs, index in parts])
         return TensorDict({"chosen": torch.cat(chosen), "rejected": torch.cat(rejected), "label": label}, [len(label)])
+
+    def _moved(self, batch: TensorDictBase) -> TensorDictBase:
+        """Return a batch whose entries are on the device, all but masks and labels."""
+        if self._upload.device.type == "cpu":
+            return batch
+        leaves = dict(batch.items(include_nested=True, leaves_only=True))
+        moved = batch.copy()
+        for key, leaf in self._upload({key: leaf for key, leaf in leaves.items() if _name(key) not in STAYING}).items():
+            moved.set(key, leaf)
+        return moved
 
     def all_of(self, pairs: PreferencePairs, size: int) -> Iterator[TensorDictBase]:
         """Batches of all pairs, in their order."""
@@ -168,19 +195,19 @@ def _check_pairs(fields: Fields, size: int) -> None:
     length = fields.tensor("length", (None,), torch.int64)
     chosen = fields.tensor("chosen", (None,), torch.int64)
     if not 0 < len(chosen) <= size or not bool((length > 0).all()):
-        raise CheckpointError(f"pairs: expected 1 to {size} pairs of segments with steps, got {len(chosen)} pairs")
+        raise StorageError(f"pairs: expected 1 to {size} pairs of segments with steps, got {len(chosen)} pairs")
     for name in ("label", "margin"):
         fields.tensor(name, (len(chosen),), torch.float32)
     fields.tensor("rejected", (len(chosen),), torch.int64)
     if len(fields.items("source")) != len(chosen):
-        raise CheckpointError(f"pairs: source: expected {len(chosen)} of them, got {len(fields.items('source'))}")
+        raise StorageError(f"pairs: source: expected {len(chosen)} of them, got {len(fields.items('source'))}")
     fields.tensor("group", (len(length),), torch.int64)
     segments = torch.cat([chosen, fields.tensor("rejected", (None,), torch.int64)])
     if int(segments.min()) < 0 or int(segments.max()) >= len(length):
-        raise CheckpointError(f"pairs: expected segments below {len(length)}, got {int(segments.max())}")
+        raise StorageError(f"pairs: expected segments below {len(length)}, got {int(segments.max())}")
     steps = fields.fields("steps")
     if wrong := [name for name, entry in steps.value.items() if len(entry) != int(length.sum())]:
-        raise CheckpointError(f"pairs.steps: expected {int(length.sum())} steps, got others of {', '.join(wrong)}")
+        raise StorageError(f"pairs.steps: expected {int(length.sum())} steps, got others of {', '.join(wrong)}")
 
 
 def with_entries(

@@ -10,13 +10,13 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from tesserl_collectors.interfaces import GroupCollecting
 from tesserl_environments import ActionMask
 from tesserl_environments.masks import ACTION_MASK
 from tesserl_preference_data import PreferencePairs, ScriptedTeacher, cut_segments, load_pairs, make_pairs
-from tesserl_preference_data.appending import whole_lines
 from tesserl_preference_data.make import MAX_ENUMERATED
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError
-from tesserl_trainer.collecting.interfaces import GroupCollecting
+from tesserl_storage.appending import whole_lines
+from tesserl_storage.errors import StorageError
 from tesserl_trainer.training.pair_batches import NewestPairs, Part, Shuffled
 
 Change = Callable[[PreferencePairs], PreferencePairs]
@@ -72,10 +72,10 @@ class StoredPairs:
         """Continues from ``state_dict``.
 
         Raises:
-            CheckpointError: the store is another one.
+            StorageError: the store is another one.
         """
         if state["digest"] != self.digest:
-            raise CheckpointError(
+            raise StorageError(
                 f"{self.path}: these are not the pairs that the run began with, some were added or labelled since; "
                 "put them back, or start a new run"
             )

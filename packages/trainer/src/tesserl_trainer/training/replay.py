@@ -1,5 +1,6 @@
 """A torchrl replay buffer whose content can be written to and read from segments on disk."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,22 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import TensorDictReplayBuffer
 
+from tesserl_collectors.transfers import Download, Uploads
 from tesserl_replay import FrameStorage
-from tesserl_trainer.checkpoints.fields import Fields
-from tesserl_trainer.checkpoints.sealed_json import CheckpointError
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
 from tesserl_trainer.training.replay_segments import Segments
+
+
+class PriorityError(ValueError):
+    """A priority is not finite."""
 
 
 class Replay:
     """A replay buffer of transitions, counted in the order in which they came.
+
+    On a GPU the errors of a batch become priorities one update late, so that no update waits for the one before: the
+    batch after next is the first that is drawn with them. Batches are copied through pinned memory that is used again.
 
     Args:
         buffer: torchrl buffer with a tensor, memmap or frame storage; its writer is not used.
@@ -43,6 +52,9 @@ class Replay:
         self.total = 0
         self._newest_to_learn = -1  # number of the newest transition that batches may hold
         self._segments, self._device, self._test_fraction = segments, torch.device(device), test_fraction
+        self._upload = Uploads(device)
+        self._drawn: Tensor | None = None  # positions of the newest batch, which stay on the CPU
+        self._late: deque[tuple[Tensor, Download]] = deque()  # positions, and errors that are not priorities yet
 
     def __len__(self) -> int:
         """Transitions it holds now."""
@@ -62,6 +74,8 @@ class Replay:
             transitions = transitions[-self.capacity :]
         if len(transitions):
             positions = numbers[-len(transitions) :] % self.capacity
+            self._forget_late(positions)
+            transitions.auto_device_()  # storing entries of an unknown device waits for a GPU
             self.buffer.storage.set(positions, transitions)  # what the buffer's writer does, at half its cost
             self.buffer.sampler.mark_update(positions)
             if self._test_fraction:
@@ -111,9 +125,13 @@ class Replay:
         Args:
             number: batches.
             batch_size: transitions per batch.
+
+        Raises:
+            PriorityError: an error of an earlier batch is not finite.
         """
         if self.prioritized or self._test_fraction:
             for _ in range(number):
+                self._apply_late(but=0 if self._device.type == "cpu" else 1)
                 yield self._moved(self.buffer.sample(batch_size))
         elif number:
             yield from self._moved(self.buffer.sample(number * batch_size)).split(batch_size)
@@ -121,15 +139,40 @@ class Replay:
     def _moved(self, batch: TensorDictBase) -> TensorDictBase:
         if self._device.type == "cpu":
             return batch
-        # what a FrameStorage returns is pinned already; pinned memory is reused only after its copy
-        return batch.apply(lambda leaf: leaf if leaf.is_pinned() else leaf.pin_memory()).to(
-            self._device, non_blocking=True
-        )
+        self._drawn = batch.get("index", None)
+        return self._upload.batch(batch.exclude("index"))
 
     def update_priority(self, batch: TensorDictBase) -> None:
-        """Hands the ``td_error`` of a batch to a prioritised sampler."""
-        if self.prioritized:
+        """Hand the ``td_error`` of the newest batch to a prioritised sampler, on a GPU one update late.
+
+        Raises:
+            PriorityError: an error is not finite.
+        """
+        if not self.prioritized:
+            return
+        if self._device.type == "cpu":
+            self._set_priorities(batch)
+        elif self._drawn is not None:
+            self._late.append((self._drawn, Download(batch["td_error"])))
+
+    def _set_priorities(self, batch: TensorDictBase) -> None:
+        try:
             self.buffer.update_tensordict_priority(batch)
+        except ValueError as error:
+            raise PriorityError(*error.args) from error
+
+    def _apply_late(self, *, but: int) -> None:
+        """Set the priorities of all batches whose errors have been asked for, but of the newest ones."""
+        while len(self._late) > but:
+            index, errors = self._late.popleft()
+            self._set_priorities(TensorDict({"index": index, "td_error": errors.result()}, [len(index)]))
+
+    def _forget_late(self, positions: Tensor) -> None:
+        """Forget errors of transitions that are overwritten."""
+        for place, (index, errors) in enumerate(self._late):
+            kept = ~torch.isin(index, positions)
+            if not bool(kept.all()):
+                self._late[place] = index[kept], Download(errors.result()[kept])
 
     def set_beta(self, beta: float) -> None:
         """Set the exponent of the importance weights of a prioritised sampler."""
@@ -138,7 +181,12 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and sampler; the transitions go to segments (``write``)."""
-        return {"total": self.total, "sampler": self.buffer.sampler.state_dict()}
+        late = [{"index": index, "td_error": errors.result()} for index, errors in self._late]
+        return {
+            "total": self.total,
+            "sampler": self.buffer.sampler.state_dict(),
+            **({"late": late} if late else {}),
+        }
 
     def write(self) -> list[dict[str, Any]]:
         """Write the transitions that are not on disk yet; return the entries of all segments in use."""
@@ -163,7 +211,7 @@ class Replay:
         """Fill an empty buffer with the transitions of segments, each at its former index.
 
         Raises:
-            CheckpointError: a segment is missing or damaged.
+            StorageError: a segment is missing or damaged.
         """
         fields = Fields(state, "replay")
         segments, self.total = self._segments.read(entries), fields.integer("total")
@@ -171,7 +219,7 @@ class Replay:
         self._note_newest(torch.arange(oldest, self.total))
         first, last = (entries[0]["start"], entries[-1]["stop"]) if entries else (0, 0)
         if not (first <= oldest and last == self.total):
-            raise CheckpointError(f"replay: expected segments of {oldest} to {self.total}, got {first} to {last}")
+            raise StorageError(f"replay: expected segments of {oldest} to {self.total}, got {first} to {last}")
         for start, stop, tensors in segments:
             frames = tensors.pop("frames", None)
             transitions = TensorDict({tuple(key.split("/")): value for key, value in tensors.items()}, [stop - start])
@@ -182,3 +230,12 @@ class Replay:
             else:
                 self.buffer.storage.set_compact(positions, transitions, frames)
         self.buffer.sampler.load_state_dict(state["sampler"])
+        self._late = deque(self._saved_late(each) for each in (fields.items("late") if "late" in state else []))
+
+    def _saved_late(self, saved: Mapping[str, Any]) -> tuple[Tensor, Download]:
+        fields = Fields(saved, "replay: late")
+        errors = fields.tensor("td_error", (None,), torch.float32)
+        index = fields.tensor("index", tuple(errors.shape), torch.int64)
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.capacity:
+            raise StorageError(f"replay: late: expected positions below {self.capacity}, got {int(index.max())}")
+        return index, Download(errors)

@@ -13,10 +13,12 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tesserl_preference_data.files import write_tensors
-from tesserl_preference_data.whole_files import digest, write_atomically
-from tesserl_trainer.checkpoints.checkpoint import CheckpointError, read_manifest, replay_entries, verify
-from tesserl_trainer.checkpoints.fields import Fields
+from tesserl_storage.digests import digest
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
+from tesserl_storage.tensors import write_tensors
+from tesserl_storage.whole_files import write_atomically
+from tesserl_trainer.checkpoints.checkpoint import read_manifest, replay_entries, verify
 
 Entry = dict[str, Any]
 NAME = re.compile(r"(\d{12,19})-(\d{12,19})\.safetensors")
@@ -72,15 +74,15 @@ class Segments:
             For each, the number of its first transition, that of the one after its last, and the tensors by name.
 
         Raises:
-            CheckpointError: one is missing or damaged, or does not follow the one before.
+            StorageError: one is missing or damaged, or does not follow the one before.
         """
         verified: list[tuple[int, int, Path]] = []
         for entry in entries:
             name, start, stop = _checked(entry)
             if verified and verified[-1][1] != start:
-                raise CheckpointError(f"{self.directory / name}: expected the segment that begins at {verified[-1][1]}")
+                raise StorageError(f"{self.directory / name}: expected the segment that begins at {verified[-1][1]}")
             if not (self.directory / name).is_file():
-                raise CheckpointError(
+                raise StorageError(
                     f"{self.directory / name}: missing; a run keeps the replay of its newest checkpoints only, "
                     "resume from one of those"
                 )
@@ -106,7 +108,7 @@ def _checked(entry: Mapping[str, Any]) -> tuple[str, int, int]:
     fields.integer("bytes")
     fields.text("sha256")
     if NAME.fullmatch(name) is None or _range(name) != (start, stop) or start >= stop:
-        raise CheckpointError(f"manifest.json: replay: expected a segment from {start} to {stop}, got {name!r:.80}")
+        raise StorageError(f"manifest.json: replay: expected a segment from {start} to {stop}, got {name!r:.80}")
     return name, start, stop
 
 

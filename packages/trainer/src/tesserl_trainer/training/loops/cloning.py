@@ -11,7 +11,8 @@ from collections.abc import Callable
 from tensordict import TensorDictBase
 from torch import nn
 
-from tesserl_trainer.checkpoints.checkpoint import Checkpoint, CheckpointError
+from tesserl_storage.errors import StorageError
+from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
 
@@ -65,19 +66,19 @@ class CloningLoop:
         """Refuses: cloning is short and starts again.
 
         Raises:
-            CheckpointError: always.
+            StorageError: always.
         """
-        raise CheckpointError(f"{checkpoint.path}: cloning does not continue; start it again in another directory")
+        raise StorageError(f"{checkpoint.path}: cloning does not continue; start it again in another directory")
 
 
 def refuse_cloned(checkpoint: Checkpoint) -> None:
     """Refuses to continue from what cloning has left.
 
     Raises:
-        CheckpointError: the checkpoint is that of a cloned policy.
+        StorageError: the checkpoint is that of a cloned policy.
     """
     if CLONED in checkpoint.state:
-        raise CheckpointError(
+        raise StorageError(
             f"{checkpoint.path}: a policy that tesserl pretrain made, not a run that could continue; "
             f"start a run from it with --set initial_weights={checkpoint.path.parent.parent}"
         )

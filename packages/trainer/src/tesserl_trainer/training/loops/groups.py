@@ -17,13 +17,13 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from tesserl_collectors.interfaces import GroupCollecting
+from tesserl_collectors.transfers import Uploads
 from tesserl_grpo import GRPOLoss, ScoredGroups, flatten_steps, pad_trajectories, score_groups, step_weights
+from tesserl_policy import returns_to_go
+from tesserl_ranks.shares import count_minibatches, slices
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.groups import expected_rest
-from tesserl_trainer.collecting.interfaces import GroupCollecting
-from tesserl_trainer.collecting.rollout import count_minibatches
-from tesserl_trainer.ranks.shares import slices
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
 from tesserl_trainer.training.logging import Averages
@@ -72,7 +72,11 @@ class Scoring:
 
 
 class GroupLoop:
-    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds."""
+    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds.
+
+    With ``few_sizes`` minibatches of steps are padded, so that they have few different sizes: a CUDA graph is recorded
+    for each.
+    """
 
     def __init__(
         self,
@@ -84,10 +88,12 @@ class GroupLoop:
         pace: Pace,
         journal: Journal,
         device: torch.device | str = "cpu",
+        *,
+        few_sizes: bool = False,
     ) -> None:
         self.learner, self.loss, self.collector, self.scoring = learner, loss, collector, scoring
         self.observe, self.pace, self.journal = observe, pace, journal
-        self.device = torch.device(device)
+        self._upload, self.few_sizes = Uploads(device), few_sizes
         learner.share(journal.ranks)
         self._groups = Averages()  # what the groups said of themselves since the last report
 
@@ -142,28 +148,32 @@ class GroupLoop:
     def _learn(self, batch: TensorDictBase) -> None:
         """Run the epochs over the trajectories, or over their shuffled steps if ratios are per step."""
         journal, pace = self.journal, self.pace
-        batch = batch[batch["mask"].any(dim=1)].to(self.device)  # truncation mask leaves trajectories without a step
+        batch = batch[batch["mask"].any(dim=1)]  # truncation mask leaves trajectories without a step
         if not len(batch):
             journal.skipped += 1
             return
-        weights = step_weights(batch["mask"], reduction=self.scoring.reduction, max_length=self.scoring.max_length)
-        size = len(batch) if self.loss.needs_trajectories else int(batch["mask"].sum())
+        mask = batch["mask"]  # on the CPU, where nothing waits for it
+        weights = step_weights(mask, reduction=self.scoring.reduction, max_length=self.scoring.max_length)
+        size = len(batch) if self.loss.needs_trajectories else int(mask.sum())
         # of a minibatch, which is a part of the whole
         batch["step_weight"] = weights * count_minibatches(size, pace.num_minibatches)
+        batch = self._upload.batch(batch)
         extra = ["step_weight"]
-        if self.loss.kl_coef and self.loss.kl_kind != "exact":
+        if "kl_coef" not in self.loss.zero_coefficients and self.loss.kl_kind != "exact":
             batch["reference_log_prob"] = self.loss.reference_log_probs(batch)
             extra.append("reference_log_prob")
         data = batch
         if not self.loss.needs_trajectories:
-            data = flatten_steps(batch, keys=[*self.loss.in_keys, *extra])
+            data = flatten_steps(batch, keys=[*self.loss.in_keys, *extra], mask=mask)
         for _ in range(pace.num_epochs):
             for minibatch, weight in slices(journal.ranks, data, pace.num_minibatches, summed="step_weight"):
                 journal.laps.lap("minibatches")
                 journal.updates += 1
+                if self.few_sizes and not self.loss.needs_trajectories:
+                    minibatch = padded_steps(minibatch)
                 metrics = self.learner.update(minibatch, journal.updates, journal.laps.lap, weight)
                 journal.averages.add(metrics)
-        journal.require_finite("lower optimizer.learning_rate or grpo.max_grad_norm")
+        journal.watch_finite("lower optimizer.learning_rate or grpo.max_grad_norm")
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -186,3 +196,38 @@ class GroupLoop:
         self.collector.load_state_dict(saved["collector"])
         self._groups.load_state_dict(saved["groups"])
         self.journal.load(saved, restored=True)
+
+
+def expected_rest(batch: TensorDictBase, *, discount: float) -> Tensor:
+    """Estimate from its group the return after each trajectory's last step.
+
+    Args:
+        batch: padded trajectories ``[P]`` with ``mask``, ``group`` and ``("next", "reward")``.
+        discount: of one step, in [0, 1].
+
+    Returns:
+        Mean return to go, at that time, of those trajectories of the group that were longer; 0 where none was; ``[P]``.
+    """
+    mask, group = batch["mask"], batch["group"].reshape(batch["mask"].shape[0], -1)[:, 0]
+    returns = returns_to_go(batch["next", "reward"].squeeze(-1), mask, discount=discount)
+    lengths = mask.sum(dim=1)
+    at_the_end = torch.nn.functional.pad(returns, (0, 1))[:, lengths]  # [P, P]: return to go of i when j ends
+    longer = (group.unsqueeze(1) == group) & (lengths.unsqueeze(1) > lengths)
+    return torch.where(longer, at_the_end, 0.0).sum(dim=0) / longer.sum(dim=0).clamp(min=1)
+
+
+def padded_steps(minibatch: TensorDictBase) -> TensorDictBase:
+    """Pad a minibatch of steps to one of four sizes for each power of two; ``mask`` says which steps are valid.
+
+    Args:
+        minibatch: steps, ``[S]``, at least 1.
+
+    Returns:
+        The steps, and at most a quarter more that repeat the last one and do not count.
+    """
+    number = len(minibatch)
+    grain = max(1 << (number.bit_length() - 3), 1) if number > 2 else 1
+    place = torch.arange(-(-number // grain) * grain, device=minibatch.device)
+    padded = minibatch[place.clamp(max=number - 1)]
+    padded["mask"] = place < number
+    return padded

@@ -15,13 +15,14 @@ from typing import Protocol
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from tesserl_trainer.checkpoints.checkpoint import Checkpoint, CheckpointError
-from tesserl_trainer.checkpoints.fields import Fields
+from tesserl_collectors.interfaces import Collecting
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
+from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.interfaces import Collecting
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
-from tesserl_trainer.training.replay import Replay
+from tesserl_trainer.training.replay import PriorityError, Replay
 
 REMEDY = "lower optimizer.learning_rate or iqn.max_grad_norm"
 """Remedy for a loss that is not finite."""
@@ -154,18 +155,23 @@ class OffPolicyLoop:
             return
         stored = transitions if self.pace.ratio is None else ranks.total(transitions) / ranks.number
         number, self._owed = self.pace.updates(self._owed, journal.step - before, stored)
+        try:
+            self._update(number)
+        except PriorityError:
+            journal.require_finite(REMEDY)
+            raise
+        if number:
+            journal.watch_finite(REMEDY)
+
+    def _update(self, number: int) -> None:
+        """Take a number of gradient steps."""
+        journal = self.journal
         for batch in self.replay.batches(number, self.pace.batch_size):
             journal.laps.lap("replay")
             journal.updates += 1
             metrics = self.learner.update(batch, journal.updates, journal.laps.lap)
             journal.averages.add({**metrics, "td_error": batch["td_error"].mean()})
-            try:
-                self.replay.update_priority(batch)
-            except ValueError:  # it refuses priorities that are not finite
-                journal.require_finite(REMEDY)
-                raise
-        if number:
-            journal.require_finite(REMEDY)
+            self.replay.update_priority(batch)
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -187,7 +193,7 @@ class OffPolicyLoop:
         """Continues from a checkpoint.
 
         Raises:
-            CheckpointError: its replay is missing or damaged.
+            StorageError: its replay is missing or damaged.
         """
         saved = checkpoint.state
         self.replay.load(saved["replay"], checkpoint.manifest["replay"])
@@ -196,7 +202,7 @@ class OffPolicyLoop:
         self.window.load_state_dict(saved["window"])
         self._owed = Fields(saved, "state").number("owed", least=0)
         if not self._owed < max(self.pace.update_interval or 0, self.pace.batch_size):
-            raise CheckpointError(f"{checkpoint.path}: owed: expected less than one update's steps, got {self._owed}")
+            raise StorageError(f"{checkpoint.path}: owed: expected less than one update's steps, got {self._owed}")
         restored = self.collector.restore(saved)
         if not restored:
             self.window.clear()

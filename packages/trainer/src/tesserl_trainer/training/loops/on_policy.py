@@ -18,10 +18,10 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from tesserl_collectors.interfaces import Collecting
+from tesserl_ranks.shares import shared_minibatches
 from tesserl_trainer.checkpoints.checkpoint import Checkpoint
 from tesserl_trainer.checkpoints.loading import load_module
-from tesserl_trainer.collecting.interfaces import Collecting
-from tesserl_trainer.ranks.shares import shared_minibatches
 from tesserl_trainer.training.journal import Journal
 from tesserl_trainer.training.learner import Learner
 
@@ -125,8 +125,6 @@ class OnPolicyLoop:
     def _learn(self, batch: TensorDictBase) -> None:
         """Run the epochs over the rollout."""
         journal = self.journal
-        if "mask" in batch:  # with a memory: environments that have spent the whole rollout on a reset
-            batch = batch[batch["mask"].any(dim=1)]
         if journal.ranks.some(not len(batch)):  # of any rank: all take the same number of gradient steps
             journal.skipped += 1
             return
@@ -142,7 +140,7 @@ class OnPolicyLoop:
                     moved.append(metrics["mean_ratio"] - 1 + metrics["kl_approx"])
             if self.pace.target_kl is not None and float(torch.stack(moved).mean()) > self.pace.target_kl:
                 break
-        journal.require_finite(self.remedy)
+        journal.watch_finite(self.remedy)
 
     def save(self) -> None:
         """Write a checkpoint."""

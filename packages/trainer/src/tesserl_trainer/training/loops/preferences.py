@@ -236,7 +236,7 @@ class PreferenceLoop:
         """Continues from a checkpoint.
 
         Raises:
-            CheckpointError: the stored pairs are not those that the run began with.
+            StorageError: the stored pairs are not those that the run began with.
         """
         saved = checkpoint.state
         if self.stored is not None:

@@ -1,0 +1,343 @@
+"""Steps a Gymnasium vector environment straight into preallocated TensorDicts.
+
+A loop calls the methods of `interfaces.Collecting` and knows nothing of environments, so that collectors in other
+processes can take the place of `Collector`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+
+from tesserl_collectors.transfers import Uploads
+from tesserl_environments import Boundary, ObservationLayout, autoreset_mode, snapshots
+from tesserl_storage.fields import Fields
+
+Act = Callable[..., Tensor]
+"""From one tensor ``[N, ...]`` for each observation key to actions ``[N, ...]``."""
+
+Marks = Callable[[], Tensor]
+"""Reads which actions ``[N]`` of the policy's last call were greedy."""
+
+Records = Callable[[], Mapping[NestedKey, Tensor]]
+"""Returns the entries ``[N, T, ...]`` that the policy recorded since the last call."""
+
+Start = Callable[[NDArray[np.bool_]], None]
+"""Told which environments ``[N]`` begin an episode, before a policy sees their first observation."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished training episode: undiscounted sum of rewards, and number of steps."""
+
+    episode_return: float
+    length: int
+
+
+class Collector:
+    """Collects transitions from a vector environment with a policy.
+
+    Every Gymnasium autoreset mode is right: the next observation of a last step is the true final observation, and the
+    step that a NEXT_STEP environment spends on resetting is marked as no transition (``mask`` false).
+
+    Args:
+        environments: any vector environment, reset by the first ``collect``.
+        layout: how its observations become keys.
+        policy: called without gradient with one tensor ``[N, ...]`` per key of the layout.
+        seeds: one seed for each environment (one for all where they are natively vectorised), used by the first
+            reset; ``None`` leaves them unseeded.
+        device: where the policy lives; the batches stay on the CPU.
+        on_start: told which environments begin an episode; for policies with a memory.
+        greedy: tells which of the actions were greedy; the batches hold it then.
+        records: returns the policy's own entries of each batch; None adds none.
+
+    Raises:
+        ValueError: the environment does not say its autoreset mode.
+    """
+
+    record = None  # there are no workers
+
+    def __init__(
+        self,
+        environments: VectorEnv[Any, Any, Any],
+        layout: ObservationLayout,
+        policy: Act,
+        *,
+        seeds: list[int] | int | None = None,
+        device: torch.device | str = "cpu",
+        on_start: Start | None = None,
+        greedy: Marks | None = None,
+        records: Records | None = None,
+    ) -> None:
+        self.environments, self.layout, self.policy, self._on_start = environments, layout, policy, on_start
+        self._greedy, self._records = greedy, records
+        self._boundary = Boundary(environments, layout)
+        self.num_envs = environments.num_envs
+        self.version = 0
+        self.episodes: list[Episode] = []
+        self._mode = autoreset_mode(environments)
+        self.seeds = seeds  # of the first reset
+        self._upload = Uploads(device)
+        self._current: dict[str, NDArray[Any]] | None = None
+        self._resetting = np.zeros(self.num_envs, np.bool_)
+        self._returns = np.zeros(self.num_envs, np.float64)
+        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._steps = 0  # taken since lengths were last brought up to date
+        self._buffers: dict[int, _Buffers] = {}
+
+    def set_weights(self, version: int, step: int) -> None:  # noqa: ARG002 - schedules act on the policy itself
+        """Mark the batches collected from now on with a version; the policy shares its tensors with the learner.
+
+        Args:
+            version: number of updates behind the weights.
+            step: environment steps of the run so far.
+        """
+        self.version = version
+
+    def collect(self, num_steps: int) -> TensorDictBase:
+        """Take ``num_steps`` steps in every environment.
+
+        Args:
+            num_steps: T, steps of the vector environment.
+
+        Returns:
+            ``[N, T]``: the layout's keys, ``action``, ``mask`` (false where the step was no transition),
+            ``policy_version``, ``greedy`` (bool, where the collector knows), the policy's records and, under ``next``,
+            the layout's keys, ``reward``, ``terminated``, ``truncated`` and ``done``. It is a view of buffers that the
+            next call with the same T overwrites: copy what must stay.
+
+        Raises:
+            TaskError: an environment raised an error, or returned something that its spaces do not allow, or NaN.
+            WorkerError: a worker raised an error, died or did not answer.
+        """
+        buffers = self._buffers.get(num_steps)
+        if buffers is None:
+            buffers = self._buffers[num_steps] = _Buffers(self.num_envs, num_steps, self.layout)
+        if self._current is None:
+            self._current = self._reset()
+        for key, array in self._current.items():
+            buffers.columns[0].observation[key][:] = array
+        with torch.no_grad():
+            for column in buffers.columns:
+                self._boundary.require_allowed(column.observation, self._resetting)
+                inputs = column.inputs
+                if self._upload.device.type != "cpu":
+                    inputs = tuple(self._upload(dict(zip(self.layout.keys, inputs, strict=True))).values())
+                actions = self._act(inputs)
+                buffers.write_action(column, actions)
+                if self._greedy is not None:
+                    buffers.write_greedy(column, self._greedy())
+                self._step(actions, column)
+        self._boundary.require_finite(buffers.following, buffers.reward, axis=1)
+        self._boundary.require_allowed(buffers.following, buffers.terminated, axis=1)
+        self._current = buffers.columns[-1].upcoming
+        if buffers.filled_version != self.version:
+            buffers.version.fill_(self.version)
+            buffers.filled_version = self.version
+        if self._records is not None:
+            for key, record in self._records().items():
+                buffers.batch.set(key, record)
+        return buffers.batch
+
+    def restart(self) -> None:
+        """Reset all environments before the next step; unfinished episodes are dropped."""
+        self._current = None
+        self._resetting[:] = False
+        self._returns[:] = 0.0
+        self._lengths[:] = self._steps = 0
+
+    def _reset(self) -> dict[str, NDArray[Any]]:
+        current = self.layout.empty(self.num_envs)
+        self._boundary.reset(current, seed=self.seeds)
+        if self._on_start is not None:
+            self._on_start(np.ones(self.num_envs, np.bool_))
+        return current
+
+    def _act(self, inputs: tuple[Tensor, ...]) -> NDArray[Any]:
+        try:
+            actions: NDArray[Any] = self.policy(*inputs).cpu().numpy()
+        except (RuntimeError, ValueError):  # as distributions answer to an observation that is not finite
+            arrays = (tensor.cpu().numpy() for tensor in inputs)
+            self._boundary.require_finite(dict(zip(self.layout.keys, arrays, strict=True)))
+            raise
+        return actions
+
+    def _step(self, actions: NDArray[Any], column: "_Column") -> None:
+        """One step of all environments, written to a column."""
+        reward, terminated, truncated, info = self._boundary.step(actions, column.upcoming)
+        done = np.logical_or(terminated, truncated, out=column.done)
+        column.reward[:] = reward
+        column.terminated[:] = terminated
+        column.truncated[:] = truncated
+        for key, array in column.following.items():
+            array[:] = column.upcoming[key]
+        self._returns += reward
+        self._steps += 1
+        started = done
+        if self._mode is AutoresetMode.NEXT_STEP:
+            started = self._resetting
+            np.logical_not(self._resetting, out=column.mask)
+            self._lengths -= self._resetting
+            self._resetting = done.copy()
+        if self._on_start is not None:
+            self._on_start(started)
+        if np.count_nonzero(done):
+            self._finish(np.flatnonzero(done), column, info)
+
+    def _finish(self, ended: NDArray[np.int64], column: "_Column", info: dict[str, Any]) -> None:
+        """Record the episodes that ended, and store their final observations if the environments have already reset."""
+        self._count_steps()
+        for i in ended.tolist():
+            self.episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
+            if self._mode is AutoresetMode.SAME_STEP:
+                self._boundary.write_final(i, info, column.following)
+        self._returns[ended] = 0.0
+        self._lengths[ended] = 0
+        if self._mode is AutoresetMode.DISABLED:
+            mask = np.zeros(self.num_envs, np.bool_)
+            mask[ended] = True
+            self._boundary.reset(column.upcoming, options={"reset_mask": mask})
+
+    def _count_steps(self) -> None:
+        self._lengths += self._steps
+        self._steps = 0
+
+    def pop_episodes(self) -> list[Episode]:
+        """Return the episodes that ended since the last call, in order."""
+        episodes, self.episodes = self.episodes, []
+        return episodes
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint from which collecting continues, environments included."""
+        return {"collector": self.state_dict(), "environments": snapshots.snapshot(self.environments)}
+
+    def restore(self, saved: Mapping[str, Any]) -> bool:
+        """Continue from a checkpoint; reset all environments if one cannot be put back to where it was.
+
+        Args:
+            saved: mapping with the entries of ``snapshot``.
+
+        Returns:
+            Whether every environment is where it was.
+
+        Raises:
+            StorageError: the state is of other environments.
+        """
+        restored = snapshots.restore(self.environments, saved["environments"])
+        self.load_state_dict(saved["collector"], restart=not restored)
+        return restored
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything between two calls of ``collect``, the environments' own state excepted."""
+        current = self._current or {}
+        self._count_steps()
+        return {
+            "current": {key: torch.from_numpy(array.copy()) for key, array in current.items()},
+            "resetting": torch.from_numpy(self._resetting.copy()),
+            "returns": torch.from_numpy(self._returns.copy()),
+            "lengths": torch.from_numpy(self._lengths.copy()),
+            "episodes": [[episode.episode_return, episode.length] for episode in self.episodes],
+            "version": self.version,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, restart: bool = False) -> None:
+        """Continues where ``state_dict`` was taken.
+
+        Args:
+            state: what ``state_dict`` returned.
+            restart: the environments could not be restored: they are reset, and running episodes are forgotten.
+
+        Raises:
+            StorageError: the state is of other environments.
+        """
+        fields = Fields(state, "collector")
+        self.version = fields.integer("version")
+        self.episodes = [Episode(*pair) for pair in fields.pairs("episodes")]
+        current, wanted, every = fields.fields("current"), self.layout.empty(self.num_envs), (self.num_envs,)
+        if restart or not current.value:
+            return
+        dtypes = {key: torch.from_numpy(array).dtype for key, array in wanted.items()}
+        self._current = {key: current.tensor(key, wanted[key].shape, dtypes[key]).numpy().copy() for key in wanted}
+        self._resetting = fields.tensor("resetting", every, torch.bool).numpy().copy()
+        self._returns = fields.tensor("returns", every, torch.float64).numpy().copy()
+        self._lengths = fields.tensor("lengths", every, torch.int64).numpy().copy()
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Views of the arrays of ``_Buffers`` into which one step of all environments is written; made once."""
+
+    inputs: tuple[Tensor, ...]
+    observation: dict[str, NDArray[Any]]
+    following: dict[str, NDArray[Any]]  # what the step led to, the end of an episode included
+    upcoming: dict[str, NDArray[Any]]  # what the policy sees next, after a reset where there was one
+    reward: NDArray[Any]
+    terminated: NDArray[Any]
+    truncated: NDArray[Any]
+    done: NDArray[Any]
+    mask: NDArray[Any]
+    index: int
+
+
+class _Buffers:
+    """Arrays ``[T, N, ...]`` for one call of ``collect``, and the TensorDict ``[N, T]`` that views them."""
+
+    def __init__(self, num_envs: int, num_steps: int, layout: ObservationLayout) -> None:
+        shape = (num_steps, num_envs)
+        seen, following = layout.empty(num_steps + 1, num_envs), layout.empty(*shape)
+        self.following = following
+        outcome = {"reward": np.zeros((*shape, 1), np.float32)}
+        outcome |= {key: np.zeros((*shape, 1), np.bool_) for key in ("terminated", "truncated", "done")}
+        self.reward = outcome["reward"]
+        self.terminated: NDArray[Any] = outcome["terminated"].squeeze(-1)
+        mask = np.ones(shape, np.bool_)
+        self.columns = [
+            _Column(
+                inputs=tuple(torch.from_numpy(seen[key][t]) for key in layout.keys),
+                observation={key: seen[key][t] for key in layout.keys},
+                following={key: following[key][t] for key in layout.keys},
+                upcoming={key: seen[key][t + 1] for key in layout.keys},
+                mask=mask[t],
+                index=t,
+                **{key: array[t, :, 0] for key, array in outcome.items()},
+            )
+            for t in range(num_steps)
+        ]
+        self.version = torch.zeros(num_envs, num_steps, dtype=torch.int64)
+        self.filled_version = 0
+        self._action: NDArray[Any] | None = None
+        batch_size = [num_envs, num_steps]
+        after = {key: _view(array) for key, array in (following | outcome).items()}
+        self.batch = TensorDict(
+            {
+                **{key: _view(seen[key][:num_steps]) for key in layout.keys},
+                "mask": _view(mask),
+                "policy_version": self.version,
+                "next": TensorDict(after, batch_size),
+            },
+            batch_size,
+        )
+
+    def write_greedy(self, column: _Column, greedy: Tensor) -> None:
+        """Write the greedy flags of the actions."""
+        if "greedy" not in self.batch:
+            self.batch.set("greedy", torch.zeros(self.batch.batch_size, dtype=torch.bool))
+        self.batch.get("greedy")[:, column.index] = greedy
+
+    def write_action(self, column: _Column, actions: NDArray[Any]) -> None:
+        """Write actions; the first ones determine shape and type."""
+        if self._action is None:
+            self._action = np.zeros((len(self.columns), *actions.shape), actions.dtype)
+            self.batch.set("action", _view(self._action))
+        self._action[column.index] = actions
+
+
+def _view(array: NDArray[Any]) -> Tensor:
+    """``[T, N, ...]`` as a tensor ``[N, T, ...]`` of the same memory."""
+    return torch.from_numpy(array).transpose(0, 1)

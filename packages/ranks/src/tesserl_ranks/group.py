@@ -1,0 +1,368 @@
+"""The ranks of a run: sums, agreement, and work that one of them does for all; every wait has a time limit."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tesserl_ranks.store import PatientStore
+
+POLL = 0.02
+"""Seconds between two looks at the store."""
+
+GRACE = 3.0
+"""Seconds that ranks have after a failed operation to say that they are there."""
+
+T = TypeVar("T")
+
+
+class RankError(RuntimeError):
+    """A rank was lost, or the ranks do not agree."""
+
+
+class Statistics(Protocol):
+    """Running mean and variance of features, as `tesserl_nn_components.RunningNormalizer` keeps them."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of each feature, ``[F]``."""
+
+    def update(self, features: Tensor, /) -> None:
+        """Update with features ``[*B, F]``."""
+
+    def merge(self, count: int, mean: Tensor, variance: Tensor, /) -> None:
+        """Update with count, mean and population variance of features."""
+
+
+class Ranks:
+    """The processes that train one run together, seen from one of them.
+
+    All ranks must call the same methods in the same order. With one rank nothing is sent and nothing is imported.
+
+    Args:
+        rank: number of this process, from 0.
+        number: of processes.
+        store: keys and values that all ranks can reach.
+        names: of the ranks in messages.
+        timeout: seconds that an operation waits for the other ranks.
+        patience: seconds that ranks which start wait for each other.
+    """
+
+    def __init__(
+        self,
+        rank: int = 0,
+        number: int = 1,
+        *,
+        store: PatientStore | None = None,
+        names: Sequence[str] = (),
+        timeout: float = 60.0,
+        patience: float = 300.0,
+    ) -> None:
+        self.rank, self.number, self.timeout, self.patience = rank, number, timeout, patience
+        self._store, self._names = store, list(names)
+        self._turns = 0
+        self._generator = torch.Generator().manual_seed(0).get_state() if number > 1 else torch.empty(0)
+
+    @property
+    def store(self) -> PatientStore:
+        """Keys and values that all ranks can reach.
+
+        Raises:
+            RuntimeError: there is one rank only.
+        """
+        if self._store is None:
+            raise RuntimeError("one rank has no store; ask for it only if number is above 1")
+        return self._store
+
+    def total(self, value: float) -> float:
+        """Return the sum of a number over all ranks."""
+        return self._combined(value, dist.ReduceOp.SUM, "a sum")
+
+    def largest(self, value: float) -> float:
+        """Return the largest of a number over all ranks."""
+        return self._combined(value, dist.ReduceOp.MAX, "an agreement")
+
+    def some(self, flag: bool) -> bool:
+        """Return whether a flag is true on at least one rank."""
+        return bool(self.largest(float(flag)))
+
+    def every(self, flag: bool) -> bool:
+        """Return whether a flag is true on all ranks."""
+        return not self.some(not flag)
+
+    def _combined(self, value: float, operation: dist.ReduceOp.RedOpType, name: str) -> float:
+        if self.number == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64)
+        with self._operation(name):
+            dist.all_reduce(tensor, operation)
+        return float(tensor)
+
+    def gather(self, value: T) -> list[T]:
+        """Return a value of every rank, in the order of the ranks."""
+        if self.number == 1:
+            return [value]
+        values: list[T | None] = [None] * self.number
+        with self._operation("an exchange of data"):
+            dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value] # filled by now
+
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with those of rank 0."""
+        for tensor in tensors if self.number > 1 else ():
+            copy = tensor.detach().contiguous()
+            with self._operation("copying the weights of rank 0"):
+                dist.broadcast(copy, 0)
+            tensor.detach().copy_(copy)
+
+    def reduce(
+        self, parameters: Sequence[nn.Parameter], metrics: Mapping[str, Tensor], weight: float
+    ) -> dict[str, Tensor]:
+        """Replace gradients by their weighted means over all ranks, in one all_reduce.
+
+        Args:
+            parameters: their ``grad`` is replaced; those without one must be the same on all ranks.
+            metrics: scalars of the same names on all ranks.
+            weight: number of samples that the means of this rank's loss are over; with 0 its gradients do not count.
+
+        Returns:
+            The weighted means of the metrics.
+        """
+        if self.number == 1:
+            return {name: value.detach() for name, value in metrics.items()}
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        dtype, device = gradients[0].dtype, gradients[0].device
+        scalars = [value.detach().reshape(1).to(device, dtype) for value in metrics.values()]
+        flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), *scalars, gradients[0].new_ones(1)])
+        if weight:
+            flat *= weight
+        else:  # also of what is not finite
+            flat.zero_()
+        with self._operation("the all_reduce of gradients"):
+            dist.all_reduce(flat)
+        flat /= flat[-1].clone()
+        place = 0
+        for gradient in gradients:
+            gradient.copy_(flat[place : place + gradient.numel()].view_as(gradient))
+            place += gradient.numel()
+        return dict(zip(metrics, flat[place:-1].clone().unbind(), strict=True))
+
+    def share(self, index: Tensor) -> tuple[Tensor, int]:
+        """Return this rank's part of the rows of a batch that all ranks know, and its weight in `reduce`.
+
+        Args:
+            index: of the rows, ``[M]``, M at least 1.
+
+        Returns:
+            The part; if there are fewer rows than ranks, one row with weight 0 for some of them.
+        """
+        part = torch.tensor_split(index, self.number)[self.rank]
+        return (part, len(part)) if len(part) else (index[:1], 0)
+
+    def update_statistics(self, normalizer: Statistics, features: Tensor) -> None:
+        """Update running statistics with the features of all ranks, merged in the order of the ranks.
+
+        Args:
+            normalizer: its statistics are the same on all ranks.
+            features: of this rank, ``[*B, F]``.
+        """
+        if self.number == 1:
+            normalizer.update(features)
+            return
+        for count, mean, variance in self.gather(moments(features)):
+            device = normalizer.mean.device
+            normalizer.merge(count, mean.to(device), variance.to(device))
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """Draw from a random generator that is in the same state on all ranks, for the time of a ``with`` block."""
+        if self.number == 1:
+            yield
+            return
+        own = torch.get_rng_state()
+        torch.set_rng_state(self._generator)
+        try:
+            yield
+        finally:
+            self._generator = torch.get_rng_state()
+            torch.set_rng_state(own)
+
+    def seed(self, seed: int) -> None:
+        """Seed the generator of ``agreed``."""
+        if self.number > 1:
+            self._generator = torch.Generator().manual_seed(seed).get_state()
+
+    @property
+    def generator(self) -> Tensor:
+        """State of the generator of ``agreed``."""
+        return self._generator
+
+    @generator.setter
+    def generator(self, state: Tensor) -> None:
+        self._generator = state
+
+    def by_first(self, work: Callable[[], T], doing: str) -> T:
+        """Let rank 0 do some work, however long it takes, and return its result on all ranks.
+
+        Args:
+            work: returns JSON data.
+            doing: names the work in messages, such as ``"evaluating"``.
+
+        Raises:
+            RankError: rank 0 failed, or gave no sign of life for ``timeout`` seconds.
+        """
+        if self.number == 1:
+            return work()
+        self._turns += 1
+        key = f"turn/{self._turns}"
+        if self.rank == 0:
+            with self._beating(key):
+                result = work()
+            with self._operation(doing):
+                self.store.set(key, json.dumps(result))
+            return result
+        with self._operation(doing):
+            self._await_first(key, doing)
+            received: T = json.loads(self.store.get(key))
+            return received
+
+    @contextmanager
+    def _beating(self, key: str) -> Iterator[None]:
+        """Give signs of life while this rank works."""
+        over = threading.Event()
+
+        def beat() -> None:
+            with suppress(RuntimeError):  # without a store the other ranks fail, and say so
+                while not over.wait(min(self.timeout / 10, 1.0)):
+                    self.store.add(f"{key}/beats", 1)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _await_first(self, key: str, doing: str) -> None:
+        """Wait until rank 0 has done its work."""
+        seen, since = -1, time.monotonic()
+        while not self.store.check([key]):
+            if self.store.check(["failed/0"]):
+                raise RankError(f"{self._name(0)} failed while {doing}: {self.store.get('failed/0').decode()}")
+            beats = self.store.add(f"{key}/beats", 0)
+            now = time.monotonic()
+            if beats != seen:
+                seen, since = beats, now
+            elif now - since > self.timeout:
+                raise RankError(f"{self._name(0)} gave no sign of life for {self.timeout:g} s while {doing}")
+            time.sleep(POLL)
+
+    def meet(self, doing: str) -> None:
+        """Wait until all ranks are as far as this one, with the patience for ranks that start.
+
+        Args:
+            doing: names the work before in messages, such as ``"starting environments"``.
+
+        Raises:
+            RankError: a rank failed, or needed too long.
+        """
+        if self.number == 1:
+            return
+        self._turns += 1
+        key, missing, deadline = f"meeting/{self._turns}", list(range(self.number)), time.monotonic() + self.patience
+        with self._operation(doing):
+            self.store.set(f"{key}/{self.rank}", "")
+            while missing := [rank for rank in missing if not self.store.check([f"{key}/{rank}"])]:
+                for rank in missing:
+                    if self.store.check([f"failed/{rank}"]):
+                        reason = self.store.get(f"failed/{rank}").decode()
+                        raise RankError(f"{self._name(rank)} failed while {doing}: {reason}")
+                if time.monotonic() > deadline:
+                    late = ", ".join(map(self._name, missing))
+                    raise RankError(f"{late} needed more than {self.patience:g} s for {doing}")
+                time.sleep(POLL)
+
+    def leave(self, patience: float, error: BaseException | None = None) -> None:
+        """Tell the other ranks that this one ends; rank 0, which may hold the store, waits until they have ended too.
+
+        Args:
+            patience: seconds that rank 0 waits.
+            error: the reason, if it is one.
+        """
+        store = self.store.within(GRACE)
+        with suppress(RuntimeError):  # the store may be gone
+            if error is not None:
+                store.set(f"failed/{self.rank}", first_line(error))
+            store.set(f"left/{self.rank}", "")
+            others = [f"left/{rank}" for rank in range(1, self.number)]
+            deadline = time.monotonic() + patience
+            while self.rank == 0 and not store.check(others) and time.monotonic() < deadline:
+                time.sleep(POLL)
+
+    def _name(self, rank: int) -> str:
+        return self._names[rank] if self._names else f"rank {rank}"
+
+    @contextmanager
+    def _operation(self, name: str) -> Iterator[None]:
+        """Turn an error of torch.distributed into one that names the operation and the ranks that are lost."""
+        began = time.monotonic()
+        try:
+            yield
+        except RankError:
+            raise
+        except RuntimeError as error:  # of gloo, NCCL or the store
+            raise self._lost(name, error, time.monotonic() - began) from error
+
+    def _lost(self, name: str, error: Exception, seconds: float) -> RankError:
+        """Return the error of a failed operation."""
+        said = f"rank {self.rank}: {name} failed after {seconds:.1f} s"
+        try:
+            silent, failures = self._ask_others()
+        except RuntimeError:
+            return RankError(f"{said}: the store of the ranks, on the machine of rank 0, does not answer any more")
+        if failures:
+            return RankError(f"{said}: {'; '.join(failures)}")
+        if silent:
+            return RankError(
+                f"{said}: no answer from {', '.join(map(self._name, silent))} (killed, stopped or cut off)"
+            )
+        return RankError(f"{said}: all ranks answer, but a connection between them is lost ({first_line(error)})")
+
+    def _ask_others(self) -> tuple[list[int], list[str]]:
+        """Return the ranks that do not answer, and why others have ended."""
+        store = self.store.within(GRACE)
+        store.set(f"stopped/{self.rank}", "")
+        others = [rank for rank in range(self.number) if rank != self.rank]
+        silent, failures, deadline = others, list[str](), time.monotonic() + GRACE
+        while silent and time.monotonic() < deadline:
+            ended = [rank for rank in silent if store.check([f"failed/{rank}"])]
+            failures += [f"{self._name(rank)} failed: {store.get(f'failed/{rank}').decode()}" for rank in ended]
+            silent = [rank for rank in silent if rank not in ended and not store.check([f"stopped/{rank}"])]
+            time.sleep(POLL)
+        return silent, failures
+
+
+ALONE = Ranks()
+"""The only rank of an ordinary run."""
+
+
+def moments(features: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return count, mean and population variance ``[F]`` of features ``[*B, F]``, in float64 on the CPU."""
+    rows = features.detach().reshape(-1, features.shape[-1]).double()
+    if not len(rows):
+        return 0, torch.zeros(rows.shape[-1], dtype=torch.float64), torch.zeros(rows.shape[-1], dtype=torch.float64)
+    variance, mean = torch.var_mean(rows, dim=0, correction=0)
+    return len(rows), mean.cpu(), variance.cpu()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, shortened, or its type."""
+    lines = str(error).strip().splitlines()
+    return f"{lines[0]:.300}" if lines else type(error).__name__

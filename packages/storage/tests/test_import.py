@@ -1,0 +1,36 @@
+"""Using every name of the package brings in no tensordict, no torchrl, no environment, no schema, and no sibling."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import importlib.machinery, importlib.util, sys
+
+finders = sys.meta_path[:]
+
+class Hide(importlib.machinery.PathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {hidden}:
+            return None
+        return next((spec for finder in finders if (spec := finder.find_spec(name, path, target))), None)
+
+sys.meta_path[:] = [Hide()]
+assert all(importlib.util.find_spec(name) is None for name in {hidden})
+import tesserl_storage
+assert "torch" not in sys.modules
+assert all(hasattr(tesserl_storage, name) for name in tesserl_storage.__all__)
+found = {{name.split(".")[0] for name in sys.modules}}
+assert not found & {{"tensordict", "torchrl", "gymnasium", "pydantic", "yaml"}}, found
+assert {{name for name in found if name.startswith("tesserl")}} == {{"tesserl_storage"}}, found
+assert all(hasattr(tesserl_storage, name) for name in tesserl_storage.__all__)
+assert list(tesserl_storage.__all__) == sorted(tesserl_storage.__all__)
+"""
+
+
+@pytest.mark.parametrize("hidden", [(), ("tensordict", "torchrl", "gymnasium", "pydantic")])
+def test_import_needs_and_brings_neither_torchrl_nor_siblings(hidden):
+    program = PROGRAM.format(hidden=hidden)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr

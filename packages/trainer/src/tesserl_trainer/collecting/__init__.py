@@ -1,1 +1,0 @@
-"""Steps of environments as data: collectors, episodes, groups, evaluation, rollouts."""

@@ -1,1 +1,0 @@
-"""Collectors in other processes: their supervisor, their processes and the memory shared with them."""
