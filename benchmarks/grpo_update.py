@@ -138,7 +138,7 @@ def main() -> list[Comparison]:
     options = arguments(__doc__, seconds=0.5).parse_args()
     torch.set_num_threads(1)
     print(HEADER)
-    name, bar, comparisons = f"GRPO update, batch {BATCH}", Bar("cost", 1.15), []
+    name, bar, comparisons = f"GRPO update, batch {BATCH}", Bar("cost", 1.12), []
     cases = [
         ("with metrics, both", bar, {"metrics": True}),
         ("without metrics, both", bar, {"metrics": False}),

@@ -102,9 +102,9 @@ def speed(rounds: int, steps: int, python: str) -> tuple[list[Comparison], dict[
         serial = start("torchrl_ppo.py", {**plain, "environments": "serial"})
         wrapped = start("torchrl_ppo.py", {**plain, "environments": "wrapped"})
         rows = [
-            ("PPO on CartPole, by SB3", sb3, ours, Bar("speed", 1.5), steps),
+            ("PPO on CartPole, by SB3", sb3, ours, Bar("speed", 2.0), steps),
             ("the bare loop, by SB3", sb3, floor, Bar("speed"), steps),
-            ("PPO on CartPole, by the bare loop", floor, ours, Bar("speed"), steps),
+            ("PPO on CartPole, by the bare loop", floor, ours, Bar("speed", 0.85), steps),
             ("the same, vectorised CartPole, by SB3", sb3, own_environments, Bar("speed"), steps),
             ("PPO on CartPole, by torchrl, SerialEnv", serial, ours, Bar("speed", 5.0), steps // 4),
             ("the same, by torchrl, GymWrapper", wrapped, ours, Bar("speed"), steps // 4),

@@ -19,16 +19,16 @@ from typing import Any
 from stdio import Clock, cpu_of_processes, serve
 from torch import Tensor
 
+from tesserl_collectors.evaluation import Evaluation
+from tesserl_collectors.process import prepare_process
+from tesserl_collectors.process_collector import ProcessCollector
 from tesserl_configs import load_config
+from tesserl_ranks.joining import joined
+from tesserl_storage.generators import seed_generators
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.sharing import part_of
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.state import seed_generators
-from tesserl_trainer.collecting.evaluation import Evaluation
-from tesserl_trainer.distributed.process_collector import ProcessCollector
-from tesserl_trainer.process import prepare_process
-from tesserl_trainer.ranks.joining import joined
 from tesserl_trainer.training.journal import Loop
 from tesserl_trainer.training.progress import ProgressDisplay
 

@@ -8,8 +8,8 @@ import torch
 from stdio import Clock, serve
 from torch import nn
 
+from tesserl_collectors.process import keep_freed_memory
 from tesserl_nn_components import NATURE_CNN, Conv2dHead, ImpalaCNN
-from tesserl_trainer.process import keep_freed_memory
 
 ENCODERS = {"impala": ImpalaCNN, "nature": partial(Conv2dHead, **NATURE_CNN, hidden_sizes=[512])}
 

@@ -39,7 +39,13 @@ def generate(app: Any) -> None:
         for name in module.__all__:
             if name.startswith("__"):
                 continue
-            directive, options = _directive(getattr(module, name))
+            value = getattr(module, name)
+            home = getattr(value, "__module__", module_name).partition(".")[0]
+            if home.startswith("tesserl_") and home != module_name:  # described once, where it is from
+                owner = home.removeprefix("tesserl_").replace("_", "-")
+                page += f"`{name}`: see [tesserl-{owner}]({owner}.md).\n\n"
+                continue
+            directive, options = _directive(value)
             page += ENTRY.format(directive=directive, options=options, module=module_name, name=name)
         _write(target / f"{folder.name}.md", page)
     _write(target.with_name("tables") / "modules.md", module_map(Path(app.srcdir).parent / "packages"))
