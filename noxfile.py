@@ -49,7 +49,13 @@ KERNELS = {
 # A change of one of these may change the result of every package.
 SHARED_PATHS = (".ci/", ".github/", "configs/", "constraints.txt", "noxfile.py", "pyproject.toml")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-LEARNING = ("learning", "preferences", "minatar_peers", "curves")  # of what is learned: hours, or nothing to measure
+LEARNING = (
+    "learning",
+    "lunarlander",
+    "preferences",
+    "minatar_peers",
+    "curves",
+)  # of what is learned: hours, or nothing to measure
 PROCESSES = ("--numprocesses", "auto", "--dist", "loadfile")  # of pytest: one for each core
 NO_TESTS = 5  # pytest's exit status if all tests are deselected
 CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s

@@ -24,9 +24,12 @@ class Contestant:
 
 
 def time_to_target(
-    name: str, peer: Contestant, ours: Contestant, seeds: int
+    name: str, peer: Contestant, ours: Contestant, seeds: int, *, bar: float = 1.0
 ) -> tuple[Comparison, list[dict[str, object]]]:
     """Compares the medians over the seeds 1, 2, ...; a run that never reaches the target counts whole.
+
+    Args:
+        bar: largest cost that holds.
 
     Returns:
         The row, and what every run answered.
@@ -51,10 +54,10 @@ def time_to_target(
     ratio = median[ours.label, "wall"] / median[peer.label, "wall"]
     pairs = zip(seconds[ours.label, "wall"], seconds[peer.label, "wall"], strict=True)
     ratios = sorted(own / other for own, other in pairs)
-    bar = Bar("cost", 1.0)
+    required = Bar("cost", bar)
     result = Comparison(
         name=name,
-        bar=str(bar),
+        bar=str(required),
         ratio=ratio,
         ratio_low=ratios[0],
         ratio_high=ratios[-1],
@@ -63,7 +66,7 @@ def time_to_target(
         ours=1 / median[ours.label, "wall"],
         peer=1 / median[peer.label, "wall"],
         rounds=seeds,
-        holds=bar.holds(ratio),
+        holds=required.holds(ratio),
     )
     print(result.line(), flush=True)
     return result, runs

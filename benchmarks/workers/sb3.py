@@ -53,6 +53,13 @@ def vectorised(task: str, num_envs: int, seed: int) -> VecEnv:
     return DummyVecEnv([lambda: make(task)] * num_envs)
 
 
+def falling(options: dict, settings: dict) -> dict[str, Callable[[float], float]]:
+    """Options that fall linearly, from their value to 0 over the run: those that ``linear`` names."""
+    return {
+        name: lambda remaining, value=options[name]: max(remaining, 0.0) * value for name in settings.get("linear", ())
+    }
+
+
 class Evaluations(BaseCallback):
     """Evaluates greedily, off the clock, between two rollouts; keeps the best weights; stops at the target."""
 

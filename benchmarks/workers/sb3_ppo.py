@@ -8,7 +8,7 @@ import json
 import sys
 
 import torch
-from sb3 import NETWORKS, learn, vectorised
+from sb3 import NETWORKS, falling, learn, vectorised
 from stable_baselines3 import PPO
 from stdio import Clock, serve
 
@@ -17,8 +17,7 @@ def build(settings: dict) -> PPO:
     policy, arguments = NETWORKS[settings["network"]]
     options = dict(settings["ppo"])
     environments = vectorised(settings["task"], options.pop("num_envs"), settings["seed"])
-    for name in settings.get("linear", ()):  # from its value to 0 over the run
-        options[name] = lambda remaining, value=options[name]: max(remaining, 0.0) * value
+    options |= falling(options, settings)
     return PPO(policy, environments, policy_kwargs=arguments, seed=settings["seed"], device="cpu", verbose=0, **options)
 
 

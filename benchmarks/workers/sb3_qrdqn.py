@@ -8,7 +8,7 @@ import json
 import sys
 
 import torch
-from sb3 import NETWORKS, learn, vectorised
+from sb3 import NETWORKS, falling, learn, vectorised
 from sb3_contrib import QRDQN
 from stdio import serve
 
@@ -17,6 +17,7 @@ def build(settings: dict) -> QRDQN:
     policy, arguments = NETWORKS[settings["network"]]
     options = dict(settings["qrdqn"])
     environments = vectorised(settings["task"], options.pop("num_envs"), settings["seed"])
+    options |= falling(options, settings)
     arguments = {**arguments, **options.pop("policy_kwargs")}
     return QRDQN(policy, environments, policy_kwargs=arguments, seed=settings["seed"], device="cpu", **options)
 
