@@ -15,7 +15,7 @@ RUN pip install hatchling -c constraints.txt \
  && pip wheel --no-deps --no-build-isolation --wheel-dir /wheels \
       ./packages/actor-critic ./packages/analysis ./packages/collectors ./packages/configs \
       ./packages/environments ./packages/grpo ./packages/iqn ./packages/nn-components ./packages/policy ./packages/pqn ./packages/preference-data \
-      ./packages/preference-opt ./packages/ranks ./packages/replay ./packages/storage ./packages/trainer \
+      ./packages/preference-opt ./packages/ranks ./packages/replay ./packages/storage ./packages/trainer ./packages/training \
  && pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --find-links /wheels \
       "tesserl-trainer[box2d,hub,minatar,onnx,pqn,search,video]" \
  && rm -rf /source /wheels

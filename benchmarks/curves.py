@@ -17,7 +17,7 @@ from pathlib import Path
 from tesserl_analysis import Comparison, comparison_tables, plot_comparison, published_table, read_suite, suite_names
 from tesserl_analysis.suites import COLUMNS, CURVES, RECORDED, RUNS
 from tesserl_trainer.inspect.runs import find_runs, identify, read_score
-from tesserl_trainer.training.metric_names import EVALUATION
+from tesserl_training.metric_names import EVALUATION
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = """# Curves

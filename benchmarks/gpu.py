@@ -36,7 +36,7 @@ from tesserl_storage.generators import seed_generators
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.training.progress import ProgressDisplay
+from tesserl_training.progress import ProgressDisplay
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 1e-6

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import btr_update
 import ppo_update
-from tesserl_trainer.training.cuda_graph import GraphedLearner
-from tesserl_trainer.training.learner import Learner
+from tesserl_training.cuda_graph import GraphedLearner
+from tesserl_training.learner import Learner
 
 FORMS = ("eager", "compiled", "graph")
 MAX_GRAD_NORM = 10.0

@@ -29,8 +29,8 @@ from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.sharing import part_of
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.training.journal import Loop
-from tesserl_trainer.training.progress import ProgressDisplay
+from tesserl_training.journal import Loop
+from tesserl_training.progress import ProgressDisplay
 
 
 def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tesserl_storage.digests import digest
 from tesserl_storage.sealed_json import SEAL, write_sealed
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 Damage = Callable[[random.Random, Path, Path], str]
 """Damages a run, given another one of the same algorithm; returns what it did."""

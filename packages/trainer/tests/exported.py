@@ -10,8 +10,8 @@ from tesserl_actor_critic import ActorCritic
 from tesserl_configs import load_config
 from tesserl_nn_components import RunningNormalizer, reset_noise
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.running.run_directory import begin_run
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 ACTIONS = {
     "single": spaces.Discrete(4),

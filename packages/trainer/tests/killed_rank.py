@@ -14,8 +14,8 @@ import killed_run
 
 from tesserl_ranks.group import Ranks
 from tesserl_trainer.cli import main
-from tesserl_trainer.training.journal import Journal
-from tesserl_trainer.training.replay_segments import Segments
+from tesserl_training.journal import Journal
+from tesserl_training.replay_segments import Segments
 
 MOMENTS = {**killed_run.MOMENTS, "reduce": (Ranks, "reduce", killed_run.nothing)}
 

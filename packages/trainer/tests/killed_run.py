@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 from tesserl_collectors import collector as collect
-from tesserl_trainer.checkpoints import checkpoint, run_checkpoints
-from tesserl_trainer.checkpoints import files as checkpoint_files
 from tesserl_trainer.cli import main
-from tesserl_trainer.training import logging
-from tesserl_trainer.training import replay_segments as segments
+from tesserl_training import logging
+from tesserl_training import replay_segments as segments
+from tesserl_training.checkpoints import checkpoint, run_checkpoints
+from tesserl_training.checkpoints import files as checkpoint_files
 
 
 def die() -> None:

@@ -21,9 +21,9 @@ from tesserl_preference_opt import PreferenceLoss
 from tesserl_ranks.joining import joined
 from tesserl_ranks.shares import shared_minibatches, slices
 from tesserl_trainer.cli import main
-from tesserl_trainer.training.journal import Journal
-from tesserl_trainer.training.learner import Learner
-from tesserl_trainer.training.replay_segments import Segments
+from tesserl_training.journal import Journal
+from tesserl_training.learner import Learner
+from tesserl_training.replay_segments import Segments
 
 RANK = int(os.environ.get("RANK", "0"))
 

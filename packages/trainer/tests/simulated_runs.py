@@ -12,9 +12,9 @@ from tesserl_storage.generators import seed_generators
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.checkpoint import Checkpoint
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.training.progress import ProgressDisplay
+from tesserl_training.checkpoints.checkpoint import Checkpoint
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.progress import ProgressDisplay
 
 from . import simulated_lstm  # noqa: F401 - for runs with a memory
 from .conftest import THREADS

@@ -16,7 +16,7 @@ from tesserl_environments import AtariEnvironments, ObservationLayout, worker_se
 from tesserl_replay import FrameStorage, NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.environments import make_environments
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from .conftest import ALGORITHMS, CONFIG
 

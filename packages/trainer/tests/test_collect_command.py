@@ -15,10 +15,10 @@ from tesserl_preference_data.pictures import encode_frame
 from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.checkpoint import load_networks
 from tesserl_trainer.cli import main
 from tesserl_trainer.running import playing
 from tesserl_trainer.running.collect import collect
+from tesserl_training.checkpoints.checkpoint import load_networks
 
 from .conftest import Counting, config_text
 

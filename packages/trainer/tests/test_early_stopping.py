@@ -9,9 +9,9 @@ from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_storage.errors import StorageError
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.training.evaluations import EarlyStopping, Evaluations, reached_in
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.evaluations import EarlyStopping, Evaluations, reached_in
 
 from .test_resume import outcome
 

@@ -12,9 +12,9 @@ from tesserl_preference_data import cut_segments, make_pairs
 from tesserl_ranks.shares import count_minibatches, minibatches
 from tesserl_replay import PrioritizedSampler
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.training.replay import Replay
-from tesserl_trainer.training.replay_segments import Segments
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.replay import Replay
+from tesserl_training.replay_segments import Segments
 
 from .test_on_policy import metrics_of
 

@@ -20,7 +20,7 @@ from tesserl_environments.snapshots import restore, snapshot
 from tesserl_replay import NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.environments import atari_options, make_environments
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from .conftest import ALGORITHMS, CONFIG
 

@@ -18,10 +18,10 @@ from tesserl_configs import load_config
 from tesserl_environments import WorkerError
 from tesserl_storage.errors import StorageError
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.names import checkpoint_name
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.training.evaluations import Evaluations
+from tesserl_training.checkpoints.names import checkpoint_name
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.evaluations import Evaluations
 
 from . import troubled
 from .test_early_stopping import ALWAYS, NEVER, reached

@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from .troubled import Doomed
 

@@ -15,9 +15,9 @@ from tesserl_storage.errors import StorageError
 from tesserl_storage.sealed_json import read_sealed, write_sealed
 from tesserl_storage.tensors import load_tensors
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.training.pair_batches import NewestPairs, Shuffled
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.pair_batches import NewestPairs, Shuffled
 
 from .conftest import config_text
 

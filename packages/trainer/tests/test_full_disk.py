@@ -15,11 +15,11 @@ from tesserl_preference_data import load_pairs
 from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.run import loggers_of
-from tesserl_trainer.checkpoints.checkpoint import load_checkpoint
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
-from tesserl_trainer.training.event_file import EventFile
-from tesserl_trainer.training.logging import MetricsLog
+from tesserl_training.checkpoints.checkpoint import load_checkpoint
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.event_file import EventFile
+from tesserl_training.logging import MetricsLog
 
 from .conftest import config_text
 from .full_disk import files_of_at_most

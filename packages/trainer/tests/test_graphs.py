@@ -8,8 +8,8 @@ import torch
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.training import cuda_graph
-from tesserl_trainer.training.progress import ProgressDisplay
+from tesserl_training import cuda_graph
+from tesserl_training.progress import ProgressDisplay
 
 from .simulated import SUPPORTED, WAIT, simulation
 from .simulated_runs import Recorded, configuration

@@ -10,7 +10,7 @@ from tesserl_environments import GroupStarts, StateStart
 from tesserl_grpo import pad_trajectories
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.environments import make_environments
-from tesserl_trainer.training.loops.groups import expected_rest
+from tesserl_training.loops.groups import expected_rest
 
 from .test_on_policy import metrics_of
 

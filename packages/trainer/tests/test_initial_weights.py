@@ -10,9 +10,9 @@ from tesserl_configs import ConfigError, load_config
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.checkpoint import load_networks
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
+from tesserl_training.checkpoints.checkpoint import load_networks
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from .conftest import ALGORITHMS, config_text
 from .test_resume import outcome

@@ -21,8 +21,8 @@ from tesserl_trainer import build_network, train
 from tesserl_trainer.algorithms import iqn
 from tesserl_trainer.algorithms.agent import build_optimizer, learning_rate_schedule
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.training.cuda_graph import GraphedLearner
-from tesserl_trainer.training.learner import Learner
+from tesserl_training.cuda_graph import GraphedLearner
+from tesserl_training.learner import Learner
 
 from .test_resume import halves_equal_the_whole, outcome
 

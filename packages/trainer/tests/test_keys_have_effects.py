@@ -17,7 +17,7 @@ from tesserl_storage.generators import seed_generators
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.training.progress import ProgressDisplay
+from tesserl_training.progress import ProgressDisplay
 
 from .conftest import config_text
 from .fingerprints import fingerprint
@@ -179,7 +179,7 @@ ELSEWHERE = {
     "algorithm": "every case has one",
     "btr": "becomes other keys before anything is built: test_btr.py of tesserl-configs",
     "extends": "is read before the rest: test_extends.py of tesserl-configs",
-    "name": "names the directory of the run and its records: test_train.py, test_logging.py",
+    "name": "names the directory of the run and its records: test_train.py",
     "collectors": "worker processes begin with the run: test_process_collectors.py",
     "logging.wandb": "is opened when a run begins: test_loggers.py",
     "logging.mlflow": "is opened when a run begins: test_loggers.py",

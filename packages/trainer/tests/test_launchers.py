@@ -13,7 +13,6 @@ import pytest
 from tesserl_configs import load_config
 from tesserl_configs.launchers import SlurmLauncher as Options
 from tesserl_configs.launchers import read_launcher
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
 from tesserl_trainer.search.search import run_search
 from tesserl_trainer.sweep import launchers
@@ -21,6 +20,7 @@ from tesserl_trainer.sweep import sweep as command
 from tesserl_trainer.sweep.jobs import Ended, Job, SweepError
 from tesserl_trainer.sweep.launching import run_jobs
 from tesserl_trainer.sweep.sweep import SweepStopped, run_sweep
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from .test_search import calls as search_calls
 from .test_search import search_of  # noqa: F401

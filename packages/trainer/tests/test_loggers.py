@@ -13,8 +13,8 @@ import pytest
 from tesserl_analysis import read_metrics
 from tesserl_configs import load_config
 from tesserl_trainer.cli import main
-from tesserl_trainer.training.loggers import LoggedRun, WandbLogger
-from tesserl_trainer.training.logging import MetricsLog
+from tesserl_training.loggers import LoggedRun, WandbLogger
+from tesserl_training.logging import MetricsLog
 
 from .conftest import config_text
 

@@ -12,13 +12,13 @@ from tesserl_environments import ObservationLayout
 from tesserl_nn_components import COMPACT_CNN, NATURE_CNN, RunningNormalizer, SpectralConv2d
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.task import Task, build_network
-from tesserl_trainer.checkpoints.checkpoint import load_networks
 from tesserl_trainer.networks.bodies import build_body
 from tesserl_trainer.networks.building import (
     build_policy_network,
     build_quantile_network,
 )
 from tesserl_trainer.networks.named_parts import freeze_parts, learning_rate_groups
+from tesserl_training.checkpoints.checkpoint import load_networks
 
 RUN = {"total_steps": 1_000, "environment": {"id": "none"}, "algorithm": "iqn", "iqn": {"num_cosines": 7}}
 MLP = {"kind": "mlp", "hidden_sizes": [9]}

@@ -18,10 +18,10 @@ from tesserl_environments.sync import SyncEnvironments
 from tesserl_nn_components import RecurrentBody
 from tesserl_ranks.shares import minibatches
 from tesserl_trainer import train
-from tesserl_trainer.training.advantages import Advantages
-from tesserl_trainer.training.journal import DivergenceError
-from tesserl_trainer.training.loops.on_policy import OnPolicyLoop
-from tesserl_trainer.training.reward_scaling import RewardScaler
+from tesserl_training.advantages import Advantages
+from tesserl_training.journal import DivergenceError
+from tesserl_training.loops.on_policy import OnPolicyLoop
+from tesserl_training.reward_scaling import RewardScaler
 
 from .conftest import counting_envs
 

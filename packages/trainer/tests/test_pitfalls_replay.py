@@ -13,7 +13,7 @@ from tesserl_environments import ObservationLayout
 from tesserl_replay import NStepWindow
 from tesserl_trainer import train
 from tesserl_trainer.inspect.observe import draw, observe
-from tesserl_trainer.training.replay import Replay
+from tesserl_training.replay import Replay
 
 from . import pictures  # noqa: F401 - registers its task
 from .conftest import counting_envs

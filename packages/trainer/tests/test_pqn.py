@@ -15,8 +15,8 @@ from tesserl_pqn import PQNLoss, QLambdaTargets, QNetwork
 from tesserl_pqn.build import Batches, Policy
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.export.export import export
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from .conftest import CONFIG, TASKS, THREADS, counting_envs
 from .exported import ACTIONS, SENSES, robot_inputs, run_file, untrained_run

@@ -12,10 +12,10 @@ from tesserl_configs import ConfigError, load_config
 from tesserl_preference_data import append_label, cut_segments, load_pairs, make_pairs
 from tesserl_storage.errors import StorageError
 from tesserl_trainer import evaluate, train
-from tesserl_trainer.checkpoints.checkpoint import load_checkpoint
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.training.journal import DivergenceError
-from tesserl_trainer.training.pair_batches import Batches, NewestPairs, Shuffled, with_entries
+from tesserl_training.checkpoints.checkpoint import load_checkpoint
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.journal import DivergenceError
+from tesserl_training.pair_batches import Batches, NewestPairs, Shuffled, with_entries
 
 from .test_on_policy import metrics_of
 from .test_resume import halves_equal_the_whole, killed_and_resumed, outcome

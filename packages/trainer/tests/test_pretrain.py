@@ -7,9 +7,9 @@ import torch
 from tesserl_configs import load_config
 from tesserl_preference_data.trajectory_writer import TrajectoryWriter
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.checkpoint import load_checkpoint
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
+from tesserl_training.checkpoints.checkpoint import load_checkpoint
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from .conftest import episodes
 from .test_on_policy import metrics_of

@@ -15,8 +15,8 @@ import pytest
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from . import troubled
 from .test_resume import LSTM, NOISY, PRIORITIZED, SCALED, SPARSE, STATISTICS, halves_equal_the_whole, outcome

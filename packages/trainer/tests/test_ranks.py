@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.cli import main
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from . import ranked
 from .conftest import config_text

@@ -17,7 +17,7 @@ from tesserl_collectors.weights import SentWeights
 from tesserl_configs import load_config
 from tesserl_environments import WorkerError
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from . import troubled
 from .test_process_collectors import STATISTICS, learned, telling, told_by_others

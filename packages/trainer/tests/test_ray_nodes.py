@@ -11,7 +11,7 @@ import pytest
 
 from tesserl_configs import load_config
 from tesserl_trainer import train
-from tesserl_trainer.training.journal import Journal
+from tesserl_training.journal import Journal
 
 ray = pytest.importorskip("ray", reason="needs tesserl-trainer[ray]")
 pytestmark = [pytest.mark.ray, pytest.mark.soak]

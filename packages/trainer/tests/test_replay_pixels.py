@@ -16,9 +16,9 @@ from tesserl_environments import ObservationLayout
 from tesserl_replay import FrameStorage
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.replay import build_replay
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.training.loops.off_policy import Pace
-from tesserl_trainer.training.replay_segments import Segments
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.loops.off_policy import Pace
+from tesserl_training.replay_segments import Segments
 
 from .pictures import Pictures
 

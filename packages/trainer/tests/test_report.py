@@ -12,9 +12,9 @@ import pytest
 from tesserl_configs import load_config
 from tesserl_storage.sealed_json import read_sealed, write_sealed
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints import checkpoint
 from tesserl_trainer.cli import main
 from tesserl_trainer.inspect import report as module
+from tesserl_training.checkpoints import checkpoint
 
 pytestmark = pytest.mark.kernel_free
 

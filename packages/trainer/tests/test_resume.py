@@ -15,9 +15,9 @@ from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_storage.errors import StorageError
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.checkpoint import load_networks
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.training.replay_segments import Segments
+from tesserl_training.checkpoints.checkpoint import load_networks
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.replay_segments import Segments
 
 from .conftest import ALGORITHMS, TASKS, config_text
 

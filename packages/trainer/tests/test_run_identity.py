@@ -17,13 +17,13 @@ from tesserl_storage.errors import StorageError
 from tesserl_storage.sealed_json import read_sealed, write_sealed
 from tesserl_storage.whole_files import write_json
 from tesserl_trainer import evaluate, train
-from tesserl_trainer.checkpoints import run_checkpoints as checkpoints_module
-from tesserl_trainer.checkpoints.checkpoint import read_manifest
-from tesserl_trainer.checkpoints.names import checkpoint_name
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.checkpoints.run_identity import read_identity
 from tesserl_trainer.cli import main
 from tesserl_trainer.running.run_directory import CHANGEABLE, run_config
+from tesserl_training.checkpoints import run_checkpoints as checkpoints_module
+from tesserl_training.checkpoints.checkpoint import read_manifest
+from tesserl_training.checkpoints.names import checkpoint_name
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.checkpoints.run_identity import read_identity
 
 from .conftest import config_text
 
@@ -234,7 +234,7 @@ def test_what_a_resume_may_change_is_no_part_of_the_digest(runs, run, capfd):
 
 
 def test_a_kill_between_identity_and_configuration_leaves_the_old_configuration_valid(run, monkeypatch):
-    from tesserl_trainer.checkpoints import run_identity as identity
+    from tesserl_training.checkpoints import run_identity as identity
 
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.training.learner import Learner
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.learner import Learner
 
 from .simulated import DOWNLOAD, NAME, PAGEABLE, SUPPORTED, UPLOAD, WAIT, simulation
 from .simulated_runs import CASES, Recorded, configuration

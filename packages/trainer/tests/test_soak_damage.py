@@ -14,11 +14,11 @@ import pytest
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
 from tesserl_trainer import train
-from tesserl_trainer.checkpoints.checkpoint import read_manifest
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.checkpoints.run_identity import read_identity
 from tesserl_trainer.cli import main
-from tesserl_trainer.training.replay_segments import Segments
+from tesserl_training.checkpoints.checkpoint import read_manifest
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.checkpoints.run_identity import read_identity
+from tesserl_training.replay_segments import Segments
 
 from .conftest import config_text
 from .damages import DAMAGES, FORGED

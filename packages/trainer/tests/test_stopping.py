@@ -15,8 +15,8 @@ from tesserl_configs import load_config
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_environments import TaskError, WorkerError, closed_afterwards
 from tesserl_trainer.algorithms.environments import make_environments, task_spaces
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.running.train import train
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from . import misbehaving as tasks
 

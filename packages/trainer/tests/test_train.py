@@ -11,9 +11,10 @@ from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_storage.errors import StorageError
 from tesserl_trainer import build_network, evaluate, train
 from tesserl_trainer.algorithms.environments import make_environments
+from tesserl_trainer.algorithms.run import run_title
 from tesserl_trainer.running.run_directory import run_config
-from tesserl_trainer.training.journal import DivergenceError
-from tesserl_trainer.training.loops.off_policy import OffPolicyLoop
+from tesserl_training.journal import DivergenceError
+from tesserl_training.loops.off_policy import OffPolicyLoop
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_a_device_that_is_not_there_is_refused(write_config, tmp_path):
 def test_frozen_parts_do_not_move_and_freezing_everything_is_refused(write_config, tmp_path):
     config = load_config(write_config(), ("nn.freeze=[vector]",))
     run_dir = train(config, run_dir=tmp_path / "run")
-    from tesserl_trainer.checkpoints.checkpoint import load_networks
+    from tesserl_training.checkpoints.checkpoint import load_networks
 
     early = load_networks(run_dir / "checkpoints/step_000000240")
     key = "value_network_params.body.vector.mlp.layers.0.weight"
@@ -196,3 +197,10 @@ def test_frozen_parts_do_not_move_and_freezing_everything_is_refused(write_confi
     assert not torch.equal(early[head], early[f"target_{head}"])
     with pytest.raises(ConfigError, match="every part is frozen"):
         train(load_config(write_config(), ("nn.freeze=[vector, embedding, heads]",)), run_dir=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("path", "title"), [("runs/ppo-2", "ppo-2"), ("runs/sweep/lander/ppo/seed-3", "ppo-seed-3"), ("try", "ppo-try")]
+)
+def test_the_title_of_a_run_tells_it_from_others(path, title):
+    assert run_title("ppo", Path(path)) == title

@@ -18,8 +18,8 @@ from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
-from tesserl_trainer.training.advantages import Advantages
-from tesserl_trainer.training.loops.on_policy import OnPolicyLoop, Pace
+from tesserl_training.advantages import Advantages
+from tesserl_training.loops.on_policy import OnPolicyLoop, Pace
 
 ReinforceAgent = Agent[RolloutPolicy, ReinforceLoss, nn.Module]
 

@@ -33,8 +33,8 @@ from tesserl_trainer.networks.bodies import build_body
 from tesserl_trainer.networks.heads import build_quantile_head
 from tesserl_trainer.networks.named_parts import freeze_parts
 from tesserl_trainer.networks.programs import Choices, Program, Spec, Tensors, exportable, spec
-from tesserl_trainer.training.advantages import OUTCOME, following_values, upload_to, valid_steps
-from tesserl_trainer.training.loops.on_policy import OnPolicyLoop, Pace
+from tesserl_training.advantages import OUTCOME, following_values, upload_to, valid_steps
+from tesserl_training.loops.on_policy import OnPolicyLoop, Pace
 
 
 class QProgram(Program):

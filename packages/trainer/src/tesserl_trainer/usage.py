@@ -17,13 +17,6 @@ class TakenError(FileExistsError):
     exit_code = 2
 
 
-def described(path: Path, lacking: str) -> str:
-    """Return what a path is that should be a directory with a certain file."""
-    if path.is_dir():
-        return f"a directory without {lacking}"
-    return "a file" if path.exists() else "no such directory"
-
-
 def command_line(*words: object) -> str:
     """Return a command that can be pasted into a shell, with quotes around words that need them."""
     return shlex.join(map(str, words))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tesserl_trainer.algorithms.agent import AnyActor, AnyAgent
     from tesserl_trainer.algorithms.run import Run
     from tesserl_trainer.algorithms.task import Task
-    from tesserl_trainer.training.journal import Loop
+    from tesserl_training.journal import Loop
 
 
 class ActorBuilder(Protocol):

@@ -20,12 +20,12 @@ from tesserl_configs.optimizer import Optimizer as OptimizerConfig
 from tesserl_configs.policy import Precision
 from tesserl_nn_components import RunningNormalizer
 from tesserl_ranks.group import ALONE, Ranks
-from tesserl_trainer.checkpoints.loading import load_module
 from tesserl_trainer.networks.named_parts import Group, learning_rate_groups
 from tesserl_trainer.networks.programs import Program
-from tesserl_trainer.training.cuda_graph import GraphedLearner
-from tesserl_trainer.training.learner import Learner
-from tesserl_trainer.training.schedule import Scheduled
+from tesserl_training.checkpoints.loading import load_module
+from tesserl_training.cuda_graph import GraphedLearner
+from tesserl_training.learner import Learner
+from tesserl_training.schedule import Scheduled
 
 Number = float | Schedule
 """A number of the schema that may change with the step."""

@@ -19,7 +19,7 @@ from tesserl_trainer.algorithms.agent import Agent, Policy
 from tesserl_trainer.algorithms.collector_workers import lends_generators, start_workers
 from tesserl_trainer.algorithms.run import GroupOptions, Run, require_ends, training_environments
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.training.shared_groups import SharedGroupCollector
+from tesserl_training.shared_groups import SharedGroupCollector
 
 AgentT = TypeVar("AgentT", bound=Agent[Policy, nn.Module, nn.Module])
 Build = Callable[[Task, nn.Module], AgentT]

@@ -28,7 +28,7 @@ from tesserl_trainer.algorithms.preferences import (
 )
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.training.loops.preferences import PreferenceLoop
+from tesserl_training.loops.preferences import PreferenceLoop
 
 
 def build_agent(task: Task, network: nn.Module) -> PairAgent:

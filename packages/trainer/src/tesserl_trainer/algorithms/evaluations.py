@@ -21,9 +21,9 @@ from tesserl_trainer.algorithms.agent import AnyAgent
 from tesserl_trainer.algorithms.evaluation_worker import EvaluationWorker
 from tesserl_trainer.algorithms.received_config import PASSED_ON
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.loading import load_module, require_state
 from tesserl_trainer.signals import Stopped
-from tesserl_trainer.training.evaluations import Player, PlayerHere
+from tesserl_training.checkpoints.loading import load_module, require_state
+from tesserl_training.evaluations import Player, PlayerHere
 
 
 def build_player(task: Task, agent: AnyAgent, stack: ExitStack) -> Player:

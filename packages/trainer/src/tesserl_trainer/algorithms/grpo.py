@@ -30,8 +30,8 @@ from tesserl_trainer.algorithms.collectors import build_agent_and_group_collecto
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.networks.building import as_actor_critic
-from tesserl_trainer.training.loops.groups import GroupLoop, Pace, Scoring
-from tesserl_trainer.training.schedule import Scheduled
+from tesserl_training.loops.groups import GroupLoop, Pace, Scoring
+from tesserl_training.schedule import Scheduled
 
 GRPOAgent = Agent[RolloutPolicy, GRPOLoss, GRPOLoss]
 

@@ -9,12 +9,12 @@ from tesserl_configs import ConfigError
 from tesserl_configs.initial_weights import PartialWeightsConfig, weights_source
 from tesserl_nn_components.state_dict import state_differences
 from tesserl_storage.errors import StorageError
-from tesserl_trainer.checkpoints.checkpoint import load_networks
-from tesserl_trainer.checkpoints.loading import listed
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.checkpoints.run_identity import require_identity
 from tesserl_trainer.networks.named_parts import modules_of_parts
 from tesserl_trainer.networks.parts import named
+from tesserl_training.checkpoints.checkpoint import load_networks
+from tesserl_training.checkpoints.loading import listed
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.checkpoints.run_identity import require_identity
 
 PREFIXES = ("actor_network.", "value_network_params.", "value_network.")
 """Names by which losses call the network that they train; a checkpoint has them before its keys, or none."""

@@ -39,7 +39,7 @@ from tesserl_trainer.algorithms.collectors import build_agent_and_collector
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.training.loops.off_policy import OffPolicyLoop, Pace
+from tesserl_training.loops.off_policy import OffPolicyLoop, Pace
 
 IQNAgent = Agent[QuantilePolicy, IQNLoss, IQNLoss]
 

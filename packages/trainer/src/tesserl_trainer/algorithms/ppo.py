@@ -25,10 +25,10 @@ from tesserl_trainer.algorithms.collectors import build_agent_and_collector
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.networks.building import as_actor_critic
-from tesserl_trainer.training.advantages import Advantages
-from tesserl_trainer.training.loops.on_policy import OnPolicyLoop, Pace
-from tesserl_trainer.training.reward_scaling import RewardScaler
-from tesserl_trainer.training.schedule import Scheduled
+from tesserl_training.advantages import Advantages
+from tesserl_training.loops.on_policy import OnPolicyLoop, Pace
+from tesserl_training.reward_scaling import RewardScaler
+from tesserl_training.schedule import Scheduled
 
 PPOAgent = Agent[RolloutPolicy, nn.Module, nn.Module]
 

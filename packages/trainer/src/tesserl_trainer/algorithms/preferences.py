@@ -41,13 +41,13 @@ from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import as_actor_critic
-from tesserl_trainer.training.cloning import Cloning
-from tesserl_trainer.training.learner import Learner
-from tesserl_trainer.training.loops.preferences import Pace, PreferenceLoop
-from tesserl_trainer.training.pair_batches import REFERENCE, SCORE, VALUE_TARGET, Batches, with_entries
-from tesserl_trainer.training.pair_sources import FreshPairs, StoredPairs, check_actions, check_entries
-from tesserl_trainer.training.reference_policies import Policies
-from tesserl_trainer.training.schedule import Scheduled
+from tesserl_training.cloning import Cloning
+from tesserl_training.learner import Learner
+from tesserl_training.loops.preferences import Pace, PreferenceLoop
+from tesserl_training.pair_batches import REFERENCE, SCORE, VALUE_TARGET, Batches, with_entries
+from tesserl_training.pair_sources import FreshPairs, StoredPairs, check_actions, check_entries
+from tesserl_training.reference_policies import Policies
+from tesserl_training.schedule import Scheduled
 
 PairAgent = Agent[RolloutPolicy, nn.Module, Policies]
 Options = DPOConfig | CPLConfig

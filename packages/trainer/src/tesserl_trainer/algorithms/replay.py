@@ -13,8 +13,8 @@ from tesserl_configs import ConfigError, RunConfig, value_at
 from tesserl_environments import ObservationLayout
 from tesserl_replay import FrameStorage, PrioritizedSampler
 from tesserl_replay.disk import MemmapStorage
-from tesserl_trainer.training.replay import Replay
-from tesserl_trainer.training.replay_segments import Segments
+from tesserl_training.replay import Replay
+from tesserl_training.replay_segments import Segments
 
 
 def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout, *, rank: int = 0) -> Replay:

@@ -31,16 +31,16 @@ from tesserl_trainer.algorithms.evaluations import build_player
 from tesserl_trainer.algorithms.filming import Camera
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.names import checkpoint_name
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.checkpoints.run_identity import require_identity
-from tesserl_trainer.training.evaluations import EarlyStopping, Evaluations, Player
-from tesserl_trainer.training.journal import Intervals, Journal
-from tesserl_trainer.training.loggers import LoggedRun, MLflowLogger, Opener, TrackioLogger, WandbLogger
-from tesserl_trainer.training.logging import MetricsLog, NoLog
-from tesserl_trainer.training.progress import ProgressDisplay
-from tesserl_trainer.training.schedule import Scheduled
-from tesserl_trainer.training.shared_evaluation import SharedPlayer
+from tesserl_training.checkpoints.names import checkpoint_name
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.checkpoints.run_identity import require_identity
+from tesserl_training.evaluations import EarlyStopping, Evaluations, Player
+from tesserl_training.journal import Intervals, Journal
+from tesserl_training.loggers import LoggedRun, MLflowLogger, Opener, TrackioLogger, WandbLogger
+from tesserl_training.logging import MetricsLog, NoLog
+from tesserl_training.progress import ProgressDisplay
+from tesserl_training.schedule import Scheduled
+from tesserl_training.shared_evaluation import SharedPlayer
 
 
 @dataclass
@@ -149,7 +149,7 @@ def loggers_of(config: RunConfig, run_dir: Path) -> dict[str, Opener]:
     """Return the functions that open the loggers of a run, by their keys."""
     block, openers = config.logging, dict[str, Opener]()
     if block.tensorboard:
-        from tesserl_trainer.training.event_file import EventFile  # needs TensorBoard
+        from tesserl_training.event_file import EventFile  # needs TensorBoard
 
         openers["tensorboard"] = lambda step: EventFile(
             run_dir / "tensorboard", purge_step=None if step is None else step + 1

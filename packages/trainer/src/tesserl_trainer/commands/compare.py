@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from tesserl_trainer.console import options
-from tesserl_trainer.training.metric_names import EVALUATION
+from tesserl_training.metric_names import EVALUATION
 
 
 @click.command(name="compare", help="Compare the runs of a sweep: intervals, tables and a picture.")

@@ -22,9 +22,9 @@ def command(config_path: Path | None, run_dir: Path | None, resume: Path | None,
         raise click.UsageError("--run-dir: a resumed run stays where it is")
     from tesserl_configs.loader import load_with_places
     from tesserl_ranks.joining import launched
-    from tesserl_trainer.checkpoints.names import step_of
     from tesserl_trainer.machine import refuse_missing
     from tesserl_trainer.running.train import resume_run, train
+    from tesserl_training.checkpoints.names import step_of
 
     if resume is None:
         loaded = load_with_places(str(config_path), overrides)

@@ -14,12 +14,12 @@ from tesserl_iqn.fractions import distort_taus, sample_taus
 from tesserl_storage.whole_files import write_atomically
 from tesserl_trainer.algorithms.agent import AnyAgent, Exporting
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
 from tesserl_trainer.export import formats as exporting
 from tesserl_trainer.export.formats import BATCH_SIZES, TOLERANCE, ExportError, Format
 from tesserl_trainer.networks.programs import ActorCriticProgram, Program, QuantileProgram, Spec
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.usage import ArgumentError, TakenError, check_places
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints, Weights
 
 
 def export(

@@ -11,12 +11,12 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.document import render
 from tesserl_storage.sealed_json import read_sealed
 from tesserl_storage.whole_files import partial_name
-from tesserl_trainer.checkpoints.checkpoint import MANIFEST, read_manifest, verify
-from tesserl_trainer.checkpoints.run_checkpoints import BEST, LATEST, Checkpoints
-from tesserl_trainer.checkpoints.run_identity import CONFIG, FILE
 from tesserl_trainer.machine import pretrained_parts
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.usage import command_line
+from tesserl_training.checkpoints.checkpoint import MANIFEST, read_manifest, verify
+from tesserl_training.checkpoints.run_checkpoints import BEST, LATEST, Checkpoints
+from tesserl_training.checkpoints.run_identity import CONFIG, FILE
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 FILES = (FILE, CONFIG, EVALUATION, "metrics.csv", "curve.png", "report.html")

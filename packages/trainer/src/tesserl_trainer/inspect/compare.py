@@ -24,8 +24,8 @@ from tesserl_storage.whole_files import write_json
 from tesserl_trainer.console.tables import rich_table
 from tesserl_trainer.inspect.normalization import parse_bounds
 from tesserl_trainer.inspect.runs import SweepOrder, find_runs, identify, missing_runs, read_score, sweep_of
-from tesserl_trainer.training.metric_names import EVALUATION
 from tesserl_trainer.usage import check_places
+from tesserl_training.metric_names import EVALUATION
 
 SHOWN = 4
 """Runs that a line names; it counts the others."""

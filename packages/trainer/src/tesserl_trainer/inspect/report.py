@@ -11,12 +11,12 @@ from tesserl_configs import RunConfig
 from tesserl_storage.errors import StorageError
 from tesserl_storage.sealed_json import read_sealed
 from tesserl_storage.whole_files import write_text
-from tesserl_trainer.checkpoints.names import checkpoint_paths
-from tesserl_trainer.checkpoints.run_identity import CONFIG
 from tesserl_trainer.inspect.report_page import Report, render
 from tesserl_trainer.running.run_directory import run_config
-from tesserl_trainer.training.metric_names import EVALUATION
 from tesserl_trainer.usage import command_line
+from tesserl_training.checkpoints.names import checkpoint_paths
+from tesserl_training.checkpoints.run_identity import CONFIG
+from tesserl_training.metric_names import EVALUATION
 
 LARGEST_FILM = 32 * 2**20
 """Bytes of a film that a page holds; a larger one is named and not shown."""

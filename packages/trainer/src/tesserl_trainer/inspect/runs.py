@@ -12,11 +12,10 @@ from tesserl_analysis import ComparisonError, read_metrics, series
 from tesserl_analysis.comparison import ComparisonArgumentError, hint, unknown
 from tesserl_configs.document import parse
 from tesserl_storage.sealed_json import SEAL, open_seal
-from tesserl_trainer.checkpoints.run_identity import CONFIG, require_identity
-from tesserl_trainer.checkpoints.run_identity import FILE as IDENTITY
 from tesserl_trainer.sweep.order import ORDER
-from tesserl_trainer.training.metric_names import EVALUATION
-from tesserl_trainer.usage import described
+from tesserl_training.checkpoints.run_identity import CONFIG, described, require_identity
+from tesserl_training.checkpoints.run_identity import FILE as IDENTITY
+from tesserl_training.metric_names import EVALUATION
 
 SEED = re.compile(r"seed-\d+")
 

@@ -11,9 +11,9 @@ from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_preference_data.trajectory_writer import TrajectoryWriter
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
 from tesserl_trainer.running.playing import Play, play_groups
 from tesserl_trainer.running.run_directory import run_config
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints, Weights
 
 TASK = {"id", "kwargs", "wrappers", "channels", "atari"}
 """Keys of ``environment:`` that determine the task; the others affect only the speed."""

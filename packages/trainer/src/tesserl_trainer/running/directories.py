@@ -9,8 +9,8 @@ from pathlib import Path
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_storage.locks import InUseError, is_lock, locked
 from tesserl_storage.whole_files import PARTIAL, remove_partial
-from tesserl_trainer.checkpoints.run_identity import LOG
 from tesserl_trainer.usage import command_line
+from tesserl_training.checkpoints.run_identity import LOG
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for a training in the same directory to end."""

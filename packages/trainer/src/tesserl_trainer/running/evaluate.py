@@ -12,9 +12,9 @@ from tesserl_environments.making import TaskMaker
 from tesserl_trainer.algorithms.environments import with_maker
 from tesserl_trainer.algorithms.filming import Camera, require_encoder
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints, Weights
 from tesserl_trainer.running.playing import acting
 from tesserl_trainer.running.run_directory import run_config
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints, Weights
 
 WITHOUT_VIDEO = "evaluate without --video"
 

@@ -22,8 +22,8 @@ from tesserl_storage.generators import seed_generators
 from tesserl_trainer.algorithms.agent import Acting, start_of
 from tesserl_trainer.algorithms.drawing import drawing, drawn_frames
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.run_checkpoints import Weights
 from tesserl_trainer.usage import ArgumentError
+from tesserl_training.checkpoints.run_checkpoints import Weights
 
 WITHOUT_FRAMES = "collect with --no-frames"
 

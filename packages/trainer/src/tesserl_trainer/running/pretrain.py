@@ -20,11 +20,11 @@ from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.machine import device_of, refuse_missing
 from tesserl_trainer.running.train import run_loop
-from tesserl_trainer.training.journal import Loop
-from tesserl_trainer.training.loops.cloning import CloningLoop
-from tesserl_trainer.training.pair_batches import Batches, Shuffled, with_entries
-from tesserl_trainer.training.pair_sources import StoredPairs, check_actions, check_entries
 from tesserl_trainer.usage import ArgumentError
+from tesserl_training.journal import Loop
+from tesserl_training.loops.cloning import CloningLoop
+from tesserl_training.pair_batches import Batches, Shuffled, with_entries
+from tesserl_training.pair_sources import StoredPairs, check_actions, check_entries
 
 BATCH_SIZE = {"pairs": 64, "trajectories": 256}
 Draw = Callable[[], TensorDictBase]

@@ -7,8 +7,8 @@ from pathlib import Path
 from tesserl_configs import RunConfig
 from tesserl_ranks.joining import launched
 from tesserl_storage.whole_files import write_json
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.running.directories import clear
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 LAUNCH = "launch.json"
 

@@ -9,7 +9,7 @@ from tesserl_configs.document import parse, render
 from tesserl_configs.loader import as_data
 from tesserl_storage.errors import StorageError
 from tesserl_storage.sealed_json import content_digest
-from tesserl_trainer.checkpoints.run_identity import CONFIG, Identity, draw_run_id, require_identity, write_identity
+from tesserl_training.checkpoints.run_identity import CONFIG, Identity, draw_run_id, require_identity, write_identity
 
 CHANGEABLE = ("checkpoint", "early_stopping", "evaluation", "logging", "total_steps")
 """Keys that a resume may change: the state of a run does not depend on them."""

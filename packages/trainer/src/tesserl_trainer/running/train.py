@@ -29,9 +29,6 @@ from tesserl_trainer.algorithms.environments import with_maker
 from tesserl_trainer.algorithms.run import Run, early_stopping_of
 from tesserl_trainer.algorithms.sharing import part_of
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.checkpoint import Checkpoint, replay_entries
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
-from tesserl_trainer.checkpoints.run_identity import read_identity
 from tesserl_trainer.machine import naming_memory, refuse_missing
 from tesserl_trainer.networks.bodies import MakeBody, with_body
 from tesserl_trainer.running.directories import lock, new_directory
@@ -39,12 +36,15 @@ from tesserl_trainer.running.evaluate import evaluate
 from tesserl_trainer.running.restarts import continued_by, earlier_run, mark_launch
 from tesserl_trainer.running.run_directory import CHANGEABLE, begin_run, change_run, run_config
 from tesserl_trainer.signals import StopNow, Stopped, on_signals
-from tesserl_trainer.training.evaluations import reached_in
-from tesserl_trainer.training.journal import Journal, Loop
-from tesserl_trainer.training.logging import read_record
-from tesserl_trainer.training.loops.cloning import refuse_cloned
-from tesserl_trainer.training.progress import ProgressDisplay
 from tesserl_trainer.usage import command_line
+from tesserl_training.checkpoints.checkpoint import Checkpoint, replay_entries
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.checkpoints.run_identity import read_identity
+from tesserl_training.evaluations import reached_in
+from tesserl_training.journal import Journal, Loop
+from tesserl_training.logging import read_record
+from tesserl_training.loops.cloning import refuse_cloned
+from tesserl_training.progress import ProgressDisplay
 
 EVALUATION, METRICS = "evaluation.json", "metrics.csv"
 

@@ -13,11 +13,11 @@ from tesserl_environments.making import Environments, has_display
 from tesserl_trainer.algorithms.drawing import drawing, drawn_frames, naming_missing_package, render_modes
 from tesserl_trainer.algorithms.filming import frames_per_second
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.checkpoints.run_checkpoints import Checkpoints
 from tesserl_trainer.running.evaluate import first_seed
 from tesserl_trainer.running.playing import acting
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.usage import ArgumentError, command_line
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 CLEAR = "\x1b[2J\x1b[H"
 """Clears a terminal."""

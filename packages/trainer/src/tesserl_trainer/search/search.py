@@ -24,7 +24,7 @@ from tesserl_trainer.sweep.jobs import Ended, Job, SweepError
 from tesserl_trainer.sweep.launchers import check_launcher, open_launcher
 from tesserl_trainer.sweep.launching import run_jobs
 from tesserl_trainer.sweep.sweep import LOCAL, REMEDY, check_networks, failure_of, job_of, note_on_stderr
-from tesserl_trainer.training.metric_names import EVALUATION
+from tesserl_training.metric_names import EVALUATION
 
 HOPELESS = 5
 """Failed trials that end a search in which no trial has a value."""

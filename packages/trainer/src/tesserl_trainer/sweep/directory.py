@@ -10,12 +10,12 @@ from tesserl_configs import ConfigError, load_config
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_storage.locks import LOCK, OWNER_SUFFIX, locked
-from tesserl_trainer.checkpoints.names import checkpoint_paths
-from tesserl_trainer.checkpoints.run_identity import CONFIG, LOG, require_identity
-from tesserl_trainer.checkpoints.run_identity import FILE as IDENTITY
 from tesserl_trainer.running.run_directory import CHANGEABLE
 from tesserl_trainer.sweep.order import ORDER
 from tesserl_trainer.usage import command_line
+from tesserl_training.checkpoints.names import checkpoint_paths
+from tesserl_training.checkpoints.run_identity import CONFIG, LOG, require_identity
+from tesserl_training.checkpoints.run_identity import FILE as IDENTITY
 
 LEFT_TIMEOUT = 30.0
 """Seconds to wait for a run whose sweep was killed: it writes a checkpoint and ends."""

@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tesserl_trainer.checkpoints.run_identity import LOG
 from tesserl_trainer.running.directories import clear
 from tesserl_trainer.signals import PARENT
 from tesserl_trainer.sweep.directory import state_of
+from tesserl_training.checkpoints.run_identity import LOG
 
 COMMAND = (sys.executable, "-m", "tesserl_trainer.cli")
 """Command that starts a run: this installation, whatever PATH says."""

@@ -16,7 +16,7 @@ from tesserl_trainer.algorithms.run import make_collector
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import build_quantile_network
-from tesserl_trainer.training.schedule import Scheduled
+from tesserl_training.schedule import Scheduled
 
 
 def build_network(task: Task) -> QuantileNetwork:

@@ -1,0 +1,136 @@
+"""Identity of a run: drawn once, kept in ``run.json`` and repeated in every file that belongs to the run.
+
+``run.json`` holds the run's id, the digest of the part of its configuration that a resume cannot change, and the
+digests of the ``config.yaml`` files that may lie beside it. There are two of these while a resume replaces the file.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tesserl_storage.errors import StorageError
+from tesserl_storage.fields import Fields
+from tesserl_storage.sealed_json import open_seal, read_object, write_sealed
+from tesserl_storage.whole_files import write_text
+
+FORMAT_VERSION = 2
+"""Version of the files of a run. Version 1 is Tesserl 0.1, whose runs have no ``run.json``."""
+
+FILE, CONFIG = "run.json", "config.yaml"
+
+LOG = "train.log"
+"""File in a run's directory that has what its process wrote to stdout and stderr."""
+
+
+class NoRunError(StorageError):
+    """A run or a checkpoint that is named and is not there; the exit code is that of wrong usage."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Id of a run, and SHA-256 of the part of its configuration that a resume cannot change."""
+
+    run_id: str
+    config_sha256: str
+
+
+def draw_run_id() -> str:
+    """Return a new id from the operating system's randomness; the generators of the run are not touched."""
+    return secrets.token_hex(8)
+
+
+def write_identity(run_dir: Path, identity: Identity, config: str) -> None:
+    """Write ``run.json``, then ``config.yaml``; a process that dies in between leaves the old configuration valid.
+
+    Args:
+        run_dir: directory of the run.
+        identity: of the run.
+        config: content of ``config.yaml``.
+    """
+    path = run_dir / CONFIG
+    texts = [path.read_bytes()] if path.exists() else []
+    _write(run_dir, identity, list(dict.fromkeys(map(_digest, [*texts, config.encode()]))))
+    write_text(path, config)
+
+
+def read_identity(run_dir: Path) -> Identity | None:
+    """Return the identity of a run; None if there is no ``run.json``.
+
+    Raises:
+        StorageError: the file is damaged, or of another version.
+    """
+    record = _read(run_dir)
+    return None if record is None else record[0]
+
+
+def require_identity(run_dir: Path) -> Identity:
+    """Return the identity of a run whose ``config.yaml`` is the one that the run wrote.
+
+    Raises:
+        StorageError: the run is of another version, or a file is missing or was changed.
+        NoRunError: the directory holds no run.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        if (run_dir / FILE).exists() or (run_dir / "checkpoints").exists():
+            raise StorageError(f"{path}: missing; put it back, or name the directory of another run")
+        raise NoRunError(f"{run_dir}: expected a run, got {described(run_dir, CONFIG)}; name the directory of a run")
+    content = path.read_bytes()  # before run.json, which is written first
+    record = _read(run_dir)
+    if record is None:
+        raise StorageError(_without_identity(run_dir))
+    identity, files = record
+    if _digest(content) not in files:
+        raise StorageError(
+            f"{path}: not as this run wrote it (cut short, edited, or of another run); put it back. "
+            "A resume changes keys with --set, and a new run starts from an edited copy"
+        )
+    return identity
+
+
+def described(path: Path, lacking: str) -> str:
+    """Return what a path is that should be a directory with a certain file."""
+    if path.is_dir():
+        return f"a directory without {lacking}"
+    return "a file" if path.exists() else "no such directory"
+
+
+def _write(run_dir: Path, identity: Identity, files: Sequence[str]) -> None:
+    content = {"format_version": FORMAT_VERSION, "run_id": identity.run_id, "config_sha256": identity.config_sha256}
+    write_sealed(run_dir / FILE, {**content, "config_files": list(files)})
+
+
+def _read(run_dir: Path) -> tuple[Identity, list[str]] | None:
+    path = run_dir / FILE
+    if not path.exists():
+        return None
+    document = read_object(path)
+    require_version(path, document.get("format_version"))
+    fields = Fields(open_seal(path, document), str(path))
+    return Identity(fields.text("run_id"), fields.text("config_sha256")), fields.texts("config_files")
+
+
+def require_version(path: Path, version: object) -> None:
+    """Refuse a file of another version.
+
+    Raises:
+        StorageError: the version is another one.
+    """
+    if version != FORMAT_VERSION:
+        writer = "Tesserl 0.1 wrote it and can read it" if version == 1 else "another version of Tesserl wrote it"
+        raise StorageError(f"{path}: expected format_version {FORMAT_VERSION}, got {version!r:.40}; {writer}")
+
+
+def _without_identity(run_dir: Path) -> str:
+    """Return why a run has no ``run.json``."""
+    for manifest in sorted(run_dir.glob("checkpoints/step_*/manifest.json")):
+        require_version(manifest, read_object(manifest).get("format_version"))
+    return f"{run_dir / FILE}: missing; put it back, the checkpoints cannot be told from those of other runs without it"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

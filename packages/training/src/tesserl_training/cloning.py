@@ -1,0 +1,13 @@
+"""Behaviour cloning before an algorithm begins."""
+
+from dataclasses import dataclass
+
+from tesserl_training.learner import Learner
+
+
+@dataclass
+class Cloning:
+    """Behaviour cloning for a number of gradient updates, with a loss and an optimiser of its own."""
+
+    learner: Learner
+    num_updates: int

@@ -1,0 +1,353 @@
+"""Work of every loop besides learning: count, report, evaluate, and write checkpoints when due."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from tesserl_collectors.collector import Episode
+from tesserl_collectors.interfaces import WorkerRecord
+from tesserl_collectors.transfers import Download
+from tesserl_environments.action_record import MAX_ACTIONS
+from tesserl_ranks.group import ALONE, Ranks
+from tesserl_ranks.states import state_of_all
+from tesserl_storage import generators
+from tesserl_storage.fields import Fields
+from tesserl_training.checkpoints.checkpoint import Checkpoint
+from tesserl_training.checkpoints.names import checkpoint_name
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
+from tesserl_training.evaluations import Evaluations
+from tesserl_training.learner import Learner
+from tesserl_training.logging import Averages, MetricsLog
+from tesserl_training.progress import ProgressDisplay
+from tesserl_training.schedule import Scheduled
+
+COUNTERS = ("step", "updates", "episodes", "skipped")
+"""Attributes of a journal that count since the start of a run."""
+
+
+class DivergenceError(RuntimeError):
+    """The loss is not finite any more."""
+
+
+class Loop(Protocol):
+    """Interface of a loop for commands."""
+
+    journal: "Journal"
+    learner: Learner
+
+    def run(self) -> None:
+        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases."""
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint."""
+
+
+@dataclass
+class Intervals:
+    """When things are due, in environment steps, how many frames a step is, and what rewards are multiplied by."""
+
+    total_steps: int
+    logging: int
+    evaluation: int
+    checkpoint: int
+    frames_per_step: int = 1
+    reward_factor: float = 1.0
+    film: int | None = None
+
+
+class Laps:
+    """Stopwatch that adds each lap to the activity that just ended.
+
+    On a GPU work is booked to whatever waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Books the time since the last lap."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def __str__(self) -> str:
+        """Shares of the whole, the largest first."""
+        whole = max(sum(self.seconds.values()), 1e-9)
+        parts = sorted(self.seconds.items(), key=lambda part: -part[1])
+        return ", ".join(f"{name} {100 * seconds / whole:.0f} %" for name, seconds in parts)
+
+
+class Journal:
+    """Counters, the record of a run and its checkpoints. Its state is a part of every checkpoint.
+
+    Args:
+        intervals: when things are due.
+        schedules: hyper-parameters that change with the step.
+        pop_episodes: the training episodes that ended since the last call.
+        evaluations: of the greedy policy.
+        checkpoints: where they are written.
+        log: where metrics go.
+        progress: what a person sees.
+        film: films an evaluation episode of a step; None: no films.
+        ranks: that train together. Rank 0 evaluates, logs and writes, with the episodes and the state of all.
+        workers: record of workers that can be lost; None if a lost worker ends the run.
+    """
+
+    def __init__(
+        self,
+        intervals: Intervals,
+        schedules: Sequence[Scheduled],
+        pop_episodes: Callable[[], list[Episode]],
+        evaluations: Evaluations,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        progress: ProgressDisplay,
+        film: Callable[[int], None] | None = None,
+        ranks: Ranks = ALONE,
+        workers: WorkerRecord | None = None,
+    ) -> None:
+        self.intervals, self.schedules, self.pop_episodes = intervals, schedules, pop_episodes
+        self.evaluations, self.checkpoints, self.log, self.progress = evaluations, checkpoints, log, progress
+        self.film, self.ranks, self.workers = film, ranks, workers
+        self.step = self.updates = self.episodes = 0
+        self.skipped = 0  # rounds without anything to learn from
+        self.exact = True
+        self.stop = False
+        self.agreed_stop = False  # what the ranks have agreed on: a signal reaches some of them earlier than others
+        self.averages = Averages()
+        self._finite: Download | None = None  # whether the metrics were finite in the round before, on a GPU
+        self._remedy: str | None = None
+        self.laps = Laps()
+        self._rate = _Rate()
+
+    @property
+    def running(self) -> bool:
+        """Return whether there is another round."""
+        stop = self.stop if self.ranks.number == 1 else self.agreed_stop
+        return self.step < self.intervals.total_steps and not stop and not self.evaluations.stopped_early
+
+    def open_log(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
+        """Open the record, see `MetricsLog.open`; the time that loggers take to begin counts as no training."""
+        self.log.open(resume_step=resume_step, record=record)
+        self.laps = Laps()
+        self._rate = _Rate(self.step, self.updates)
+
+    def begin_round(self) -> int:
+        """Set all schedules to their values at the current step; return that step."""
+        for schedule in self.schedules:
+            schedule.apply(schedule.value(self.step))
+        return self.step
+
+    def end_round(
+        self, before: int, save: Callable[[], None], metrics: Callable[[], Mapping[str, float]] = dict
+    ) -> None:
+        """Report, evaluate and save if due.
+
+        Args:
+            before: what ``begin_round`` returned.
+            save: writes a checkpoint of the whole loop.
+            metrics: what the loop adds to a report.
+
+        Raises:
+            WorkerError: the evaluation process has died or hangs.
+            Exception: the error that it raised.
+        """
+        self.progress.advance(self.step)
+        self.evaluations.look()
+        if self._due(self.intervals.logging, before):
+            self._report(metrics())
+        if self.film is not None and self.intervals.film is not None and self._due(self.intervals.film, before):
+            self._film(self.film)  # before a checkpoint of this step, so that no resume can miss or repeat it
+        if self._due(self.intervals.evaluation, before):
+            self._evaluate(save)
+        if self._due(self.intervals.checkpoint, before):
+            save()
+        self.agreed_stop = self.ranks.some(self.stop)
+        self.laps.lap("evaluate and save")
+
+    def _due(self, interval: int, before: int) -> bool:
+        """Return whether a multiple of the interval (or the end) lies in the steps since ``before``."""
+        return self.step // interval > before // interval or self.step >= self.intervals.total_steps
+
+    def require_finite(self, remedy: str) -> None:
+        """Raise if the run cannot recover.
+
+        Raises:
+            DivergenceError: a metric since the last report is not finite.
+        """
+        if not self.averages.finite():
+            self._diverge(remedy)
+
+    def watch_finite(self, remedy: str) -> None:
+        """Raise if the run cannot recover; on a GPU one round late, so that no round waits for its end.
+
+        A report and a checkpoint notice it at once.
+
+        Raises:
+            DivergenceError: a metric since the last report is not finite.
+        """
+        finite = self.averages.are_finite()
+        before, self._finite, self._remedy = self._finite, Download(finite), remedy
+        checked = self._finite if finite.device.type == "cpu" else before
+        if checked is not None and not bool(checked.result()):
+            self._diverge(remedy)
+
+    def _diverge(self, remedy: str) -> NoReturn:
+        latest = self.checkpoints.latest()
+        raise DivergenceError(
+            f"the loss is not finite at step {self.step} (update {self.updates}); the last finite checkpoint is "
+            f"{latest or 'none: it happened before the first one'}; {remedy} and start again"
+        )
+
+    def _report(self, own: Mapping[str, float]) -> None:
+        """Log the metrics since the last report."""
+        episodes = [episode for part in self.ranks.gather(self.pop_episodes()) for episode in part]
+        self.episodes += len(episodes)
+        means = self.averages.pop()
+        if self._remedy is not None and not all(map(math.isfinite, means.values())):
+            self._diverge(self._remedy)
+        metrics = {f"train/{name}": value for name, value in means.items()}
+        if episodes:
+            learned = sum(episode.episode_return for episode in episodes) / len(episodes)
+            metrics["train/return"] = learned / self.intervals.reward_factor  # in the units of evaluations
+            metrics["train/length"] = sum(episode.length for episode in episodes) / len(episodes)
+        metrics |= {f"schedule/{schedule.name}": schedule.value(self.step) for schedule in self.schedules}
+        if self.intervals.frames_per_step > 1:
+            metrics["train/frames"] = self.step * self.intervals.frames_per_step
+        counts = {"train/episodes": self.episodes, "train/updates": self.updates, "train/skipped": self.skipped}
+        metrics |= {**counts, **own}
+        if self.workers is not None:
+            metrics |= self.workers.metrics()
+        rates = self._rate.pop(self.step, self.updates)
+        metrics |= {"time/steps_per_second": rates[0], "time/updates_per_second": rates[1]}
+        self.log.log(self.step, metrics)
+        self.progress.report(self.step, metrics.get("train/return"), *rates)
+
+    def _film(self, film: Callable[[int], None]) -> None:
+        """Film an episode; training continues without the film if it cannot be written."""
+
+        def try_to_film() -> None:
+            try:
+                film(self.step)
+            except OSError as error:
+                self.progress.note(f"warning: no film of step {self.step:,}: {error}")
+
+        with self._left_out():
+            self.ranks.by_first(try_to_film, "filming")
+
+    def measure(self) -> None:
+        """Play the evaluation episodes with the present weights and log their result."""
+        with self._left_out():
+            self.evaluations.measure(self.step)
+
+    def _evaluate(self, save: Callable[[], None]) -> None:
+        """Evaluate the present weights; the best so far have a checkpoint."""
+        with self._left_out():
+            self.evaluations.evaluate(self.step, save, is_last=self.step >= self.intervals.total_steps)
+
+    def finish(self) -> None:
+        """Let the evaluation in flight count, if a run was over when it was resumed with one."""
+        self.evaluations.settle(self.step)
+
+    @contextmanager
+    def _left_out(self) -> Iterator[None]:
+        """Leave the time of a ``with`` block out of the rates."""
+        began = time.perf_counter()
+        yield
+        self._rate.leave_out(time.perf_counter() - began)
+
+    def save(
+        self, loop_state: Callable[[], Mapping[str, Any]], segments: Callable[[], Sequence[Mapping[str, Any]]] = tuple
+    ) -> Path:
+        """Write a checkpoint at this step, unless an evaluation has already written it.
+
+        Args:
+            loop_state: state of everything but the journal.
+            segments: writes what is stored once a run, and lists it.
+        """
+        path, ranks = self.checkpoints.directory / checkpoint_name(self.step), self.ranks
+        if not ranks.by_first(path.exists, "looking for a checkpoint"):
+            if self._remedy is not None:
+                self.require_finite(self._remedy)
+            whole = state_of_all(ranks, {**self.state_dict(), **loop_state()}, self.step)
+            stored = ranks.gather(list(segments()))
+            ranks.by_first(lambda: self._write(whole, stored), "writing a checkpoint")
+        self.checkpoints.prune(pending=self.evaluations.pending)
+        return path
+
+    def _write(self, state_dict: Mapping[str, Any], segments: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+        record, (own, *others) = self.log.record(), segments
+        self.checkpoints.save(self.step, state_dict, segments=own, rank_segments=others, record=record)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, running means and the states of the global generators."""
+        lost: dict[str, Any] = {} if self.workers is None else {"events": list(self.workers.events)}
+        return {
+            "averages": self.averages.state_dict(),
+            "generators": generators.generators_state(),
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+            "exact": self.exact and (self.workers is None or self.workers.exact),
+            **lost,
+            **self.evaluations.state_dict(self.step),
+        }
+
+    def load(self, saved: Mapping[str, Any], *, restored: bool) -> None:
+        """Continues from a checkpoint's state; call it last, it sets the global generators and removes checkpoints.
+
+        Args:
+            saved: the whole state of the checkpoint.
+            restored: whether the environments are where they were.
+        """
+        self.averages.load_state_dict(saved["averages"])
+        fields = Fields(saved, "state")
+        counters = fields.fields("counters")
+        for name in COUNTERS:
+            if name != "skipped" or name in counters.value:  # 0.1 did not count them
+                setattr(self, name, counters.integer(name))
+        exact, evaluations, ranks = fields.flag("exact"), self.evaluations, self.ranks
+        restored = ranks.every(restored)
+        evaluations.load(saved, self.step)
+        if self.workers is not None:
+            self.workers.events[:] = [dict(Fields(each, "state: events").value) for each in fields.items("events")]
+        generators.set_generators_state(saved["generators"])
+        removed = ranks.by_first(lambda: self.checkpoints.rewind(self.step, evaluations.best), "removing checkpoints")
+        if removed:
+            self.progress.note(f"continuing at step {self.step:,}; removed what came after it: {', '.join(removed)}")
+        if evaluations.best is not None and self.checkpoints.best() is None:
+            if self.checkpoints.keep_best:
+                self.progress.note(
+                    f"warning: {evaluations.best['checkpoint']}, the best checkpoint until then, is not there any "
+                    "more; the best one is sought from here on"
+                )
+            evaluations.best = None
+        self.exact = exact and restored
+        if not restored:
+            self.progress.note(
+                "warning: the environments could not be put back to where they were (a state that its seed and "
+                f"actions do not give, or an episode of more than {MAX_ACTIONS:,} steps); they are reset, and this run "
+                'is no longer exactly the uninterrupted one (state.json says "exact": false)'
+            )
+        self._rate = _Rate(self.step, self.updates)
+
+
+class _Rate:
+    """Steps and updates per second, evaluations left out."""
+
+    def __init__(self, step: int = 0, updates: int = 0) -> None:
+        self._then = (time.perf_counter(), step, updates)
+
+    def pop(self, step: int, updates: int) -> tuple[float, float]:
+        """Return the rates since the last call."""
+        now, (then, old_step, old_updates) = time.perf_counter(), self._then
+        self._then = (now, step, updates)
+        seconds = max(now - then, 1e-9)
+        return (step - old_step) / seconds, (updates - old_updates) / seconds
+
+    def leave_out(self, seconds: float) -> None:
+        then, step, updates = self._then
+        self._then = (then + seconds, step, updates)

@@ -1,0 +1,167 @@
+"""Learning from what the present policy has just done, and only from that.
+
+repeat until ``total_steps``:
+    collect a rollout with the sampling policy
+    compute values, advantages and the log-probabilities of the actions
+    for a few epochs: one gradient step on each of the shuffled minibatches
+    bring the observation statistics up to date
+    log, evaluate and checkpoint when their interval has passed
+
+Within a round the policy that acts is the one that learning starts from, statistics included.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from tesserl_collectors.interfaces import Collecting
+from tesserl_ranks.shares import shared_minibatches
+from tesserl_training.checkpoints.checkpoint import Checkpoint
+from tesserl_training.checkpoints.loading import load_module
+from tesserl_training.journal import Journal
+from tesserl_training.learner import Learner
+
+
+@dataclass
+class Pace:
+    """Sizes of a round: steps of every environment in a rollout, epochs over it, minibatches of an epoch.
+
+    ``target_kl`` is in nats: an epoch at which the policy had moved further, on average, is the last one of its round.
+    """
+
+    num_steps: int
+    num_epochs: int
+    num_minibatches: int
+    target_kl: float | None = None
+
+
+class Learned(Protocol):
+    """The policy of a loop, around the network that learns."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network; a checkpoint keeps its state dict."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what the policy keeps between two actions, besides the network."""
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from ``state_dict``."""
+
+
+class Batches(Protocol):
+    """Makes the batch of a loss out of a rollout."""
+
+    def __call__(self, rollout: TensorDictBase) -> TensorDictBase:
+        """Return what the loss reads, of a rollout ``[N, T]`` that the collector has just made."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what is kept between two rollouts."""
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from ``state_dict``."""
+
+
+class OnPolicyLoop:
+    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds.
+
+    Args:
+        learner: makes gradient steps.
+        collector: collects rollouts with ``policy``.
+        policy: acts, and records the outputs of its network.
+        batches: makes the batch of the loss out of a rollout.
+        observe: updates the statistics of observations with a rollout.
+        pace: sizes of a round.
+        journal: counts, reports, evaluates and saves.
+        remedy: advice for a loss that is not finite.
+        normalize: give the advantages of each minibatch mean 0 and standard deviation 1, where its loss cannot, because
+            other ranks have parts of it.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        collector: Collecting,
+        policy: Learned,
+        batches: Batches,
+        observe: Callable[[TensorDictBase], None],
+        pace: Pace,
+        journal: Journal,
+        *,
+        remedy: str = "lower optimizer.learning_rate",
+        normalize: bool = False,
+    ) -> None:
+        self.learner, self.collector, self.policy, self.batches = learner, collector, policy, batches
+        self.observe, self.pace, self.journal, self.remedy = observe, pace, journal, remedy
+        self.normalize = normalize
+        learner.share(journal.ranks)
+
+    def run(self) -> None:
+        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
+
+        A rollout is never cut short: the last one may go beyond ``total_steps``.
+
+        Raises:
+            DivergenceError: the loss became NaN or infinite.
+        """
+        journal = self.journal
+        while journal.running:
+            before = journal.begin_round()
+            self.collector.set_weights(journal.updates, journal.step)
+            rollout = self.collector.collect(self.pace.num_steps)
+            journal.step += rollout.numel() * journal.ranks.number
+            journal.laps.lap("collect")
+            batch = self.batches(rollout)
+            journal.laps.lap("advantages")
+            self._learn(batch)
+            self.observe(rollout)
+            journal.end_round(before, self.save)
+        self.save()
+
+    def _learn(self, batch: TensorDictBase) -> None:
+        """Run the epochs over the rollout."""
+        journal = self.journal
+        if journal.ranks.some(not len(batch)):  # of any rank: all take the same number of gradient steps
+            journal.skipped += 1
+            return
+        for _ in range(self.pace.num_epochs):
+            moved: list[Tensor] = []
+            parts = shared_minibatches(journal.ranks, batch, self.pace.num_minibatches, normalize=self.normalize)
+            for minibatch, weight in parts:
+                journal.laps.lap("minibatches")
+                journal.updates += 1
+                metrics = self.learner.update(minibatch, journal.updates, journal.laps.lap, weight)
+                journal.averages.add(metrics)
+                if self.pace.target_kl is not None:  # Schulman's estimate, never negative
+                    moved.append(metrics["mean_ratio"] - 1 + metrics["kl_approx"])
+            if self.pace.target_kl is not None and float(torch.stack(moved).mean()) > self.pace.target_kl:
+                break
+        journal.watch_finite(self.remedy)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.journal.save(self.state_dict)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the state needed to resume, besides the journal's. Rollouts never outlive a round."""
+        return {
+            "networks": self.policy.network.state_dict(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            **self.collector.snapshot(),
+            "policy": self.policy.state_dict(),
+            "rewards": self.batches.state_dict(),
+        }
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint."""
+        saved = checkpoint.state
+        load_module(self.policy.network, saved["networks"], str(checkpoint.path))
+        self.learner.load_optimizer(saved["optimizer"])
+        self.policy.load_state_dict(saved["policy"])
+        self.batches.load_state_dict(saved["rewards"])
+        restored = self.collector.restore(saved)
+        self.journal.load(saved, restored=restored)
