@@ -4,7 +4,15 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from tesserl_preference_data import ScriptedTeacher, cut_segments, make_pairs, rank_pairs, segment_scores
+from tesserl_preference_data import (
+    ScriptedTeacher,
+    cut_segments,
+    make_pairs,
+    rank_pairs,
+    returns_to_go,
+    score_first_steps,
+    segment_scores,
+)
 from tesserl_preference_data import make as make_module
 
 
@@ -84,6 +92,24 @@ def test_a_shaped_score_replaces_the_reward():
     pairs = make_pairs(pool)
     assert pairs.chosen_segment.tolist() == [1]
     assert pairs.pool.segment(0)["reward"].tolist() == [[5.0], [5.0]]
+
+
+def test_segments_are_scored_by_all_that_follows_their_first_step():
+    def to_go(row):
+        return returns_to_go(row["next", "reward"], 0.5)
+
+    rows = [trajectory([1.0, 2.0, 4.0, 8.0]), trajectory([0.0, 0.0])]
+    pool = score_first_steps(cut_segments(rows, segment_length=2, score=to_go, generator=seeded()))
+    assert segment_scores(pool).tolist() == [4.0, 8.0, 0.0]  # 1 + 1 + 1 + 1, 4 + 4, nothing
+    judged = make_pairs(pool, teacher=ScriptedTeacher(), generator=seeded())
+    sides = zip(judged.chosen_segment.tolist(), judged.rejected_segment.tolist(), strict=True)
+    assert set(sides) == {(1, 0), (1, 2), (0, 2)}
+
+
+@pytest.mark.parametrize("discount", [-0.1, 1.5])
+def test_a_discount_of_returns_to_go_is_checked(discount):
+    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\]"):
+        returns_to_go(torch.ones(3), discount)
 
 
 def test_value_targets_are_returns_to_the_end_of_the_trajectory():

@@ -14,13 +14,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tesserl_configs import ConfigError
+from tesserl_configs import ConfigError, load_config
 from tesserl_preference_data import StoreError, append_label, load_pairs
 from tesserl_preference_data.pictures import encode_frame
 from tesserl_storage.digests import digest
+from tesserl_trainer import train
+from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.cli import main
 from tesserl_trainer.pairs.inspection import inspect_store, text
 from tesserl_trainer.pairs.making import make_store
+from tesserl_trainer.running.collect import collect
+from tesserl_trainer.running.run_directory import run_config
+from tesserl_trainer.usage import ArgumentError
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 from .stores import picture, write_pairs, write_trajectories
 
@@ -77,6 +83,62 @@ def test_a_discounted_score_may_prefer_another_episode(tmp_path):
         both = [n for n in range(3) if {steps_of(pairs[n], s)[0][0] for s in ("chosen", "rejected")} == {1, 2}]
         assert steps_of(pairs[both[0]], "chosen")[0][0] == (1 if by == "return" else 2)
         assert pairs.margin[both[0]].item() == pytest.approx(margin)
+
+
+def test_a_segment_may_be_scored_by_all_that_follows_it(tmp_path):
+    """The last two of 5 rewards of 2 are followed by nothing, the first two of 4 rewards of 3 by two more."""
+    store = write_trajectories(tmp_path / "trajectories", [1, 1, 5, 4])
+    make_store([store], out=tmp_path / "pairs", segment="fixed:2", by="to_go")
+    pairs = load_pairs(tmp_path / "pairs")
+    to_go = {(2, t): 2.0 * (5 - t) for t in range(5)} | {(3, t): 3.0 * (4 - t) for t in range(4)}
+    assert len(pairs) >= 5
+    for number in range(len(pairs)):
+        chosen, rejected = (to_go[tuple(steps_of(pairs[number], side)[0])] for side in ("chosen", "rejected"))
+        assert pairs.margin[number].item() == chosen - rejected > 0
+
+
+def judgement(run, observation, action):
+    """Return the difference between an action and the best one, by the network of a run."""
+    config = run_config(run)
+    agent = Task(config).agent()
+    weights = Checkpoints(run).load_weights("best")
+    agent.load_networks(weights.networks, weights.path)
+    with torch.no_grad(), agent.policy.greedy() as policy:
+        if config.algorithm == "ppo":
+            network = agent.policy.network
+            values = network.distribution(*network.policy_parameters(observation)).logits
+        else:
+            values = policy.action_value(observation)
+    return values[range(len(action)), action] - values.max(dim=-1).values
+
+
+@pytest.mark.parametrize("algorithm", ["iqn", "ppo"])
+def test_a_policy_judges_segments_by_their_regret(algorithm, write_config, tmp_path):
+    run, store = tmp_path / "run", tmp_path / "trajectories"
+    train(load_config(write_config(algorithm=algorithm)), run_dir=run)
+    collect(run, random=True, episodes=6, seed=3, out=store)
+    make_store([store], out=tmp_path / "pairs", segment="fixed:4", by=f"regret:{run}", num=12)
+    pairs = load_pairs(tmp_path / "pairs")
+    for number in range(12):
+        chosen, rejected = (
+            float(judgement(run, pairs[number][side]["observation"][0], pairs[number][side]["action"][0]).sum())
+            for side in ("chosen", "rejected")
+        )
+        assert rejected < chosen <= 0
+        assert pairs.margin[number].item() == pytest.approx(chosen - rejected, abs=1e-5)
+
+
+def test_a_policy_judges_episodes_of_its_own_task_alone(write_config, trajectories, tmp_path):
+    train(load_config(write_config()), run_dir=tmp_path / "run")
+    expected = r"regret:.*run: expected episodes with steps of {'observation': \(4,\)}, got {'observation': \(2,\)}"
+    with pytest.raises(ArgumentError, match=expected):
+        make_store([trajectories], out=tmp_path / "pairs", by=f"regret:{tmp_path / 'run'}")
+
+
+def test_a_policy_of_continuous_actions_judges_nothing(write_config, trajectories, tmp_path):
+    train(load_config(write_config("Pendulum-v1", "ppo")), run_dir=tmp_path / "run")
+    with pytest.raises(ArgumentError, match="expected a policy of discrete actions without memory, got another"):
+        make_store([trajectories], out=tmp_path / "pairs", by=f"regret:{tmp_path / 'run'}")
 
 
 def test_the_margin_the_start_and_the_ties_decide_what_is_compared(tmp_path):
@@ -176,8 +238,8 @@ def test_the_same_seed_makes_the_same_pairs(trajectories, tmp_path):
         (["--segment", "variable:3"], "--segment must be episode"),
         (["--segment", "episode:3"], "--segment must be episode"),
         (["--segment", "fixed:50"], "trajectories must have at least 50 steps"),
-        (["--by", "mean"], "--by must be return or discounted:FACTOR with a factor in [0, 1], got 'mean'"),
-        (["--by", "discounted:"], "--by must be return or discounted:FACTOR"),
+        (["--by", "mean"], "--by must be return, discounted:FACTOR, to_go, to_go:FACTOR or regret:RUN"),
+        (["--by", "discounted:"], "with a factor in [0, 1], got 'discounted:'"),
         (
             ["--teacher", "strict"],
             "--teacher must be one of oracle, noisy, myopic, skip, equal, mistake, with a number",

@@ -62,7 +62,7 @@ def test_a_missing_directory_names_the_command_that_makes_it(spaced):
 NO_RUN = "expected a run, got "
 NO_RUNS = "expected runs, got "
 SEGMENT = "--segment must be episode, fixed:LENGTH or variable:LEAST:MOST"
-FACTOR = "--by must be return or discounted:FACTOR with a factor in [0, 1]"
+FACTOR = "--by must be return, discounted:FACTOR, to_go, to_go:FACTOR or regret:RUN with a factor in [0, 1]"
 WRONG_USAGE = {
     # a place that is not there, or that holds something else
     "train --resume NOWHERE": NO_RUN + "no such directory; name the directory of a run",
@@ -98,6 +98,9 @@ WRONG_USAGE = {
     "pairs make STORE --out OUT --by mean": FACTOR,
     "pairs make STORE --out OUT --by discounted:2": FACTOR,
     "pairs make STORE --out OUT --by discounted:nan": FACTOR,
+    "pairs make STORE --out OUT --by to_go:2": FACTOR,
+    "pairs make STORE --out OUT --by regret": FACTOR,
+    "pairs make STORE --out OUT --by regret:NOWHERE": NO_RUN + "no such directory; name the directory of a run",
     "pairs make STORE --out OUT --teacher strict": "--teacher must be one of oracle",
     "pairs make STORE --out OUT --teacher mistake:2": "--teacher mistake:2: mistake must be in [0, 1]",
     "pairs make STORE --out OUT --min-margin nan": "--min-margin",

@@ -127,6 +127,27 @@ def segment_scores(pool: SegmentPool, *, discount: float = 1.0) -> Tensor:
     return scores
 
 
+def score_first_steps(pool: SegmentPool) -> SegmentPool:
+    """Score each segment by its first step alone.
+
+    Of steps that are scored by what follows them to the end of their trajectory, such as ``returns_to_go``, the first
+    scores the whole segment and all that came of it.
+
+    Args:
+        pool: with a score by the step.
+
+    Returns:
+        The same segments, whose other steps have a score of 0.
+    """
+    values = []
+    for block in pool.blocks:
+        score = block.steps.get(score_key(pool))
+        first = torch.zeros_like(score)
+        first[block.start] = score[block.start]
+        values.append(first)
+    return pool.set("score", values)
+
+
 def largest_margin(score: Tensor, group: Tensor) -> float | None:
     """Return the largest difference between the scores of two segments of one group.
 

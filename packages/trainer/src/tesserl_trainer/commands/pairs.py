@@ -39,7 +39,13 @@ def command() -> None:
 @click.argument("sources", metavar="TRAJECTORIES...", nargs=-1, required=True)
 @click.option("--out", type=options.PATH, required=True, help="Directory of the pairs; new.")
 @drawing_options
-@click.option("--by", default="return", show_default=True, help="Score: return, or discounted:FACTOR.")
+@click.option(
+    "--by",
+    default="return",
+    show_default=True,
+    help="Score: return, discounted:FACTOR, to_go[:FACTOR] (of all that follows the first step), or regret:RUN (how "
+    "much worse the actions are than the best, by the policy of a run).",
+)
 @click.option("--min-margin", type=options.Number(0, 1e9), default=0.0, help="Least difference of scores.")
 @click.option("--ties", type=click.Choice(["drop", "keep"]), default="drop", show_default=True, help="Equal scores.")
 @click.option(

@@ -4,22 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tesserl_collectors.rollout_policy import RolloutPolicy
-from tesserl_configs import RunConfig
-from tesserl_environments import ObservationLayout
-from tesserl_iqn import QuantilePolicy
-from tesserl_iqn.fractions import distort_taus, sample_taus
 from tesserl_storage.whole_files import write_atomically
-from tesserl_trainer.algorithms.agent import AnyAgent, Exporting
+from tesserl_trainer.algorithms.programs import load_program
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.export import formats as exporting
-from tesserl_trainer.export.formats import BATCH_SIZES, TOLERANCE, ExportError, Format
-from tesserl_trainer.networks.programs import ActorCriticProgram, Program, QuantileProgram, Spec
+from tesserl_trainer.export.formats import BATCH_SIZES, TOLERANCE, Format
+from tesserl_trainer.networks.programs import ExportError, Program, Spec
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.usage import ArgumentError, TakenError, check_places
-from tesserl_training.checkpoints.run_checkpoints import Checkpoints, Weights
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 
 def export(
@@ -67,8 +60,8 @@ def export(
     exporting.require_packages(format)
     config = run_config(Path(run_dir), ["device=cpu", *overrides])
     weights = Checkpoints(Path(run_dir)).load_weights(checkpoint)
-    agent, layout = _load_agent(config, weights)
-    program = _program(agent, config.algorithm, taus)
+    task = Task(config)
+    program, layout = load_program(task, weights, taus), task.layout
     inputs = {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
     inputs |= program.more_inputs()
     difference = _write(file, program, inputs, format, overwrite=overwrite)
@@ -81,35 +74,6 @@ def export(
         "largest_difference": difference,
         "batch_sizes": list(BATCH_SIZES),
     }
-
-
-def _load_agent(config: RunConfig, weights: Weights) -> tuple[AnyAgent, ObservationLayout]:
-    """Return the agent of a checkpoint, and the keys that it reads."""
-    task = Task(config)
-    agent = task.agent()
-    agent.load_networks(weights.networks, weights.path)
-    return agent, task.layout
-
-
-def _program(agent: AnyAgent, algorithm: str, num_taus: int | None) -> Program:
-    """Return the part of an agent that is exported.
-
-    Raises:
-        ArgumentError: it has no taus to fix.
-    """
-    policy = agent.policy
-    if isinstance(policy, QuantilePolicy):
-        if num_taus is None:
-            return QuantileProgram(policy.network)
-        taus = sample_taus((), num_taus, kind="midpoints", dtype=torch.float32)  # those on which it acts greedily
-        return QuantileProgram(policy.network, taus if policy.risk is None else distort_taus(taus, *policy.risk))
-    if num_taus is not None:
-        raise ArgumentError(f"--taus is for the quantile networks of iqn, got it for a policy of {algorithm}")
-    if isinstance(policy, Exporting):
-        return policy.program()
-    if not isinstance(policy, RolloutPolicy):
-        raise ExportError(f"a policy of {algorithm} cannot be exported; give it a method program()")
-    return ActorCriticProgram(policy.network, has_value=agent.has_value)
 
 
 def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: Format, *, overwrite: bool) -> float:

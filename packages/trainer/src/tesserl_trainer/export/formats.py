@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tesserl_trainer.networks.programs import Program, Spec, Tensors
+from tesserl_trainer.networks.programs import ExportError, Program, Spec, Tensors
 
 Format = Literal["onnx", "pt2"]
 Inputs = Mapping[str, Spec]
@@ -23,10 +23,6 @@ BATCH_SIZES = (1, 2, 7)
 
 TOLERANCE = 1e-4
 """Largest difference that an exported program may have, as `largest_difference` measures it."""
-
-
-class ExportError(Exception):
-    """A policy cannot be exported, or what was exported does not compute what the policy computes."""
 
 
 def random_inputs(inputs: Inputs, batch_size: int, num_taus: int, generator: torch.Generator) -> Tensors:

@@ -16,6 +16,10 @@ Choices = list[tuple[Tensor, Tensor]]
 Network = TypeVar("Network", bound=nn.Module)
 
 
+class ExportError(Exception):
+    """A policy cannot be exported, or what was exported does not compute what the policy computes."""
+
+
 class Spec(TypedDict):
     """A tensor that a program takes or returns; sizes that may vary have names."""
 

@@ -8,6 +8,7 @@ import torch
 
 from tesserl_preference_data import PreferencePairs, ScriptedTeacher, SegmentPool, cut_segments, make_pairs, save_pairs
 from tesserl_preference_data.make import largest_margin, segment_scores
+from tesserl_trainer.pairs.scores import Score, parse_score
 from tesserl_trainer.pairs.sources import Episodes, read_episodes
 from tesserl_trainer.usage import ArgumentError, TakenError
 
@@ -47,7 +48,9 @@ def make_store(
         out: directory of the pairs; it must not exist.
         num: pairs to draw; None for all that there are. A teacher that skips, and ties that are dropped, leave fewer.
         segment: ``"episode"``, ``"fixed:LENGTH"`` or ``"variable:LEAST:MOST"``.
-        by: ``"return"``, or ``"discounted:FACTOR"``: the score of a segment.
+        by: score of a segment: ``"return"`` of its steps, ``"discounted:FACTOR"``; ``"to_go"`` or ``"to_go:FACTOR"``,
+            the return from its first step to the end of the episode; or ``"regret:RUN"``, how much worse its actions
+            are than the best by the policy of a run, see `judgement_of`.
         min_margin: least difference of scores, at least 0.
         same_start: compare segments of episodes that began alike, no others.
         ties: what becomes of equal scores.
@@ -69,15 +72,15 @@ def make_store(
     """
     if Path(out).exists():
         raise TakenError(f"{out} exists, pairs are not overwritten; name another directory")
-    judge, discount, lengths = _teacher(teacher), _discount(by), _lengths(segment)
+    judge, score, lengths = _teacher(teacher), parse_score(by), _lengths(segment)
     episodes = read_episodes(sources, download=download)
     generator = torch.Generator().manual_seed(seed)
-    pool = _cut(episodes, lengths, same_start, value_discount, generator)
-    _check_comparable(pool, sources, discount, min_margin, has_ties=ties == "keep" or not labelled)
+    pool = score.apply(_cut(episodes, lengths, same_start, value_discount, score, generator))
+    _check_comparable(pool, sources, score.discount, min_margin, has_ties=ties == "keep" or not labelled)
     pairs = make_pairs(
         pool,
         num_pairs=num,
-        discount=discount,
+        discount=score.discount,
         min_margin=min_margin,
         ties=ties if labelled else "keep",  # people see no score
         teacher=judge,
@@ -98,12 +101,14 @@ def _cut(
     lengths: int | tuple[int, int] | None,
     same_start: bool,
     value_discount: float | None,
+    score: Score,
     generator: torch.Generator,
 ) -> SegmentPool:
     """Segments, with whatever the episodes have."""
     return cut_segments(
         episodes.trajectories,
         segment_length=lengths,
+        score=score.of_steps,
         group=episodes.starts if same_start else None,
         value_discount=value_discount,
         observation_keys=episodes.keys,
@@ -169,19 +174,6 @@ def _lengths(segment: str) -> int | tuple[int, int] | None:
         "--segment must be episode, fixed:LENGTH or variable:LEAST:MOST with 1 <= LEAST <= MOST, such as fixed:64, "
         f"got {segment!r}"
     )
-
-
-def _discount(by: str) -> float:
-    """Return the discount of a score."""
-    kind, _, number = by.partition(":")
-    if by == "return":
-        return 1.0
-    try:
-        if kind == "discounted" and 0 <= float(number) <= 1:
-            return float(number)
-    except ValueError:
-        pass
-    raise ArgumentError(f"--by must be return or discounted:FACTOR with a factor in [0, 1], got {by!r}")
 
 
 def _teacher(text: str | None) -> ScriptedTeacher | None:
