@@ -63,13 +63,13 @@ class Ours:
         self.parameters = parameters_of(network)
         self.batch = as_tensordict(data)
 
-    def __call__(self) -> dict[str, Tensor]:
+    def __call__(self) -> tuple[Tensor, TensorDict]:
         results = self.loss(self.batch)
         loss = results["loss_objective"]
         for name in self.names:
             loss = loss + results[name]
         loss.backward()
-        return {"loss": loss, **results}
+        return loss, results
 
 
 class Floor:
@@ -79,7 +79,7 @@ class Floor:
         self.parameters = [nn.Parameter(parameter.detach().clone()) for parameter in parameters_of(network)]
         self.data, self.kl_coef, self.metrics = data, kl_coef, metrics
 
-    def __call__(self) -> dict[str, Tensor]:
+    def __call__(self) -> tuple[Tensor, dict[str, Tensor]]:
         loss, terms = grpo_loss(
             self.parameters,
             **self.data,
@@ -87,11 +87,11 @@ class Floor:
             entropy_coef=ENTROPY_COEF,
             kl_coef=self.kl_coef,
         )
-        results = {"loss": loss}
+        results = {}
         if self.metrics:
-            results |= grpo_metrics(advantages=self.data["advantages"], **terms, clip_epsilon=CLIP_EPSILON)
+            results = grpo_metrics(advantages=self.data["advantages"], **terms, clip_epsilon=CLIP_EPSILON)
         loss.backward()
-        return results
+        return loss, results
 
 
 class PPO:
@@ -102,10 +102,11 @@ class PPO:
         self.parameters = list(network.parameters())
         self.batch = as_tensordict(data).set("value_target", torch.randn(BATCH, 1))
 
-    def __call__(self) -> dict[str, Tensor]:
+    def __call__(self) -> tuple[Tensor, TensorDict]:
         results = self.loss(self.batch)
-        (results["loss_objective"] + results["loss_critic"] + results["loss_entropy"]).backward()
-        return results
+        loss = results["loss_objective"] + results["loss_critic"] + results["loss_entropy"]
+        loss.backward()
+        return loss, results
 
 
 def parameters_of(network: ActorCritic) -> list[nn.Parameter]:
@@ -113,16 +114,16 @@ def parameters_of(network: ActorCritic) -> list[nn.Parameter]:
     return [*network.body.parameters(), *network.policy.parameters()]
 
 
-def step(side: Ours | Floor | PPO) -> dict[str, Tensor]:
+def step(side: Ours | Floor | PPO) -> tuple[Tensor, TensorDict | dict[str, Tensor]]:
     for parameter in side.parameters:
         parameter.grad = None
     return side()
 
 
 def difference(ours: Ours, floor: Floor) -> float:
-    """Largest difference of the floor's results and of all gradients, relative to the largest of each."""
-    mine, theirs = step(ours), step(floor)
-    pairs = [(mine[name].detach(), value.detach()) for name, value in theirs.items()]
+    """Largest difference of the loss, of the floor's other results and of all gradients, relative to each."""
+    (my_loss, mine), (their_loss, theirs) = step(ours), step(floor)
+    pairs = [(my_loss.detach(), their_loss.detach()), *((mine[name], value) for name, value in theirs.items())]
     pairs += [(one.grad, other.grad) for one, other in zip(ours.parameters, floor.parameters, strict=True)]
     return max(float((one - other).abs().max() / other.abs().max()) for one, other in pairs)
 

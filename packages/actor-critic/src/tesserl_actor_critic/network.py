@@ -222,7 +222,8 @@ class ActorCritic(nn.Module):
             The parameters of the distribution.
         """
         inputs, mask = self._split_mask(inputs)
-        features = run_body(self.body, inputs, recurrent=bool(self.state_keys))[0]
+        body = self.body
+        features = run_body(body, inputs, recurrent=True)[0] if self.state_keys else run(body, *inputs)
         return as_tuple(run(self.policy, self._hidden(features)), mask)
 
     def state_value(self, *inputs: Tensor) -> Tensor:

@@ -40,8 +40,9 @@ class Reader(Entries):
     def __init__(self, tensordict: TensorDictBase, keys: Any) -> None:
         super().__init__(tensordict)
         self.keys = keys
-        self.old_log_probs: Tensor = self.get(keys.sample_log_prob).detach()
-        self.shape = self.old_log_probs.shape
+        old_log_probs: Tensor = self.get(keys.sample_log_prob)
+        self.old_log_probs = old_log_probs.detach() if old_log_probs.requires_grad else old_log_probs
+        self.shape = old_log_probs.shape
 
     def steps(self, input_keys: Sequence[NestedKey], mask_keys: Iterable[NestedKey]) -> Steps:
         """Read everything that the loss needs.

@@ -224,7 +224,6 @@ class GRPOLoss(DirectLossModule):
             results |= self._metrics(log_probs, entropy, divergence, steps, coefficients)
         return results
 
-    @torch.no_grad()
     def _metrics(
         self,
         log_probs: Tensor,

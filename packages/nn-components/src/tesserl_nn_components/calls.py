@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,24 +14,31 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {nn.ReLU: torc
 _has_any_global_hook: Callable[[], object] = torch_module._has_any_global_hook  # untyped
 
 
-def call(layer: nn.Module, features: Tensor) -> Tensor:
-    """Return ``layer(features)``.
+def run_layers(layers: Iterable[nn.Module], features: Tensor) -> Tensor:
+    """Call layers one after the other.
 
-    A plain linear layer, ReLU or tanh without hooks is computed here: on small batches the call of the module takes as
+    Plain linear layers, ReLU and tanh without hooks are computed here: on small batches the call of a module takes as
     long as its work.
 
     Args:
-        layer: maps a tensor to a tensor.
-        features: its input.
+        layers: each maps a tensor to a tensor.
+        features: input of the first.
+
+    Returns:
+        The output of the last.
     """
-    if not is_observed(layer):
-        if type(layer) is nn.Linear:  # a parametrised layer has a class of its own
-            return functional.linear(features, layer.weight, layer.bias)
+    for layer in layers:
         activation = _ACTIVATIONS.get(type(layer))
-        if activation is not None:
-            return activation(features)
-    result: Tensor = layer(features)
-    return result
+        if is_observed(layer):
+            features = layer(features)
+        elif type(layer) is nn.Linear:  # a parametrised layer has a class of its own
+            parameters = layer._parameters  # not as attributes, whose look-up is a call of Python
+            features = functional.linear(features, parameters["weight"], parameters["bias"])  # type: ignore[arg-type]
+        elif activation is not None:
+            features = activation(features)
+        else:
+            features = layer(features)
+    return features
 
 
 def run(module: nn.Module, *inputs: Tensor) -> Any:

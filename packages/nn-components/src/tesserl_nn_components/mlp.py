@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from tesserl_nn_components.calls import call
+from tesserl_nn_components.calls import run_layers
 from tesserl_nn_components.inputs import explain_features
 from tesserl_nn_components.noisy import NoisyLinear
-from tesserl_nn_components.precision import in_full_precision
+from tesserl_nn_components.precision import in_full_precision, under_autocast
 
 Activation = Callable[[], nn.Module]
 
@@ -63,7 +63,7 @@ class MLP(nn.Module):
         self.in_features = in_features
         self.out_features = widths[-1]
         self.layers = nn.Sequential(*layers)
-        self._output = None if out_features is None else len(layers) - 1
+        self._has_output = out_features is not None
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, in_features]`` to ``[*B, out_features]``.
@@ -74,15 +74,16 @@ class MLP(nn.Module):
         """
         try:
             return self._run(features)
-        except (RuntimeError, TypeError):
+        except (AttributeError, RuntimeError, TypeError):
             explain_features(features, self.in_features, next(self.parameters()).dtype)
             raise
 
     def _run(self, features: Tensor) -> Tensor:
-        output = self._output
-        for index, layer in enumerate(self.layers):  # the container's own call would cost 2 % of a small update
-            features = in_full_precision(layer, features) if index == output else call(layer, features)
-        return features
+        # the layers alone: the container's own call would cost 2 % of a small update
+        if not self._has_output or not under_autocast(features.device.type):
+            return run_layers(self.layers, features)
+        *hidden, output = self.layers
+        return in_full_precision(output, run_layers(hidden, features))
 
 
 def as_sizes(sizes: int | Sequence[int] | None) -> list[int]:

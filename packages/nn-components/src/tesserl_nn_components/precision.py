@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from tesserl_nn_components.calls import call
-
 
 def under_autocast(device_type: str) -> bool:
     """Tell whether operations on a type of device are under autocast; on ``"meta"`` none ever are."""
@@ -32,12 +30,8 @@ def in_full_precision(layer: nn.Module, features: Tensor) -> Tensor:
         layer: module with parameters.
         features: its input, of any floating point dtype.
     """
-    device_type = features.device.type
-    if not under_autocast(device_type):
-        result = call(layer, features)
-    else:
-        with torch.autocast(device_type, enabled=False):
-            result = layer(features.to(next(layer.parameters()).dtype))
+    with torch.autocast(features.device.type, enabled=False):
+        result: Tensor = layer(features.to(next(layer.parameters()).dtype))
     return result
 
 

@@ -69,10 +69,11 @@ class VectorEncoder(nn.Module):
         if not isinstance(observation, Tensor) or observation.shape[-1:] != (self.in_features,):
             explain_features(observation, self.in_features, None, "observation")
         features = observation if self.normalizer is None else self.normalizer(observation)
-        if self.mlp is None:
+        mlp = self.mlp
+        if mlp is None:
             return features
         try:
-            return self.mlp._run(features)
+            return mlp._run(features)
         except RuntimeError:
-            explain_features(features, self.in_features, next(self.mlp.parameters()).dtype, "observation")
+            explain_features(features, self.in_features, next(mlp.parameters()).dtype, "observation")
             raise

@@ -65,10 +65,14 @@ class Entries:
             ValueError: the entry has another shape.
         """
         entry: Tensor | None = self.find(key)
-        if entry is None or entry.shape == shape:
-            return None if entry is None else entry.detach()
+        if entry is None:
+            return None
+        if entry.requires_grad:  # asked, because a detach costs as much as an operation
+            entry = entry.detach()
+        if entry.shape == shape:
+            return entry
         if entry.shape == (*shape, 1):
-            return entry.detach().squeeze(-1)
+            return entry.squeeze(-1)
         raise ValueError(
             f"{key} must have the shape of the steps {tuple(shape)}, or one more dimension of size 1, got "
             f"{tuple(entry.shape)}; expand what belongs to a trajectory to its steps"

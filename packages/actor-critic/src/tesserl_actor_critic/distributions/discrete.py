@@ -211,6 +211,10 @@ def draw_categories(logits: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
     Returns:
         Categories, int64, ``[*sample_shape, *B]``.
     """
-    logits = logits.detach()
-    exponential = logits.new_empty((*sample_shape, *logits.shape)).exponential_()
-    return (logits - exponential.log_()).argmax(dim=-1)
+    if logits.requires_grad:
+        logits = logits.detach()
+    if sample_shape:
+        exponential = logits.new_empty((*sample_shape, *logits.shape))
+    else:
+        exponential = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    return (logits - exponential.exponential_().log_()).argmax(dim=-1)
