@@ -2,13 +2,14 @@
 
 python benchmarks/preferences.py                        CartPole, pairs of whole episodes, five seeds
 python benchmarks/preferences.py --mistakes 0.2         a fifth of the labels are wrong
-python benchmarks/preferences.py --task lunarlander     LunarLander, pairs of segments of 64 steps
+python benchmarks/preferences.py --task lunarlander     LunarLander, segments of 64 steps that an expert judges
+python benchmarks/preferences.py --task lunarlander --by return   the same, by the reward of these steps
 python benchmarks/preferences.py --quick                does everything run?
 
-One mediocre policy plays, pieces of its episodes are paired by return, and every method learns from these pairs with
+One mediocre policy plays, pieces of its episodes are paired and labelled, and every method learns from these pairs with
 the same network and the same number of gradient updates on batches of the same size: cloning of what was chosen,
 cloning of all, DPO and CPL after a third of their updates of cloning all. Each is measured by its last weights on 100
-greedy episodes, the same for all. Steps that have been done are read, not done again.
+episodes, the same for all, greedy and sampled. Steps that have been done are read, not done again.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from tesserl_trainer.running.pretrain import pretrain_bc
 ROOT = Path(__file__).parents[1]
 RARELY = ["evaluation.episodes=5", "evaluation.final_episodes=5", "evaluation.interval=1_000_000"]
 METHODS = ("bc chosen", "bc all", "dpo", "cpl")
+RETURNS = ("returns", "sampled_returns")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Task:
     teacher_steps: int
     episodes: int
     segment: str
+    by: str  # of `tesserl pairs make`; "regret": by that of an expert, the teacher after more steps
+    expert_steps: int
     solved: float  # return at which the task counts as solved
     dpo: str
     cpl: str
@@ -60,6 +64,8 @@ TASKS = {
         teacher_steps=6_144,
         episodes=2_000,
         segment="episode",
+        by="return",
+        expert_steps=49_152,
         solved=500,
         dpo="configs/dpo/cartpole_offline.yaml",
         cpl="benchmarks/settings/cpl_cartpole.yaml",
@@ -69,6 +75,8 @@ TASKS = {
         teacher_steps=40_960,
         episodes=1_000,
         segment="fixed:64",
+        by="regret",
+        expert_steps=204_800,
         solved=200,
         dpo="benchmarks/settings/dpo_lunarlander.yaml",
         cpl="configs/dpo/cpl_lunarlander.yaml",
@@ -77,11 +85,11 @@ TASKS = {
 
 
 def make_data(
-    task: Task, runs: Path, num_episodes: int, num_pairs: int, mistakes: float
+    task: Task, runs: Path, num_episodes: int, num_pairs: int, mistakes: float, by: str
 ) -> tuple[Path, dict[str, float]]:
     """The pairs; and what a random policy and the policy of the data reach, and which share of the way that is."""
     policy, episodes, about = runs / "mediocre", runs / "episodes", runs / "about.json"
-    pairs = runs / (f"pairs-{mistakes:g}" if mistakes else "pairs")
+    pairs = runs / (f"pairs-{by}-{mistakes:g}" if mistakes else f"pairs-{by}")
     if not (policy / "evaluation.json").exists():
         train(load_config(ROOT / task.teacher, [f"total_steps={task.teacher_steps}", *RARELY]), run_dir=policy)
     if not about.exists():
@@ -92,10 +100,19 @@ def make_data(
         about.write_text(json.dumps(returns))
     if not pairs.exists():
         teacher = f"mistake:{mistakes:g}" if mistakes else None
-        make_store([episodes], num=num_pairs, segment=task.segment, teacher=teacher, out=pairs)
+        score = f"regret:{expert_of(task, runs)}" if by == "regret" else by
+        make_store([episodes], num=num_pairs, segment=task.segment, by=score, teacher=teacher, out=pairs)
     returns = json.loads(about.read_text())
     shares = {f"share, {name}": task.share(returns[name], returns["random"]) for name in ("sampled", "greedy")}
     return pairs, returns | shares
+
+
+def expert_of(task: Task, runs: Path) -> Path:
+    """Train the expert whose best checkpoint judges segments."""
+    expert = runs / "expert"
+    if not (expert / "evaluation.json").exists():
+        train(load_config(ROOT / task.teacher, [f"total_steps={task.expert_steps}"]), run_dir=expert)
+    return expert
 
 
 def learn(task: Task, method: str, seed: int, pairs: Path, runs: Path, updates: int) -> dict[str, Any]:
@@ -113,31 +130,46 @@ def learn(task: Task, method: str, seed: int, pairs: Path, runs: Path, updates: 
         own = [f"{method}.pretraining.num_updates={first}", f"{method}.batch_size={size}"]
         train(load_config(file, [*same, *own, f"total_steps={updates - first}"]), run_dir=run_dir)
     result = evaluate(run_dir, episodes=100, checkpoint="latest")
+    sampled = evaluate(run_dir, episodes=100, checkpoint="latest", stochastic=True)
     accuracy = series(read_metrics(run_dir / "metrics.csv"), "held_out/rewards/accuracies")[1]
     return {
         "return": result["return_mean"],
         "returns": result["returns"],
+        "sampled": sampled["return_mean"],
+        "sampled_returns": sampled["returns"],
         "accuracy": accuracy[-1] if accuracy else None,
     }
 
 
-def report(results: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Rows of a table: each method, and how often it was better than both ways of cloning."""
+def report(results: dict[str, list[dict[str, Any]]], data: dict[str, float]) -> list[str]:
+    """Rows of a table: each method, and how often it was better than both ways of cloning, and than the data."""
     rows = [
-        "| method | return by seed | mean | 95 % interval | better than both clones | held-out accuracy |",
-        "|---|---|---|---|---|---|",
+        "| method | greedy return by seed | mean | 95 % interval | sampled | better than both clones | "
+        "than the data, greedy and sampled | held-out accuracy |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for method, runs in results.items():
         returns = [run["return"] for run in runs]
         _, low, high = interval([np.array(returns)], mean)
         cloned = [max(results[name][index]["return"] for name in METHODS[:2]) for index in range(len(runs))]
         better = sum(ours > theirs for ours, theirs in zip(returns, cloned, strict=True))
+        above = [sum(is_above(run[key], max(data["sampled"], data["greedy"])) for run in runs) for key in RETURNS]
         accuracies = [run["accuracy"] for run in runs if run["accuracy"] is not None]
         accuracy = f"{np.mean(accuracies):.3f}" if accuracies else ""
         wins = "" if method.startswith("bc") else f"{better} of {len(runs)}"
         each = ", ".join(f"{value:.0f}" for value in returns)
-        rows.append(f"| {method} | {each} | {np.mean(returns):.1f} | {low:.1f} to {high:.1f} | {wins} | {accuracy} |")
+        sampled = ", ".join(f"{run['sampled']:.0f}" for run in runs)
+        rows.append(
+            f"| {method} | {each} | {np.mean(returns):.1f} | {low:.1f} to {high:.1f} | {sampled} | {wins} | "
+            f"{above[0]} and {above[1]} of {len(runs)} | {accuracy} |"
+        )
     return rows
+
+
+def is_above(returns: list[float], reference: float) -> bool:
+    """Whether the mean of a run's episodes is above a return by more than its 95 % interval."""
+    _, low, _ = interval([np.array(returns)], mean)
+    return low > reference
 
 
 def main() -> None:
@@ -145,6 +177,9 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, default="cartpole")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--mistakes", type=float, default=0.0, help="share of wrong labels")
+    parser.add_argument(
+        "--by", choices=["return", "to_go", "to_go:0.99", "regret"], help="what segments are compared by"
+    )
     parser.add_argument("--updates", type=int, default=1_500, help="gradient updates of each method")
     parser.add_argument("--runs", type=Path, default=Path("runs/preferences"), help="where the runs go")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the table goes")
@@ -160,16 +195,17 @@ def main() -> None:
     if arguments.quick:
         seeds, updates, runs, num_episodes, num_pairs = seeds[:1], 30, runs / "quick", 40, 60
     runs.mkdir(parents=True, exist_ok=True)
-    pairs, data = make_data(task, runs, num_episodes, num_pairs, arguments.mistakes)
+    by = arguments.by or task.by
+    pairs, data = make_data(task, runs, num_episodes, num_pairs, arguments.mistakes, by)
     print(f"the policy of the data: {data}", flush=True)
     results: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
     for seed in seeds:
         for method in METHODS:
             results[method].append(learn(task, method, seed, pairs, runs, updates))
             print(f"seed {seed}: {method} {results[method][-1]['return']:.1f}", flush=True)
-    rows = report(results)
+    rows = report(results, data)
     print("\n".join(rows))
-    name = f"preferences_{arguments.task}" + (f"_{arguments.mistakes:g}" if arguments.mistakes else "")
+    name = f"preferences_{arguments.task}_{by}" + (f"_{arguments.mistakes:g}" if arguments.mistakes else "")
     if not arguments.quick:
         record = {"data": data, "seeds": seeds, "updates": updates, "results": results}
         (arguments.output / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
