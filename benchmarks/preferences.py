@@ -167,7 +167,7 @@ def report(results: dict[str, list[dict[str, Any]]], data: dict[str, float]) -> 
 
 
 def is_above(returns: list[float], reference: float) -> bool:
-    """Whether the mean of a run's episodes is above a return by more than its 95 % interval."""
+    """Tell whether the mean of a run's episodes is above a return by more than its 95 % interval."""
     _, low, _ = interval([np.array(returns)], mean)
     return low > reference
 

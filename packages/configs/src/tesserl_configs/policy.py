@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tesserl_configs.base import Block, Positive
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "auto"]
 
 
 class Distribution(Block):
@@ -43,7 +43,10 @@ ORTHOGONAL_INIT: Any = Field(
 )
 PRECISION: Any = Field(
     default="float32",
-    description="Number format of the updates: bfloat16 runs them under torch.autocast; weights and sums stay float32.",
+    description=(
+        "Number format of the updates: bfloat16 runs them under torch.autocast; weights and sums stay float32. auto "
+        "measures both at the start of a run, which keeps the faster one."
+    ),
 )
 COMPILE: Any = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
 CUDA_GRAPH: Any = Field(

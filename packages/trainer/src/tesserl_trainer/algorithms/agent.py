@@ -246,7 +246,13 @@ def at_start(number: Number | None) -> float | None:
 
 
 def forward_of(loss: nn.Module, *, precision: str, compiled: bool, device: str) -> Forward:
-    """Return a loss as a function: compiled if asked for, under autocast if the precision is bfloat16."""
+    """Return a loss as a function: compiled if asked for, under autocast if the precision is bfloat16.
+
+    Raises:
+        ValueError: the precision is ``"auto"``, which `train` measures before it builds anything.
+    """
+    if precision == "auto":
+        raise ValueError("precision: expected float32 or bfloat16, got auto, which is for train(); choose one")
     forward: Forward = torch.compile(loss) if compiled else getattr(loss, "results", loss)
     if precision == "float32":
         return forward

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tesserl_configs import RunConfig, dump_config, load_config
+from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.document import parse, render
 from tesserl_configs.loader import as_data
 from tesserl_storage.errors import StorageError
@@ -47,6 +48,20 @@ def run_config(run_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:
     if fixed_digest(parse(path.read_text(encoding="utf-8")).data) != identity.config_sha256:
         raise StorageError(f"{path}: not the configuration of this run (run.json); put the file back")
     return load_config(path, overrides)
+
+
+def changes_from(there: RunConfig, wanted: RunConfig) -> list[Difference]:
+    """Return the keys in which a configuration differs from that of a run.
+
+    Args:
+        there: of the run.
+        wanted: the other one; its ``precision: auto`` is whatever the run has measured.
+    """
+    return [
+        change
+        for change in diff_configs(there, wanted)
+        if (change.path, change.right) != (f"{wanted.algorithm}.precision", "auto")
+    ]
 
 
 def fixed_digest(data: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from tesserl_analysis import plot_curve, read_metrics, series
 from tesserl_collectors.process import prepare_process
 from tesserl_configs import ConfigError, RunConfig
-from tesserl_configs.diff import Difference, diff_configs
+from tesserl_configs.diff import Difference
 from tesserl_environments import TaskError, WorkerError
 from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_environments.making import TaskMaker
@@ -26,6 +26,7 @@ from tesserl_storage.generators import seed_generators
 from tesserl_storage.sealed_json import read_sealed, write_sealed
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.environments import with_maker
+from tesserl_trainer.algorithms.precision import faster_precision, is_measured, with_precision
 from tesserl_trainer.algorithms.run import Run, early_stopping_of
 from tesserl_trainer.algorithms.sharing import part_of
 from tesserl_trainer.algorithms.task import Task
@@ -34,7 +35,7 @@ from tesserl_trainer.networks.bodies import MakeBody, with_body
 from tesserl_trainer.running.directories import lock, new_directory
 from tesserl_trainer.running.evaluate import evaluate
 from tesserl_trainer.running.restarts import continued_by, earlier_run, mark_launch
-from tesserl_trainer.running.run_directory import CHANGEABLE, begin_run, change_run, run_config
+from tesserl_trainer.running.run_directory import CHANGEABLE, begin_run, change_run, changes_from, run_config
 from tesserl_trainer.signals import StopNow, Stopped, on_signals
 from tesserl_trainer.usage import command_line
 from tesserl_training.checkpoints.checkpoint import Checkpoint, replay_entries
@@ -151,7 +152,7 @@ def _continue_together(run_dir: Path, checkpoint: str, config_of: Callable[[], R
         def find() -> str | None:
             stack.enter_context(lock(run_dir))
             config = config_of()
-            changes = diff_configs(run_config(run_dir), config)
+            changes = changes_from(run_config(run_dir), config)
             found = _load(checkpoint, run_dir, changes)
             if not changes and _is_finished(run_dir, found, config):
                 _say(f"already finished at step {found.step}: {run_dir}")
@@ -234,7 +235,22 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, tot
         path = Path(ranks.by_first(choose, "choosing the directory of the run"))
         if not ranks.every(path.is_dir()):
             raise ConfigError(f"--run-dir: not all ranks see {path}; name a directory that all machines share")
+        config = _with_measured_precision(config, ranks)
         return _run(config, path, None, build, total_steps or config.total_steps, ranks)
+
+
+def _with_measured_precision(config: RunConfig, ranks: Ranks) -> RunConfig:
+    """Return the configuration with the precision that rank 0 finds faster, in place of ``auto``."""
+    if not is_measured(config):
+        return config
+
+    def measure() -> str:
+        prepare_process(config.num_threads, config.float32_matmul)
+        chosen, said = faster_precision(config)
+        _say(said)
+        return chosen
+
+    return with_precision(config, ranks.by_first(measure, "measuring the precision"))
 
 
 def _run(

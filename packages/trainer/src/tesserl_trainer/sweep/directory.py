@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tesserl_configs import ConfigError, load_config
-from tesserl_configs.diff import Difference, diff_configs
+from tesserl_configs.diff import Difference
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_storage.locks import LOCK, OWNER_SUFFIX, locked
-from tesserl_trainer.running.run_directory import CHANGEABLE
+from tesserl_trainer.running.run_directory import CHANGEABLE, changes_from
 from tesserl_trainer.sweep.order import ORDER
 from tesserl_trainer.usage import command_line
 from tesserl_training.checkpoints.names import checkpoint_paths
@@ -108,7 +108,7 @@ def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
     if (path / IDENTITY).exists():  # a resume refuses a run without it
         require_identity(path)
     there = load_config(path / CONFIG).model_copy(update={"name": run.config.name})
-    return diff_configs(there, run.config)
+    return changes_from(there, run.config)
 
 
 def _may_change(key: str, state: str) -> bool:

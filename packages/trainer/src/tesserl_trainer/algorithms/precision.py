@@ -1,0 +1,101 @@
+"""The choice of ``precision: auto``: a body is run in both number formats, and the faster one stays."""
+
+import time
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from tesserl_configs import RunConfig
+from tesserl_configs.iqn import IQNConfig
+from tesserl_configs.ppo import PPOConfig
+from tesserl_configs.preferences import PreferenceOptions
+from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.machine import device_of
+
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ROUNDS, WARMUP = 5, 2
+"""Passes of each format that are measured, and passes before them that are not."""
+
+LEAST_GAIN = 0.95
+"""Share of the time of float32 that bfloat16 must stay below: its sums are less exact."""
+
+
+def is_measured(config: RunConfig) -> bool:
+    """Return whether a run measures its precision when it starts."""
+    return config.options.model_dump(include={"precision"}).get("precision") == "auto"
+
+
+def with_precision(config: RunConfig, precision: str) -> RunConfig:
+    """Return the configuration with the precision of its algorithm."""
+    options = config.options.model_copy(update={"precision": precision})
+    return config.model_copy(update={config.algorithm: options})
+
+
+def faster_precision(config: RunConfig) -> tuple[str, str]:
+    """Measure a pass of the body forward and backward in each format.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        ``"float32"`` or ``"bfloat16"``, and what was measured, as a line for people.
+
+    Raises:
+        ConfigError: the device is not there, or the configuration does not fit the task.
+    """
+    task, device = Task(config), device_of(config.device)
+    body = task.network().to(device).get_submodule("body")
+    batch_size = _batch_size(config)
+    inputs = _inputs(task, body, batch_size, device)
+    seconds: dict[str, list[float]] = {name: [] for name in FORMATS}
+    for _ in range(WARMUP + ROUNDS):
+        for name, dtype in FORMATS.items():
+            seconds[name].append(_seconds_of_pass(body, inputs, dtype))
+    ratio = median(seconds["bfloat16"][WARMUP:]) / median(seconds["float32"][WARMUP:])
+    chosen = "bfloat16" if ratio < LEAST_GAIN else "float32"
+    said = f"a pass of the body in bfloat16 takes {ratio:.2f} of the time in float32 (batches of {batch_size})"
+    return chosen, f"{config.algorithm}.precision: {chosen}; {said}"
+
+
+def _batch_size(config: RunConfig) -> int:
+    """Return the number of observations in an update, at most 1,024; 256 where it depends on the episodes."""
+    match config.options:
+        case IQNConfig() | PreferenceOptions() as options:
+            return min(options.batch_size, 1_024)
+        case PPOConfig() as ppo:
+            return min(config.environment.num_envs * ppo.num_steps // ppo.num_minibatches, 1_024)
+        case _:
+            return 256
+
+
+def _inputs(task: Task, body: nn.Module, batch_size: int, device: torch.device) -> list[Tensor]:
+    """Return a batch for a body: random observations, and the state of one with a memory."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = []
+    for key in task.layout.keys:
+        shape = (batch_size, *task.layout.shapes[key])
+        dtype = torch.from_numpy(task.layout.empty(1)[key]).dtype
+        is_float = dtype.is_floating_point
+        drawn = torch.rand(shape, generator=generator) if is_float else torch.randint(256, shape, generator=generator)
+        inputs.append(drawn.to(device, dtype))
+    if not getattr(body, "state_keys", ()):
+        return inputs
+    states = body.initial_state(batch_size)  # type: ignore[operator]  # a body with state_keys has it
+    return [*inputs, torch.zeros(batch_size, 1, dtype=torch.bool, device=device), *(each.to(device) for each in states)]
+
+
+def _seconds_of_pass(body: nn.Module, inputs: list[Tensor], dtype: torch.dtype) -> float:
+    """Run a body forward and backward; reading a number waits until the device has done it."""
+    begin = time.perf_counter()
+    with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        outputs = body(*inputs)
+    features = outputs[0] if isinstance(outputs, tuple) else outputs
+    if features.requires_grad:
+        features.float().sum().backward()
+    float(features.detach().flatten()[0])
+    for parameter in body.parameters():
+        if parameter.grad is not None:
+            float(parameter.grad.flatten()[0])
+            break
+    return time.perf_counter() - begin
