@@ -104,7 +104,7 @@ def test_the_exit_code_is_1_where_something_required_is_broken(without, capsys):
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "broken  gymnasium" in out
-    assert 'mend it with: pip install "gymnasium<2,>=1.3"' in out
+    assert 'mend it with: pip install "gymnasium<2,>=1.4"' in out
 
 
 def test_the_exit_code_is_0_where_only_extras_are_missing(without, capsys):
