@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from tesserl_collectors.supervisor import Answer, Lost, Progress, Ready, Supervisor
+from tesserl_collectors.supervisor import Supervisor
+from tesserl_collectors.transport import Answer, Lost, Progress, Ready
 from tesserl_environments import WorkerError
 from tesserl_storage.errors import StorageError
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from tesserl_ranks.group import RankError, Ranks
+from tesserl_ranks.failures import RankError
+from tesserl_ranks.group import Ranks
 from tesserl_ranks.joining import joined
 
 RANK = int(os.environ["RANK"])

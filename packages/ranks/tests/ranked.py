@@ -15,7 +15,7 @@ from torch import nn
 
 from tesserl_nn_components import RunningNormalizer
 from tesserl_ranks import RankError, Ranks, joined, state_of_all
-from tesserl_ranks.group import GRACE
+from tesserl_ranks.failures import GRACE
 
 RANK = int(os.environ.get("RANK", "0"))
 

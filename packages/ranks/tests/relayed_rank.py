@@ -17,7 +17,7 @@ import torch
 from torch.distributed import PrefixStore, Store
 
 from tesserl_ranks import joining
-from tesserl_ranks.group import RankError
+from tesserl_ranks.failures import RankError
 
 RANK, CHUNK = int(os.environ["RANK"]), 1 << 16
 ADDRESS = re.compile(rb"\x02\x00(..)\x7f\x00\x00\x01", re.DOTALL)

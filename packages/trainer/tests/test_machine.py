@@ -44,8 +44,8 @@ def test_another_error_passes_as_it_is(write_config):
 
 
 def test_a_run_that_does_not_fit_is_one_sentence(write_config, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("tesserl_trainer.running.train.seed_generators", lambda seed: None)
-    monkeypatch.setattr("tesserl_trainer.running.train.Task", lambda config, **_: SHORTAGES["cpu"]())
+    monkeypatch.setattr("tesserl_trainer.running.run_to_end.seed_generators", lambda seed: None)
+    monkeypatch.setattr("tesserl_trainer.running.run_to_end.Task", lambda config, **_: SHORTAGES["cpu"]())
     assert main(["train", str(write_config()), "--run-dir", str(tmp_path / "run")]) == 2
     error = capfd.readouterr().err
     assert "error: the run does not fit into memory (" in error

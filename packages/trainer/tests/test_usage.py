@@ -8,7 +8,7 @@ import pytest
 
 from tesserl_configs import ConfigError
 from tesserl_trainer.cli import main
-from tesserl_trainer.running.train import Interrupted
+from tesserl_trainer.running.run_to_end import Interrupted
 from tesserl_trainer.sweep.directory import refuse_others
 from tesserl_trainer.usage import check_places, command_line
 

@@ -9,6 +9,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from tesserl_analysis import run_files
 from tesserl_analysis.comparison import AGGREGATES, Band, Comparison
 from tesserl_analysis.record import Row, read_metrics, series
 from tesserl_analysis.statistics import Interval
@@ -54,8 +55,8 @@ def plot_curve(run_dir: Path, *, title: str) -> Path:
     from matplotlib.figure import Figure  # as slow to import as a checkpoint is to write; needed once a run
 
     figure = Figure(figsize=(7, 4), layout="constrained")
-    _draw_returns(figure.add_subplot(), read_metrics(run_dir / "metrics.csv"), title=title)
-    path = run_dir / "curve.png"
+    _draw_returns(figure.add_subplot(), read_metrics(run_dir / run_files.METRICS), title=title)
+    path = run_dir / run_files.CURVE
     _save(figure, path, dpi=120)
     return path
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
 
 from tesserl_collectors.collector import Act, Start
 from tesserl_collectors.transfers import Uploads
@@ -67,42 +68,60 @@ def evaluate_policy(
             f"evaluation environments: expected autoreset mode DISABLED, got {autoreset_mode(environments).value}; "
             "episodes start when their seed is due"
         )
-    boundary, num_envs, upload = Boundary(environments, layout), environments.num_envs, Uploads(device)
-    observations = layout.empty(num_envs)
-    playing = np.full(num_envs, -1)  # position of the seed that an environment plays; -1: none any more
-    playing[: len(seeds)] = np.arange(min(num_envs, len(seeds)))
-    upcoming = num_envs
-    sums, steps = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-    returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
-    due: Any = [seeds[max(i, 0)] for i in playing.tolist()]  # one for each environment, also for one that idles
-    boundary.reset(observations, seed=due)
+    boundary, upload, num_envs = Boundary(environments, layout), Uploads(device), environments.num_envs
+    observations, episodes = layout.empty(num_envs), _Episodes(seeds, num_envs, on_episode)
+    boundary.reset(observations, seed=episodes.due())
     if on_start is not None:
         on_start(np.ones(num_envs, np.bool_))
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seeds[0])
-        while (playing >= 0).any():
+        while episodes.are_left():
             if on_step is not None:
                 on_step()
             boundary.require_allowed(observations)
             inputs = upload({key: torch.from_numpy(observations[key]) for key in layout.keys}).values()
             reward, terminated, truncated, _ = boundary.step(policy(*inputs).cpu().numpy(), observations)
             boundary.require_finite(observations, reward)
-            sums += reward
-            steps += 1
-            ended = terminated | truncated | (steps >= max_episode_steps)
+            episodes.count(reward)
+            ended = terminated | truncated | (episodes.steps >= max_episode_steps)
             if ended.any():
-                for i in np.flatnonzero(ended).tolist():
-                    if playing[i] >= 0:
-                        returns[playing[i]], lengths[playing[i]] = float(sums[i]), int(steps[i])
-                        if on_episode is not None:
-                            on_episode(float(sums[i]))
-                        playing[i] = upcoming if upcoming < len(seeds) else -1
-                        upcoming += 1
-                if (playing < 0).all():
+                episodes.end(ended)
+                if not episodes.are_left():
                     break
-                sums[ended], steps[ended] = 0.0, 0
-                due = [seeds[max(i, 0)] for i in playing.tolist()]
-                boundary.reset(observations, seed=due, options={"reset_mask": ended})
+                boundary.reset(observations, seed=episodes.due(), options={"reset_mask": ended})
                 if on_start is not None:
                     on_start(ended)
-    return Evaluation(returns, lengths)
+    return Evaluation(episodes.returns, episodes.lengths)
+
+
+class _Episodes:
+    """Seeds that environments play, and the results of the episodes."""
+
+    def __init__(self, seeds: Sequence[int], num_envs: int, on_episode: Callable[[float], None] | None) -> None:
+        self.returns, self.lengths = [0.0] * len(seeds), [0] * len(seeds)
+        self.sums, self.steps = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+        self._seeds, self._on_episode = seeds, on_episode
+        self._playing = [i if i < len(seeds) else None for i in range(num_envs)]  # positions of seeds
+        self._upcoming = num_envs
+
+    def are_left(self) -> bool:
+        return any(seed is not None for seed in self._playing)
+
+    def due(self) -> Any:
+        """Return one seed for each environment, also for one that idles."""
+        return [self._seeds[i or 0] for i in self._playing]
+
+    def count(self, reward: NDArray[Any]) -> None:
+        self.sums += reward
+        self.steps += 1
+
+    def end(self, ended: NDArray[np.bool_]) -> None:
+        """Keep the results of the episodes that ended, and let their environments play the next seeds."""
+        for slot in np.flatnonzero(ended).tolist():
+            if (seed := self._playing[slot]) is not None:
+                self.returns[seed], self.lengths[seed] = float(self.sums[slot]), int(self.steps[slot])
+                if self._on_episode is not None:
+                    self._on_episode(self.returns[seed])
+                self._playing[slot] = self._upcoming if self._upcoming < len(self._seeds) else None
+                self._upcoming += 1
+        self.sums[ended], self.steps[ended] = 0.0, 0

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from tesserl_collectors.evaluation import Evaluation
 from tesserl_collectors.shared_memory import SharedWeights
-from tesserl_collectors.supervisor import Question, Supervisor
+from tesserl_collectors.supervisor import Supervisor
+from tesserl_collectors.transport import Question
 
 Check = Callable[[nn.Module, Mapping[str, Tensor], str], None]
 """Refuses weights that are not those of a network; the text names their source."""

@@ -13,7 +13,8 @@ from tesserl_collectors.batches import batch_of
 from tesserl_collectors.collector import Episode
 from tesserl_collectors.interfaces import WorkerRecord
 from tesserl_collectors.process_collector import Observe
-from tesserl_collectors.supervisor import Received, Supervisor
+from tesserl_collectors.supervisor import Supervisor
+from tesserl_collectors.transport import Received
 from tesserl_collectors.weights import Weights
 from tesserl_storage.fields import Fields
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tesserl_collectors.batches import batch_of, tensor_of, trajectories_of
 from tesserl_collectors.collector import Episode
-from tesserl_collectors.supervisor import Question
+from tesserl_collectors.transport import Question
 from tesserl_collectors.workers import Answers, Workers
 from tesserl_storage.fields import Fields
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from tesserl_collectors.process import prepare_process
 from tesserl_collectors.shared_memory import Inbox, Outbox
-from tesserl_collectors.supervisor import Answer, Event, Lost, Name, Progress, Question, Ready, collector_name
+from tesserl_collectors.transport import Answer, Event, Lost, Name, Progress, Question, Ready, collector_name
 from tesserl_environments import WorkerError
 from tesserl_environments.processes import START_METHOD, death, end_processes, ended_at_exit
 from tesserl_environments.signals import held_back

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tesserl_collectors.processes import Make, Serving, sent_error
-from tesserl_collectors.supervisor import Answer, Event, Lost, Question, Ready, collector_name
+from tesserl_collectors.transport import Answer, Event, Lost, Question, Ready, collector_name
 from tesserl_collectors.weights import SentWeights, flatten
 from tesserl_environments import WorkerError
 

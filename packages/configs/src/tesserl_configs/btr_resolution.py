@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from tesserl_configs.algorithms import owners_of
+from tesserl_configs.base import Block
 from tesserl_configs.btr import BTR, BTRConfig
 from tesserl_configs.btr_switches import (
     MINATAR_CNN,
@@ -112,7 +113,7 @@ class _Filling:
         if first in overruled or len(overruled) == len(wanted):
             self.problems.append(Problem(origin, _overruled(first, self.data, "it could do nothing")))
             return
-        for option in getattr(setting, "model_fields_set", ()):
+        for option in setting.model_fields_set if isinstance(setting, Block) else ():
             path = next(path for path in wanted if path.endswith(f".{OPTION_KEYS.get(option, option)}"))
             if path in overruled:
                 self.problems.append(

@@ -117,8 +117,8 @@ class VisionTransformerFusion(Block):
     def _fill_in_the_tokens(cls, data: Any) -> Any:
         """Set the tokens of a trunk that is not linear, so that the resolved file shows them."""
         trunk = data.get("trunk") if isinstance(data, dict) else None
-        kind = trunk.get("kind") if isinstance(trunk, dict) else getattr(trunk, "kind", "linear")
-        if not isinstance(data, dict) or kind == "linear":
+        is_linear = trunk.get("kind") == "linear" if isinstance(trunk, dict) else isinstance(trunk, LinearTrunk | None)
+        if is_linear or not isinstance(data, dict):
             return data
         given = {key: value for key, value in data.items() if value is not None}
         return {"d_model": 256, "num_tokens": 4, **given}

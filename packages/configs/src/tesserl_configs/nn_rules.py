@@ -10,8 +10,8 @@ from typing import Any
 from tesserl_configs.algorithms import Algorithm, declared
 from tesserl_configs.errors import Problem
 from tesserl_configs.fusion import DenseTokens
-from tesserl_configs.nn import HeadsConfig, NNConfig
-from tesserl_configs.vision import PRESETS
+from tesserl_configs.nn import HeadsConfig, MLPStream, NNConfig
+from tesserl_configs.vision import PRESETS, HFVision, ViTVision
 
 NetworkRule = Callable[[NNConfig], Iterator[Problem]]
 
@@ -135,7 +135,7 @@ def image_options_have_an_image(nn: NNConfig) -> Iterator[Problem]:
                 "nn.fusion.layout.image_tokens",
                 f"all needs an encoder with tokens (vit, hf), got nn.vision of kind {vision.kind}; choose summary",
             )
-    pooling = getattr(vision, "pooling", "mean")
+    pooling = vision.pooling if isinstance(vision, ViTVision | HFVision) else "mean"
     if takes_all and pooling != "mean":
         yield Problem(
             "nn.vision.pooling",
@@ -217,8 +217,9 @@ def heads_fit_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Prob
     defaults = (HeadsConfig().hidden_sizes, algorithm.hidden_sizes or ())
     if None not in streams and heads.hidden_sizes not in defaults:
         yield Problem("nn.heads.hidden_sizes", "every stream has a block of its own; remove the key")
-    sizes = [heads.hidden_sizes if stream is None else getattr(stream, "hidden_sizes", (1,)) for stream in streams]
-    if heads.layer_norm and not any([heads.shared_hidden_sizes, *sizes]):
+    hidden = (heads if stream is None else stream for stream in streams)
+    has_layers = (not isinstance(block, HeadsConfig | MLPStream) or bool(block.hidden_sizes) for block in hidden)
+    if heads.layer_norm and not heads.shared_hidden_sizes and not any(has_layers):
         yield Problem("nn.heads.layer_norm", "there is no hidden layer; set it to false")
 
 

@@ -6,21 +6,14 @@ from tesserl_environments.boundary import Boundary
 from tesserl_environments.checked import Checked
 from tesserl_environments.envpool import EnvpoolEnvironments
 from tesserl_environments.errors import EnvironmentArgumentError, TaskError, WorkerError
-from tesserl_environments.making import (
-    has_time_limit,
-    make_at_once,
-    make_environments,
-    register,
-    register_maker,
-    task_spaces,
-    task_spec,
-    worker_seeds,
-)
+from tesserl_environments.making import make_at_once, make_environments, task_spaces
 from tesserl_environments.masks import ActionMask, MaskFromInfo
 from tesserl_environments.modules import extend_module_path, import_named, load_named
 from tesserl_environments.observations import ObservationLayout
 from tesserl_environments.plain_spaces import PlainSpaces, own_action, plain_action_space
+from tesserl_environments.registration import has_time_limit, register, register_maker, task_spec
 from tesserl_environments.reward_normalization import NormalizeReward
+from tesserl_environments.seeds import derived_seed, worker_seeds
 from tesserl_environments.snapshots import Carrying, Resumable, restore, snapshot
 from tesserl_environments.starts import GroupStarts, LevelStart, RestoredStarts, SeedStart, Start, StateStart
 from tesserl_environments.telemetry import Telemetry
@@ -67,6 +60,7 @@ __all__ = [
     "close",
     "closed_afterwards",
     "crop_edges",
+    "derived_seed",
     "extend_module_path",
     "has_time_limit",
     "import_named",

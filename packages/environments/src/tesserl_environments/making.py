@@ -1,21 +1,15 @@
 """Make vector environments from a Gymnasium id and plain arguments."""
 
-import importlib
-import importlib.util
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import CloudpickleWrapper
 from gymnasium.wrappers import TimeLimit
 
 from tesserl_environments.atari import AtariEnvironments
@@ -24,31 +18,25 @@ from tesserl_environments.checked import Checked
 from tesserl_environments.envpool import EnvpoolEnvironments, task_name
 from tesserl_environments.errors import EnvironmentArgumentError
 from tesserl_environments.main_guard import refuse_to_run_again
-from tesserl_environments.modules import import_named, split_id
 from tesserl_environments.plain_spaces import with_plain_spaces
 from tesserl_environments.processes import describe
+from tesserl_environments.registration import Environment, made, task_spec
 from tesserl_environments.snapshots import Resumable
 from tesserl_environments.starts import RestoredStarts
 from tesserl_environments.sync import SyncEnvironments
 from tesserl_environments.workers import WorkerEnvironments, closed_afterwards
 
-Environment = gym.Env[Any, Any]
 Environments = VectorEnv[Any, Any, Any]
 Space = spaces.Space[Any]
 Wrap = Callable[[Environment], Environment]
 Vectorization = Literal["sync", "async", "vector_entry_point", "atari", "envpool"]
 Maker = Callable[[], Environment]
-TaskMaker = Callable[..., Environment]
-Made = TypeVar("Made")
 
 FASTER = {"gymnasium.envs.box2d.car_racing:CarRacing": "tesserl_environments.car_racing:CarRacing"}
 """Entry points of tasks, and of the same tasks in less time."""
 
 AT_ONCE = {"CartPole-v0", "CartPole-v1"}
 """Tasks that can be stepped at once in this process, number for number as one by one."""
-
-PYTHON = "python"
-"""Namespace of tasks that a function makes."""
 
 MAX_FRAMES = 108_000
 """Frames after which ale_py truncates an episode by default."""
@@ -96,12 +84,12 @@ def make_environments(
     mode = AutoresetMode.SAME_STEP if resets_itself else AutoresetMode.DISABLED
     if vectorization == "envpool":
         pools = partial(EnvpoolEnvironments, task_name(id), num_envs, max_length=max_length, **kwargs)
-        return _made(id, kwargs, partial(pools, autoreset_mode=AutoresetMode.NEXT_STEP if resets_itself else mode))
+        return made(id, kwargs, partial(pools, autoreset_mode=AutoresetMode.NEXT_STEP if resets_itself else mode))
     spec = _spec(id)
     if vectorization == "atari":
         return _games(id, spec, num_envs, mode, _shortened(kwargs, max_length))
     if vectorization == "vector_entry_point":
-        return _made(id, kwargs, lambda: gym.make_vec(id, num_envs, "vector_entry_point", **kwargs))
+        return made(id, kwargs, lambda: gym.make_vec(id, num_envs, "vector_entry_point", **kwargs))
     wrap = partial(_wrapped, wrappers=wrappers, restorable=restorable, max_length=max_length)
     worker = " worker" if vectorization == "async" else ""
     makers = [
@@ -109,7 +97,7 @@ def make_environments(
         for index in range(num_envs)
     ]
     timeouts = (worker_timeout, start_timeout) if vectorization == "async" else None
-    environments = _made(id, kwargs, lambda: _vectorized(makers, mode, timeouts))
+    environments = made(id, kwargs, lambda: _vectorized(makers, mode, timeouts))
     environments.spec = spec
     return environments
 
@@ -160,26 +148,13 @@ def task_spaces(
         wrap = partial(_wrapped, wrappers=wrappers)
         maker = _maker(_spec(id), arguments, wrap, f"environment worker 0 of {id}", None)
         passed_on = (EnvironmentArgumentError,)
-        made = _made(id, arguments, lambda: describe(maker, timeout=start_timeout, passed_on=passed_on))
-        return made.observation_space, made.action_space
+        described = made(id, arguments, lambda: describe(maker, timeout=start_timeout, passed_on=passed_on))
+        return described.observation_space, described.action_space
     single = make_environments(
         id, 1, vectorization=vectorization, kwargs=kwargs, wrappers=wrappers, resets_itself=False
     )
     with closed_afterwards(single) as environments:
         return environments.single_observation_space, environments.single_action_space
-
-
-def task_spec(id: str) -> EnvSpec:  # noqa: A002
-    """Return the registration of a task, which is imported first where its id names a module.
-
-    Args:
-        id: of Gymnasium.
-
-    Raises:
-        EnvironmentArgumentError: the id is unknown, or its module or package is missing.
-    """
-    register(id)
-    return copy(_made(id, {}, lambda: gym.spec(split_id(id)[1])))
 
 
 def _spec(id: str) -> EnvSpec:  # noqa: A002
@@ -207,7 +182,7 @@ def _maker(spec: EnvSpec, kwargs: dict[str, Any], wrap: Wrap, label: str, index:
 
     def make() -> Environment:
         _need_no_display()
-        checked = Checked(_made(spec.id, kwargs, lambda: wrap(gym.make(spec, **kwargs))), label)
+        checked = Checked(made(spec.id, kwargs, lambda: wrap(gym.make(spec, **kwargs))), label)
         return checked if index is None else Resumable(checked, index)
 
     return make
@@ -256,110 +231,3 @@ def _shortened(kwargs: dict[str, Any], max_length: int | None) -> dict[str, Any]
         return kwargs
     frames = min(kwargs.get("max_num_frames_per_episode", MAX_FRAMES), max_length * kwargs.get("frameskip", 4))
     return {**kwargs, "max_num_frames_per_episode": frames}
-
-
-def has_time_limit(id: str, kwargs: Mapping[str, Any] | None = None) -> bool:  # noqa: A002
-    """Return whether every episode of a task ends after some number of steps, as far as its registration says.
-
-    Args:
-        id: of Gymnasium.
-        kwargs: arguments of ``gymnasium.make``.
-
-    Raises:
-        EnvironmentArgumentError: the id is unknown.
-    """
-    steps = (kwargs or {}).get("max_episode_steps")  # an argument of gym.make
-    if steps is None:
-        steps = task_spec(id).max_episode_steps
-    return steps is not None and steps > 0
-
-
-def register(id: str) -> None:  # noqa: A002
-    """Register the task of an id: import the module of ``module:Id``, or the package of a known namespace.
-
-    Args:
-        id: of Gymnasium.
-
-    Raises:
-        EnvironmentArgumentError: the module cannot be imported, or the package of the namespace is not installed.
-    """
-    module, id = split_id(id)  # noqa: A001
-    if module is not None:
-        import_named(module, "id")
-    namespace = id.split("/")[0] if "/" in id else ""
-    if namespace == "MinAtar" and f"{namespace}/Breakout-v1" not in gym.registry:
-        _require("minatar", "MinAtar", id, extra="minatar")
-        importlib.import_module("minatar.gym").register_envs()
-    if namespace == PYTHON and id not in gym.registry:
-        raise EnvironmentArgumentError(
-            f"id: {id} is made by a function of a Python program, which this process does not have; "
-            "go on from Python: train(config, environment=FUNCTION, run_dir=RUN, resume=True), or "
-            "evaluate(RUN, environment=FUNCTION)"
-        )
-    if namespace == "ALE":
-        _require("ale_py", "ale_py", id, extra="atari")
-        importlib.import_module("ale_py")
-
-
-def register_maker(name: str, maker: TaskMaker) -> str:
-    """Register a function that makes one environment, for as long as this process lives.
-
-    Args:
-        name: of the task; another maker of the name takes the place of this one.
-        maker: called with the arguments of ``make_environments(kwargs=)``.
-
-    Returns:
-        The id of the task, ``python/`` and the name.
-    """
-    id = f"{PYTHON}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name.removeprefix(f'{PYTHON}/'))}"  # noqa: A001
-    gym.registry[id] = EnvSpec(id, entry_point=maker)
-    return id
-
-
-def registered_maker(id: str) -> CloudpickleWrapper | None:  # noqa: A002 - Gymnasium's name of it
-    """Return the function that `register_maker` got for a task, ready for another process; None for other tasks.
-
-    Args:
-        id: of the task.
-    """
-    maker: Any = gym.registry[id].entry_point if id.startswith(f"{PYTHON}/") else None
-    return None if maker is None else CloudpickleWrapper(maker)
-
-
-def _require(module: str, name: str, id: str, *, extra: str) -> None:  # noqa: A002
-    if importlib.util.find_spec(module) is None:
-        raise EnvironmentArgumentError(f'id: {id} needs {name}; install "tesserl-environments[{extra}]"')
-
-
-def _made(id: str, kwargs: dict[str, Any], make: Callable[[], Made]) -> Made:  # noqa: A002
-    try:
-        return make()
-    except gym.error.DependencyNotInstalled as error:
-        raise EnvironmentArgumentError(
-            f"id: {id} needs a package that is not installed ({error}); "
-            'for Box2D tasks install "tesserl-environments[box2d]"'
-        ) from error
-    except gym.error.Error as error:
-        raise EnvironmentArgumentError(f"id: {error}") from error
-    except TypeError as error:
-        raise EnvironmentArgumentError(f"kwargs: {id} does not take {kwargs}: {error}") from error
-    except Exception as error:
-        if isinstance(error, MemoryError) or type(error).__module__.startswith("tesserl_"):
-            raise
-        said = f"{type(error).__name__}: {error}"
-        key = "kwargs" if kwargs else "id"
-        raise EnvironmentArgumentError(f"{key}: {id} cannot be made with {kwargs}: {said}") from error
-
-
-def worker_seeds(seed: int, environments: Environments, *, first: int = 0) -> list[int] | int:
-    """Return one independent seed for each environment, or a single one if the task's own form takes no more.
-
-    Args:
-        seed: of the run.
-        environments: that are reset with the result.
-        first: number of environments of the run before these, if others step a part of them.
-    """
-    children = np.random.SeedSequence(seed).spawn(first + environments.num_envs)[first:]
-    seeds = [int(child.generate_state(1)[0]) for child in children]
-    own = isinstance(environments, AtariEnvironments | EnvpoolEnvironments)
-    return seeds if own or hasattr(environments, "call") else seeds[0]

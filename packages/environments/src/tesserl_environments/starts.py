@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
+from tesserl_environments.seeds import derived_seed
 from tesserl_environments.workers import autoreset_mode
 
 START_STATE = "start_state"
@@ -37,7 +38,7 @@ class SeedStart:
 
     def arguments(self, start: int) -> tuple[int, dict[str, Any]]:
         """Return the seed of the start."""
-        return int(np.random.SeedSequence([self._seed, start]).generate_state(1)[0]), {}
+        return derived_seed(self._seed, start), {}
 
     def learn(self, start: int, environments: VectorEnv[Any, Any, Any], slot: int) -> None:
         """Nothing: the seed is all."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tesserl_ranks.__about__ import __version__
 
 if TYPE_CHECKING:
-    from tesserl_ranks.group import ALONE, RankError, Ranks
+    from tesserl_ranks.failures import RankError
+    from tesserl_ranks.group import ALONE, Ranks
     from tesserl_ranks.joining import Launch, joined, launched
     from tesserl_ranks.shares import count_minibatches, minibatches, shared_minibatches, slices
     from tesserl_ranks.states import state_of_all, state_of_rank
@@ -36,7 +37,7 @@ _HOMES = {
     "ALONE": "group",
     "Launch": "joining",
     "PatientStore": "store",
-    "RankError": "group",
+    "RankError": "failures",
     "Ranks": "group",
     "count_minibatches": "shares",
     "joined": "joining",

@@ -11,19 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tesserl_ranks.failures import GRACE, POLL, Members, RankError, first_line
 from tesserl_ranks.store import PatientStore
 
-POLL = 0.02
-"""Seconds between two looks at the store."""
-
-GRACE = 3.0
-"""Seconds that ranks have after a failed operation to say that they are there."""
-
 T = TypeVar("T")
-
-
-class RankError(RuntimeError):
-    """A rank was lost, or the ranks do not agree."""
 
 
 class Statistics(Protocol):
@@ -65,7 +56,7 @@ class Ranks:
         patience: float = 300.0,
     ) -> None:
         self.rank, self.number, self.timeout, self.patience = rank, number, timeout, patience
-        self._store, self._names = store, list(names)
+        self._members = Members(rank, number, store, list(names))
         self._turns = 0
         self._generator = torch.Generator().manual_seed(0).get_state() if number > 1 else torch.empty(0)
 
@@ -76,9 +67,7 @@ class Ranks:
         Raises:
             RuntimeError: there is one rank only.
         """
-        if self._store is None:
-            raise RuntimeError("one rank has no store; ask for it only if number is above 1")
-        return self._store
+        return self._members.store
 
     def total(self, value: float) -> float:
         """Return the sum of a number over all ranks."""
@@ -100,7 +89,7 @@ class Ranks:
         if self.number == 1:
             return value
         tensor = torch.tensor([value], dtype=torch.float64)
-        with self._operation(name):
+        with self._members.operation(name):
             dist.all_reduce(tensor, operation)
         return float(tensor)
 
@@ -109,7 +98,7 @@ class Ranks:
         if self.number == 1:
             return [value]
         values: list[T | None] = [None] * self.number
-        with self._operation("an exchange of data"):
+        with self._members.operation("an exchange of data"):
             dist.all_gather_object(values, value)
         return values  # type: ignore[return-value] # filled by now
 
@@ -117,7 +106,7 @@ class Ranks:
         """Overwrite tensors with those of rank 0."""
         for tensor in tensors if self.number > 1 else ():
             copy = tensor.detach().contiguous()
-            with self._operation("copying the weights of rank 0"):
+            with self._members.operation("copying the weights of rank 0"):
                 dist.broadcast(copy, 0)
             tensor.detach().copy_(copy)
 
@@ -144,7 +133,7 @@ class Ranks:
             flat *= weight
         else:  # also of what is not finite
             flat.zero_()
-        with self._operation("the all_reduce of gradients"):
+        with self._members.operation("the all_reduce of gradients"):
             dist.all_reduce(flat)
         flat /= flat[-1].clone()
         place = 0
@@ -224,10 +213,10 @@ class Ranks:
         if self.rank == 0:
             with self._beating(key):
                 result = work()
-            with self._operation(doing):
+            with self._members.operation(doing):
                 self.store.set(key, json.dumps(result))
             return result
-        with self._operation(doing):
+        with self._members.operation(doing):
             self._await_first(key, doing)
             received: T = json.loads(self.store.get(key))
             return received
@@ -255,13 +244,13 @@ class Ranks:
         seen, since = -1, time.monotonic()
         while not self.store.check([key]):
             if self.store.check(["failed/0"]):
-                raise RankError(f"{self._name(0)} failed while {doing}: {self.store.get('failed/0').decode()}")
+                raise RankError(f"{self._members.name(0)} failed while {doing}: {self.store.get('failed/0').decode()}")
             beats = self.store.add(f"{key}/beats", 0)
             now = time.monotonic()
             if beats != seen:
                 seen, since = beats, now
             elif now - since > self.timeout:
-                raise RankError(f"{self._name(0)} gave no sign of life for {self.timeout:g} s while {doing}")
+                raise RankError(f"{self._members.name(0)} gave no sign of life for {self.timeout:g} s while {doing}")
             time.sleep(POLL)
 
     def meet(self, doing: str) -> None:
@@ -277,15 +266,15 @@ class Ranks:
             return
         self._turns += 1
         key, missing, deadline = f"meeting/{self._turns}", list(range(self.number)), time.monotonic() + self.patience
-        with self._operation(doing):
+        with self._members.operation(doing):
             self.store.set(f"{key}/{self.rank}", "")
             while missing := [rank for rank in missing if not self.store.check([f"{key}/{rank}"])]:
                 for rank in missing:
                     if self.store.check([f"failed/{rank}"]):
                         reason = self.store.get(f"failed/{rank}").decode()
-                        raise RankError(f"{self._name(rank)} failed while {doing}: {reason}")
+                        raise RankError(f"{self._members.name(rank)} failed while {doing}: {reason}")
                 if time.monotonic() > deadline:
-                    late = ", ".join(map(self._name, missing))
+                    late = ", ".join(map(self._members.name, missing))
                     raise RankError(f"{late} needed more than {self.patience:g} s for {doing}")
                 time.sleep(POLL)
 
@@ -306,48 +295,6 @@ class Ranks:
             while self.rank == 0 and not store.check(others) and time.monotonic() < deadline:
                 time.sleep(POLL)
 
-    def _name(self, rank: int) -> str:
-        return self._names[rank] if self._names else f"rank {rank}"
-
-    @contextmanager
-    def _operation(self, name: str) -> Iterator[None]:
-        """Turn an error of torch.distributed into one that names the operation and the ranks that are lost."""
-        began = time.monotonic()
-        try:
-            yield
-        except RankError:
-            raise
-        except RuntimeError as error:  # of gloo, NCCL or the store
-            raise self._lost(name, error, time.monotonic() - began) from error
-
-    def _lost(self, name: str, error: Exception, seconds: float) -> RankError:
-        """Return the error of a failed operation."""
-        said = f"rank {self.rank}: {name} failed after {seconds:.1f} s"
-        try:
-            silent, failures = self._ask_others()
-        except RuntimeError:
-            return RankError(f"{said}: the store of the ranks, on the machine of rank 0, does not answer any more")
-        if failures:
-            return RankError(f"{said}: {'; '.join(failures)}")
-        if silent:
-            return RankError(
-                f"{said}: no answer from {', '.join(map(self._name, silent))} (killed, stopped or cut off)"
-            )
-        return RankError(f"{said}: all ranks answer, but a connection between them is lost ({first_line(error)})")
-
-    def _ask_others(self) -> tuple[list[int], list[str]]:
-        """Return the ranks that do not answer, and why others have ended."""
-        store = self.store.within(GRACE)
-        store.set(f"stopped/{self.rank}", "")
-        others = [rank for rank in range(self.number) if rank != self.rank]
-        silent, failures, deadline = others, list[str](), time.monotonic() + GRACE
-        while silent and time.monotonic() < deadline:
-            ended = [rank for rank in silent if store.check([f"failed/{rank}"])]
-            failures += [f"{self._name(rank)} failed: {store.get(f'failed/{rank}').decode()}" for rank in ended]
-            silent = [rank for rank in silent if rank not in ended and not store.check([f"stopped/{rank}"])]
-            time.sleep(POLL)
-        return silent, failures
-
 
 ALONE = Ranks()
 """The only rank of an ordinary run."""
@@ -360,9 +307,3 @@ def moments(features: Tensor) -> tuple[int, Tensor, Tensor]:
         return 0, torch.zeros(rows.shape[-1], dtype=torch.float64), torch.zeros(rows.shape[-1], dtype=torch.float64)
     variance, mean = torch.var_mean(rows, dim=0, correction=0)
     return len(rows), mean.cpu(), variance.cpu()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error, shortened, or its type."""
-    lines = str(error).strip().splitlines()
-    return f"{lines[0]:.300}" if lines else type(error).__name__

@@ -17,7 +17,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined] # torch does not list them
 
-from tesserl_ranks.group import ALONE, GRACE, POLL, RankError, Ranks, first_line
+from tesserl_ranks.failures import GRACE, POLL, RankError, first_line
+from tesserl_ranks.group import ALONE, Ranks
 from tesserl_ranks.store import PatientStore
 
 JOIN_TIMEOUT, TIMEOUT = "TESSERL_RANKS_JOIN_TIMEOUT", "TESSERL_RANKS_TIMEOUT"

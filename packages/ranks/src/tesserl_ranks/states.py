@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from tesserl_ranks.group import RankError, Ranks
+from tesserl_ranks.failures import RankError
+from tesserl_ranks.group import Ranks
 from tesserl_storage.errors import StorageError
 from tesserl_storage.fields import Fields
 from tesserl_storage.state import join_state, split_state

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tesserl_analysis import run_files
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.algorithms import declared
 from tesserl_configs.environment import ALE
@@ -156,7 +157,7 @@ def pretrained_parts(config: RunConfig) -> dict[str, HFOptions]:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "manifest.json").is_file() or any(path.glob("checkpoints/*/manifest.json"))
+    return (path / run_files.MANIFEST).is_file() or any(path.glob("checkpoints/*/manifest.json"))
 
 
 def _place(path: str) -> str:

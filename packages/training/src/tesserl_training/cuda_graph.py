@@ -8,6 +8,7 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 
+from tesserl_policy import DirectLossModule
 from tesserl_ranks.group import Ranks
 from tesserl_training.learner import Learner
 
@@ -36,9 +37,8 @@ class GraphedLearner(Learner):
 
     def __post_init__(self) -> None:
         """Let the loss read its coefficients from buffers."""
-        loss: Any = self.loss
-        if hasattr(type(loss), "reads_buffers"):
-            loss.reads_buffers = True
+        if isinstance(self.loss, DirectLossModule):
+            self.loss.reads_buffers = True
 
     def update(
         self,
@@ -79,7 +79,7 @@ class GraphedLearner(Learner):
         """Return what a recording depends on: names and shapes of the batch, and which coefficients are 0."""
         leaves = batch.items(include_nested=True, leaves_only=True)
         entries = tuple((key, tuple(leaf.shape), leaf.dtype) for key, leaf in leaves)
-        return entries, getattr(self.loss, "zero_coefficients", None)
+        return entries, self.loss.zero_coefficients if isinstance(self.loss, DirectLossModule) else ()
 
     def _warm_up(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Take an ordinary step on a separate stream, as recordings do."""

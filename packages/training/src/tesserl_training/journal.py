@@ -24,6 +24,7 @@ from tesserl_training.learner import Learner
 from tesserl_training.logging import Averages, MetricsLog
 from tesserl_training.progress import ProgressDisplay
 from tesserl_training.schedule import Scheduled
+from tesserl_training.stopwatch import Laps, Rate
 
 COUNTERS = ("step", "updates", "episodes", "skipped")
 """Attributes of a journal that count since the start of a run."""
@@ -57,29 +58,6 @@ class Intervals:
     frames_per_step: int = 1
     reward_factor: float = 1.0
     film: int | None = None
-
-
-class Laps:
-    """Stopwatch that adds each lap to the activity that just ended.
-
-    On a GPU work is booked to whatever waits for it.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Books the time since the last lap."""
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
-        self._last = now
-
-    def __str__(self) -> str:
-        """Shares of the whole, the largest first."""
-        whole = max(sum(self.seconds.values()), 1e-9)
-        parts = sorted(self.seconds.items(), key=lambda part: -part[1])
-        return ", ".join(f"{name} {100 * seconds / whole:.0f} %" for name, seconds in parts)
 
 
 class Journal:
@@ -123,7 +101,7 @@ class Journal:
         self._finite: Download | None = None  # whether the metrics were finite in the round before, on a GPU
         self._remedy: str | None = None
         self.laps = Laps()
-        self._rate = _Rate()
+        self._rate = Rate()
 
     @property
     def running(self) -> bool:
@@ -135,7 +113,7 @@ class Journal:
         """Open the record, see `MetricsLog.open`; the time that loggers take to begin counts as no training."""
         self.log.open(resume_step=resume_step, record=record)
         self.laps = Laps()
-        self._rate = _Rate(self.step, self.updates)
+        self._rate = Rate(self.step, self.updates)
 
     def begin_round(self) -> int:
         """Set all schedules to their values at the current step; return that step."""
@@ -332,22 +310,4 @@ class Journal:
                 f"actions do not give, or an episode of more than {MAX_ACTIONS:,} steps); they are reset, and this run "
                 'is no longer exactly the uninterrupted one (state.json says "exact": false)'
             )
-        self._rate = _Rate(self.step, self.updates)
-
-
-class _Rate:
-    """Steps and updates per second, evaluations left out."""
-
-    def __init__(self, step: int = 0, updates: int = 0) -> None:
-        self._then = (time.perf_counter(), step, updates)
-
-    def pop(self, step: int, updates: int) -> tuple[float, float]:
-        """Return the rates since the last call."""
-        now, (then, old_step, old_updates) = time.perf_counter(), self._then
-        self._then = (now, step, updates)
-        seconds = max(now - then, 1e-9)
-        return (step - old_step) / seconds, (updates - old_updates) / seconds
-
-    def leave_out(self, seconds: float) -> None:
-        then, step, updates = self._then
-        self._then = (then + seconds, step, updates)
+        self._rate = Rate(self.step, self.updates)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tesserl_analysis import run_files
 from tesserl_analysis.record import HEADER
 from tesserl_storage.appending import AppendedFile
 from tesserl_storage.errors import StorageError
@@ -38,7 +39,7 @@ class MetricsLog:
         loggers: Mapping[str, Opener] | None = None,
         on_note: Callable[[str], object] = warnings.warn,
     ) -> None:
-        self.path = run_dir / "metrics.csv"
+        self.path = run_dir / run_files.METRICS
         self._openers, self._on_note = loggers or {}, on_note
         self._file: AppendedFile | None = None
         self._size, self._digest = 0, hashlib.sha256()

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tesserl_analysis import run_files
 from tesserl_storage.digests import digest
 from tesserl_storage.errors import StorageError
 from tesserl_storage.fields import Fields
@@ -34,7 +35,7 @@ class Segments:
     """
 
     def __init__(self, run_dir: Path, rank: int = 0, *, size: int = 1 << 14) -> None:
-        self.directory = run_dir / "replay" / (f"rank_{rank}" if rank else "")
+        self.directory = run_dir / run_files.REPLAY / (f"rank_{rank}" if rank else "")
         self._size, self._rank = size, rank
         self._known: dict[str, Entry] = {}
 

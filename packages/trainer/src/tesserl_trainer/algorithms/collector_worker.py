@@ -16,8 +16,8 @@ from tesserl_configs import RunConfig
 from tesserl_environments import close, worker_seeds
 from tesserl_storage.generators import generators_state, seed_generators, set_generators_state
 from tesserl_trainer.algorithms import actor_builder_of
+from tesserl_trainer.algorithms.groups import training_environments
 from tesserl_trainer.algorithms.received_config import received_config
-from tesserl_trainer.algorithms.run import training_environments
 from tesserl_trainer.algorithms.task import Task
 
 

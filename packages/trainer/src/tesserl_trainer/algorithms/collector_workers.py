@@ -13,7 +13,7 @@ from tesserl_collectors.weights import LoadedWeights, SentWeights, Weights
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.collectors import ProcessCollectors, RayCollectors
 from tesserl_configs.loader import as_data
-from tesserl_environments.making import registered_maker
+from tesserl_environments.registration import registered_maker
 from tesserl_trainer.algorithms.collector_worker import CollectorWorker
 from tesserl_trainer.algorithms.received_config import PASSED_ON
 from tesserl_trainer.signals import Stopped

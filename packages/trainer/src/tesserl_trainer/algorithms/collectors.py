@@ -17,7 +17,8 @@ from tesserl_configs.collectors import LocalCollectors, ProcessCollectors, RayCo
 from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.agent import Agent, Policy
 from tesserl_trainer.algorithms.collector_workers import lends_generators, start_workers
-from tesserl_trainer.algorithms.run import GroupOptions, Run, require_ends, training_environments
+from tesserl_trainer.algorithms.groups import GroupOptions, require_ends, training_environments
+from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task
 from tesserl_training.shared_groups import SharedGroupCollector
 

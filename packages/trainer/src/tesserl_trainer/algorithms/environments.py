@@ -16,7 +16,8 @@ from tesserl_configs.atari import AtariConfig
 from tesserl_configs.environment import EnvironmentConfig, Wrapper
 from tesserl_configs.environment_rules import NOT_IN_ENVPOOL
 from tesserl_environments import EnvironmentArgumentError
-from tesserl_environments.making import Environments, Space, TaskMaker, Vectorization, Wrap
+from tesserl_environments.making import Environments, Space, Vectorization, Wrap
+from tesserl_environments.registration import TaskMaker
 
 WHOLE_GAMES = {"episodic_life": False, "life_loss_info": False, "reward_clipping": False}
 """Options of Atari games in evaluation, which reports the task's own rewards."""

@@ -16,7 +16,7 @@ from tesserl_configs import RunConfig
 from tesserl_configs.limits import MOST_STEPS
 from tesserl_configs.loader import as_data
 from tesserl_environments import closed_afterwards
-from tesserl_environments.making import registered_maker
+from tesserl_environments.registration import registered_maker
 from tesserl_trainer.algorithms.agent import AnyAgent
 from tesserl_trainer.algorithms.evaluation_worker import EvaluationWorker
 from tesserl_trainer.algorithms.received_config import PASSED_ON

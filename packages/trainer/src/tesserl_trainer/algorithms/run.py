@@ -8,25 +8,18 @@ from typing import NoReturn
 
 from torch import nn
 
+from tesserl_analysis import run_files
 from tesserl_collectors.collector import Collector, Episode, Marks, Records
-from tesserl_collectors.groups import GroupCollector
 from tesserl_collectors.interfaces import WorkerRecord
-from tesserl_collectors.rollout_policy import RolloutPolicy
-from tesserl_configs import ConfigError, RunConfig
+from tesserl_configs import RunConfig
 from tesserl_configs.btr import options_of
 from tesserl_configs.diff import flat_data
-from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.loader import as_data
-from tesserl_configs.pairs import MixedPairs, OnlinePairs
-from tesserl_configs.preferences import PreferenceOptions
 from tesserl_configs.run_keys import MLflowConfig, TrackioConfig, WandbConfig
-from tesserl_configs.starts import LevelStarts, RepeatedStarts, Starts
-from tesserl_environments import GroupStarts, LevelStart, SeedStart, Start, StateStart, closed_afterwards, worker_seeds
+from tesserl_environments import GroupStarts, closed_afterwards, worker_seeds
 from tesserl_environments.making import Environments
-from tesserl_grpo import check_shared_start
 from tesserl_ranks.group import ALONE, Ranks
-from tesserl_trainer.algorithms.agent import Actor, AnyActor, AnyAgent, start_of
-from tesserl_trainer.algorithms.environments import has_time_limit
+from tesserl_trainer.algorithms.agent import AnyActor, AnyAgent, start_of
 from tesserl_trainer.algorithms.evaluations import build_player
 from tesserl_trainer.algorithms.filming import Camera
 from tesserl_trainer.algorithms.initial_weights import load_initial_weights
@@ -131,7 +124,7 @@ class Run:
             return None
         if self.ranks.rank:
             return _never
-        camera = Camera(config, self.directory / "videos", self.stack, remedy="remove evaluation.video")
+        camera = Camera(config, self.directory / run_files.VIDEOS, self.stack, remedy="remove evaluation.video")
         camera.try_out(config.evaluation.seed)
 
         def film(step: int) -> None:
@@ -152,7 +145,7 @@ def loggers_of(config: RunConfig, run_dir: Path) -> dict[str, Opener]:
         from tesserl_training.event_file import EventFile  # needs TensorBoard
 
         openers["tensorboard"] = lambda step: EventFile(
-            run_dir / "tensorboard", purge_step=None if step is None else step + 1
+            run_dir / run_files.TENSORBOARD, purge_step=None if step is None else step + 1
         )
 
     def logged() -> LoggedRun:
@@ -203,100 +196,6 @@ def make_collector(
         greedy=greedy,
         records=records,
     )
-
-
-GroupOptions = GRPOConfig | OnlinePairs | MixedPairs
-"""A block that says how groups of trajectories start."""
-
-
-def training_environments(task: Task) -> Environments:
-    """Make the environments that a run, or one of its workers, collects in.
-
-    Raises:
-        ConfigError: nothing limits the length of an episode, and trajectories are played to their end.
-    """
-    options, source = task.config.options, task.config.pairs.source
-    if isinstance(options, GRPOConfig):
-        return _group_environments(task, options)
-    if isinstance(options, PreferenceOptions) and isinstance(source, OnlinePairs | MixedPairs):
-        return _group_environments(task, source)
-    return task.environments(task.config.environment.num_envs)
-
-
-def _group_environments(task: Task, options: GroupOptions) -> Environments:
-    """Make the environments that play the trajectories of groups."""
-    require_ends(task, options)
-    return task.environments(
-        task.config.environment.num_envs,
-        groups=True,
-        restorable=options.starts.kind == "state",
-        max_length=options.max_length if isinstance(options, GRPOConfig) else None,
-    )
-
-
-def require_ends(task: Task, options: GroupOptions) -> None:
-    """Refuse a task whose trajectories may never end.
-
-    Args:
-        task: of the run.
-        options: the block that says how a group starts.
-
-    Raises:
-        ConfigError: nothing limits the length of an episode, and trajectories are played to their end.
-    """
-    config = task.config.environment
-    limits = ["environment.wrappers to [{kind: time_limit, max_episode_steps: 1000}]"]
-    if isinstance(options, GRPOConfig):
-        limits.insert(0, "grpo.max_length")
-    if not (isinstance(options, GRPOConfig) and options.max_length) and not has_time_limit(config):
-        raise ConfigError(
-            f"environment.id: {config.id} has no time limit, and trajectories are played to their end: an episode that "
-            f"never ends would be played forever; set {' or '.join(limits)}"
-        )
-
-
-def make_group_collector(
-    task: Task,
-    actor: Actor[RolloutPolicy],
-    environments: Environments,
-    options: GroupOptions,
-) -> GroupCollector:
-    """Make the collector of whole groups of trajectories.
-
-    Args:
-        task: of the run.
-        actor: acts.
-        environments: made by `training_environments`.
-        options: the block that says how a group starts.
-    """
-    starts = make_starts(options.starts, environments, group_size=options.group_size, seed=task.config.seed)
-    return GroupCollector(
-        make_collector(task, actor, environments, starts=starts),
-        starts,
-        actor.policy,
-        task.layout.keys,
-        check=check_shared_start,
-    )
-
-
-def make_starts(options: Starts, environments: Environments, *, group_size: int, seed: int) -> GroupStarts:
-    """Give the slots of a vector environment their starts.
-
-    Args:
-        options: a ``starts:`` block.
-        environments: in DISABLED autoreset mode.
-        group_size: trajectories of each start.
-        seed: of the run.
-    """
-    start: Start
-    number: int | None
-    match options:
-        case LevelStarts():
-            start, number = LevelStart(seed, options.option), options.num_levels
-        case RepeatedStarts():
-            start = SeedStart(seed) if options.kind == "seed" else StateStart(seed)
-            number = options.num_starts
-    return GroupStarts(environments, start, group_size=group_size, num_starts=number)
 
 
 def run_title(name: str | None, run_dir: Path) -> str:

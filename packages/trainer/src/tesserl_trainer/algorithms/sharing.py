@@ -1,16 +1,25 @@
 """The part of a configuration that one of several ranks has; configurations that ranks cannot share are refused."""
 
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.collectors import LocalCollectors
 from tesserl_configs.errors import Problem
+from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.pairs import OfflinePairs
 from tesserl_configs.preferences import PreferenceOptions
 from tesserl_ranks.group import Ranks
 from tesserl_trainer.machine import device_of
+
+
+@runtime_checkable
+class _Graphed(Protocol):
+    """Options of an algorithm whose gradient steps can be recorded."""
+
+    cuda_graph: bool
 
 
 def part_of(config: RunConfig, ranks: Ranks, local_rank: int) -> RunConfig:
@@ -35,9 +44,9 @@ def part_of(config: RunConfig, ranks: Ranks, local_rank: int) -> RunConfig:
     if torch.device(config.device).type == "cuda":
         changed["device"] = f"cuda:{local_rank}"
         device_of(f"cuda:{local_rank}")
-    if config.algorithm == "iqn":
-        iqn, replay = config.iqn, config.replay
-        changed["iqn"] = iqn.model_copy(update={"batch_size": iqn.batch_size // ranks.number})
+    if isinstance(options := config.options, IQNConfig):
+        replay = config.replay
+        changed["iqn"] = options.model_copy(update={"batch_size": options.batch_size // ranks.number})
         changed["replay"] = replay.model_copy(update={"capacity": replay.capacity // ranks.number})
     return config.model_copy(update=changed)
 
@@ -57,7 +66,7 @@ def _problems(config: RunConfig, number: int) -> Iterator[Problem]:
             f"expected kind local with {number} ranks, each of which collects in its own process, got "
             f"{config.collectors.kind}; leave it out",
         )
-    if getattr(config.options, "cuda_graph", False):
+    if isinstance(config.options, _Graphed) and config.options.cuda_graph:
         key = f"{config.algorithm}.cuda_graph"
         yield Problem(key, f"expected false with {number} ranks, whose gradients no graph holds, got true")
     if torch.device(config.device).index is not None:
@@ -73,9 +82,8 @@ def _totals(config: RunConfig) -> dict[str, int]:
     options = config.options
     if not (isinstance(options, PreferenceOptions) and isinstance(config.pairs.source, OfflinePairs)):
         totals["environment.num_envs"] = config.environment.num_envs
-    if isinstance(options, PreferenceOptions):
+    if isinstance(options, PreferenceOptions | IQNConfig):
         totals[f"{config.algorithm}.batch_size"] = options.batch_size
-    if config.algorithm == "iqn":
-        totals["iqn.batch_size"] = config.iqn.batch_size
+    if isinstance(options, IQNConfig):
         totals["replay.capacity"] = config.replay.capacity
     return totals

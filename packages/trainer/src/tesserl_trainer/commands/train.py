@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from tesserl_analysis import run_files
 from tesserl_trainer.console import options
 
 
@@ -30,7 +31,7 @@ def command(config_path: Path | None, run_dir: Path | None, resume: Path | None,
         loaded = load_with_places(str(config_path), overrides)
         refuse_missing(loaded.config, placed=loaded.placed)
         trained = train(loaded.config, run_dir=run_dir)
-    elif (resume / "manifest.json").exists():  # a checkpoint of a run: run/checkpoints/step_*
+    elif (resume / run_files.MANIFEST).exists():  # a checkpoint of a run: run/checkpoints/step_*
         resume = resume if step_of(resume.name) is not None else resume.resolve()  # such as . in a shell
         trained = resume_run(resume.parent.parent, overrides, checkpoint=resume.name)
     else:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tesserl_analysis import run_files
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.document import render
 from tesserl_storage.sealed_json import read_sealed
@@ -14,12 +15,14 @@ from tesserl_storage.whole_files import partial_name
 from tesserl_trainer.machine import pretrained_parts
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.usage import command_line
-from tesserl_training.checkpoints.checkpoint import MANIFEST, read_manifest, verify
-from tesserl_training.checkpoints.run_checkpoints import BEST, LATEST, Checkpoints
-from tesserl_training.checkpoints.run_identity import CONFIG, FILE
+from tesserl_training.checkpoints.checkpoint import read_manifest, verify
+from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
-CARD, EVALUATION = "README.md", "evaluation.json"
-FILES = (FILE, CONFIG, EVALUATION, "metrics.csv", "curve.png", "report.html")
+CARD = "README.md"
+FILES = (
+    *(run_files.IDENTITY, run_files.CONFIG, run_files.EVALUATION),
+    *(run_files.METRICS, run_files.CURVE, run_files.REPORT),
+)
 PATTERNS = [
     CARD, *FILES, "videos/*.mp4", "checkpoints/*.json", "checkpoints/step_*/*.json", "checkpoints/step_*/*.safetensors"
 ]  # fmt: skip
@@ -122,8 +125,8 @@ def card(run_dir: Path, config: RunConfig, repo: str) -> str:
         "tags": ["reinforcement-learning", "deep-reinforcement-learning", "tesserl", config.algorithm, task],
     }
     said = "Not evaluated yet."
-    if (run_dir / EVALUATION).is_file():
-        result = read_sealed(run_dir / EVALUATION)
+    if (run_dir / run_files.EVALUATION).is_file():
+        result = read_sealed(run_dir / run_files.EVALUATION)
         value = f"{result['return_mean']:.1f} +/- {result['return_std']:.1f}"
         metric = {"type": "mean_reward", "name": "mean_reward", "value": value}
         kind = {"type": "reinforcement-learning", "name": "reinforcement-learning"}
@@ -140,18 +143,18 @@ def card(run_dir: Path, config: RunConfig, repo: str) -> str:
 
 def _files(run_dir: Path) -> Iterator[Path]:
     yield from (run_dir / name for name in FILES if (run_dir / name).is_file())
-    yield from sorted((run_dir / "videos").glob("*.mp4"))
+    yield from sorted((run_dir / run_files.VIDEOS).glob("*.mp4"))
 
 
 def _checkpoint_files(run_dir: Path) -> list[Path]:
     """Verify the best and the latest checkpoint; return their files and the files that name them."""
     checkpoints = Checkpoints(run_dir)
     chosen = dict.fromkeys([checkpoints.find("latest"), *([best] if (best := checkpoints.best()) else [])])
-    found = [path for name in (BEST, LATEST) if (path := checkpoints.directory / name).is_file()]
+    found = [path for name in (run_files.BEST, run_files.LATEST) if (path := checkpoints.directory / name).is_file()]
     for path in chosen:
         manifest = read_manifest(path, checkpoints.identity)
         verify(path, manifest["files"])
-        found += [path / name for name in (*manifest["files"], MANIFEST)]
+        found += [path / name for name in (*manifest["files"], run_files.MANIFEST)]
     return found
 
 

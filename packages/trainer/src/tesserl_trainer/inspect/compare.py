@@ -18,6 +18,7 @@ from tesserl_analysis import (
     plot_comparison,
     published_table,
     read_suite,
+    run_files,
 )
 from tesserl_analysis.comparison import ComparisonArgumentError, unknown
 from tesserl_storage.whole_files import write_json
@@ -117,7 +118,7 @@ def _gather(
         known.add(task)
         if tasks and task not in tasks:
             continue
-        if (directory / "evaluation.json").is_file():
+        if (directory / run_files.EVALUATION).is_file():
             runs.append(Run(variant, task, seed, *read_score(directory, metric, last=not best), directory))
         else:
             unfinished.append(directory)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tesserl_analysis import draw_metrics, interval, mean, read_metrics, series
+from tesserl_analysis import draw_metrics, interval, mean, read_metrics, run_files, series
 from tesserl_analysis.record import Row
 from tesserl_configs import RunConfig
 from tesserl_storage.errors import StorageError
@@ -15,7 +15,6 @@ from tesserl_trainer.inspect.report_page import Report, render
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.usage import command_line
 from tesserl_training.checkpoints.names import checkpoint_paths
-from tesserl_training.checkpoints.run_identity import CONFIG
 from tesserl_training.metric_names import EVALUATION
 
 LARGEST_FILM = 32 * 2**20
@@ -37,7 +36,7 @@ def report(run_dir: Path) -> Path:
     """
     config = run_config(run_dir)
     rows = _read_rows(run_dir)
-    result = read_sealed(file) if (file := run_dir / "evaluation.json").is_file() else {}
+    result = read_sealed(file) if (file := run_dir / run_files.EVALUATION).is_file() else {}
     manifest = _newest_manifest(run_dir)
     title = f"{config.name} on {config.environment.id}"
     film, notes = _film(run_dir, str(result.get("checkpoint", "")))
@@ -51,10 +50,10 @@ def report(run_dir: Path) -> Path:
         curves=(draw_metrics(rows, title=title), draw_metrics(rows, title=title, dark=True)) if rows else None,
         film=film,
         commands=_commands(run_dir, config, finished=bool(result)),
-        config=(run_dir / CONFIG).read_text(encoding="utf-8"),
+        config=(run_dir / run_files.CONFIG).read_text(encoding="utf-8"),
         versions={name: str(value) for name, value in manifest.get("versions", {}).items()},
     )
-    path = run_dir / "report.html"
+    path = run_dir / run_files.REPORT
     write_text(path, render(page))
     return path
 
@@ -65,7 +64,7 @@ def _read_rows(run_dir: Path) -> list[Row]:
     Raises:
         StorageError: a line of it is damaged.
     """
-    path = run_dir / "metrics.csv"
+    path = run_dir / run_files.METRICS
     try:
         return read_metrics(path) if path.is_file() else []
     except ValueError as error:
@@ -73,8 +72,8 @@ def _read_rows(run_dir: Path) -> list[Row]:
 
 
 def _newest_manifest(run_dir: Path) -> dict[str, Any]:
-    paths = checkpoint_paths(run_dir / "checkpoints")
-    return read_sealed(paths[-1] / "manifest.json") if paths else {}
+    paths = checkpoint_paths(run_dir / run_files.CHECKPOINTS)
+    return read_sealed(paths[-1] / run_files.MANIFEST) if paths else {}
 
 
 def _progress(config: RunConfig, manifest: Mapping[str, Any]) -> str:
@@ -119,7 +118,7 @@ def _number(value: float | None) -> str:
 
 def _film(run_dir: Path, checkpoint: str) -> tuple[tuple[str, bytes] | None, list[str]]:
     """Return the film of the evaluated weights, or else the newest one, and a note about one that is too large."""
-    films = sorted((run_dir / "videos").glob("step_*.mp4"))
+    films = sorted((run_dir / run_files.VIDEOS).glob("step_*.mp4"))
     films = [film for film in films if checkpoint and film.name.startswith(checkpoint)] or films
     if not films:
         return None, []

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tesserl_analysis import ComparisonError, read_metrics, series
+from tesserl_analysis import ComparisonError, read_metrics, run_files, series
 from tesserl_analysis.comparison import ComparisonArgumentError, hint, unknown
 from tesserl_configs.document import parse
 from tesserl_storage.sealed_json import SEAL, open_seal
-from tesserl_trainer.sweep.order import ORDER
-from tesserl_training.checkpoints.run_identity import CONFIG, described, require_identity
-from tesserl_training.checkpoints.run_identity import FILE as IDENTITY
+from tesserl_training.checkpoints.run_identity import described, require_identity
 from tesserl_training.metric_names import EVALUATION
 
 SEED = re.compile(r"seed-\d+")
@@ -38,7 +36,7 @@ def sweep_of(path: Path) -> SweepOrder | None:
     """
     path = path.resolve()
     above = [path, *path.parents][:4]  # no run is deeper than task, variant and seed
-    file = next((directory / ORDER for directory in above if (directory / ORDER).is_file()), None)
+    file = next((directory / run_files.ORDER for directory in above if (directory / run_files.ORDER).is_file()), None)
     if file is None:
         return None
     remedy = "start the sweep again, which writes it, or remove it: runs then stand by name"
@@ -66,7 +64,7 @@ def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for path in paths:
-        files = filter(Path.is_file, path.rglob("config.yaml")) if path.is_dir() else ()
+        files = filter(Path.is_file, path.rglob(run_files.CONFIG)) if path.is_dir() else ()
         here = sorted((file.parent for file in files if not _is_of_sweep(file)), key=_natural)
         if not here and not (path.is_dir() and missing_runs([path])):
             raise ComparisonArgumentError(
@@ -87,13 +85,13 @@ def missing_runs(paths: Iterable[Path], tasks: Sequence[str] = ()) -> list[Path]
     missing: dict[Path, Path] = {}
     for path in paths:
         base = path.resolve()
-        places = [path, *(file.parent for file in path.rglob(ORDER))]
+        places = [path, *(file.parent for file in path.rglob(run_files.ORDER))]
         for sweep in filter(None, map(sweep_of, places)):
             begun = sweep.directory.glob("*/*/seed-*" if sweep.tasks else "*/seed-*")
             begun_runs = sorted((run for run in begun if SEED.fullmatch(run.name)), key=_natural)
             for run in [*(sweep.directory / name for name in sweep.runs), *begun_runs]:
                 chosen = not (tasks and sweep.tasks) or run.relative_to(sweep.directory).parts[0] in tasks
-                if chosen and run.is_relative_to(base) and not (run / "config.yaml").is_file():
+                if chosen and run.is_relative_to(base) and not (run / run_files.CONFIG).is_file():
                     missing.setdefault(run, path / run.relative_to(base))
     return list(missing.values())
 
@@ -113,8 +111,8 @@ def identify(directory: Path, root: Path, *, by: str, environments: bool = False
         StorageError: its configuration is not as the run wrote it.
         ComparisonError: its configuration has no such key, or is none.
     """
-    file = directory / CONFIG
-    if (directory / IDENTITY).exists():  # runs of version 0.1 have none
+    file = directory / run_files.CONFIG
+    if (directory / run_files.IDENTITY).exists():  # runs of version 0.1 have none
         require_identity(directory)
     try:
         config = parse(file.read_text(encoding="utf-8")).data
@@ -146,12 +144,12 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
         ComparisonError: the run has no such metric, or the score is not finite.
     """
     try:
-        rows = read_metrics(directory / "metrics.csv")
+        rows = read_metrics(directory / run_files.METRICS)
     except ValueError as error:
         raise ComparisonError(f"{directory}: metrics.csv: a bad line ({error}); leave the run out") from error
     curve = series(rows, metric)
     if metric == EVALUATION:
-        file, key = directory / "evaluation.json", "last_return_mean" if last else "return_mean"
+        file, key = directory / run_files.EVALUATION, "last_return_mean" if last else "return_mean"
         document = _read_json(file, "leave the run out")
         if SEAL in document:  # runs of version 0.1 have none
             open_seal(file, document)
@@ -174,7 +172,7 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
 def _is_of_sweep(file: Path) -> bool:
     """Return whether a file is a sweep's configuration of a variant named `config`, not a run's."""
     folder = file.resolve().parent
-    return folder.name == "configs" and (folder.parent / ORDER).is_file()
+    return folder.name == "configs" and (folder.parent / run_files.ORDER).is_file()
 
 
 def _below(directory: Path, root: Path) -> tuple[str, ...]:

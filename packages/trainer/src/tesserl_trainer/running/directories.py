@@ -6,11 +6,11 @@ from contextlib import ExitStack, contextmanager
 from itertools import chain, count
 from pathlib import Path
 
+from tesserl_analysis import run_files
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_storage.locks import InUseError, is_lock, locked
 from tesserl_storage.whole_files import PARTIAL, remove_partial
 from tesserl_trainer.usage import command_line
-from tesserl_training.checkpoints.run_identity import LOG
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for a training in the same directory to end."""
@@ -88,4 +88,4 @@ def _is_taken(path: Path) -> bool:
     if not path.is_dir():
         return path.exists()
     names = {found.name for found in path.iterdir() if not is_lock(found.name) and found.suffix != PARTIAL}
-    return bool(names - {LOG})
+    return bool(names - {run_files.LOG})

@@ -5,10 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tesserl_analysis import run_files
 from tesserl_collectors.process import prepare_process
 from tesserl_configs import RunConfig
 from tesserl_environments import closed_afterwards
-from tesserl_environments.making import TaskMaker
+from tesserl_environments.registration import TaskMaker
 from tesserl_trainer.algorithms.environments import with_maker
 from tesserl_trainer.algorithms.filming import Camera, require_encoder
 from tesserl_trainer.algorithms.task import Task
@@ -82,7 +83,7 @@ def evaluate(
         "checkpoint": weights.path.name,
     }
     if video:
-        films = _film(config, weights, seeds[:video], run_dir / "videos", stochastic=stochastic)
+        films = _film(config, weights, seeds[:video], run_dir / run_files.VIDEOS, stochastic=stochastic)
         found["videos"] = [str(path) for path in films]
     return found
 

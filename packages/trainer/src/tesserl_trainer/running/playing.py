@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -14,7 +13,7 @@ from tesserl_collectors.collector import Collector
 from tesserl_collectors.episodes import Behavior, UniformActions, play_episodes
 from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import RunConfig
-from tesserl_environments import GroupStarts, SeedStart, StateStart, closed_afterwards
+from tesserl_environments import GroupStarts, SeedStart, StateStart, closed_afterwards, derived_seed
 from tesserl_environments.making import Environments
 from tesserl_grpo import check_shared_start
 from tesserl_preference_data.pictures import encode_frame
@@ -92,7 +91,7 @@ def play_groups(
     config = drawing(config, remedy=WITHOUT_FRAMES) if play.frames else config
     task = Task(config)
     environments = _environments(task, play, stack)
-    drawn = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
+    drawn = derived_seed(seed, first)
     seed_generators(drawn)
     mask = task.layout.mask
     if weights is None:

@@ -4,20 +4,19 @@ import json
 import shlex
 from pathlib import Path
 
+from tesserl_analysis import run_files
 from tesserl_configs import RunConfig
 from tesserl_ranks.joining import launched
 from tesserl_storage.whole_files import write_json
 from tesserl_trainer.running.directories import clear
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
-LAUNCH = "launch.json"
-
 
 def mark_launch(run_dir: Path) -> None:
     """Write which ``torchrun`` command began a run; do nothing without one."""
     launch = launched()
     if launch is not None:
-        write_json(run_dir / LAUNCH, {"torchrun": launch.identity})
+        write_json(run_dir / run_files.LAUNCH, {"torchrun": launch.identity})
 
 
 def earlier_run(config: RunConfig, run_dir: str | Path | None) -> str | None:
@@ -47,7 +46,7 @@ def earlier_run(config: RunConfig, run_dir: str | Path | None) -> str | None:
 
 def _identity_in(run_dir: Path) -> str | None:
     try:
-        identity = json.loads((run_dir / LAUNCH).read_text(encoding="utf-8"))["torchrun"]
+        identity = json.loads((run_dir / run_files.LAUNCH).read_text(encoding="utf-8"))["torchrun"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return identity if isinstance(identity, str) else None

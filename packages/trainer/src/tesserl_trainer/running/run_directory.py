@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tesserl_analysis import run_files
 from tesserl_configs import RunConfig, dump_config, load_config
 from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.document import parse, render
 from tesserl_configs.loader import as_data
 from tesserl_storage.errors import StorageError
 from tesserl_storage.sealed_json import content_digest
-from tesserl_training.checkpoints.run_identity import CONFIG, Identity, draw_run_id, require_identity, write_identity
+from tesserl_training.checkpoints.run_identity import Identity, draw_run_id, require_identity, write_identity
 
 CHANGEABLE = ("checkpoint", "early_stopping", "evaluation", "logging", "total_steps")
 """Keys that a resume may change: the state of a run does not depend on them."""
@@ -29,7 +30,7 @@ def change_run(run_dir: Path, config: RunConfig) -> None:
         StorageError: the files there are not as the run wrote them.
     """
     identity = require_identity(run_dir)
-    data, wanted = parse((run_dir / CONFIG).read_text(encoding="utf-8")).data, as_data(config)
+    data, wanted = parse((run_dir / run_files.CONFIG).read_text(encoding="utf-8")).data, as_data(config)
     write_identity(run_dir, identity, render(data | {key: wanted[key] for key in CHANGEABLE}))
 
 
@@ -44,7 +45,7 @@ def run_config(run_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:
         StorageError: the directory holds no run, or ``config.yaml`` is not as the run wrote it.
         ConfigError: an override is wrong.
     """
-    identity, path = require_identity(run_dir), run_dir / CONFIG
+    identity, path = require_identity(run_dir), run_dir / run_files.CONFIG
     if fixed_digest(parse(path.read_text(encoding="utf-8")).data) != identity.config_sha256:
         raise StorageError(f"{path}: not the configuration of this run (run.json); put the file back")
     return load_config(path, overrides)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from tesserl_analysis import run_files
 from tesserl_analysis.record import read_metrics, series
 from tesserl_configs import ConfigError
 from tesserl_configs.launchers import Launcher
@@ -196,9 +197,9 @@ class _Running:
 
     def _report(self, started: _Started, run_dir: Path) -> bool:
         """Report the evaluations of a run that are new; return whether it has a record."""
-        if not (run_dir / "metrics.csv").is_file():
+        if not (run_dir / run_files.METRICS).is_file():
             return False
-        found = zip(*series(read_metrics(run_dir / "metrics.csv"), EVALUATION), strict=True)
+        found = zip(*series(read_metrics(run_dir / run_files.METRICS), EVALUATION), strict=True)
         self.trials.report(started.trial.number, ((started.before + step, value) for step, value in found))
         return True
 
@@ -236,7 +237,7 @@ class _Running:
 def value_of(run_dir: Path, objective: str) -> float:
     """Return by what a finished run is judged; NaN if its returns are no numbers."""
     if objective == "final":
-        found = json.loads((run_dir / "evaluation.json").read_text(encoding="utf-8"))["return_mean"]
+        found = json.loads((run_dir / run_files.EVALUATION).read_text(encoding="utf-8"))["return_mean"]
         return float("nan") if found is None else float(found)
-    _, returns = series(read_metrics(run_dir / "metrics.csv"), EVALUATION)
+    _, returns = series(read_metrics(run_dir / run_files.METRICS), EVALUATION)
     return sum(returns) / len(returns) if returns else float("nan")

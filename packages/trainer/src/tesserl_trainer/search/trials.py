@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tesserl_configs import ConfigError
 from tesserl_configs.diff import flat_data
 from tesserl_configs.search import MedianPruning, Range, Search
+from tesserl_environments import derived_seed
 from tesserl_trainer.usage import ArgumentError
 
 if TYPE_CHECKING:
@@ -103,8 +102,8 @@ class Trials:
 
         if len(self._frozen()) >= self._search.config.trials:
             return None
-        entropy = [self._search.config.sampler_seed, len(self.study.get_trials(deepcopy=False))]
-        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])  # the same after a search was continued
+        asked_before = len(self.study.get_trials(deepcopy=False))
+        seed = derived_seed(self._search.config.sampler_seed, asked_before)  # the same after a search was continued
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         asked = self.study.ask(self._distributions)
         return Trial(asked.number, self._decoded(asked.params))

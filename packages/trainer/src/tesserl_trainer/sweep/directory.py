@@ -6,22 +6,21 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from tesserl_analysis import run_files
 from tesserl_configs import ConfigError, load_config
 from tesserl_configs.diff import Difference
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_storage.locks import LOCK, OWNER_SUFFIX, locked
 from tesserl_trainer.running.run_directory import CHANGEABLE, changes_from
-from tesserl_trainer.sweep.order import ORDER
 from tesserl_trainer.usage import command_line
 from tesserl_training.checkpoints.names import checkpoint_paths
-from tesserl_training.checkpoints.run_identity import CONFIG, LOG, require_identity
-from tesserl_training.checkpoints.run_identity import FILE as IDENTITY
+from tesserl_training.checkpoints.run_identity import require_identity
 
 LEFT_TIMEOUT = 30.0
 """Seconds to wait for a run whose sweep was killed: it writes a checkpoint and ends."""
 
 WRITTEN = (
-    *("config.yaml", "metrics.csv", "curve.png", "run.json", LOG),
+    *(run_files.CONFIG, run_files.METRICS, run_files.CURVE, run_files.IDENTITY, run_files.LOG),
     *(".config.yaml.*partial", ".metrics.csv.*partial", ".run.json.*partial"),
     *("buffer", "buffer/*", "checkpoints", "checkpoints/best.json", "checkpoints/.*.partial*"),
     *("replay", "replay/*.safetensors", "replay/.*.partial", "tensorboard", "tensorboard/events.out.tfevents.*"),
@@ -32,9 +31,9 @@ WRITTEN = (
 
 def state_of(run_dir: Path) -> str:
     """``finished``; ``started``, with a checkpoint to continue from; or ``new``."""
-    if (run_dir / "evaluation.json").is_file():  # the last thing that a run writes
+    if (run_dir / run_files.EVALUATION).is_file():  # the last thing that a run writes
         return "finished"
-    return "started" if (run_dir / "checkpoints" / "latest.json").is_file() else "new"
+    return "started" if (run_dir / run_files.CHECKPOINTS / run_files.LATEST).is_file() else "new"
 
 
 def refuse_files(sweep: Sweep, directory: Path) -> None:
@@ -105,9 +104,9 @@ def refuse_others(sweep: Sweep, directory: Path) -> None:
 def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
     """Return the differences between a stored run and the sweep's file, names aside."""
     path = directory / run.path
-    if (path / IDENTITY).exists():  # a resume refuses a run without it
+    if (path / run_files.IDENTITY).exists():  # a resume refuses a run without it
         require_identity(path)
-    there = load_config(path / CONFIG).model_copy(update={"name": run.config.name})
+    there = load_config(path / run_files.CONFIG).model_copy(update={"name": run.config.name})
     return changes_from(there, run.config)
 
 
@@ -121,7 +120,7 @@ def _may_change(key: str, state: str) -> bool:
 
 def _kept(path: Path) -> Iterator[str]:
     """Why the directory of a run without ``latest.json`` must not be cleared for it to begin anew; often nothing."""
-    if checkpoints := checkpoint_paths(path / "checkpoints"):
+    if checkpoints := checkpoint_paths(path / run_files.CHECKPOINTS):
         command = command_line("tesserl", "train", "--resume", checkpoints[-1])
         yield (
             f"{path}: has checkpoints and no checkpoints/latest.json that names one; continue the run with "
@@ -143,7 +142,7 @@ def _is_written(found: Path, run_dir: Path) -> bool:
 
 def expected_runs(sweep: Sweep, directory: Path) -> list[str]:
     """Return the paths of all runs that belong in the directory: those of this sweep and of earlier parts of it."""
-    order = directory / ORDER
+    order = directory / run_files.ORDER
     before = json.loads(order.read_text(encoding="utf-8")).get("runs", []) if order.is_file() else []
     expected = {*before, *(run.path.as_posix() for run in sweep.runs)}
     return [path.as_posix() for path in sweep.paths if path.as_posix() in expected]

@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tesserl_analysis import run_files
 from tesserl_trainer.running.directories import clear
 from tesserl_trainer.signals import PARENT
 from tesserl_trainer.sweep.directory import state_of
-from tesserl_training.checkpoints.run_identity import LOG
 
 COMMAND = (sys.executable, "-m", "tesserl_trainer.cli")
 """Command that starts a run: this installation, whatever PATH says."""
@@ -38,7 +38,7 @@ class Job:
     @property
     def log(self) -> Path:
         """Path of its output."""
-        return self.directory / LOG
+        return self.directory / run_files.LOG
 
     def absolute(self) -> "Job":
         """Return the job with absolute paths, for another machine."""
@@ -72,7 +72,7 @@ def begin(job: Job) -> tuple[str, ...] | None:
             return None
         case "started":
             return ("train", *(part for each in job.changed for part in ("--set", each)), "--resume", str(path))
-    clear(path, keep=LOG)
+    clear(path, keep=run_files.LOG)
     return ("train", str(job.config), "--set", f"seed={job.seed}", "--run-dir", str(path))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tesserl_analysis import run_files
 from tesserl_configs import ConfigError, dump_config
 from tesserl_configs.launchers import Launcher, LocalLauncher
 from tesserl_configs.sweep import Sweep, SweepRun
@@ -29,7 +30,6 @@ from tesserl_trainer.sweep.directory import (
 from tesserl_trainer.sweep.jobs import Ended, Job, SweepError
 from tesserl_trainer.sweep.launchers import check_launcher, jobs_at_a_time, open_launcher
 from tesserl_trainer.sweep.launching import run_jobs
-from tesserl_trainer.sweep.order import ORDER
 
 LOCAL = LocalLauncher()
 REMEDY = "wait for it, stop it, or choose another directory with --runs or --name"
@@ -75,7 +75,7 @@ def run_sweep(
             refuse_others(sweep, directory)
             todo = [run for run in sweep.runs if state_of(directory / run.path) != "finished"]
             order = {"tasks": sweep.tasks, "variants": sweep.variants, "runs": expected_runs(sweep, directory)}
-            write_json(directory / ORDER, order)
+            write_json(directory / run_files.ORDER, order)
             report = _Report(len(sweep.runs), len(sweep.runs) - len(todo), note)
             jobs = iter([job_of(run, directory) for run in todo])
             stopped = run_jobs(
@@ -142,7 +142,7 @@ def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
     import torch  # with the environments and all networks: not before the files have been found to be right
 
     from tesserl_trainer.algorithms.initial_weights import load_initial_weights
-    from tesserl_trainer.algorithms.preferences import check_pairs
+    from tesserl_trainer.algorithms.pairs import check_pairs
     from tesserl_trainer.algorithms.task import Task
     from tesserl_trainer.machine import refuse_missing
 
@@ -199,7 +199,7 @@ class _Report:
         name, seconds = ended.job.name, f"{ended.seconds:,.0f} s"
         if state_of(ended.job.directory) == "finished" and ended.code == 0:
             self.num_finished += 1
-            result = json.loads((ended.job.directory / "evaluation.json").read_text(encoding="utf-8"))
+            result = json.loads((ended.job.directory / run_files.EVALUATION).read_text(encoding="utf-8"))
             mean, std = (float("nan") if result[key] is None else result[key] for key in ("return_mean", "return_std"))
             score = f"return {mean:.1f} ± {std:.1f}"
             self.note(f"[{self.num_finished}/{self._num_runs}] {name}: {score}, {seconds}")

@@ -20,6 +20,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
+from tesserl_analysis import run_files
 from tesserl_storage.digests import difference, digest
 from tesserl_storage.errors import StorageError
 from tesserl_storage.fields import Fields
@@ -31,8 +32,6 @@ from tesserl_training.checkpoints.names import step_of
 from tesserl_training.checkpoints.run_identity import FORMAT_VERSION, Identity, require_version
 
 __all__ = ["Checkpoint", "load_checkpoint", "load_networks", "read_manifest", "verify"]
-
-MANIFEST = "manifest.json"
 
 VERSIONED = (
     *("tesserl-trainer", "tesserl-training", "tesserl-actor-critic", "tesserl-collectors", "tesserl-grpo"),
@@ -95,7 +94,7 @@ def write_checkpoint(
     with whole_directory(path) as directory:
         write_state(directory, state)
         files = {file.name: digest(file) for file in sorted(directory.iterdir())}
-        write_sealed(directory / MANIFEST, {**manifest, "files": files})
+        write_sealed(directory / run_files.MANIFEST, {**manifest, "files": files})
 
 
 def load_networks(path: Path, identity: Identity | None = None) -> dict[str, Tensor]:
@@ -127,7 +126,7 @@ def load_checkpoint(path: Path, identity: Identity | None = None) -> Checkpoint:
     """
     manifest = read_manifest(path, identity)
     verify(path, manifest["files"])
-    if unlisted := sorted({file.name for file in path.iterdir()} - {*manifest["files"], MANIFEST}):
+    if unlisted := sorted({file.name for file in path.iterdir()} - {*manifest["files"], run_files.MANIFEST}):
         raise StorageError(f"{path}: {', '.join(unlisted)} is not in its manifest; remove it, or use another one")
     with _errors(path):
         return Checkpoint(path, manifest, read_state(path))
@@ -152,9 +151,9 @@ def read_manifest(path: Path, identity: Identity | None = None) -> dict[str, Any
     Raises:
         StorageError: there is none, or it is damaged, of another format or of another run.
     """
-    file = path / MANIFEST
+    file = path / run_files.MANIFEST
     if not file.is_file():
-        raise StorageError(f"{path}: no checkpoint here ({MANIFEST} is missing); name a step_* directory of a run")
+        raise StorageError(f"{path}: no checkpoint here ({file.name} is missing); name a step_* directory of a run")
     document = read_object(file)
     require_version(file, document.get("format_version"))
     manifest = open_seal(file, document)

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tesserl_analysis import run_files
 from tesserl_storage.errors import StorageError
 from tesserl_storage.fields import Fields
 from tesserl_storage.sealed_json import read_json
@@ -27,7 +28,6 @@ from tesserl_training.checkpoints.checkpoint import (
 from tesserl_training.checkpoints.names import checkpoint_name, checkpoint_paths, step_of
 from tesserl_training.checkpoints.run_identity import Identity, NoRunError, read_identity
 
-LATEST, BEST = "latest.json", "best.json"
 TRIES = 20
 """Searches for a checkpoint in a directory where a training writes and removes some at the same time."""
 
@@ -52,7 +52,7 @@ class Checkpoints:
     """
 
     def __init__(self, run_dir: Path, *, keep_last: int = 2, keep_best: bool = True, read_only: bool = False) -> None:
-        self.run_dir, self.directory, self._read_only = run_dir, run_dir / "checkpoints", read_only
+        self.run_dir, self.directory, self._read_only = run_dir, run_dir / run_files.CHECKPOINTS, read_only
         self.keep_best = keep_best
         self._keep_last = keep_last
 
@@ -94,7 +94,7 @@ class Checkpoints:
         write_checkpoint(
             path, step, state, identity=self.identity, segments=segments, rank_segments=rank_segments, record=record
         )
-        self._point(LATEST, {"checkpoint": path.name})
+        self._point(run_files.LATEST, {"checkpoint": path.name})
         return path
 
     def load(self, name: str) -> Checkpoint:
@@ -130,11 +130,11 @@ class Checkpoints:
         Returns:
             The names of the checkpoints that are gone.
         """
-        self._point(LATEST, {"checkpoint": checkpoint_name(step)})
+        self._point(run_files.LATEST, {"checkpoint": checkpoint_name(step)})
         newer = [path for path in self.paths() if _step(path) > step]
         for path in reversed(newer):
             _remove(path)
-        (self.directory / BEST).unlink(missing_ok=True)
+        (self.directory / run_files.BEST).unlink(missing_ok=True)
         if best is not None and (self.directory / best["checkpoint"]).is_dir():
             self.mark_best(best)
         return [path.name for path in newer]
@@ -142,7 +142,7 @@ class Checkpoints:
     def mark_best(self, best: Mapping[str, Any]) -> None:
         """Name the best checkpoint: ``{"checkpoint": directory name, "return_mean": of its evaluation}``."""
         if not self._read_only:
-            self._point(BEST, best)
+            self._point(run_files.BEST, best)
 
     def prune(self, *, pending: int | None = None) -> list[Path]:
         """Remove what need not be kept; returns the checkpoints that stay, oldest first.
@@ -174,12 +174,12 @@ class Checkpoints:
         Raises:
             StorageError: ``latest.json`` is damaged, or of another run, or names a checkpoint that is not there.
         """
-        named = self._named(LATEST)
+        named = self._named(run_files.LATEST)
         if named is not None and not named.is_dir():
             there = ", ".join(path.name for path in self.paths()) or "none"
             raise StorageError(
-                f"{self.directory / LATEST}: {named.name} is missing, there are: {there}; put it back, or name one of "
-                "these"
+                f"{self.directory / run_files.LATEST}: {named.name} is missing, there are: {there}; put it back, or "
+                "name one of these"
             )
         return next(reversed(self.paths()), None)
 
@@ -189,7 +189,7 @@ class Checkpoints:
         Raises:
             StorageError: ``best.json`` is damaged or of another run, or the latest checkpoint is.
         """
-        path, latest = self._named(BEST), self.latest()
+        path, latest = self._named(run_files.BEST), self.latest()
         noted = None if latest is None else read_manifest(latest, self.identity)["best"]
         if noted is not None:
             path = self._place(Fields(noted, f"{latest}: best"))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tesserl_analysis import run_files
 from tesserl_storage.errors import StorageError
 from tesserl_storage.fields import Fields
 from tesserl_storage.sealed_json import open_seal, read_object, write_sealed
@@ -17,11 +18,6 @@ from tesserl_storage.whole_files import write_text
 
 FORMAT_VERSION = 2
 """Version of the files of a run. Version 1 is Tesserl 0.1, whose runs have no ``run.json``."""
-
-FILE, CONFIG = "run.json", "config.yaml"
-
-LOG = "train.log"
-"""File in a run's directory that has what its process wrote to stdout and stderr."""
 
 
 class NoRunError(StorageError):
@@ -51,7 +47,7 @@ def write_identity(run_dir: Path, identity: Identity, config: str) -> None:
         identity: of the run.
         config: content of ``config.yaml``.
     """
-    path = run_dir / CONFIG
+    path = run_dir / run_files.CONFIG
     texts = [path.read_bytes()] if path.exists() else []
     _write(run_dir, identity, list(dict.fromkeys(map(_digest, [*texts, config.encode()]))))
     write_text(path, config)
@@ -74,11 +70,11 @@ def require_identity(run_dir: Path) -> Identity:
         StorageError: the run is of another version, or a file is missing or was changed.
         NoRunError: the directory holds no run.
     """
-    path = run_dir / CONFIG
+    path = run_dir / run_files.CONFIG
     if not path.is_file():
-        if (run_dir / FILE).exists() or (run_dir / "checkpoints").exists():
+        if (run_dir / run_files.IDENTITY).exists() or (run_dir / run_files.CHECKPOINTS).exists():
             raise StorageError(f"{path}: missing; put it back, or name the directory of another run")
-        raise NoRunError(f"{run_dir}: expected a run, got {described(run_dir, CONFIG)}; name the directory of a run")
+        raise NoRunError(f"{run_dir}: expected a run, got {described(run_dir, path.name)}; name the directory of a run")
     content = path.read_bytes()  # before run.json, which is written first
     record = _read(run_dir)
     if record is None:
@@ -101,11 +97,11 @@ def described(path: Path, lacking: str) -> str:
 
 def _write(run_dir: Path, identity: Identity, files: Sequence[str]) -> None:
     content = {"format_version": FORMAT_VERSION, "run_id": identity.run_id, "config_sha256": identity.config_sha256}
-    write_sealed(run_dir / FILE, {**content, "config_files": list(files)})
+    write_sealed(run_dir / run_files.IDENTITY, {**content, "config_files": list(files)})
 
 
 def _read(run_dir: Path) -> tuple[Identity, list[str]] | None:
-    path = run_dir / FILE
+    path = run_dir / run_files.IDENTITY
     if not path.exists():
         return None
     document = read_object(path)
@@ -129,7 +125,8 @@ def _without_identity(run_dir: Path) -> str:
     """Return why a run has no ``run.json``."""
     for manifest in sorted(run_dir.glob("checkpoints/step_*/manifest.json")):
         require_version(manifest, read_object(manifest).get("format_version"))
-    return f"{run_dir / FILE}: missing; put it back, the checkpoints cannot be told from those of other runs without it"
+    path = run_dir / run_files.IDENTITY
+    return f"{path}: missing; put it back, the checkpoints cannot be told from those of other runs without it"
 
 
 def _digest(content: bytes) -> str:

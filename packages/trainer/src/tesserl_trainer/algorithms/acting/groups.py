@@ -9,11 +9,11 @@ from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.pairs import OfflinePairs
 from tesserl_configs.preferences import PreferenceOptions
 from tesserl_environments.making import Environments
+from tesserl_trainer.algorithms.acting.rollouts import rollout_actor
 from tesserl_trainer.algorithms.agent import Actor
-from tesserl_trainer.algorithms.run import make_group_collector
+from tesserl_trainer.algorithms.groups import make_group_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.machine import device_of
-from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
+from tesserl_trainer.networks.building import build_policy_network
 
 
 def options_of(task: Task) -> GRPOConfig | PreferenceOptions:
@@ -41,19 +41,8 @@ def build_network(task: Task) -> ActorCritic:
 
 
 def build_actor(task: Task, network: nn.Module) -> Actor[RolloutPolicy]:
-    """Build the policy around a network.
-
-    Args:
-        task: of the run.
-        network: an ``ActorCritic``; it is moved to the device.
-
-    Raises:
-        ConfigError: the device is not there.
-        TypeError: the network is another one.
-    """
-    actor_critic = as_actor_critic(network.to(device_of(task.config.device)), task.config.algorithm)
-    policy = RolloutPolicy(actor_critic, record_values=False)
-    return Actor(policy, policy.act, [])
+    """Build the policy around a network."""
+    return rollout_actor(task, network, record_values=False)
 
 
 def build_collector(task: Task, actor: Actor[RolloutPolicy], environments: Environments) -> GroupCollector:

@@ -6,11 +6,11 @@ from tesserl_actor_critic import ActorCritic
 from tesserl_collectors.collector import Collector
 from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_environments.making import Environments
+from tesserl_trainer.algorithms.acting.rollouts import rollout_actor
 from tesserl_trainer.algorithms.agent import Actor
 from tesserl_trainer.algorithms.run import make_collector
 from tesserl_trainer.algorithms.task import Task
-from tesserl_trainer.machine import device_of
-from tesserl_trainer.networks.building import as_actor_critic, build_policy_network
+from tesserl_trainer.networks.building import build_policy_network
 
 
 def build_network(task: Task) -> ActorCritic:
@@ -27,19 +27,8 @@ def build_network(task: Task) -> ActorCritic:
 
 
 def build_actor(task: Task, network: nn.Module) -> Actor[RolloutPolicy]:
-    """Build the policy around a network; it records the values that the network returns with its actions.
-
-    Args:
-        task: of the run.
-        network: an ``ActorCritic``; it is moved to the device.
-
-    Raises:
-        ConfigError: the device is not there.
-        TypeError: the network is another one.
-    """
-    actor_critic = as_actor_critic(network.to(device_of(task.config.device)), task.config.algorithm)
-    policy = RolloutPolicy(actor_critic, record_values=actor_critic.critic_body is None)
-    return Actor(policy, policy.act, [])
+    """Build the policy around a network; it records the values that the network returns with its actions."""
+    return rollout_actor(task, network, record_values=True)
 
 
 def build_collector(task: Task, actor: Actor[RolloutPolicy], environments: Environments) -> Collector:
