@@ -1,17 +1,14 @@
 """A run that stops early: when, what is written, and that a resumed run stops at the same step."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from tesserl_analysis.record import read_metrics
 from tesserl_configs import load_config
-from tesserl_storage.errors import StorageError
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
-from tesserl_training.evaluations import EarlyStopping, Evaluations, reached_in
 
 from .test_resume import outcome
 
@@ -64,28 +61,3 @@ def test_a_run_that_has_stopped_is_finished_until_the_condition_is_taken_away(co
     assert main(["train", "--resume", str(run_dir), "--set", "early_stopping=null"]) == 0
     assert Checkpoints(run_dir).load("latest").step == 240
     assert outcome(run_dir)["metrics"] != []
-
-
-def test_evaluations_are_counted_in_a_row_and_a_nan_is_none():
-    notes: list[str] = []
-    log, progress = SimpleNamespace(log=lambda *_: None), SimpleNamespace(note=notes.append)
-    early_stopping = EarlyStopping(475.0, 3)
-    evaluations = Evaluations(None, None, log, progress, early_stopping)  # type: ignore[arg-type]
-    counts = []
-    for score in (500.0, 475.0, 474.9, 475.0, float("nan"), 480.0, 490.0):
-        evaluations._count(5, 7, score)
-        counts.append(evaluations.reached)
-    assert counts == [1, 2, 0, 1, 0, 1, 2]
-    assert (evaluations.stopped_early, notes) == (False, [])
-    evaluations._count(5, 7, 475.0)
-    assert evaluations.stopped_early
-    assert notes == ["stopping early at step 7: 3 evaluations in a row reached a return of 475"]
-
-
-def test_the_count_is_that_of_the_same_return():
-    saved = {"early_stopping": {"target": 475.0, "reached": 2}}
-    assert reached_in(saved, EarlyStopping(475.0, 3)) == 2
-    assert reached_in(saved, EarlyStopping(400.0, 3)) == 0
-    assert reached_in(saved, None) == reached_in({}, EarlyStopping(475.0, 3)) == 0
-    with pytest.raises(StorageError, match=r"state: early_stopping\.reached: expected a whole number"):
-        reached_in({"early_stopping": {"target": 475.0, "reached": -1}}, EarlyStopping(475.0, 3))

@@ -5,16 +5,12 @@ import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from tesserl_configs import ConfigError, load_config
 from tesserl_preference_data import cut_segments, make_pairs
 from tesserl_ranks.shares import count_minibatches, minibatches
-from tesserl_replay import PrioritizedSampler
 from tesserl_trainer import train
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
-from tesserl_training.replay import Replay
-from tesserl_training.replay_segments import Segments
 
 from .test_on_policy import metrics_of
 
@@ -70,24 +66,6 @@ def test_minibatches_are_as_many_as_are_counted(size, number, expected):
     parts = list(minibatches(TensorDict({"x": torch.arange(size)}, [size]), number))
     assert [len(part) for part in parts] == expected
     assert count_minibatches(size, number) == len(expected)
-
-
-def test_transitions_that_are_only_for_measuring_make_no_batch(tmp_path):
-    def transitions(number):
-        return TensorDict({"x": torch.zeros(number, 1)}, [number])
-
-    sampler = PrioritizedSampler(4)
-    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(4), sampler=sampler, batch_size=1)
-    replay = Replay(buffer, 4, Segments(tmp_path), prioritized=True, test_fraction=0.5)
-    assert not replay.can_draw
-    held_out = replay._held_out(torch.arange(40)).tolist()
-    for number in range(40):
-        replay.extend(transitions(1))
-        oldest = max(0, number - 3)
-        assert replay.can_draw == (not all(held_out[oldest : number + 1]))
-        if replay.can_draw:
-            next(iter(replay.batches(1, 1)))
-    assert any(all(held_out[max(0, number - 3) : number + 1]) for number in range(40))  # there was such a moment
 
 
 def test_fewer_pairs_than_asked_for_are_an_error_or_are_enough(monkeypatch):

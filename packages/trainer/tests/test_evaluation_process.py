@@ -4,24 +4,18 @@ import json
 import multiprocessing
 import os
 import re
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from tesserl_analysis.record import read_metrics
-from tesserl_collectors.evaluation import Evaluation
 from tesserl_collectors.evaluation_process import EvaluationProcess, evaluation_name
 from tesserl_collectors.processes import ProcessTransport
 from tesserl_collectors.supervisor import Supervisor
 from tesserl_configs import load_config
 from tesserl_environments import WorkerError
-from tesserl_storage.errors import StorageError
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
-from tesserl_training.checkpoints.names import checkpoint_name
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
-from tesserl_training.evaluations import Evaluations
 
 from . import troubled
 from .test_early_stopping import ALWAYS, NEVER, reached
@@ -190,81 +184,3 @@ def test_a_signal_ends_an_evaluation_in_flight(write_config, place, number, code
     (evaluating,) = processes_of(log) - {process.pid}
     assert f"{evaluating} close" in log.read_text().splitlines()  # it has closed its environments
     assert not any(map(is_alive, processes_of(log)))
-
-
-class Playing:
-    """Stands in for a process; its results are the scores given, in their order."""
-
-    in_background = True
-
-    def __init__(self, *scores):
-        self.scores, self.begun = list(scores), []
-
-    def begin(self, weights=None):
-        self.begun.append(weights)
-
-    def result(self):
-        return Evaluation([self.scores.pop(0)], [1])
-
-    def look(self):
-        pass
-
-    def weights(self):
-        return {"weight": torch.ones(1)}
-
-
-@pytest.fixture
-def evaluations(tmp_path):
-    def make(*scores):
-        notes, rows = [], []
-        log = SimpleNamespace(log=lambda step, metrics: rows.append((step, *metrics)))
-        progress = SimpleNamespace(note=notes.append, know=lambda **_: None)
-        made = Evaluations(Playing(*scores), Checkpoints(tmp_path), log, progress)  # type: ignore[arg-type]
-        return made, rows, notes
-
-    (tmp_path / "checkpoints").mkdir()
-    return make
-
-
-def test_a_result_counts_before_the_next_evaluation_begins(evaluations, tmp_path):
-    made, rows, notes = evaluations(1.0, 2.0, 1.5)
-    saved = []
-
-    def save(step):
-        saved.append((step, made.pending, made.best and made.best["return_mean"]))
-        (tmp_path / "checkpoints" / checkpoint_name(step)).mkdir()
-
-    made.evaluate(10, lambda: save(10), is_last=False)
-    assert (rows, made.pending, made.best) == ([], 10, None)
-    assert made.state_dict(10)["evaluation"] == {"step": 10, "weights": None}
-    assert made.state_dict(12)["evaluation"] == {"step": 10, "weights": {"weight": torch.ones(1)}}
-    made.evaluate(20, lambda: save(20), is_last=False)
-    assert [row[0] for row in rows] == [10]
-    assert made.best == {"checkpoint": checkpoint_name(10), "return_mean": 1.0}
-    made.evaluate(30, lambda: save(30), is_last=True)
-    assert [row[0] for row in rows] == [10, 20, 30]
-    assert made.best == {"checkpoint": checkpoint_name(20), "return_mean": 2.0}
-    assert saved == [(10, 10, None), (20, 20, 1.0)]
-    assert made.state_dict(30)["evaluation"] is None
-    assert notes == []
-
-
-def test_weights_whose_checkpoint_is_gone_are_not_the_best(evaluations):
-    made, _, notes = evaluations(3.0)
-    made.evaluate(10, lambda: None, is_last=False)
-    made.settle(20)
-    assert made.best is None
-    assert notes == [f"warning: {checkpoint_name(10)}, of the best evaluation so far, is not there any more"]
-
-
-def test_what_a_checkpoint_says_of_an_evaluation_is_checked(evaluations):
-    made, _, _ = evaluations(3.0)
-    saved = {"best": None, "evaluation": {"step": 20, "weights": None}}
-    with pytest.raises(StorageError, match=r"state: evaluation\.step: expected a whole number from 0 to 10, got 20"):
-        made.load(saved, 10)
-    with pytest.raises(StorageError, match=r"state: evaluation\.weights: expected keys and values, got None"):
-        made.load(saved, 30)
-    made.load({"best": None}, 10)
-    assert made.player.begun == []
-    made.load(saved, 20)
-    assert made.player.begun == [None]

@@ -11,13 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from tesserl_configs import load_config
 from tesserl_storage.digests import digest
-from tesserl_storage.errors import StorageError
 from tesserl_storage.sealed_json import read_sealed, write_sealed
 from tesserl_storage.tensors import load_tensors
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
-from tesserl_training.pair_batches import NewestPairs, Shuffled
 
 from .conftest import config_text
 
@@ -137,44 +135,3 @@ def test_json_that_is_nested_too_deeply_is_refused(run, capfd):
     assert "state.json: cannot be read as JSON" in refused(["train", "--resume", str(run), *RESUME], capfd)
     (checkpoint / "manifest.json").write_text('{"a":' * 100_000)
     assert "manifest.json: cannot be read as JSON" in refused(["eval", str(run)], capfd)
-
-
-@pytest.mark.parametrize("order", [[], [0], [0, 0, 1], [0, 1, 3], [0, 1, 2, 3]])
-def test_an_order_that_is_none_cannot_make_a_resume_hang(order):
-    shuffled = Shuffled(3)
-    with pytest.raises(StorageError, match="order: expected each number below 3 once"):
-        shuffled.load_state_dict({"order": torch.tensor(order, dtype=torch.int64), "taken": 4})
-
-
-def test_an_order_continues_where_it_was():
-    shuffled = Shuffled(5)
-    for taken in (0, 3, 5, 7):
-        shuffled.take(taken - shuffled.taken)
-        again = Shuffled(5)
-        again.load_state_dict(shuffled.state_dict())
-        torch.manual_seed(1)
-        expected = again.take(9).tolist()
-        third = Shuffled(5)
-        third.load_state_dict(shuffled.state_dict())
-        torch.manual_seed(1)
-        assert third.take(9).tolist() == expected
-
-
-def test_saved_pairs_of_segments_that_are_not_there_are_refused():
-    one = torch.ones(2)
-    state = {
-        "steps": {"observation": torch.zeros(4, 2)},
-        "length": torch.tensor([2, 2]),
-        "group": torch.tensor([0, 0]),
-        "chosen": torch.tensor([0, 1]),
-        "rejected": torch.tensor([1, 2]),
-        "label": one,
-        "margin": one,
-        "source": ["score", "score"],
-    }
-    with pytest.raises(StorageError, match="pairs: expected segments below 2, got 2"):
-        NewestPairs(4).load_state_dict(state)
-    with pytest.raises(StorageError, match="expected 4 steps, got others of observation"):
-        NewestPairs(4).load_state_dict(state | {"rejected": torch.tensor([1, 0]), "steps": {"observation": one}})
-    with pytest.raises(StorageError, match="expected 1 to 1 pairs"):
-        NewestPairs(1).load_state_dict(state)

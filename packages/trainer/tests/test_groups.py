@@ -1,16 +1,12 @@
-"""Groups of trajectories: their starts on Atari, the rest of cut ones, and what the loop makes of them."""
+"""Groups of trajectories: their starts on Atari, and what the loop makes of them."""
 
 import numpy as np
 import pytest
-import torch
-from tensordict import TensorDict
 
 from tesserl_configs import load_config
 from tesserl_environments import GroupStarts, StateStart
-from tesserl_grpo import pad_trajectories
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.environments import make_environments
-from tesserl_training.loops.groups import expected_rest
 
 from .test_on_policy import metrics_of
 
@@ -31,16 +27,6 @@ def test_atari_games_are_put_back_to_their_start(write_config):
     again, _ = starts.reset(options={"reset_mask": np.array([True, True])})
     assert (again == first).all()
     environments.close()
-
-
-def test_the_rest_of_a_cut_trajectory_is_the_mean_of_those_that_were_longer():
-    def trajectory(rewards):
-        return TensorDict({"next": {"reward": torch.tensor(rewards).unsqueeze(-1)}}, [len(rewards)])
-
-    rewards = [[1.0, 1.0], [1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 8.0], [5.0], [7.0, 7.0]]
-    batch = pad_trajectories([trajectory(item) for item in rewards], [0, 0, 0, 1, 1])
-    rest = expected_rest(batch, discount=0.5)
-    assert rest.tolist() == [((3 + 0.5 * 4) + 8) / 2, 0.0, 4.0, 7.0, 0.0]
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------

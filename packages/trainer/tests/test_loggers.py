@@ -6,7 +6,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -14,7 +14,6 @@ from tesserl_analysis import read_metrics
 from tesserl_configs import load_config
 from tesserl_trainer.cli import main
 from tesserl_training.loggers import LoggedRun, WandbLogger
-from tesserl_training.logging import MetricsLog
 
 from .conftest import config_text
 
@@ -138,42 +137,6 @@ def test_wandb_shows_an_evaluation_that_is_reported_late_at_the_step_of_its_weig
         {"train/return": 3.0, "_step": 30},
     ]
     assert ("evaluation/*", "evaluation/step") in shown
-
-
-class Failing:
-    """A logger that fails in one of its methods."""
-
-    def __init__(self, where: str) -> None:
-        self.where, self.calls = where, []
-        self("open")
-
-    def __call__(self, name: str) -> None:
-        self.calls.append(name)
-        if name == self.where:
-            raise ConnectionError("the server is\ngone")
-
-    def log(self, step, metrics):
-        self("log")
-
-    def close(self):
-        self("close")
-
-
-@pytest.mark.parametrize("where", ["open", "log", "close"])
-def test_a_logger_that_fails_is_named_once_and_the_others_continue(tmp_path, where):
-    notes, others = [], []
-    other = SimpleNamespace(log=lambda step, metrics: others.append(step), close=lambda: others.append("closed"))
-    log = MetricsLog(tmp_path, {"mlflow": lambda step: Failing(where), "wandb": lambda step: other}, notes.append)
-    log.open()
-    for step in (10, 20):
-        log.log(step, {"a": 1.0})
-    log.close()
-    assert notes == [
-        "warning: logging.mlflow failed and gets nothing more of this run, while metrics.csv has every value: "
-        "the server is gone"
-    ]
-    assert others == [10, 20, "closed"]
-    assert [row[0] for row in read_metrics(log.path)] == [10, 20]
 
 
 def test_training_continues_without_a_login(tmp_path, monkeypatch, capfd):

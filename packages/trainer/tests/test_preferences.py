@@ -1,4 +1,4 @@
-"""Learning from preferences: batches, buffers, stored and fresh pairs, and what the loop makes of them."""
+"""Learning from preferences: stored and fresh pairs, and what the loop makes of them."""
 
 import json
 import shutil
@@ -6,16 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tensordict import TensorDict
 
 from tesserl_configs import ConfigError, load_config
-from tesserl_preference_data import append_label, cut_segments, load_pairs, make_pairs
+from tesserl_preference_data import append_label, load_pairs
 from tesserl_storage.errors import StorageError
 from tesserl_trainer import evaluate, train
 from tesserl_training.checkpoints.checkpoint import load_checkpoint
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 from tesserl_training.journal import DivergenceError
-from tesserl_training.pair_batches import Batches, NewestPairs, Shuffled, with_entries
 
 from .test_on_policy import metrics_of
 from .test_resume import halves_equal_the_whole, killed_and_resumed, outcome
@@ -69,79 +67,6 @@ STATISTICS = {"hidden_sizes: [5]}": "hidden_sizes: [5], normalization: {kind: ru
 PRETRAINING = dpo("pretraining: {num_updates: 11}")
 
 # --- batches and buffers -----------------------------------------------------------------------------------------
-
-
-def some_pairs(lengths=(3, 1, 4, 2)):
-    """Segments whose every entry is known: observation ``[segment, t]``, action and reward the same sum."""
-    rows = []
-    for number, length in enumerate(lengths):
-        steps = torch.arange(length)
-        observation = torch.stack([torch.full_like(steps, number), steps], dim=1).float()
-        reward = observation.sum(dim=1, keepdim=True)
-        rows.append(
-            TensorDict({"observation": observation, "action": steps + number, "next": {"reward": reward}}, [length])
-        )
-    pool = cut_segments(rows, group=[0, 0, 1, 1])
-    return make_pairs(pool, generator=torch.Generator().manual_seed(1))
-
-
-def test_shuffled_numbers_come_once_each_before_any_comes_again():
-    torch.manual_seed(1)
-    shuffled = Shuffled(5)
-    taken = torch.cat([shuffled.take(3) for _ in range(5)])
-    assert [sorted(part.tolist()) for part in taken.split(5)] == [[0, 1, 2, 3, 4]] * 3
-    assert len({tuple(part.tolist()) for part in taken.split(5)}) > 1
-    assert shuffled.taken == 15
-
-
-def test_shuffled_numbers_continue_where_they_were():
-    shuffled, again = Shuffled(7), Shuffled(7)
-    shuffled.take(3)
-    again.load_state_dict(shuffled.state_dict())
-    assert shuffled.take(4).tolist() == again.take(4).tolist()
-
-
-def test_a_batch_of_two_sources_holds_both_padded_to_one_length():
-    pairs = with_entries(some_pairs(), ["observation", "action"])
-    short = pairs.select(pairs.pool.group[pairs.chosen_segment] == 0)
-    batch = Batches(["observation", "action"])((short, torch.tensor([0])), (pairs, torch.tensor([0, 1])))
-    assert batch.batch_size == (3,)
-    assert batch["chosen"].batch_size == batch["rejected"].batch_size == (3, 4)
-    for number, source in enumerate([short, pairs, pairs]):
-        index = max(number - 1, 0)
-        for side, segment in (("chosen", source.chosen_segment), ("rejected", source.rejected_segment)):
-            row = batch[side][number]
-            assert torch.equal(row["observation"][row["mask"]], source.pool.segment(int(segment[index]))["observation"])
-
-
-def test_a_ranked_batch_holds_scores_and_groups():
-    pairs = with_entries(some_pairs(), ["observation", "action", "score"], score_discount=0.5)
-    batch = Batches(["observation", "action", "score"], ranking=True)((pairs, torch.arange(2)))
-    segments = torch.cat([pairs.chosen_segment, pairs.rejected_segment]).tolist()
-    scores = [0 + 0.5 * 1 + 0.25 * 2, 1.0, 2 + 0.5 * 3 + 0.25 * 4 + 0.125 * 5, 3 + 0.5 * 4]
-    assert batch["score"].tolist() == [scores[segment] for segment in segments]
-    assert batch["group"].tolist() == [segment // 2 for segment in segments]
-
-
-def test_returns_reach_to_the_end_of_the_segment():
-    pairs = with_entries(some_pairs(), ["observation", "value_target"], value_discount=0.5)
-    assert pairs.pool.segment(2)["value_target"].flatten().tolist() == [5.125, 6.25, 6.5, 5.0]
-    assert pairs.pool.segment(0)["value_target"].flatten().tolist() == [1.0, 2.0, 2.0]
-
-
-def test_the_newest_pairs_stay_and_survive_their_state():
-    pairs, newest, again = with_entries(some_pairs(), ["observation"]), NewestPairs(3), NewestPairs(3)
-    for _ in range(2):
-        newest.add(pairs)
-    newest.add(pairs.select(slice(0, 0)))
-    again.load_state_dict(newest.state_dict())
-    for buffer in (newest, again):
-        assert len(buffer) == 3
-        assert torch.equal(
-            buffer.pairs.chosen["observation"], pairs.select(torch.tensor([1, 0, 1])).chosen["observation"]
-        )
-    assert torch.equal(again.pairs[:]["rejected"]["observation"], newest.pairs[:]["rejected"]["observation"])
-    assert again.pairs.source == newest.pairs.source
 
 
 # --- training ----------------------------------------------------------------------------------------------------

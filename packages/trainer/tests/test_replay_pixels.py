@@ -17,7 +17,6 @@ from tesserl_replay import FrameStorage
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
-from tesserl_training.loops.off_policy import Pace
 from tesserl_training.replay_segments import Segments
 
 from .pictures import Pictures
@@ -88,16 +87,6 @@ def test_testing_changes_nothing_and_its_batches_are_never_learnt_from(write_con
     names = [[name for _, name, _ in result["metrics"]] for result in results]
     assert names[0].count("test/loss") == names[0].count("test/td_error") == 8
     assert names[1].count("test/loss") == 2
-
-
-def test_the_ratio_says_how_often_a_transition_is_drawn():
-    pace, owed, drawn = Pace(1, 0, None, 32, ratio=4.0), 0.0, 0
-    for _ in range(100):
-        number, owed = pace.updates(owed, 5, 3)  # two of five steps were no transitions to learn from
-        drawn += 32 * number
-    assert drawn + owed == 4.0 * 300
-    assert owed < 32
-    assert Pace(1, 0, 4, 32).updates(3, 5, 0) == (2, 0)
 
 
 def test_sharing_frames_needs_frames(write_config, tmp_path):

@@ -14,7 +14,6 @@ from tesserl_storage.sealed_json import read_sealed, write_sealed
 from tesserl_trainer import train
 from tesserl_trainer.cli import main
 from tesserl_trainer.inspect import report as module
-from tesserl_training.checkpoints import checkpoint
 
 pytestmark = pytest.mark.kernel_free
 
@@ -134,17 +133,3 @@ def test_a_report_imports_no_torch(run):
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
-
-
-def test_a_checkpoint_names_the_commit_around_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert checkpoint._commit.__wrapped__() is None
-    if shutil.which("git") is None:
-        pytest.skip("there is no git here")
-    author = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    for words in (["init", "-q"], [*author, "commit", "-q", "--allow-empty", "-m", "first"]):
-        subprocess.run(["git", *words], check=True)
-    assert re.fullmatch("[0-9a-f]{40}", checkpoint._commit.__wrapped__())
-    monkeypatch.setenv("PATH", "")
-    assert checkpoint._commit.__wrapped__() is None

@@ -1,13 +1,16 @@
 """Checkpoints: what goes in comes out, and nothing damaged gets in."""
 
 import json
+import re
 import shutil
+import subprocess
 
 import pytest
 import torch
 
 from tesserl_storage.errors import StorageError
 from tesserl_storage.sealed_json import write_sealed
+from tesserl_training.checkpoints import checkpoint
 from tesserl_training.checkpoints.checkpoint import load_checkpoint, load_networks, read_manifest
 from tesserl_training.checkpoints.names import checkpoint_name, step_of
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
@@ -311,3 +314,17 @@ def test_pruning_leaves_files_that_are_no_segments(tmp_path):
         "000000000000-000000000005.safetensors",
         "notes.txt",
     ]
+
+
+def test_a_checkpoint_names_the_commit_around_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert checkpoint._commit.__wrapped__() is None
+    if shutil.which("git") is None:
+        pytest.skip("there is no git here")
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], [*author, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", *words], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", checkpoint._commit.__wrapped__())
+    monkeypatch.setenv("PATH", "")
+    assert checkpoint._commit.__wrapped__() is None

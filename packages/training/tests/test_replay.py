@@ -122,3 +122,21 @@ def test_batches_go_to_the_device(tmp_path):
         assert batch["pixels"].device.type == "cuda"
         assert (batch["pixels"].long().amax((1, 2, 3)) == batch["number"]).all()
         assert (batch["next", "pixels"].long() == batch["pixels"].long() + 1).all()
+
+
+def test_transitions_that_are_only_for_measuring_make_no_batch(tmp_path):
+    def transitions(number):
+        return TensorDict({"x": torch.zeros(number, 1)}, [number])
+
+    sampler = PrioritizedSampler(4)
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(4), sampler=sampler, batch_size=1)
+    replay = Replay(buffer, 4, Segments(tmp_path), prioritized=True, test_fraction=0.5)
+    assert not replay.can_draw
+    held_out = replay._held_out(torch.arange(40)).tolist()
+    for number in range(40):
+        replay.extend(transitions(1))
+        oldest = max(0, number - 3)
+        assert replay.can_draw == (not all(held_out[oldest : number + 1]))
+        if replay.can_draw:
+            next(iter(replay.batches(1, 1)))
+    assert any(all(held_out[max(0, number - 3) : number + 1]) for number in range(40))  # there was such a moment
