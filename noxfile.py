@@ -54,8 +54,9 @@ LEARNING = (
     "lunarlander",
     "preferences",
     "minatar_peers",
+    "rejax_peers",
     "curves",
-)  # of what is learned: hours, or nothing to measure
+)  # of what is learned: hours, or nothing to measure; rejax needs an environment of its own
 PROCESSES = ("--numprocesses", "auto", "--dist", "loadfile")  # of pytest: one for each core
 NO_TESTS = 5  # pytest's exit status if all tests are deselected
 CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s

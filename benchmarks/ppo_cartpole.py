@@ -98,6 +98,7 @@ def speed(rounds: int, steps: int, python: str) -> tuple[list[Comparison], dict[
         vectorised = ["seed=1", "environment.vectorization=vector_entry_point"]
         own_environments = start("our_loop.py", {"config": str(CONFIG), "overrides": vectorised})
         floor = start("floor_ppo.py", plain)
+        compiled = start("floor_ppo.py", {**plain, "compiled": True})
         sb3 = start("sb3_ppo.py", {**SB3["cartpole_speed"], "seed": 1}, python)
         serial = start("torchrl_ppo.py", {**plain, "environments": "serial"})
         wrapped = start("torchrl_ppo.py", {**plain, "environments": "wrapped"})
@@ -105,6 +106,7 @@ def speed(rounds: int, steps: int, python: str) -> tuple[list[Comparison], dict[
             ("PPO on CartPole, by SB3", sb3, ours, Bar("speed", 2.0), steps),
             ("the bare loop, by SB3", sb3, floor, Bar("speed"), steps),
             ("PPO on CartPole, by the bare loop", floor, ours, Bar("speed", 0.85), steps),
+            ("the same, by the bare loop, compiled", compiled, ours, Bar("speed"), steps),
             ("the same, vectorised CartPole, by SB3", sb3, own_environments, Bar("speed"), steps),
             ("PPO on CartPole, by torchrl, SerialEnv", serial, ours, Bar("speed", 5.0), steps // 4),
             ("the same, by torchrl, GymWrapper", wrapped, ours, Bar("speed"), steps // 4),

@@ -87,12 +87,16 @@ def advantage_estimates(
 
 
 class PPOLoop:
-    """Trains on an environment in SAME_STEP mode; ``seconds`` says where the time went."""
+    """Trains on an environment in SAME_STEP mode; ``seconds`` says where the time went.
 
-    def __init__(self, environments: VectorEnv, settings: Settings, seed: int) -> None:
+    ``compiled`` compiles the loss with its gradient. LeanRL compiles acting too, which is slower on a CPU.
+    """
+
+    def __init__(self, environments: VectorEnv, settings: Settings, seed: int, *, compiled: bool = False) -> None:
         if environments.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
             raise ValueError("environments must reset in the same step")
         self.environments, self.settings = environments, settings
+        self.loss = torch.compile(ppo_loss) if compiled else ppo_loss
         features, actions = environments.single_observation_space.shape[0], environments.single_action_space.n
         self.parameters = parameters(features, int(actions))
         self.optimizer = torch.optim.Adam(self.parameters, settings.learning_rate, eps=1e-5, fused=True)
@@ -146,7 +150,7 @@ class PPOLoop:
             for index in torch.randperm(len(batch[0])).chunk(self.settings.num_minibatches):
                 minibatch = [tensor[index] for tensor in batch]
                 self._lap("minibatches")
-                loss = ppo_loss(self.parameters, *minibatch, settings=self.settings)
+                loss = self.loss(self.parameters, *minibatch, settings=self.settings)
                 self._lap("forward")
                 for parameter in self.parameters:
                     parameter.grad = None

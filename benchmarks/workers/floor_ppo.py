@@ -25,7 +25,8 @@ def main() -> None:
         vectorization_mode="sync",
         vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
     )
-    loop = PPOLoop(environments, Settings(**settings["ppo"]), settings["seed"])
+    compiled = settings.get("compiled", False)
+    loop = PPOLoop(environments, Settings(**settings["ppo"]), settings["seed"], compiled=compiled)
 
     def answer(request: int | str) -> dict[str, float]:
         if request == "laps":

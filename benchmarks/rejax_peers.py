@@ -1,0 +1,58 @@
+"""PPO and PQN beside rejax's, in which JAX compiles training and environment into one program: a ceiling.
+
+rejax needs an environment of its own (Python 3.11): pip install rejax==0.1.3 "gymnax<1" "jax<0.12" "gymnasium<1.4".
+"""
+
+import statistics
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from common.harness import HEADER, Bar, Comparison, Measurement, Worker, arguments, compare, finish
+
+BENCHMARKS = Path(__file__).parent
+REJAX = yaml.safe_load((BENCHMARKS / "settings/rejax.yaml").read_text())
+OURS = {  # name in rejax.yaml -> our file, steps of one measurement
+    "cartpole_ppo": (BENCHMARKS / "settings/ppo_cartpole.yaml", 20_480),
+    "cartpole_pqn": (BENCHMARKS / "settings/pqn_cartpole.yaml", 20_480),
+    "breakout_ppo": (BENCHMARKS.parent / "configs/ppo/minatar_breakout.yaml", 10_240),
+    "breakout_pqn": (BENCHMARKS.parent / "configs/pqn/minatar_breakout.yaml", 20_480),
+}
+
+
+def measure(name: str, python: str, rounds: int) -> tuple[Comparison, dict[str, float]]:
+    """Compare steps per second of one algorithm on one task; also return those per second of processor time."""
+    config, steps = OURS[name]
+    rates: dict[str, list[float]] = {"ours": [], "rejax": []}
+
+    def recorded(side: str, worker: Worker) -> Measurement:
+        measured = worker.measure(steps)
+        rates[side].append(measured.count / measured.cpu)
+        return measured
+
+    with (
+        Worker("rejax_train.py", REJAX[name], python=python) as peer,
+        Worker("our_loop.py", {"config": str(config), "overrides": ["seed=1"], "warmup": 4_096}) as ours,
+    ):
+        theirs, mine = partial(recorded, "rejax", peer), partial(recorded, "ours", ours)
+        comparison = compare(f"{name.replace('_', ', ')}, by rejax", theirs, mine, Bar("speed"), rounds=rounds)
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    print("  steps per second of processor time: " + ", ".join(f"{side} {rate:.0f}" for side, rate in medians.items()))
+    return comparison, medians
+
+
+def main() -> None:
+    parser = arguments(__doc__, seconds=0.0)
+    parser.add_argument("--peers-python", required=True, help="interpreter that has rejax installed")
+    parser.add_argument("--only", choices=list(OURS), action="append", help="may be repeated; all")
+    options = parser.parse_args()
+    print(HEADER)
+    names = options.only or list(OURS)
+    measured = {name: measure(name, options.peers_python, options.rounds) for name in names}
+    rates = {name: medians for name, (_, medians) in measured.items()}
+    finish("rejax_peers", [row for row, _ in measured.values()], steps_per_cpu_second=rates, settings=REJAX)
+
+
+if __name__ == "__main__":
+    main()
