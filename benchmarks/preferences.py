@@ -151,12 +151,12 @@ def report(results: dict[str, list[dict[str, Any]]], data: dict[str, float]) -> 
     for method, runs in results.items():
         returns = [run["return"] for run in runs]
         _, low, high = interval([np.array(returns)], mean)
-        cloned = [max(results[name][index]["return"] for name in METHODS[:2]) for index in range(len(runs))]
-        better = sum(ours > theirs for ours, theirs in zip(returns, cloned, strict=True))
+        cloned = [[run["return"] for run in results.get(name, [])] for name in METHODS[:2]]
+        better = sum(own > max(theirs) for own, *theirs in zip(returns, *cloned, strict=all(cloned)))
         above = [sum(is_above(run[key], max(data["sampled"], data["greedy"])) for run in runs) for key in RETURNS]
         accuracies = [run["accuracy"] for run in runs if run["accuracy"] is not None]
         accuracy = f"{np.mean(accuracies):.3f}" if accuracies else ""
-        wins = "" if method.startswith("bc") else f"{better} of {len(runs)}"
+        wins = f"{better} of {len(runs)}" if all(cloned) and not method.startswith("bc") else ""
         each = ", ".join(f"{value:.0f}" for value in returns)
         sampled = ", ".join(f"{run['sampled']:.0f}" for run in runs)
         rows.append(
@@ -176,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=TASKS, default="cartpole")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS, help="what to train (all four)")
     parser.add_argument("--mistakes", type=float, default=0.0, help="share of wrong labels")
     parser.add_argument(
         "--by", choices=["return", "to_go", "to_go:0.99", "regret"], help="what segments are compared by"
@@ -198,9 +199,9 @@ def main() -> None:
     by = arguments.by or task.by
     pairs, data = make_data(task, runs, num_episodes, num_pairs, arguments.mistakes, by)
     print(f"the policy of the data: {data}", flush=True)
-    results: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
-    for seed in seeds:
-        for method in METHODS:
+    results: dict[str, list[dict[str, Any]]] = {method: [] for method in arguments.methods}
+    for method in arguments.methods:
+        for seed in seeds:
             results[method].append(learn(task, method, seed, pairs, runs, updates))
             print(f"seed {seed}: {method} {results[method][-1]['return']:.1f}", flush=True)
     rows = report(results, data)
