@@ -9,7 +9,6 @@ from tesserl_preference_data import (
     cut_segments,
     make_pairs,
     rank_pairs,
-    returns_to_go,
     score_first_steps,
     segment_scores,
 )
@@ -95,21 +94,15 @@ def test_a_shaped_score_replaces_the_reward():
 
 
 def test_segments_are_scored_by_all_that_follows_their_first_step():
-    def to_go(row):
-        return returns_to_go(row["next", "reward"], 0.5)
-
+    returns_to_go = {4: torch.tensor([4.0, 6.0, 8.0, 8.0]), 2: torch.zeros(2)}  # with a discount of 0.5
     rows = [trajectory([1.0, 2.0, 4.0, 8.0]), trajectory([0.0, 0.0])]
-    pool = score_first_steps(cut_segments(rows, segment_length=2, score=to_go, generator=seeded()))
+    pool = score_first_steps(
+        cut_segments(rows, segment_length=2, score=lambda row: returns_to_go[len(row)], generator=seeded())
+    )
     assert segment_scores(pool).tolist() == [4.0, 8.0, 0.0]  # 1 + 1 + 1 + 1, 4 + 4, nothing
     judged = make_pairs(pool, teacher=ScriptedTeacher(), generator=seeded())
     sides = zip(judged.chosen_segment.tolist(), judged.rejected_segment.tolist(), strict=True)
     assert set(sides) == {(1, 0), (1, 2), (0, 2)}
-
-
-@pytest.mark.parametrize("discount", [-0.1, 1.5])
-def test_a_discount_of_returns_to_go_is_checked(discount):
-    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\]"):
-        returns_to_go(torch.ones(3), discount)
 
 
 def test_value_targets_are_returns_to_the_end_of_the_trajectory():

@@ -10,7 +10,7 @@ from tesserl_preference_data.__about__ import __version__
 
 if TYPE_CHECKING:
     from tesserl_preference_data.concatenation import concatenate
-    from tesserl_preference_data.cut import cut_segments, returns_to_go
+    from tesserl_preference_data.cut import cut_segments
     from tesserl_preference_data.files import NoStoreError, StoreError
     from tesserl_preference_data.labels import append_label, read_labels
     from tesserl_preference_data.make import make_pairs, rank_pairs, score_first_steps, segment_scores
@@ -49,7 +49,6 @@ __all__ = [
     "rank_pairs",
     "read_labels",
     "read_segments",
-    "returns_to_go",
     "save_pairs",
     "score_first_steps",
     "segment_scores",
@@ -79,7 +78,6 @@ _HOMES = {
     "rank_pairs": "tesserl_preference_data.make",
     "read_labels": "tesserl_preference_data.labels",
     "read_segments": "tesserl_preference_data.segments",
-    "returns_to_go": "tesserl_preference_data.cut",
     "save_pairs": "tesserl_preference_data.store",
     "score_first_steps": "tesserl_preference_data.make",
     "segment_scores": "tesserl_preference_data.make",

@@ -51,8 +51,6 @@ def cut_segments(
         ValueError: an option is out of its range, or no trajectory is long enough.
     """
     shortest, longest = _length_range(segment_length)
-    if value_discount is not None and not 0 <= value_discount <= 1:
-        raise ValueError(f"value_discount must be in [0, 1], got {value_discount}")
     rows = _rows(trajectories)
     keys = list(observation_keys) or [key for key in OBSERVATION_KEYS if rows and rows[0].get(key, None) is not None]
     if not keys:
@@ -128,28 +126,17 @@ def _steps(
     if score is not None:
         entries["score"] = score(row).detach().reshape(len(row), 1)
     if value_discount is not None:
-        entries["value_target"] = returns_to_go(reward, value_discount)
+        entries["value_target"] = _returns_to_go(reward, value_discount)
     for key in extra_keys:
         extra: NestedKey = (EXTRA, key) if isinstance(key, str) else (EXTRA, *key)
         entries[extra] = _entry(row, key)
     return TensorDict(entries, [len(row)])
 
 
-def returns_to_go(reward: Tensor, discount: float = 1.0) -> Tensor:
-    """Sum the rewards from each step to the end of a trajectory.
-
-    Args:
-        reward: of each step, ``[T]`` or ``[T, 1]``.
-        discount: weight of a step by that of the step before, in [0, 1].
-
-    Returns:
-        ``sum_k discount^k r_t+k``, ``[T, 1]``.
-
-    Raises:
-        ValueError: ``discount`` is out of its range.
-    """
+def _returns_to_go(reward: Tensor, discount: float) -> Tensor:
+    """Return ``sum_k discount^k r_t+k``, ``[T, 1]``."""
     if not 0 <= discount <= 1:
-        raise ValueError(f"discount must be in [0, 1], got {discount}")
+        raise ValueError(f"value_discount must be in [0, 1], got {discount}")
     total, returns = 0.0, []
     for each in reversed(reward.flatten().tolist()):
         total = each + discount * total

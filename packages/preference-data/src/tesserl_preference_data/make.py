@@ -130,7 +130,7 @@ def segment_scores(pool: SegmentPool, *, discount: float = 1.0) -> Tensor:
 def score_first_steps(pool: SegmentPool) -> SegmentPool:
     """Score each segment by its first step alone.
 
-    Of steps that are scored by what follows them to the end of their trajectory, such as ``returns_to_go``, the first
+    Of steps that are scored by what follows them to the end of their trajectory, such as their return to go, the first
     scores the whole segment and all that came of it.
 
     Args:

@@ -12,7 +12,8 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from tesserl_configs.iqn import IQNConfig
-from tesserl_preference_data import SegmentPool, returns_to_go, score_first_steps
+from tesserl_policy import returns_to_go
+from tesserl_preference_data import SegmentPool, score_first_steps
 from tesserl_trainer.algorithms.programs import load_program
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.networks.programs import Program
@@ -107,7 +108,8 @@ def _judge(program: Program, shapes: Mapping[str, tuple[int, ...]], run: Path, e
 
 def _to_go(episode: TensorDictBase, *, discount: float) -> Tensor:
     """Return the rewards from each step to the end of the episode, summed."""
-    return returns_to_go(episode["next", "reward"], discount)
+    reward = episode["next", "reward"].reshape(1, -1)
+    return returns_to_go(reward, torch.ones_like(reward, dtype=torch.bool), discount=discount).squeeze(0)
 
 
 def _factor(text: str) -> float | None:
