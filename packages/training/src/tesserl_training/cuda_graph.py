@@ -8,6 +8,7 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 
+from tesserl_policy import DirectLossModule
 from tesserl_ranks.group import Ranks
 from tesserl_training.learner import Learner
 
@@ -36,8 +37,6 @@ class GraphedLearner(Learner):
 
     def __post_init__(self) -> None:
         """Let the loss read its coefficients from buffers."""
-        from tesserl_policy import DirectLossModule  # here: processes that only act import no torchrl
-
         if isinstance(self.loss, DirectLossModule):
             self.loss.reads_buffers = True
 
@@ -80,8 +79,6 @@ class GraphedLearner(Learner):
         """Return what a recording depends on: names and shapes of the batch, and which coefficients are 0."""
         leaves = batch.items(include_nested=True, leaves_only=True)
         entries = tuple((key, tuple(leaf.shape), leaf.dtype) for key, leaf in leaves)
-        from tesserl_policy import DirectLossModule
-
         return entries, self.loss.zero_coefficients if isinstance(self.loss, DirectLossModule) else ()
 
     def _warm_up(self, batch: TensorDictBase) -> dict[str, Tensor]:

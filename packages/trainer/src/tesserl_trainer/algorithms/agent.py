@@ -23,7 +23,6 @@ from tesserl_ranks.group import ALONE, Ranks
 from tesserl_trainer.networks.named_parts import Group, learning_rate_groups
 from tesserl_trainer.networks.programs import Program
 from tesserl_training.checkpoints.loading import load_module
-from tesserl_training.cuda_graph import GraphedLearner
 from tesserl_training.learner import Learner
 from tesserl_training.schedule import Scheduled
 
@@ -139,7 +138,11 @@ class Agent(Actor[PolicyT_co], Generic[PolicyT_co, LossT_co, SavedT_co]):
 
     def learner(self) -> Learner:
         """Return the object that makes gradient steps."""
-        kind = GraphedLearner if self.graphed else Learner
+        kind: type[Learner] = Learner
+        if self.graphed:
+            from tesserl_training.cuda_graph import GraphedLearner  # needs torchrl, which who only acts does without
+
+            kind = GraphedLearner
         return kind(
             loss=self.loss,
             forward=self.forward,
