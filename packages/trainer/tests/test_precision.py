@@ -1,14 +1,16 @@
 """``precision: auto``: what is measured is kept, in the run's configuration, by a resume and by a sweep."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
 from tesserl_configs import load_config
+from tesserl_configs.diff import diff_configs
 from tesserl_trainer import train
 from tesserl_trainer.algorithms import precision as precision_module
-from tesserl_trainer.algorithms.precision import faster_precision, is_measured, with_precision
-from tesserl_trainer.running.run_directory import changes_from, run_config
+from tesserl_trainer.algorithms.precision import faster_precision
+from tesserl_trainer.running.run_directory import as_measured, measures_precision, run_config, with_precision
 from tesserl_trainer.running.train import resume_run
 
 pytestmark = pytest.mark.kernel_free
@@ -32,7 +34,7 @@ def test_the_faster_format_is_chosen(monkeypatch, write_config, bfloat16, chosen
 @pytest.mark.parametrize(("algorithm", "task"), [("iqn", "MinAtar/Breakout-v1"), ("ppo", "CartPole-v1")])
 def test_a_pass_is_measured_for_real(write_config, algorithm, task):
     config = load_config(write_config(task, algorithm), [f"{algorithm}.precision=auto"])
-    assert is_measured(config)
+    assert measures_precision(config)
     assert faster_precision(config)[0] in ("float32", "bfloat16")
 
 
@@ -41,16 +43,32 @@ def test_a_body_with_a_memory_is_measured(write_config):
     assert faster_precision(config)[0] in ("float32", "bfloat16")
 
 
+def test_the_mask_of_a_task_is_no_input_of_the_body(write_config):
+    path = write_config(algorithm="ppo")
+    masked = ["environment.id=masked:tesserl-tests/Safe-v0", f"environment.module_path=[{Path(__file__).parent}]"]
+    assert faster_precision(load_config(path, [*masked, "ppo.precision=auto"]))[0] in ("float32", "bfloat16")
+
+
 def test_a_run_keeps_what_was_measured(monkeypatch, write_config, tmp_path, capsys):
     clock(monkeypatch, 1.0, 0.5)
     config = load_config(write_config(algorithm="ppo"), ["ppo.precision=auto"])
     run = train(config, run_dir=tmp_path / "run")
     assert "ppo.precision: bfloat16; a pass of the body" in capsys.readouterr().err
     assert run_config(run).ppo.precision == "bfloat16"
-    assert changes_from(run_config(run), config) == []
+    assert diff_configs(run_config(run), as_measured(config, run_config(run))) == []
     clock(monkeypatch, 1.0, 3.0)  # a resume does not measure again
     resume_run(run, [f"total_steps={2 * config.total_steps}"])
     assert run_config(run).ppo.precision == "bfloat16"
+
+
+def test_a_run_is_continued_from_python_by_the_configuration_that_began_it(monkeypatch, write_config, tmp_path):
+    clock(monkeypatch, 1.0, 0.5)
+    config = load_config(write_config(algorithm="ppo"), ["ppo.precision=auto"])
+    run = train(config, run_dir=tmp_path / "run")
+    clock(monkeypatch, 1.0, 3.0)
+    train(config.model_copy(update={"total_steps": 2 * config.total_steps}), run_dir=run, resume=True)
+    assert run_config(run).ppo.precision == "bfloat16"
+    assert run_config(run).total_steps == 2 * config.total_steps
 
 
 def test_the_run_is_that_of_the_chosen_format(monkeypatch, write_config, tmp_path):

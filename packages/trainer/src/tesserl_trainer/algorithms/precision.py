@@ -2,6 +2,7 @@
 
 import time
 from statistics import median
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from tesserl_configs.ppo import PPOConfig
 from tesserl_configs.preferences import PreferenceOptions
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.machine import device_of
+from tesserl_trainer.networks.programs import observation_specs, random_inputs
 
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROUNDS, WARMUP = 5, 2
@@ -19,17 +21,6 @@ ROUNDS, WARMUP = 5, 2
 
 LEAST_GAIN = 0.95
 """Share of the time of float32 that bfloat16 must stay below: its sums are less exact."""
-
-
-def is_measured(config: RunConfig) -> bool:
-    """Return whether a run measures its precision when it starts."""
-    return config.options.model_dump(include={"precision"}).get("precision") == "auto"
-
-
-def with_precision(config: RunConfig, precision: str) -> RunConfig:
-    """Return the configuration with the precision of its algorithm."""
-    options = config.options.model_copy(update={"precision": precision})
-    return config.model_copy(update={config.algorithm: options})
 
 
 def faster_precision(config: RunConfig) -> tuple[str, str]:
@@ -71,18 +62,13 @@ def _batch_size(config: RunConfig) -> int:
 
 def _inputs(task: Task, body: nn.Module, batch_size: int, device: torch.device) -> list[Tensor]:
     """Return a batch for a body: random observations, and the state of one with a memory."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = []
-    for key in task.layout.keys:
-        shape = (batch_size, *task.layout.shapes[key])
-        dtype = torch.from_numpy(task.layout.empty(1)[key]).dtype
-        is_float = dtype.is_floating_point
-        drawn = torch.rand(shape, generator=generator) if is_float else torch.randint(256, shape, generator=generator)
-        inputs.append(drawn.to(device, dtype))
-    if not getattr(body, "state_keys", ()):
-        return inputs
-    states = body.initial_state(batch_size)  # type: ignore[operator]  # a body with state_keys has it
-    return [*inputs, torch.zeros(batch_size, 1, dtype=torch.bool, device=device), *(each.to(device) for each in states)]
+    specs = observation_specs(task.layout)
+    drawn = random_inputs(specs, batch_size, 1, torch.Generator().manual_seed(0))
+    inputs = [drawn[key] for key in cast("list[str]", body.in_keys)]  # not the mask of actions
+    if getattr(body, "state_keys", ()):
+        states = body.initial_state(batch_size)  # type: ignore[operator]  # a body with state_keys has it
+        inputs += [torch.zeros(batch_size, 1, dtype=torch.bool), *states]
+    return [each.to(device) for each in inputs]
 
 
 def _seconds_of_pass(body: nn.Module, inputs: list[Tensor], dtype: torch.dtype) -> float:

@@ -9,7 +9,7 @@ from tesserl_trainer.algorithms.programs import load_program
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.export import formats as exporting
 from tesserl_trainer.export.formats import BATCH_SIZES, TOLERANCE, Format
-from tesserl_trainer.networks.programs import ExportError, Program, Spec
+from tesserl_trainer.networks.programs import ExportError, Inputs, Program, observation_specs
 from tesserl_trainer.running.run_directory import run_config
 from tesserl_trainer.usage import ArgumentError, TakenError, check_places
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
@@ -61,9 +61,8 @@ def export(
     config = run_config(Path(run_dir), ["device=cpu", *overrides])
     weights = Checkpoints(Path(run_dir)).load_weights(checkpoint)
     task = Task(config)
-    program, layout = load_program(task, weights, taus), task.layout
-    inputs = {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
-    inputs |= program.more_inputs()
+    program = load_program(task, weights, taus)
+    inputs = observation_specs(task.layout) | program.more_inputs()
     difference = _write(file, program, inputs, format, overwrite=overwrite)
     return {
         "file": str(file),
@@ -76,7 +75,7 @@ def export(
     }
 
 
-def _write(file: Path, program: Program, inputs: exporting.Inputs, file_format: Format, *, overwrite: bool) -> float:
+def _write(file: Path, program: Program, inputs: Inputs, file_format: Format, *, overwrite: bool) -> float:
     """Write the file if it computes the same as the program; return the largest difference."""
     content = exporting.serialize(program, inputs, file_format)
     difference = exporting.largest_difference(program, exporting.load(content, file_format), inputs)

@@ -5,51 +5,21 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from tesserl_trainer.networks.programs import ExportError, Program, Spec, Tensors
+from tesserl_trainer.networks.programs import ExportError, Inputs, Program, Tensors, random_inputs
 
 Format = Literal["onnx", "pt2"]
-Inputs = Mapping[str, Spec]
-"""Inputs of a program, by name."""
-
 BATCH_SIZES = (1, 2, 7)
 """Numbers of observations that `largest_difference` compares."""
 
 TOLERANCE = 1e-4
 """Largest difference that an exported program may have, as `largest_difference` measures it."""
-
-
-def random_inputs(inputs: Inputs, batch_size: int, num_taus: int, generator: torch.Generator) -> Tensors:
-    """Draws inputs of a program.
-
-    Args:
-        inputs: what it takes.
-        batch_size: number of observations.
-        num_taus: of each, where the taus are an input.
-        generator: source of randomness.
-
-    Returns:
-        Pixels from 0 to 255, or in [0, 1] where they are floating point; taus in [0, 1]; booleans; everything else
-        standard normal.
-    """
-    sizes = {"batch": batch_size, "num_taus": num_taus}
-    drawn = {}
-    for name, spec in inputs.items():
-        shape = [sizes[size] if isinstance(size, str) else size for size in spec["shape"]]
-        if spec["dtype"] == "uint8":
-            drawn[name] = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-        elif spec["dtype"] == "bool":
-            drawn[name] = torch.randint(2, shape, generator=generator).bool()
-        else:
-            draw = torch.rand if name in ("pixels", "taus") else torch.randn
-            drawn[name] = draw(shape, generator=generator)
-    return drawn
 
 
 def require_packages(file_format: Format) -> None:

@@ -1,12 +1,14 @@
 """Greedy policies as functions of plain tensors: what is exported."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tesserl_actor_critic import ActorCritic
+from tesserl_environments import ObservationLayout
 from tesserl_iqn import QuantileNetwork
 from tesserl_nn_components import NoisyLinear
 from tesserl_policy import mask_actions
@@ -25,6 +27,10 @@ class Spec(TypedDict):
 
     shape: list[int | str]
     dtype: str
+
+
+Inputs = Mapping[str, Spec]
+"""Inputs of a program, by name."""
 
 
 class Program(nn.Module):
@@ -262,3 +268,35 @@ def _given(*tensors: Tensor | None) -> list[Tensor]:
 def spec(*shape: int | str, dtype: str = "float32") -> Spec:
     """Describe a tensor with a batch dimension and this shape."""
     return Spec(shape=["batch", *shape], dtype=dtype)
+
+
+def observation_specs(layout: ObservationLayout) -> dict[str, Spec]:
+    """Return the observation keys of a program as it takes them, in batches of any size."""
+    return {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
+
+
+def random_inputs(inputs: Inputs, batch_size: int, num_taus: int, generator: torch.Generator) -> Tensors:
+    """Draw inputs of a program.
+
+    Args:
+        inputs: what it takes.
+        batch_size: number of observations.
+        num_taus: of each, where the taus are an input.
+        generator: source of randomness.
+
+    Returns:
+        Pixels from 0 to 255, or in [0, 1] where they are floating point; taus in [0, 1]; booleans; everything else
+        standard normal.
+    """
+    sizes = {"batch": batch_size, "num_taus": num_taus}
+    drawn = {}
+    for name, spec in inputs.items():
+        shape = [sizes[size] if isinstance(size, str) else size for size in spec["shape"]]
+        if spec["dtype"] == "uint8":
+            drawn[name] = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        elif spec["dtype"] == "bool":
+            drawn[name] = torch.randint(2, shape, generator=generator).bool()
+        else:
+            draw = torch.rand if name in ("pixels", "taus") else torch.randn
+            drawn[name] = draw(shape, generator=generator)
+    return drawn

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tesserl_analysis import run_files
 from tesserl_configs import ConfigError, RunConfig
-from tesserl_configs.diff import Difference
+from tesserl_configs.diff import Difference, diff_configs
 from tesserl_environments.main_guard import refuse_to_run_again
 from tesserl_ranks.group import Ranks
 from tesserl_ranks.joining import joined, launched
@@ -17,7 +17,7 @@ from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.run import early_stopping_of
 from tesserl_trainer.machine import refuse_missing
 from tesserl_trainer.running.directories import lock
-from tesserl_trainer.running.run_directory import CHANGEABLE, changes_from, run_config
+from tesserl_trainer.running.run_directory import CHANGEABLE, as_measured, run_config
 from tesserl_trainer.running.run_to_end import run_to_end
 from tesserl_training.checkpoints.checkpoint import Checkpoint
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
@@ -48,10 +48,13 @@ def continue_together(run_dir: Path, checkpoint: str, config_of: Callable[[], Ru
     """Continue a run; rank 0 locks its directory and finds the checkpoint."""
     with ExitStack() as stack:
 
+        def wanted() -> RunConfig:
+            return as_measured(config_of(), run_config(run_dir))
+
         def find() -> str | None:
             stack.enter_context(lock(run_dir))
-            config = config_of()
-            changes = changes_from(run_config(run_dir), config)
+            config = wanted()
+            changes = diff_configs(run_config(run_dir), config)
             found = _load(checkpoint, run_dir, changes)
             if not changes and _is_finished(run_dir, found, config):
                 say(f"already finished at step {found.step}: {run_dir}")
@@ -61,7 +64,7 @@ def continue_together(run_dir: Path, checkpoint: str, config_of: Callable[[], Ru
         name = ranks.by_first(find, "reading the checkpoint")
         if name is None:
             return run_dir
-        config = config_of()
+        config = wanted()
         refuse_missing(config, files=False)
         found = Checkpoints(run_dir).load(name)
         return run_to_end(config, run_dir, found, builder_of(config.algorithm).build_loop, config.total_steps, ranks)

@@ -6,7 +6,6 @@ from typing import Any
 
 from tesserl_analysis import run_files
 from tesserl_configs import RunConfig, dump_config, load_config
-from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.document import parse, render
 from tesserl_configs.loader import as_data
 from tesserl_storage.errors import StorageError
@@ -51,18 +50,27 @@ def run_config(run_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return load_config(path, overrides)
 
 
-def changes_from(there: RunConfig, wanted: RunConfig) -> list[Difference]:
-    """Return the keys in which a configuration differs from that of a run.
+def measures_precision(config: RunConfig) -> bool:
+    """Return whether a run measures its precision when it starts: ``precision: auto``."""
+    return config.options.model_dump(include={"precision"}).get("precision") == "auto"
+
+
+def with_precision(config: RunConfig, precision: str) -> RunConfig:
+    """Return the configuration with this precision in the block of its algorithm."""
+    options = config.options.model_copy(update={"precision": precision})
+    return config.model_copy(update={config.algorithm: options})
+
+
+def as_measured(config: RunConfig, there: RunConfig) -> RunConfig:
+    """Return the configuration with the precision that a run has measured, in place of ``auto``.
 
     Args:
-        there: of the run.
-        wanted: the other one; its ``precision: auto`` is whatever the run has measured.
+        config: what is wanted of the run.
+        there: the configuration in its directory.
     """
-    return [
-        change
-        for change in diff_configs(there, wanted)
-        if (change.path, change.right) != (f"{wanted.algorithm}.precision", "auto")
-    ]
+    if not measures_precision(config) or there.algorithm != config.algorithm:
+        return config
+    return with_precision(config, there.options.model_dump(include={"precision"})["precision"])
 
 
 def fixed_digest(data: Mapping[str, Any]) -> str:

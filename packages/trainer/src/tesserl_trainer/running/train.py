@@ -12,13 +12,13 @@ from tesserl_ranks.group import Ranks
 from tesserl_ranks.joining import joined
 from tesserl_trainer.algorithms import builder_of
 from tesserl_trainer.algorithms.environments import with_maker
-from tesserl_trainer.algorithms.precision import faster_precision, is_measured, with_precision
+from tesserl_trainer.algorithms.precision import faster_precision
 from tesserl_trainer.machine import refuse_missing
 from tesserl_trainer.networks.bodies import MakeBody, with_body
 from tesserl_trainer.running.directories import new_directory
 from tesserl_trainer.running.restarts import earlier_run, mark_launch
 from tesserl_trainer.running.resuming import continue_run, continue_together, say
-from tesserl_trainer.running.run_directory import run_config
+from tesserl_trainer.running.run_directory import measures_precision, run_config, with_precision
 from tesserl_trainer.running.run_to_end import Build, run_to_end
 
 
@@ -116,7 +116,7 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, tot
 
 def _with_measured_precision(config: RunConfig, ranks: Ranks) -> RunConfig:
     """Return the configuration with the precision that rank 0 finds faster, in place of ``auto``."""
-    if not is_measured(config):
+    if not measures_precision(config):
         return config
 
     def measure() -> str:

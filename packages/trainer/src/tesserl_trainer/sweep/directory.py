@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tesserl_analysis import run_files
 from tesserl_configs import ConfigError, load_config
-from tesserl_configs.diff import Difference
+from tesserl_configs.diff import Difference, diff_configs
 from tesserl_configs.sweep import Sweep, SweepRun
 from tesserl_storage.locks import LOCK, OWNER_SUFFIX, locked
-from tesserl_trainer.running.run_directory import CHANGEABLE, changes_from
+from tesserl_trainer.running.run_directory import CHANGEABLE, as_measured
 from tesserl_trainer.usage import command_line
 from tesserl_training.checkpoints.names import checkpoint_paths
 from tesserl_training.checkpoints.run_identity import require_identity
@@ -107,7 +107,7 @@ def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
     if (path / run_files.IDENTITY).exists():  # a resume refuses a run without it
         require_identity(path)
     there = load_config(path / run_files.CONFIG).model_copy(update={"name": run.config.name})
-    return changes_from(there, run.config)
+    return diff_configs(there, as_measured(run.config, there))
 
 
 def _may_change(key: str, state: str) -> bool:
