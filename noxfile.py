@@ -19,10 +19,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
+from importlib.metadata import distributions
 from pathlib import Path
 
 import nox
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
@@ -58,6 +60,7 @@ LEARNING = (
     "curves",
 )  # of what is learned: hours, or nothing to measure; rejax needs an environment of its own
 PROCESSES = ("--numprocesses", "auto", "--dist", "loadfile")  # of pytest: one for each core
+SHARING = ("typecheck", "docs", "examples")  # sessions that use an environment of `tests` again on CI
 NO_TESTS = 5  # pytest's exit status if all tests are deselected
 CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s
 
@@ -129,6 +132,25 @@ def pip_install(session: nox.Session, *arguments: str, constraints: Path = CONST
     session.install("--no-compile", "--constraint", str(constraints), *arguments)
 
 
+def uninstall_others(session: nox.Session, *requirements: str) -> None:
+    """Uninstall what none of ``requirements`` needs, directly or not: what earlier runs and sessions installed here."""
+    places = map(str, Path(session.virtualenv.location).glob("lib/python*/site-packages"))
+    installed = {canonicalize_name(each.name): each for each in distributions(path=list(places))}
+    needed: set[tuple[str, str]] = set()  # with the extra for which it is needed, or ""
+    queue = [Requirement(line) for line in (*requirements, "pip")]
+    while queue:
+        requirement = queue.pop()
+        name = canonicalize_name(requirement.name)
+        for extra in {"", *requirement.extras} - {extra for found, extra in needed if found == name}:
+            needed.add((name, extra))
+            if name in installed:
+                lines = map(Requirement, installed[name].requires or [])
+                queue += [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
+    others = sorted(set(installed) - {name for name, _ in needed})
+    if others:
+        session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", *others)
+
+
 def install_wheels(
     session: nox.Session, package: str, *requirements: str, extras: str = "", constraints: Path = CONSTRAINTS
 ) -> None:
@@ -143,6 +165,7 @@ def install_wheels(
     own = str(wheel(package))
     pip_install(session, *wheels, own + extras, *requirements, constraints=constraints)
     session.install("--no-compile", "--quiet", "--no-deps", "--force-reinstall", *wheels, own)
+    uninstall_others(session, PREFIX + package + extras, *requirements)
 
 
 def install_alone(session: nox.Session, package: str) -> None:
@@ -153,19 +176,23 @@ def install_alone(session: nox.Session, package: str) -> None:
     ):
         session.error(f"{readme} must show: pip install --find-links dist {PREFIX}{package}")
     pip_install(session, "--find-links", str(DIST), PREFIX + package)
+    uninstall_others(session, PREFIX + package)
     ours = [PREFIX + name for name in closure(package)]
     without = forbidden_modules(package)
     session.run("python", ".ci/check_install.py", import_name(package), "--ours", *ours, "--without", *without)
     session.run("python", ".ci/run_examples.py", readme, env=TEST_ENVIRONMENT)
 
 
-def discard(session: nox.Session) -> None:
-    """Remove the session's environment on CI, where none is used twice: each holds a torch, together they fill disks.
+def hand_on(session: nox.Session) -> None:
+    """On CI, let later sessions use this environment, so that torch is unpacked and compiled once and not 20 times.
 
-    What failed keeps its environment, to be looked at.
+    Each of them uninstalls what it does not need. What failed keeps its environment to itself, to be looked at.
     """
     if "CI" in os.environ:
-        shutil.rmtree(session.virtualenv.location)
+        here = Path(session.virtualenv.location)
+        for other in (here.with_name(name) for name in (*(f"tests-{name}" for name in PROJECTS), *SHARING)):
+            if not other.exists():
+                other.symlink_to(here, target_is_directory=True)
 
 
 def run_marked(session: nox.Session, marker: str, extras: str = "") -> None:
@@ -208,7 +235,7 @@ def tests(session: nox.Session, package: str) -> None:
         install_alone(session, package)
     install_wheels(session, package, *test_requirements(package), *TOOLS["test"])
     session.run("pytest", *PROCESSES, f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
-    discard(session)
+    hand_on(session)
 
 
 @nox.session(requires=["build"], default=False)
@@ -240,7 +267,6 @@ def portability(session: nox.Session, package: str) -> None:
         session.log(f"{package}: {setting}: {verdict}")
     if "FAILED" in verdicts.values():
         session.error(f"the tests of {package} must pass in every setting; read the output of those that failed")
-    discard(session)
 
 
 @nox.session(requires=["build"])
@@ -265,7 +291,6 @@ def minimums(session: nox.Session, package: str) -> None:
 def install(session: nox.Session, package: str) -> None:
     """Install one package from dist/ into an empty environment, look at what came, run its README's example."""
     install_alone(session, package)
-    discard(session)
 
 
 @nox.session
@@ -329,7 +354,6 @@ def examples(session: nox.Session) -> None:
         place.mkdir()
         with session.chdir(place):
             session.run("python", str(script), env=TEST_ENVIRONMENT)
-    discard(session)
 
 
 @nox.session(requires=["build"])
