@@ -1,4 +1,4 @@
-"""A task that needs a picture and a vector: go to the stone of one colour; the picture shows where, the vector which."""
+"""A task that needs a picture and a vector: the picture shows where stones lie, the vector which one is wanted."""
 
 from typing import Any
 
