@@ -34,14 +34,7 @@ MUJOCO = (
 
 
 def missing_here(config: RunConfig, *, files: bool = True) -> Iterator[Problem]:
-    """Yield what a run of a configuration needs and this machine does not have.
-
-    torch is imported if the configuration names a CUDA device.
-
-    Args:
-        config: the whole configuration.
-        files: look for the files that a new run starts from; a run that is continued has read them already.
-    """
+    """Yield what a run needs and this machine lacks; a continued run has read its ``files`` already."""
     yield from _missing_packages(config)
     if files:
         yield from _missing_files(config)
@@ -53,11 +46,7 @@ def missing_here(config: RunConfig, *, files: bool = True) -> Iterator[Problem]:
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device of that name.
-
-    Raises:
-        ConfigError: this machine does not have it.
-    """
+    """Return the device of that name."""
     import torch  # takes seconds, and a configuration is checked without it
 
     device = torch.device(name)
@@ -70,30 +59,14 @@ def device_of(name: str) -> torch.device:
 
 
 def refuse_missing(config: RunConfig, *, placed: Callable[[Problem], str] = str, files: bool = True) -> None:
-    """Refuse to start what could only fail later.
-
-    Args:
-        config: the whole configuration.
-        placed: adds the place to a problem.
-        files: see `missing_here`.
-
-    Raises:
-        ConfigError: something that the run needs is not on this machine.
-    """
+    """Refuse to start what could only fail later; ``placed`` adds the place to a problem."""
     if problems := [placed(problem) for problem in missing_here(config, files=files)]:
         raise ConfigError(*problems)
 
 
 @contextmanager
 def naming_memory(config: RunConfig) -> Iterator[None]:
-    """Turn a lack of memory into an error that names the keys which decide how much is needed.
-
-    Args:
-        config: the whole configuration.
-
-    Raises:
-        ConfigError: memory, of the machine or of a GPU, was not enough.
-    """
+    """Turn a lack of memory into an error that names the keys which decide how much is needed."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

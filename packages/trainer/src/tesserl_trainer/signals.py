@@ -19,12 +19,7 @@ LOOK = 1.0
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the command was asked to stop, and did
-    """A signal stopped a command in good order.
-
-    Args:
-        signum: the signal.
-        message: what is left, and how it goes on.
-    """
+    """A signal stopped a command in good order; the message says what is left, and how it goes on."""
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
@@ -32,11 +27,7 @@ class Stopped(Exception):  # noqa: N818 - not an error: the command was asked to
 
 
 class StopNow(BaseException):
-    """A signal that ends a command wherever it is, like ``KeyboardInterrupt``: whatever is open gets closed.
-
-    Args:
-        signum: the signal.
-    """
+    """A signal that ends a command wherever it is, like ``KeyboardInterrupt``: whatever is open gets closed."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -93,11 +84,7 @@ def _watch(parent: int) -> None:
 
 @contextmanager
 def stopped_in_order() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into ``StopNow``, so that workers end, files close and locks are released.
-
-    Raises:
-        StopNow: a signal has come.
-    """
+    """Turn SIGTERM and SIGHUP into ``StopNow``, so that workers end, files close and locks are released."""
 
     def stop(signum: int) -> None:
         raise StopNow(signum)

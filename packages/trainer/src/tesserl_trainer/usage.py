@@ -23,14 +23,7 @@ def command_line(*words: object) -> str:
 
 
 def check_places(files: Mapping[str, Path | None]) -> None:
-    """Refuses files that nothing could be written to, before the minutes that what is written takes.
-
-    Args:
-        files: by the option that names each; None where it was not given.
-
-    Raises:
-        ArgumentError: the directory of one is not there.
-    """
+    """Refuse files that nothing could be written to, before the minutes that what is written takes."""
     for option, file in files.items():
         if file is not None and not (place := file.parent).is_dir():
             remedy = command_line("mkdir", "-p", place)

@@ -43,19 +43,11 @@ class Builder(Protocol):
 
 
 def builder_of(algorithm: str) -> Builder:
-    """Import the module that builds an algorithm.
-
-    Args:
-        algorithm: its name in a configuration.
-    """
+    """Import the module that builds an algorithm."""
     return cast("Builder", import_module(declared(algorithm).builder))
 
 
 def actor_builder_of(algorithm: str) -> ActorBuilder:
-    """Import the module that builds what acts for an algorithm.
-
-    Args:
-        algorithm: its name in a configuration.
-    """
+    """Import the module that builds what acts for an algorithm."""
     found = declared(algorithm)
     return cast("ActorBuilder", import_module(found.acting or found.builder))

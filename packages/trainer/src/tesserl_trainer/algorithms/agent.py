@@ -83,57 +83,30 @@ def nothing(updates: int) -> None:
 
 @dataclass(frozen=True)
 class Actor(Generic[PolicyT_co]):
-    """A network with its ways to act alone, as in processes that do not learn.
-
-    Args:
-        policy: explores; ``with policy.greedy() as greedy`` does not.
-        act: called by the collector.
-        schedules: hyper-parameters that change with the step.
-    """
+    """A network with its ways to act alone, as in processes that do not learn."""
 
     policy: PolicyT_co
-    act: Act
+    act: Act  # called by the collector
     schedules: list[Scheduled]
 
 
 @dataclass(frozen=True)
 class Agent(Actor[PolicyT_co], Generic[PolicyT_co, LossT_co, SavedT_co]):
-    """A network with its loss, its optimiser and its ways to act, see `Actor`.
+    """A network with its loss, its optimiser and its ways to act, see `Actor`."""
 
-    Args:
-        saved: the module whose state dict a checkpoint keeps as ``networks``.
-        loss: from a batch to a TensorDict with entries ``loss*``.
-        forward: the loss, or its compiled form.
-        parameters: those that learn.
-        optimizer: over these parameters.
-        precision: of forward passes.
-        max_grad_norm: norm to clip gradients to; None does not clip.
-        updated: called after every gradient step with the number of steps so far.
-        has_value: whether the network's value was trained.
-        graphed: whether gradient steps are recorded as CUDA graphs.
-    """
-
-    saved: SavedT_co
+    saved: SavedT_co  # its state dict is what a checkpoint keeps as networks
     loss: LossT_co
-    forward: Forward
-    parameters: list[nn.Parameter]
+    forward: Forward  # the loss, or its compiled form
+    parameters: list[nn.Parameter]  # those that learn
     optimizer: Optimizer
     precision: Precision
     max_grad_norm: float | None
-    updated: Callable[[int], None] = nothing
-    has_value: bool = False
-    graphed: bool = False
+    updated: Callable[[int], None] = nothing  # called after every gradient step with the number of steps so far
+    has_value: bool = False  # whether the network's value was trained
+    graphed: bool = False  # whether gradient steps are recorded as CUDA graphs
 
     def load_networks(self, state: Mapping[str, Tensor], source: Path) -> None:
-        """Load the networks of a checkpoint.
-
-        Args:
-            state: a flat state dictionary.
-            source: the checkpoint, for messages.
-
-        Raises:
-            StorageError: they are not those of this configuration and task; the message says what differs.
-        """
+        """Load the networks of a checkpoint; an error says what differs from this configuration and task."""
         load_module(self.saved, state, str(source))
 
     def learner(self) -> Learner:
@@ -166,16 +139,7 @@ def learning(network: nn.Module) -> list[nn.Parameter]:
 
 
 def optimizer_of(config: RunConfig, network: nn.Module, *, capturable: bool = False) -> Optimizer:
-    """Build the optimiser of a network, at the learning rate of step 0.
-
-    Args:
-        config: the whole configuration.
-        network: on its device.
-        capturable: see `build_optimizer`.
-
-    Raises:
-        ConfigError: nothing is left to learn.
-    """
+    """Build the optimiser of a network on its device, at the learning rate of step 0."""
     learning_rate = value_at(config.optimizer.learning_rate, 0)
     groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
     return build_optimizer(config.optimizer, groups, capturable=capturable)
@@ -189,13 +153,7 @@ class _AdamOptions(TypedDict):
 
 
 def build_optimizer(options: OptimizerConfig, groups: list[Group], *, capturable: bool = False) -> Optimizer:
-    """Build an optimiser.
-
-    Args:
-        options: an ``optimizer:`` block.
-        groups: the parameters that it moves, with the learning rate of each group.
-        capturable: for a CUDA graph: counters and learning rates are tensors on the device.
-    """
+    """Build an optimiser; ``capturable`` keeps counters and learning rates on the device, for a CUDA graph."""
     parameters: list[dict[str, object]] = [dict(group) for group in groups]
     if capturable:
         for group, moved in zip(groups, parameters, strict=True):
@@ -249,11 +207,7 @@ def at_start(number: Number | None) -> float | None:
 
 
 def forward_of(loss: nn.Module, *, precision: str, compiled: bool, device: str) -> Forward:
-    """Return a loss as a function: compiled if asked for, under autocast if the precision is bfloat16.
-
-    Raises:
-        ValueError: the precision is ``"auto"``, which `train` measures before it builds anything.
-    """
+    """Return a loss as a function: compiled if asked for, under autocast if the precision is bfloat16."""
     if precision == "auto":
         raise ValueError("precision: expected float32 or bfloat16, got auto, which is for train(); choose one")
     forward: Forward = torch.compile(loss) if compiled else getattr(loss, "results", loss)

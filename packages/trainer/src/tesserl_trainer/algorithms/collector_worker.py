@@ -69,15 +69,7 @@ class CollectorWorker:
         seed_generators(seed)
 
     def answer(self, name: str, arguments: dict[str, Any]) -> Any:
-        """Return the answer to a question of the learner.
-
-        Args:
-            name: of the method that answers.
-            arguments: of the method.
-
-        Raises:
-            ValueError: there is no such question.
-        """
+        """Return the answer to a question of the learner."""
         match name:
             case "collect":
                 return self._collect(**arguments)
@@ -144,15 +136,7 @@ class CollectorWorker:
 
 
 def seeds_of(seed: int, worker: int, life: int) -> tuple[int, int]:
-    """Return the seed of a worker's environments, and that of everything else in its process.
-
-    The environments of the first worker have the seeds that they have in a run without workers.
-
-    Args:
-        seed: of the run.
-        worker: index of the worker.
-        life: number of processes that this worker had before.
-    """
+    """Return the seeds of a worker's environments and of the rest; worker 0 has those of a run without workers."""
     environments, rest = np.random.SeedSequence(seed, spawn_key=(1, worker, life)).generate_state(2).tolist()
     return (seed if worker == life == 0 else environments), rest
 

@@ -22,19 +22,7 @@ from tesserl_trainer.signals import Stopped
 def start_workers(
     config: RunConfig, block: ProcessCollectors | RayCollectors, stack: ExitStack, network: nn.Module, *, groups: bool
 ) -> tuple[Supervisor, Weights]:
-    """Start the workers of a run; return what asks them, and what publishes weights to them.
-
-    Args:
-        config: of the run.
-        block: ``collectors``.
-        stack: ends the workers.
-        network: whose weights are published.
-        groups: whether the workers play groups, each of which has random streams of its own.
-
-    Raises:
-        ConfigError: Ray is not installed.
-        WorkerError: there is no such cluster, or none can be started.
-    """
+    """Start the workers of a run; return what asks them, and what publishes weights to them."""
     if isinstance(block, ProcessCollectors):
         return _start_processes(config, block, stack, network)
     return _start_actors(config, block, stack, groups=groups)

@@ -75,18 +75,7 @@ def build_agent_and_group_collector(
     build_collector: Callable[[Task, AgentT, Environments], GroupCollector],
     options: GroupOptions,
 ) -> tuple[AgentT, GroupCollecting]:
-    """Build the agent of a run and what plays groups for it, as ``collectors`` says.
-
-    Args:
-        task: of the run.
-        run: closes environments and processes.
-        build_agent: builds the agent around a network.
-        build_collector: builds the collector of one process.
-        options: the block that says how groups start.
-
-    Raises:
-        ConfigError: nothing limits the length of an episode.
-    """
+    """Build the agent of a run and what plays groups for it, as ``collectors`` says."""
     config, block = task.config, task.config.collectors
     if isinstance(block, LocalCollectors):
         environments = run.keep(training_environments(task))

@@ -32,16 +32,7 @@ from tesserl_training.loops.preferences import PreferenceLoop
 
 
 def build_agent(task: Task, network: nn.Module) -> PairAgent:
-    """Build the loss, the optimiser and the policy around a network.
-
-    Args:
-        task: of the run.
-        network: an ``ActorCritic``; it is moved to the device.
-
-    Raises:
-        ConfigError: the device is not there, or nothing is left to learn.
-        TypeError: the network is another one.
-    """
+    """Build the loss, the optimiser and the policy around an ``ActorCritic``, which is moved to the device."""
     dpo = task.config.dpo
     actor_critic = placed(task, dpo, network)
     frozen = None

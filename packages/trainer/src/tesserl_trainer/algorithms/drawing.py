@@ -27,16 +27,7 @@ def render_modes(config: RunConfig) -> list[str] | None:
 
 
 def drawing(config: RunConfig, *, mode: str = "rgb_array", remedy: str) -> RunConfig:
-    """Return the configuration with a task that renders.
-
-    Args:
-        config: the whole configuration.
-        mode: ``"rgb_array"``: frames; ``"human"``: a window; ``"ansi"``: text.
-        remedy: the end of the error.
-
-    Raises:
-        ConfigError: the task does not render so.
-    """
+    """Return the configuration with a task that renders in a mode; ``remedy`` ends the error if it does not."""
     task = config.environment
     why = f"vectorization {task.vectorization}" if task.vectorization in ("atari", "envpool") else ""
     if not why:
@@ -50,15 +41,7 @@ def drawing(config: RunConfig, *, mode: str = "rgb_array", remedy: str) -> RunCo
 
 @contextmanager
 def naming_missing_package(environments: Environments, *, remedy: str) -> Iterator[None]:
-    """Turn the lack of a package that draws into an error of the task.
-
-    Args:
-        environments: that draw.
-        remedy: the end of the error.
-
-    Raises:
-        ConfigError: the package is missing.
-    """
+    """Turn the lack of a package that draws into an error of the task, which ends with ``remedy``."""
     try:
         yield
     except gym.error.DependencyNotInstalled as error:
@@ -67,14 +50,6 @@ def naming_missing_package(environments: Environments, *, remedy: str) -> Iterat
 
 
 def drawn_frames(environments: Environments, *, remedy: str) -> Any:
-    """Return the rendered frames of all environments.
-
-    Args:
-        environments: with ``render_mode="rgb_array"`` or ``"ansi"``.
-        remedy: the end of the error.
-
-    Raises:
-        ConfigError: a package that draws is missing.
-    """
+    """Return the rendered frames of all environments, of ``render_mode="rgb_array"`` or ``"ansi"``."""
     with naming_missing_package(environments, remedy=remedy):
         return environments.render()

@@ -82,15 +82,7 @@ def make_environments(
 
 
 def make_at_once(block: EnvironmentConfig, num_envs: int) -> Environments | None:
-    """Make environments of an evaluation that are stepped at once, see `tesserl_environments.making.make_at_once`.
-
-    Args:
-        block: the ``environment:`` block.
-        num_envs: number of environments.
-
-    Returns:
-        The environments; None if the task has no such form, or one with arguments or wrappers is wanted.
-    """
+    """Make environments of an evaluation that are stepped at once; None if this block has no such form."""
     if block.vectorization not in ("sync", "vector_entry_point") or block.kwargs:
         return None
     with naming_block():
@@ -99,15 +91,7 @@ def make_at_once(block: EnvironmentConfig, num_envs: int) -> Environments | None
 
 
 def task_spaces(block: EnvironmentConfig) -> tuple[Space, Space]:
-    """Return the observation and the action space of one environment of an ``environment:`` block.
-
-    Args:
-        block: the block.
-
-    Raises:
-        ConfigError: see `make_environments`.
-        WorkerError: the process of a worker died, or did not make the environment in time.
-    """
+    """Return the observation and the action space of one environment of an ``environment:`` block."""
     with naming_block():
         import_modules(block)
         return made.task_spaces(
@@ -120,14 +104,7 @@ def task_spaces(block: EnvironmentConfig) -> tuple[Space, Space]:
 
 
 def has_time_limit(block: EnvironmentConfig) -> bool:
-    """Return whether every episode of a task ends after some number of steps, as far as its registration says.
-
-    Args:
-        block: the ``environment:`` block.
-
-    Raises:
-        ConfigError: the id is unknown.
-    """
+    """Return whether every episode of a task ends after some number of steps, as far as its registration says."""
     if block.vectorization in ("atari", "envpool") or any(each.kind == "time_limit" for each in block.wrappers):
         return True
     with naming_block():
@@ -136,14 +113,7 @@ def has_time_limit(block: EnvironmentConfig) -> bool:
 
 
 def import_modules(block: EnvironmentConfig) -> None:
-    """Import the modules that register the task of an ``environment:`` block.
-
-    Args:
-        block: the block.
-
-    Raises:
-        EnvironmentArgumentError: one cannot be imported.
-    """
+    """Import the modules that register the task of an ``environment:`` block."""
     made.extend_module_path(block.module_path)
     for name in block.imports:
         made.import_named(name, "imports")
@@ -152,16 +122,7 @@ def import_modules(block: EnvironmentConfig) -> None:
 
 
 def with_maker(config: RunConfig, maker: TaskMaker) -> RunConfig:
-    """Return the configuration whose environments a function makes; it is known for as long as this process lives.
-
-    Args:
-        config: the whole configuration; ``environment.id`` is the task's name.
-        maker: called with ``environment.kwargs``, returns one environment.
-
-    Raises:
-        ConfigError: environments in worker processes are wanted and the function cannot be pickled, or environments of
-            a kind that no function makes.
-    """
+    """Return the configuration whose environments a function makes; it is known for as long as this process lives."""
     block = config.environment
     if block.vectorization not in ("sync", "async"):
         raise ConfigError(
@@ -183,11 +144,7 @@ def with_maker(config: RunConfig, maker: TaskMaker) -> RunConfig:
 
 @contextmanager
 def naming_block() -> Iterator[None]:
-    """Turn a wrong argument of an environment into an error of the ``environment:`` block.
-
-    Raises:
-        ConfigError: an argument was wrong.
-    """
+    """Turn a wrong argument of an environment into an error of the ``environment:`` block."""
     try:
         yield
     except EnvironmentArgumentError as error:
@@ -208,13 +165,7 @@ def _arguments(block: EnvironmentConfig, *, evaluation: bool = False, groups: bo
 
 
 def atari_options(block: AtariConfig) -> dict[str, object]:
-    """Return the options of an ``environment.atari:`` block by envpool's names.
-
-    envpool counts steps where ale_py counts frames.
-
-    Args:
-        block: the block.
-    """
+    """Return the options of ``environment.atari:`` by envpool's names; it counts steps where ale_py counts frames."""
     options = block.model_dump(exclude={*NOT_IN_ENVPOOL, "max_num_frames_per_episode"})
     steps = max(block.max_num_frames_per_episode // block.frameskip, 1)
     return {NAMES.get(key, key): value for key, value in options.items()} | {"max_episode_steps": steps}
@@ -227,12 +178,7 @@ def _wrappers(block: EnvironmentConfig, evaluation: bool) -> list[Wrap]:
 
 
 def wrap_of(block: Wrapper, channels: str = "auto") -> Wrap:
-    """Return the function that wraps an environment as an entry of ``environment.wrappers`` says.
-
-    Args:
-        block: the entry.
-        channels: which axis of images holds the channels: ``"first"``, ``"last"`` or ``"auto"``.
-    """
+    """Return the function that wraps an environment as an entry of ``environment.wrappers`` says."""
     match block:
         case blocks.TimeLimit():
             return partial(TimeLimit, max_episode_steps=block.max_episode_steps)

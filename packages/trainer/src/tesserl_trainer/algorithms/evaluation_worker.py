@@ -15,16 +15,7 @@ from tesserl_trainer.algorithms.task import Task
 
 
 class EvaluationWorker:
-    """Plays the evaluation episodes, with the device and the threads of the run.
-
-    Args:
-        data: of the configuration.
-        weights: that the policy acts with.
-        maker: function that makes one environment, of a run from Python; None: the task is registered.
-        worker: not used; there is one process.
-        life: number of processes that there were before.
-        report: called at every step of the environments.
-    """
+    """Plays the evaluation episodes, with the device and the threads of the run."""
 
     def __init__(
         self,
@@ -43,15 +34,7 @@ class EvaluationWorker:
         self._actor = self._task.actor()
 
     def answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of an evaluation.
-
-        Args:
-            name: of the question.
-            arguments: ``version`` of the weights.
-
-        Raises:
-            ValueError: there is no such question.
-        """
+        """Return the result of an evaluation."""
         if name != EVALUATE:
             raise ValueError(f"the evaluation process answers {EVALUATE}, got {name}")
         self._weights.load(self._actor.policy.network.state_dict(), arguments["version"])

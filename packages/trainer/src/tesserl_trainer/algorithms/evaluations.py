@@ -27,13 +27,7 @@ from tesserl_training.evaluations import Player, PlayerHere
 
 
 def build_player(task: Task, agent: AnyAgent, stack: ExitStack) -> Player:
-    """Build what plays the evaluation episodes of a run, as ``evaluation.process`` says.
-
-    Args:
-        task: of the run.
-        agent: whose greedy policy is evaluated.
-        stack: closes environments and processes when the run is over.
-    """
+    """Build what plays the evaluation episodes of a run, as ``evaluation.process`` says."""
     network = agent.policy.network
     if task.config.evaluation.process:
         return _start_process(task.config, network, stack)
@@ -67,11 +61,7 @@ def _start_process(config: RunConfig, network: nn.Module, stack: ExitStack) -> E
 
 @contextmanager
 def _other_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Give a network other weights for the time of a ``with`` block.
-
-    Raises:
-        StorageError: they are not those of this network.
-    """
+    """Give a network other weights for the time of a ``with`` block."""
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     load_module(network, weights, "state: evaluation.weights")
     try:

@@ -21,27 +21,13 @@ BLOCK = 2
 
 
 def require_encoder() -> None:
-    """Check that the extra for films is installed.
-
-    Raises:
-        ArgumentError: it is not.
-    """
+    """Check that the extra for films is installed."""
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         raise ArgumentError('--video needs imageio_ffmpeg; install "tesserl-trainer[video]"')
 
 
 class Camera:
-    """Films episodes in an environment of its own.
-
-    Args:
-        config: of the run whose task is filmed.
-        place: directory of the films.
-        stack: closes the environment.
-        remedy: the end of the error about a task that cannot be drawn.
-
-    Raises:
-        ConfigError: the task renders no frames.
-    """
+    """Films episodes in an environment of its own, which ``stack`` closes."""
 
     def __init__(self, config: RunConfig, place: Path, stack: ExitStack, *, remedy: str) -> None:
         self.task = Task(drawing(config, remedy=remedy))
@@ -49,32 +35,12 @@ class Camera:
         self._environments = stack.enter_context(closed_afterwards(self.task.environments(1, evaluation=True)))
 
     def try_out(self, seed: int) -> None:
-        """Draw one frame, so that a missing package is an error before anything is trained.
-
-        Args:
-            seed: of the reset.
-
-        Raises:
-            ConfigError: a package that draws is missing.
-        """
+        """Draw one frame, so that a missing package is an error before anything is trained."""
         self._environments.reset(seed=seed)
         drawn_frames(self._environments, remedy=self._remedy)
 
     def film(self, policy: Acting, checkpoint: str, seed: int) -> Path:
-        """Play an episode and film it; the file takes the place of an earlier film of this checkpoint and seed.
-
-        Args:
-            policy: acts.
-            checkpoint: name of the checkpoint with these weights, or the one that it would have.
-            seed: of the episode.
-
-        Returns:
-            The file, whose name has checkpoint, seed and return.
-
-        Raises:
-            ConfigError: a package that draws is missing.
-            OSError: the film cannot be written.
-        """
+        """Film an episode in place of an earlier film of it; return the file, named by checkpoint, seed and return."""
         self._place.mkdir(parents=True, exist_ok=True)
         unnamed = self._place / f"{checkpoint}-seed-{seed}.mp4"
         with filmed(self._environments, unnamed, remedy=self._remedy) as add:
@@ -91,21 +57,7 @@ def frames_per_second(environments: Environments) -> float:
 
 @contextmanager
 def filmed(environments: Environments, path: Path, *, remedy: str) -> Iterator[Callable[[], None]]:
-    """Film what one environment shows.
-
-    The file is written under another name and takes its own when the film is complete.
-
-    Args:
-        environments: a single one, with ``render_mode="rgb_array"``.
-        path: of the MP4 file; its directory exists.
-        remedy: the end of the error about a task that cannot be drawn.
-
-    Yields:
-        A function that adds the present frame.
-
-    Raises:
-        ConfigError: a package that draws is missing.
-    """
+    """Film a single environment into a file that is complete or not there; yield what adds the present frame."""
     import imageio_ffmpeg
 
     partial, writer = path.with_name(f".{path.name}"), None

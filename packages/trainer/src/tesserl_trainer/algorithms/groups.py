@@ -20,11 +20,7 @@ GroupOptions = GRPOConfig | OnlinePairs | MixedPairs
 
 
 def training_environments(task: Task) -> Environments:
-    """Make the environments that a run, or one of its workers, collects in.
-
-    Raises:
-        ConfigError: nothing limits the length of an episode, and trajectories are played to their end.
-    """
+    """Make the environments that a run, or one of its workers, collects in."""
     options, source = task.config.options, task.config.pairs.source
     if isinstance(options, GRPOConfig):
         return _group_environments(task, options)
@@ -45,15 +41,7 @@ def _group_environments(task: Task, options: GroupOptions) -> Environments:
 
 
 def require_ends(task: Task, options: GroupOptions) -> None:
-    """Refuse a task whose trajectories may never end.
-
-    Args:
-        task: of the run.
-        options: the block that says how a group starts.
-
-    Raises:
-        ConfigError: nothing limits the length of an episode, and trajectories are played to their end.
-    """
+    """Refuse a task whose trajectories may never end, as they are played to their end."""
     config = task.config.environment
     limits = ["environment.wrappers to [{kind: time_limit, max_episode_steps: 1000}]"]
     if isinstance(options, GRPOConfig):
@@ -71,14 +59,7 @@ def make_group_collector(
     environments: Environments,
     options: GroupOptions,
 ) -> GroupCollector:
-    """Make the collector of whole groups of trajectories.
-
-    Args:
-        task: of the run.
-        actor: acts.
-        environments: made by `training_environments`.
-        options: the block that says how a group starts.
-    """
+    """Make the collector of whole groups in environments of `training_environments`."""
     starts = make_starts(options.starts, environments, group_size=options.group_size, seed=task.config.seed)
     return GroupCollector(
         make_collector(task, actor, environments, starts=starts),
@@ -90,14 +71,7 @@ def make_group_collector(
 
 
 def make_starts(options: Starts, environments: Environments, *, group_size: int, seed: int) -> GroupStarts:
-    """Give the slots of a vector environment their starts.
-
-    Args:
-        options: a ``starts:`` block.
-        environments: in DISABLED autoreset mode.
-        group_size: trajectories of each start.
-        seed: of the run.
-    """
+    """Give the slots of a vector environment in DISABLED autoreset mode their starts."""
     start: Start
     number: int | None
     match options:

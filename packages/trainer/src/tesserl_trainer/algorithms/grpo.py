@@ -37,16 +37,7 @@ GRPOAgent = Agent[RolloutPolicy, GRPOLoss, GRPOLoss]
 
 
 def build_agent(task: Task, network: nn.Module) -> GRPOAgent:
-    """Build the loss, the optimiser and the policy around a network.
-
-    Args:
-        task: of the run.
-        network: an ``ActorCritic``; it is moved to the device, and its value is frozen.
-
-    Raises:
-        ConfigError: the device is not there, or nothing is left to learn.
-        TypeError: the network is another one.
-    """
+    """Build loss, optimiser and policy around an ``ActorCritic`` on the device; its value is frozen."""
     config, grpo = task.config, task.config.grpo
     actor = build_actor(task, network)
     actor_critic = as_actor_critic(network, config.algorithm)

@@ -21,16 +21,7 @@ PREFIXES = ("actor_network.", "value_network_params.", "value_network.")
 
 
 def load_initial_weights(network: nn.Module, weights: str | PartialWeightsConfig) -> None:
-    """Load the network of another run, or parts of it.
-
-    Args:
-        network: what ``build_network`` returned.
-        weights: ``initial_weights`` of the configuration. Of a run the best checkpoint is taken, or the latest if there
-            is none.
-
-    Raises:
-        ConfigError: there is no checkpoint, or its network or those parts differ.
-    """
+    """Load the best network of another run, the latest if there is no best one, or parts of it."""
     path, parts = weights_source(weights)
     with named("initial_weights" if not parts else "initial_weights.from", StorageError):
         saved = _of_network(_networks(Path(path)))
@@ -70,11 +61,7 @@ def _of_network(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _of_parts(network: nn.Module, state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Return the entries of a state dict that belong to parts of a network.
-
-    Raises:
-        ConfigError: a part has no weights.
-    """
+    """Return the entries of a state dict that belong to parts of a network, each of which must have weights."""
     modules = modules_of_parts(network)
     for name in names:
         if not _below(network.state_dict(), modules[name]):

@@ -51,18 +51,7 @@ def build_agent(
     observes: bool = True,
     agreed: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> IQNAgent:
-    """Build the loss, the optimiser and the policy around a network.
-
-    Args:
-        task: of the run.
-        network: a ``QuantileNetwork``; it is moved to the device.
-        observes: update running statistics while acting.
-        agreed: context in which resets draw new weights; ranks draw the same in it.
-
-    Raises:
-        ConfigError: the device is not there, or nothing is left to learn.
-        TypeError: the network is another one.
-    """
+    """Build loss, optimiser and policy around a ``QuantileNetwork`` on the device; resets draw in ``agreed``."""
     config, iqn = task.config, task.config.iqn
     actor = build_actor(task, network, observes=observes)
     loss = _build_loss(iqn, actor.policy.network)
@@ -156,10 +145,7 @@ def _build_loss(iqn: IQNConfig, network: QuantileNetwork) -> IQNLoss:
 
 
 def observing_batches(network: QuantileNetwork) -> Callable[[TensorDictBase], None]:
-    """Return the function that updates the running statistics of a network with a batch ``[N, T]`` of worker processes.
-
-    They are updated step by step, as `acting.iqn.observing` does while a policy acts.
-    """
+    """Return what updates running statistics with a worker's batch ``[N, T]``, step by step as acting does."""
     normalizers = [module for module in network.modules() if isinstance(module, RunningNormalizer)]
 
     def observe(batch: TensorDictBase) -> None:

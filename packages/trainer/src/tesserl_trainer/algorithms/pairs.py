@@ -26,13 +26,7 @@ Options = DPOConfig | CPLConfig
 
 
 def build_batches(task: Task, options: Options, *, frozen: bool) -> Batches:
-    """Build the object that makes batches of the entries that the loss reads.
-
-    Args:
-        task: of the run.
-        options: the block of the algorithm.
-        frozen: whether the log-probabilities of a frozen reference are among them.
-    """
+    """Build what makes batches of the entries that the loss reads, those of a ``frozen`` reference among them."""
     keys = entries_of(options, task.layout)
     if frozen:
         keys.append(REFERENCE)
@@ -40,16 +34,7 @@ def build_batches(task: Task, options: Options, *, frozen: bool) -> Batches:
 
 
 def build_stored_pairs(task: Task, options: Options, path: str) -> StoredPairs:
-    """Open a store of pairs.
-
-    Args:
-        task: of the run.
-        options: the block of the algorithm.
-        path: directory of the store.
-
-    Raises:
-        ConfigError: there is no store, or its pairs are not of this task.
-    """
+    """Open a store of pairs, which must be of this task."""
     config, layout = task.config, task.layout
 
     def prepare(stored: PreferencePairs) -> PreferencePairs:
@@ -66,11 +51,7 @@ def build_stored_pairs(task: Task, options: Options, path: str) -> StoredPairs:
 
 
 def check_pairs(task: Task) -> None:
-    """Open the store of pairs of a configuration that has one.
-
-    Raises:
-        ConfigError: there is no store, or its pairs are not of this task.
-    """
+    """Open the store of pairs of a configuration that has one."""
     options, source = task.config.options, task.config.pairs.source
     if isinstance(options, Options) and not isinstance(source, OnlinePairs):
         build_stored_pairs(task, options, source.path)
@@ -83,15 +64,7 @@ def build_fresh_pairs(
     collector: GroupCollecting,
     agreed: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> FreshPairs:
-    """Build the object that makes pairs of new trajectories.
-
-    Args:
-        task: of the run.
-        options: the block of the algorithm.
-        source: the block that says how pairs are made.
-        collector: plays groups.
-        agreed: see `FreshPairs`.
-    """
+    """Build the object that makes pairs of new trajectories."""
     teacher = source.teacher
     return FreshPairs(
         collector,

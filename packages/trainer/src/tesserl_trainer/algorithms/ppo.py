@@ -34,17 +34,7 @@ PPOAgent = Agent[RolloutPolicy, nn.Module, nn.Module]
 
 
 def build_agent(task: Task, network: nn.Module, *, normalize: bool = True) -> PPOAgent:
-    """Build the loss, the optimiser and the policy around a network.
-
-    Args:
-        task: of the run.
-        network: an ``ActorCritic``; it is moved to the device.
-        normalize: let the loss normalise advantages if ``ppo.normalize_advantage`` says so.
-
-    Raises:
-        ConfigError: the device is not there, or nothing is left to learn.
-        TypeError: the network is another one.
-    """
+    """Build loss, optimiser and policy around an ``ActorCritic`` on the device; the loss may normalise advantages."""
     config, ppo = task.config, task.config.ppo
     actor = build_actor(task, network)
     actor_critic = as_actor_critic(network, config.algorithm)

@@ -24,17 +24,7 @@ LEAST_GAIN = 0.95
 
 
 def faster_precision(config: RunConfig) -> tuple[str, str]:
-    """Measure a pass of the body forward and backward in each format.
-
-    Args:
-        config: of the run.
-
-    Returns:
-        ``"float32"`` or ``"bfloat16"``, and what was measured, as a line for people.
-
-    Raises:
-        ConfigError: the device is not there, or the configuration does not fit the task.
-    """
+    """Time the body forward and backward in each format; return the faster one and a line about it."""
     task, device = Task(config), device_of(config.device)
     body = task.network().to(device).get_submodule("body")
     batch_size = _batch_size(config)

@@ -45,12 +45,7 @@ PairAgent = Agent[RolloutPolicy, nn.Module, Policies]
 
 
 def placed(task: Task, options: Options, network: nn.Module) -> ActorCritic:
-    """Return a network on its device, its value frozen unless the block has a ``value``.
-
-    Raises:
-        ConfigError: the device is not there.
-        TypeError: it is no ``ActorCritic``.
-    """
+    """Return a network on its device, its value frozen unless the block has a ``value``."""
     actor_critic = as_actor_critic(network.to(device_of(task.config.device)), task.config.algorithm)
     if options.value is None:
         actor_critic.value.requires_grad_(False)
@@ -67,20 +62,7 @@ def build_pair_agent(
     frozen: ReferencePolicy | None = None,
     follow: Callable[[int], None] = nothing,
 ) -> PairAgent:
-    """Build the optimiser and the policy around a network and its loss.
-
-    Args:
-        task: of the run.
-        options: the block of the algorithm.
-        network: placed on its device.
-        loss: of pairs.
-        schedules: of the loss's coefficients.
-        frozen: a reference that does not move and that the loss does not hold.
-        follow: called after every gradient step; moves a reference.
-
-    Raises:
-        ConfigError: nothing is left to learn.
-    """
+    """Build optimiser and policy around a placed network and its loss; ``follow`` moves a reference after each step."""
     config = task.config
     optimizer = optimizer_of(config, network)
     actor = build_actor(task, network)
@@ -102,14 +84,7 @@ def build_pair_agent(
 def build_pair_loop(
     task: Task, run: Run, options: Options, build_agent: Callable[[Task, nn.Module], PairAgent]
 ) -> PreferenceLoop:
-    """Build the loop: get pairs, stored ones or those of new trajectories, and learn from batches of them.
-
-    Args:
-        task: of the run.
-        run: closes what is opened.
-        options: the block of the algorithm.
-        build_agent: of the algorithm.
-    """
+    """Build the loop: get pairs, stored ones or those of new trajectories, and learn from batches of them."""
     config, source = task.config, task.config.pairs.source
     fresh: FreshPairs | None = None
     pop_episodes: Callable[[], list[Episode]] = list
@@ -164,15 +139,7 @@ def cloning_learner(
     precision: Precision,
     max_grad_norm: float | None,
 ) -> Learner:
-    """Build the learner of behaviour cloning.
-
-    Args:
-        config: the whole configuration; its optimiser is used, at the learning rate of step 0.
-        network: the policy.
-        side: whose actions of a pair are cloned: ``"chosen"`` or ``"all"``.
-        precision: of forward passes.
-        max_grad_norm: see `Learner`.
-    """
+    """Build the learner of behaviour cloning, with the configuration's optimiser at the learning rate of step 0."""
     loss = BehaviorCloningLoss(network, side=side)
     return Learner(
         loss=loss,

@@ -13,19 +13,7 @@ from tesserl_training.checkpoints.run_checkpoints import Weights
 
 
 def load_program(task: Task, weights: Weights, num_taus: int | None = None) -> Program:
-    """Return the greedy policy of a checkpoint, on the CPU.
-
-    Args:
-        task: of the run.
-        weights: of the checkpoint.
-        num_taus: fixes so many midpoints, distorted as ``iqn.risk`` says, at least 1, for ``iqn`` only; None makes the
-            taus of ``iqn`` an input.
-
-    Raises:
-        ArgumentError: the run's policy has no taus to fix.
-        ExportError: the policy is no such function.
-        StorageError: the weights are of another network.
-    """
+    """Return the greedy policy of a checkpoint on the CPU; ``num_taus`` midpoints, or None for taus as an input."""
     agent, algorithm = task.agent(), task.config.algorithm
     agent.load_networks(weights.networks, weights.path)
     policy = agent.policy

@@ -14,12 +14,7 @@ PASSED_ON = (ConfigError, TaskError, WorkerError)
 
 
 def received_config(data: Mapping[str, Any], maker: CloudpickleWrapper | None) -> RunConfig:
-    """Return the configuration that another process has sent.
-
-    Args:
-        data: of the configuration.
-        maker: function that makes one environment, of a run from Python; None: the task is registered.
-    """
+    """Return the configuration that another process has sent, with the function that makes environments, if any."""
     config = config_class(data).model_validate(data)
     if maker is not None:
         register_maker(config.environment.id, maker.fn)

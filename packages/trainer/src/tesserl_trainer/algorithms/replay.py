@@ -18,17 +18,7 @@ from tesserl_training.replay_segments import Segments
 
 
 def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout, *, rank: int = 0) -> Replay:
-    """Build the replay buffer of a run.
-
-    Args:
-        config: the whole configuration.
-        run_dir: directory of the run; checkpoints keep the buffer's content there.
-        layout: the keys that the task's observations yield.
-        rank: whose part of the buffer it is.
-
-    Raises:
-        ConfigError: frames shall be shared and the observation has none.
-    """
+    """Build the replay buffer of a run, or one rank's part of it; checkpoints keep its content in ``run_dir``."""
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it reports every new storage on standard output
     settings = config.replay
     options = {}

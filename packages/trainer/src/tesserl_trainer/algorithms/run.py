@@ -38,18 +38,11 @@ from tesserl_training.shared_evaluation import SharedPlayer
 
 @dataclass
 class Run:
-    """A run while its loop is built.
-
-    Args:
-        directory: of the run.
-        progress: display of the loop's progress.
-        stack: closes environments and logs when the run is over.
-        ranks: that train together.
-    """
+    """A run while its loop is built."""
 
     directory: Path
     progress: ProgressDisplay
-    stack: ExitStack
+    stack: ExitStack  # closes environments and logs when the run is over
     ranks: Ranks = ALONE
 
     def keep(self, environments: Environments) -> Environments:
@@ -72,15 +65,7 @@ class Run:
         *,
         workers: WorkerRecord | None = None,
     ) -> Journal:
-        """Build the object that counts, reports, evaluates and writes checkpoints.
-
-        Args:
-            task: of the run.
-            agent: whose greedy policy is evaluated.
-            pop_episodes: return the training episodes that ended since the last call.
-            schedules: hyper-parameters that change with the step, beside those of the agent.
-            workers: record of workers that can be lost; None if a lost worker ends the run.
-        """
+        """Build what counts, reports, evaluates and writes checkpoints; without ``workers`` a lost one ends the run."""
         config = task.config
         openers = {} if self.ranks.rank else loggers_of(config, self.directory)
         log = (NoLog if self.ranks.rank else MetricsLog)(self.directory, openers, self.progress.note)

@@ -23,16 +23,7 @@ class _Graphed(Protocol):
 
 
 def part_of(config: RunConfig, ranks: Ranks, local_rank: int) -> RunConfig:
-    """Return the configuration of one rank: its part of the environments and of the replay, on its device.
-
-    Args:
-        config: of the run; its numbers are totals.
-        ranks: that share it.
-        local_rank: number of this process on its machine.
-
-    Raises:
-        ConfigError: the numbers are no multiples of that of the ranks, or ranks cannot train this.
-    """
+    """Return the configuration of one rank: its part of the environments and of the replay, on its device."""
     if ranks.number == 1:
         return config
     if problems := list(_problems(config, ranks.number)):

@@ -75,12 +75,7 @@ class Task:
 
     @cached_property
     def layout(self) -> ObservationLayout:
-        """The keys that the task's observations yield.
-
-        Raises:
-            ConfigError: the observation space holds what no network here can read, or a mask that does not fit the
-                actions.
-        """
+        """The keys that the task's observations yield."""
         environment = self.config.environment
         try:
             return ObservationLayout(self.spaces[0], channels=environment.channels, action_space=self.spaces[1])
@@ -88,11 +83,7 @@ class Task:
             raise ConfigError(f"environment.id: {environment.id}: {error}") from error
 
     def network(self) -> nn.Module:
-        """Build the network of the algorithm for this task, in the memory format of ``channels_last``.
-
-        Raises:
-            ConfigError: the configuration and the spaces do not fit together.
-        """
+        """Build the network of the algorithm for this task, in the memory format of ``channels_last``."""
         extend_module_path(self.config.environment.module_path)  # of a body that `nn` names
         network = actor_builder_of(self.config.algorithm).build_network(self)
         if self._channels_last:
@@ -107,34 +98,18 @@ class Task:
         return min(height, width) >= LEAST_PIXELS_FOR_CHANNELS_LAST
 
     def actor(self) -> AnyActor:
-        """Build the network with its ways to act, for a process that does not learn.
-
-        Raises:
-            ConfigError: the device is not there, or the configuration does not fit the task.
-        """
+        """Build the network with its ways to act, for a process that does not learn."""
         algorithm = self.config.algorithm
         if declared(algorithm).acting is None:
             return self.agent()
         return actor_builder_of(algorithm).build_actor(self, self.network())
 
     def agent(self, network: nn.Module | None = None) -> AnyAgent:
-        """Build the network with its loss, its optimiser and its ways to act.
-
-        Args:
-            network: the network to use; None builds a new one.
-
-        Raises:
-            ConfigError: the device is not there, nothing is left to learn, or the configuration does not fit the task.
-        """
+        """Build the network with its loss, its optimiser and its ways to act, or these around a given network."""
         return builder_of(self.config.algorithm).build_agent(self, network or self.network())
 
     def evaluation_environments(self, episodes: int | None = None) -> Environments:
-        """Make environments of evaluations; see `make_environments` for the errors.
-
-        Args:
-            episodes: of an evaluation, all of which are played at once if the task has a form that steps many
-                environments in the time of a few; None: those of the periodic evaluations.
-        """
+        """Make environments of evaluations: for so many episodes at once if the task can, or of the periodic ones."""
         settings = self.config.evaluation
         number = settings.episodes if episodes is None else episodes
         at_once = make_at_once(self.config.environment, min(number, MOST_AT_ONCE))
@@ -143,13 +118,7 @@ class Task:
     def evaluate(
         self, policy: Acting, environments: Environments, *, on_step: Callable[[], None] | None = None
     ) -> Evaluation:
-        """Play the episodes of a periodic evaluation, on the same seeds every time.
-
-        Args:
-            policy: acts.
-            environments: made by ``evaluation_environments``.
-            on_step: see `evaluate_policy`.
-        """
+        """Play the episodes of a periodic evaluation, on the same seeds every time."""
         settings = self.config.evaluation
         seeds = range(settings.seed, settings.seed + settings.episodes)
         return self.play(policy, environments, seeds, on_step=on_step)

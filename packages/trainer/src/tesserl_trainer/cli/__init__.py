@@ -22,13 +22,7 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class LazyGroup(click.Group):
-    """A group that knows the names and the help of its commands, and imports the one that is run.
-
-    Args:
-        *args: of ``click.Group``.
-        table: name -> (``"module:attribute"`` of a ``click.Command``, line of help).
-        **kwargs: of ``click.Group``.
-    """
+    """A group that knows the names and the help of its commands, and imports the one that is run."""
 
     def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -144,11 +138,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="tesserl", message="%(prog)s %(version)s")
 @click.pass_context
 def tesserl(context: click.Context, debug: bool) -> None:
-    """Store the options that apply to all commands.
-
-    Raises:
-        ArgumentError: ``torchrun`` started several processes of a command that has no ranks.
-    """
+    """Store the options that apply to all commands; refuse ``torchrun`` for commands without ranks."""
     context.color = color()
     context.ensure_object(dict)["debug"] = debug
     command, number = context.invoked_subcommand, os.environ.get("WORLD_SIZE", "1")

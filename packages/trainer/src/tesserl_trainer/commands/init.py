@@ -29,11 +29,7 @@ def command(env: str | None, algorithm: str | None, file: Path | None) -> None:
 
 
 def _asked(option: str, expected: str, choices: Iterable[str] = ()) -> str:
-    """Ask for an option on a terminal.
-
-    Raises:
-        UsageError: there is no terminal to ask on.
-    """
+    """Ask for an option on a terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError(f"{option} is missing: expected {expected}; there is no terminal to ask on")
     kind = click.Choice(list(choices)) if choices else None

@@ -32,15 +32,7 @@ REMEDIES = {
 
 
 def report(error: Exception, *, debug: bool) -> int:
-    """Write an error to standard error.
-
-    Args:
-        error: it is shown with its traceback if nobody has foreseen it.
-        debug: show the traceback of any error.
-
-    Returns:
-        The exit code.
-    """
+    """Write an error to standard error, with a traceback if it was not foreseen; return the exit code."""
     from tesserl_configs import ConfigError
 
     if isinstance(error, click.ClickException):

@@ -23,11 +23,7 @@ TOLERANCE = 1e-4
 
 
 def require_packages(file_format: Format) -> None:
-    """Check that the packages a format needs are installed.
-
-    Raises:
-        ExportError: a package is missing.
-    """
+    """Check that the packages a format needs are installed."""
     packages = ("onnx", "onnxruntime", "onnxscript") if file_format == "onnx" else ()
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
@@ -35,19 +31,7 @@ def require_packages(file_format: Format) -> None:
 
 
 def serialize(program: Program, inputs: Inputs, file_format: Format) -> bytes:
-    """Export a program for any batch size of at least 1 and any number of taus.
-
-    Args:
-        program: what to export.
-        inputs: what it takes.
-        file_format: as what.
-
-    Returns:
-        The content of the file.
-
-    Raises:
-        ExportError: torch cannot export this policy.
-    """
+    """Export a program for any batch size of at least 1 and any number of taus; return the content of the file."""
     # Sizes of 0 and 1 are taken for constants
     example: dict[str, Any] = random_inputs(inputs, 3, 5, torch.Generator().manual_seed(0))
     free = {name: torch.export.Dim(name, min=1) for name in ("batch", "num_taus")}

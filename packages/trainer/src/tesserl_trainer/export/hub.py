@@ -101,24 +101,14 @@ def pull(repo: str, directory: Path, *, revision: str | None = None, trust_code:
 
 
 def named_code(config: RunConfig) -> list[str]:
-    """Return the modules, and the models with code of their own, that a configuration names.
-
-    Args:
-        config: the whole configuration.
-    """
+    """Return the modules, and the models with code of their own, that a configuration names."""
     body = [] if config.nn.body is None else [config.nn.body.partition(":")[0]]
     models = [block.model for block in pretrained_parts(config).values() if block.trust_remote_code]
     return list(dict.fromkeys([*config.environment.modules, *body, *models]))
 
 
 def card(run_dir: Path, config: RunConfig, repo: str) -> str:
-    """Return the model card of a run: metadata that the hub shows, results, and the commands that use it.
-
-    Args:
-        run_dir: directory of the run.
-        config: of the run.
-        repo: ``owner/name``.
-    """
+    """Return the model card of a run: metadata that the hub shows, results, and the commands that use it."""
     task = config.environment.id
     data: dict[str, Any] = {
         "library_name": "tesserl",

@@ -51,11 +51,7 @@ def compare(
     json_path: Path | None,
     png_path: Path | None,
 ) -> None:
-    """Print the comparison; the arguments are those of the command.
-
-    Raises:
-        ComparisonError: runs cannot be compared as asked.
-    """
+    """Print the comparison; the arguments are those of the command."""
     check_places({"--json": json_path, "--png": png_path})
     if suite is not None and metric != EVALUATION:
         raise ComparisonArgumentError(f"--with has {EVALUATION} alone, got --metric {metric}; leave one of them out")

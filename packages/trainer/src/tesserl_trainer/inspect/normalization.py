@@ -6,15 +6,7 @@ from tesserl_analysis.comparison import Bounds, ComparisonArgumentError
 
 
 def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bounds] | None:
-    """Parse the values of ``--normalize``.
-
-    Args:
-        values: ``none``, ``reference``, or ``TASK=LOW:HIGH`` each.
-        several_tasks: whether returns of different tasks come together, which are scaled if nothing is said.
-
-    Raises:
-        ComparisonArgumentError: it says something else.
-    """
+    """Parse ``--normalize``: none, reference, or TASK=LOW:HIGH each; returns of several tasks are scaled by default."""
     if "none" in values and len(values) > 1:
         raise ComparisonArgumentError("--normalize none: stands alone")
     if not values or list(values) == ["none"]:

@@ -59,11 +59,7 @@ def report(run_dir: Path) -> Path:
 
 
 def _read_rows(run_dir: Path) -> list[Row]:
-    """Return the record of a run; no rows if it has none yet.
-
-    Raises:
-        StorageError: a line of it is damaged.
-    """
+    """Return the record of a run; no rows if it has none yet."""
     path = run_dir / run_files.METRICS
     try:
         return read_metrics(path) if path.is_file() else []

@@ -27,29 +27,16 @@ summary { cursor: pointer; }
 
 @dataclass(frozen=True)
 class Report:
-    """Content of a page.
-
-    Args:
-        title: of the page.
-        status: one line below it.
-        headline: the result in one line.
-        results: rows of names and values.
-        notes: sentences below them.
-        curves: SVG of a light and of a dark page; None without metrics.
-        film: name and content of an MP4 file; None without one.
-        commands: meaning -> command.
-        config: content of ``config.yaml``.
-        versions: name -> version.
-    """
+    """Content of a page."""
 
     title: str
     status: str
     headline: str
     results: Mapping[str, str]
     notes: Iterable[str]
-    curves: tuple[str, str] | None
-    film: tuple[str, bytes] | None
-    commands: Mapping[str, str]
+    curves: tuple[str, str] | None  # SVG for a light and for a dark page
+    film: tuple[str, bytes] | None  # name and content of an MP4 file
+    commands: Mapping[str, str]  # by their meaning
     config: str
     versions: Mapping[str, str]
 

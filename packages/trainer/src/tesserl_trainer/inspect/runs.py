@@ -29,11 +29,7 @@ class SweepOrder:
 
 
 def sweep_of(path: Path) -> SweepOrder | None:
-    """Return the sweep that a directory holds or belongs to, or None.
-
-    Raises:
-        ComparisonError: what the sweep wrote about itself is not whole.
-    """
+    """Return the sweep that a directory holds or belongs to, or None."""
     path = path.resolve()
     above = [path, *path.parents][:4]  # no run is deeper than task, variant and seed
     file = next((directory / run_files.ORDER for directory in above if (directory / run_files.ORDER).is_file()), None)
@@ -51,17 +47,7 @@ def sweep_of(path: Path) -> SweepOrder | None:
 
 
 def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Return each run below the directories once, with the directory it was found from.
-
-    Args:
-        paths: runs, or directories that hold some at any depth.
-
-    Returns:
-        (run's directory, one of ``paths``), sorted by name below each path.
-
-    Raises:
-        ComparisonError: there is no run in one of the paths, and no sweep that says which there should be.
-    """
+    """Return each run below the directories once, with the directory it was found from, sorted by name below it."""
     found: dict[Path, tuple[Path, Path]] = {}
     for path in paths:
         files = filter(Path.is_file, path.rglob(run_files.CONFIG)) if path.is_dir() else ()
@@ -76,12 +62,7 @@ def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
 
 
 def missing_runs(paths: Iterable[Path], tasks: Sequence[str] = ()) -> list[Path]:
-    """Return the runs of sweeps below the paths that have no configuration: never started, or failed at once.
-
-    Args:
-        paths: sweeps, or parts of some, or directories that hold some.
-        tasks: only runs of these, where the sweep has tasks; none means all.
-    """
+    """Return the runs of sweeps below the paths that have no configuration: never started, or failed at once."""
     missing: dict[Path, Path] = {}
     for path in paths:
         base = path.resolve()

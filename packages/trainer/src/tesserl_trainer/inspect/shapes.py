@@ -36,14 +36,7 @@ class Layer:
 
 
 def network_layers(config: RunConfig) -> list[Layer]:
-    """Return the layers of a run's network in the order of the forward pass.
-
-    Args:
-        config: the whole configuration; the task is made, but not stepped.
-
-    Raises:
-        ConfigError: the configuration does not fit the task, the task cannot be made, or a model has code of its own.
-    """
+    """Return the layers of a run's network in the order of the forward pass; the task is made, but not stepped."""
     task = Task(without_code_of_models(config))
     with torch.device("meta"):
         network: Any = task.network()
@@ -61,11 +54,7 @@ def network_layers(config: RunConfig) -> list[Layer]:
 
 
 def without_code_of_models(config: RunConfig) -> RunConfig:
-    """Return the configuration with no model trusted: looking at a network runs no code of a model.
-
-    Raises:
-        ConfigError: the code of a model decides what its network is.
-    """
+    """Return the configuration with no model trusted: looking at a network runs no code of a model."""
     data = config.model_dump(mode="json")
     for key, block in pretrained_parts(config).items():
         with named(key, *HF_ERRORS):
@@ -82,15 +71,7 @@ def without_code_of_models(config: RunConfig) -> RunConfig:
 
 
 def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:
-    """Run a network once and record the shapes that pass through its layers.
-
-    Args:
-        network: on the meta device, where nothing is computed.
-        inputs: of its forward pass.
-
-    Returns:
-        Layers in the order of their first call, then those with parameters that are not called.
-    """
+    """Run a network on the meta device once; return its layers in the order of their first calls, the rest last."""
     layers = dict(_layers(network))
     called: dict[str, Layer] = {}
 

@@ -31,17 +31,7 @@ BASE = "nn: at its defaults but for the kinds, without memory; dueling quantile 
 
 
 def describe(image: tuple[int, int, int], vector: int, actions: int) -> dict[str, Any]:
-    """Measures every cell.
-
-    Args:
-        image: (channels, height, width).
-        vector: number of vector features.
-        actions: number of actions.
-
-    Returns:
-        ``cells``, one entry for each network that builds; ``refused``, one for each that does not, with the reason;
-        and the number of ``duplicates``.
-    """
+    """Measure every cell: the ``cells`` that build, those ``refused`` with the reason, the number of ``duplicates``."""
     report: dict[str, Any] = {"image": list(image), "vector": vector, "actions": actions, "cells": [], "refused": []}
     with tempfile.TemporaryDirectory() as directory, torch.device("meta"):
         options = _hf_options(Path(directory))

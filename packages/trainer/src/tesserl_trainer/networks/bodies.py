@@ -53,16 +53,7 @@ def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
 
 
 def with_body(config: RunConfig, body: MakeBody) -> RunConfig:
-    """Return the configuration with a body of the user's in place of vision, vector and fusion.
-
-    Args:
-        config: the whole configuration.
-        body: a function or class at the top level of a module, called as ``body(observation_space, **nn.kwargs)``. The
-            configuration names it, as a file would.
-
-    Raises:
-        ConfigError: it cannot be named, or the configuration does not go together with it.
-    """
+    """Return the configuration that names a function or class as its body, in place of vision, vector and fusion."""
     module, name = getattr(body, "__module__", ""), getattr(body, "__qualname__", "")
     if getattr(sys.modules.get(module), name, None) is not body:
         raise ConfigError(
@@ -85,16 +76,7 @@ def build_memory(config: Memory, body: nn.Module) -> nn.Module:
 
 
 def build_own_body(target: str, kwargs: Mapping[str, object], layout: ObservationLayout) -> nn.Module:
-    """Call what builds a body of the user's, and check the body by a pass over two observations of zeros.
-
-    Args:
-        target: ``module:callable``; it gets the space of the observations as networks see them, and ``kwargs``.
-        kwargs: its arguments by name.
-        layout: the keys that the task's observations yield.
-
-    Raises:
-        ConfigError: there is no such callable, it raises, or what it returns is no body for these observations.
-    """
+    """Call ``module:callable`` with the observation space; check its body by a pass over two observations of zeros."""
     try:
         build = load_named(target, "nn.body")
     except EnvironmentArgumentError as error:

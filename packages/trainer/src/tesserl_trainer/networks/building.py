@@ -59,16 +59,7 @@ def quantile_network(
     num_fixed_quantiles: int | None = None,
     **options: Any,
 ) -> QuantileNetwork:
-    """Put quantile heads on a body.
-
-    Args:
-        heads: the ``heads:`` block.
-        body: what ``build_body`` returned.
-        num_actions: actions ``A``, of each block.
-        num_blocks: number ``N`` of action blocks; None for one action.
-        num_fixed_quantiles: quantiles of each action at fixed fractions; None: of an embedding of any fraction.
-        **options: ``num_cosines``, ``cosine_start`` and ``cosine_activation`` of ``QuantileNetwork``.
-    """
+    """Put quantile heads on a body; ``options`` are those of the embedding in ``QuantileNetwork``."""
     if heads == HeadsConfig(hidden_sizes=heads.hidden_sizes, dueling=heads.dueling, noisy=heads.noisy):
         head: dict[str, Any] = {"hidden_sizes": heads.hidden_sizes, "dueling": heads.dueling, "noisy": heads.noisy}
     else:  # more than the algorithm's own head can do
@@ -136,20 +127,7 @@ def policy_network(
     orthogonal: bool = True,
     masked: bool = False,
 ) -> ActorCritic:
-    """Put the heads of a policy and its value on a body.
-
-    Args:
-        heads: the ``heads:`` block.
-        body: what ``build_body`` returned.
-        action_space: of one environment.
-        distribution: of continuous actions; None: a Gaussian of scale 1.
-        critic_body: the value's own body; None: it shares the policy's.
-        orthogonal: orthogonal weights and zero biases in the heads.
-        masked: whether the network reads which actions are allowed.
-
-    Raises:
-        ConfigError: no policy here has actions of this space.
-    """
+    """Put the heads of a policy and its value on a body, or on one body each."""
     distribution = distribution or Distribution(kind="normal")
     shared = build_shared_layers(heads, width_of(body))
     width = width_of(body) if shared is None else shared.out_features
@@ -182,11 +160,7 @@ def initialize_body(config: NNConfig, body: nn.Module) -> None:
 
 
 def as_actor_critic(network: nn.Module, algorithm: str) -> ActorCritic:
-    """Return the network of a policy as what it is.
-
-    Raises:
-        TypeError: it is another one.
-    """
+    """Return the network of a policy as what it is; another one is an error of the caller."""
     if not isinstance(network, ActorCritic):
         raise TypeError(f"{algorithm} does not train a {type(network).__name__}; build the network with build_network")
     return network

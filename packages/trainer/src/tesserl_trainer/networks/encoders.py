@@ -10,15 +10,7 @@ from tesserl_trainer.networks.parts import ACTIVATIONS, HF_ERRORS, attention, hf
 
 
 def build_vision(config: visions.Vision, image_shape: tuple[int, ...]) -> nn.Module:
-    """Build the encoder of images.
-
-    Args:
-        config: a ``vision:`` block of any kind but none.
-        image_shape: (channels, height, width).
-
-    Raises:
-        ConfigError: the image is too small, or patches do not divide it, or a model cannot be loaded.
-    """
+    """Build the encoder of images of a shape (channels, height, width), from a block of any kind but none."""
     channels, height, width = image_shape
     shape = channels, height, width
     match config:
@@ -81,11 +73,7 @@ def _hf_vision(shape: tuple[int, int, int], config: visions.HFVision) -> nn.Modu
 
 
 def check_pool_size(config: visions.ImpalaVision, height: int, width: int) -> None:
-    """Refuses to pool a feature map to a larger one, which would only repeat its entries.
-
-    Raises:
-        ConfigError: ``pool_size`` is above the side of the last stage's map.
-    """
+    """Refuse to pool a feature map to a larger one, which would only repeat its entries."""
     for _ in config.channels:
         height, width = (height + 1) // 2, (width + 1) // 2
     if config.pool_size is not None and config.pool_size > min(height, width):
@@ -96,15 +84,7 @@ def check_pool_size(config: visions.ImpalaVision, height: int, width: int) -> No
 
 
 def build_vector(config: MLPVector, width: int) -> VectorEncoder:
-    """Build the encoder of vectors.
-
-    Args:
-        config: a ``vector:`` block of kind mlp.
-        width: number of features.
-
-    Raises:
-        ConfigError: the statistics have another length.
-    """
+    """Build the encoder of vectors."""
     normalization = config.normalization
     fixed = normalization if normalization.kind == "fixed" else None
     if fixed is not None and len(fixed.mean) != width:

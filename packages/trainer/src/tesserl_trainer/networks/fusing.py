@@ -23,16 +23,7 @@ from tesserl_trainer.networks.parts import ACTIVATIONS, HF_ERRORS, attention, hf
 
 
 def build_fusion(config: fusions.Fusion, vision: nn.Module | None, vector: nn.Module | None) -> nn.Module:
-    """Build the fusion of the encoders.
-
-    Args:
-        config: a ``fusion:`` block.
-        vision: encoder of images; None for no image.
-        vector: encoder of vectors; None for no vector.
-
-    Raises:
-        ConfigError: a model of the trunk cannot be loaded, or has too few positions.
-    """
+    """Build the fusion of the encoders; None stands for an input that is not there."""
     match config:
         case fusions.VisionTransformerFusion():
             common: _Joined = {"vision": vision, "vector": vector, "out_features": config.out_features}

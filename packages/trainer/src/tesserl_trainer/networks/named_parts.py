@@ -27,19 +27,7 @@ def freeze_parts(network: nn.Module, names: Iterable[str]) -> None:
 
 
 def learning_rate_groups(network: nn.Module, factors: LearningRateFactors, learning_rate: float) -> list[Group]:
-    """Group the parameters that learn, for an optimiser.
-
-    Args:
-        network: what ``build_network`` returned.
-        factors: ``nn.learning_rate_factors``.
-        learning_rate: that of the optimiser.
-
-    Returns:
-        One group for each part with a factor, and one for the rest, each with its ``lr`` and ``factor``.
-
-    Raises:
-        ConfigError: nothing is left to learn.
-    """
+    """Group the parameters that learn: one group for each part with a factor, and one for the rest."""
     if not _learns(network):
         raise ConfigError("nn.freeze: every part is frozen, nothing is left to learn; leave one out")
     parts = modules_of_parts(network)

@@ -34,10 +34,7 @@ Inputs = Mapping[str, Spec]
 
 
 class Program(nn.Module):
-    """A greedy policy that takes and returns tensors by their names.
-
-    It takes the observation keys and ``more_inputs``, by keyword, and returns the entries of ``specs``.
-    """
+    """A greedy policy: a function of observation keys and ``more_inputs``, by keyword, to the entries of ``specs``."""
 
     def more_inputs(self) -> dict[str, Spec]:
         """Return the inputs besides observations."""
@@ -276,18 +273,7 @@ def observation_specs(layout: ObservationLayout) -> dict[str, Spec]:
 
 
 def random_inputs(inputs: Inputs, batch_size: int, num_taus: int, generator: torch.Generator) -> Tensors:
-    """Draw inputs of a program.
-
-    Args:
-        inputs: what it takes.
-        batch_size: number of observations.
-        num_taus: of each, where the taus are an input.
-        generator: source of randomness.
-
-    Returns:
-        Pixels from 0 to 255, or in [0, 1] where they are floating point; taus in [0, 1]; booleans; everything else
-        standard normal.
-    """
+    """Draw inputs of a program: pixels in their range, taus in [0, 1], booleans, everything else standard normal."""
     sizes = {"batch": batch_size, "num_taus": num_taus}
     drawn = {}
     for name, spec in inputs.items():

@@ -64,11 +64,7 @@ class Cell:
         }
 
     def config(self, options: Options, sizes: Mapping[str, Any] | None = None) -> NNConfig:
-        """Return the validated ``nn:`` block.
-
-        Raises:
-            ConfigError: a rule forbids the combination.
-        """
+        """Return the validated ``nn:`` block."""
         config = NNConfig.model_validate(self.block(options, sizes))
         problems = list(nn_rules.check(config, ALGORITHMS[self.family]))
         if problems:

@@ -59,11 +59,7 @@ def inspect_store(path: Path) -> dict[str, Any]:
 
 
 def text(report: dict[str, Any]) -> str:
-    """Format a report as text.
-
-    Args:
-        report: what ``inspect_store`` returned.
-    """
+    """Format a report as text."""
     lengths, margins = report["lengths"], report["margins"]
     lines = [
         f"{report['pairs']:,} pairs of {report['segments']:,} segments; {report['files']} files, "
@@ -84,11 +80,7 @@ def text(report: dict[str, Any]) -> str:
 
 
 def _verify(path: Path, entries: list[dict[str, Any]]) -> None:
-    """Compare every file with the manifest.
-
-    Raises:
-        StoreError: one is missing or damaged; the pairs that need it are named.
-    """
+    """Compare every file with the manifest; the error names the pairs that need a missing or damaged one."""
     damaged: dict[int, str] = {}  # segment -> why
     wrong: list[str] = []
     num_segments = num_pairs = 0

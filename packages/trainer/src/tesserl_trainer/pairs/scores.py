@@ -24,17 +24,11 @@ from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 @dataclass(frozen=True)
 class Score:
-    """A way to score segments.
-
-    Args:
-        discount: weight of a step by that of the step before, in [0, 1].
-        of_steps: from an episode ``[T]`` to the worth of its steps, ``[T]`` or ``[T, 1]``; None: their rewards.
-        first_only: whether the first step scores the whole segment.
-    """
+    """A way to score segments."""
 
     discount: float = 1.0
-    of_steps: Callable[[TensorDictBase], Tensor] | None = None
-    first_only: bool = False
+    of_steps: Callable[[TensorDictBase], Tensor] | None = None  # from an episode [T] to [T] or [T, 1]; None: rewards
+    first_only: bool = False  # whether the first step scores the whole segment
 
     def apply(self, pool: SegmentPool) -> SegmentPool:
         """Return the segments, scored."""
@@ -42,18 +36,7 @@ class Score:
 
 
 def parse_score(by: str) -> Score:
-    """Read a value of ``--by``.
-
-    Args:
-        by: ``"return"``, ``"discounted:FACTOR"``, ``"to_go"``, ``"to_go:FACTOR"`` or ``"regret:RUN"``.
-
-    Returns:
-        The score.
-
-    Raises:
-        ArgumentError: it is another text, or the run has a memory.
-        StorageError: there is no such run, or it is damaged.
-    """
+    """Read a value of ``--by``."""
     kind, _, value = by.partition(":")
     if by == "return":
         return Score()

@@ -32,19 +32,7 @@ class Episodes:
 
 
 def read_episodes(sources: Sequence[str | Path], *, download: bool = False) -> Episodes:
-    """Open all sources.
-
-    Args:
-        sources: stores of trajectories, and Minari datasets as ``minari:NAME``; at least one.
-        download: fetch datasets that are not on this machine.
-
-    Returns:
-        Their episodes. They have pictures where all sources have them.
-
-    Raises:
-        ConfigError: Minari is not installed.
-        StoreError: a source is not there, is damaged, or has other observations than the first.
-    """
+    """Open stores of trajectories and Minari datasets (``minari:NAME``), all with the same keys of observations."""
     read = [
         _read_minari(str(each), download) if str(each).startswith(MINARI) else _read_store(each) for each in sources
     ]

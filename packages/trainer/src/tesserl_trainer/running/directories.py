@@ -18,12 +18,7 @@ LOCK_TIMEOUT = 10.0
 
 @contextmanager
 def new_directory(config: RunConfig, run_dir: str | Path | None) -> Iterator[Path]:
-    """Make and lock the directory of a new run; refuse one that holds a run.
-
-    Raises:
-        ConfigError: the directory that was named is not empty.
-        InUseError: another process trains there.
-    """
+    """Make and lock the directory of a new run; refuse one that holds a run."""
     if run_dir is not None:
         path = Path(run_dir)
         _refuse_taken(path)
@@ -64,12 +59,7 @@ def lock(run_dir: Path, *, timeout: float | None = None) -> Iterator[None]:
 
 
 def clear(run_dir: Path, *, keep: str | None = None) -> None:
-    """Remove what a run has left that ended before its first checkpoint; locks stay.
-
-    Args:
-        run_dir: of the run; it need not be there.
-        keep: name of a file that stays too.
-    """
+    """Remove what a run has left that ended before its first checkpoint; locks stay."""
     for left in run_dir.glob("*"):
         if left.name != keep and not is_lock(left.name):
             shutil.rmtree(left) if left.is_dir() else left.unlink()

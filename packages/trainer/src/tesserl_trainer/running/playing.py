@@ -29,11 +29,7 @@ WITHOUT_FRAMES = "collect with --no-frames"
 
 @dataclass(frozen=True)
 class Play:
-    """Options of ``collect``: number of episodes and how to play them.
-
-    Raises:
-        ArgumentError: one is out of its range.
-    """
+    """Options of ``collect``: number of episodes and how to play them."""
 
     episodes: int | None
     steps: int | None
@@ -71,23 +67,7 @@ class Play:
 def play_groups(
     config: RunConfig, weights: Weights | None, play: Play, seed: int, first: int, stack: ExitStack
 ) -> Iterator[tuple[int, list[TensorDictBase]]]:
-    """Plays whole episodes, on from the start of number ``first``.
-
-    Args:
-        config: the whole configuration.
-        weights: of the policy; None for random actions.
-        play: how many, and how.
-        seed: of starts and actions.
-        first: number of the first start.
-        stack: closes the environments.
-
-    Yields:
-        The number of a start, and its episodes (see `play_episodes`).
-
-    Raises:
-        ConfigError: the task draws no pictures.
-        ValueError: episodes of one start did not start alike.
-    """
+    """Play whole episodes from start ``first`` on, with a policy or at random; yield start numbers and episodes."""
     config = drawing(config, remedy=WITHOUT_FRAMES) if play.frames else config
     task = Task(config)
     environments = _environments(task, play, stack)
@@ -133,19 +113,7 @@ def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
 
 @contextmanager
 def acting(task: Task, weights: Weights, *, stochastic: bool = False) -> Iterator[Acting]:
-    """Load a policy that plays.
-
-    Args:
-        task: of the run.
-        weights: of a checkpoint.
-        stochastic: act as at that step of training, exploration included; false: greedily.
-
-    Yields:
-        The policy, in evaluation mode.
-
-    Raises:
-        StorageError: the weights are of another network.
-    """
+    """Load a policy that plays: greedily, or as at that step of training, exploration included."""
     agent = task.agent()
     agent.load_networks(weights.networks, weights.path)
     if not stochastic:

@@ -97,11 +97,7 @@ def _cloning(
     data: Callable[..., Draw],
     side: Literal["chosen", "all"],
 ) -> Loop:
-    """Build the loop of behaviour cloning.
-
-    Raises:
-        ConfigError: the algorithm has no policy, or the data are not of this task.
-    """
+    """Build the loop of behaviour cloning."""
     config, agent = task.config, task.agent()
     if not isinstance(agent.policy, RolloutPolicy):
         raise ConfigError(

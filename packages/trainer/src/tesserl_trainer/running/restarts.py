@@ -20,17 +20,7 @@ def mark_launch(run_dir: Path) -> None:
 
 
 def earlier_run(config: RunConfig, run_dir: str | Path | None) -> str | None:
-    """Return the directory of the run that this ``torchrun`` command began before it restarted its processes.
-
-    A run without a checkpoint begins anew: its files are removed.
-
-    Args:
-        config: of the run.
-        run_dir: as it was named; None for ``runs/<name>``, perhaps with a number behind it.
-
-    Returns:
-        The directory; None if there is no checkpoint to continue from.
-    """
+    """Return the run that this ``torchrun`` command began before a restart; one without a checkpoint is removed."""
     launch = launched()
     if launch is None or launch.restarts == 0:
         return None

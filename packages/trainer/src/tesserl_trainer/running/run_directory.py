@@ -23,11 +23,7 @@ def begin_run(run_dir: Path, config: RunConfig) -> None:
 
 
 def change_run(run_dir: Path, config: RunConfig) -> None:
-    """Write what a resume changes to ``config.yaml``; every other key stays as it is in the file.
-
-    Raises:
-        StorageError: the files there are not as the run wrote them.
-    """
+    """Write what a resume changes to ``config.yaml``; every other key stays as it is in the file."""
     identity = require_identity(run_dir)
     data, wanted = parse((run_dir / run_files.CONFIG).read_text(encoding="utf-8")).data, as_data(config)
     write_identity(run_dir, identity, render(data | {key: wanted[key] for key in CHANGEABLE}))
@@ -62,12 +58,7 @@ def with_precision(config: RunConfig, precision: str) -> RunConfig:
 
 
 def as_measured(config: RunConfig, there: RunConfig) -> RunConfig:
-    """Return the configuration with the precision that a run has measured, in place of ``auto``.
-
-    Args:
-        config: what is wanted of the run.
-        there: the configuration in its directory.
-    """
+    """Return the configuration with the precision that a run has measured, in place of ``auto``."""
     if not measures_precision(config) or there.algorithm != config.algorithm:
         return config
     return with_precision(config, there.options.model_dump(include={"precision"})["precision"])

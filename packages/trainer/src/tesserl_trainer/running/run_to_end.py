@@ -36,13 +36,7 @@ from tesserl_training.progress import ProgressDisplay
 
 
 class Interrupted(Stopped):
-    """A signal stopped the run; its checkpoint is written.
-
-    Args:
-        signum: the signal.
-        run_dir: directory of the run.
-        number: of ranks that trained it.
-    """
+    """A signal stopped the run; its checkpoint is written."""
 
     def __init__(self, signum: int, run_dir: Path, number: int = 1) -> None:
         start = ("torchrun", f"--nproc-per-node={number}", "-m", "tesserl_trainer") if number > 1 else ("tesserl",)
@@ -140,11 +134,7 @@ def _last_return(run_dir: Path) -> float | None:
 
 
 def _restore(loop: Loop, checkpoint: Checkpoint, ranks: Ranks) -> None:
-    """Continue from a checkpoint.
-
-    Raises:
-        StorageError: its state is not one that this loop has written; nothing on disk has been changed.
-    """
+    """Continue from a checkpoint."""
     try:
         state = state_of_rank(
             ranks, checkpoint.state, checkpoint.path, remedy=partial(continued_by, checkpoint.path.parents[1])
@@ -177,10 +167,7 @@ def _final_evaluation(config: RunConfig, run_dir: Path, progress: ProgressDispla
 
 @contextmanager
 def _stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
-    """Turn SIGINT, SIGTERM and SIGHUP into an orderly stop; yield the list in which a received signal appears.
-
-    A second signal acts at once.
-    """
+    """Turn the first signal into an orderly stop, noted in the list that is yielded; a second one acts at once."""
     received: list[int] = []
 
     def stop(signum: int) -> None:

@@ -32,15 +32,7 @@ NATURE_SIDE = 36
 
 
 class StartingTask:
-    """A task for which a file is to be written.
-
-    Args:
-        id: of Gymnasium, or ``module:Id``.
-        places: directories in which its module is looked for.
-
-    Raises:
-        ConfigError: the task cannot be made, or no network reads its observations.
-    """
+    """A task for which a file is to be written; its module is looked for in ``places``."""
 
     def __init__(self, id: str, places: tuple[Path, ...]) -> None:  # noqa: A002 - Gymnasium's name of it
         self.id = id

@@ -86,14 +86,7 @@ def resume_run(run_dir: Path, overrides: Sequence[str] = (), *, checkpoint: str 
 
 
 def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, total_steps: int | None = None) -> Path:
-    """Like ``train``, for a new run of another loop.
-
-    Args:
-        config: what to train.
-        run_dir: see ``train``.
-        build: builds the loop, see `Builder.build_loop`.
-        total_steps: of this loop; None takes those of the configuration.
-    """
+    """Train a new run as ``train`` does, with another loop and another number of steps."""
     refuse_to_run_again()
     refuse_missing(config)
     with joined(config.device) as ranks, ExitStack() as stack:

@@ -71,12 +71,7 @@ def watch(
 
 
 def _rendering(config: RunConfig, run_dir: Path, *, terminal: bool) -> RunConfig:
-    """Return the configuration with a task that shows itself.
-
-    Raises:
-        ArgumentError: there is no display.
-        ConfigError: the task opens no window.
-    """
+    """Return the configuration with a task that shows itself."""
     others = (
         f"watch in the terminal with {command_line('tesserl', 'watch', run_dir, '--terminal')}, or film it with "
         f"{command_line('tesserl', 'eval', run_dir, '--video')}"

@@ -22,17 +22,7 @@ MOST_ROWS = 10
 
 
 def write_results(search: Search, trials: Trials, directory: Path, note: Callable[[str], None]) -> Path:
-    """Write ``best.yaml``, ``history.png`` and ``importance.png``; print the best trials.
-
-    Args:
-        search: the space.
-        trials: of the search, one of them with a value.
-        directory: the files are written to it.
-        note: prints a line.
-
-    Returns:
-        The file with the best configuration.
-    """
+    """Write ``best.yaml`` and the pictures; print the best trials; return the file with the best configuration."""
     finished = trials.finished()
     valued = sorted((it for it in finished if it.state.name == "COMPLETE"), key=lambda it: -it.value)
     pruned = {it.number: list(it.intermediate_values.values())[-1] for it in finished if it.state.name == "PRUNED"}

@@ -134,14 +134,7 @@ class _Started:
 
 
 class _Running:
-    """Gives processes their trials, and the trials what came of them.
-
-    Args:
-        search: the space.
-        directory: of the search.
-        trials: of the search.
-        note: prints a line.
-    """
+    """Gives processes their trials, and the trials what came of them."""
 
     def __init__(self, search: Search, directory: Path, trials: Trials, note: Callable[[str], None]) -> None:
         self.search, self.directory, self.trials, self.note = search, directory, trials, note

@@ -29,12 +29,7 @@ FREE = ("name", "seed", "checkpoint", "logging")
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that was asked for.
-
-    Args:
-        number: of the trial, from 0.
-        values: of the keys of the space.
-    """
+    """A trial that was asked for."""
 
     number: int
     values: Mapping[str, Any]
@@ -46,16 +41,7 @@ class Trial:
 
 
 class Trials:
-    """All trials of a search.
-
-    Args:
-        search: which values there are, and how they are judged.
-        directory: of the search, locked; the journal is in it.
-
-    Raises:
-        ArgumentError: Optuna is not installed.
-        ConfigError: the journal is of another search.
-    """
+    """All trials of a search, in a journal in its directory, which must be locked."""
 
     def __init__(self, search: Search, directory: Path) -> None:
         try:

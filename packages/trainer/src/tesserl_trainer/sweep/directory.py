@@ -37,11 +37,7 @@ def state_of(run_dir: Path) -> str:
 
 
 def refuse_files(sweep: Sweep, directory: Path) -> None:
-    """Refuse a sweep one of whose directories is a file.
-
-    Raises:
-        ConfigError: a file, or a link that leads nowhere, is in the place of one.
-    """
+    """Refuse a sweep one of whose directories is a file."""
     places = [place for run in sweep.runs for place in (directory / run.path, stored_config(run, directory).parent)]
     found = {above for place in places for above in (place, *place.parents) if os.path.lexists(above)}
     if problems := [
@@ -54,18 +50,7 @@ def refuse_files(sweep: Sweep, directory: Path) -> None:
 
 
 def refuse_running(sweep: Sweep, directory: Path, holds: Callable[[Path], bool]) -> None:
-    """Refuse a sweep one of whose runs is still training.
-
-    Those of a sweep that was killed write a checkpoint and end, for which this waits.
-
-    Args:
-        sweep: the runs.
-        directory: of the sweep.
-        holds: return whether the launcher waits for the job that trains a run.
-
-    Raises:
-        InUseError: a run is.
-    """
+    """Refuse a sweep with a run that trains without the launcher; wait for those of a killed sweep, which end."""
     for run in sweep.runs:
         path = directory / run.path
         if (path / LOCK).is_file() and not holds(path):
@@ -75,11 +60,7 @@ def refuse_running(sweep: Sweep, directory: Path, holds: Callable[[Path], bool])
 
 
 def refuse_others(sweep: Sweep, directory: Path) -> None:
-    """Refuse a directory that holds runs of another sweep or runs that would be lost.
-
-    Raises:
-        ConfigError: runs there were made with other configurations, or training has not written what is there.
-    """
+    """Refuse a directory that holds runs of another sweep or runs that would be lost."""
     problems, lost = list[str](), list[str]()
     for run in sweep.runs:
         path = directory / run.path
@@ -149,8 +130,5 @@ def expected_runs(sweep: Sweep, directory: Path) -> list[str]:
 
 
 def stored_config(run: SweepRun, directory: Path) -> Path:
-    """Return the path of the configuration of a variant on a task.
-
-    ``.yml``, as ``tesserl compare`` takes every ``config.yaml`` for a run, and a variant may have the name config.
-    """
+    """Return the path of a variant's configuration; ``.yml``, as ``compare`` takes every ``config.yaml`` for a run."""
     return directory / "configs" / (run.task or "") / f"{run.variant}.yml"

@@ -17,22 +17,13 @@ COMMAND = (sys.executable, "-m", "tesserl_trainer.cli")
 
 @dataclass(frozen=True)
 class Job:
-    """One run that is to be trained, from the state that its directory has when it begins.
-
-    Args:
-        name: what a person calls it.
-        directory: of the run.
-        config: file of a run that begins.
-        seed: of a run that begins.
-        changed: ``key=value`` that a run that continues takes over from the sweep.
-        num_threads: of the run.
-    """
+    """One run that is to be trained, from the state that its directory has when it begins."""
 
     name: str
     directory: Path
-    config: Path
+    config: Path  # of a run that begins, as the seed
     seed: int
-    changed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()  # KEY=VALUE that a run that continues takes over from the sweep
     num_threads: int = 1
 
     @property
@@ -62,10 +53,7 @@ class SweepError(RuntimeError):
 
 
 def begin(job: Job) -> tuple[str, ...] | None:
-    """Return the arguments of ``tesserl`` that train a run from its present state; None if it is finished.
-
-    What a run left that ended before its first checkpoint is removed, see `tesserl_trainer.sweep.directory.WRITTEN`.
-    """
+    """Return the arguments that train a run from its present state; None if it is finished."""
     path = job.directory
     match state_of(path):
         case "finished":
@@ -79,16 +67,7 @@ def begin(job: Job) -> tuple[str, ...] | None:
 def start(
     job: Job, arguments: tuple[str, ...], *, command: tuple[str, ...] | None = None, place: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start the process of a run. It ends with this one, and writes a checkpoint before.
-
-    It has a session of its own, so that Ctrl-C reaches it once, from here.
-
-    Args:
-        job: the run.
-        arguments: of the command.
-        command: the command; None: that of this installation.
-        place: directory in which it runs; None: the present one.
-    """
+    """Start the process of a run in a session of its own; it ends with this one, and writes a checkpoint before."""
     job.directory.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own command

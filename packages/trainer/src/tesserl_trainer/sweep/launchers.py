@@ -16,11 +16,7 @@ from tesserl_trainer.usage import ArgumentError
 
 
 def check_launcher(options: Options) -> None:
-    """Refuse a launcher that cannot work here.
-
-    Raises:
-        ArgumentError: its extra is not installed, or this machine submits no jobs to Slurm.
-    """
+    """Refuse a launcher whose extra is not installed, or Slurm on a machine that submits no jobs."""
     for block, module in ((RayLauncher, "ray"), (SlurmLauncher, "submitit")):
         if isinstance(options, block) and importlib.util.find_spec(module) is None:
             raise ArgumentError(f'--launcher {options.kind} needs {module}; install "tesserl-trainer[{options.kind}]"')
@@ -53,18 +49,7 @@ def open_launcher(
     num_parallel: int | None,
     on_note: Callable[[str], None],
 ) -> Iterator[Launcher]:
-    """Open what trains the runs of a sweep or a search.
-
-    Args:
-        options: of the launcher.
-        directory: of the sweep.
-        configs: of runs, which say how many threads they have.
-        num_parallel: runs at a time; None: as many as there is room for.
-        on_note: told of what a person should know.
-
-    Raises:
-        WorkerError: there is no such cluster of Ray.
-    """
+    """Open what trains the runs of a sweep or a search."""
     num_threads = max((config.num_threads for config in configs), default=1)
     match options:
         case LocalLauncher():

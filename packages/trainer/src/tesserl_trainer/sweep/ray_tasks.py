@@ -27,12 +27,7 @@ class _Submitted:
 
 
 class RayLauncher:
-    """Trains runs as tasks of the cluster to which this process is connected; they end with it.
-
-    Args:
-        options: of the tasks.
-        directory: of the sweep.
-    """
+    """Trains runs as tasks of the cluster to which this process is connected; they end with it."""
 
     def __init__(self, options: Options, directory: Path) -> None:
         self._options, self._directory = options, directory.resolve()

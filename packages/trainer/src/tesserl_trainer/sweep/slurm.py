@@ -36,16 +36,7 @@ class _Submitted:
 
 
 class SlurmLauncher:
-    """Trains runs as jobs of Slurm, which go on if this process is killed; the next one waits for them.
-
-    Args:
-        options: of the jobs.
-        directory: of the sweep.
-        name: of the jobs, for people.
-        num_parallel: jobs of an array that run at a time; None: as many as Slurm allows.
-        num_threads: the largest number of threads of a run.
-        on_note: told of runs that were submitted already.
-    """
+    """Trains runs as jobs of Slurm, which go on if this process is killed; the next one waits for them."""
 
     def __init__(
         self,

@@ -97,18 +97,7 @@ def run_sweep(
 
 
 def plan_sweep(sweep: Sweep, runs_dir: Path) -> list[str]:
-    """Check every run that is not finished; start none.
-
-    Args:
-        sweep: the runs.
-        runs_dir: see ``run_sweep``.
-
-    Returns:
-        The state of each run: ``"finished"``, ``"started"`` or ``"new"``.
-
-    Raises:
-        ConfigError: see ``run_sweep``.
-    """
+    """Check every run that is not finished and start none; return the state of each run."""
     directory = runs_dir / sweep.name
     refuse_files(sweep, directory)
     refuse_others(sweep, directory)
@@ -130,15 +119,7 @@ class SweepStopped(Stopped):
 
 
 def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
-    """Build the task and network of every variant once, without memory for weights, and open its initial weights.
-
-    Args:
-        runs: those that are to be trained.
-        directory: of the sweep.
-
-    Raises:
-        ConfigError: a variant does not fit its task, or what it needs is not here.
-    """
+    """Build the task and network of every variant once, without memory for weights, and open its initial weights."""
     import torch  # with the environments and all networks: not before the files have been found to be right
 
     from tesserl_trainer.algorithms.initial_weights import load_initial_weights

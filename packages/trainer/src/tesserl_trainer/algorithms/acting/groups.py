@@ -46,11 +46,7 @@ def build_actor(task: Task, network: nn.Module) -> Actor[RolloutPolicy]:
 
 
 def build_collector(task: Task, actor: Actor[RolloutPolicy], environments: Environments) -> GroupCollector:
-    """Build the collector of groups.
-
-    Raises:
-        ValueError: the algorithm learns from stored pairs alone.
-    """
+    """Build the collector of groups; stored pairs need none."""
     options, source = options_of(task), task.config.pairs.source
     if isinstance(options, GRPOConfig):
         return make_group_collector(task, actor, environments, options)

@@ -26,17 +26,7 @@ def build_network(task: Task) -> QuantileNetwork:
 
 
 def build_actor(task: Task, network: nn.Module, *, observes: bool = True) -> Actor[QuantilePolicy]:
-    """Build the policy around a network.
-
-    Args:
-        task: of the run.
-        network: a ``QuantileNetwork``; it is moved to the device.
-        observes: update running statistics while acting.
-
-    Raises:
-        ConfigError: the device is not there.
-        TypeError: the network is another one.
-    """
+    """Build the policy around a ``QuantileNetwork`` on the device; it may update running statistics while acting."""
     config, iqn = task.config, task.config.iqn
     network.to(device_of(config.device))
     if not isinstance(network, QuantileNetwork):

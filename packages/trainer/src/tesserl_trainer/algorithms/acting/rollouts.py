@@ -10,17 +10,7 @@ from tesserl_trainer.networks.building import as_actor_critic
 
 
 def rollout_actor(task: Task, network: nn.Module, *, record_values: bool) -> Actor[RolloutPolicy]:
-    """Build the policy around a network.
-
-    Args:
-        task: of the run.
-        network: an ``ActorCritic``; it is moved to the device.
-        record_values: whether the policy records values, if the network returns them with its actions.
-
-    Raises:
-        ConfigError: the device is not there.
-        TypeError: the network is another one.
-    """
+    """Build the policy around an ``ActorCritic`` on the device; it records values that come with the actions."""
     actor_critic = as_actor_critic(network.to(device_of(task.config.device)), task.config.algorithm)
     policy = RolloutPolicy(actor_critic, record_values=record_values and actor_critic.critic_body is None)
     return Actor(policy, policy.act, [])
