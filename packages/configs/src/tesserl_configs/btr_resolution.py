@@ -91,13 +91,7 @@ class _Filling:
         self.problems: list[Problem] = []
 
     def switch(self, name: str, setting: Any, *, named: bool) -> None:
-        """Apply one switch.
-
-        Args:
-            name: of the switch.
-            setting: true, a number or its options.
-            named: whether the file names it; those that ``all`` implies give way without a word.
-        """
+        """Apply one switch; those that the file does not name, but ``all`` implies, give way without a word."""
         wanted = overlay(name, setting, self.data)
         if not wanted:
             if named:

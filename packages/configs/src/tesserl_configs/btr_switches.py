@@ -113,16 +113,7 @@ OPTIONS = {
 
 
 def overlay(name: str, setting: Any, data: Any) -> Wanted:
-    """Return the keys and values of a switch.
-
-    Args:
-        name: of the switch.
-        setting: true, a number or its options.
-        data: of the file so far.
-
-    Returns:
-        Dotted path -> value; empty if the switch cannot do anything.
-    """
+    """Return the dotted paths and values of a switch for the data of the file so far; empty if it can do nothing."""
     options = OPTIONS[name]() if setting is True and name in OPTIONS else setting
     values = {path: fill(options, data) if callable(fill) else fill for path, fill in OVERLAYS[name].items()}
     return {path: value for path, value in values.items() if value is not None}

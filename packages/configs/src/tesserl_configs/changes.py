@@ -15,15 +15,10 @@ from tesserl_configs.schema import RunConfig
 
 @dataclass(frozen=True)
 class Change:
-    """One key of a run that a task, a variant, a search or the command line sets.
-
-    Args:
-        override: ``key=value``.
-        place: where it is set, for messages.
-    """
+    """One key of a run that a task, a variant, a search or the command line sets."""
 
     override: str
-    place: str
+    place: str  # where it is set, for messages
 
     @property
     def key(self) -> str:
@@ -42,17 +37,7 @@ def changes_of_command_line(overrides: Iterable[str]) -> list[Change]:
 
 
 def base_file(path: Path, base: str, *, place: str, kind: str) -> Path:
-    """Return the file that runs start from.
-
-    Args:
-        path: of the sweep or search that names it.
-        base: its path, relative to that.
-        place: where it is named.
-        kind: of the file that names it.
-
-    Raises:
-        ConfigError: there is no such file.
-    """
+    """Return the file that the runs of a sweep or search start from, named relative to its file."""
     start = path.parent / base
     if not start.is_file():
         raise ConfigError(f"{place}: there is no file {start}; paths are relative to the file of the {kind}")
@@ -60,11 +45,7 @@ def base_file(path: Path, base: str, *, place: str, kind: str) -> Path:
 
 
 def load_changed(start: Path, changes: Iterable[Change]) -> RunConfig:
-    """Read a file of a run with some keys changed, in this order.
-
-    Raises:
-        ConfigError: it is no run; problems are placed where a key was changed last.
-    """
+    """Read a file of a run with some keys changed, in this order; problems are placed where a key was changed last."""
     changes = tuple(changes)
     try:
         return load_config(start, [change.override for change in changes])

@@ -13,17 +13,7 @@ WIDTH = 100
 
 
 def commented(data: Mapping[str, Any]) -> str:
-    """Write keys as YAML with comments that say what they mean.
-
-    Args:
-        data: plain data of a configuration, or of a part of its keys.
-
-    Returns:
-        Text that loads to the same data.
-
-    Raises:
-        ConfigError: there is no such key.
-    """
+    """Write keys as YAML with comments that say what they mean; the text loads to the same data."""
     return "\n".join(_lines(data, ())) + "\n"
 
 

@@ -11,11 +11,7 @@ ADAM_KINDS = ("adam", "adamw", "radam")
 
 
 def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill the defaults of the algorithm into the data of a file.
-
-    Args:
-        data: the data of a whole file; what is written there stays.
-    """
+    """Fill the defaults of the algorithm into the data of a file; what is written there stays."""
     result, algorithm = dict(data), find(data.get("algorithm"))
     if algorithm is not None and algorithm.optimizer:
         optimizer = data.get("optimizer", {"kind": algorithm.optimizer_kind})

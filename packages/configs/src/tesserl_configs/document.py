@@ -48,12 +48,7 @@ _Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence(_PR
 
 
 class DocumentError(ValueError):
-    """Text that is not one YAML document of plain data.
-
-    Args:
-        message: what is wrong.
-        line: where, counted from 1; None if that is not known.
-    """
+    """Text that is not one YAML document of plain data; ``line`` is counted from 1, None if it is not known."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -62,17 +57,11 @@ class DocumentError(ValueError):
 
 @dataclass
 class Document:
-    """Plain data and the line of each key and list entry.
-
-    Args:
-        data: what the text says.
-        lines: dotted path -> line, counted from 1.
-        errors: keys that stand twice and the like; they do not keep the rest from being checked.
-    """
+    """Plain data and the line of each key and list entry."""
 
     data: Any = None
-    lines: dict[str, int] = field(default_factory=dict)
-    errors: list[DocumentError] = field(default_factory=list)
+    lines: dict[str, int] = field(default_factory=dict)  # dotted path -> line, counted from 1
+    errors: list[DocumentError] = field(default_factory=list)  # such as a key that stands twice; the rest is checked
 
 
 def parse(text: str) -> Document:

@@ -172,13 +172,7 @@ def films_can_be_made(config: RunKeys) -> Iterator[Problem]:
 
 
 def check_starts(config: RunKeys, path: str, kind: str) -> Iterator[Problem]:
-    """Check that the environments can be reset one by one, and wrapped for starts of kind state or level.
-
-    Args:
-        config: the whole configuration.
-        path: of the ``starts`` block.
-        kind: its kind.
-    """
+    """Check that the ``starts`` block at a path fits environments that are reset one by one, and their wrappers."""
     vectorization = config.environment.vectorization
     if vectorization in ("vector_entry_point", "envpool"):
         yield Problem(

@@ -39,31 +39,16 @@ class Place(NamedTuple):
 
 @dataclass
 class Extended:
-    """Data of a file, on top of those of the file that it extends.
+    """Data of a file, on top of those of the file that it extends."""
 
-    Args:
-        data: keys and values, without ``extends``.
-        places: dotted path -> where the key stands.
-        errors: order and text of what is wrong with the text of the files.
-        files: the file and those that it extends.
-    """
-
-    data: dict[str, Any]
+    data: dict[str, Any]  # without extends
     places: dict[str, Place]
-    errors: list[tuple[Order, str]]
-    files: tuple[Path, ...]
+    errors: list[tuple[Order, str]]  # of what is wrong with the text of the files
+    files: tuple[Path, ...]  # the file and those that it extends
 
 
 def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Extended:
-    """Read a file and everything that it extends.
-
-    Args:
-        path: a YAML file.
-        below: files that extend this one, the one that is loaded first.
-
-    Raises:
-        ConfigError: a file cannot be read or is no mapping, or files extend each other in a circle.
-    """
+    """Read a file and everything that it extends; ``below`` are the files that extend it, the loaded one first."""
     document, number = read_document(path), len(below)
     places = {key: Place(path, line, number) for key, line in document.lines.items()}
     own = Extended(
@@ -84,11 +69,7 @@ def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Extended:
 
 
 def _base_of(name: Any, path: Path, place: Place, chain: tuple[Path, ...]) -> Path:
-    """Return the file that ``extends`` names, relative to the file that says it.
-
-    Raises:
-        ConfigError: it is no text, there is no such file, or the file extends itself in the end.
-    """
+    """Return the file that ``extends`` names, relative to the file that says it; refuse circles."""
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"{place}: {EXTENDS}: expected the name of a file, got {shown(name)}")
     try:
@@ -142,14 +123,7 @@ def _forget(places: dict[str, Place], path: str) -> None:
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML file that holds keys and values.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ConfigError: it cannot be read, is not one YAML document, is empty or holds something else.
-    """
+    """Read a YAML file that holds keys and values."""
     try:
         text = _bytes_of(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -169,11 +143,7 @@ def read_document(path: Path) -> Document:
 
 
 def _bytes_of(path: Path) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        ConfigError: it cannot be read, is a directory or is too large.
-    """
+    """Return the content of a file."""
     try:
         is_directory, content = path.is_dir(), b""
         if not is_directory:

@@ -16,12 +16,7 @@ class ForeignName(NamedTuple):
     """Difference of the value; empty if there is none."""
 
     def sentence(self, name: str, keys: Iterable[str]) -> str:
-        """Return what a name is here.
-
-        Args:
-            name: the name.
-            keys: those of its counterparts that may stand in the file.
-        """
+        """Return what a name is here, of those of its counterparts that may stand in the file."""
         return f"{name} of {self.libraries} is {' or '.join(keys)} here{self.remark and f': {self.remark}'}"
 
 

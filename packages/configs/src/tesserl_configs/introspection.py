@@ -24,16 +24,7 @@ def kinds_of(block: type[BaseModel]) -> tuple[str, ...]:
 
 
 def candidates(path: list[str | int], data: Any, root: type[BaseModel] | None = None) -> tuple[type[BaseModel], ...]:
-    """Return the blocks that may stand at a path of a file.
-
-    Args:
-        path: keys and list indices.
-        data: the data of the whole file; the kinds written there choose among the members of the unions on the way.
-        root: class of the whole file; by default that of a run.
-
-    Returns:
-        The members of the union at that place, the chosen one first; empty where no block may stand.
-    """
+    """Return the blocks that may stand at a path, the kind that the data choose first; empty where no block may."""
     blocks: tuple[type[BaseModel], ...] = (root or config_class(data),)
     for key in path:
         blocks = _chosen_first(blocks, data)
@@ -94,12 +85,7 @@ def default_at(path: str, data: Any = None) -> Any:
 
 
 def all_keys(root: type[BaseModel] = RunConfig, *, entries: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield (dotted path of the block, key) for every key of a schema; list entries have no index in it.
-
-    Args:
-        root: of the schema.
-        entries: whether to yield the keys of blocks that stand in a list.
-    """
+    """Yield (dotted path of the block, key) for every key of a schema; those in entries of lists may be left out."""
     stack: list[tuple[str, type[BaseModel]]] = [("", root)]
     while stack:
         path, block = stack.pop()

@@ -49,13 +49,7 @@ TYPES = {
 
 
 def problems_of(error: ValidationError, data: Any, root: type[BaseModel] | None = None) -> Iterator[Problem]:
-    """Yield one problem for each of pydantic's errors.
-
-    Args:
-        error: what validating ``data`` raised.
-        data: the data of the whole file.
-        root: class that the data were validated by; by default that of a run.
-    """
+    """Yield one problem for each of pydantic's errors about the data of a whole file."""
     sentences = _Sentences(data, root or config_class(data))
     for details in error.errors(include_url=False):
         cause = details.get("ctx", {}).get("error")
@@ -68,12 +62,7 @@ def problems_of(error: ValidationError, data: Any, root: type[BaseModel] | None 
 
 
 class _Sentences:
-    """Turn pydantic's errors about the data of a file into sentences.
-
-    Args:
-        data: the data of the whole file.
-        root: class that they were validated by.
-    """
+    """Turn pydantic's errors about the data of a file into sentences."""
 
     def __init__(self, data: Any, root: type[BaseModel]) -> None:
         self.data, self.root = data, root
@@ -170,10 +159,7 @@ def _expected(kind: str, context: Mapping[str, Any]) -> str:
 
 
 def _foreign(name: str, above: list[str | int], data: Any) -> str:
-    """Return the keys that say what a name of another library says; empty if there are none for this place.
-
-    A place is the top level, the block of an algorithm, or the block that holds such a key.
-    """
+    """Return the keys that say what a name of another library says at this place; empty if there are none."""
     if name not in FOREIGN_NAMES:
         return ""
     foreign, block = FOREIGN_NAMES[name], ".".join(map(str, above))

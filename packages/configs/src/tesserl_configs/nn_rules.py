@@ -17,12 +17,7 @@ NetworkRule = Callable[[NNConfig], Iterator[Problem]]
 
 
 def check(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
-    """Yield everything in an ``nn:`` block that breaks a rule.
-
-    Args:
-        nn: the block.
-        algorithm: name of the algorithm whose network it is.
-    """
+    """Yield everything in an ``nn:`` block that breaks a rule of networks or of its algorithm."""
     yield from itertools.chain.from_iterable(rule(nn) for rule in RULES)
     whose = declared(algorithm)
     yield from memory_fits_the_algorithm(nn, whose)
@@ -263,12 +258,7 @@ INSIDE = {"fusion": ("trunk",), "heads": ("shared", "advantage", "policy", "valu
 
 
 def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
-    """Return the parts of a network that may be frozen or have a learning rate of their own.
-
-    Args:
-        nn: the ``nn:`` block.
-        algorithm: whose network it is.
-    """
+    """Return the parts of a network that may be frozen or have a learning rate of their own."""
     parts = [name for name in ("vision", "vector", "fusion") if getattr(nn, name).kind != "none"]
     parts += [] if nn.body is None else ["body"]
     if nn.fusion.kind != "none" and nn.fusion.trunk.kind != "linear":

@@ -10,19 +10,7 @@ from tesserl_configs.introspection import default_at
 
 
 def apply_override(data: Any, override: str, *, name: str = "--set") -> str:
-    """Change one value.
-
-    Args:
-        data: the data of a file, changed in place.
-        override: ``a.b=value``: the path with list entries as numbers, and the value as YAML.
-        name: of the option, for messages.
-
-    Returns:
-        The dotted path of what was changed.
-
-    Raises:
-        ConfigError: it is not of this form, the value is not YAML, or there is no such place.
-    """
+    """Change one value of plain data in place, as ``a.b=value`` says; return its dotted path."""
     path, equals, text = override.partition("=")
     path = path.strip()
     parts = path.split(".")

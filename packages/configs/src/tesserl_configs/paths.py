@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def make_absolute(data: dict[str, Any]) -> None:
-    """Make the paths in the plain data of a configuration absolute, in place, for a run to be resumed anywhere.
-
-    Args:
-        data: what a file and its overrides say; it may be wrong in any way.
-    """
+    """Make the paths in the plain data of a file absolute, in place, for a run to be resumed anywhere."""
     environment = data.get("environment")
     if isinstance(environment, dict) and isinstance(environment.get("module_path"), list):
         environment["module_path"] = [_absolute(each) for each in environment["module_path"]]
@@ -30,12 +26,7 @@ def make_absolute(data: dict[str, Any]) -> None:
 
 
 def with_module_path(config: RunConfig, directories: Iterable[Path]) -> RunConfig:
-    """Return a configuration whose modules are found: if it names any, and no path, beside its files and here.
-
-    Args:
-        config: the whole configuration.
-        directories: of its file and of those that it extends.
-    """
+    """Return a configuration whose modules are found: if it names any, and no path, beside its files and here."""
     environment = config.environment
     if environment.module_path or not (environment.modules or config.nn.body):
         return config

@@ -86,15 +86,10 @@ def _form(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """Annotation of ``float | Schedule``: all values of a schedule must lie in the range of the plain number.
+    """Annotation of ``float | Schedule``: all values of a schedule must lie in the range of the plain number."""
 
-    Args:
-        number: bounded type of the plain number.
-        zero: whether a schedule may reach 0 below the range, as long as one of its values is not 0.
-    """
-
-    number: Any
-    zero: bool = False
+    number: Any  # bounded type of the plain number
+    zero: bool = False  # whether some values of a schedule may be 0 below the range
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the schema of a union that is chosen by the form of the value."""

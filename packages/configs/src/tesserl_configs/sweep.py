@@ -32,10 +32,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All runs of a sweep: tasks in their order, in each the seeds, in each the variants.
-
-    A sweep that is stopped half-way has every variant at the first seeds.
-    """
+    """All runs of a sweep: tasks in their order, in each the seeds, in each the variants."""
 
     name: str
     runs: tuple[SweepRun, ...]
@@ -111,7 +108,7 @@ def _cells(file: SweepFile) -> Iterator[Cell]:
 
 
 def _in_order(cells: Iterable[Cell], seeds: Iterable[int]) -> Iterator[tuple[str | None, str, int]]:
-    """Return the runs: for each task the seeds, for each seed the variants."""
+    """Return the runs: for each task the seeds, in each all variants, so that a stopped sweep compares variants."""
     by_task: dict[str | None, list[str]] = {}
     for task, variant in cells:
         by_task.setdefault(task, []).append(variant)

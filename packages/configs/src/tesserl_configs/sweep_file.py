@@ -79,17 +79,7 @@ class SweepFile:
 
 
 def read_sweep_file(path: Path) -> SweepFile:
-    """Read the file of a sweep, but not the files that its runs start from.
-
-    Args:
-        path: a YAML file.
-
-    Returns:
-        What stands in it.
-
-    Raises:
-        ConfigError: it is no sweep; every problem has its place.
-    """
+    """Read the file of a sweep, but not the files that its runs start from; every problem has its place."""
     document, config = read_block(path, SweepConfig)
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"{place_of(path, document, 'seeds')}: a seed stands twice; every run has its own")
@@ -100,15 +90,7 @@ Root = TypeVar("Root", bound=Block)
 
 
 def read_block(path: Path, root: type[Root]) -> tuple[Document, Root]:
-    """Read a file whose keys are those of a block.
-
-    Args:
-        path: a YAML file.
-        root: the block.
-
-    Raises:
-        ConfigError: the file is something else; every problem has its place.
-    """
+    """Read a file whose keys are those of a block; every problem has its place."""
     document = read_document(path)
     problems = [f"{path}:{error.line}: {error}" for error in document.errors]
     try:
@@ -122,11 +104,7 @@ def read_block(path: Path, root: type[Root]) -> tuple[Document, Root]:
 
 
 def directory_name(path: Path, name: str | None) -> str:
-    """Return the name of a directory of runs, by default that of their file.
-
-    Raises:
-        ConfigError: it is no name of a directory.
-    """
+    """Return the name of a directory of runs, by default that of their file."""
     if not re.fullmatch(NAME_PATTERN, name or path.stem):
         raise ConfigError(f"{path}: {NAME_RULE}; got {name or path.stem!r}")
     return name or path.stem

@@ -61,15 +61,7 @@ def policy_heads(source: Source) -> dict[str, Any]:
 
 
 def transformer(source: Source, block: str, target: str, *, num_layers: int, d_model: int) -> dict[str, Any]:
-    """Return transformer layers as the seed system has them: LayerNorm after each branch, the mean of the tokens.
-
-    Args:
-        source: the seed system's file.
-        block: dotted path of its block.
-        target: dotted path of ours.
-        num_layers: default there.
-        d_model: default there; feed-forward networks have a hidden width of at least 64.
-    """
+    """Return transformer layers as the seed system has them: LayerNorm after each branch, the mean of the tokens."""
     width = source.value(f"{block}.d_model", d_model)
     ratio = source.take(f"{block}.ff_mult", f"{target}.feedforward_ratio", 4)
     if width * ratio < 64:

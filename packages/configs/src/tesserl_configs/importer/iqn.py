@@ -12,11 +12,7 @@ NEVER = 1e12
 
 
 def import_iqn(source: Source) -> dict[str, Any]:
-    """Return our blocks ``iqn``, ``optimizer`` and ``replay``.
-
-    Args:
-        source: the seed system's file.
-    """
+    """Return our blocks ``iqn``, ``optimizer`` and ``replay``."""
     batch_size = source.take("training.batch_size", "iqn.batch_size", 512)
     if batch_size < 1:
         raise ValueError("expected at least 1")
@@ -80,11 +76,9 @@ def _horizon(source: Source) -> dict[str, Any]:
 
 
 def _start_fraction(source: Source, horizon: int) -> float:
-    """Return the share of transitions at clock 0 beside its share of the rest.
-
-    There a clock is ``max(0, |x| - short)`` of a uniform ``x`` in ``[short - long, horizon + short)``: clock 0 comes of
-    ``min(long, 2 short) + 1`` of ``horizon + long`` numbers, and clocks up to ``long - 2 short`` of two numbers each.
-    """
+    """Return the share of transitions at clock 0 beside its share of the rest."""
+    # There a clock is max(0, |x| - short) of a uniform x in [short - long, horizon + short): clock 0 comes of
+    # min(long, 2 short) + 1 of horizon + long numbers, and clocks up to long - 2 short of two numbers each.
     target = "iqn.fixed_horizon.start_fraction"
     text = "as the share of clock 0; there the clocks behind it come twice as often too"
     long = source.take("training.oversample_long_term_steps", target, 40, text)

@@ -9,11 +9,7 @@ from tesserl_configs.importer.source import Source
 
 
 def import_network(source: Source) -> dict[str, Any]:
-    """Return our ``nn:`` block.
-
-    Args:
-        source: the seed system's file; all algorithms but iqn have a policy and a value.
-    """
+    """Return our ``nn:`` block; all algorithms but iqn have a policy and a value."""
     is_iqn = source.algorithm == "iqn"
     key = "nn.encoder.fusion_mode" if source.value("nn.fusion_mode") is None else "nn.fusion_mode"
     mode = source.take(key, "nn.fusion.kind", "none")

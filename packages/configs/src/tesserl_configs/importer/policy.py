@@ -13,12 +13,7 @@ PLACE_OF_PAIRS = "PAIRS"
 
 
 def import_ppo(source: Source, num_envs: int) -> dict[str, Any]:
-    """Return our blocks ``ppo`` and ``optimizer``.
-
-    Args:
-        source: the seed system's file.
-        num_envs: environments of the run, which share the steps of a rollout.
-    """
+    """Return our blocks ``ppo`` and ``optimizer``; the environments share the steps of a rollout."""
     take = source.take
     num_minibatches = take("ppo.num_minibatches", "ppo.num_minibatches", 4)
     text = f"/ {num_envs} environments, and a multiple of the minibatches"
@@ -48,12 +43,7 @@ def import_ppo(source: Source, num_envs: int) -> dict[str, Any]:
 
 
 def import_grpo(source: Source, num_envs: int) -> dict[str, Any]:  # noqa: ARG001 - groups do not depend on it
-    """Return our blocks ``grpo`` and ``optimizer``.
-
-    Args:
-        source: the seed system's file.
-        num_envs: environments of the run.
-    """
+    """Return our blocks ``grpo`` and ``optimizer``."""
     take, key = source.take, "grpo.grpo"
     num_epochs = take(f"{key}_update_epochs", "grpo.num_epochs", 4)
     mode = take(f"{key}_normalize_group", "grpo.advantages.scale", "mean", "mean: none, mean_std: group")
@@ -86,12 +76,7 @@ def _penalty(source: Source, num_epochs: int) -> dict[str, Any] | None:
 
 
 def import_dpo(source: Source, num_envs: int) -> dict[str, Any]:  # noqa: ARG001 - pairs do not depend on it
-    """Return our blocks ``dpo``, ``pairs`` and ``optimizer``.
-
-    Args:
-        source: the seed system's file.
-        num_envs: environments of the run.
-    """
+    """Return our blocks ``dpo``, ``pairs`` and ``optimizer``."""
     take = source.take
     num_epochs = max(1, take("dpo.dpo_update_epochs", "pairs.source.num_epochs", 4))
     mode = take("dpo.dpo_data_mode", "pairs.source.kind", "online")

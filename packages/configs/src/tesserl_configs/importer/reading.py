@@ -37,14 +37,7 @@ TRUE, FALSE = {"true", "t", "yes", "y", "on", "1"}, {"false", "f", "no", "n", "o
 
 
 def read_source(path: Path) -> Source:
-    """Return a file of the seed system.
-
-    Args:
-        path: its YAML file.
-
-    Raises:
-        ConfigError: the file cannot be read, is one of Tesserl, or a value is not of the seed system's form.
-    """
+    """Return a file of the seed system; refuse one of Tesserl, and values of another form."""
     document = read_document(path)
     if document.errors:
         raise ConfigError(*(f"{path}:{error.line}: {error}" for error in document.errors))
@@ -119,11 +112,7 @@ def _as_the_seed_system_reads_it(path: Path) -> dict[Any, Any]:
 
 
 def _converted(key: str, value: Any) -> Any:
-    """Return a value in the form of its key, as the seed system converts it.
-
-    Raises:
-        ValueError: it has another form.
-    """
+    """Return a value in the form of its key, as the seed system converts it."""
     if value is None:
         return value
     form = KEYS.get(key)

@@ -135,12 +135,7 @@ ALGORITHMS = ("dpo", "grpo", "ppo")
 
 
 def reason_for(source: Source, key: str) -> str:
-    """Return why a key of the seed system is not carried over.
-
-    Args:
-        source: the file.
-        key: dotted path of the key in releases with ``nn``.
-    """
+    """Return why a key of the seed system, by its path in releases with ``nn``, is not carried over."""
     if key not in KEYS:
         return f"not a key of the seed system, which ignores such keys{suggestion(source.name(key))}"
     if source.leaves[key] is None:

@@ -77,13 +77,7 @@ class Source:
         return block in self.blocks
 
     def mend(self, place: str, text: str, *keys: str) -> None:
-        """Note what must be written by hand.
-
-        Args:
-            place: dotted path in our file.
-            text: what it is, and what to do.
-            keys: dotted paths of the keys of the seed system that are lost; those that the file has count.
-        """
+        """Note what must be written by hand at a place of ours, and which keys of the seed system are lost."""
         self.notes.append(Note(f"{TO_MEND}{place}", "", text))
         self.lost += [self.name(key) for key in keys if self.value(key) is not None]
 
@@ -108,15 +102,7 @@ def blocks_of(data: Mapping[Any, Any], path: str = "") -> Iterator[str]:
 
 
 def scheduled(source: Source, key: str, target: str, default: list[list[Any]], kind: str = "exponential") -> Any:
-    """Return a schedule of the seed system as one of ours.
-
-    Args:
-        source: the seed system's file.
-        key: dotted path of its knots.
-        target: dotted path of our key.
-        default: the knots if the file is silent; they are not stretched there either.
-        kind: how the seed system goes from knot to knot; a knot of 0 makes an exponential one linear (there, it fails).
-    """
+    """Return a schedule of the seed system as one of ours; a knot of 0 makes an exponential one linear."""
     written = source.value(key) is not None
     speed = source.take("training.global_schedule_speed", "knots of the schedules", 1, "multiplied in")
     knots = [[int(step * speed) if written else step, value] for step, value in source.take(key, target, default)]
@@ -124,43 +110,21 @@ def scheduled(source: Source, key: str, target: str, default: list[list[Any]], k
 
 
 def scheduled_or_number(source: Source, key: str, target: str, default: float) -> Any:
-    """Return a number, or its schedule ``<key>_schedule``, which goes before it.
-
-    Args:
-        source: the seed system's file.
-        key: dotted path of the number.
-        target: dotted path of our key, which takes a schedule too.
-        default: the number if the file is silent.
-    """
+    """Return a number, or its schedule ``<key>_schedule``, which goes before it."""
     if source.value(f"{key}_schedule"):
         return scheduled(source, f"{key}_schedule", target, [], "linear")
     return source.take(key, target, default)
 
 
 def last_value(source: Source, key: str, target: str, default: float) -> Any:
-    """Return the last value of a schedule, where we have a number.
-
-    Args:
-        source: the seed system's file.
-        key: dotted path of the knots.
-        target: dotted path of our key.
-        default: the last value of the seed system's own schedule.
-    """
+    """Return the last value of a schedule, where we have a number."""
     knots = source.value(key)
     text = f"its last value, {knots[-1][1]:g}; a number here" if knots else ""
     return source.take(key, target, [[0, default]], text)[-1][1]
 
 
 def last_or_number(source: Source, schedules: list[str], key: str, target: str, default: float) -> Any:
-    """Return a number that may have a schedule there and has none here: its last value.
-
-    Args:
-        source: the seed system's file.
-        schedules: dotted paths of the knots; the first that the file has goes before all else.
-        key: dotted path of the number.
-        target: dotted path of our key.
-        default: the number if the file is silent.
-    """
+    """Return a number that may have a schedule there and has none here: the last value of its first schedule."""
     for schedule in schedules:
         if source.value(schedule):
             return last_value(source, schedule, target, default)

@@ -8,13 +8,7 @@ from tesserl_configs.importer.source import Source, scheduled
 
 
 def import_optimizer(source: Source, *, batch_size: int = 1, weight_decay: float = 0.0) -> dict[str, Any]:
-    """Return our ``optimizer`` block.
-
-    Args:
-        source: the seed system's file.
-        batch_size: what its loss is a sum over; 1 where it is a mean.
-        weight_decay: its default; 0 where it has none.
-    """
+    """Return our ``optimizer`` block; the seed system's loss may be a sum over ``batch_size``."""
     default = [[0, 1e-3], [3_000_000, 5e-5], [12_000_000, 5e-5], [15_000_000, 1e-5]]
     text = f"/ {batch_size}: its loss is a sum over the batch" if batch_size > 1 else ""
     if weight_decay:
