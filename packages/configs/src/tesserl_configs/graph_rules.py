@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 from tesserl_configs.errors import Problem
 from tesserl_configs.run_keys import RunKeys
 
 
-def check_graph(config: RunKeys, *, graphed: bool, compiled: bool) -> Iterator[Problem]:
-    """Check that a CUDA graph has a CUDA device, an optimiser that can be recorded, and no memory.
+@runtime_checkable
+class Graphed(Protocol):
+    """Options of an algorithm whose updates can be recorded as a CUDA graph."""
 
-    Args:
-        config: of the run.
-        graphed: ``cuda_graph`` of the algorithm's block.
-        compiled: its ``compile``.
-    """
-    if not graphed:
+    cuda_graph: bool
+    compile: bool
+
+
+def graphs_can_be_recorded(config: RunKeys) -> Iterator[Problem]:
+    """Check that a CUDA graph has a CUDA device, an optimiser that can be recorded, and no memory."""
+    options, block = config.options, config.algorithm
+    if not isinstance(options, Graphed) or not options.cuda_graph:
         return
-    block = config.algorithm
     key = f"{block}.cuda_graph"
     if not config.device.startswith("cuda"):
         yield Problem(key, f"needs device cuda, got {config.device}; set it to false")
-    if compiled:
+    if options.compile:
         yield Problem(key, f"records what {block}.compile would compile; choose one of the two")
     if config.optimizer.kind == "sgd":
         yield Problem(key, "holds the optimiser too, which sgd does not allow; choose adam")

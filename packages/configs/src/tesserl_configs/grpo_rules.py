@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from tesserl_configs.environment_rules import check_starts, rewards_have_one_unit
 from tesserl_configs.errors import Problem
-from tesserl_configs.graph_rules import check_graph
 from tesserl_configs.run_keys import Rule, RunKeys
 from tesserl_configs.schedules import values_of
 from tesserl_configs.size_rules import groups_fit_into_memory
@@ -72,11 +71,6 @@ def exact_divergences_have_no_weight(config: RunKeys) -> Iterator[Problem]:
         yield Problem("grpo.kl.importance_weighted", "corrects an estimate, got estimator exact; set it to false")
 
 
-def graphs_can_be_recorded(config: RunKeys) -> Iterator[Problem]:
-    """Check that an update can be recorded as a CUDA graph, where that is asked for."""
-    return check_graph(config, graphed=config.grpo.cuda_graph, compiled=config.grpo.compile)
-
-
 RULES: tuple[Rule, ...] = (
     starts_can_be_set,
     rewards_have_one_unit,
@@ -87,5 +81,4 @@ RULES: tuple[Rule, ...] = (
     penalties_have_a_gradient,
     exact_divergences_have_no_weight,
     groups_fit_into_memory,
-    graphs_can_be_recorded,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tesserl_configs.errors import Problem
-from tesserl_configs.graph_rules import check_graph
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.replay import PrioritizedReplay
 from tesserl_configs.run_keys import Rule, RunKeys
@@ -130,17 +129,11 @@ def cut_windows_have_several_steps(config: RunKeys) -> Iterator[Problem]:
         )
 
 
-def graphs_can_be_recorded(config: RunKeys) -> Iterator[Problem]:
-    """Check that an update can be recorded as a CUDA graph, where that is asked for."""
-    return check_graph(config, graphed=config.iqn.cuda_graph, compiled=config.iqn.compile)
-
-
 RULES: tuple[Rule, ...] = (
     antithetic_taus_come_in_pairs,
     fixed_fractions_are_not_drawn,
     horizons_have_a_clock,
     images_can_be_cropped,
-    graphs_can_be_recorded,
     noisy_exploration_has_noise,
     warmup_ends,
     warmup_fills_a_batch,

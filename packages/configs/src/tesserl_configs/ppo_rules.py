@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tesserl_configs.errors import Problem
-from tesserl_configs.graph_rules import check_graph
 from tesserl_configs.run_keys import Rule, RunKeys
 from tesserl_configs.size_rules import rollouts_fit_into_memory
 
@@ -84,11 +83,6 @@ def shared_layers_have_a_shared_body(config: RunKeys) -> Iterator[Problem]:
         )
 
 
-def graphs_can_be_recorded(config: RunKeys) -> Iterator[Problem]:
-    """Check that an update can be recorded as a CUDA graph, where that is asked for."""
-    return check_graph(config, graphed=config.ppo.cuda_graph, compiled=config.ppo.compile)
-
-
 RULES: tuple[Rule, ...] = (
     rollouts_divide_into_minibatches,
     a_rollout_fits_into_the_run,
@@ -96,5 +90,4 @@ RULES: tuple[Rule, ...] = (
     a_memory_is_shared_and_not_compiled,
     shared_layers_have_a_shared_body,
     rollouts_fit_into_memory,
-    graphs_can_be_recorded,
 )

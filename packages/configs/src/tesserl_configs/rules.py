@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tesserl_configs import collector_rules, environment_rules, nn_rules, size_rules
+from tesserl_configs import collector_rules, environment_rules, graph_rules, nn_rules, size_rules
 from tesserl_configs.algorithms import declared
 from tesserl_configs.errors import Problem
 from tesserl_configs.initial_weights import weights_source
@@ -20,6 +20,7 @@ def check(config: RunKeys) -> Iterator[Problem]:
         *environment_rules.RULES,
         *collector_rules.RULES,
         *size_rules.RULES,
+        graph_rules.graphs_can_be_recorded,
         *declared(config.algorithm).rules,
     ):
         yield from rule(config)

@@ -10,7 +10,6 @@ from pydantic import Field
 from tesserl_configs.algorithms import Algorithm
 from tesserl_configs.base import Block, Count, Fraction, NonNegative, Positive
 from tesserl_configs.errors import Problem
-from tesserl_configs.graph_rules import check_graph
 from tesserl_configs.policy import CUDA_GRAPH, MAX_GRAD_NORM, PRECISION, Precision
 from tesserl_configs.schedules import Schedule, ScheduledFraction
 
@@ -134,12 +133,6 @@ def kappa_has_quantiles(config: RunConfig) -> Iterator[Problem]:
         yield Problem("pqn.kappa", "belongs to pqn.num_quantiles, which is null; remove the key or set a number")
 
 
-def graphs_can_be_recorded(config: RunConfig) -> Iterator[Problem]:
-    """Check that an update can be recorded as a CUDA graph, where that is asked for."""
-    options = options_of(config)
-    return check_graph(config, graphed=options.cuda_graph, compiled=options.compile)
-
-
 ALGORITHM = Algorithm(
     name="pqn",
     options=PQNConfig,
@@ -170,6 +163,5 @@ ALGORITHM = Algorithm(
         layers_have_a_norm,
         epsilon_alone_explores,
         kappa_has_quantiles,
-        graphs_can_be_recorded,
     ),
 )

@@ -1,25 +1,18 @@
 """The part of a configuration that one of several ranks has; configurations that ranks cannot share are refused."""
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
 
 import torch
 
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.collectors import LocalCollectors
 from tesserl_configs.errors import Problem
+from tesserl_configs.graph_rules import Graphed
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.pairs import OfflinePairs
 from tesserl_configs.preferences import PreferenceOptions
 from tesserl_ranks.group import Ranks
 from tesserl_trainer.machine import device_of
-
-
-@runtime_checkable
-class _Graphed(Protocol):
-    """Options of an algorithm whose gradient steps can be recorded."""
-
-    cuda_graph: bool
 
 
 def part_of(config: RunConfig, ranks: Ranks, local_rank: int) -> RunConfig:
@@ -57,7 +50,7 @@ def _problems(config: RunConfig, number: int) -> Iterator[Problem]:
             f"expected kind local with {number} ranks, each of which collects in its own process, got "
             f"{config.collectors.kind}; leave it out",
         )
-    if isinstance(config.options, _Graphed) and config.options.cuda_graph:
+    if isinstance(config.options, Graphed) and config.options.cuda_graph:
         key = f"{config.algorithm}.cuda_graph"
         yield Problem(key, f"expected false with {number} ranks, whose gradients no graph holds, got true")
     if torch.device(config.device).index is not None:
