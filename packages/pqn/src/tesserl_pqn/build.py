@@ -16,15 +16,7 @@ from tesserl_pqn.network import QNetwork
 from tesserl_pqn.plugin import options_of
 from tesserl_pqn.policy import EpsilonGreedy
 from tesserl_pqn.targets import QLambdaTargets
-from tesserl_trainer.algorithms.agent import (
-    Agent,
-    attributes,
-    forward_of,
-    learning,
-    learning_rate_schedule,
-    observing_rollouts,
-    optimizer_of,
-)
+from tesserl_trainer.algorithms.agent import Actor, Agent, agent_of, attributes, observing_rollouts
 from tesserl_trainer.algorithms.environments import discrete_actions
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
@@ -180,27 +172,14 @@ def build_agent(task: Task, network: nn.Module) -> PQNAgent:
     if not isinstance(network, QNetwork):
         raise TypeError(f"pqn does not train a {type(network).__name__}; build the network with build_network")
     network.to(device_of(config.device))
-    loss = PQNLoss(network, kappa=options.kappa)
-    optimizer = optimizer_of(config, network, capturable=options.cuda_graph)
     policy = Policy(
         network,
         epsilon=value_at(options.epsilon, 0),
         evaluation_epsilon=options.evaluation_epsilon,
         seed=config.evaluation.seed,
     )
-    return Agent(
-        saved=network,
-        loss=loss,
-        forward=forward_of(loss, precision=options.precision, compiled=options.compile, device=config.device),
-        parameters=learning(network),
-        optimizer=optimizer,
-        policy=policy,
-        act=policy.act,
-        schedules=[*attributes(policy, epsilon=options.epsilon), learning_rate_schedule(config.optimizer, optimizer)],
-        precision=options.precision,
-        max_grad_norm=options.max_grad_norm,
-        graphed=options.cuda_graph,
-    )
+    actor = Actor(policy, policy.act, attributes(policy, epsilon=options.epsilon))
+    return agent_of(config, options, actor, PQNLoss(network, kappa=options.kappa), network)
 
 
 def build_loop(task: Task, run: Run) -> OnPolicyLoop:

@@ -1,7 +1,7 @@
 """An agent: a network with its loss, its optimiser and its ways to act; and what all algorithms build alike."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,11 @@ from torch.optim import Optimizer
 from tesserl_collectors.collector import Act, Start
 from tesserl_collectors.transfers import Uploads
 from tesserl_configs import RunConfig, Schedule, value_at
+from tesserl_configs.graph_rules import Graphed
 from tesserl_configs.optimizer import SGD
 from tesserl_configs.optimizer import Optimizer as OptimizerConfig
 from tesserl_configs.policy import Precision
+from tesserl_configs.reference import AnyReference, MovingAverageReference, SyncReference
 from tesserl_nn_components import RunningNormalizer
 from tesserl_ranks.group import ALONE, Ranks
 from tesserl_trainer.networks.named_parts import Group, learning_rate_groups
@@ -72,6 +74,9 @@ def start_of(policy: Acting) -> Start | None:
     return policy.start if isinstance(policy, Remembering) else None
 
 
+PolicyT = TypeVar("PolicyT", bound=Policy)
+LossT = TypeVar("LossT", bound=nn.Module)
+SavedT = TypeVar("SavedT", bound=nn.Module)
 PolicyT_co = TypeVar("PolicyT_co", bound=Policy, covariant=True)
 LossT_co = TypeVar("LossT_co", bound=nn.Module, covariant=True)
 SavedT_co = TypeVar("SavedT_co", bound=nn.Module, covariant=True)
@@ -124,6 +129,62 @@ class Agent(Actor[PolicyT_co], Generic[PolicyT_co, LossT_co, SavedT_co]):
             max_grad_norm=self.max_grad_norm,
             updated=self.updated,
         )
+
+
+class LearningOptions(Protocol):
+    """Options of an algorithm that its gradient steps depend on; see `Graphed` for ``cuda_graph``."""
+
+    precision: Precision
+    compile: bool
+    max_grad_norm: float | None
+
+
+def agent_of(
+    config: RunConfig,
+    options: LearningOptions,
+    actor: Actor[PolicyT],
+    loss: LossT,
+    saved: SavedT,
+    *,
+    forward: Forward | None = None,
+    optimizer: Optimizer | None = None,
+    schedules: Sequence[Scheduled] = (),
+    updated: Callable[[int], None] = nothing,
+    has_value: bool = False,
+) -> Agent[PolicyT, LossT, SavedT]:
+    """Put a loss and an optimiser on what acts; see `Agent` for the arguments.
+
+    Args:
+        config: the whole configuration.
+        options: the block of the algorithm.
+        actor: what acts, with its network on its device.
+        loss: see `Agent`.
+        saved: see `Agent`.
+        forward: None makes it of the loss, as the options say.
+        optimizer: None builds it, over the parameters that learn.
+        schedules: of the loss's coefficients.
+        updated: see `Agent`.
+        has_value: see `Agent`.
+    """
+    network = actor.policy.network
+    graphed = isinstance(options, Graphed) and options.cuda_graph
+    optimizer = optimizer_of(config, network, capturable=graphed) if optimizer is None else optimizer
+    return Agent(
+        saved=saved,
+        loss=loss,
+        forward=forward
+        or forward_of(loss, precision=options.precision, compiled=options.compile, device=config.device),
+        parameters=learning(network),
+        optimizer=optimizer,
+        policy=actor.policy,
+        act=actor.act,
+        schedules=[*actor.schedules, *schedules, learning_rate_schedule(config.optimizer, optimizer)],
+        precision=options.precision,
+        max_grad_norm=options.max_grad_norm,
+        updated=updated,
+        has_value=has_value,
+        graphed=graphed,
+    )
 
 
 AnyActor = Actor[Policy]
@@ -199,6 +260,16 @@ def attributes(owner: object, **numbers: Number | None) -> list[Scheduled]:
         for name, number in numbers.items()
         if number is not None
     ]
+
+
+def movement_of(reference: AnyReference) -> tuple[int | None, float]:
+    """Return after how many updates a reference policy moves, None for never, and how far it moves."""
+    match reference:
+        case SyncReference() as sync:
+            return sync.interval, 1.0
+        case MovingAverageReference() as average:
+            return average.interval, average.rate
+    return None, 1.0
 
 
 def at_start(number: Number | None) -> float | None:

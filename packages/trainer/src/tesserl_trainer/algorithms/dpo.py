@@ -16,10 +16,9 @@ from tesserl_configs.preference_losses import (
     KTOLoss as KTOOptions,
 )
 from tesserl_configs.preferences import DPOConfig
-from tesserl_configs.reference import MovingAverageReference, SyncReference
 from tesserl_policy import ReferencePolicy
 from tesserl_preference_opt import KTOLoss, PreferenceLoss
-from tesserl_trainer.algorithms.agent import at_start, attributes
+from tesserl_trainer.algorithms.agent import at_start, attributes, movement_of
 from tesserl_trainer.algorithms.preferences import (
     PairAgent,
     build_pair_agent,
@@ -57,7 +56,7 @@ def build_loop(task: Task, run: Run) -> PreferenceLoop:
 
 
 def _kto(dpo: DPOConfig, options: KTOOptions, network: ActorCritic) -> KTOLoss:
-    interval, rate = _movement(dpo)
+    interval, rate = movement_of(dpo.reference)
     return KTOLoss(
         network,
         loss_type=options.kind,
@@ -73,7 +72,7 @@ def _kto(dpo: DPOConfig, options: KTOOptions, network: ActorCritic) -> KTOLoss:
 
 
 def _paired(dpo: DPOConfig, options: PairedLoss, network: ActorCritic) -> PreferenceLoss:
-    interval, rate = _movement(dpo)
+    interval, rate = movement_of(dpo.reference)
     divergence = options.f_divergence if isinstance(options, DifferenceOptions) else None
     return PreferenceLoss(
         network,
@@ -96,13 +95,3 @@ def _paired(dpo: DPOConfig, options: PairedLoss, network: ActorCritic) -> Prefer
         entropy_coef=value_at(dpo.entropy_coef, 0),
         value_coef=0.0 if dpo.value is None else dpo.value.coef,
     )
-
-
-def _movement(dpo: DPOConfig) -> tuple[int | None, float]:
-    """Return after how many updates the reference moves, and how far; None where it does not move."""
-    match dpo.reference:
-        case SyncReference() as sync:
-            return sync.interval, 1.0
-        case MovingAverageReference() as average:
-            return average.interval, average.rate
-    return None, 1.0

@@ -9,7 +9,6 @@ from tesserl_actor_critic import ActorCritic
 from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import value_at
 from tesserl_configs.grpo import CISPOLoss, ClippedLoss, GRPOConfig, ReinforceLoss, ResampleZeroVariance, SAPOLoss
-from tesserl_configs.reference import FrozenReference, MovingAverageReference, Reference, SyncReference
 from tesserl_grpo import GRPOLoss
 from tesserl_grpo.options import ImportanceLevel, LossKLKind
 from tesserl_policy import ReferencePolicy
@@ -17,14 +16,12 @@ from tesserl_trainer.algorithms.acting.groups import build_actor, build_collecto
 from tesserl_trainer.algorithms.agent import (
     Agent,
     Number,
+    agent_of,
     at_start,
     attributes,
-    forward_of,
-    learning,
-    learning_rate_schedule,
+    movement_of,
     nothing,
     observing_rollouts,
-    optimizer_of,
 )
 from tesserl_trainer.algorithms.collectors import build_agent_and_group_collector
 from tesserl_trainer.algorithms.run import Run
@@ -43,21 +40,8 @@ def build_agent(task: Task, network: nn.Module) -> GRPOAgent:
     actor_critic = as_actor_critic(network, config.algorithm)
     actor_critic.value.requires_grad_(False)
     loss, schedules = _loss(grpo, actor_critic)
-    optimizer = optimizer_of(config, network, capturable=grpo.cuda_graph)
-    return Agent(
-        saved=loss,
-        loss=loss,
-        forward=forward_of(loss, precision=grpo.precision, compiled=grpo.compile, device=config.device),
-        parameters=learning(network),
-        optimizer=optimizer,
-        policy=actor.policy,
-        act=actor.act,
-        schedules=[*schedules, learning_rate_schedule(config.optimizer, optimizer)],
-        precision=grpo.precision,
-        max_grad_norm=grpo.max_grad_norm,
-        updated=_following(loss.reference, actor_critic),
-        graphed=grpo.cuda_graph,
-    )
+    updated = _following(loss.reference, actor_critic)
+    return agent_of(config, grpo, actor, loss, loss, schedules=schedules, updated=updated)
 
 
 def build_loop(task: Task, run: Run) -> GroupLoop:
@@ -107,7 +91,10 @@ def _loss(grpo: GRPOConfig, network: ActorCritic) -> tuple[GRPOLoss, list[Schedu
             temperatures, level = (sapo.temperature_positive, sapo.temperature_negative), sapo.importance_level
         case ReinforceLoss():
             pass
-    kl = grpo.kl
+    kl, reference = grpo.kl, None
+    if kl is not None:
+        interval, rate = movement_of(kl.reference)
+        reference = ReferencePolicy(network, interval=interval, rate=rate)
     loss = GRPOLoss(
         network,
         kind=grpo.loss.kind,
@@ -124,26 +111,10 @@ def _loss(grpo: GRPOConfig, network: ActorCritic) -> tuple[GRPOLoss, list[Schedu
         kl_kind="k3" if kl is None else cast("LossKLKind", kl.estimator),  # a rule refuses k1
         kl_importance_weighted=kl is not None and kl.importance_weighted,
         entropy_coef=value_at(grpo.entropy_coef, 0),
-        reference=None if kl is None else make_reference(kl.reference, network),
+        reference=reference,
     )
     kl_coef = None if kl is None else kl.coef
     return loss, attributes(loss, entropy_coef=grpo.entropy_coef, **scheduled_clip, kl_coef=kl_coef)
-
-
-def make_reference(options: Reference, network: ActorCritic) -> ReferencePolicy:
-    """Make the policy that a penalty compares with.
-
-    Args:
-        options: a ``reference:`` block.
-        network: the policy that learns.
-    """
-    match options:
-        case SyncReference():
-            return ReferencePolicy(network, interval=options.interval)
-        case MovingAverageReference():
-            return ReferencePolicy(network, interval=options.interval, rate=options.rate)
-        case FrozenReference():
-            return ReferencePolicy(network)
 
 
 def _following(reference: ReferencePolicy | None, network: ActorCritic) -> Callable[[int], None]:

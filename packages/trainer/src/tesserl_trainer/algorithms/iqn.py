@@ -28,9 +28,8 @@ from tesserl_replay import NStepWindow
 from tesserl_trainer.algorithms.acting.iqn import build_actor, build_collector, build_network
 from tesserl_trainer.algorithms.agent import (
     Agent,
+    agent_of,
     forward_of,
-    learning,
-    learning_rate_schedule,
     observing_rollouts,
     optimizer_of,
     scheduled,
@@ -62,19 +61,15 @@ def build_agent(
         with agreed():
             return build_network(task)
 
-    return Agent(
-        saved=loss,
-        loss=loss,
+    return agent_of(
+        config,
+        iqn,
+        actor,
+        loss,
+        loss,
         forward=prepare_batches(forward, _preparations(iqn)),
-        parameters=learning(network),
         optimizer=optimizer,
-        policy=actor.policy,
-        act=actor.act,
-        schedules=[*actor.schedules, learning_rate_schedule(config.optimizer, optimizer)],
-        precision=iqn.precision,
-        max_grad_norm=iqn.max_grad_norm,
         updated=_updates(iqn, loss, fresh, optimizer),
-        graphed=iqn.cuda_graph,
     )
 
 

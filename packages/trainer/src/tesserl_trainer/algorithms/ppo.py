@@ -12,13 +12,10 @@ from tesserl_configs.ppo import PPOConfig, RunningRewardScaling
 from tesserl_trainer.algorithms.acting.ppo import build_actor, build_collector
 from tesserl_trainer.algorithms.agent import (
     Agent,
+    agent_of,
     at_start,
     attributes,
-    forward_of,
-    learning,
-    learning_rate_schedule,
     observing_rollouts,
-    optimizer_of,
     scheduled,
 )
 from tesserl_trainer.algorithms.collectors import build_agent_and_collector
@@ -40,21 +37,7 @@ def build_agent(task: Task, network: nn.Module, *, normalize: bool = True) -> PP
     actor_critic = as_actor_critic(network, config.algorithm)
     ppo = ppo.model_copy(update={"normalize_advantage": ppo.normalize_advantage and normalize})
     loss, schedules = _torchrl_loss(ppo, actor_critic) if ppo.loss == "torchrl" else _loss(ppo, actor_critic)
-    optimizer = optimizer_of(config, network, capturable=ppo.cuda_graph)
-    return Agent(
-        saved=network,
-        loss=loss,
-        forward=forward_of(loss, precision=ppo.precision, compiled=ppo.compile, device=config.device),
-        parameters=learning(network),
-        optimizer=optimizer,
-        policy=actor.policy,
-        act=actor.act,
-        schedules=[*schedules, learning_rate_schedule(config.optimizer, optimizer)],
-        precision=ppo.precision,
-        max_grad_norm=ppo.max_grad_norm,
-        has_value=True,
-        graphed=ppo.cuda_graph,
-    )
+    return agent_of(config, ppo, actor, loss, network, schedules=schedules, has_value=True)
 
 
 def build_loop(task: Task, run: Run) -> OnPolicyLoop:

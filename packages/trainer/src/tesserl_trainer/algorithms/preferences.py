@@ -21,9 +21,9 @@ from tesserl_preference_opt import BehaviorCloningLoss
 from tesserl_trainer.algorithms.acting.groups import build_actor, build_collector
 from tesserl_trainer.algorithms.agent import (
     Agent,
+    agent_of,
     forward_of,
     learning,
-    learning_rate_schedule,
     nothing,
     observing_rollouts,
     optimizer_of,
@@ -63,22 +63,8 @@ def build_pair_agent(
     follow: Callable[[int], None] = nothing,
 ) -> PairAgent:
     """Build optimiser and policy around a placed network and its loss; ``follow`` moves a reference after each step."""
-    config = task.config
-    optimizer = optimizer_of(config, network)
-    actor = build_actor(task, network)
-    return Agent(
-        saved=Policies(loss, network, frozen, options.precision),
-        loss=loss,
-        forward=forward_of(loss, precision=options.precision, compiled=options.compile, device=config.device),
-        parameters=learning(network),
-        optimizer=optimizer,
-        policy=actor.policy,
-        act=actor.act,
-        schedules=[*schedules, learning_rate_schedule(config.optimizer, optimizer)],
-        precision=options.precision,
-        max_grad_norm=options.max_grad_norm,
-        updated=follow,
-    )
+    saved = Policies(loss, network, frozen, options.precision)
+    return agent_of(task.config, options, build_actor(task, network), loss, saved, schedules=schedules, updated=follow)
 
 
 def build_pair_loop(
