@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -14,7 +15,7 @@ import pytest
 import tesserl_trainer.cli as cli
 from tesserl_configs import ConfigError
 from tesserl_trainer import __version__
-from tesserl_trainer.cli import LazyGroup, main, tesserl
+from tesserl_trainer.cli import COMMANDS, main, tesserl
 from tesserl_trainer.signals import StopNow, Stopped
 
 pytestmark = pytest.mark.kernel_free
@@ -36,8 +37,9 @@ def failing(monkeypatch):
         def callback():
             raise error
 
-        monkeypatch.setattr(cli, "failing_command", click.Command("fail", callback=callback), raising=False)
-        monkeypatch.setitem(tesserl.table, "fail", ("tesserl_trainer.cli:failing_command", "Fail."))
+        module = SimpleNamespace(command=click.Command("fail", callback=callback))
+        monkeypatch.setitem(sys.modules, "tesserl_trainer.commands.fail", module)
+        monkeypatch.setitem(COMMANDS, "fail", "Fail.")
 
     return fail_with
 
@@ -75,7 +77,7 @@ def test_completing_commands_and_options_imports_neither_torch_nor_the_schema():
     result = python(COMPLETE)
     found = json.loads(result.stdout)
     assert found["modules"] == []
-    assert found[""] == list(tesserl.table)
+    assert found[""] == list(COMMANDS)
     assert found["co"] == ["compare", "collect", "config"]
     assert found["--"] == ["--debug", "--version", "--help"]
     assert found["train --"] == ["--run-dir", "--resume", "--set", "--help"]
@@ -109,18 +111,18 @@ def test_keys_of_the_schema_are_completed_level_by_level_without_torch():
 def test_help_lists_every_command(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    for name, (_, text) in tesserl.table.items():
+    for name, text in COMMANDS.items():
         assert f"{name} " in out
         assert text in out
 
 
-@pytest.mark.parametrize("name", list(tesserl.table))
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_the_table_says_of_each_command_what_the_command_says_of_itself(name):
     command = tesserl.get_command(click.Context(tesserl), name)
-    assert (command.name, command.help) == (name, tesserl.table[name][1])
+    assert (command.name, command.help) == (name, COMMANDS[name])
 
 
-@pytest.mark.parametrize("name", list(tesserl.table))
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_command_has_help(name, capsys):
     assert main([name, "--help"]) == 0
     assert f"Usage: tesserl {name}" in capsys.readouterr().out
@@ -245,13 +247,13 @@ def test_no_color_forbids_colour(failing, capsys, monkeypatch, no_color, coloure
     assert ("\x1b[" in capsys.readouterr().err) is coloured
 
 
-def test_a_group_does_not_import_what_it_is_not_asked_for():
-    group = LazyGroup(name="g", table={"missing": ("no.such.module:command", "Never there.")})
-    context = click.Context(group)
-    assert group.list_commands(context) == ["missing"]
-    assert group.get_command(context, "other") is None
+def test_a_group_does_not_import_what_it_is_not_asked_for(monkeypatch):
+    monkeypatch.setitem(COMMANDS, "missing", "Never there.")
+    context = click.Context(tesserl)
+    assert tesserl.list_commands(context)[-1] == "missing"
+    assert tesserl.get_command(context, "other") is None
     with pytest.raises(ModuleNotFoundError):
-        group.get_command(context, "missing")
+        tesserl.get_command(context, "missing")
 
 
 HUGE = str(10**30)

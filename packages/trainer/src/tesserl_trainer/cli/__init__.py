@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -21,28 +20,46 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that ``torchrun`` sets for each process."""
 
 
+COMMANDS = {
+    "init": "Write a commented file whose network fits a task.",
+    "train": "Train from a YAML file, or continue a run with --resume.",
+    "sweep": "Train seeds x variants x tasks from one file.",
+    "search": "Search the values of keys that give the best return.",
+    "compare": "Compare the runs of a sweep: intervals, tables and a picture.",
+    "eval": "Play a trained policy and print its returns as JSON.",
+    "watch": "Watch a trained policy in a window, or in the terminal.",
+    "report": "Write a run as one HTML page: curves, results, film.",
+    "push": "Upload a run to the Hugging Face hub.",
+    "pull": "Download a run from the Hugging Face hub.",
+    "export": "Write a trained policy as one checked file: ONNX or pt2.",
+    "pretrain": "Clone what others did, for another run to start from.",
+    "collect": "Play a run's policy, or a random one, and store its episodes.",
+    "pairs": "Make, look at and label pairs of segments.",
+    "config": "Validate, show, explain, compare and import configurations.",
+    "observe": "Draw what the network will be fed by random actions.",
+    "topologies": "Print every network that can be built, with sizes and tokens.",
+    "doctor": "Show versions, what is missing, and the command that mends it.",
+}
+"""Name of each command, which is that of its module in `tesserl_trainer.commands` too -> line of help."""
+
+
 class LazyGroup(click.Group):
     """A group that knows the names and the help of its commands, and imports the one that is run."""
 
-    def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.table = table
-
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
-        """Names in the order of the table."""
-        return list(self.table)
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import a command; return None if no command has that name."""
-        if cmd_name not in self.table:
+        if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = self.table[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        command: click.Command = import_module(f"tesserl_trainer.commands.{cmd_name}").command
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the commands and options that begin like this, without importing a command."""
-        named = [CompletionItem(name, help=text) for name, (_, text) in self.table.items()]
+        named = [CompletionItem(name, help=text) for name, text in COMMANDS.items()]
         return [item for item in named if item.value.startswith(incomplete)] + click.Command.shell_complete(
             self, ctx, incomplete
         )
@@ -50,85 +67,11 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the commands' help without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(
     cls=LazyGroup,
-    table={
-        "init": (
-            "tesserl_trainer.commands.init:command",
-            "Write a commented file whose network fits a task.",
-        ),
-        "train": (
-            "tesserl_trainer.commands.train:command",
-            "Train from a YAML file, or continue a run with --resume.",
-        ),
-        "sweep": (
-            "tesserl_trainer.commands.sweep:command",
-            "Train seeds x variants x tasks from one file.",
-        ),
-        "search": (
-            "tesserl_trainer.commands.search:command",
-            "Search the values of keys that give the best return.",
-        ),
-        "compare": (
-            "tesserl_trainer.commands.compare:command",
-            "Compare the runs of a sweep: intervals, tables and a picture.",
-        ),
-        "eval": (
-            "tesserl_trainer.commands.evaluate:command",
-            "Play a trained policy and print its returns as JSON.",
-        ),
-        "watch": (
-            "tesserl_trainer.commands.watch:command",
-            "Watch a trained policy in a window, or in the terminal.",
-        ),
-        "report": (
-            "tesserl_trainer.commands.report:command",
-            "Write a run as one HTML page: curves, results, film.",
-        ),
-        "push": (
-            "tesserl_trainer.commands.push:command",
-            "Upload a run to the Hugging Face hub.",
-        ),
-        "pull": (
-            "tesserl_trainer.commands.pull:command",
-            "Download a run from the Hugging Face hub.",
-        ),
-        "export": (
-            "tesserl_trainer.commands.export:command",
-            "Write a trained policy as one checked file: ONNX or pt2.",
-        ),
-        "pretrain": (
-            "tesserl_trainer.commands.pretrain:command",
-            "Clone what others did, for another run to start from.",
-        ),
-        "collect": (
-            "tesserl_trainer.commands.collect:command",
-            "Play a run's policy, or a random one, and store its episodes.",
-        ),
-        "pairs": (
-            "tesserl_trainer.commands.pairs:command",
-            "Make, look at and label pairs of segments.",
-        ),
-        "config": (
-            "tesserl_trainer.commands.config:command",
-            "Validate, show, explain, compare and import configurations.",
-        ),
-        "observe": (
-            "tesserl_trainer.commands.observe:command",
-            "Draw what the network will be fed by random actions.",
-        ),
-        "topologies": (
-            "tesserl_trainer.commands.topologies:command",
-            "Print every network that can be built, with sizes and tokens.",
-        ),
-        "doctor": (
-            "tesserl_trainer.commands.doctor:command",
-            "Show versions, what is missing, and the command that mends it.",
-        ),
-    },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help="Train deep-RL agents from one YAML file.",
     epilog="Exit codes: 0 fine, 1 failure, 2 wrong usage or configuration, 130 stopped (128 + the signal's number). "

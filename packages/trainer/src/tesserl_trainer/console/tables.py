@@ -1,5 +1,7 @@
 """Tables on the console."""
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
@@ -14,3 +16,9 @@ def rich_table(table: Table) -> RichTable:
     for row in table.rows:
         shown.add_row(*row)
     return shown
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return one line of text for each row, with the columns one below the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

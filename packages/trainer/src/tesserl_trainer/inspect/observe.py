@@ -21,6 +21,7 @@ from tesserl_storage.generators import seed_generators
 from tesserl_storage.whole_files import write_atomically
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.console.tables import aligned
 from tesserl_trainer.usage import ArgumentError
 
 NUM_ENVS, PANELS = 4, 16
@@ -110,5 +111,4 @@ def table(transitions: TensorDictBase) -> str:
     for key, value in sorted(transitions.flatten_keys(".").items()):
         numbers = (f"{float(number):.4g}" for number in (value.min(), value.double().mean(), value.max()))
         rows.append((key, str(value.dtype)[6:], " x ".join(map(str, value.shape[1:])) or "-", *numbers))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(aligned(rows))

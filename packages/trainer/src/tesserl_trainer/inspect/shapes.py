@@ -14,6 +14,7 @@ from tesserl_environments.masks import ACTION_MASK
 from tesserl_nn_components import RecurrentBody
 from tesserl_nn_components.hf_loading import has_own_code
 from tesserl_trainer.algorithms.task import Task
+from tesserl_trainer.console.tables import aligned
 from tesserl_trainer.machine import pretrained_parts
 from tesserl_trainer.networks.parts import HF_ERRORS, named
 
@@ -102,11 +103,9 @@ def text(layers: list[Layer]) -> str:
     for layer in layers:
         parameters = f"{layer.parameters:,}" + ("" if layer.learns else " frozen")
         rows.append((layer.name, layer.kind, layer.inputs or "-", layer.output or "-", parameters))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     learning = sum(layer.parameters for layer in layers if layer.learns)
     total = sum(layer.parameters for layer in layers)
-    return "\n".join([*lines, f"{total:,} parameters, {learning:,} of them learn; a batch of {BATCH}"])
+    return "\n".join([*aligned(rows), f"{total:,} parameters, {learning:,} of them learn; a batch of {BATCH}"])
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, Layer]]:

@@ -17,6 +17,7 @@ from tesserl_configs.fusion import Trunk
 from tesserl_configs.nn import HeadsConfig
 from tesserl_configs.vision import Vision
 from tesserl_environments import ObservationLayout
+from tesserl_trainer.console.tables import aligned
 from tesserl_trainer.networks.bodies import build_body
 from tesserl_trainer.networks.building import policy_network, quantile_network
 from tesserl_trainer.networks.topology_cells import Cell, Options, cells, fusions, kinds
@@ -121,9 +122,7 @@ def text(report: dict[str, Any]) -> str:
         fusion, vision, trunk = body
         counts = str(one["features"]), f"{one['body_parameters']:,}", quantile, policy
         rows.append((fusion, trunk or "-", vision, *counts, one["flow"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([_heading(report), "", *lines, "", *_summary(report)])
+    return "\n".join([_heading(report), "", *aligned(rows), "", *_summary(report)])
 
 
 def _heading(report: dict[str, Any]) -> str:

@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from tesserl_analysis import run_files
 from tesserl_trainer.running.directories import clear
 from tesserl_trainer.signals import PARENT
 from tesserl_trainer.sweep.directory import state_of
+
+HandleT = TypeVar("HandleT")
 
 COMMAND = (sys.executable, "-m", "tesserl_trainer.cli")
 """Command that starts a run: this installation, whatever PATH says."""
@@ -44,6 +48,20 @@ class Ended:
     code: int
     seconds: float
     stopped: bool
+
+
+@dataclass
+class Submitted(Generic[HandleT]):
+    """A job that was submitted, with the process, the task or the job of a cluster that trains it."""
+
+    job: Job
+    handle: HandleT
+    began: float = field(default_factory=time.monotonic)
+    stopped: bool = False
+
+    def ended(self, code: int) -> Ended:
+        """Return the end of the job, which is now."""
+        return Ended(self.job, code, time.monotonic() - self.began, self.stopped)
 
 
 class SweepError(RuntimeError):

@@ -5,30 +5,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from tesserl_trainer.sweep.jobs import Ended, Job, begin, start
+from tesserl_trainer.sweep.jobs import Ended, Job, Submitted, begin, start
 
 POLL = 0.1
 """Seconds between two looks at the processes."""
-
-
-@dataclass
-class _Process:
-    """A run that is training."""
-
-    job: Job
-    popen: subprocess.Popen[bytes]
-    began: float
-    stopped: bool = False
 
 
 class ProcessLauncher:
     """Trains runs in processes of this machine, which end with this one."""
 
     def __init__(self) -> None:
-        self._running: dict[str, _Process] = {}
+        self._running: dict[str, Submitted[subprocess.Popen[bytes]]] = {}
         self._ended: list[Ended] = []
 
     @property
@@ -43,17 +32,15 @@ class ProcessLauncher:
             if arguments is None:
                 self._ended.append(Ended(job, 0, 0.0, stopped=False))
                 continue
-            popen = start(job, arguments)
-            self._running[job.name] = _Process(job, popen, time.monotonic())
+            self._running[job.name] = Submitted(job, start(job, arguments))
 
     def wait(self, timeout: float) -> list[Ended]:
         """Return the jobs whose processes have ended."""
         deadline = time.monotonic() + timeout
         while True:
-            for process in [each for each in self._running.values() if each.popen.poll() is not None]:
+            for process in [each for each in self._running.values() if each.handle.poll() is not None]:
                 del self._running[process.job.name]
-                seconds, code = time.monotonic() - process.began, int(process.popen.returncode)
-                self._ended.append(Ended(process.job, code, seconds, process.stopped))
+                self._ended.append(process.ended(int(process.handle.returncode)))
             if self._ended or time.monotonic() >= deadline:
                 ended, self._ended = self._ended, []
                 return ended
@@ -63,18 +50,18 @@ class ProcessLauncher:
         """Send SIGINT."""
         if (process := self._running.get(job.name)) is not None:
             process.stopped = True
-            process.popen.send_signal(signal.SIGINT)
+            process.handle.send_signal(signal.SIGINT)
 
     def kill(self, job: Job) -> None:
         """Kill a process, with the workers of its environments."""
         process = self._running.get(job.name)
-        if process is not None and process.popen.poll() is None:
-            os.killpg(process.popen.pid, signal.SIGKILL)
-            process.popen.wait()
+        if process is not None and process.handle.poll() is None:
+            os.killpg(process.handle.pid, signal.SIGKILL)
+            process.handle.wait()
 
     def where(self, job: Job) -> str:
         """Return the number of a process."""
-        return f"process {self._running[job.name].popen.pid}"
+        return f"process {self._running[job.name].handle.pid}"
 
     def holds(self, run_dir: Path) -> bool:  # noqa: ARG002
         """Return False: processes end with the one that started them."""

@@ -1,29 +1,17 @@
 """The launcher of Ray: runs are tasks of a cluster, with the CPUs of their threads."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from tesserl_configs.launchers import RayLauncher as Options
-from tesserl_trainer.sweep.jobs import Ended, Job
+from tesserl_trainer.sweep.jobs import Ended, Job, Submitted
 from tesserl_trainer.sweep.tasks import STOPPED, TrainingTask
 
 FOLDER = "ray"
 """Directory in that of a sweep: files that ask runs to stop."""
-
-
-@dataclass
-class _Submitted:
-    """A run that was submitted, and the reference to its result."""
-
-    job: Job
-    reference: Any
-    began: float
-    stopped: bool = False
 
 
 class RayLauncher:
@@ -31,7 +19,7 @@ class RayLauncher:
 
     def __init__(self, options: Options, directory: Path) -> None:
         self._options, self._directory = options, directory.resolve()
-        self._running: dict[str, _Submitted] = {}
+        self._running: dict[str, Submitted[Any]] = {}
 
     @property
     def jobs(self) -> Sequence[Job]:
@@ -47,11 +35,11 @@ class RayLauncher:
             task = TrainingTask(job.absolute(), Path.cwd(), stop, patience=0.0)
             resources = {"num_cpus": job.num_threads, "num_gpus": self._options.gpus}
             remote = ray.remote(max_retries=0, **resources)(_train)
-            self._running[job.name] = _Submitted(job, remote.options(name=job.name).remote(task), time.monotonic())
+            self._running[job.name] = Submitted(job, remote.options(name=job.name).remote(task))
 
     def wait(self, timeout: float) -> list[Ended]:
         """Return the jobs whose tasks have ended."""
-        references = {submitted.reference: submitted for submitted in self._running.values()}
+        references = {submitted.handle: submitted for submitted in self._running.values()}
         if not references:
             return []
         if ray.wait(list(references), num_returns=1, timeout=timeout)[0]:
@@ -61,7 +49,7 @@ class RayLauncher:
         ended = [references[reference] for reference in ready]
         for each in ended:
             del self._running[each.job.name]
-        return [Ended(each.job, _code(each), time.monotonic() - each.began, each.stopped) for each in ended]
+        return [each.ended(_code(each)) for each in ended]
 
     def stop(self, job: Job) -> None:
         """Ask the task to stop its run, by a file."""
@@ -73,7 +61,7 @@ class RayLauncher:
         """Kill the process of a task; the run ends with it."""
         if (submitted := self._running.get(job.name)) is not None:
             submitted.stopped = True
-            ray.cancel(submitted.reference, force=True)
+            ray.cancel(submitted.handle, force=True)
 
     def where(self, job: Job) -> str:
         """Return the name of a task."""
@@ -91,10 +79,10 @@ def _train(task: TrainingTask) -> int:
     return task()
 
 
-def _code(submitted: _Submitted) -> int:
+def _code(submitted: Submitted[Any]) -> int:
     """Return the exit code of a job; 1 if its task was lost, with the reason in the log of the run."""
     try:
-        return int(ray.get(submitted.reference))
+        return int(ray.get(submitted.handle))
     except Exception as error:  # noqa: BLE001 - Ray has errors of many types
         if submitted.stopped:
             return STOPPED

@@ -5,7 +5,6 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from tesserl_configs.launchers import SlurmLauncher as Options
 from tesserl_storage.errors import StorageError
 from tesserl_storage.sealed_json import read_json
 from tesserl_storage.whole_files import write_json
-from tesserl_trainer.sweep.jobs import Ended, Job
+from tesserl_trainer.sweep.jobs import Ended, Job, Submitted
 from tesserl_trainer.sweep.tasks import STOPPED, TrainingTask
 
 FOLDER = "submitit"
@@ -23,16 +22,6 @@ FOLDER = "submitit"
 
 POLL = 0.5
 """Seconds between two looks at the jobs; submitit asks Slurm itself once a minute."""
-
-
-@dataclass
-class _Submitted:
-    """A run that was submitted, and its job of submitit."""
-
-    job: Job
-    handle: Any
-    began: float
-    stopped: bool = False
 
 
 class SlurmLauncher:
@@ -55,7 +44,7 @@ class SlurmLauncher:
         limits = {f"{options.cluster}_max_num_timeout": options.timeouts}
         self._executor = submitit.AutoExecutor(self._folder / "jobs", cluster=options.cluster, **limits)
         self._executor.update_parameters(**_parameters(options, name, num_parallel, num_threads))
-        self._running: dict[str, _Submitted] = {}
+        self._running: dict[str, Submitted[Any]] = {}
 
     @property
     def jobs(self) -> Sequence[Job]:
@@ -75,13 +64,13 @@ class SlurmLauncher:
                 new.append(job)
                 continue
             self._on_note(f"{job.name}: waiting for job {handle.job_id}, which was submitted before")
-            self._running[job.name] = _Submitted(job, handle, time.monotonic())
+            self._running[job.name] = Submitted(job, handle)
         if not new:
             return
         with self._executor.batch():
             handles = [self._executor.submit(self._task(job)) for job in new]
         for job, handle in zip(new, handles, strict=True):
-            self._running[job.name] = _Submitted(job, handle, time.monotonic())
+            self._running[job.name] = Submitted(job, handle)
             record = self._record(job.directory)
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json(record, {"job": handle.job_id})
@@ -96,7 +85,7 @@ class SlurmLauncher:
             time.sleep(min(POLL, timeout))
         for each in ended:
             del self._running[each.job.name]
-        return [Ended(each.job, self._code(each), time.monotonic() - each.began, each.stopped) for each in ended]
+        return [each.ended(self._code(each)) for each in ended]
 
     def stop(self, job: Job) -> None:
         """Ask the job to stop its run, by a file; take it from the queue if it has not begun."""
@@ -137,7 +126,7 @@ class SlurmLauncher:
         handle = self._job_class(self._folder / "jobs", number)
         return None if _is_done(handle) else handle
 
-    def _code(self, submitted: _Submitted) -> int:
+    def _code(self, submitted: Submitted[Any]) -> int:
         """Return the exit code of a job; 1 if it has none, with the reason in the log of the run."""
         handle = submitted.handle
         if not handle.paths.result_pickle.exists() and submitted.stopped:
