@@ -19,7 +19,7 @@ from tesserl_iqn.updates import last_layers
 from tesserl_nn_components import NoisyLinear, SpectralConv2d
 from tesserl_trainer import build_network, train
 from tesserl_trainer.algorithms import iqn
-from tesserl_trainer.algorithms.agent import build_optimizer, learning_rate_schedule
+from tesserl_trainer.algorithms.optimizers import build_optimizer, learning_rate_schedule
 from tesserl_trainer.algorithms.task import Task
 from tesserl_training.cuda_graph import GraphedLearner
 from tesserl_training.learner import Learner

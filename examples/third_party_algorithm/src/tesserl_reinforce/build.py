@@ -6,14 +6,8 @@ from tesserl_actor_critic import ActorCritic
 from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_reinforce.loss import ReinforceLoss
 from tesserl_reinforce.plugin import ReinforceConfig
-from tesserl_trainer.algorithms.agent import (
-    Agent,
-    forward_of,
-    learning,
-    learning_rate_schedule,
-    observing_rollouts,
-    optimizer_of,
-)
+from tesserl_trainer.algorithms.agent import Agent, forward_of, learning, observing_rollouts
+from tesserl_trainer.algorithms.optimizers import learning_rate_schedule, optimizer_of
 from tesserl_trainer.algorithms.run import Run, make_collector
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.machine import device_of

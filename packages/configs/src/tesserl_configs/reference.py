@@ -36,3 +36,13 @@ class MovingAverageReference(Block):
 
 Reference = Annotated[FrozenReference | SyncReference | MovingAverageReference, Field(discriminator="kind")]
 AnyReference = Annotated[Absent | FrozenReference | SyncReference | MovingAverageReference, Field(discriminator="kind")]
+
+
+def movement_of(reference: AnyReference) -> tuple[int | None, float]:
+    """Return after how many updates a reference policy moves, None for never, and how far it moves."""
+    match reference:
+        case SyncReference() as sync:
+            return sync.interval, 1.0
+        case MovingAverageReference() as average:
+            return average.interval, average.rate
+    return None, 1.0

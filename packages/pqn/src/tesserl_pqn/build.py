@@ -16,9 +16,10 @@ from tesserl_pqn.network import QNetwork
 from tesserl_pqn.plugin import options_of
 from tesserl_pqn.policy import EpsilonGreedy
 from tesserl_pqn.targets import QLambdaTargets
-from tesserl_trainer.algorithms.agent import Actor, Agent, agent_of, attributes, observing_rollouts
+from tesserl_trainer.algorithms.agent import Actor, Agent, agent_of, observing_rollouts
 from tesserl_trainer.algorithms.environments import discrete_actions
 from tesserl_trainer.algorithms.run import Run, make_collector
+from tesserl_trainer.algorithms.schedules import attributes
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.bodies import build_body

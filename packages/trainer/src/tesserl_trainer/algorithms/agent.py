@@ -1,11 +1,10 @@
 """An agent: a network with its loss, its optimiser and its ways to act; and what all algorithms build alike."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypedDict, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from tensordict import TensorDictBase
@@ -14,22 +13,16 @@ from torch.optim import Optimizer
 
 from tesserl_collectors.collector import Act, Start
 from tesserl_collectors.transfers import Uploads
-from tesserl_configs import RunConfig, Schedule, value_at
+from tesserl_configs import RunConfig
 from tesserl_configs.graph_rules import Graphed
-from tesserl_configs.optimizer import SGD
-from tesserl_configs.optimizer import Optimizer as OptimizerConfig
 from tesserl_configs.policy import Precision
-from tesserl_configs.reference import AnyReference, MovingAverageReference, SyncReference
 from tesserl_nn_components import RunningNormalizer
 from tesserl_ranks.group import ALONE, Ranks
-from tesserl_trainer.networks.named_parts import Group, learning_rate_groups
+from tesserl_trainer.algorithms.optimizers import learning_rate_schedule, optimizer_of
 from tesserl_trainer.networks.programs import Program
 from tesserl_training.checkpoints.loading import load_module
 from tesserl_training.learner import Learner
 from tesserl_training.schedule import Scheduled
-
-Number = float | Schedule
-"""A number of the schema that may change with the step."""
 
 Forward = Callable[[TensorDictBase], TensorDictBase | dict[str, Tensor]]
 """A loss: from a batch to its entries ``loss*`` and its metrics."""
@@ -197,84 +190,6 @@ AnyAgent = Agent[Policy, nn.Module, nn.Module]
 def learning(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of a network that learn."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def optimizer_of(config: RunConfig, network: nn.Module, *, capturable: bool = False) -> Optimizer:
-    """Build the optimiser of a network on its device, at the learning rate of step 0."""
-    learning_rate = value_at(config.optimizer.learning_rate, 0)
-    groups = learning_rate_groups(network, config.nn.learning_rate_factors, learning_rate)
-    return build_optimizer(config.optimizer, groups, capturable=capturable)
-
-
-class _AdamOptions(TypedDict):
-    betas: tuple[float, float]
-    eps: float
-    weight_decay: float
-    capturable: bool
-
-
-def build_optimizer(options: OptimizerConfig, groups: list[Group], *, capturable: bool = False) -> Optimizer:
-    """Build an optimiser; ``capturable`` keeps counters and learning rates on the device, for a CUDA graph."""
-    parameters: list[dict[str, object]] = [dict(group) for group in groups]
-    if capturable:
-        for group, moved in zip(groups, parameters, strict=True):
-            moved["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
-    if isinstance(options, SGD):
-        return torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=options.weight_decay)
-    adam: _AdamOptions = {
-        "betas": options.betas,
-        "eps": options.eps,
-        "weight_decay": options.weight_decay,
-        "capturable": capturable,
-    }
-    if options.kind == "adam":  # fused: one kernel instead of a dozen, a third of a small update
-        return torch.optim.Adam(parameters, **adam, fused=True)
-    if options.kind == "adamw":
-        return torch.optim.AdamW(parameters, **adam, fused=True)
-    # decoupled as in the authors' code; torch's default adds the decay to the gradient
-    return torch.optim.RAdam(parameters, **adam, decoupled_weight_decay=True)
-
-
-def learning_rate_schedule(options: OptimizerConfig, optimizer: Optimizer) -> Scheduled:
-    """Return the schedule of an optimiser's learning rate; the groups keep their factors."""
-
-    def apply(value: float) -> None:
-        for group in optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):  # a CUDA graph reads it where it is
-                group["lr"].fill_(value * group["factor"])
-            else:
-                group["lr"] = value * group["factor"]
-
-    return scheduled("learning_rate", options.learning_rate, apply)
-
-
-def scheduled(name: str, number: Number, apply: Callable[[float], None]) -> Scheduled:
-    """Return the schedule of a number of the schema."""
-    return Scheduled(name, lambda step: value_at(number, step), apply)
-
-
-def attributes(owner: object, **numbers: Number | None) -> list[Scheduled]:
-    """Return the schedules of an object's attributes, such as the coefficients of a loss; None has no schedule."""
-    return [
-        scheduled(name, number, functools.partial(setattr, owner, name))
-        for name, number in numbers.items()
-        if number is not None
-    ]
-
-
-def movement_of(reference: AnyReference) -> tuple[int | None, float]:
-    """Return after how many updates a reference policy moves, None for never, and how far it moves."""
-    match reference:
-        case SyncReference() as sync:
-            return sync.interval, 1.0
-        case MovingAverageReference() as average:
-            return average.interval, average.rate
-    return None, 1.0
-
-
-def at_start(number: Number | None) -> float | None:
-    """Return the value of a number at step 0; None for none."""
-    return None if number is None else value_at(number, 0)
 
 
 def forward_of(loss: nn.Module, *, precision: str, compiled: bool, device: str) -> Forward:

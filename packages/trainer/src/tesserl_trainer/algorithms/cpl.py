@@ -4,7 +4,6 @@ from torch import nn
 
 from tesserl_configs import value_at
 from tesserl_preference_opt import CPLLoss
-from tesserl_trainer.algorithms.agent import attributes
 from tesserl_trainer.algorithms.preferences import (
     PairAgent,
     build_pair_agent,
@@ -12,6 +11,7 @@ from tesserl_trainer.algorithms.preferences import (
     placed,
 )
 from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.schedules import attributes
 from tesserl_trainer.algorithms.task import Task
 from tesserl_training.loops.preferences import PreferenceLoop
 

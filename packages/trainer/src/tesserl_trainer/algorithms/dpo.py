@@ -16,9 +16,9 @@ from tesserl_configs.preference_losses import (
     KTOLoss as KTOOptions,
 )
 from tesserl_configs.preferences import DPOConfig
+from tesserl_configs.reference import movement_of
 from tesserl_policy import ReferencePolicy
 from tesserl_preference_opt import KTOLoss, PreferenceLoss
-from tesserl_trainer.algorithms.agent import at_start, attributes, movement_of
 from tesserl_trainer.algorithms.preferences import (
     PairAgent,
     build_pair_agent,
@@ -26,6 +26,7 @@ from tesserl_trainer.algorithms.preferences import (
     placed,
 )
 from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.schedules import at_start, attributes
 from tesserl_trainer.algorithms.task import Task
 from tesserl_training.loops.preferences import PreferenceLoop
 

@@ -9,22 +9,15 @@ from tesserl_actor_critic import ActorCritic
 from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import value_at
 from tesserl_configs.grpo import CISPOLoss, ClippedLoss, GRPOConfig, ReinforceLoss, ResampleZeroVariance, SAPOLoss
+from tesserl_configs.reference import movement_of
 from tesserl_grpo import GRPOLoss
 from tesserl_grpo.options import ImportanceLevel, LossKLKind
 from tesserl_policy import ReferencePolicy
 from tesserl_trainer.algorithms.acting.groups import build_actor, build_collector
-from tesserl_trainer.algorithms.agent import (
-    Agent,
-    Number,
-    agent_of,
-    at_start,
-    attributes,
-    movement_of,
-    nothing,
-    observing_rollouts,
-)
+from tesserl_trainer.algorithms.agent import Agent, agent_of, nothing, observing_rollouts
 from tesserl_trainer.algorithms.collectors import build_agent_and_group_collector
 from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.schedules import Number, at_start, attributes
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.networks.building import as_actor_critic
 from tesserl_training.loops.groups import GroupLoop, Pace, Scoring

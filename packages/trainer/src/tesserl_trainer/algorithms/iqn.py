@@ -26,17 +26,12 @@ from tesserl_iqn.transitions import Preparation
 from tesserl_nn_components import RunningNormalizer
 from tesserl_replay import NStepWindow
 from tesserl_trainer.algorithms.acting.iqn import build_actor, build_collector, build_network
-from tesserl_trainer.algorithms.agent import (
-    Agent,
-    agent_of,
-    forward_of,
-    observing_rollouts,
-    optimizer_of,
-    scheduled,
-)
+from tesserl_trainer.algorithms.agent import Agent, agent_of, forward_of, observing_rollouts
 from tesserl_trainer.algorithms.collectors import build_agent_and_collector
+from tesserl_trainer.algorithms.optimizers import optimizer_of
 from tesserl_trainer.algorithms.replay import build_replay
 from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.schedules import scheduled
 from tesserl_trainer.algorithms.task import Task
 from tesserl_training.loops.off_policy import OffPolicyLoop, Pace
 

@@ -10,16 +10,10 @@ from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import value_at
 from tesserl_configs.ppo import PPOConfig, RunningRewardScaling
 from tesserl_trainer.algorithms.acting.ppo import build_actor, build_collector
-from tesserl_trainer.algorithms.agent import (
-    Agent,
-    agent_of,
-    at_start,
-    attributes,
-    observing_rollouts,
-    scheduled,
-)
+from tesserl_trainer.algorithms.agent import Agent, agent_of, observing_rollouts
 from tesserl_trainer.algorithms.collectors import build_agent_and_collector
 from tesserl_trainer.algorithms.run import Run
+from tesserl_trainer.algorithms.schedules import at_start, attributes, scheduled
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.networks.building import as_actor_critic
 from tesserl_training.advantages import Advantages

@@ -19,16 +19,9 @@ from tesserl_configs.policy import Precision
 from tesserl_policy import ReferencePolicy
 from tesserl_preference_opt import BehaviorCloningLoss
 from tesserl_trainer.algorithms.acting.groups import build_actor, build_collector
-from tesserl_trainer.algorithms.agent import (
-    Agent,
-    agent_of,
-    forward_of,
-    learning,
-    nothing,
-    observing_rollouts,
-    optimizer_of,
-)
+from tesserl_trainer.algorithms.agent import Agent, agent_of, forward_of, learning, nothing, observing_rollouts
 from tesserl_trainer.algorithms.collectors import build_agent_and_group_collector
+from tesserl_trainer.algorithms.optimizers import optimizer_of
 from tesserl_trainer.algorithms.pairs import Options, build_batches, build_fresh_pairs, build_stored_pairs
 from tesserl_trainer.algorithms.run import Run
 from tesserl_trainer.algorithms.task import Task

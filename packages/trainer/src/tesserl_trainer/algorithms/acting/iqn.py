@@ -10,9 +10,10 @@ from tesserl_configs.iqn import BoltzmannExploration
 from tesserl_environments.making import Environments
 from tesserl_iqn import QuantileNetwork, QuantilePolicy
 from tesserl_nn_components import RunningNormalizer
-from tesserl_trainer.algorithms.agent import Actor, attributes
+from tesserl_trainer.algorithms.agent import Actor
 from tesserl_trainer.algorithms.environments import discrete_actions
 from tesserl_trainer.algorithms.run import make_collector
+from tesserl_trainer.algorithms.schedules import attributes
 from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.machine import device_of
 from tesserl_trainer.networks.building import build_quantile_network
