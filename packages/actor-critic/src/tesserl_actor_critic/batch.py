@@ -87,17 +87,7 @@ class Reader(Entries):
 
 
 def without_masked(tensordict: TensorDictBase, mask: Tensor, *, in_place: bool) -> TensorDictBase:
-    """Return a batch in which masked steps do no harm.
-
-    Args:
-        tensordict: the batch.
-        mask: true on valid steps, bool ``[*B]``.
-        in_place: whether every step stays where it is, as recurrent networks need it; the numbers of masked steps are
-            zeros then, because NaN times a gradient of zero would be NaN.
-
-    Returns:
-        The valid steps alone, ``[num_valid]``, or all of them, ``[*B]``.
-    """
+    """Return the valid steps ``[num_valid]``, or with ``in_place`` all ``[*B]``, masked ones zero: NaN * 0 is NaN."""
     if not in_place:
         return tensordict[mask]
 

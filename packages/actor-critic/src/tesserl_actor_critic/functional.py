@@ -62,16 +62,7 @@ def clipped_surrogate_loss(
 
 
 def check_clip(clip_epsilon: float | Tensor, clip_epsilon_high: float | Tensor | None, dual_clip: float | None) -> None:
-    """Refuse bounds of the ratio that are out of range.
-
-    Args:
-        clip_epsilon: see `clipped_surrogate_loss`.
-        clip_epsilon_high: see `clipped_surrogate_loss`.
-        dual_clip: see `clipped_surrogate_loss`.
-
-    Raises:
-        ValueError: one of them is out of its range.
-    """
+    """Refuse bounds of the ratio that are out of range."""
     if not isinstance(clip_epsilon, Tensor) and not 0 <= clip_epsilon < 1:
         raise ValueError(f"clip_epsilon must be in [0, 1), got {clip_epsilon}; 0.2 is usual")
     if clip_epsilon_high is not None and not isinstance(clip_epsilon_high, Tensor) and not clip_epsilon_high >= 0:

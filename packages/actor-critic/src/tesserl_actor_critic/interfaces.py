@@ -8,15 +8,7 @@ from tesserl_actor_critic.network import ActorCritic
 
 
 def policy_and_value(actor: Any, critic: Any) -> tuple[Any, Any]:
-    """Return the policy and the value of a loss, both of them modules for TensorDicts.
-
-    Args:
-        actor: an `ActorCritic`, or a torchrl ``ProbabilisticActor`` with one action.
-        critic: a module that writes ``state_value``; None with an `ActorCritic`.
-
-    Raises:
-        TypeError: the networks are none of these, or have nothing to train.
-    """
+    """Return policy and value of a loss: of an `ActorCritic`, or torchrl's actor and a module for ``state_value``."""
     if isinstance(actor, ActorCritic) and critic is None:
         return actor.actor, actor.critic
     if not hasattr(actor, "get_dist") or not hasattr(critic, "in_keys"):

@@ -46,9 +46,5 @@ def ppo_metrics(steps: Steps, low: float, high: float, value_clip: float | None)
 
 
 def metric_keys(value_clip: float | None) -> list[str]:
-    """Return the names of `ppo_metrics`.
-
-    Args:
-        value_clip: see `ppo_metrics`.
-    """
+    """Return the names of `ppo_metrics`."""
     return [*METRICS, *(["value_clip_fraction"] if value_clip is not None else [])]

@@ -70,12 +70,7 @@ def run_body(body: nn.Module, inputs: Sequence[Tensor], *, recurrent: bool) -> t
 
 
 def split_mask(inputs: tuple[Tensor, ...], num_inputs: int) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return the inputs without the mask of actions that follows the first ones, and the mask.
-
-    Args:
-        inputs: those of the body, the mask, and those of a recurrent state.
-        num_inputs: number of inputs of the body without a state.
-    """
+    """Return the inputs without the mask of actions that follows the first ones, and the mask."""
     return (*inputs[:num_inputs], *inputs[num_inputs + 1 :]), inputs[num_inputs]
 
 

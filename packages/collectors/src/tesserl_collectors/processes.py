@@ -197,17 +197,7 @@ def serve(
     passed_on: tuple[type[Exception], ...],
     name: str,
 ) -> None:
-    """Answer questions until the pipe closes; run in a process of its own.
-
-    Args:
-        make: makes the side that answers.
-        worker: index of the worker.
-        life: number of processes that this worker had before.
-        pipe: this end of the pipe.
-        progress: counter to increase when something was done.
-        passed_on: errors that are sent as they are; of others the text.
-        name: of the worker, for messages.
-    """
+    """Answer questions until the pipe closes, counting progress; run in a process of its own."""
     begin_worker()
     prepare_process(1)
 
@@ -258,13 +248,7 @@ def _send(pipe: Any, message: Any) -> None:
 
 
 def sent_error(name: str, error: Exception, passed_on: tuple[type[Exception], ...]) -> Exception:
-    """Return what the learner raises.
-
-    Args:
-        name: of the worker.
-        error: that was raised in it.
-        passed_on: errors that are sent as they are; of others the text.
-    """
+    """Return what the learner raises: errors of ``passed_on`` as they are, of others the text."""
     if isinstance(error, passed_on):
         return type(error)(f"{name}: {error}"[:MOST_TEXT])
     return WorkerError(f"{name} raised an error:\n{traceback.format_exc()[-MOST_TEXT:]}")

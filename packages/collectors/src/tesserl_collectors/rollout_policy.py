@@ -16,11 +16,7 @@ Arguments = ParamSpec("Arguments")
 
 
 def without_gradient(act: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
-    """Return a function that never records gradients; ``torch.no_grad()`` costs a tenth of acting in 8 environments.
-
-    Args:
-        act: a method that is mostly called where gradients are not recorded already.
-    """
+    """Return a function that never records gradients; ``torch.no_grad()`` costs a tenth of acting in 8 environments."""
 
     @functools.wraps(act)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
@@ -122,11 +118,7 @@ class RolloutPolicy:
 
 
 class GreedyPolicy:
-    """The most likely action of an actor-critic network.
-
-    Args:
-        network: an ``ActorCritic``, or anything with its methods.
-    """
+    """The most likely action of an actor-critic network."""
 
     def __init__(self, network: Any) -> None:
         self.network = network
@@ -149,11 +141,7 @@ class GreedyPolicy:
 
 
 class _Memory:
-    """The recurrent state of every environment, and which of them begin an episode.
-
-    Args:
-        body: a recurrent body.
-    """
+    """The recurrent state of every environment, and which of them begin an episode."""
 
     def __init__(self, body: nn.Module) -> None:
         self._body: Any = body

@@ -114,14 +114,7 @@ class Outbox:
         self._file: Any = None
 
     def put(self, content: Any) -> tuple[list[int], int | None]:
-        """Write an answer over the one before.
-
-        Args:
-            content: plain data and arrays.
-
-        Returns:
-            The sizes of its parts in bytes, for `Inbox.get`; and the file descriptor of the memory if it is new.
-        """
+        """Write an answer over the one before; return the sizes of its parts, and the descriptor of new memory."""
         buffers: list[pickle.PickleBuffer] = []
         head = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
         parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
@@ -149,11 +142,7 @@ class Outbox:
 
 
 class Inbox:
-    """The learner's view of a worker's memory.
-
-    Args:
-        descriptor: file descriptor that the worker sent; it is not needed any more afterwards.
-    """
+    """The learner's view of a worker's memory, from the file descriptor that the worker sent."""
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, 0)

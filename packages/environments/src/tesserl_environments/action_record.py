@@ -12,11 +12,7 @@ of so many actions takes 0.3 MB of memory for each number of an action, and up t
 
 
 class ActionRecord:
-    """Actions in their order; given up where they become too many, so that an endless episode does not fill the memory.
-
-    Args:
-        limit: actions that it keeps.
-    """
+    """Actions in their order; too many are given up, so that an endless episode does not fill the memory."""
 
     def __init__(self, limit: int = MAX_ACTIONS) -> None:
         self._limit = limit
@@ -33,11 +29,7 @@ class ActionRecord:
         self._count, self.is_complete = 0, True
 
     def append(self, action: Any) -> None:
-        """Keep a copy of an action, which may be a row of an array that is used again.
-
-        Args:
-            action: of the same shape and type as those before.
-        """
+        """Keep a copy of an action, which may be a row of an array that is used again."""
         if self._count == len(self._buffer):
             self._grow(np.asarray(action))
         if self.is_complete:

@@ -143,11 +143,7 @@ class _ObservationCheck:
             self._parts = {name: check for name, check in checks.items() if check is not None}
 
     def __call__(self, observation: Any) -> Any:
-        """Return the observation, integers of other widths converted.
-
-        Raises:
-            ValueError: the observation is not of the space.
-        """
+        """Return the observation, integers of other widths converted; refuse one that is not of the space."""
         if self._whole is not None:
             return self._whole(observation)
         for name, check in self._parts.items():

@@ -62,13 +62,7 @@ class Images:
 
 
 class ImageWrapper(gym.ObservationWrapper[Any, Any, Any]):
-    """Changes the image of every observation.
-
-    Args:
-        environment: the environment.
-        images: where its image is.
-        change: from one image to another one of the same type.
-    """
+    """Changes the image of every observation to another one of the same type."""
 
     def __init__(self, environment: Environment, images: Images, change: Callable[[Image], Image]) -> None:
         super().__init__(environment)
@@ -145,15 +139,7 @@ def grayscale(image: Image, axis: int) -> Image:
 
 
 def area_weights(size: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the pixels of a line that a pixel of the scaled line covers, and the share of each.
-
-    Args:
-        size: pixels of the line.
-        target: pixels of the scaled line.
-
-    Returns:
-        Indices and weights ``[target, taps]``; the weights of a pixel add up to 1.
-    """
+    """Return the pixels of a line that each scaled pixel covers, and their shares, both ``[target, taps]``."""
     edges = np.arange(target + 1) * (size / target)
     first = np.floor(edges[:-1]).astype(np.int64)
     index = first[:, None] + np.arange(int(np.ceil(size / target)) + 1)

@@ -160,15 +160,7 @@ def is_image(space: spaces.Space[Any]) -> bool:
 
 
 def channel_axis(shape: tuple[int, ...], channels: str = "auto") -> int | None:
-    """Return the axis of an image that holds the channels.
-
-    Args:
-        shape: of the image.
-        channels: ``"first"``, ``"last"``, or ``"auto"``: the shorter one of the two, the last where they are equal.
-
-    Returns:
-        0 or -1; ``None`` where the image has two axes, that is, no channels.
-    """
+    """Return the axis of channels, 0 or -1, None for two axes; "auto": the shorter one, or the last if equal."""
     if len(shape) == 2:
         return None
     return 0 if channels == "first" or (channels == "auto" and shape[0] < shape[-1]) else -1

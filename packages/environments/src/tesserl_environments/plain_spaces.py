@@ -66,14 +66,7 @@ class PlainSpaces(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def with_plain_spaces(environment: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Return an environment with plain spaces; it is wrapped if it has others.
-
-    Args:
-        environment: with its other wrappers.
-
-    Raises:
-        ValueError: see `PlainSpaces`.
-    """
+    """Return an environment with plain spaces; it is wrapped if it has others."""
     action_space = environment.action_space
     is_plain = plain_action_space(action_space) is action_space and not is_nested(environment.observation_space)
     return environment if is_plain else PlainSpaces(environment)

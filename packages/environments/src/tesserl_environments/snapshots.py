@@ -160,11 +160,7 @@ def restore(environments: VectorEnv[Any, Any, Any], snapshots: list[dict[str, An
 
 
 class Generators:
-    """The random generator of a Gymnasium environment.
-
-    Args:
-        environment: the unwrapped environment.
-    """
+    """The random generator of an unwrapped Gymnasium environment."""
 
     def __init__(self, environment: gym.Env[Any, Any]) -> None:
         self._environment = environment
@@ -174,11 +170,7 @@ class Generators:
         return dict(self._environment.np_random.bit_generator.state)
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore the generator from the result of ``state``.
-
-        Raises:
-            ValueError: the state is that of another kind of generator.
-        """
+        """Restore the generator from the result of ``state``."""
         generator = self._environment.np_random.bit_generator
         if type(generator).__name__ != state["bit_generator"]:
             raise ValueError(
@@ -189,11 +181,7 @@ class Generators:
 
 
 class MinAtarGenerators:
-    """MinAtar's generator, and the sticky action, which survives a reset.
-
-    Args:
-        game: the MinAtar environment behind Gymnasium's.
-    """
+    """MinAtar's generator, and the sticky action, which survives a reset."""
 
     def __init__(self, game: Any) -> None:
         self._game = game

@@ -18,11 +18,7 @@ class SyncEnvironments(SyncVectorEnv):
     """
 
     def step(self, actions: Any) -> Steps:
-        """Step all environments, see ``SyncVectorEnv.step``.
-
-        Args:
-            actions: of the batched action space.
-        """
+        """Step all environments, see ``SyncVectorEnv.step``."""
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         if self.autoreset_mode is AutoresetMode.NEXT_STEP or not isinstance(self.single_observation_space, spaces.Box):
             return super().step(actions)

@@ -38,13 +38,7 @@ class Description:
 
 
 def send_description(make: Maker, pipe: Any, passed_on: tuple[type[Exception], ...]) -> None:
-    """Make an environment, send its description, and close it; run in a process of its own.
-
-    Args:
-        make: makes the environment.
-        pipe: takes the description, an error of ``passed_on``, or the text of another error.
-        passed_on: errors that are sent as they are.
-    """
+    """Make an environment, send its description or an error, and close it; run in a process of its own."""
     begin_worker()
     try:
         made = make()

@@ -225,17 +225,7 @@ def score_groups(
 
 
 def read_mask(batch: TensorDictBase) -> Tensor:
-    """Return where a batch has valid steps.
-
-    Args:
-        batch: trajectories with ``mask``, or torchrl's ``("collector", "mask")``.
-
-    Returns:
-        Mask, bool ``[P, T]``.
-
-    Raises:
-        KeyError: it has neither.
-    """
+    """Return ``mask``, or torchrl's ``("collector", "mask")``, of trajectories, bool ``[P]``."""
     mask = batch.get("mask", None)
     mask = batch.get(("collector", "mask"), None) if mask is None else mask
     mask = get_entry(batch, "mask") if mask is None else mask  # says what is missing

@@ -16,16 +16,7 @@ REDUCTIONS, KL_KINDS = get_args(Reduction), get_args(KLKind)
 
 
 def check_choice(name: str, got: object, choices: tuple[str, ...]) -> None:
-    """Refuse a word that is none of the choices.
-
-    Args:
-        name: of the option.
-        got: its value.
-        choices: what it may be.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Refuse a word that is none of the choices."""
     if got not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {got!r}")
 
@@ -40,21 +31,7 @@ def check_loss_options(
     temperatures: tuple[float, float] = (1.0, 1.05),
     off_policy_threshold: float | None = None,
 ) -> None:
-    """Refuse options of the policy loss that are out of range or do not go together.
-
-    Args:
-        kind: one of ``PolicyLossKind``.
-        clip_epsilon: at least 0; a scalar tensor is not checked, because that would wait for a GPU.
-        clip_epsilon_high: None or at least 0, or a scalar tensor.
-        delta: None or above the upper clip, and for ``clip`` only.
-        importance_level: one of ``ImportanceLevel``.
-        top_entropy_fraction: in (0, 1].
-        temperatures: both above 0.
-        off_policy_threshold: None or above 0.
-
-    Raises:
-        ValueError: one of them is something else.
-    """
+    """Refuse options of the loss that are out of range; scalar tensors are not checked, which would wait for a GPU."""
     check_choice("kind", kind, POLICY_LOSS_KINDS)
     check_choice("importance_level", importance_level, IMPORTANCE_LEVELS)
     if min(temperatures) <= 0:
@@ -99,17 +76,7 @@ def check_reduction(reduction: str, max_length: int | None) -> None:
 
 
 def check_kl_options(kl_coef: float, kl_kind: str, *, has_reference: bool, importance_weighted: bool = False) -> None:
-    """Refuse a divergence that cannot be a loss.
-
-    Args:
-        kl_coef: at least 0.
-        kl_kind: one of ``LossKLKind``.
-        has_reference: whether there is a policy to compare with.
-        importance_weighted: whether the estimate is weighted by the ratio to the policy that acted.
-
-    Raises:
-        ValueError: one of them is something else, or an exact divergence has no policy to compare with, or is weighted.
-    """
+    """Refuse a divergence that cannot be a loss."""
     if kl_coef < 0:
         raise ValueError(f"kl_coef must be at least 0, got {kl_coef}")
     if kl_kind not in get_args(LossKLKind):
@@ -124,15 +91,7 @@ def check_kl_options(kl_coef: float, kl_kind: str, *, has_reference: bool, impor
 
 
 def check_shapes(log_probs: Tensor, **tensors: Tensor | None) -> None:
-    """Refuse tensors that would broadcast without a word, such as advantages ``[P]`` or ``[P, T, 1]``.
-
-    Args:
-        log_probs: has the shape that all must have.
-        **tensors: the others by name; None is left out.
-
-    Raises:
-        ValueError: one has another shape.
-    """
+    """Refuse tensors that would broadcast without a word, such as advantages ``[P]`` or ``[P, T, 1]``."""
     for name, tensor in tensors.items():
         if tensor is not None and tensor.shape != log_probs.shape:
             raise ValueError(

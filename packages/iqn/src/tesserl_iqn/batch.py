@@ -40,26 +40,7 @@ def read_batch(
     mask_key: NestedKey | None,
     weighted: bool,
 ) -> Batch:
-    """Read a batch of transitions.
-
-    Args:
-        tensordict: the transitions.
-        keys: names of action, action_mask, reward, terminated, steps_to_next_obs and priority_weight.
-        observation_keys: names of the network's observations.
-        network: has the number of actions and blocks.
-        discount: discount of one step, a scalar in float64.
-        action_space: ``"categorical"`` or ``"one_hot"``.
-        mask_key: name of the mask; ``"auto"`` for those that torchrl writes, None for no mask.
-        weighted: whether to read priority weights.
-
-    Returns:
-        The batch.
-
-    Raises:
-        KeyError: a key is missing.
-        TypeError: ``terminated`` is not bool, or actions are not integers.
-        ValueError: an entry has an unexpected shape.
-    """
+    """Read a batch of transitions by the names of its entries; an entry of another shape or type is an error."""
     entries = Entries(tensordict)
     following = Entries(entries.get("next"))
     reward, terminated = following.get(keys.reward), following.get(keys.terminated)
@@ -116,15 +97,7 @@ def _read_action(
 
 
 def explain_actions(action: Tensor, num_actions: int) -> None:
-    """Raise an error if an action does not exist; called after torch has failed.
-
-    Args:
-        action: categories, ``[*B, (N,)]``.
-        num_actions: number of actions of the network.
-
-    Raises:
-        ValueError: an action is out of range.
-    """
+    """Raise an error if an action ``[*B, (N,)]`` does not exist; called after torch has failed."""
     if action.numel():
         low, high = (int(bound) for bound in action.aminmax())
         if low < 0 or high >= num_actions:

@@ -282,11 +282,7 @@ class QuantileNetwork(nn.Module):
 
 
 def is_affine(head: nn.Module) -> bool:
-    """Return whether a head is known to be affine: its output for a mean of inputs is the mean of its outputs.
-
-    Args:
-        head: of a quantile network; one that is not known, or has hooks, is not.
-    """
+    """Return whether a head without hooks is known to map a mean of inputs to the mean of its outputs."""
     if is_observed(head):
         return False
     if type(head) is QuantileDecoder:

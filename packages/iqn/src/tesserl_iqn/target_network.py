@@ -14,14 +14,7 @@ from tesserl_nn_components import RunningNormalizer, SpectralConv2d, keep_float6
 def tie_networks(
     online: nn.Module, target: nn.Module, online_params: TensorDictParams, target_params: TensorDictParams
 ) -> None:
-    """Make both networks run on registered parameters and buffers.
-
-    Args:
-        online: the online network.
-        target: the target network; its parameters will not ask for gradients.
-        online_params: registered parameters and buffers of the online network.
-        target_params: those of the target network; buffers that describe data become the online network's.
-    """
+    """Make both networks run on registered parameters and buffers; the target's ask for no gradients."""
     for name in _data_buffers(online):
         key = tuple(name.split("."))
         target_params.get(key).data = online_params.get(key).data

@@ -44,16 +44,7 @@ def evaluate(loss: IQNLoss, network: QuantileNetwork, observation: Sequence[Tens
 
 
 def prepare_targets(loss: IQNLoss, batch: Batch, following: Evaluation) -> Targets:
-    """Run the passes of the target network.
-
-    Args:
-        loss: has the networks and the options.
-        batch: the transitions.
-        following: the target network's evaluation of the next observations.
-
-    Returns:
-        Function that makes the targets. It runs what is left of the online network's passes.
-    """
+    """Run the passes of the target network; return what runs the rest and makes the targets."""
     online, target = loss.value_network, loss.target_value_network
     reward, discount, quantiles = batch.reward, batch.discount, following.quantiles
     if loss.munchausen_alpha is not None:
@@ -128,18 +119,7 @@ def check_options(
     munchausen_temperature: float,
     munchausen_clip: float,
 ) -> None:
-    """Refuse an option that is out of its range.
-
-    Args:
-        loss: its other options are set.
-        discount: see `IQNLoss`, as are the others.
-        munchausen_alpha: weight of the bonus.
-        munchausen_temperature: entropy temperature.
-        munchausen_clip: lower bound of the scaled log-policy.
-
-    Raises:
-        ValueError: an option is out of its range; the message names it.
-    """
+    """Refuse an option that is out of its range."""
     for num_taus in (loss.num_taus, loss.num_target_taus, loss.num_policy_taus):
         check_tau_sampling(loss.tau_sampling, num_taus)
     alpha, ratio, decay = munchausen_alpha, loss.self_loss_clamp_ratio, loss.self_loss_decay

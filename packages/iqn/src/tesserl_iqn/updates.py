@@ -195,11 +195,7 @@ def reset_parameters(network: nn.Module) -> None:
 
 
 def last_layers(network: QuantileNetwork) -> list[str]:
-    """Return the dotted names of the last linear layer of each stream of a network's head.
-
-    Args:
-        network: the network.
-    """
+    """Return the dotted names of the last linear layer of each stream of a network's head."""
     streams = [f"head.{name}" for name, _ in network.head.named_children() if name in ("advantage", "value")]
     found: list[str] = []
     for stream in streams or ["head"]:

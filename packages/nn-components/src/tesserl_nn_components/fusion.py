@@ -229,11 +229,7 @@ class _Projected(nn.Module):
 
 
 def _branch_keys(vision: nn.Module | None, vector: nn.Module | None) -> list[str]:
-    """Return the ``in_keys`` of a body with these branches.
-
-    Raises:
-        ValueError: if both are None.
-    """
+    """Return the ``in_keys`` of a body with these branches."""
     if vision is None and vector is None:
         raise ValueError("a body needs vision=, vector= or both, got neither")
     return [key for key, branch in (("pixels", vision), ("observation", vector)) if branch is not None]
@@ -253,11 +249,7 @@ def _split(tensors: tuple[Tensor, ...], in_keys: list[str]) -> tuple[Any, Any]:
 
 
 def _width(part: nn.Module | None) -> int:
-    """Return ``part.out_features``, 0 for None.
-
-    Raises:
-        TypeError: if it has none.
-    """
+    """Return ``part.out_features``, 0 for None."""
     width = 0 if part is None else getattr(part, "out_features", None)
     if not isinstance(width, int):
         raise TypeError(f"encoders and trunks must have out_features: int, got {type(part).__name__} with {width!r}")

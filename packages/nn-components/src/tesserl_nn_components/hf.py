@@ -147,16 +147,7 @@ def channel_adapter(channels: int, model_channels: int) -> nn.Module:
 
 
 def release_unused(model: nn.Module, run: Callable[[Tensor], Tensor], *shape: int) -> torch.Size:
-    """Take the gradient from parameters that an output does not depend on, and measure the output.
-
-    Args:
-        model: whose parameters are looked at.
-        run: maps one input ``[1, *shape]`` to the output.
-        shape: of the input, without the batch.
-
-    Returns:
-        The output's shape.
-    """
+    """Freeze parameters on which the output for ``[1, *shape]`` does not depend; return the output's shape."""
     training = model.training
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()  # no dropout: building a network draws no random numbers beyond its weights
@@ -183,11 +174,7 @@ def _input_of(config: Any) -> tuple[int, tuple[int, int] | None]:
 
 
 def _pixel_statistics(model: Any, config: Any, hub: dict[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and standard deviation of the pixels that a model was trained on.
-
-    Raises:
-        ValueError: if they are not known.
-    """
+    """Return mean and standard deviation of the pixels that a model was trained on."""
     if isinstance(model, str):
         auto = importlib.import_module("transformers.models.auto.image_processing_auto")
         record = auto.get_image_processor_config(model, **hub)
@@ -201,11 +188,7 @@ def _pixel_statistics(model: Any, config: Any, hub: dict[str, Any]) -> tuple[Seq
 
 
 def _channel_values(values: Sequence[float], channels: int, name: str) -> Tensor:
-    """Return one number per channel as ``[1, channels, 1, 1]``; a single number stands for all.
-
-    Raises:
-        ValueError: if their number does not fit, or a standard deviation is not positive.
-    """
+    """Return one number per channel as ``[1, channels, 1, 1]``; a single number stands for all."""
     if len(values) not in (1, channels) or (name == "pixel_std" and min(values) <= 0):
         raise ValueError(f"{name} must be 1 or {channels} numbers (positive for pixel_std), got {list(values)}")
     return torch.tensor(values).expand(channels).clone().reshape(1, channels, 1, 1)

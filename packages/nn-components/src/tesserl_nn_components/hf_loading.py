@@ -82,11 +82,7 @@ def has_own_code(model: str, *, revision: str | None = None, local_files_only: b
 
 
 def _refuse_other_loaders(model: str, config: Any, *, trusted: bool, **hub: Any) -> None:
-    """Refuse models whose weights or attention other libraries than transformers would load.
-
-    Raises:
-        ValueError: the model is one of them.
-    """
+    """Refuse models whose weights or attention other libraries than transformers would load."""
     if not Path(model).is_dir() and Path(model).exists():
         raise ValueError(f"model must be a name on the hub or a local directory, got the file {model}")
     if config.model_type == "timm_backbone":

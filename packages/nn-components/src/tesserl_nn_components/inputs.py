@@ -9,18 +9,7 @@ from torch import Tensor
 
 
 def explain_features(features: Any, width: int, dtype: torch.dtype | None, name: str = "features") -> None:
-    """Raise an error that says what is wrong with the input of a linear layer; return if nothing is.
-
-    Args:
-        features: what the layer was given.
-        width: number of features that it takes.
-        dtype: type of its weights; None for a layer that takes any.
-        name: of the input.
-
-    Raises:
-        TypeError: it is no tensor, or of another type.
-        ValueError: it has another width.
-    """
+    """Raise an error that says what is wrong with the input of a linear layer; return if nothing is."""
     if not isinstance(features, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(features).__name__}; convert it with torch.as_tensor")
     if features.shape[-1:] != (width,):

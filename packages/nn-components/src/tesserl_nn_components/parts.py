@@ -82,11 +82,7 @@ def parameter_groups(module: nn.Module, factors: Mapping[str, float], lr: float)
 
 
 def _parts_of(module: nn.Module, names: Iterable[str], action: str) -> dict[str, nn.Module | nn.Parameter]:
-    """Return the submodules and parameters of these names.
-
-    Raises:
-        ValueError: if ``module`` has no part of a name.
-    """
+    """Return the submodules and parameters of these names."""
     known: dict[str, nn.Module | nn.Parameter] = dict(module.named_parameters(remove_duplicate=False))
     known.update(module.named_modules(remove_duplicate=False))
     names = list(names)

@@ -68,11 +68,7 @@ def scale_pixels_for(convolutions: nn.Module, pixels: Tensor, pixel_range: Pixel
 
 
 def check_image_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return ``(channels, height, width)`` as ints.
-
-    Raises:
-        ValueError: if there are not three positive sizes.
-    """
+    """Return ``(channels, height, width)`` as ints."""
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(f"image_shape must be (channels, height, width), all at least 1, got {tuple(image_shape)}")
     channels, height, width = image_shape
@@ -89,12 +85,7 @@ def check_pixel_range(pixel_range: str) -> None:
 
 
 def as_image_batch(pixels: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-    """Return images ``[*B, C, H, W]`` as one batch ``[prod(B), C, H, W]``.
-
-    Raises:
-        TypeError: if ``pixels`` is no tensor.
-        ValueError: if the last three sizes are not ``image_shape``.
-    """
+    """Return images ``[*B, C, H, W]`` as one batch ``[prod(B), C, H, W]``."""
     if not isinstance(pixels, Tensor):
         raise TypeError(f"pixels must be a tensor, got {type(pixels).__name__}; convert them with torch.as_tensor")
     if pixels.shape[-3:] != image_shape:

@@ -158,11 +158,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 
 
 def saved_file(directory: str | Path, name: str) -> Path:
-    """Return the path of a file of a saved network.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
+    """Return the path of a file of a saved network."""
     path = Path(directory) / name
     if not path.is_file():
         raise FileNotFoundError(f"a saved network must have {CONFIG} and {WEIGHTS}, got no {path}")
@@ -170,12 +166,7 @@ def saved_file(directory: str | Path, name: str) -> Path:
 
 
 def _state_of(module: nn.Module, action: str) -> dict[str, Tensor]:
-    """Return the state dict, all of it tensors with values.
-
-    Raises:
-        TypeError: if an entry is no tensor.
-        ValueError: if a tensor is on the meta device.
-    """
+    """Return the state dict, all of it tensors with values."""
     state = module.state_dict()
     foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if foreign:
@@ -193,11 +184,7 @@ def _state_of(module: nn.Module, action: str) -> dict[str, Tensor]:
 
 
 def _as_json(value: Any, name: str) -> Any:
-    """Return a JSON value that reads back as it is written.
-
-    Raises:
-        TypeError: if there is none; the message names the entry.
-    """
+    """Return a JSON value that reads back as it is written."""
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, list | tuple):

@@ -244,14 +244,7 @@ def check_reduction(reduction: str) -> None:
 
 
 def reset_networks(networks: Iterable[nn.Module]) -> None:
-    """Call ``reset_parameters`` of every layer that is trained, those inside a layer before the layer itself.
-
-    Args:
-        networks: may share layers.
-
-    Raises:
-        TypeError: a layer with parameters of its own has no ``reset_parameters``; nothing was changed.
-    """
+    """Call ``reset_parameters`` of every layer that is trained, those inside a layer before the layer itself."""
     layers = list(dict.fromkeys(layer for network in networks for layer in reversed(list(network.modules()))))
     resets = [(layer, _reset_of(layer)) for layer in layers if _is_trained(layer.parameters(), default=True)]
     lacking = {

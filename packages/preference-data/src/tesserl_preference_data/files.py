@@ -58,12 +58,7 @@ def verify_file(path: Path, size: int, sha256: str | None, *, remedy: str = "mak
 
 
 def write_manifest(directory: Path, files: list[dict[str, Any]]) -> None:
-    """Make files the store, in one step.
-
-    Args:
-        directory: of the store.
-        files: their entries.
-    """
+    """Make files the store, in one step."""
     write_json(directory / MANIFEST, {"format": FORMAT, "format_version": FORMAT_VERSION, "files": files})
 
 
@@ -110,11 +105,7 @@ def read_document(directory: Path, name: str, version: int, *, content: str, rem
 
 
 def map_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name, memory-mapped.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
+    """Return the tensors of a file by name, memory-mapped."""
     try:
         with safe_open(path, "pt") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no mapping)

@@ -168,14 +168,7 @@ def largest_margin(score: Tensor, group: Tensor) -> float | None:
 
 
 def score_key(pool: SegmentPool) -> NestedKey:
-    """Return the entry that segments are scored by: ``score``, or else ``reward``.
-
-    Args:
-        pool: the segments.
-
-    Raises:
-        ValueError: there is neither.
-    """
+    """Return the entry that segments are scored by: ``score``, or else ``reward``."""
     for key in ("score", "reward"):
         if key in pool.keys:
             return key

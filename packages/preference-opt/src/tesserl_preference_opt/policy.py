@@ -19,11 +19,7 @@ from tesserl_preference_opt.steps import Steps
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode inside; afterwards each of its parts is in the mode that it was in.
-
-    Args:
-        module: some of its parts may be in evaluation mode for good.
-    """
+    """Put a module into evaluation mode inside; afterwards each of its parts is in the mode that it was in."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -34,15 +30,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 def check_added_terms(loss_module: Any) -> None:
-    """Refuse a discount and coefficients that are out of range, and a value loss without a value.
-
-    Args:
-        loss_module: see `PolicyPass.add_terms`; has ``discount`` and ``value_coef`` too.
-
-    Raises:
-        TypeError: nothing yields a value.
-        ValueError: one of them is out of its range, or there is a critic that nothing would train.
-    """
+    """Refuse a discount and coefficients that are out of range, and a value loss without a value."""
     if not 0 <= loss_module.discount <= 1:
         raise ValueError(f"discount must be in [0, 1], got {loss_module.discount}")
     if loss_module.value_coef < 0:
@@ -58,31 +46,13 @@ def check_added_terms(loss_module: Any) -> None:
 
 
 def action_key(actor_network: nn.Module, default: NestedKey) -> NestedKey:
-    """Name of the action that a policy draws.
-
-    Args:
-        actor_network: see `tesserl_policy.check_actor`.
-        default: what it is where the policy does not say.
-
-    Returns:
-        The name.
-    """
+    """Return the name of the action that a policy draws; the default if it does not say."""
     names: Sequence[NestedKey] = getattr(actor_network, "dist_sample_keys", ())
     return names[0] if names else default
 
 
 class PolicyPass:
-    """One pass of a policy over the valid steps of segments.
-
-    Args:
-        actor_network: see `tesserl_policy.check_actor`.
-        segments: batches of segments with its ``in_keys``.
-        action_key: name of the actions taken.
-
-    Raises:
-        KeyError: an entry is missing.
-        ValueError: the actions do not fit the distribution.
-    """
+    """One pass of a policy over the valid steps of segments."""
 
     def __init__(self, actor_network: nn.Module, segments: Sequence[Segments], action_key: NestedKey) -> None:
         self.steps = Steps(segments, keep_time=keeps_time(actor_network))
@@ -101,11 +71,7 @@ class PolicyPass:
 
     @torch.no_grad()
     def pair_weights(self) -> Tensor:
-        """Return how much the policy itself would act as each pair does, by `pair_weights`, ``[P]``.
-
-        Raises:
-            TypeError: the policy's distribution has no closed form of its mean density.
-        """
+        """Return how much the policy itself would act as each pair does, by `pair_weights`, ``[P]``."""
         scores = self.flat_log_probs - log_mean_density(self.distribution, len(self.steps.batch_size))
         means = self.steps.sums(scores, discount=1.0) / self.steps.lengths(discount=1.0).clamp_min(1)
         return pair_weights(*means.view(2, -1).unbind())
@@ -143,28 +109,12 @@ class PolicyPass:
 
 
 def keeps_time(network: Any) -> bool:
-    """Tell whether a network reads the order of steps, by torchrl's sign for it: ``is_init`` among its keys.
-
-    Args:
-        network: has ``in_keys``.
-
-    Returns:
-        Whether it does.
-    """
+    """Tell whether a network reads the order of steps, by torchrl's sign for it: ``is_init`` among its keys."""
     return "is_init" in list(network.in_keys)
 
 
 def run_policy(actor_network: Any, steps: Steps) -> Any:
-    """Return the distribution of a policy over the actions of steps.
-
-    Args:
-        actor_network: see `tesserl_policy.check_actor`.
-        steps: with its ``in_keys``.
-
-    Raises:
-        KeyError: an observation is missing.
-        TypeError: the policy returns something else than tensors.
-    """
+    """Return the distribution of a policy over the actions of steps."""
     inputs = {key: steps.get(key) for key in actor_network.in_keys}
     return policy_distribution(actor_network, inputs, steps.batch_size)
 

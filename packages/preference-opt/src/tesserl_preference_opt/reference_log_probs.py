@@ -36,16 +36,7 @@ def reference_log_probs(reference: ReferencePolicy, steps: Steps, *actions: Tens
 
 
 def reference_source(actor_network: nn.Module, reference_network: nn.Module | str) -> nn.Module:
-    """Return the policy that a loss's reference is a copy of.
-
-    Args:
-        actor_network: the loss's actor.
-        reference_network: ``"copy"`` for the actor, or a policy.
-
-    Raises:
-        TypeError: the policy yields no distribution.
-        ValueError: it is neither.
-    """
+    """Return the policy that a loss's reference is a copy of: the actor for ``"copy"``, or the policy given."""
     if isinstance(reference_network, nn.Module):
         check_actor(reference_network)
         return reference_network

@@ -74,24 +74,14 @@ def device_of(segments: Segments) -> torch.device:
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a small tensor on a device; nothing waits for a copy from the CPU.
-
-    Args:
-        tensor: on the CPU, or on the device already.
-        device: where it goes.
-    """
+    """Return a small tensor on a device; nothing waits for a copy from the CPU."""
     if tensor.device == device:
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def pair_keys(keys: PairKeys, entries: Sequence[NestedKey]) -> list[NestedKey]:
-    """Return the full names of entries of both segments of a pair.
-
-    Args:
-        keys: names of ``chosen`` and ``rejected``.
-        entries: names below them.
-    """
+    """Return the full names of entries of both segments of a pair."""
     sides = [side if isinstance(side, tuple) else (side,) for side in (keys.chosen, keys.rejected)]
     unique = [entry if isinstance(entry, tuple) else (entry,) for entry in dict.fromkeys(entries)]
     return [(*side, *entry) for side in sides for entry in unique]

@@ -33,11 +33,7 @@ class Members:
 
     @property
     def store(self) -> PatientStore:
-        """Return the store.
-
-        Raises:
-            RuntimeError: there is one rank only.
-        """
+        """Return the store."""
         if self._store is None:
             raise RuntimeError("one rank has no store; ask for it only if number is above 1")
         return self._store

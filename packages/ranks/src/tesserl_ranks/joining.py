@@ -144,11 +144,7 @@ def _meet(launch: Launch, patience: float) -> PrefixStore:
 
 
 def _seconds(name: str, default: float) -> float:
-    """Return the seconds in an environment variable.
-
-    Raises:
-        ValueError: it is no positive number.
-    """
+    """Return the seconds in an environment variable."""
     text = os.environ.get(name, str(default))
     try:
         seconds = float(text)

@@ -159,11 +159,7 @@ def _nested(leaves: Leaves) -> dict[str, Any]:
 
 
 def _require_equal(every: list[dict[str, str]], step: int) -> None:
-    """Refuse ranks that have other weights or optimisers than rank 0.
-
-    Raises:
-        RankError: there are such ranks.
-    """
+    """Refuse ranks that have other weights or optimisers than rank 0."""
     for key in EQUAL:
         differing = [str(rank) for rank, digests in enumerate(every) if digests[key] != every[0][key]]
         if differing:

@@ -66,11 +66,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, overwrite: 
 
 
 def _link(partial: Path, path: Path) -> None:
-    """Give a file its name unless there is a file of that name.
-
-    Raises:
-        FileExistsError: there is one.
-    """
+    """Give a file its name unless there is a file of that name."""
     try:
         os.link(partial, path)
     except FileExistsError:

@@ -108,12 +108,7 @@ class GraphedLearner(Learner):
 
 
 class _RecordedStep:
-    """A step that was recorded, which did not run it: kernels read and write the memory that they saw then.
-
-    Args:
-        batch: in the shape of all batches to come.
-        step: takes a step.
-    """
+    """A step that was recorded, which did not run it: kernels read and write the memory that they saw then."""
 
     def __init__(self, batch: TensorDictBase, step: Callable[[TensorDictBase], dict[str, Tensor]]) -> None:
         module = torch.get_device_module(next(iter(batch.values(include_nested=True, leaves_only=True))).device)

@@ -141,11 +141,7 @@ class Batches:
 
 
 class NewestPairs:
-    """The newest pairs, up to a number.
-
-    Args:
-        size: of them, at least 1.
-    """
+    """The newest pairs, up to a number."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -153,14 +153,7 @@ class MultiCategorical(Distribution):
 
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
-    """Return the sum of tensors.
-
-    Args:
-        terms: at least one, all of one shape.
-
-    Returns:
-        Their sum, in that shape.
-    """
+    """Return the sum of tensors of one shape, at least one."""
     total = terms[0]
     for term in terms[1:]:
         total = total + term

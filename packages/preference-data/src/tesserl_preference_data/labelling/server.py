@@ -89,14 +89,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection.
-
-    Args:
-        session: what is shown and written.
-        token: first part of each path.
-        settings: of the page.
-        *args: of the base class.
-    """
+    """One connection; the token is the first part of each path."""
 
     protocol_version = "HTTP/1.0"  # a connection for each request: none is left that could answer after the end
     server_version, sys_version = "tesserl", ""

@@ -236,17 +236,7 @@ def preference_loss(
 
 
 def check_preference_options(loss_type: str, beta: float | Tensor, label_smoothing: float, f_divergence: str) -> None:
-    """Refuse options that do not exist or do not fit each other.
-
-    Args:
-        loss_type: see `preference_loss`, as the rest.
-        beta: strength of the pull towards the reference.
-        label_smoothing: probability that a label is wrong.
-        f_divergence: which divergence.
-
-    Raises:
-        ValueError: one of them is refused.
-    """
+    """Refuse options that do not exist or do not fit each other."""
     if loss_type not in LOSS_TYPES:
         raise ValueError(f"loss_type must be one of {', '.join(LOSS_TYPES)}, got {loss_type!r}")
     if not isinstance(beta, Tensor) and not beta > 0:

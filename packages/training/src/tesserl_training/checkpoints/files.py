@@ -33,12 +33,7 @@ def write_state(directory: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """Return the nested state that `write_state` wrote.
-
-    Raises:
-        StorageError: a JSON file cannot be read.
-        Exception: of many kinds, if the files do not belong together.
-    """
+    """Return the nested state that `write_state` wrote; files that do not belong together raise errors of any kind."""
     tensors: dict[str, Tensor] = {}
     for name in TENSOR_FILES:
         tensors |= load_tensors(directory / f"{name}.safetensors")

@@ -39,16 +39,7 @@ def require_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -
 
 
 def require_optimizer_state(optimizer: Optimizer, saved: Any, source: str) -> None:
-    """Refuse an optimiser's state that belongs to other parameters or to other settings.
-
-    Args:
-        optimizer: what it is to be loaded into; it has the settings of the configuration.
-        saved: the state dict.
-        source: what it was read from, for messages.
-
-    Raises:
-        StorageError: groups, shapes or settings differ.
-    """
+    """Refuse an optimiser's state that belongs to other parameters or to other settings."""
     fields = Fields(saved, source)
     own, groups = optimizer.state_dict()["param_groups"], fields.items("param_groups")
     if len(groups) != len(own):

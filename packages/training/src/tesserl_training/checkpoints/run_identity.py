@@ -111,11 +111,7 @@ def _read(run_dir: Path) -> tuple[Identity, list[str]] | None:
 
 
 def require_version(path: Path, version: object) -> None:
-    """Refuse a file of another version.
-
-    Raises:
-        StorageError: the version is another one.
-    """
+    """Refuse a file of another version."""
     if version != FORMAT_VERSION:
         writer = "Tesserl 0.1 wrote it and can read it" if version == 1 else "another version of Tesserl wrote it"
         raise StorageError(f"{path}: expected format_version {FORMAT_VERSION}, got {version!r:.40}; {writer}")

@@ -199,15 +199,7 @@ class GroupLoop:
 
 
 def expected_rest(batch: TensorDictBase, *, discount: float) -> Tensor:
-    """Estimate from its group the return after each trajectory's last step.
-
-    Args:
-        batch: padded trajectories ``[P]`` with ``mask``, ``group`` and ``("next", "reward")``.
-        discount: of one step, in [0, 1].
-
-    Returns:
-        Mean return to go, at that time, of those trajectories of the group that were longer; 0 where none was; ``[P]``.
-    """
+    """Return the mean return to go ``[P]``, after each last step, of longer trajectories of its group, 0 without."""
     mask, group = batch["mask"], batch["group"].reshape(batch["mask"].shape[0], -1)[:, 0]
     returns = returns_to_go(batch["next", "reward"].squeeze(-1), mask, discount=discount)
     lengths = mask.sum(dim=1)
@@ -217,14 +209,7 @@ def expected_rest(batch: TensorDictBase, *, discount: float) -> Tensor:
 
 
 def padded_steps(minibatch: TensorDictBase) -> TensorDictBase:
-    """Pad a minibatch of steps to one of four sizes for each power of two; ``mask`` says which steps are valid.
-
-    Args:
-        minibatch: steps, ``[S]``, at least 1.
-
-    Returns:
-        The steps, and at most a quarter more that repeat the last one and do not count.
-    """
+    """Pad a minibatch of steps to one of four sizes for each power of two; ``mask`` says which steps are valid."""
     number = len(minibatch)
     grain = max(1 << (number.bit_length() - 3), 1) if number > 2 else 1
     place = torch.arange(-(-number // grain) * grain, device=minibatch.device)
