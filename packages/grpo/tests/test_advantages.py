@@ -2,10 +2,11 @@
 
 import statistics
 
+import numpy as np
 import pytest
 import torch
 
-from tesserl_grpo import group_advantages, group_advantages_to_go
+from tesserl_grpo import group_advantages, group_advantages_to_go, linear_baseline
 from tesserl_grpo.advantages import group_places
 from tesserl_policy import returns_to_go
 
@@ -151,6 +152,52 @@ def test_advantages_to_go_of_the_alive_baseline_add_up_to_zero_at_every_step():
     for each in (0, 1):
         sums = advantages[group == each].sum(dim=0)
         torch.testing.assert_close(sums, torch.zeros_like(sums), rtol=0, atol=1e-12)
+
+
+def test_the_linear_baseline_is_numpys_least_squares():
+    lengths = [5, 11, 7, 9]
+    mask = torch.arange(11) < torch.tensor(lengths).unsqueeze(-1)
+    observation, rewards = torch.randn(4, 11, 2, dtype=torch.float64), torch.randn(4, 11, dtype=torch.float64)
+    advantages = group_advantages_to_go(
+        rewards, mask, torch.tensor([0, 0, 1, 1]), discount=0.9, baseline="linear", observation=observation
+    )
+    rows, targets = [], []
+    for row, length in enumerate(lengths):
+        for step in range(length):
+            first, second = observation[row, step].tolist()
+            rows.append([1, first, second, first**2, second**2, step, step**2, step**3])
+            targets.append(sum(float(rewards[row, at]) * 0.9 ** (at - step) for at in range(step, length)))
+    inputs, expected = np.array(rows), np.array(targets)
+    fitted = inputs @ np.linalg.lstsq(inputs, expected, rcond=None)[0]
+    assert advantages[mask].numpy() == pytest.approx(expected - fitted, abs=1e-2)  # there is a small penalty
+    assert (advantages[~mask] == 0).all()
+
+
+def test_the_linear_baseline_knows_what_only_the_state_tells():
+    mask = torch.ones(64, 8, dtype=torch.bool)
+    observation = torch.randn(64, 8, 3)
+    returns = 2 + observation[..., 0] - 3 * observation[..., 1].square()
+    torch.testing.assert_close(linear_baseline(returns, mask, observation), returns, rtol=0, atol=1e-3)
+    constant = torch.ones(64, 8, 1)  # nothing to tell states apart by: the mean
+    noise = torch.randn(64, 8)
+    noise = noise - noise.mean(dim=0)
+    fitted = linear_baseline(noise, mask, constant)
+    torch.testing.assert_close(fitted, torch.zeros_like(fitted), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [(None, "baseline linear needs the observation of each step"), (torch.zeros(4, 3, 2), r"shape \(4, 5, '...'\)")],
+)
+def test_the_linear_baseline_says_what_is_missing(observation, message):
+    with pytest.raises(ValueError, match=message):
+        group_advantages_to_go(
+            torch.zeros(4, 5),
+            torch.ones(4, 5, dtype=torch.bool),
+            torch.zeros(4, dtype=torch.int64),
+            baseline="linear",
+            observation=observation,
+        )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tesserl_configs import load_config
+from tesserl_configs import ConfigError, load_config
 from tesserl_environments import GroupStarts, StateStart
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.environments import make_environments
@@ -33,6 +33,7 @@ def test_atari_games_are_put_back_to_their_start(write_config):
 
 VARIANTS = {
     "trajectory": {"kind: to_go": "kind: trajectory", "baseline: alive": "baseline: leave_one_out"},
+    "linear": {"baseline: alive": "baseline: linear"},
     "gspo": {"loss: {kind: clip}": "loss: {kind: clip, importance_level: trajectory}"},
     "cispo": {"loss: {kind: clip}": "loss: {kind: cispo}"},
     "sapo": {
@@ -48,6 +49,13 @@ VARIANTS = {
     "statistics": {"hidden_sizes: [5]}": "hidden_sizes: [5], normalization: {kind: running}}"},
     "bfloat16": {"group_size: 4": "group_size: 4\n  precision: bfloat16"},
 }
+
+
+def test_a_linear_baseline_needs_a_vector(write_config, tmp_path):
+    pytest.importorskip("minatar")
+    config = load_config(write_config("MinAtar/Breakout-v1", "grpo", **{"baseline: alive": "baseline: linear"}))
+    with pytest.raises(ConfigError, match="linear reads an observed vector, and MinAtar/Breakout-v1 has none"):
+        train(config, run_dir=tmp_path / "run")
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)

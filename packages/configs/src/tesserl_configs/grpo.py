@@ -53,12 +53,16 @@ class TrajectoryAdvantages(Block):
 
 
 class ToGoAdvantages(Block):
-    """One advantage for each step: its return to go against those of its group at the same time."""
+    """One advantage for each step: its return to go against what others had from there."""
 
     kind: Literal["to_go"] = "to_go"
-    baseline: Literal["alive", "zero_padded", "leave_one_out"] = Field(
+    baseline: Literal["alive", "zero_padded", "leave_one_out", "linear"] = Field(
         default="alive",
-        description="Mean over those still running, over all with 0 after the end, or over the others.",
+        description=(
+            "Mean of the group at the same time over those still running, over all with 0 after the end, or over the "
+            "others; or linear: a linear function of the observed vector and of time, fitted to all groups "
+            "(arXiv:1604.06778)."
+        ),
     )
     scale: Literal["none", "group", "batch"] = Field(default="group", description=_SCALE)
 

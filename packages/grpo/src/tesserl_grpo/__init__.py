@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from tesserl_grpo.__about__ import __version__
-from tesserl_grpo.advantages import group_advantages, group_advantages_to_go
+from tesserl_grpo.advantages import group_advantages, group_advantages_to_go, linear_baseline
 from tesserl_grpo.functional import group_policy_loss
 from tesserl_grpo.groups import ScoredGroups, check_shared_start, flatten_steps, pad_trajectories, score_groups
 from tesserl_grpo.kl import kl_estimate
@@ -25,6 +25,7 @@ __all__ = [
     "group_advantages_to_go",
     "group_policy_loss",
     "kl_estimate",
+    "linear_baseline",
     "pad_trajectories",
     "score_groups",
     "step_weights",

@@ -6,7 +6,7 @@ returns and advantages at scale ``"none"`` are in reward units.
 
 Sources: GRPO, Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300); leave-one-out, Ahmadian et al. 2024 (RLOO,
 arXiv:2402.14740); no division, Liu et al. 2025 (Dr. GRPO, arXiv:2503.20783); one deviation for the batch, Hu et al.
-2025 (REINFORCE++, arXiv:2501.03262).
+2025 (REINFORCE++, arXiv:2501.03262); a linear baseline, Duan et al. 2016 (arXiv:1604.06778).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from tesserl_policy import returns_to_go
 
 Scale = Literal["none", "group", "batch"]
 Baseline = Literal["mean", "leave_one_out"]
-ToGoBaseline = Literal["alive", "zero_padded", "leave_one_out"]
+ToGoBaseline = Literal["alive", "zero_padded", "leave_one_out", "linear"]
 SCALES, BASELINES, TO_GO_BASELINES = get_args(Scale), get_args(Baseline), get_args(ToGoBaseline)
 EPS = 1e-4  # TRL's
+RIDGE = 1e-5  # weight of the penalty of the linear baseline, relative to the number of steps
 
 
 def group_advantages(
@@ -77,31 +78,34 @@ def group_advantages_to_go(
     discount: float = 1.0,
     baseline: ToGoBaseline = "alive",
     scale: Scale = "none",
+    observation: Tensor | None = None,
 ) -> Tensor:
-    """Advantage of each step: its return to go less a baseline of its group at the same time step.
+    """Advantage of each step: its return to go less a baseline, of its group at the same time or of its state.
 
-    Trajectories part from their common start, so the baseline is of the same time, not of the same state.
+    Trajectories part from their common start, so the first three baselines are of the same time, not of the same state.
 
     - ``alive``: mean over the trajectories that still run. The last one to run is its own baseline: advantage 0.
     - ``zero_padded``: mean over the whole group, those that have ended counting as 0. Where rewards are positive this
       also credits every step with having come so far.
     - ``leave_one_out``: ``alive`` without the trajectory itself: the only one that its own actions do not move. The
       last one to run has nobody to compare with: advantage 0.
+    - ``linear``: what `linear_baseline`, fitted to all groups, expects in the state of the step.
 
     Args:
         rewards: ``[P, T]``.
         mask: true on valid steps, ``[P, T]``.
         group: of each trajectory, equal for those that share a start, ``[P]``.
         discount: of one step, in [0, 1].
-        baseline: which of the three.
+        baseline: which of the four.
         scale: what to divide by: nothing, or the standard deviation (``ddof`` 1, plus 1e-4) of the advantages, which
             have lost their baseline already, over the valid steps of each group or of all.
+        observation: for ``linear``, of each step, ``[P, T, ...]``.
 
     Returns:
         Advantages, 0 outside the mask, ``[P, T]``.
 
     Raises:
-        ValueError: the shapes do not fit, or an option is unknown.
+        ValueError: the shapes do not fit, an option is unknown, or ``linear`` has no observation.
     """
     check_choice("baseline", baseline, TO_GO_BASELINES)
     check_choice("scale", scale, SCALES)
@@ -112,20 +116,48 @@ def group_advantages_to_go(
         )
     row, column, member = group_places(group)
     returns = returns_to_go(rewards, mask, discount=discount)
+    if baseline == "linear":
+        if observation is None:
+            raise ValueError("baseline linear needs the observation of each step, got None")
+        returns = returns - linear_baseline(returns, mask, observation)
     values = returns.new_zeros(*member.shape, returns.shape[-1]).index_put((row, column), returns)  # [N, G, T]
     running = mask.new_zeros(values.shape).index_put((row, column), mask)
-    counted = member.unsqueeze(-1).expand_as(running) if baseline == "zero_padded" else running
-    # less one of them first: of equal returns exactly 0, which their rounded mean need not give
-    highest = torch.where(counted, values, -torch.inf).amax(dim=1, keepdim=True)
-    differences = torch.where(counted, values - highest, 0.0)
-    count = counted.sum(dim=1, keepdim=True)
-    advantages = differences - differences.sum(dim=1, keepdim=True) / count.clamp(min=1)
-    if baseline == "leave_one_out":
-        advantages = advantages * count / (count - 1).clamp(min=1)
+    advantages = values if baseline == "linear" else _against_group(values, running, member, baseline)
     advantages = torch.where(running, advantages, 0.0)
     if scale != "none":
         advantages = advantages / (_deviation(advantages, running, whole_batch=scale == "batch") + EPS)
     return advantages[row, column]
+
+
+def linear_baseline(returns: Tensor, mask: Tensor, observation: Tensor) -> Tensor:
+    """Fit the returns to go by a linear function of state and time (Duan et al. 2016, arXiv:1604.06778).
+
+    Its inputs are the entries of the observation, their squares, and the time step with its square and cube. It is
+    fitted by least squares, with a small penalty, in float64: there is nothing to train, and nothing to keep.
+
+    Args:
+        returns: to go, in reward units, ``[P, T]``.
+        mask: true on valid steps, to which it is fitted, ``[P, T]``.
+        observation: of each step, ``[P, T, ...]``.
+
+    Returns:
+        Expected returns to go, in reward units, ``[P, T]``; without meaning outside the mask.
+
+    Raises:
+        ValueError: ``observation`` does not begin with the shape of the mask.
+    """
+    if observation.shape[:2] != mask.shape:
+        raise ValueError(f"observation must have the shape {(*mask.shape, '...')}, got {tuple(observation.shape)}")
+    entries = observation.flatten(2).double() if observation.dim() > 2 else observation.double().unsqueeze(-1)
+    time = torch.linspace(0, 1, mask.shape[1], dtype=torch.float64, device=mask.device).expand(mask.shape).unsqueeze(-1)
+    inputs = torch.cat([entries, entries.square(), time, time.square(), time**3], dim=-1)
+    valid = inputs[mask]
+    mean, deviation = valid.mean(dim=0), valid.std(dim=0, correction=0)
+    scaled = (valid - mean) / (deviation + 1e-8)
+    targets = returns[mask].double()
+    penalty = RIDGE * len(targets) * torch.eye(scaled.shape[1], dtype=torch.float64, device=mask.device)
+    weights = torch.linalg.solve(scaled.mT @ scaled + penalty, scaled.mT @ (targets - targets.mean()))
+    return ((inputs - mean) / (deviation + 1e-8) @ weights + targets.mean()).to(returns)
 
 
 def group_places(group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,6 +178,19 @@ def group_places(group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     column[order] = torch.arange(len(row), device=row.device) - first[row[order]]
     places = torch.arange(int(sizes.max()) if len(sizes) else 0, device=row.device)
     return row, column, places < sizes.unsqueeze(-1)
+
+
+def _against_group(values: Tensor, running: Tensor, member: Tensor, baseline: str) -> Tensor:
+    """Subtract the group's mean at the same time from returns to go ``[N, G, T]``."""
+    counted = member.unsqueeze(-1).expand_as(running) if baseline == "zero_padded" else running
+    # less one of them first: of equal returns exactly 0, which their rounded mean need not give
+    highest = torch.where(counted, values, -torch.inf).amax(dim=1, keepdim=True)
+    differences = torch.where(counted, values - highest, 0.0)
+    count = counted.sum(dim=1, keepdim=True)
+    advantages = differences - differences.sum(dim=1, keepdim=True) / count.clamp(min=1)
+    if baseline == "leave_one_out":
+        advantages = advantages * count / (count - 1).clamp(min=1)
+    return advantages
 
 
 def _deviation(values: Tensor, mask: Tensor, *, whole_batch: bool) -> Tensor:

@@ -172,6 +172,7 @@ def score_groups(
     zero_variance: ZeroVariance = "keep",
     truncation: Truncation = "keep",
     next_value: Tensor | None = None,
+    observation: NestedKey = "observation",
 ) -> ScoredGroups:
     """Give every step its advantage over the group, and leave out what is not to be learned from.
 
@@ -192,6 +193,8 @@ def score_groups(
             with ``next_value``.
         next_value: return to be expected after the last step, in reward units, ``[P]``; read where a trajectory was
             cut.
+        observation: entry that the baseline ``"linear"`` reads. It compares all states with each other, so that no
+            group is one of zero variance.
 
     Returns:
         The batch with its advantages, the groups of zero variance and metrics (`group_metrics`; returns as the
@@ -213,7 +216,13 @@ def score_groups(
         advantages = torch.where(mask, per_trajectory.unsqueeze(-1), 0.0)
     else:
         advantages = group_advantages_to_go(
-            rewards, mask, group, discount=discount, baseline=baseline or "alive", scale=scale
+            rewards,
+            mask,
+            group,
+            discount=discount,
+            baseline=baseline or "alive",
+            scale=scale,
+            observation=get_entry(batch, observation) if baseline == "linear" else None,
         )
     is_flat = (advantages == 0).all(dim=-1)[table].all(dim=-1)  # [num_groups]
     scored = batch.copy().set("advantage", advantages.unsqueeze(-1))
