@@ -1,4 +1,4 @@
-"""Group-relative policy optimisation for control, around any policy that yields log-probs, as a torchrl loss.
+"""Group-relative policy optimisation for control, around any policy that returns log-probs, as a torchrl loss.
 
 `GRPOLoss` is imported when it is first used: it needs torchrl, which a process that only acts does not import.
 """

@@ -30,17 +30,18 @@ RIDGE = 1e-5  # weight of the penalty of the linear baseline, relative to the nu
 def group_advantages(
     returns: Tensor, *, scale: Scale = "none", baseline: Baseline = "mean", ddof: int = 1, eps: float = EPS
 ) -> Tensor:
-    """Advantage of each trajectory over its group, ``(R_i - baseline) / (deviation + eps)``.
+    """Compute the advantage of each trajectory over its group, ``(R_i - baseline) / (deviation + eps)``.
 
     DeepSeekMath divides by the deviation of the group (``scale="group"``), which gives easy and hard starts equal
     weight; Dr. GRPO and RLOO do not divide.
 
     Args:
-        returns: of the trajectories, ``[num_groups, G]``.
-        scale: what to divide by: nothing, the standard deviation of each group, or that of all returns.
-        baseline: ``"mean"`` of the group, so that the advantages of a group add up to zero; or ``"leave_one_out"``, the
-            mean of the others, which does not depend on the trajectory itself: ``G / (G - 1)`` times as much.
-        ddof: what the standard deviation subtracts from the number of returns; 1 as in TRL and torchrl.
+        returns: returns of the trajectories, ``[num_groups, G]``.
+        scale: divisor: ``"none"``, the standard deviation of each group, or that of all returns.
+        baseline: ``"mean"`` of the group, so that the advantages of a group sum to zero; or ``"leave_one_out"``, the
+            mean of the others, which does not depend on the trajectory itself (its advantage is ``G / (G - 1)`` times
+            as large).
+        ddof: number that the standard deviation subtracts from the number of returns; 1 as in TRL and torchrl.
         eps: added to the standard deviation, above 0.
 
     Returns:
@@ -80,26 +81,27 @@ def group_advantages_to_go(
     scale: Scale = "none",
     observation: Tensor | None = None,
 ) -> Tensor:
-    """Advantage of each step: its return to go less a baseline, of its group at the same time or of its state.
+    """Compute the advantage of each step: its return to go minus a baseline.
 
-    Trajectories part from their common start, so the first three baselines are of the same time, not of the same state.
+    Trajectories diverge after their common start, so the first three baselines are for the same time, not for the same
+    state.
 
     - ``alive``: mean over the trajectories that still run. The last one to run is its own baseline: advantage 0.
-    - ``zero_padded``: mean over the whole group, those that have ended counting as 0. Where rewards are positive this
-      also credits every step with having come so far.
-    - ``leave_one_out``: ``alive`` without the trajectory itself: the only one that its own actions do not move. The
-      last one to run has nobody to compare with: advantage 0.
-    - ``linear``: what `linear_baseline`, fitted to all groups, expects in the state of the step.
+    - ``zero_padded``: mean over the whole group, with 0 for trajectories that have ended. With positive rewards every
+      step also gets credit for the survival so far.
+    - ``leave_one_out``: ``alive`` without the trajectory itself, the only one of these three that does not depend on
+      its own actions. The last one to run has no other to compare with: advantage 0.
+    - ``linear``: the return that `linear_baseline`, fitted to all groups, predicts for the state of the step.
 
     Args:
         rewards: ``[P, T]``.
         mask: true on valid steps, ``[P, T]``.
-        group: of each trajectory, equal for those that share a start, ``[P]``.
-        discount: of one step, in [0, 1].
-        baseline: which of the four.
-        scale: what to divide by: nothing, or the standard deviation (``ddof`` 1, plus 1e-4) of the advantages, which
-            have lost their baseline already, over the valid steps of each group or of all.
-        observation: for ``linear``, of each step, ``[P, T, ...]``.
+        group: group of each trajectory, equal for those that share a start, ``[P]``.
+        discount: discount of one step, in [0, 1].
+        baseline: one of the four above.
+        scale: divisor: ``"none"``, or the standard deviation (``ddof`` 1, plus 1e-4) of the advantages after the
+            baseline, over the valid steps of each group or of all.
+        observation: observation of each step, for ``linear``, ``[P, T, ...]``.
 
     Returns:
         Advantages, 0 outside the mask, ``[P, T]``.

@@ -1,4 +1,4 @@
-"""Reading what the loss needs out of a TensorDict."""
+"""Read the entries of a TensorDict that the loss needs."""
 
 from __future__ import annotations
 
@@ -73,16 +73,16 @@ class Reader(Entries):
     def inputs(
         self, input_keys: Sequence[NestedKey], mask_keys: Iterable[NestedKey]
     ) -> tuple[list[Tensor], Tensor, Tensor | None]:
-        """Read what the policy was given and what it did.
+        """Read the policy's inputs and its actions.
 
         Args:
             input_keys: names of the policy's inputs.
             mask_keys: names of masks.
 
         Returns:
-            Inputs, actions and where steps are valid by all masks there are. Padding may hold anything, and what a
-            network makes of it can be infinite, whose gradient times zero is not a number: so a valid step is put in
-            the place of each padded one.
+            Inputs, actions, and true on steps that are valid by all masks. Each padded step is replaced by a valid one,
+            because padding may hold anything: a network's output for it may be infinite, and its gradient times zero is
+            NaN.
 
         Raises:
             KeyError: a key is missing.

@@ -17,21 +17,21 @@ from tesserl_policy import categorical_kl, gaussian_kl
 
 
 def exact_kl(distribution: Distribution, reference: Distribution, num_dims: int) -> Tensor:
-    """``KL(policy || reference)`` of two distributions of the same kind, summed over everything that makes one action.
+    """Compute ``KL(policy || reference)`` of two distributions of the same kind, summed over the parts of an action.
 
-    Categorical and Gaussian policies of torch and torchrl, also squashed by tanh, one-hot or in several dimensions; and
-    whatever has been registered with ``torch.distributions.kl.register_kl``.
+    This works for categorical and Gaussian policies of torch and torchrl (also squashed by tanh, one-hot or in several
+    dimensions), and for distributions registered with ``torch.distributions.kl.register_kl``.
 
     Args:
-        distribution: of the policy.
-        reference: of the reference, of the same class.
+        distribution: distribution of the policy.
+        reference: distribution of the reference, of the same class.
         num_dims: number of batch dimensions.
 
     Returns:
         Divergence in nats, of the batch shape.
 
     Raises:
-        TypeError: nobody knows the divergence of these two.
+        TypeError: no divergence is registered for these two.
     """
     divergence: Tensor
     policy_base, reference_base = _base(distribution), _base(reference)

@@ -1,10 +1,10 @@
 """The formulas of the group-relative policy loss: tensors in, tensors out.
 
 Shapes: ``P`` trajectories of at most ``T`` steps, padded at the end; ``mask`` is true on the steps that were taken.
-What is said of ``[P, T]`` holds for a flat batch of steps ``[S]`` wherever no mean over one trajectory is asked for. A
-step outside the mask changes nothing, whatever it holds.
+A flat batch of steps ``[S]`` can take the place of ``[P, T]`` unless a mean over each trajectory is needed. A step
+outside the mask changes nothing, whatever its values.
 
-Sources: GRPO, Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300); the others stand beside their formula.
+Sources: GRPO, Shao et al. 2024 (DeepSeekMath, arXiv:2402.03300); other sources are given at their formula.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CISPO_RATIO_HIGH = 5.0  # the bound that TRL recommends for CISPO, after ScaleRL
 def importance_log_ratio(
     log_probs: Tensor, old_log_probs: Tensor, mask: Tensor | None = None, *, level: ImportanceLevel = "step"
 ) -> Tensor:
-    """Logarithm of the ratio ``r`` of the policy to the one that acted: of each step, or one for each trajectory.
+    """Compute the logarithm of the ratio ``r`` of the policy to the one that acted, per step or per trajectory.
 
     ``step``: ``l_t - l_old_t``. ``trajectory`` (GSPO, arXiv:2507.18071, equation 7): ``mean_t (l_t - l_old_t)`` over
     the valid steps, so that ``r`` is a geometric mean, which does not grow with the length. ``trajectory_step``
@@ -42,10 +42,10 @@ def importance_log_ratio(
         log_probs: of the actions taken, under the policy being trained, ``[P, T]``.
         old_log_probs: of the same actions when they were taken, ``[P, T]``.
         mask: true on valid steps, ``[P, T]``; None: all are valid.
-        level: what a ratio belongs to.
+        level: one of the three above.
 
     Returns:
-        Log-ratios, ``[P, T]``; a trajectory's stands on each of its steps. 0 outside the mask at level step.
+        Log-ratios, ``[P, T]``; all steps of a trajectory have its ratio. At level ``step``, 0 outside the mask.
 
     Raises:
         ValueError: another level than step without a dimension of trajectories.
@@ -82,25 +82,26 @@ def surrogate_loss(
     delta: float | None = None,
     temperatures: tuple[float, float] = (1.0, 1.05),
 ) -> Tensor:
-    """Loss of each step, with ``r`` the ratio and ``A`` the advantage.
+    """Compute the loss of each step, with ``r`` the ratio and ``A`` the advantage.
 
     - ``clip`` (PPO, arXiv:1707.06347, equation 7): ``-min(r A, clip(r, 1 - low, 1 + high) A)``. ``high > low`` is
       DAPO's clip-higher (arXiv:2503.14476, equation 10). ``delta`` also bounds the first ``r``: without it the loss of
       a step with ``A < 0`` has no bound (INTELLECT-2, arXiv:2505.07291; PPO's dual clip, arXiv:1912.09729).
-    - ``reinforce``: ``-A l``; right for one pass over data of this very policy.
+    - ``reinforce``: ``-A l``; correct for one pass over data of the same policy.
     - ``cispo`` (MiniMax-M1, arXiv:2506.13585, equation 4): ``-stop_gradient(min(r, high)) A l``; every step keeps a
       gradient.
     - ``sapo`` (arXiv:2511.20347, equations 5 and 6): ``-4 / t sigmoid(t (r - 1)) A``, a soft gate in place of the clip:
-      the gradient of a step fades as its ratio leaves 1, by ``t``, one for ``A > 0`` and one for the others.
+      the gradient of a step decreases as its ratio moves away from 1. ``t`` sets the speed:
+      one value for ``A > 0``, one for the others.
 
     Args:
-        log_ratio: of each step, ``[P, T]``.
-        log_probs: of the actions taken, ``[P, T]``.
+        log_ratio: log-ratio of each step, ``[P, T]``.
+        log_probs: log-probabilities of the actions taken, ``[P, T]``.
         advantages: without gradient, ``[P, T]``.
-        kind: which loss.
-        clip_epsilon: how far below 1 a ratio may go, at least 0.
-        clip_epsilon_high: how far above 1, at least 0; None: ``clip_epsilon``. For ``cispo`` the largest ratio itself,
-            as in TRL; None: 5.
+        kind: one of the four above.
+        clip_epsilon: how far a ratio may fall below 1, at least 0.
+        clip_epsilon_high: how far it may rise above 1, at least 0; None: ``clip_epsilon``. For ``cispo`` the largest
+            ratio itself, as in TRL; None: 5.
         delta: largest ratio where ``A < 0``, above ``1 + clip_epsilon_high``; None: no bound. For ``clip`` only.
         temperatures: of ``sapo``, for ``A > 0`` and for the others, above 0.
 
@@ -122,7 +123,7 @@ def surrogate_loss(
 def log_bounds(
     kind: PolicyLossKind, clip_epsilon: float | Tensor, clip_epsilon_high: float | Tensor | None
 ) -> tuple[Any, Any]:
-    """Return the bounds ``(lower, upper)`` between which `surrogate_loss` leaves the logarithm of a ratio alone."""
+    """Return the bounds ``(lower, upper)`` of the log-ratio outside which `surrogate_loss` clips."""
     if kind == "cispo":
         highest = CISPO_RATIO_HIGH if clip_epsilon_high is None else clip_epsilon_high
         return -math.inf, highest.log() if isinstance(highest, Tensor) else math.log(highest)
@@ -132,10 +133,10 @@ def log_bounds(
 def near_policy_mask(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor | None, threshold: float
 ) -> Tensor:
-    """Select the steps from which to learn although the policy has moved on (DeepSeek-V3.2, arXiv:2512.02556, eq. 9).
+    """Select the steps that are close enough to the policy to learn from (DeepSeek-V3.2, arXiv:2512.02556, eq. 9).
 
-    Left out are steps with a negative advantage of trajectories that the policy has left: those whose mean of
-    ``l_old - l``, an estimate of the divergence, is above the threshold.
+    Steps with a negative advantage are left out if the mean of ``l_old - l`` over their trajectory, an estimate of the
+    divergence, is above the threshold.
 
     Args:
         log_probs: of the actions taken, under the policy being trained, ``[P, T]``.
@@ -158,9 +159,9 @@ def top_entropy_mask(entropy: Tensor, mask: Tensor | None, fraction: float) -> T
     """Select the valid steps at which the policy was least certain (arXiv:2506.01939).
 
     Args:
-        entropy: of the policy at each step, in nats, ``[P, T]``.
+        entropy: entropy of the policy at each step, in nats, ``[P, T]``.
         mask: true on valid steps, ``[P, T]``; None: all are valid.
-        fraction: how many of them to keep, in (0, 1]; the paper keeps 0.2.
+        fraction: fraction of the steps to keep, in (0, 1]; the paper keeps 0.2.
 
     Returns:
         True on valid steps whose entropy is at or above the ``1 - fraction`` quantile, ``[P, T]``.
@@ -191,11 +192,11 @@ def group_policy_loss(
     normalizer: float | Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Group-relative policy loss (DeepSeekMath, equation 3, without its KL term) and its relatives.
+    """Compute the group-relative policy loss (DeepSeekMath, equation 3, without its KL term) or one of its variants.
 
     Args:
-        log_probs: of the actions taken, under the policy being trained, ``[P, T]``.
-        old_log_probs: of the same actions when they were taken, ``[P, T]``; no gradient flows into them.
+        log_probs: log-probabilities of the actions taken, under the policy being trained, ``[P, T]``.
+        old_log_probs: those of the same actions when they were taken, ``[P, T]``; no gradient flows into them.
         advantages: ``[P, T]``; no gradient flows into them.
         mask: true on valid steps, ``[P, T]``; None: all are valid.
         kind: see `surrogate_loss`.
@@ -204,15 +205,16 @@ def group_policy_loss(
         delta: see `surrogate_loss`.
         temperatures: see `surrogate_loss`.
         importance_level: see `importance_log_ratio`.
-        off_policy_threshold: see `near_policy_mask`; the divisor of the reduction counts all steps. None: all count.
-        entropy: of the policy at each step, in nats, ``[P, T]``; for ``top_entropy_fraction`` below 1.
-        top_entropy_fraction: fraction of steps, the least certain ones, that have a loss; the divisor of the reduction
-            counts all of them. See `top_entropy_mask`.
+        off_policy_threshold: see `near_policy_mask`; None leaves no step out. The divisor of the reduction counts all
+            steps.
+        entropy: entropy of the policy at each step, in nats, ``[P, T]``; for ``top_entropy_fraction`` below 1.
+        top_entropy_fraction: fraction of steps, the least certain ones, that have a loss, see `top_entropy_mask`. The
+            divisor of the reduction counts all steps.
         reduction: see `step_weights`.
         max_length: see `step_weights`.
         normalizer: see `step_weights`.
-        weights: of each step, from `step_weights` of the whole update that these steps are a part of, 0 outside the
-            mask, ``[P, T]``; the loss is then the weighted sum, whatever ``reduction`` says, unless it is ``"none"``.
+        weights: weight of each step from `step_weights` of the whole update, 0 outside the mask, ``[P, T]``. The loss
+            is then the weighted sum for every ``reduction`` except ``"none"``.
 
     Returns:
         Scalar, or ``[P, T]`` with zeros outside the mask for reduction ``"none"``.

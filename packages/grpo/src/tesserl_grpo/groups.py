@@ -1,8 +1,8 @@
-"""From trajectories to scored groups: all of it that needs no environment.
+"""Pad trajectories, check their starts, and score groups; no environment is needed.
 
 A batch is a TensorDict whose entries start with ``[P, T]``: trajectories padded at the end, ``mask`` true on the steps
 that were taken, ``group`` ``[P]`` equal for those that share a start. Its batch size is ``[P]`` (`pad_trajectories`),
-or ``[P, T]`` (torchrl), where ``group`` stands on every step.
+or ``[P, T]`` (torchrl), with ``group`` on every step.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def pad_trajectories(
 
     Args:
         trajectories: ``P`` TensorDicts of batch size ``[T_i]``, at least one step each, with the same entries.
-        group: of each trajectory, ``P`` integers.
+        group: group of each trajectory, ``P`` integers.
         keys: entries to keep; None keeps all.
 
     Returns:
-        TensorDict of batch size ``[P]``: the entries ``[P, T, ...]`` with zeros behind each trajectory's end, ``mask``
+        TensorDict of batch size ``[P]``: the entries ``[P, T, ...]`` with zeros after each trajectory's end, ``mask``
         ``[P, T]`` bool and ``group`` ``[P]`` int64.
 
     Raises:
@@ -87,12 +87,12 @@ def flatten_steps(
     Args:
         batch: trajectories with ``mask``.
         keys: entries to take; None takes all but ``mask``.
-        mask: the same as that of the batch, bool ``[P, T]``; on the CPU, so that a GPU is not waited for. None reads
-            that of the batch.
+        mask: a copy of the batch's mask on the CPU, bool ``[P, T]``, so that nothing waits for a GPU. None reads the
+            mask of the batch.
 
     Returns:
-        TensorDict of batch size ``[S]``, trajectory after trajectory; what a trajectory has once stands on each of its
-        steps.
+        TensorDict of batch size ``[S]``, trajectory after trajectory. Entries of a whole trajectory are repeated on
+        each of its steps.
 
     Raises:
         KeyError: a key is missing.
@@ -119,13 +119,13 @@ def check_shared_start(
     """Refuse groups whose trajectories did not start in the same state.
 
     Args:
-        observation: the first of each trajectory, ``[P, ...]``.
-        group: of each trajectory, ``[P]``.
-        name: of the observation, for the message.
-        tolerance: largest difference of two entries that counts as none, in units of the observation.
+        observation: first observation of each trajectory, ``[P, ...]``.
+        group: group of each trajectory, ``[P]``.
+        name: name of the observation, for the message.
+        tolerance: largest accepted difference of two entries, in units of the observation.
 
     Raises:
-        ValueError: two differ by more; the message says which and by how much.
+        ValueError: two observations differ by more; the message names them and the difference.
     """
     row, column, _ = group_places(group)
     firsts = torch.zeros(int(row.max()) + 1, dtype=torch.int64, device=row.device)
@@ -145,14 +145,14 @@ def check_shared_start(
 
 
 def bootstrap_cut(rewards: Tensor, mask: Tensor, cut: Tensor, next_value: Tensor, *, discount: float) -> Tensor:
-    """Add what was still to come to the last reward of trajectories that were cut: ``r_T + gamma V(s_T+1)``.
+    """Add the expected rest of the return to the last reward of cut trajectories: ``r_T + gamma V(s_T+1)``.
 
     Args:
         rewards: ``[P, T]``.
         mask: true on valid steps, ``[P, T]``.
-        cut: which trajectories ended without termination, bool ``[P]``.
-        next_value: return to be expected after the last step, in reward units, ``[P]``.
-        discount: of one step, in [0, 1].
+        cut: true for trajectories that ended without termination, bool ``[P]``.
+        next_value: expected return after the last step, in reward units, ``[P]``.
+        discount: discount of one step, in [0, 1].
 
     Returns:
         Rewards, ``[P, T]``.
@@ -174,7 +174,7 @@ def score_groups(
     next_value: Tensor | None = None,
     observation: NestedKey = "observation",
 ) -> ScoredGroups:
-    """Give every step its advantage over the group, and leave out what is not to be learned from.
+    """Compute the advantage of every step over its group, and leave out groups and steps as the options say.
 
     Args:
         batch: trajectories with ``mask``, ``group``, ``("next", "reward")`` and ``("next", "terminated")``; complete
@@ -184,21 +184,19 @@ def score_groups(
         discount: of one step, in [0, 1].
         baseline: one of those of the function that ``credit`` names; None: ``"mean"`` or ``"alive"``.
         scale: see these functions.
-        zero_variance: what becomes of a group in which all did equally well, so that all its advantages are 0:
-            ``"keep"``, where it still counts in means over steps and in the entropy and KL terms; ``"drop"`` it from
-            the batch; or ``"resample"``, which drops it too and leaves it to the caller to collect as many groups anew
-            (DAPO's dynamic sampling).
-        truncation: what becomes of a trajectory that does not end in termination: ``"keep"`` its return as it is;
-            ``"mask"`` its steps, so that it counts in the baseline only (DAPO's overlong filtering); or ``"bootstrap"``
-            with ``next_value``.
-        next_value: return to be expected after the last step, in reward units, ``[P]``; read where a trajectory was
-            cut.
-        observation: entry that the baseline ``"linear"`` reads. It compares all states with each other, so that no
-            group is one of zero variance.
+        zero_variance: treatment of a group with equal returns, whose advantages are all 0. ``"keep"``: it still counts
+            in means over steps and in the entropy and KL terms. ``"drop"``: it is removed from the batch.
+            ``"resample"``: it is removed, and the caller collects as many new groups (DAPO's dynamic sampling).
+        truncation: treatment of a trajectory that does not end in termination. ``"keep"``: its return is used as it is.
+            ``"mask"``: its steps are masked, and it counts in the baseline only (DAPO's overlong filtering).
+            ``"bootstrap"``: ``next_value`` is added to its return.
+        next_value: expected return after the last step, in reward units, ``[P]``; read for cut trajectories only.
+        observation: entry that the baseline ``"linear"`` reads. It compares all states with each other, so no group has
+            zero variance.
 
     Returns:
-        The batch with its advantages, the groups of zero variance and metrics (`group_metrics`; returns as the
-        advantages see them). The batch may be empty after ``"drop"``.
+        The batch with its advantages, the groups of zero variance, and metrics (see `group_metrics`; returns are those
+        that the advantages use). The batch may be empty after ``"drop"``.
 
     Raises:
         KeyError: a key is missing.
@@ -234,7 +232,7 @@ def score_groups(
 
 
 def read_mask(batch: TensorDictBase) -> Tensor:
-    """Return ``mask``, or torchrl's ``("collector", "mask")``, of trajectories, bool ``[P]``."""
+    """Return the mask of trajectories: ``mask``, or torchrl's ``("collector", "mask")``, bool ``[P, T]``."""
     mask = batch.get("mask", None)
     mask = batch.get(("collector", "mask"), None) if mask is None else mask
     mask = get_entry(batch, "mask") if mask is None else mask  # says what is missing
@@ -251,7 +249,7 @@ def _read_steps(batch: TensorDictBase, key: NestedKey, mask: Tensor) -> Tensor:
 def _read_rewards(
     batch: TensorDictBase, mask: Tensor, truncation: Truncation, next_value: Tensor | None, *, discount: float
 ) -> tuple[Tensor, Tensor]:
-    """Return rewards ``[P, T]``, with what was still to come if asked for; and which trajectories were cut, ``[P]``."""
+    """Return rewards ``[P, T]``, bootstrapped if the options say so, and which trajectories were cut, ``[P]``."""
     rewards = _read_steps(batch, ("next", "reward"), mask)
     terminated = _read_steps(batch, ("next", "terminated"), mask).bool()
     cut = ~(terminated & mask).any(dim=-1)
@@ -263,7 +261,7 @@ def _read_rewards(
 
 
 def _read_group(batch: TensorDictBase) -> Tensor:
-    """Return the group of each trajectory ``[P]``, which may stand on every step."""
+    """Return the group of each trajectory ``[P]``, also from a batch that has it on every step."""
     group: Tensor = get_entry(batch, "group")
     return group.reshape(group.shape[0], -1)[:, 0]
 

@@ -14,15 +14,15 @@ from tesserl_grpo.options import KL_KINDS, KLKind, check_choice
 def kl_estimate(log_probs: Tensor, reference_log_probs: Tensor, *, kind: KLKind = "k3") -> Tensor:
     """Estimate ``KL(policy || reference)`` from actions of the policy (Schulman 2020, "Approximating KL divergence").
 
-    - ``k1``: ``-d``; unbiased, of either sign. As a loss it does nothing: the expectation of its gradient is zero.
-    - ``k2``: ``d^2 / 2``; biased as a value. The expectation of its gradient is that of the KL itself.
-    - ``k3``: ``exp(d) - d - 1`` (DeepSeekMath, equation 4); unbiased, never negative. The expectation of its gradient
-      is that of ``KL(reference || policy)``: it pulls as well, but keeps the policy where the reference has mass.
+    - ``k1``: ``-d``; unbiased, of either sign. Useless as a loss: its expected gradient is zero.
+    - ``k2``: ``d^2 / 2``; biased as a value. Its expected gradient is the gradient of ``KL(policy || reference)``.
+    - ``k3``: ``exp(d) - d - 1`` (DeepSeekMath, equation 4); unbiased, never negative. Its expected gradient is the
+      gradient of ``KL(reference || policy)``, which keeps the policy where the reference has probability.
 
     Args:
-        log_probs: of the actions taken, ``[*B]``.
-        reference_log_probs: of the same actions under the reference, ``[*B]``.
-        kind: which estimate.
+        log_probs: log-probabilities of the actions taken, ``[*B]``.
+        reference_log_probs: those of the same actions under the reference, ``[*B]``.
+        kind: one of the three above.
 
     Returns:
         Estimate of each element, in nats, ``[*B]``.

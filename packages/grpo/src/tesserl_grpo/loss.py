@@ -42,26 +42,30 @@ from tesserl_policy.loss_module import is_used
 class GRPOLoss(DirectLossModule):
     """Group-relative policy loss for control (Shao et al. 2024, arXiv:2402.03300), around any policy.
 
-    ``loss_objective`` is the policy loss, ``loss_entropy`` is ``-entropy_coef`` times the entropy and ``loss_kl``
-    ``kl_coef`` times the divergence from the reference, each reduced alike; train on their sum. The last two are there
-    while their coefficient is not 0. Metrics, without gradient and as means over valid steps: see `policy_metrics`.
+    A call returns three losses, all with the same reduction; train on their sum:
 
-    Reads the policy's in keys, ``action``, ``action_log_prob`` ``[*B]`` and ``advantage`` ``[*B, 1]``. ``*B`` is
-    ``[P, T]``, padded trajectories, or ``[S]``, steps without padding. Where they are present it also reads
+    - ``loss_objective``, the policy loss;
+    - ``loss_entropy``, ``-entropy_coef`` times the entropy, unless the coefficient is 0;
+    - ``loss_kl``, ``kl_coef`` times the divergence from the reference, unless the coefficient is 0.
 
-    - ``mask`` ``[*B]``, and what torchrl writes (``loss_mask_key``), true on valid steps;
-    - ``step_weight`` ``[*B]``, what each step counts (`step_weights`): the reduction is then the weighted sum, and the
-      same for padded and for flat minibatches of one update;
-    - ``reference_log_prob`` ``[*B]``, instead of running the reference.
+    It also returns metrics: means over valid steps, without gradient, see `policy_metrics`.
 
-    A padded step moves no loss, no metric and no gradient, whatever it holds. ``set_keys`` renames keys. The policy is
-    registered as it is; a reference is in the state dict and not among ``parameters()``. Schedules assign the
-    attributes (``loss.kl_coef = 0.01``; ``entropy_coef``, ``clip_epsilon``, ``clip_epsilon_high``): they are buffers.
+    The batch ``*B`` is ``[P, T]``, padded trajectories, or ``[S]``, steps without padding. It holds the policy's in
+    keys, ``action``, ``action_log_prob`` ``[*B]`` and ``advantage`` ``[*B, 1]``. These are read if present:
+
+    - ``mask`` ``[*B]``, and the masks that torchrl writes (``loss_mask_key``), true on valid steps;
+    - ``step_weight`` ``[*B]``, the weight of each step (`step_weights`): the reduction is then the weighted sum, which
+      is the same for padded and for flat minibatches of one update;
+    - ``reference_log_prob`` ``[*B]``; the reference is then not run.
+
+    A padded step changes no loss, no metric and no gradient, whatever its values. ``set_keys`` renames keys. A
+    reference is in the state dict and not among ``parameters()``. ``kl_coef``, ``entropy_coef``, ``clip_epsilon`` and
+    ``clip_epsilon_high`` are buffers: assign numbers to schedule them (``loss.kl_coef = 0.01``).
 
     Args:
         actor_network: a torchrl ``ProbabilisticActor`` or any module with ``in_keys`` and ``get_dist(tensordict)``; or
-            one with ``in_keys``, ``policy_parameters(*inputs)`` and ``distribution(*parameters)``, which are then
-            called directly. Log-probabilities and entropies of the parts of an action are added up.
+            a module with ``in_keys``, ``policy_parameters(*inputs)`` and ``distribution(*parameters)``, which is called
+            directly. Log-probabilities and entropies of the parts of an action are summed.
         kind: see `surrogate_loss`.
         clip_epsilon: see `surrogate_loss`.
         clip_epsilon_high: see `surrogate_loss`.
@@ -76,13 +80,13 @@ class GRPOLoss(DirectLossModule):
         kl_coef: weight of the divergence from the reference, at least 0; 0 runs no reference.
         kl_kind: ``"k2"`` or ``"k3"`` of `kl_estimate`, or ``"exact"`` for categorical and Gaussian policies, which
             needs ``reference``. ``"k1"`` is refused: the expectation of its gradient is zero.
-        kl_importance_weighted: whether the estimate is multiplied by the ratio to the policy that acted, of
-            ``importance_level``: without it, the estimate is that of actions of the present policy (DeepSeek-V3.2,
-            arXiv:2512.02556, equation 7).
+        kl_importance_weighted: multiply the estimate by the ratio to the policy that acted, at ``importance_level``
+            (DeepSeek-V3.2, arXiv:2512.02556, equation 7). Without it, the estimate assumes actions of the present
+            policy.
         entropy_coef: weight of the entropy, in reward units per nat.
-        reference: of the divergence; None where ``reference_log_prob`` is in the batch, or ``kl_coef`` is 0.
-        log_metrics: whether a call computes metrics. They are a tenth of a small update: a loop of many minibatches
-            may ask for those of its last only.
+        reference: reference policy of the divergence; None if batches hold ``reference_log_prob``, or ``kl_coef`` is 0.
+        log_metrics: compute metrics. They take a tenth of the time of a small update, so a loop may turn them on for
+            its last minibatch only.
 
     Raises:
         TypeError: ``actor_network`` is none of these.
@@ -164,7 +168,7 @@ class GRPOLoss(DirectLossModule):
                 self.set_keys(action=actions[0], sample_log_prob=log_probs[0])
 
     def _required_keys(self) -> list[NestedKey]:
-        """Return the keys that a call reads always; those read where present are not among them."""
+        """Return the keys that every call reads, without those that are read only if present."""
         keys = self.tensor_keys
         return [*self._input_keys, keys.action, keys.sample_log_prob, keys.advantage]
 
@@ -246,7 +250,7 @@ class GRPOLoss(DirectLossModule):
 
     @torch.no_grad()
     def reference_log_probs(self, tensordict: TensorDictBase) -> Tensor:
-        """Evaluate the reference once for an update; put it into the batch as ``reference_log_prob``.
+        """Compute the reference's log-probabilities once for an update, into the entry ``reference_log_prob``.
 
         Args:
             tensordict: the batch.
@@ -263,7 +267,7 @@ class GRPOLoss(DirectLossModule):
         return action_log_probs(self._reference_distribution(inputs, batch.shape), action, batch.shape)
 
     def _entropy(self, policy: Distribution, num_dims: int, *, has_gradient: bool) -> Tensor | None:
-        """Return the entropy of each step, ``[*B]``, where it is of use."""
+        """Return the entropy of each step, ``[*B]``, if an option needs it."""
         if has_gradient:
             return action_entropy(policy, num_dims)
         if not self.log_metrics and self.top_entropy_fraction == 1:

@@ -20,7 +20,7 @@ def policy_metrics(
     clip_epsilon: float | Tensor = 0.2,
     clip_epsilon_high: float | Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Means over the valid steps of a minibatch.
+    """Compute metrics as means over the valid steps of a minibatch.
 
     Args:
         log_ratio: of each step, see `importance_log_ratio`, ``[P, T]``.

@@ -91,7 +91,7 @@ def check_kl_options(kl_coef: float, kl_kind: str, *, has_reference: bool, impor
 
 
 def check_shapes(log_probs: Tensor, **tensors: Tensor | None) -> None:
-    """Refuse tensors that would broadcast without a word, such as advantages ``[P]`` or ``[P, T, 1]``."""
+    """Refuse tensors that would broadcast silently, such as advantages ``[P]`` or ``[P, T, 1]``."""
     for name, tensor in tensors.items():
         if tensor is not None and tensor.shape != log_probs.shape:
             raise ValueError(

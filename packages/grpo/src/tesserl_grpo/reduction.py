@@ -1,4 +1,4 @@
-"""From a value of each step to one number: what a step weighs in an update. Tensors in, tensors out."""
+"""Reduce the losses of steps to one number: the weight of each step in an update. Tensors in, tensors out."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def step_weights(
     - ``dr_grpo``: ``1 / (P max_length)`` (Dr. GRPO, arXiv:2503.20783): a step counts the same in every update.
     - ``none``: 1.
 
-    ``P`` counts the trajectories with a valid step. Computed once on a whole update, the weights can be cut into
-    minibatches, padded or flat, whose losses add up to the loss of the update; multiply them by the number of
-    minibatches where each is an optimiser step of its own.
+    ``P`` counts the trajectories with a valid step. Compute the weights once for a whole update, then divide them into
+    minibatches, padded or flat. The losses of the minibatches sum to the loss of the update. If each minibatch is a
+    separate optimiser step, multiply the weights by the number of minibatches.
 
     Args:
         mask: true on valid steps, ``[P, T]``.
-        reduction: which of the three.
-        max_length: longest trajectory that the task allows, in steps; for ``dr_grpo``, which needs it.
-        normalizer: what to divide by instead, when ``mask`` is a part of an update: the number of trajectories of the
-            whole update (``grpo``, ``dr_grpo``), or of its valid steps (``dapo``).
+        reduction: one of those above.
+        max_length: longest trajectory that the task allows, in steps; required for ``dr_grpo``.
+        normalizer: divisor for a ``mask`` that is only a part of an update: the number of trajectories of the whole
+            update (``grpo``, ``dr_grpo``), or of its valid steps (``dapo``).
         dtype: floating dtype of the result; default: torch's.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Quantile fractions: how they are drawn, and distorted to act with a preference about risk.
+"""Draw quantile fractions, and distort them to avoid or seek risk.
 
 Shapes: ``*B`` any batch shape, ``K`` any number of taus. Sources: IQN, Dabney et al. 2018 (arXiv:1806.06923); QR-DQN,
 Dabney et al. 2017 (arXiv:1710.10044).
@@ -72,9 +72,9 @@ def check_tau_sampling(kind: str, num_taus: int) -> None:
 
 
 def distort_taus(taus: Tensor, kind: RiskKind, eta: float) -> Tensor:
-    """Distort quantile fractions to act with a preference about risk (IQN, its section on risk-sensitive policies).
+    """Distort quantile fractions to avoid or seek risk when acting (IQN, section on risk-sensitive policies).
 
-    Acting on the mean of ``Z`` at the distorted fractions maximises a distorted expectation; training keeps taus
+    The mean of ``Z`` at the distorted fractions is a distorted expectation. Only acting distorts; training keeps taus
     uniform.
 
     - ``cvar``: ``eta * tau``, the mean of the worst fraction ``eta`` in (0, 1]; 1 is risk neutral.
@@ -86,7 +86,7 @@ def distort_taus(taus: Tensor, kind: RiskKind, eta: float) -> Tensor:
 
     Args:
         taus: fractions in [0, 1], ``[*B, K]``.
-        kind: which distortion.
+        kind: the distortion.
         eta: its strength, see above.
 
     Returns:

@@ -20,11 +20,11 @@ def cosine_features(taus: Tensor, num_cosines: int, *, start: int = 0) -> Tensor
     """Return the cosine features of quantile fractions, ``cos(pi * i * tau)`` (IQN, equation 4).
 
     Args:
-        taus: quantile fractions in [0, 1], ``[*B, K]``, in float32 or wider: in bfloat16 ``63 * tau``
-            has lost its fraction.
+        taus: quantile fractions in [0, 1], ``[*B, K]``, in float32 or wider; bfloat16 would round away the fraction of
+            ``63 * tau``.
         num_cosines: number of features, at least 1.
         start: first index ``i``. The paper and BTR count from 0 (the first feature is the constant 1), Dopamine's
-            family from 1; weights trained with one do not fit the other.
+            family from 1. Weights trained with one do not work with the other.
 
     Returns:
         Features in [-1, 1], ``[*B, K, num_cosines]``, in the dtype of ``taus``.
@@ -56,7 +56,7 @@ def take_action(quantiles: Tensor, action: Tensor) -> Tensor:
 
 
 def quantile_td_target(reward: Tensor, discount: Tensor, next_quantiles: Tensor, next_action: Tensor) -> Tensor:
-    """Compute sampled returns ``r + discount * Z_tau(s', a')`` (IQN).
+    """Compute target quantiles ``r + discount * Z_tau(s', a')`` (IQN).
 
     Args:
         reward: (n-step) reward, ``[*B]``.
@@ -102,12 +102,12 @@ def munchausen_target(
     temperature: float | Tensor = 0.03,
     clip: float | Tensor = -1.0,
 ) -> Tensor:
-    """Compute the Munchausen target for sampled returns: the M-IQN of Munchausen RL.
+    """Compute the Munchausen target quantiles (M-IQN, from Munchausen RL).
 
     ``r + alpha * clip(T log pi(a|s), clip, 0) + discount * sum_a' pi(a'|s') (Z_tau(s', a') - T log pi(a'|s'))`` with
-    ``pi = softmax(q / T)``. The clip is on ``T log pi``; the bootstrap's log-policy is not clipped. With n-step rewards
-    the bonus is that of the first step, as in every published implementation. Forbidden actions have probability 0 if
-    their values are those of `tesserl_policy.mask_actions`.
+    ``pi = softmax(q / T)``. The bonus clips ``T log pi``; the bootstrap does not. With n-step rewards only the first
+    step has a bonus, as in every published implementation. Actions that `tesserl_policy.mask_actions` forbids have
+    probability 0.
 
     Args:
         reward: (n-step) reward, ``[*B]``.
@@ -144,20 +144,20 @@ def self_loss_factor(
     decay: float = 0.99,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the factor that makes the loss of a transition independent of how far its returns scatter (Linesight).
+    """Compute the factor that makes the loss of a transition independent of the spread of its returns (Linesight).
 
-    Where returns are noisy, even a perfect prediction has a large loss: that of the target distribution against itself.
-    With ``s = sqrt(self_loss)``, ``t <- decay * t + (1 - decay) * mean(s)`` and ``c = max(s, t / clamp_ratio)``, whose
-    mean is followed by ``T <- decay * T + (1 - decay) * mean(c)``, the factor is ``T / c``: the typical transition
-    keeps its loss, none grows by more than about ``clamp_ratio``. The first batch starts both averages.
+    With noisy returns even a perfect prediction has a large loss: that of the target distribution against itself. Let
+    ``s = sqrt(self_loss)``, ``t <- decay * t + (1 - decay) * mean(s)``, ``c = max(s, t / clamp_ratio)`` and
+    ``T <- decay * T + (1 - decay) * mean(c)``. The factor is ``T / c``: a typical transition keeps its loss, and no
+    loss grows by more than about ``clamp_ratio``. The first batch initialises both running means.
 
     Args:
         self_loss: quantile Huber loss of the targets against themselves, at least 0, ``[*B]``.
         typical: running mean ``t``, a scalar in float64; 0 before the first batch.
         typical_clamped: running mean ``T``, a scalar in float64; 0 before the first batch.
-        clamp_ratio: how far below the typical one a self-loss counts, at least 1.
-        decay: of the running means, in [0, 1).
-        mask: which elements move the means, bool, ``[*B]``; None for all.
+        clamp_ratio: factor below the running mean at which a self-loss is clamped, at least 1.
+        decay: decay of the running means, in [0, 1).
+        mask: elements that change the means, bool, ``[*B]``; None for all.
 
     Returns:
         The factor of each loss, ``[*B]``, and both running means after this batch.
@@ -172,14 +172,14 @@ def self_loss_factor(
 
 
 def _running_mean(mean: Tensor, values: Tensor, decay: float, mask: Tensor | None) -> Tensor:
-    """Return the mean after some values; it is theirs where it was 0."""
+    """Return the running mean after new values; a mean of 0 is replaced by theirs."""
     counted = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
     value = torch.where(counted, values, 0.0).sum() / counted.sum().clamp(min=1)
     return torch.where(mean > 0, decay * mean + (1 - decay) * value, value)
 
 
 def _check_batch_shape(next_quantiles: Tensor, **tensors: Tensor) -> None:
-    """Refuse tensors that would broadcast to ``[B, B]`` without a word, such as a reward of ``[B, 1]``."""
+    """Refuse tensors that would broadcast silently to ``[B, B]``, such as a reward of ``[B, 1]``."""
     batch_shape = next_quantiles.shape[:-2]
     for name, tensor in tensors.items():
         if tensor.shape != batch_shape:

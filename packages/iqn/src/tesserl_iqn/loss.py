@@ -29,26 +29,33 @@ COEFFICIENTS = ("discount", "munchausen_alpha", "munchausen_temperature", "munch
 class IQNLoss(LossModule):
     """Quantile Huber loss of an implicit quantile network, for torchrl's collectors, replay buffers and updaters.
 
-    IQN (Dabney et al. 2018, arXiv:1806.06923), with Double-Q, multi-step, prioritised weights, action blocks and the
-    Munchausen target (Vieillard et al. 2020, arXiv:2007.14430) as options. Around a network with fixed fractions it is
-    the loss of QR-DQN (Dabney et al. 2017, arXiv:1710.10044): the fractions are those of the network, and the numbers
-    of fractions and ``tau_sampling`` have no effect.
+    The loss is IQN's (Dabney et al. 2018, arXiv:1806.06923). Options are Double-Q, multi-step returns, prioritised
+    weights, action blocks and the Munchausen target (Vieillard et al. 2020, arXiv:2007.14430). Around a network with
+    fixed fractions it is the loss of QR-DQN (Dabney et al. 2017, arXiv:1710.10044); the numbers of fractions and
+    ``tau_sampling`` then have no effect.
 
-    Reads the network's observation keys and ``action`` at the root, and under ``"next"`` the observations, ``reward``
-    and ``terminated`` (``[*B, 1]``). If present, ``steps_to_next_obs`` (the steps that ``reward`` sums: the bootstrap
-    is discounted by ``discount ** steps``), ``priority_weight``, the masks of ``loss_mask_key`` and ``action_mask`` are
-    read too: bool ``[*B, (N,) A]`` at the root and under ``"next"``, true for actions that targets may choose.
-    ``set_keys`` renames entries. Returns ``loss``, and writes ``td_error`` ``[*B]``, the mean of
-    ``|target - prediction|``, into the input. A locked input gets it only if it has the entry already.
+    A call reads from the batch ``*B``:
 
-    The networks are called directly. ``value_network_params`` and ``target_value_network_params`` hold the same storage
-    as ``value_network`` and ``target_value_network``, also after casts, moves, ``load_state_dict``, ``deepcopy`` and
-    pickling. Buffers that describe data (normalisation) are one tensor for both networks; each network has its own
-    noise, power-iteration vectors and batch-norm statistics. In training mode each call draws new noise on the target,
-    runs it, draws new noise on the online network and runs that. Each of these passes moves the power iterations of the
-    network that runs. Only the online network drops units. In evaluation mode nothing is drawn and nothing moves.
+    - the network's observation keys and ``action``;
+    - under ``"next"`` the observations, ``reward`` and ``terminated`` (``[*B, 1]``);
+    - if present, ``steps_to_next_obs``, the number of steps that ``reward`` sums (the bootstrap is discounted by
+      ``discount ** steps``), ``priority_weight`` and the masks of ``loss_mask_key``;
+    - if present, ``action_mask``, also under ``"next"``: bool ``[*B, (N,) A]``, true for actions that targets may
+      choose.
 
-    ``discount`` and the three numbers of Munchausen are buffers in float64 that no cast changes and that are not in the
+    It returns ``loss``, and writes ``td_error`` ``[*B]``, the mean of ``|target - prediction|``, into the batch. A
+    locked batch gets it only if it has the entry already. ``set_keys`` renames entries.
+
+    In training mode each call draws new noise for the target network, runs it, draws new noise for the online network
+    and runs that. Each pass makes a power iteration in the network that runs. Only the online network uses dropout. In
+    evaluation mode noise and power iterations do not change.
+
+    The networks are called directly. ``value_network_params`` and ``target_value_network_params`` share storage with
+    ``value_network`` and ``target_value_network``, also after casts, moves, ``load_state_dict``, ``deepcopy`` and
+    pickling. Buffers that describe data (normalisation) are one tensor for both networks. Each network has its own
+    noise, power-iteration vectors and batch-norm statistics.
+
+    ``discount`` and the three numbers of Munchausen are float64 buffers. No cast changes them, and they are not in the
     state dict. Assign numbers to schedule them (``loss.discount = 0.997``), also in a compiled loss.
 
     Args:
@@ -58,21 +65,21 @@ class IQNLoss(LossModule):
         num_target_taus: fractions ``M`` of the targets, at least 1.
         num_policy_taus: fractions whose mean is the action value in the target, at least 1; drawn separately, one row
             for the whole batch.
-        double: whether the online network chooses the next action (van Hasselt et al. 2016, arXiv:1509.06461) instead
-            of the target network (IQN paper). Without effect under Munchausen, which chooses no action.
+        double: let the online network choose the next action (van Hasselt et al. 2016, arXiv:1509.06461) instead of the
+            target network (IQN paper). Without effect under Munchausen, which chooses no action.
         kappa: threshold of the Huber loss in reward units, at least 0; 0 is the pinball loss.
         munchausen_alpha: weight of the Munchausen bonus, in [0, 1]; None for the plain target.
         munchausen_temperature: entropy temperature, in reward units, above 0.
         munchausen_clip: lower bound of the scaled log-policy in the bonus, in reward units, at most 0.
         munchausen_log_policy: network of the bonus, ``"target"`` (paper) or ``"online"`` (Beyond The Rainbow).
-        action_space: how ``action`` is stored: ``"categorical"``, int64 ``[*B]`` or ``[*B, N]`` with blocks, or
+        action_space: format of ``action``: ``"categorical"``, int64 ``[*B]`` or ``[*B, N]`` with blocks, or
             ``"one_hot"``, ``[*B, A]`` or ``[*B, N * A]``.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``. Priority weights multiply each element before
-            it (torchrl divides by their sum instead). Over blocks it is always the mean.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``. Before it, priority weights multiply each
+            element (torchrl divides by their sum instead). Blocks are always averaged.
         tau_sampling: how training fractions are drawn: ``"uniform"``, ``"stratified"`` or ``"antithetic"``.
-        self_loss_clamp_ratio: divides each loss by the scatter of its own targets, which may enlarge it by about this
-            ratio, at least 1 (Linesight: 4), see `self_loss_factor`; None leaves losses as they are. The running means
-            are buffers in float64, and move in training mode only.
+        self_loss_clamp_ratio: divide each loss by the spread of its targets, see `self_loss_factor`. A loss grows by at
+            most about this ratio, at least 1 (Linesight: 4); None does not divide. The running means are float64
+            buffers, which change in training mode only.
         self_loss_decay: decay of these means at each call, in [0, 1).
 
     Raises:
@@ -164,14 +171,14 @@ class IQNLoss(LossModule):
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        """Keys that every call reads; keys that are read if present are not among them."""
+        """Keys that every call reads, without those that are read only if present."""
         keys = self.tensor_keys
         next_keys: list[Any] = [*self._observation_keys, keys.reward, keys.terminated]
         nested = [("next", key) if isinstance(key, str) else ("next", *key) for key in next_keys]
         return [*self._observation_keys, keys.action, *nested]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call `forward`; with a batch alone, past torchrl's way in to it."""
+        """Call `forward`; for a batch alone, without torchrl's dispatch."""
         if (
             len(args) == 1
             and not kwargs
@@ -204,10 +211,10 @@ class IQNLoss(LossModule):
         return TensorDict(self.results(tensordict), [])
 
     def results(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
-        """Return what a call returns in a dict, and write ``td_error`` as ever.
+        """Compute the loss as a call does, write ``td_error``, and return a dict.
 
-        A training loop calls it in place of the loss: torchrl's way in (hooks, keywords, exploration types) and the
-        TensorDict of the result cost as much as a layer of a small network.
+        A training loop calls this method instead of the loss, because torchrl's dispatch (hooks, keywords, exploration
+        types) and the TensorDict of the result cost as much time as a layer of a small network.
 
         Args:
             tensordict: the batch.
@@ -293,7 +300,7 @@ class IQNLoss(LossModule):
 
     @torch.no_grad()
     def reset_parameters_recursive(self) -> None:
-        """Draw the weights of the online network anew, copy them to the target, and forget the means of self-losses.
+        """Initialise the online network again, copy it to the target, and reset the running means of self-losses.
 
         Statistics of observations stay.
 
@@ -311,7 +318,7 @@ class IQNLoss(LossModule):
         tie_networks(self.value_network, self.target_value_network, online, target)
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> IQNLoss:
-        """Cast or move, then tie again: every tensor got new storage of its own."""
+        """Cast or move, then share storage again, since every tensor got new storage."""
         networks = self.value_network, self.target_value_network
         super()._apply(spare_statistics(fn, networks, *self.buffers(recurse=False)))
         self._tie()

@@ -37,12 +37,12 @@ class CosineEmbedding(nn.Linear):
 
     Args:
         num_cosines: number of cosine features, at least 1; 64 in every published implementation.
-        features: width of the embedding, that of the body it multiplies.
-        start: first cosine index, 0 (paper, BTR) or 1 (Dopamine's family); weights do not fit across the two.
-        activation: ``"relu"`` (paper), or ``"leaky_relu"`` of slope 0.01 (Linesight).
+        features: width of the embedding, equal to the width of the body.
+        start: first cosine index, 0 (paper, BTR) or 1 (Dopamine's family). Weights of one do not work with the other.
+        activation: ``"relu"`` (paper), or ``"leaky_relu"`` with slope 0.01 (Linesight).
 
     Raises:
-        ValueError: a size is below 1, ``start`` is negative or the activation is another one.
+        ValueError: a size is below 1, ``start`` is negative or ``activation`` is unknown.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class CosineEmbedding(nn.Linear):
         """Embed fractions.
 
         Args:
-            taus: fractions in [0, 1], ``[*B, K]``; float32 also where the network runs in a narrower type.
+            taus: fractions in [0, 1], ``[*B, K]``; in float32 even if the network has a narrower type.
 
         Returns:
-            Embedding, with relu at least 0, ``[*B, K, features]``.
+            Embedding, ``[*B, K, features]``; at least 0 with relu.
         """
         frequencies = self._frequencies
         if frequencies.device != taus.device or frequencies.dtype != taus.dtype:
@@ -81,18 +81,17 @@ class CosineEmbedding(nn.Linear):
 class QuantileNetwork(nn.Module):
     """Return quantiles of every action at given fractions, around any body (IQN, arXiv:1806.06923).
 
-    With ``num_fixed_quantiles`` it is the network of QR-DQN (Dabney et al. 2017, arXiv:1710.10044): without an
-    embedding, its head gives the quantiles at the midpoints of as many equal segments of [0, 1]. Any other fraction has
-    the quantile of the segment it lies in, as in a distribution of equally likely returns; so risk can be distorted.
-
     The body runs once per observation. Its features are multiplied with the embedding of each fraction and go through
-    the head, so that several sets of fractions may share one pass of the body: `features`, then `quantiles` as often as
-    wanted. A pass in training mode makes a power iteration in layers under spectral norm; noise is only drawn by
-    `reset_noise`.
+    the head. Several sets of fractions can share one pass of the body: call `features` once, then `quantiles` for each
+    set. A pass in training mode makes a power iteration in layers under spectral norm. Only `reset_noise` draws noise.
+
+    With ``num_fixed_quantiles`` it is the network of QR-DQN (Dabney et al. 2017, arXiv:1710.10044). It has no
+    embedding; its head returns the quantiles at the midpoints of equal segments of [0, 1]. Any other fraction has the
+    quantile of its segment, so risk can be distorted here too.
 
     With ``dueling`` a value and an advantage stream are combined at each fraction, ``v + a - mean_a(a)``. With action
-    blocks each block holds quantiles of the whole return given this block's action, and has a value of its own: blocks
-    are averaged over (by the loss, and in ``chosen_action_value``), never added up, and no value is counted twice.
+    blocks each block has its own value, and holds quantiles of the whole return given this block's action. Blocks are
+    averaged (by the loss, and in ``chosen_action_value``), never summed.
 
     Args:
         body: module with ``in_keys``, ``out_features`` and ``forward(*tensors) -> [*B, out_features]``.
@@ -104,15 +103,15 @@ class QuantileNetwork(nn.Module):
         hidden_sizes: hidden layers of the head (of each stream); empty for a linear head.
         dueling: whether to split value and advantages (Wang et al. 2016, arXiv:1511.06581).
         noisy: whether the head's layers are noisy (Fortunato et al. 2018, arXiv:1706.10295); see `reset_noise`.
-        num_fixed_quantiles: quantiles ``K`` of each action at fixed fractions, at least 1, then ``num_cosines``,
-            ``cosine_start`` and ``cosine_activation`` count for nothing; None for an embedding of any fraction.
-        head: a head of your own, from ``[*B, K, F]`` to ``[*B, K, A]`` or ``[*B, K, N, A]``, such as a
-            `QuantileDecoder` with transformer streams; then ``hidden_sizes`` counts for nothing. With fixed fractions
-            it maps ``[*B, F]`` to ``[*B, K, A]``, or ``[*B, K * N, A]`` with blocks.
+        num_fixed_quantiles: number ``K`` of quantiles of each action at fixed fractions, at least 1; ``num_cosines``,
+            ``cosine_start`` and ``cosine_activation`` then have no effect. None embeds any fraction.
+        head: your own head, from ``[*B, K, F]`` to ``[*B, K, A]`` or ``[*B, K, N, A]``, such as a `QuantileDecoder`
+            with transformer streams; ``hidden_sizes`` then has no effect. With fixed fractions it maps ``[*B, F]`` to
+            ``[*B, K, A]``, or ``[*B, K * N, A]`` with blocks.
 
     Raises:
         TypeError: the body has no ``in_keys`` or no ``out_features``.
-        ValueError: a size is below 1, or ``dueling`` or ``noisy`` is said beside a given head.
+        ValueError: a size is below 1, or ``dueling`` or ``noisy`` is given together with ``head``.
     """
 
     def __init__(
@@ -178,7 +177,7 @@ class QuantileNetwork(nn.Module):
 
         Args:
             *inputs: the body's inputs in the order of its ``in_keys``, then ``taus`` unless fixed or given by name.
-            taus: fractions in [0, 1], ``[*B, K]``; None where they are fixed: all of these.
+            taus: fractions in [0, 1], ``[*B, K]``; None for all fixed fractions.
 
         Returns:
             Return of each action at each fraction, in reward units, ``[*B, K, A]`` or ``[*B, K, N, A]``.
@@ -205,8 +204,8 @@ class QuantileNetwork(nn.Module):
 
         Args:
             features: what `features` returned, ``[*B, F]``.
-            taus: fractions in [0, 1], ``[*B, K]``, or one row for all observations, ``[K]``; None where they are fixed:
-                all of these.
+            taus: fractions in [0, 1], ``[*B, K]``, or one row for all observations, ``[K]``; None for all
+                fixed fractions.
 
         Returns:
             Return of each action at each fraction, in reward units, ``[*B, K, A]`` or ``[*B, K, N, A]``.
@@ -235,7 +234,7 @@ class QuantileNetwork(nn.Module):
     def action_value(self, features: Tensor, taus: Tensor | None = None) -> Tensor:
         """Return the means of the quantiles at some fractions.
 
-        An affine head gives the mean of its outputs for the mean of its inputs: it runs once, not for each fraction.
+        For an affine head the mean of the outputs is the output of the mean input, so it runs only once.
 
         Args:
             features: what `features` returned, ``[*B, F]``.

@@ -22,30 +22,32 @@ from tesserl_policy import mask_actions
 class QuantilePolicy(TensorDictModuleBase):
     """Choose actions by the mean of a network's quantiles, with exploration that can be set at each step.
 
-    The kinds of exploration add up: noise drawn anew at each call (NoisyNets, Fortunato et al. 2018), Boltzmann
-    (``softmax(action_value / temperature)``, as M-IQN acts), and last epsilon-greedy. With action blocks each block
-    explores on its own, or all of them at once (``explore_per_block``). ``epsilon`` and ``temperature`` are attributes
-    to be assigned at any time.
+    Exploration has three kinds, which can be combined: noise drawn anew at each call (NoisyNets, Fortunato et al.
+    2018), Boltzmann (``softmax(action_value / temperature)``, as M-IQN acts), and last epsilon-greedy. With action
+    blocks each block explores separately, or all at once (``explore_per_block``). Assign the attributes ``epsilon`` and
+    ``temperature`` at any time.
 
-    Of masked actions only allowed ones are chosen, also at random: `act` takes the mask as one more input, a TensorDict
-    holds it as ``action_mask``; bool, true for allowed actions, in the shape of the values ``[*B, (N,) A]``.
-
-    `act` takes and returns plain tensors. Called as a module it reads a TensorDict and writes ``action_value``
+    `act` takes and returns plain tensors. Called as a module, the policy reads a TensorDict and writes ``action_value``
     ``[*B, (N,) A]``, ``action`` and ``chosen_action_value`` ``[*B, 1]`` (the mean over blocks), for torchrl's
-    collectors; under ``set_exploration_type(ExplorationType.DETERMINISTIC)`` it acts as in `greedy`. Neither keeps a
-    graph. With ``mark_greedy`` a call leaves in ``last_greedy`` (``[*B]``, bool) which actions were the best ones,
-    drawn at random or not, in all their blocks; in a TensorDict that is ``greedy``. Windows of
-    `tesserl_replay.NStepWindow` may end before the others.
+    collectors. Under ``set_exploration_type(ExplorationType.DETERMINISTIC)`` it acts as in `greedy`. No gradients are
+    recorded.
 
-    Power iterations of spectral norm and dropout belong to learning: the layers that the network has when the policy is
-    built make none and drop nothing here, in training mode either.
+    A mask restricts all choices to allowed actions, also random ones. `act` takes it as one more input, a TensorDict
+    holds it as ``action_mask``: bool, true for allowed actions, in the shape of the values ``[*B, (N,) A]``.
 
-    Evaluate inside ``with policy.greedy():``, which leaves training as it was, or with a policy around a copy of the
+    With ``mark_greedy`` each call stores in ``last_greedy`` (``[*B]``, bool) whether the action was the best in all its
+    blocks, even if it was drawn at random. A TensorDict gets it as ``greedy``. `tesserl_replay.NStepWindow` can end its
+    windows before actions that are not greedy.
+
+    Spectral norms make no power iterations here, and dropout is off, also in training mode. This holds for the layers
+    that the network has when the policy is built.
+
+    Evaluate inside ``with policy.greedy():``, which does not change training, or with a policy around a copy of the
     network.
 
     Args:
-        network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus; where it has
-            fixed fractions, these are taken and ``num_taus`` and ``tau_sampling`` count for nothing.
+        network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus. If it has
+            fixed fractions, ``num_taus`` and ``tau_sampling`` have no effect.
         num_taus: fractions whose mean is the action value, at least 1; one row for all observations of a call.
         tau_sampling: how they are drawn, see `sample_taus`.
         risk: distortion of the fractions and its strength, such as ``("cvar", 0.1)``, see `distort_taus`; None is
@@ -53,12 +55,12 @@ class QuantilePolicy(TensorDictModuleBase):
         epsilon: probability of a uniformly random action, in [0, 1]; a number or one for each observation, ``[*B]``.
         temperature: Boltzmann temperature, in reward units, at least 0; 0 chooses the best action.
         redraw_noise: whether each call draws new noise in noisy layers, one draw for the whole batch.
-        explore_per_block: whether epsilon's coin is thrown for each action block; False throws one for all blocks of an
-            observation, which then are uniformly random, each on its own, or none is.
-        mark_greedy: whether to tell which actions were greedy.
-        action_space: how actions are written into a TensorDict: ``"categorical"`` ``[*B]`` or ``[*B, N]``, or
+        explore_per_block: decide for each action block whether epsilon makes it random; False decides once for all
+            blocks of an observation.
+        mark_greedy: record which actions were greedy.
+        action_space: format of actions in a TensorDict: ``"categorical"`` ``[*B]`` or ``[*B, N]``, or
             ``"one_hot"`` ``[*B, A]`` or ``[*B, N * A]``. `act` returns categories.
-        generator: source of randomness of everything drawn here; default: torch's global one.
+        generator: source of all random numbers; default: torch's global one.
 
     Raises:
         TypeError: ``network`` is neither of the two.
@@ -183,11 +185,11 @@ class QuantilePolicy(TensorDictModuleBase):
 
     @contextmanager
     def greedy(self) -> Iterator[QuantilePolicy]:
-        """Act without exploration inside, and leave training as it was.
+        """Act without exploration inside the block, and restore everything on exit.
 
-        Inside, epsilon and temperature are 0, fractions are midpoints (so that actions are deterministic and no random
-        number is drawn), noise is zero and the network in evaluation mode. On exit all of it, the noise included, is
-        what it was.
+        Inside, epsilon and temperature are 0, fractions are midpoints (so actions are deterministic and no random
+        number is drawn), noise is zero and the network is in evaluation mode. On exit all of it, the noise included, is
+        restored.
 
         Yields:
             This policy.
@@ -222,7 +224,7 @@ class QuantilePolicy(TensorDictModuleBase):
                 layer.training = mode
 
     def _explain_inputs(self, inputs: Sequence[Any], error: Exception) -> None:
-        """Raise an error that says what is wrong with the inputs of `act`; return if nothing is."""
+        """Raise an error that names the wrong input of `act`, if there is one."""
         keys = list(self.in_keys)
         if len(inputs) != len(keys):
             raise TypeError(f"act needs one tensor for each of {keys}, got {len(inputs)}") from error
@@ -272,7 +274,7 @@ def _best(value: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _check_exploration(epsilon: float | Tensor, temperature: float) -> None:
-    """Refuse probabilities and temperatures that are out of range; a NaN is."""
+    """Refuse probabilities and temperatures that are out of range or NaN."""
     values = torch.as_tensor(epsilon)
     if not bool(((values >= 0) & (values <= 1)).all()):
         raise ValueError(f"epsilon must be in [0, 1], got {epsilon}; it is the probability of a random action")

@@ -22,17 +22,17 @@ TABLE_LIMIT = 2048
 
 
 def quantile_huber_loss(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kappa: float = 1.0) -> Tensor:
-    """Quantile Huber loss between predicted quantiles and sampled targets (IQN).
+    """Compute the quantile Huber loss between predicted quantiles and sampled targets (IQN).
 
-    With ``u_ij = target_j - quantile_i``: ``sum_i mean_j |tau_i - 1{u_ij < 0}| * Huber_kappa(u_ij) / kappa``. Without
-    the division by ``kappa`` a small kappa would shrink the loss (dqn_zoo leaves it out); the sum is over the
-    predictions, so that N and M may differ (Tianshou sums over the targets).
+    With ``u_ij = target_j - quantile_i``: ``sum_i mean_j |tau_i - 1{u_ij < 0}| * Huber_kappa(u_ij) / kappa``. The
+    division by ``kappa`` keeps the size of the loss for a small kappa (dqn_zoo does not divide). The sum is over
+    predictions, so N and M may differ (Tianshou sums over targets).
 
     Args:
         quantiles: predicted return at each fraction, in reward units, ``[*B, N]``.
         taus: the fractions of the predictions, in [0, 1], ``[*B, N]``; no gradient flows into them.
         targets: sampled target returns, in reward units, ``[*B, M]``; no gradient flows into them.
-        kappa: where the loss turns from quadratic to linear, in reward units; 0 is the pinball loss
+        kappa: error at which the loss changes from quadratic to linear, in reward units; 0 is the pinball loss
             ``|tau - 1{u < 0}| * |u|``.
 
     Returns:
@@ -45,7 +45,7 @@ def quantile_huber_loss(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kap
 
 
 def quantile_losses(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kappa: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Both `quantile_huber_loss` and `absolute_td_error`, for the cost of the first.
+    """Compute `quantile_huber_loss` and `absolute_td_error` together, at the cost of the first.
 
     Args:
         quantiles: predicted return at each fraction, in reward units, ``[*B, N]``.
@@ -77,10 +77,10 @@ def quantile_losses(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kappa: 
 
 
 def absolute_td_error(quantiles: Tensor, targets: Tensor) -> Tensor:
-    """Mean of ``|target_j - quantile_i|`` over all pairs, the priority of prioritised replay.
+    """Compute the mean of ``|target_j - quantile_i|`` over all pairs, the priority of prioritised replay.
 
-    BTR sums over the predictions instead, which is N times this. That draws alike, but for new transitions, whose
-    priority is the largest so far and at least 1: with the mean they are drawn more often where errors are below 1.
+    BTR sums over predictions, which is N times this. The scale matters only for new transitions: their priority is the
+    largest so far and at least 1, so with the mean they are drawn more often if errors are below 1.
 
     Args:
         quantiles: predicted return at each fraction, in reward units, ``[*B, N]``.

@@ -1,9 +1,9 @@
 """Change transitions before the loss reads them: the clock of a fixed horizon, and random crops of images.
 
-Values of a fixed horizon sum the rewards of the next ``H`` steps, so that a discount of 1 is finite. The network sees a
-clock ``t``, the steps of the horizon that are over. Actions are chosen at clock 0. Each transition is learned from at a
-random clock, and the horizon ends it like a terminal state (Linesight's mini-races; Pardo et al. 2018,
-arXiv:1712.00378, section 3, on values that know the time that is left).
+Values of a fixed horizon sum the rewards of the next ``H`` steps, so they are finite at a discount of 1. The network
+sees a clock ``t``, the number of elapsed steps of the horizon. Acting uses clock 0. Learning gives each transition a
+random clock, and the end of the horizon counts as a terminal state (Linesight's mini-races; Pardo et al. 2018,
+arXiv:1712.00378, section 3, on values that know the remaining time).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Preparation = Callable[[TensorDictBase], None]
 
 
 def prepare_batches(forward: Forward, preparations: Sequence[Preparation]) -> Forward:
-    """Return ``forward`` on changed copies of its batches; the entries of a batch itself stay as they are.
+    """Return a function that calls ``forward`` on changed copies of its batches; the batches keep their entries.
 
     Args:
         forward: reads a batch and writes ``td_error``, which the batch gets too.
@@ -57,12 +57,12 @@ def crop_pixels(batch: TensorDictBase, padding: int) -> None:
 
 
 def set_clock(batch: TensorDictBase, horizon: int, start_fraction: float) -> None:
-    """Put each transition at a random time of the horizon; its clock is the first feature of ``observation``.
+    """Set each transition to a random time of the horizon; its clock is the first feature of ``observation``.
 
     Args:
         batch: ``[B]``, with ``partial_returns`` of ``NStepWindow(keep_partial_returns=True)``.
         horizon: steps ``H`` that a value looks ahead, at least 1.
-        start_fraction: probability of clock 0 beside its share of the rest, in [0, 1].
+        start_fraction: probability that the clock is set to 0 instead of drawn uniformly, in [0, 1].
     """
     partial_returns = batch["partial_returns"]
     clock = sample_clock(len(batch), horizon, start_fraction=start_fraction, device=partial_returns.device)
@@ -84,7 +84,7 @@ def set_clock(batch: TensorDictBase, horizon: int, start_fraction: float) -> Non
 def end_at_horizon(
     partial_returns: Tensor, steps: Tensor, terminated: Tensor, clock: Tensor, horizon: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Shorten multi-step transitions to what a fixed horizon has left.
+    """Shorten multi-step transitions to the remaining steps of a fixed horizon.
 
     Args:
         partial_returns: discounted sums of the first 1, 2, ... n rewards, in reward units, ``[*B, n]``.
@@ -94,8 +94,8 @@ def end_at_horizon(
         horizon: steps ``H`` that a value looks ahead, at least 1.
 
     Returns:
-        The sum of the rewards within the horizon; the steps that it spans; whether nothing follows, because the episode
-        or the horizon ended (``clock + steps >= horizon``); and the clock behind them, in (0, horizon]; each ``[*B]``.
+        Four tensors ``[*B]``: the sum of the rewards within the horizon; the number of its steps; true if the episode
+        or the horizon ended (``clock + steps >= horizon``); the clock after these steps, in (0, horizon].
 
     Raises:
         ValueError: ``horizon`` is below 1, or the shapes differ.
@@ -114,13 +114,13 @@ def end_at_horizon(
 def sample_clock(
     num: int, horizon: int, *, start_fraction: float = 0.0, device: torch.device | str | None = None
 ) -> Tensor:
-    """Draw clocks, from torch's global generator.
+    """Draw clocks from torch's global generator.
 
     Args:
-        num: how many.
+        num: number of clocks.
         horizon: steps ``H``, at least 1.
-        start_fraction: probability of clock 0, at which actions are chosen, beside its share of the rest, in [0, 1].
-        device: where the clocks are wanted.
+        start_fraction: probability that a clock is 0 (as when acting) instead of drawn uniformly, in [0, 1].
+        device: device of the clocks.
 
     Returns:
         Int64 in [0, horizon), ``[num]``: 0 with that probability, else uniform.

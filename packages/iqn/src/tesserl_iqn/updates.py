@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 
 class TargetUpdater(TargetNetUpdater):
-    """Move the target network of a loss: torchrl's ``SoftUpdate`` and ``HardUpdate``, without their cost.
+    """Move the target network of a loss, as torchrl's ``SoftUpdate`` and ``HardUpdate`` do, in less time.
 
-    Theirs is half of a small update. A hard copy also copies the vectors of spectral norms with their weights. Unlike
-    torchrl's it copies nothing when it is made. Make it after the loss is on its device.
+    torchrl's updaters take half the time of a small update. A hard copy also copies the vectors of spectral norms with
+    their weights. Unlike torchrl's updaters, this one copies nothing when it is made. Make it after the loss is on its
+    device.
 
     Args:
-        loss_module: has the networks.
+        loss_module: loss with the online and the target network.
         interval: gradient steps between two updates, at least 1.
-        rate: share ``theta' <- theta' + rate (theta - theta')`` of the online network, in (0, 1]; None for a hard copy.
+        rate: fraction of ``theta' <- theta' + rate (theta - theta')``, in (0, 1]; None for a hard copy.
 
     Raises:
         ValueError: ``interval`` or ``rate`` is out of its range.
@@ -78,12 +79,12 @@ class PeriodicReset:
     """Move both networks of a loss towards new weights at intervals, see `shrink_and_perturb`.
 
     Args:
-        loss: has the networks.
-        fresh: makes another network like them; its weights are drawn from torch's global generator.
+        loss: loss with both networks.
+        fresh: function that makes a new network of the same architecture, with torch's global generator.
         interval: gradient steps between two resets, at least 1.
-        factor: how far weights move, in [0, 1].
-        last_layer_factor: how far those of the last layers move, in [0, 1].
-        optimizer: of the online network.
+        factor: fraction by which weights move, in [0, 1].
+        last_layer_factor: fraction by which weights of the last layers move, in [0, 1].
+        optimizer: optimiser of the online network.
 
     Raises:
         ValueError: ``interval`` is below 1.
@@ -128,17 +129,17 @@ def shrink_and_perturb(
 ) -> None:
     """Move the weights of networks towards those of a fresh one: ``theta <- (1 - factor) theta + factor theta_fresh``.
 
-    Ash & Adams 2020 (arXiv:1910.08475), equation 1, whose noise is a fresh initialisation here; the last layers have a
-    factor of their own, and target networks move too, as in Nikishin et al. 2022 (arXiv:2205.07802). Parameters that do
-    not learn stay. Vectors of power iterations are brought up to date.
+    This is equation 1 of Ash & Adams 2020 (arXiv:1910.08475), with a fresh initialisation as its noise. As in Nikishin
+    et al. 2022 (arXiv:2205.07802), the last layers have a separate factor, and target networks move too. Frozen
+    parameters stay. Vectors of power iterations are computed again.
 
     Args:
         networks: the online network first, then its target; of one architecture, changed in place.
-        fresh: a newly made network of the same architecture.
-        factor: how far weights move, in [0, 1].
-        last_layer_factor: how far those of `last_layers` move, in [0, 1].
-        optimizer: of the online network: the first moment (momentum) of a parameter shrinks as it does. The second one,
-            which scales its steps, stays.
+        fresh: a new network of the same architecture.
+        factor: fraction by which weights move, in [0, 1].
+        last_layer_factor: fraction by which weights of `last_layers` move, in [0, 1].
+        optimizer: optimiser of the online network. The first moment (momentum) of a parameter shrinks by its factor;
+            the second moment, which scales its steps, stays.
 
     Raises:
         ValueError: a factor is out of its range, or the networks differ in their parameters.

@@ -1,4 +1,4 @@
-"""Preference optimisation for control: pairs of trajectory segments in, a better policy out, as a torchrl loss."""
+"""Preference optimisation for control: learn a policy from pairs of trajectory segments, with torchrl losses."""
 
 from tesserl_preference_opt.__about__ import __version__
 from tesserl_preference_opt.cpl import BehaviorCloningLoss, CPLLoss

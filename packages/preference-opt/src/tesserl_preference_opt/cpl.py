@@ -26,10 +26,14 @@ from tesserl_preference_opt.steps import PairKeys, pair_keys, read_pairs
 class CPLLoss(DirectLossModule):
     """Contrastive preference learning (Hejna et al. 2024, arXiv:2310.13639), for torchrl's buffers and trainers.
 
-    Reads pairs as `PreferenceLoss` does, without references; or ranked segments: ``trajectory`` ``[K, T]``, their
-    ``score`` ``[K]`` (the better the larger) and, where it is present, ``group`` ``[K]``, within which they are
-    compared. ``set_keys`` renames them all. Returns ``loss`` and metrics under TRL's names; a segment's reward is its
-    advantage. The paper trains by behaviour cloning first (`BehaviorCloningLoss`), for 40 % of its updates.
+    A call reads one of two kinds of batches:
+
+    - pairs, as `PreferenceLoss` does, without references;
+    - ranked segments: ``trajectory`` ``[K, T]`` and their ``score`` ``[K]`` (higher is better). If ``group`` ``[K]`` is
+      present, only segments of one group are compared.
+
+    It returns ``loss`` and metrics under TRL's names; a segment's reward is its advantage. ``set_keys`` renames
+    entries. The paper begins with behaviour cloning (`BehaviorCloningLoss`) for 40 % of its updates.
 
     Args:
         actor_network: a torchrl ``ProbabilisticActor`` of any action space, or a module that is called without
@@ -38,13 +42,13 @@ class CPLLoss(DirectLossModule):
             ``state_value(*inputs)``.
         alpha: entropy temperature, in reward units per nat, above 0.
         bias: weight of the segment that was not preferred, in (0, 1]; below 1 keeps probability on the data.
-        discount: weight of a step by that of the step before, in [0, 1].
-        length_normalize: whether log-probs are averages over the steps of a segment: for unequally long segments.
-        bc_coef: weight of behaviour cloning on all segments; with ``bias=1`` and 1 it is the paper's CPL-BC.
+        discount: weight of a step relative to the step before, in [0, 1].
+        length_normalize: average log-probs over the steps of a segment, for segments of unequal length.
+        bc_coef: weight of behaviour cloning on all segments; 1 with ``bias=1`` is the paper's CPL-BC.
         entropy_coef: weight of the policy's entropy.
-        value_coef: weight of the value loss onto ``value_target`` ``[P, T, 1]``; 0 runs no critic.
-        reduction: ``"mean"`` or ``"sum"`` of the losses of the pairs, or ``"none"`` for all of them, ``[P]``. What the
-            coefficients weigh is a mean over all steps, and added to the loss of each pair. Ranked segments have
+        value_coef: weight of the value loss with targets ``value_target`` ``[P, T, 1]``; 0 runs no critic.
+        reduction: ``"mean"`` or ``"sum"`` of the losses of the pairs, or ``"none"`` for each of them, ``[P]``. The
+            terms with coefficients are means over all steps, added to the loss of each pair. Ranked segments have
             ``"mean"`` only.
 
     Raises:
@@ -106,7 +110,7 @@ class CPLLoss(DirectLossModule):
         self.set_keys(action=action_key(actor_network, "action"))
 
     def _required_keys(self) -> list[NestedKey]:
-        """Return the keys that a call with pairs reads always; masks and labels, read where present, are not there."""
+        """Return the keys that a call with pairs always reads, without masks and labels, which are optional."""
         keys = self.tensor_keys
         targets = [keys.value_target] if is_used(self._read_coefficients()["value_coef"]) else []
         return pair_keys(keys, [*self.actor_network.in_keys, keys.action, *targets])
@@ -186,22 +190,22 @@ class CPLLoss(DirectLossModule):
 
 
 class BehaviorCloningLoss(DirectLossModule):
-    """Behaviour cloning, ``-log pi(a, s)`` by the step: pretraining from the data that a preference loss takes.
+    """Behaviour cloning, ``-log pi(a, s)`` per step: pretraining on the data of a preference loss.
 
-    Reads pairs as `CPLLoss` does; or, where there is no ``chosen``, steps ``[B]`` or padded segments ``[P, T]`` with
-    the policy's observations, ``action`` and, where it is present, ``mask``. Returns ``loss``, ``nll_loss`` and
-    ``entropy``.
+    A call reads pairs as `CPLLoss` does. If there is no ``chosen``, it reads steps ``[B]`` or padded segments
+    ``[P, T]`` with the policy's observations, ``action`` and, if present, ``mask``. It returns ``loss``, ``nll_loss``
+    and ``entropy``.
 
     Args:
         actor_network: see `CPLLoss`.
-        side: whose actions of a pair are cloned: ``"chosen"`` or ``"all"``.
+        side: segments of a pair that are cloned, ``"chosen"`` or ``"all"``.
         entropy_coef: weight of the policy's entropy.
-        reduction: ``"mean"`` or ``"sum"`` of the valid steps, or ``"none"`` for all of them, in the shape of the steps
-            (of pairs: chosen, then rejected), with 0 on padding. The weighted entropy is a mean over all steps, and
+        reduction: ``"mean"`` or ``"sum"`` over the valid steps, or ``"none"`` for each of them, in the shape of the
+            steps (of pairs: chosen, then rejected), with 0 on padding. The weighted entropy is a mean over all steps,
             added to the loss of each.
 
     Raises:
-        TypeError: the network is none of those.
+        TypeError: the network is none of those above.
         ValueError: ``side`` is unknown.
     """
 
@@ -233,7 +237,7 @@ class BehaviorCloningLoss(DirectLossModule):
         self.set_keys(action=action_key(actor_network, "action"))
 
     def _required_keys(self) -> list[NestedKey]:
-        """Return the keys that a call with steps reads always; the mask, read where present, is not among them."""
+        """Return the keys that a call with steps always reads, without the mask, which is optional."""
         return [*self.actor_network.in_keys, self.tensor_keys.action]
 
     @property

@@ -1,4 +1,4 @@
-"""Kahneman-Tversky optimisation and its like as a torchrl LossModule: segments that were called good or bad."""
+"""Kahneman-Tversky optimisation and its variants as a torchrl LossModule, for segments labelled good or bad."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ from tesserl_preference_opt.steps import PairKeys, Steps, device_of, read_pairs
 
 
 class KTOLoss(DirectLossModule):
-    """KTO (Ethayarajh et al. 2024, arXiv:2402.01306): for success and failure, where nobody made pairs.
+    """KTO (Ethayarajh et al. 2024, arXiv:2402.01306): learn from single segments that are good or bad.
 
-    Reads ``trajectory``, padded segments ``[P, T]`` with the policy's observations, ``action`` and ``mask``, and
-    ``desirable`` ``[P]``, bool; or pairs as `PreferenceLoss` does, whose chosen segments are good and whose rejected
-    ones are bad. ``set_keys`` renames them. Returns ``loss``, the reference point ``kl`` of ``kto``, ``entropy``, and
-    metrics under TRL's names: ``chosen`` are the good ones, NaN where a batch has none.
+    A call reads ``trajectory``, padded segments ``[P, T]`` with the policy's observations, ``action`` and ``mask``, and
+    ``desirable`` ``[P]``, bool. Or it reads pairs as `PreferenceLoss` does: chosen segments are good, rejected ones
+    bad. A batch needs at least two segments. ``set_keys`` renames entries.
 
-    The reference point needs what the reference makes of actions that were taken elsewhere, so that the reference
-    policy is held here; it is in the state dict, not among the parameters. Call `update_reference` after each
-    optimisation step. A batch needs two segments or more.
+    It returns ``loss``, the reference point ``kl`` of ``kto``, ``entropy``, and metrics under TRL's names. In these
+    names ``chosen`` means the good segments; the metric is NaN if a batch has none.
+
+    The loss holds the reference policy, because the reference point needs its log-probs of mismatched actions. The
+    reference is in the state dict, not among the parameters. Call `update_reference` after each optimisation step.
 
     Args:
         actor_network: a torchrl ``ProbabilisticActor`` of any action space, or a module that is called without
             TensorDict: with ``in_keys``, ``policy_parameters(*inputs)`` and ``distribution(*parameters)``.
         loss_type: ``"kto"``; ``"apo_zero_unpaired"``, the same with a reference point of 0; or ``"bco"``, see
-            `bco_loss`: the mean of the rewards of all batches seen in training is a buffer, ``reward_shift``.
+            `bco_loss`. The buffer ``reward_shift`` of ``"bco"`` is the mean reward of all training batches.
         beta: strength of the pull towards the reference, above 0.
         desirable_weight: weight of good segments; see `kto_loss` for unequal numbers of good and bad.
         undesirable_weight: weight of bad ones.
-        discount: weight of a step by that of the step before, in [0, 1].
-        length_normalize: whether log-probs are averages over the steps of a segment.
-        reference_network: ``"copy"`` holds a copy of the actor as it is now, a policy holds a copy of that.
+        discount: weight of a step relative to the step before, in [0, 1].
+        length_normalize: average log-probs over the steps of a segment.
+        reference_network: ``"copy"`` for a copy of the actor as it is now, or a policy, which is copied.
         reference_sync_interval: see `ReferencePolicy`; None for a frozen reference.
-        reference_update_rate: likewise.
+        reference_update_rate: see `ReferencePolicy`.
         entropy_coef: weight of the policy's entropy.
-        reduction: ``"mean"`` or ``"sum"`` of the losses of the segments, or ``"none"`` for all of them, ``[P]``. The
-            weighted entropy is a mean over all steps, and added to the loss of each segment.
+        reduction: ``"mean"`` or ``"sum"`` of the losses of the segments, or ``"none"`` for each of them, ``[P]``. The
+            weighted entropy is a mean over all steps, added to the loss of each segment.
 
     Raises:
         TypeError: a network is none of those above.
@@ -113,7 +114,7 @@ class KTOLoss(DirectLossModule):
         self.set_keys(action=action_key(actor_network, "action"))
 
     def _required_keys(self) -> list[NestedKey]:
-        """Return the keys that a call with single segments reads always; the mask, read where present, is not there."""
+        """Return the keys that a call with single segments always reads, without the mask, which is optional."""
         keys = self.tensor_keys
         entries = dict.fromkeys([*self.actor_network.in_keys, keys.action])
         return [*((keys.trajectory, *((each,) if isinstance(each, str) else each)) for each in entries), keys.desirable]
@@ -136,7 +137,7 @@ class KTOLoss(DirectLossModule):
 
         Raises:
             KeyError: a key is missing.
-            ValueError: an entry has another shape than the class describes, or there is one segment alone.
+            ValueError: an entry has another shape than the class describes, or there is only one segment.
         """
         return self._output(self.results(tensordict))
 
@@ -179,7 +180,7 @@ class KTOLoss(DirectLossModule):
         return self._sum(reference, steps), kl
 
     def _shift(self, rewards: Tensor) -> Tensor:
-        """Take the rewards of a batch into their mean, in training, and return it."""
+        """Update the mean reward with a batch, in training mode only, and return the mean."""
         shift, count = cast("Tensor", self.reward_shift), cast("Tensor", self.reward_count)
         if self.training and torch.is_grad_enabled():
             count.add_(len(rewards))
@@ -187,7 +188,7 @@ class KTOLoss(DirectLossModule):
         return shift.clone()
 
     def update_reference(self) -> None:
-        """Tell the reference that the policy was updated: it follows when its interval is over."""
+        """Count an update of the policy; the reference follows when its interval is over."""
         self.reference.step(self.actor_network)
 
     def _read(self, tensordict: TensorDictBase) -> tuple[Sequence[Segments], Tensor]:

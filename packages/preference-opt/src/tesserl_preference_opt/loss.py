@@ -33,47 +33,50 @@ from tesserl_preference_opt.steps import PairKeys, Steps, pair_keys, read_pairs
 class PreferenceLoss(DirectLossModule):
     """Direct preference optimisation of a policy from pairs of segments, for torchrl's buffers and trainers.
 
-    Reads ``chosen`` and ``rejected``, padded segments ``[P, T]`` with the policy's observations, ``action`` and
-    ``mask``; unless a reference policy is held (or none is needed) their ``reference_log_prob`` ``[P, T]``; and where
-    it is present ``label`` ``[P]``, the probability that ``chosen`` is better: 0.5 for a tie. ``set_keys`` renames
-    them. Returns ``loss`` and metrics under TRL's names. Schedules assign the attributes (``loss.beta = 0.2``,
-    ``nll_coef``, ``entropy_coef``, ``value_coef``): they are buffers.
+    A call reads from the batch ``[P]``:
 
-    Networks are registered as they are and called directly. A reference that is held is in the state dict and not among
-    the parameters; call `update_reference` after each optimisation step.
+    - ``chosen`` and ``rejected``, padded segments ``[P, T]`` with the policy's observations, ``action`` and ``mask``;
+    - their ``reference_log_prob`` ``[P, T]``, unless the loss holds a reference policy or needs none;
+    - if present, ``label`` ``[P]``, the probability that ``chosen`` is better: 0.5 for a tie.
+
+    It returns ``loss`` and metrics under TRL's names. ``set_keys`` renames entries. ``beta``, ``nll_coef``,
+    ``entropy_coef`` and ``value_coef`` are buffers: assign numbers to schedule them (``loss.beta = 0.2``).
+
+    A reference policy of the loss is in its state dict and not among the parameters. Call `update_reference` after each
+    optimisation step.
 
     Args:
         actor_network: a torchrl ``ProbabilisticActor`` of any action space, or a module that is called without
             TensorDict: with ``in_keys``, ``policy_parameters(*inputs)`` and ``distribution(*parameters)``.
         critic_network: a TensorDictModule that writes ``state_value``, for ``value_coef``; None takes the actor's
             ``state_value(*inputs)``.
-        loss_type: see `preference_loss`; or several, whose losses are added.
-        loss_weights: weights of several; None for 1 each.
-        beta: strength of the pull towards the reference, above 0. What it multiplies grows with the length of segments:
-            0.1 suits sums over tens of steps, 1 or more averages.
+        loss_type: see `preference_loss`; or several types, whose losses are summed.
+        loss_weights: weights of several types; None for 1 each.
+        beta: strength of the pull towards the reference, above 0. It multiplies a quantity that grows with the length
+            of segments: use 0.1 for sums over tens of steps, 1 or more for averages.
         label_smoothing: probability that a label is wrong, in [0, 0.5], for the types that read it.
-        discount: weight of a step by that of the step before, in [0, 1].
-        length_normalize: whether log-probs are averages over the steps of a segment; None averages for the types that
-            are made so (``ipo``, ``sigmoid_norm``, ``simpo``, ``orpo``, ``sft``). False is the paper's form of ``ipo``.
+        discount: weight of a step relative to the step before, in [0, 1].
+        length_normalize: average log-probs over the steps of a segment. None averages for the types that are defined so
+            (``ipo``, ``sigmoid_norm``, ``simpo``, ``orpo``, ``sft``). False is the paper's form of ``ipo``.
         ld_alpha: weight of the steps of the longer segment of a pair after the end of the shorter one, in [0, 1], for
-            sums (LD-DPO, Liu et al. 2024, arXiv:2409.06411): below 1 length matters less. In TRL it weighs the policy's
-            steps alone; here the reference's too, as in the paper, so that equal policies have equal scores.
-        use_weighting: weigh the loss of each pair by how much the policy itself would act so (WPO, see
+            sums (LD-DPO, Liu et al. 2024, arXiv:2409.06411). Below 1 the length matters less. As in the paper it weighs
+            the steps of policy and reference, so that equal policies have equal scores; TRL weighs those of the policy.
+        use_weighting: weigh the loss of each pair by the probability that the policy acts so (WPO, see
             `tesserl_preference_opt.functional.pair_weights`); the weights have no gradient.
         f_divergence: see `f_divergence_score`.
-        f_alpha: of the alpha-divergence.
+        f_alpha: order of the alpha-divergence.
         simpo_gamma: SimPO's target margin.
         discopop_tau: temperature of DiscoPOP's blend.
-        reference_free: take a uniform reference.
-        reference_network: ``"copy"`` holds a copy of the actor as it is now, a policy holds a copy of that; None reads
-            the pairs.
+        reference_free: use a uniform reference.
+        reference_network: ``"copy"`` for a copy of the actor as it is now, or a policy, which is copied. None reads
+            ``reference_log_prob`` from the pairs.
         reference_sync_interval: see `ReferencePolicy`; None for a frozen reference.
-        reference_update_rate: likewise.
-        nll_coef: weight of behaviour cloning on the chosen segments; None is 1 with ``orpo`` (its paper) and else 0.
+        reference_update_rate: see `ReferencePolicy`.
+        nll_coef: weight of behaviour cloning on the chosen segments; None is 1 for ``orpo`` (its paper), 0 for others.
         entropy_coef: weight of the policy's entropy.
-        value_coef: weight of the value loss onto ``value_target`` ``[P, T, 1]``; 0 runs no critic.
-        reduction: ``"mean"`` or ``"sum"`` of the losses of the pairs, or ``"none"`` for all of them, ``[P]``. What the
-            coefficients weigh is a mean over all steps, and added to the loss of each pair.
+        value_coef: weight of the value loss with targets ``value_target`` ``[P, T, 1]``; 0 runs no critic.
+        reduction: ``"mean"`` or ``"sum"`` of the losses of the pairs, or ``"none"`` for each of them, ``[P]``. The
+            terms with coefficients are means over all steps, added to the loss of each pair.
 
     Raises:
         TypeError: a network is none of those above.
@@ -202,7 +205,7 @@ class PreferenceLoss(DirectLossModule):
         return {"loss": total, **metrics, **more, "nll_loss": nll.detach()}
 
     def update_reference(self) -> None:
-        """Tell the reference, if one is held, that the policy was updated: it follows when its interval is over."""
+        """Count an update of the policy; the reference, if there is one, follows when its interval is over."""
         if self.reference is not None:
             self.reference.step(self.actor_network)
 
@@ -210,7 +213,7 @@ class PreferenceLoss(DirectLossModule):
         return bool(self.length_normalize) or any(each in AVERAGED_LOSS_TYPES for each in self.loss_types)
 
     def _reference_log_probs(self, policy: PolicyPass) -> Tensor | None:
-        """Return the reference's summed log-probs, ``[2, P]``; None where the loss reads none."""
+        """Return the reference's summed log-probs, ``[2, P]``; None if the loss needs none."""
         if not self.needs_reference:
             return None
         steps = policy.steps
@@ -227,7 +230,7 @@ class PreferenceLoss(DirectLossModule):
     def _pair_loss(
         self, log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None, label: Tensor | None, beta: Any
     ) -> Tensor:
-        """Return the loss of each pair, ``[P]``, from ``[2, P]``; a tie is half a pair each way."""
+        """Return the loss of each pair, ``[P]``, from ``[2, P]``; a tie is half a pair in each direction."""
         loss = self._directed_loss(log_probs, reference, lengths, beta)
         if label is None:
             return loss
@@ -297,7 +300,7 @@ class PreferenceLoss(DirectLossModule):
         check_reduction(self.reduction)
 
     def _required_keys(self) -> list[NestedKey]:
-        """Return the keys that a call reads always; masks and labels, read where present, are not among them."""
+        """Return the keys that a call always reads, without masks and labels, which are optional."""
         keys = self.tensor_keys
         entries = [*self.actor_network.in_keys, keys.action]
         if self.needs_reference and self.reference is None:

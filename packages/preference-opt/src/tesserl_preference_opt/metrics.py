@@ -19,16 +19,16 @@ METRICS = (
 
 @torch.no_grad()
 def preference_metrics(rewards: Tensor, log_probs: Tensor, label: Tensor | None = None) -> dict[str, Tensor]:
-    """Means over pairs of what the policy makes of them.
+    """Compute the means of rewards, log-probs and accuracy over pairs.
 
     Args:
         rewards: implicit rewards of chosen and of rejected segments, beta times the log-ratio, ``[2, P]``.
         log_probs: log-probs of chosen and of rejected segments, ``[2, P]``.
-        label: probability that the chosen one is better, ``[P]``: ties, 0.5, do not count for the accuracy, which is
-            NaN where all are ties; None for 1.
+        label: probability that the chosen one is better, ``[P]``; None for 1. Ties (0.5) do not count for the accuracy,
+            which is NaN if all are ties.
 
     Returns:
-        Scalars, by TRL's names. The accuracy is the share of pairs whose chosen segment has the larger reward.
+        Scalars under TRL's names. The accuracy is the share of pairs whose chosen segment has the larger reward.
     """
     right = rewards[0] > rewards[1]
     decided = right.numel() if label is None else (label != 0.5).sum()
@@ -46,17 +46,17 @@ def preference_metrics(rewards: Tensor, log_probs: Tensor, label: Tensor | None 
 
 @torch.no_grad()
 def evaluate_pairs(loss_module: LossModule, batches: Iterable[TensorDictBase]) -> dict[str, float]:
-    """Mean of a loss and its metrics over held-out pairs, in evaluation mode.
+    """Compute the means of a loss and its metrics over held-out pairs, in evaluation mode.
 
     ``rewards/accuracies`` is the held-out accuracy of the implicit reward: the share of pairs that it orders as their
-    labels do. It says how well preferences are modelled, not how well the policy acts: measure its return too.
+    labels do. It measures the model of preferences, not the policy: measure the return too.
 
     Args:
-        loss_module: a `PreferenceLoss` or `CPLLoss`; its modes are left as they were.
+        loss_module: a `PreferenceLoss` or `CPLLoss`; its modes are restored afterwards.
         batches: pairs, such as ``held_out.minibatches(256, shuffle=False)``.
 
     Returns:
-        Means weighted by the pairs of each batch, those of the accuracy by its decided pairs.
+        Means weighted by the number of pairs in each batch; the accuracy is weighted by the pairs that are no ties.
 
     Raises:
         ValueError: there are no batches.

@@ -109,7 +109,7 @@ class PolicyPass:
 
 
 def keeps_time(network: Any) -> bool:
-    """Tell whether a network reads the order of steps, by torchrl's sign for it: ``is_init`` among its keys."""
+    """Return whether a network depends on the order of steps: then it has torchrl's ``is_init`` among its keys."""
     return "is_init" in list(network.in_keys)
 
 

@@ -1,4 +1,4 @@
-"""Log-probs of the reference policy: of one that a loss holds, or computed before."""
+"""Compute log-probs of a reference policy, inside a loss or in advance."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ def reference_source(actor_network: nn.Module, reference_network: nn.Module | st
 def precompute_reference_log_probs(
     pairs: PreferencePairs, actor_network: nn.Module, *, chunk_size: int = 2**16, action_key: NestedKey = "action"
 ) -> PreferencePairs:
-    """Add the log-probs of a reference policy to pairs, each step's once: for a reference that stays as it is.
+    """Add the log-probs of a frozen reference policy to pairs, computed once for each step.
 
     Args:
-        pairs: with the policy's observations.
-        actor_network: the reference, see `tesserl_policy.check_actor`; run in evaluation mode, its modes left as they
-            were.
-        chunk_size: steps in one pass, at least 1. A recurrent policy runs over whole segments, one after another where
-            they are longer.
+        pairs: pairs with the policy's observations.
+        actor_network: the reference, see `tesserl_policy.check_actor`. It runs in evaluation mode; its modes are
+            restored afterwards.
+        chunk_size: steps in one pass, at least 1. A recurrent policy always runs over whole segments, also if they are
+            longer.
         action_key: name of the actions.
 
     Returns:
         Pairs whose steps have ``reference_log_prob``; everything else is shared with ``pairs``.
 
     Raises:
-        TypeError: ``actor_network`` yields no distribution.
+        TypeError: ``actor_network`` returns no distribution.
         ValueError: ``chunk_size`` is below 1.
     """
     check_actor(actor_network)

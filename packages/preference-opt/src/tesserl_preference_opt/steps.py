@@ -200,13 +200,13 @@ class Steps:
         return sum_log_probs(torch.zeros_like(self.mask, dtype=torch.float32), self.mask, discount=discount)[1]
 
     def elsewhere(self, values: Tensor) -> Tensor:
-        """Give every step the value of a step of the next segment: the same step, counted round where it is shorter.
+        """Give every step the value of the same step of the next segment; a shorter segment is repeated.
 
         Args:
             values: one for each step, in the shape of ``batch_size`` and perhaps more dimensions.
 
         Returns:
-            Likewise; those of the first segment go to the last.
+            Values in the same shape; the last segment gets those of the first.
         """
         if self.padded:
             return values.roll(-1, dims=0)
@@ -219,7 +219,7 @@ class Steps:
         return values[on_device(place, self._device)]
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over valid steps.
+        """Compute the mean over valid steps.
 
         Args:
             values: one for each step: ``batch_size`` and perhaps more dimensions.

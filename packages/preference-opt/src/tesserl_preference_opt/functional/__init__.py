@@ -3,8 +3,8 @@
 Shapes: ``P`` pairs, ``T`` steps of a padded segment, ``K`` segments that are ranked together. ``log_probs`` are those
 of the actions taken, ``[P, T]``; a segment's is their sum, ``[P]``. A log-ratio is the policy's minus the reference's.
 
-In a Markov decision process these losses are surrogates on whole segments: the dynamics cancel in log-ratios, but luck
-is credited to the actions. A preference loss has the name and the numbers of TRL's trainers.
+In a Markov decision process these losses are approximations on whole segments: the dynamics cancel in log-ratios, but
+luck counts as a merit of the actions. Names and numbers of preference losses are those of TRL's trainers.
 """
 
 from tesserl_preference_opt.functional.contrastive import cpl_advantage, cpl_advantage_loss, cpl_loss, cpl_ranked_loss

@@ -1,7 +1,7 @@
 """Contrastive preference learning (CPL, Hejna et al. 2024, arXiv:2310.13639).
 
-A preference is taken for the larger sum of optimal advantages, which in maximum entropy RL are ``alpha log pi``:
-neither a reward nor a value is learned, and no reference policy is needed.
+The preferred segment is assumed to have the larger sum of optimal advantages. In maximum entropy RL these are
+``alpha log pi``, so the loss needs no reward, no value and no reference policy.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def cpl_advantage(
     discount: float = 1.0,
     length_normalize: bool = False,
 ) -> Tensor:
-    """Advantage of a segment under the policy that is optimal for it, ``alpha sum_t discount^t log pi`` (CPL, eq. 4).
+    """Compute the advantage of a segment under its optimal policy, ``alpha sum_t discount^t log pi`` (CPL, eq. 4).
 
     Args:
         log_probs: of the actions taken, ``[..., T]``.
         mask: bool ``[..., T]``, true on valid steps; None for all.
         alpha: entropy temperature, in reward units per nat, above 0.
-        discount: weight of a step by that of the step before, in [0, 1].
+        discount: weight of a step relative to the step before, in [0, 1].
         length_normalize: divide by the sum of the weights; not in the paper, whose segments are equally long.
 
     Returns:
@@ -54,10 +54,10 @@ def cpl_loss(
     mask_2: Tensor | None = None,
     length_normalize: bool = False,
 ) -> Tensor:
-    """Contrastive preference loss of pairs of segments (CPL, equation 5, and its appendix on the conservative bias).
+    """Compute the contrastive preference loss of pairs of segments (CPL, equation 5 and appendix on conservative bias).
 
     With ``A`` the `cpl_advantage`: ``-log sigmoid(A_preferred - bias A_other)``. With a bias of 1 the loss does not
-    change when all log-probs fall together; below 1 it does not let them.
+    change if all log-probs fall together; with a bias below 1 it then rises.
 
     Args:
         log_probs_1: log-probs of the first segments' actions, ``[P, T]``.
@@ -65,9 +65,9 @@ def cpl_loss(
         label: 1 where the second is preferred, 0 where the first is, 0.5 for a tie, ``[P]``.
         alpha: entropy temperature, in reward units per nat, above 0.
         bias: weight of the segment that was not preferred, in (0, 1].
-        discount: weight of a step by that of the step before, in [0, 1]; the released code has none.
+        discount: weight of a step relative to the step before, in [0, 1]; the released code has none.
         mask_1: bool ``[P, T]``, true on valid steps of the first; None for all.
-        mask_2: likewise of the second.
+        mask_2: the same for the second.
         length_normalize: see `cpl_advantage`.
 
     Returns:
@@ -84,7 +84,7 @@ def cpl_loss(
 
 
 def cpl_advantage_loss(advantage_1: Tensor, advantage_2: Tensor, label: Tensor, *, bias: float = 0.5) -> Tensor:
-    """`cpl_loss` of advantages.
+    """Compute `cpl_loss` from advantages.
 
     Args:
         advantage_1: of the first segments, ``[P]``.
@@ -109,16 +109,16 @@ def cpl_advantage_loss(advantage_1: Tensor, advantage_2: Tensor, label: Tensor, 
 
 
 def cpl_ranked_loss(advantage: Tensor, score: Tensor, group: Tensor | None = None, *, bias: float = 0.5) -> Tensor:
-    """Contrastive preference loss of ranked segments: the mean over all ordered pairs (CPL's dense form).
+    """Compute the contrastive preference loss of ranked segments, the mean over all ordered pairs (CPL's dense form).
 
     Args:
         advantage: `cpl_advantage` of each segment, ``[K]``.
-        score: the better the larger, in any units, ``[K]``; segments of equal score are not compared.
+        score: higher is better, in any unit, ``[K]``; segments of equal score are not compared.
         group: int64 ``[K]``, only segments of one group are compared; None compares all.
         bias: weight of the segment that ranks lower, in (0, 1].
 
     Returns:
-        A scalar; 0 where there is nothing to compare.
+        A scalar; 0 if no segments can be compared.
 
     Raises:
         ValueError: ``bias`` is out of its range, or shapes differ.

@@ -16,26 +16,26 @@ LossType = Literal[
 FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 LOSS_TYPES, F_DIVERGENCES = get_args(LossType), get_args(FDivergence)
 AVERAGED_LOSS_TYPES = ("ipo", "sigmoid_norm", "simpo", "orpo", "sft")
-"""They take log-probs by the step."""
+"""Types that read log-probs per step."""
 REFERENCE_FREE_LOSS_TYPES = ("simpo", "orpo", "sft")
 SMOOTHED_LOSS_TYPES = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
-"""They read ``label_smoothing``."""
+"""Types that read ``label_smoothing``."""
 DIFFERENCE_LOSS_TYPES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop")
-"""They see a difference of scores alone: in others the normaliser of an f-divergence would not cancel."""
+"""Types of a difference of scores; in others the normaliser of an f-divergence would not cancel."""
 _LARGEST_EXPONENT = 80.0  # exp(88.7) overflows float32
 
 
 def f_divergence_score(log_ratio: Tensor, kind: FDivergence = "reverse_kl", *, alpha: float = 0.5) -> Tensor:
-    """Score of a log-ratio under an f-divergence, ``f'(pi / reference)`` (f-DPO, Wang et al. 2023, arXiv:2309.16240).
+    """Compute the score of a log-ratio, ``f'(pi / reference)`` (f-DPO, Wang et al. 2023, arXiv:2309.16240).
 
     With ``u`` the ratio: ``reverse_kl`` is ``log u`` (DPO), ``forward_kl`` is ``-1 / u``, ``js_divergence`` is
-    ``log(u / (1 + u))`` and ``alpha_divergence`` is ``u^(alpha - 1) / (alpha - 1)``. Constants are left out: they
-    cancel between chosen and rejected. Exponents above 80 are cut.
+    ``log(u / (1 + u))`` and ``alpha_divergence`` is ``u^(alpha - 1) / (alpha - 1)``. Constants are left out, because
+    they cancel between chosen and rejected. Exponents above 80 are clipped.
 
     Args:
         log_ratio: policy's minus reference's log-prob, ``[P]``.
-        kind: which divergence keeps the policy near the reference.
-        alpha: of the alpha-divergence; 1 is the reverse KL, 0 the forward KL.
+        kind: divergence that keeps the policy near the reference.
+        alpha: order of the alpha-divergence; 1 is the reverse KL, 0 the forward KL.
 
     Returns:
         Scores, ``[P]``.
@@ -190,24 +190,24 @@ def preference_loss(
     simpo_gamma: float = 0.5,
     discopop_tau: float = 0.05,
 ) -> Tensor:
-    """Loss of pairs of segments, one of which was preferred, with TRL's names and numbers.
+    """Compute the loss of pairs of segments, one of which was preferred, with TRL's names and numbers.
 
     Args:
         policy_chosen: summed log-probs of the preferred segments, ``[P]``.
         policy_rejected: those of the others, ``[P]``.
         reference_chosen: summed log-probs under the reference, without gradient, ``[P]``; None is reference-free.
-        reference_rejected: likewise.
-        loss_type: one of ``LOSS_TYPES``; its paper stands at its formula. ``ipo`` takes averages where lengths are
-            given (TRL, the authors' later advice) and sums where they are not (the paper); ``sigmoid_norm``, ``simpo``,
-            ``orpo`` and ``sft`` need lengths; the others take sums whatever the lengths. ``aot`` sorts its batch.
+        reference_rejected: the same for the others.
+        loss_type: one of ``LOSS_TYPES``; the source gives the paper of each. ``ipo`` uses averages if lengths are given
+            (TRL, the authors' later advice), else sums (the paper). ``sigmoid_norm``, ``simpo``, ``orpo`` and ``sft``
+            need lengths. The others use sums and ignore lengths. ``aot`` sorts its batch.
         beta: strength of the pull towards the reference (of the odds-ratio term in ``orpo``), above 0.
         label_smoothing: probability that a label is wrong, in [0, 0.5]; read by ``SMOOTHED_LOSS_TYPES``. With
             ``sigmoid`` this is cDPO; ``exo_pair`` needs more than 0, ``robust`` less than 0.5.
         chosen_lengths: steps of each preferred segment, ``[P]``.
         rejected_lengths: those of the others, ``[P]``.
         f_divergence: see `f_divergence_score`; other than ``reverse_kl`` for ``DIFFERENCE_LOSS_TYPES`` only.
-        f_alpha: of the alpha-divergence.
-        simpo_gamma: SimPO's target margin, at least 0 by the paper, in the units of beta times log-prob by the step.
+        f_alpha: order of the alpha-divergence.
+        simpo_gamma: SimPO's target margin, in units of beta times log-prob per step; at least 0 in the paper.
         discopop_tau: temperature of DiscoPOP's blend, above 0.
 
     Returns:
@@ -268,7 +268,7 @@ def _check_shapes(policy: Tensor, *others: Tensor | None) -> None:
 
 
 def _probable(average: Tensor) -> Tensor:
-    """Return log-probs of which odds exist: those of probabilities below 1."""
+    """Return log-probs clipped to probabilities below 1, for which odds exist."""
     if not torch.compiler.is_compiling() and bool((average > 0).any()):
         raise ValueError(
             f"orpo needs probabilities, got an average log-prob of {float(average.max()):.3g}: that of a density; "

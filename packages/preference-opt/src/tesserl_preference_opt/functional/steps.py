@@ -1,4 +1,4 @@
-"""Sums over the steps of segments, and terms by the step: behaviour cloning and values."""
+"""Sums over the steps of segments, and terms per step: behaviour cloning and values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tesserl_policy import masked_mean
 def sum_log_probs(log_probs: Tensor, mask: Tensor | None = None, *, discount: float = 1.0) -> tuple[Tensor, Tensor]:
     """Sum log-probs over a segment, ``sum_t discount^t log pi(a_t, s_t)``, and the weights of its steps.
 
-    Their quotient is the length-normalised log-prob; without a discount the weights add up to the length.
+    The sum divided by the weights is the length-normalised log-prob. Without a discount the weights sum to the length.
 
     Args:
-        log_probs: log-probs of the actions, ``[..., T]``; masked ones may be anything.
+        log_probs: log-probs of the actions, ``[..., T]``; masked ones may have any value.
         mask: bool ``[..., T]``, true on valid steps; None for all.
-        discount: weight of a step by that of the step before, in [0, 1]; the first step of the segment has weight 1.
+        discount: weight of a step relative to the step before, in [0, 1]; the first step of the segment has weight 1.
 
     Returns:
         The sums and the weights, ``[...]`` each.
@@ -60,11 +60,11 @@ def pair_weights(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 
 def bc_loss(log_probs: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Behaviour cloning: the mean negative log-prob of the actions taken, over valid steps.
+    """Compute the loss of behaviour cloning: the mean negative log-prob of the actions taken, over valid steps.
 
     Args:
-        log_probs: of the actions taken, any shape.
-        mask: bool, of the same shape; None for all.
+        log_probs: log-probs of the actions taken, any shape.
+        mask: bool, of the same shape, true on valid steps; None for all.
 
     Returns:
         A scalar, in nats.
@@ -73,14 +73,14 @@ def bc_loss(log_probs: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def value_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Half the squared difference between values and returns.
+    """Compute half the squared difference between values and returns.
 
     Args:
         value: predicted returns, in reward units, any shape.
         target: returns, of the same shape.
 
     Returns:
-        Likewise.
+        The differences, in the same shape.
 
     Raises:
         ValueError: shapes differ.
@@ -91,7 +91,7 @@ def value_loss(value: Tensor, target: Tensor) -> Tensor:
 
 
 def deterministic_log_probs(mean: Tensor, action: Tensor) -> Tensor:
-    """Log-probs that stand for those of a deterministic policy, ``-|mean - action|^2`` (CPL's released code).
+    """Compute ``-|mean - action|^2``, a replacement for log-probs of a deterministic policy (CPL's released code).
 
     Args:
         mean: actions of the policy, ``[*B, D]``.

@@ -1,4 +1,4 @@
-"""Losses of single segments that were called good or bad."""
+"""Losses of single segments that are labelled good or bad."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def kto_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """Loss of single segments that were called good or bad (KTO, Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8).
+    """Compute the loss of single good or bad segments (KTO, Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8).
 
-    Good ones pay ``1 - sigmoid(beta (r - kl))``, bad ones ``1 - sigmoid(beta (kl - r))``, ``r`` the log-ratio. The
-    weights balance unequal numbers of good and bad: keep weight times number of each within 1 to 4/3 of the other.
-    With a ``kl`` of 0 it is APO-zero of single segments (D'Oosterlinck et al. 2024, arXiv:2408.06266).
+    With ``r`` the log-ratio, the loss is ``1 - sigmoid(beta (r - kl))`` for good segments and
+    ``1 - sigmoid(beta (kl - r))`` for bad ones. The weights balance unequal numbers: keep weight times number of each
+    kind within 1 to 4/3 of the other. With ``kl = 0`` it is APO-zero (D'Oosterlinck et al. 2024, arXiv:2408.06266).
 
     Args:
         policy: summed log-probs, ``[P]``.
@@ -59,9 +59,10 @@ def bco_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """Loss of single segments, classified by their reward (BCO, Jung et al. 2024, arXiv:2404.04656, equation 9).
+    """Compute the loss of single segments as a classification (BCO, Jung et al. 2024, arXiv:2404.04656, equation 9).
 
-    Good ones pay ``-log sigmoid(beta r - shift)``, bad ones ``-log sigmoid(shift - beta r)``, ``r`` the log-ratio.
+    With ``r`` the log-ratio, the loss is ``-log sigmoid(beta r - shift)`` for good segments and
+    ``-log sigmoid(shift - beta r)`` for bad ones.
 
     Args:
         policy: summed log-probs, ``[P]``.
