@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 
+from tesserl_collectors.buffers import Buffers, Column
 from tesserl_collectors.transfers import Uploads
 from tesserl_environments import Boundary, ObservationLayout, autoreset_mode, snapshots
 from tesserl_storage.fields import Fields
@@ -89,7 +90,7 @@ class Collector:
         self._returns = np.zeros(self.num_envs, np.float64)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._steps = 0  # taken since lengths were last brought up to date
-        self._buffers: dict[int, _Buffers] = {}
+        self._buffers: dict[int, Buffers] = {}
 
     def set_weights(self, version: int, step: int) -> None:  # noqa: ARG002 - schedules act on the policy itself
         """Mark the batches collected from now on with a version; the policy shares its tensors with the learner.
@@ -118,7 +119,7 @@ class Collector:
         """
         buffers = self._buffers.get(num_steps)
         if buffers is None:
-            buffers = self._buffers[num_steps] = _Buffers(self.num_envs, num_steps, self.layout)
+            buffers = self._buffers[num_steps] = Buffers(self.num_envs, num_steps, self.layout)
         if self._current is None:
             self._current = self._reset()
         for key, array in self._current.items():
@@ -168,7 +169,7 @@ class Collector:
             raise
         return actions
 
-    def _step(self, actions: NDArray[Any], column: "_Column") -> None:
+    def _step(self, actions: NDArray[Any], column: Column) -> None:
         """One step of all environments, written to a column."""
         reward, terminated, truncated, info = self._boundary.step(actions, column.upcoming)
         done = np.logical_or(terminated, truncated, out=column.done)
@@ -190,7 +191,7 @@ class Collector:
         if np.count_nonzero(done):
             self._finish(np.flatnonzero(done), column, info)
 
-    def _finish(self, ended: NDArray[np.int64], column: "_Column", info: dict[str, Any]) -> None:
+    def _finish(self, ended: NDArray[np.int64], column: Column, info: dict[str, Any]) -> None:
         """Record the episodes that ended, and store their final observations if the environments have already reset."""
         self._count_steps()
         for i in ended.tolist():
@@ -267,77 +268,3 @@ class Collector:
         self._resetting = fields.tensor("resetting", every, torch.bool).numpy().copy()
         self._returns = fields.tensor("returns", every, torch.float64).numpy().copy()
         self._lengths = fields.tensor("lengths", every, torch.int64).numpy().copy()
-
-
-@dataclass(frozen=True)
-class _Column:
-    """Views of the arrays of ``_Buffers`` into which one step of all environments is written; made once."""
-
-    inputs: tuple[Tensor, ...]
-    observation: dict[str, NDArray[Any]]
-    following: dict[str, NDArray[Any]]  # what the step led to, the end of an episode included
-    upcoming: dict[str, NDArray[Any]]  # what the policy sees next, after a reset where there was one
-    reward: NDArray[Any]
-    terminated: NDArray[Any]
-    truncated: NDArray[Any]
-    done: NDArray[Any]
-    mask: NDArray[Any]
-    index: int
-
-
-class _Buffers:
-    """Arrays ``[T, N, ...]`` for one call of ``collect``, and the TensorDict ``[N, T]`` that views them."""
-
-    def __init__(self, num_envs: int, num_steps: int, layout: ObservationLayout) -> None:
-        shape = (num_steps, num_envs)
-        seen, following = layout.empty(num_steps + 1, num_envs), layout.empty(*shape)
-        self.following = following
-        outcome = {"reward": np.zeros((*shape, 1), np.float32)}
-        outcome |= {key: np.zeros((*shape, 1), np.bool_) for key in ("terminated", "truncated", "done")}
-        self.reward = outcome["reward"]
-        self.terminated: NDArray[Any] = outcome["terminated"].squeeze(-1)
-        mask = np.ones(shape, np.bool_)
-        self.columns = [
-            _Column(
-                inputs=tuple(torch.from_numpy(seen[key][t]) for key in layout.keys),
-                observation={key: seen[key][t] for key in layout.keys},
-                following={key: following[key][t] for key in layout.keys},
-                upcoming={key: seen[key][t + 1] for key in layout.keys},
-                mask=mask[t],
-                index=t,
-                **{key: array[t, :, 0] for key, array in outcome.items()},
-            )
-            for t in range(num_steps)
-        ]
-        self.version = torch.zeros(num_envs, num_steps, dtype=torch.int64)
-        self.filled_version = 0
-        self._action: NDArray[Any] | None = None
-        batch_size = [num_envs, num_steps]
-        after = {key: _view(array) for key, array in (following | outcome).items()}
-        self.batch = TensorDict(
-            {
-                **{key: _view(seen[key][:num_steps]) for key in layout.keys},
-                "mask": _view(mask),
-                "policy_version": self.version,
-                "next": TensorDict(after, batch_size),
-            },
-            batch_size,
-        )
-
-    def write_greedy(self, column: _Column, greedy: Tensor) -> None:
-        """Write the greedy flags of the actions."""
-        if "greedy" not in self.batch:
-            self.batch.set("greedy", torch.zeros(self.batch.batch_size, dtype=torch.bool))
-        self.batch.get("greedy")[:, column.index] = greedy
-
-    def write_action(self, column: _Column, actions: NDArray[Any]) -> None:
-        """Write actions; the first ones determine shape and type."""
-        if self._action is None:
-            self._action = np.zeros((len(self.columns), *actions.shape), actions.dtype)
-            self.batch.set("action", _view(self._action))
-        self._action[column.index] = actions
-
-
-def _view(array: NDArray[Any]) -> Tensor:
-    """``[T, N, ...]`` as a tensor ``[N, T, ...]`` of the same memory."""
-    return torch.from_numpy(array).transpose(0, 1)

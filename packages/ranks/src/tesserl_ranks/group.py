@@ -5,30 +5,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from tesserl_ranks.failures import GRACE, POLL, Members, RankError, first_line
+from tesserl_ranks.statistics import Statistics, moments
 from tesserl_ranks.store import PatientStore
 
 T = TypeVar("T")
-
-
-class Statistics(Protocol):
-    """Running mean and variance of features, as `tesserl_nn_components.RunningNormalizer` keeps them."""
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of each feature, ``[F]``."""
-
-    def update(self, features: Tensor, /) -> None:
-        """Update with features ``[*B, F]``."""
-
-    def merge(self, count: int, mean: Tensor, variance: Tensor, /) -> None:
-        """Update with count, mean and population variance of features."""
 
 
 class Ranks:
@@ -298,12 +285,3 @@ class Ranks:
 
 ALONE = Ranks()
 """The only rank of an ordinary run."""
-
-
-def moments(features: Tensor) -> tuple[int, Tensor, Tensor]:
-    """Return count, mean and population variance ``[F]`` of features ``[*B, F]``, in float64 on the CPU."""
-    rows = features.detach().reshape(-1, features.shape[-1]).double()
-    if not len(rows):
-        return 0, torch.zeros(rows.shape[-1], dtype=torch.float64), torch.zeros(rows.shape[-1], dtype=torch.float64)
-    variance, mean = torch.var_mean(rows, dim=0, correction=0)
-    return len(rows), mean.cpu(), variance.cpu()

@@ -7,7 +7,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from tesserl_ranks.group import Ranks, moments
+from tesserl_ranks.group import Ranks
+from tesserl_ranks.statistics import moments
 
 ADVANTAGE = "advantage"
 
