@@ -79,12 +79,11 @@ def _word_or_options(value: Any) -> str:
     return ALL_TAG if isinstance(value, str) else OPTIONS_TAG
 
 
-Switch = Annotated[bool, Tag(SWITCH_TAG)]
-SWITCH_OR_OPTIONS = Discriminator(_switch_or_options)
-SwitchOrCount = Annotated[Switch | Annotated[Count, Tag(NUMBER_TAG)], Discriminator(_switch_or_number)]
-
-
 Options = TypeVar("Options", bound=Block)
+Switch = Annotated[bool, Tag(SWITCH_TAG)]
+SwitchOr = Annotated[Switch | Annotated[Options, Tag(OPTIONS_TAG)], Discriminator(_switch_or_options)]
+"""True or false, or a block of options, whose defaults true stands for."""
+SwitchOrCount = Annotated[Switch | Annotated[Count, Tag(NUMBER_TAG)], Discriminator(_switch_or_number)]
 
 
 def options_of(setting: bool | Options, block: type[Options]) -> Options | None:
@@ -104,20 +103,16 @@ class BTRConfig(Block):
             "(discount 0.997, 8 fractions, hard target every 32,000 steps, Adam 1e-4, warm-up 200,000 steps)."
         ),
     )
-    munchausen: Annotated[Switch | Annotated[MunchausenSwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
-        default=False, description="The Munchausen target: iqn.munchausen."
-    )
-    impala: Annotated[Switch | Annotated[ImpalaSwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
-        default=False, description="The encoder of IMPALA: nn.vision."
-    )
-    max_pool: Annotated[Switch | Annotated[MaxPoolSwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
+    munchausen: SwitchOr[MunchausenSwitch] = Field(default=False, description="The Munchausen target: iqn.munchausen.")
+    impala: SwitchOr[ImpalaSwitch] = Field(default=False, description="The encoder of IMPALA: nn.vision.")
+    max_pool: SwitchOr[MaxPoolSwitch] = Field(
         default=False, description="Adaptive max-pooling behind the last convolution: nn.vision.pool_size."
     )
     spectral_norm: bool = Field(
         default=False,
         description="Spectral normalisation: nn.vision.spectral_norm, residual of kind impala, all of kind cnn.",
     )
-    noisy: Annotated[Switch | Annotated[NoisySwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
+    noisy: SwitchOr[NoisySwitch] = Field(
         default=False, description="Noisy layers that explore: nn.heads.noisy and iqn.exploration."
     )
     layer_norm: bool = Field(
@@ -125,9 +120,7 @@ class BTRConfig(Block):
         description="LayerNorm in the heads and the perceptron of vectors: an option of its code, not of its recipe.",
     )
     dueling: bool = Field(default=False, description="Value and advantage streams: nn.heads.dueling.")
-    prioritized: Annotated[Switch | Annotated[PrioritizedSwitch, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
-        default=False, description="Prioritised replay: replay."
-    )
+    prioritized: SwitchOr[PrioritizedSwitch] = Field(default=False, description="Prioritised replay: replay.")
     n_step: SwitchOrCount = Field(default=False, description="Rewards summed: iqn.num_steps; true: 3, or a number.")
     vector_environments: SwitchOrCount = Field(
         default=False,

@@ -232,6 +232,11 @@ class EnvironmentConfig(Block):
         return math.prod(wrapper.num_frames for wrapper in self.wrappers if wrapper.kind == kind)
 
     @property
+    def placed_wrappers(self) -> tuple[tuple[str, Wrapper], ...]:
+        """Return the wrappers with their dotted paths in a file."""
+        return tuple((f"environment.wrappers.{index}", each) for index, each in enumerate(self.wrappers))
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """Modules that making the task imports: those of ``id``, ``imports`` and ``wrappers``."""
         own = [wrapper.wrapper for wrapper in self.wrappers if isinstance(wrapper, OwnWrapper)]

@@ -28,8 +28,7 @@ def images_are_seen(config: RunKeys) -> Iterator[Problem]:
     """Check that wrappers of images have an encoder of images."""
     if config.nn.may_see_images:
         return
-    for index, wrapper in enumerate(config.environment.wrappers):
-        path = f"environment.wrappers.{index}"
+    for path, wrapper in config.environment.placed_wrappers:
         if wrapper.kind in OF_IMAGES:
             yield Problem(
                 path,
@@ -45,30 +44,30 @@ def images_are_seen(config: RunKeys) -> Iterator[Problem]:
 
 def vectors_of_wrappers_are_seen(config: RunKeys) -> Iterator[Problem]:
     """Check that wrappers that add vector observations have an encoder of vectors."""
-    for index, wrapper in enumerate(config.environment.wrappers):
+    for path, wrapper in config.environment.placed_wrappers:
         if wrapper.kind in ("telemetry", "clock") and not config.nn.may_see_vectors:
             yield Problem(
-                f"environment.wrappers.{index}",
+                path,
                 f"{wrapper.kind} adds a vector and nn.vector has kind none; choose mlp there or remove the wrapper",
             )
 
 
 def clocks_are_set(config: RunKeys) -> Iterator[Problem]:
     """Check that a clock is set by ``iqn.fixed_horizon``, and that there is only one."""
-    clocks = [index for index, wrapper in enumerate(config.environment.wrappers) if wrapper.kind == "clock"]
+    clocks = [path for path, wrapper in config.environment.placed_wrappers if wrapper.kind == "clock"]
     used = isinstance(config.options, IQNConfig) and config.options.fixed_horizon is not None
-    for index in clocks if not used else clocks[1:]:
+    for path in clocks if not used else clocks[1:]:
         reason = "there is one already" if used else "is for iqn.fixed_horizon, which is not set"
-        yield Problem(f"environment.wrappers.{index}", f"clock: {reason}; remove the wrapper")
+        yield Problem(path, f"clock: {reason}; remove the wrapper")
 
 
 def colours_are_there(config: RunKeys) -> Iterator[Problem]:
     """Check that only a single colour image is turned into a grey one."""
     before = ""
-    for index, wrapper in enumerate(config.environment.wrappers):
+    for path, wrapper in config.environment.placed_wrappers:
         if wrapper.kind == "grayscale" and before:
             yield Problem(
-                f"environment.wrappers.{index}",
+                path,
                 f"grayscale needs a colour image, after {before} there is none; "
                 + ("remove it" if before == "grayscale" else f"write it before {before}, the innermost wrapper first"),
             )
@@ -78,19 +77,17 @@ def colours_are_there(config: RunKeys) -> Iterator[Problem]:
 
 def bounds_enclose_a_range(config: RunKeys) -> Iterator[Problem]:
     """Check that low is below high in wrappers that have bounds."""
-    for index, wrapper in enumerate(config.environment.wrappers):
+    for path, wrapper in config.environment.placed_wrappers:
         if wrapper.kind in ("reward_clip", "rescale_action") and wrapper.low >= wrapper.high:
-            yield Problem(
-                f"environment.wrappers.{index}.low", f"expected less than high = {wrapper.high:g}, got {wrapper.low:g}"
-            )
+            yield Problem(f"{path}.low", f"expected less than high = {wrapper.high:g}, got {wrapper.low:g}")
 
 
 def rewards_have_one_unit(config: RunKeys) -> Iterator[Problem]:
     """Refuse statistics of each environment where trajectories of several environments are compared."""
-    for index, wrapper in enumerate(config.environment.wrappers):
+    for path, wrapper in config.environment.placed_wrappers:
         if wrapper.kind == "normalize_reward":
             yield Problem(
-                f"environment.wrappers.{index}",
+                path,
                 f"normalize_reward has statistics of its own in each environment, and {config.algorithm} compares "
                 "trajectories of several; use reward_scale",
             )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, Tag, create_model
+from pydantic import Field, create_model
 
 from tesserl_configs.base import Block, Count, Environments, Name, Real, Seed, Steps, Tags, TaskSeed, Text, Threads
-from tesserl_configs.btr import BTR, OPTIONS_TAG, SWITCH_OR_OPTIONS, Switch
+from tesserl_configs.btr import BTR, SwitchOr
 from tesserl_configs.collectors import Collectors, LocalCollectors
 from tesserl_configs.environment import EnvironmentConfig
 from tesserl_configs.errors import Problem
@@ -121,15 +121,15 @@ class LoggingConfig(Block):
 
     interval: Steps = Field(default=1_000, description="Environment steps between two lines of metrics, >= 1.")
     tensorboard: bool = Field(default=True, description="Write TensorBoard files beside metrics.csv.")
-    wandb: Annotated[Switch | Annotated[WandbConfig, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
+    wandb: SwitchOr[WandbConfig] = Field(
         default=False,
         description="Send metrics and configuration to Weights & Biases (extra wandb of the trainer): true or a block.",
     )
-    mlflow: Annotated[Switch | Annotated[MLflowConfig, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
+    mlflow: SwitchOr[MLflowConfig] = Field(
         default=False,
         description="Send metrics and configuration to MLflow (extra mlflow of the trainer): true or a block.",
     )
-    trackio: Annotated[Switch | Annotated[TrackioConfig, Tag(OPTIONS_TAG)], SWITCH_OR_OPTIONS] = Field(
+    trackio: SwitchOr[TrackioConfig] = Field(
         default=False,
         description="Send metrics and configuration to trackio (extra trackio of the trainer): true or a block.",
     )

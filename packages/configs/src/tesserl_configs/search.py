@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -192,7 +192,7 @@ def load_search(
     start = base_file(path, config.config, place=place_of(path, document, "config"), kind="search")
     above = {key: place.removesuffix(f".{key}") for key, place in places.items()}
     found = Search(directory_name(path, name or config.name), config, start, tuple(fixed), frozenset(), above)
-    search = Search(found.name, config, start, tuple(fixed), frozenset(_whole(found, places)), above)
+    search = replace(found, whole=frozenset(_whole(found, places)))
     _check_corners(search)
     return search
 

@@ -203,13 +203,13 @@ def _image_bytes(config: RunKeys) -> Iterator[tuple[str, int]]:
         yield "environment.atari.img_height", atari.img_height * atari.img_width * atari.stack_num
         return
     area, stack = 0, 1
-    for index, wrapper in enumerate(environment.wrappers):
+    for path, wrapper in environment.placed_wrappers:
         if wrapper.kind == "resize":
             area = wrapper.height * wrapper.width
         if wrapper.kind == "frame_stack":
             stack *= wrapper.num_frames
         if area and wrapper.kind in ("resize", "frame_stack"):
-            yield f"environment.wrappers.{index}", area * stack
+            yield path, area * stack
 
 
 def _shown(size: int) -> str:

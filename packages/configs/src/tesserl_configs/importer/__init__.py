@@ -94,7 +94,7 @@ def _converted(source: Source, name: str, environment_id: str) -> dict[str, Any]
     if algorithm == "iqn":
         environment.setdefault("wrappers", []).append({"kind": "clock"})  # for its horizon
         return data | import_iqn(source)
-    return data | IMPORTS[algorithm](source, int(environment["num_envs"]))
+    return data | IMPORTS[algorithm](source)
 
 
 def _mend_the_task(source: Source, data: dict[str, Any], environment_id: str) -> None:

@@ -12,9 +12,9 @@ PLACE_OF_PAIRS = "PAIRS"
 """Placeholder of the directory of pairs until they are made."""
 
 
-def import_ppo(source: Source, num_envs: int) -> dict[str, Any]:
+def import_ppo(source: Source) -> dict[str, Any]:
     """Return our blocks ``ppo`` and ``optimizer``; the environments share the steps of a rollout."""
-    take = source.take
+    take, num_envs = source.take, source.value("performance.gpu_collectors_count", 4)  # an environment each
     num_minibatches = take("ppo.num_minibatches", "ppo.num_minibatches", 4)
     text = f"/ {num_envs} environments, and a multiple of the minibatches"
     steps = take("ppo.rollout_steps_per_update", "ppo.num_steps", 2048, text)
@@ -26,12 +26,12 @@ def import_ppo(source: Source, num_envs: int) -> dict[str, Any]:
         "num_epochs": take("ppo.update_epochs", "ppo.num_epochs", 4),
         "num_minibatches": num_minibatches,
         "discount": last_or_number(
-            source, discounts, "ppo.gamma" if source.leaves.get(scalar) is None else scalar, "ppo.discount", 0.99
+            source, "ppo.gamma" if source.leaves.get(scalar) is None else scalar, "ppo.discount", 0.99, discounts
         ),
-        "gae_lambda": last_or_number(source, ["ppo.gae_lambda_schedule"], "ppo.gae_lambda", "ppo.gae_lambda", 0.95),
+        "gae_lambda": last_or_number(source, "ppo.gae_lambda", "ppo.gae_lambda", 0.95),
         "clip_epsilon": take("ppo.clip_coef", "ppo.clip_epsilon", 0.2),
         "value_clip": value_clip if value_clip and value_clip > 0 else None,
-        "value_coef": last_or_number(source, ["ppo.vf_coef_schedule"], "ppo.vf_coef", "ppo.value_coef", 0.5),
+        "value_coef": last_or_number(source, "ppo.vf_coef", "ppo.value_coef", 0.5),
         "entropy_coef": scheduled_or_number(source, "ppo.ent_coef", "ppo.entropy_coef", 0.01),
         "normalize_advantage": take(
             "ppo.normalize_advantages", "ppo.normalize_advantage", True, "by minibatch, there over the whole rollout"
@@ -42,7 +42,7 @@ def import_ppo(source: Source, num_envs: int) -> dict[str, Any]:
     return {"ppo": block, "optimizer": import_optimizer(source)}
 
 
-def import_grpo(source: Source, num_envs: int) -> dict[str, Any]:  # noqa: ARG001 - groups do not depend on it
+def import_grpo(source: Source) -> dict[str, Any]:
     """Return our blocks ``grpo`` and ``optimizer``."""
     take, key = source.take, "grpo.grpo"
     num_epochs = take(f"{key}_update_epochs", "grpo.num_epochs", 4)
@@ -58,9 +58,7 @@ def import_grpo(source: Source, num_envs: int) -> dict[str, Any]:  # noqa: ARG00
         "entropy_coef": scheduled_or_number(source, f"{key}_ent_coef", "grpo.entropy_coef", 0.01),
         "kl": _penalty(source, num_epochs),
         "num_epochs": num_epochs,
-        "max_grad_norm": last_or_number(
-            source, [f"{key}_max_grad_norm_schedule"], f"{key}_max_grad_norm", "grpo.max_grad_norm", 0.5
-        ),
+        "max_grad_norm": last_or_number(source, f"{key}_max_grad_norm", "grpo.max_grad_norm", 0.5),
         "orthogonal_init": False,
     }
     return {"grpo": block, "optimizer": import_optimizer(source)}
@@ -75,7 +73,7 @@ def _penalty(source: Source, num_epochs: int) -> dict[str, Any] | None:
     return {"coef": coef, "reference": {"kind": "sync", "interval": groups * num_epochs}}
 
 
-def import_dpo(source: Source, num_envs: int) -> dict[str, Any]:  # noqa: ARG001 - pairs do not depend on it
+def import_dpo(source: Source) -> dict[str, Any]:
     """Return our blocks ``dpo``, ``pairs`` and ``optimizer``."""
     take = source.take
     num_epochs = max(1, take("dpo.dpo_update_epochs", "pairs.source.num_epochs", 4))
@@ -94,15 +92,13 @@ def import_dpo(source: Source, num_envs: int) -> dict[str, Any]:  # noqa: ARG001
         "beta": scheduled_or_number(source, "dpo.dpo_beta", "dpo.beta", 0.1),
         "reference": {"kind": "sync", "interval": max(1, syncs) * num_epochs},
         "batch_size": 1,
-        "max_grad_norm": last_or_number(
-            source, ["dpo.dpo_max_grad_norm_schedule"], "dpo.dpo_max_grad_norm", "dpo.max_grad_norm", 0.5
-        ),
+        "max_grad_norm": last_or_number(source, "dpo.dpo_max_grad_norm", "dpo.max_grad_norm", 0.5),
         "orthogonal_init": False,
     }
     return {"dpo": block, "pairs": {"source": pairs, "holdout_fraction": 0.0}, "optimizer": import_optimizer(source)}
 
 
-IMPORTS: dict[str, Callable[[Source, int], dict[str, Any]]] = {
+IMPORTS: dict[str, Callable[[Source], dict[str, Any]]] = {
     "ppo": import_ppo,
     "grpo": import_grpo,
     "dpo": import_dpo,

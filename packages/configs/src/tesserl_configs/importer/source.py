@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -123,9 +123,9 @@ def last_value(source: Source, key: str, target: str, default: float) -> Any:
     return source.take(key, target, [[0, default]], text)[-1][1]
 
 
-def last_or_number(source: Source, schedules: list[str], key: str, target: str, default: float) -> Any:
-    """Return a number that may have a schedule there and has none here: the last value of its first schedule."""
-    for schedule in schedules:
+def last_or_number(source: Source, key: str, target: str, default: float, schedules: Sequence[str] = ()) -> Any:
+    """Return a number, or the last value of the first of its schedules there, by default ``<key>_schedule``."""
+    for schedule in schedules or (f"{key}_schedule",):
         if source.value(schedule):
             return last_value(source, schedule, target, default)
     return source.take(key, target, default)
