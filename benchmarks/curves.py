@@ -22,13 +22,13 @@ from tesserl_training.metric_names import EVALUATION
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = """# Curves
 
-Recorded learning curves of this project, and returns that others published. Put your own runs beside them:
+Recorded learning curves of this project, and returns that others published. Compare your own runs with them:
 
     tesserl compare RUNS --with minatar
 
 A score is the mean return of 100 greedy episodes on unused seeds, played by the best checkpoint of a run's evaluations.
-Tables, intervals and pictures are those of `tesserl compare`; `runs.csv` of each suite names the commit and the command
-of every run. This page is written by `python benchmarks/curves.py page`; [Results](results.md) says what the runs show.
+`tesserl compare` makes the tables, intervals and pictures. `runs.csv` of each suite names the commit and the command of
+every run. `python benchmarks/curves.py page` writes this page. [Results](results.md) describes the runs.
 """
 Key = tuple[str, str, int]
 
