@@ -162,11 +162,12 @@ def agent_of(
     network = actor.policy.network
     graphed = isinstance(options, Graphed) and options.cuda_graph
     optimizer = optimizer_of(config, network, capturable=graphed) if optimizer is None else optimizer
+    if forward is None:
+        forward = forward_of(loss, precision=options.precision, compiled=options.compile, device=config.device)
     return Agent(
         saved=saved,
         loss=loss,
-        forward=forward
-        or forward_of(loss, precision=options.precision, compiled=options.compile, device=config.device),
+        forward=forward,
         parameters=learning(network),
         optimizer=optimizer,
         policy=actor.policy,
