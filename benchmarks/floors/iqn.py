@@ -10,17 +10,22 @@ from torch.nn import functional
 Parameters = list[Tensor]  # weight and bias of two body layers, of the embedding, and of one or two layers of the head
 
 
+def rectified(hidden: Tensor) -> Tensor:
+    """ReLU of the output of a linear layer, written over it where no gradient is needed."""
+    return torch.relu(hidden) if hidden.requires_grad else torch.relu_(hidden)
+
+
 def body(p: Parameters, observation: Tensor) -> Tensor:
-    hidden = torch.relu(functional.linear(observation, p[0], p[1]))
-    return torch.relu(functional.linear(hidden, p[2], p[3]))
+    hidden = rectified(functional.linear(observation, p[0], p[1]))
+    return rectified(functional.linear(hidden, p[2], p[3]))
 
 
 def quantiles(p: Parameters, features: Tensor, taus: Tensor, frequencies: Tensor) -> Tensor:
     """``[B, K, A]``."""
-    embedding = torch.relu(functional.linear(torch.cos(taus.unsqueeze(-1) * frequencies), p[4], p[5]))
+    embedding = rectified(functional.linear(torch.cos(taus.unsqueeze(-1) * frequencies), p[4], p[5]))
     hidden = features.unsqueeze(1) * embedding
     if len(p) == 10:
-        hidden = torch.relu(functional.linear(hidden, p[6], p[7]))
+        hidden = rectified(functional.linear(hidden, p[6], p[7]))
     return functional.linear(hidden, p[-2], p[-1])
 
 

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from tesserl_nn_components import MLP, NoisyLinear
+from tesserl_nn_components.calls import run_layers
 
 
 def kinds(mlp):
@@ -115,3 +116,17 @@ def test_layers_that_are_changed_are_called_as_modules():
     assert torch.equal(mlp(features), expected)
     mlp.layers[2].forward = lambda features: features.sum(dim=-1)
     assert mlp(features).shape == (11,)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+@torch.no_grad()
+def test_an_activation_is_written_over_nothing_but_the_output_of_a_plain_linear_layer(activation):
+    seen = []
+    first, second = nn.Linear(5, 5), nn.Linear(5, 5)
+    first.register_forward_hook(lambda *call: seen.append((call[2], call[2].clone())))
+    features = torch.randn(3, 5)
+    before = features.clone()
+    layers = [activation(), first, activation(), nn.Identity(), activation(), second, nn.Identity(), activation()]
+    assert torch.equal(run_layers(layers, features), nn.Sequential(*layers)(features))
+    assert torch.equal(features, before)
+    assert all(torch.equal(output, copy) for output, copy in seen)

@@ -23,7 +23,7 @@ from tesserl_actor_critic.heads import (
 from tesserl_actor_critic.paths import Path, as_tuple, run_body, split_mask
 from tesserl_actor_critic.spaces import ContinuousActions, read_action_space
 from tesserl_nn_components import ValueHead, width_of
-from tesserl_nn_components.calls import run
+from tesserl_nn_components.calls import child, run
 from tesserl_nn_components.mlp import Activation
 from tesserl_policy import at_least_float32
 
@@ -194,9 +194,9 @@ class ActorCritic(nn.Module):
         if self.state_keys:
             return self.forward_recurrent(*inputs)[: len(self.out_keys)]
         inputs, mask = self._split_mask(inputs)
-        features, critic_body = self._hidden(run(self.body, *inputs)), self.critic_body
-        value = run(self.value, features if critic_body is None else run(critic_body, *inputs))
-        return *as_tuple(run(self.policy, features), mask), value
+        features, critic_body = self._hidden(run(child(self, "body"), *inputs)), self.critic_body
+        value = run(child(self, "value"), features if critic_body is None else run(critic_body, *inputs))
+        return *as_tuple(run(child(self, "policy"), features), mask), value
 
     def forward_recurrent(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the policy and the value on a recurrent body.
@@ -222,9 +222,9 @@ class ActorCritic(nn.Module):
             The parameters of the distribution.
         """
         inputs, mask = self._split_mask(inputs)
-        body = self.body
+        body = child(self, "body")
         features = run_body(body, inputs, recurrent=True)[0] if self.state_keys else run(body, *inputs)
-        return as_tuple(run(self.policy, self._hidden(features)), mask)
+        return as_tuple(run(child(self, "policy"), self._hidden(features)), mask)
 
     def state_value(self, *inputs: Tensor) -> Tensor:
         """Run the value alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal, cast
 
@@ -27,8 +27,8 @@ from tesserl_nn_components.calls import is_observed
 from tesserl_policy import at_least_float32
 
 CosineActivation = Literal["relu", "leaky_relu"]
-# not in place: the linear layer returns a view, whose gradient would need two more kernels
-ACTIVATIONS = {"relu": torch.relu, "leaky_relu": functional.leaky_relu}  # slope 0.01 below 0
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": functional.relu, "leaky_relu": functional.leaky_relu}
+"""The slope of leaky_relu below 0 is 0.01."""
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -75,7 +75,9 @@ class CosineEmbedding(nn.Linear):
             self._frequencies = frequencies
         weight = self.weight
         cosines = torch.cos(taus.unsqueeze(-1) * frequencies).to(weight.dtype)
-        return ACTIVATIONS[self.activation](functional.linear(cosines, weight, self.bias))
+        embedding = functional.linear(cosines, weight, self.bias)
+        # with a gradient not in place: the linear layer returns a view, whose gradient would need two more kernels
+        return ACTIVATIONS[self.activation](embedding, inplace=not embedding.requires_grad)
 
 
 class QuantileNetwork(nn.Module):

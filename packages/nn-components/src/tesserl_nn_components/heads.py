@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from tesserl_nn_components.calls import run
+from tesserl_nn_components.calls import child, run
 from tesserl_nn_components.gradients import scale_grad
 from tesserl_nn_components.mlp import MLP, Activation
 
@@ -129,7 +129,7 @@ class ValueHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, in_features]`` to ``[*B, 1]``."""
-        return run(self.mlp, features)
+        return run(child(self, "mlp"), features)
 
 
 class CategoricalHead(nn.Module):
@@ -164,7 +164,7 @@ class CategoricalHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[*B, in_features]`` to logits ``[*B, A]``, or ``[*B, N, A]`` with blocks."""
-        logits: Tensor = run(self.mlp, features)
+        logits: Tensor = run(child(self, "mlp"), features)
         return logits if self.num_blocks is None else split_blocks(logits, self.num_blocks)
 
 

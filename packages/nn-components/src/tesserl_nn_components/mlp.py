@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from tesserl_nn_components.calls import run_layers
+from tesserl_nn_components.calls import child, run_layers
 from tesserl_nn_components.inputs import explain_features
 from tesserl_nn_components.noisy import NoisyLinear
 from tesserl_nn_components.precision import in_full_precision, under_autocast
@@ -81,7 +81,7 @@ class MLP(nn.Module):
     def _run(self, features: Tensor) -> Tensor:
         # the layers alone: the container's own call would cost 2 % of a small update
         if not self._has_output or not under_autocast(features.device.type):
-            return run_layers(self.layers, features)
+            return run_layers(child(self, "layers")._modules.values(), features)
         *hidden, output = self.layers
         return in_full_precision(output, run_layers(hidden, features))
 

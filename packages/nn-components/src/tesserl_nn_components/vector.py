@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tesserl_nn_components.calls import child
 from tesserl_nn_components.inputs import explain_features
 from tesserl_nn_components.mlp import MLP, Activation, as_sizes
 from tesserl_nn_components.normalization import FixedNormalizer, RunningNormalizer
@@ -69,9 +70,9 @@ class VectorEncoder(nn.Module):
         if not isinstance(observation, Tensor) or observation.shape[-1:] != (self.in_features,):
             explain_features(observation, self.in_features, None, "observation")
         features = observation if self.normalizer is None else self.normalizer(observation)
-        mlp = self.mlp
-        if mlp is None:
+        if "mlp" not in self._modules:
             return features
+        mlp: MLP = child(self, "mlp")
         try:
             return mlp._run(features)
         except RuntimeError:

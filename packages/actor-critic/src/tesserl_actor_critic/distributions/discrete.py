@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
-from torch.nn import functional
 
 from tesserl_policy import at_least_float32
 
@@ -38,7 +37,7 @@ class Categorical(Distribution):
     def log_policy(self) -> Tensor:
         """Log-probability of each action, ``[*B, A]`` or ``[*B, N, A]``."""
         if self._log_policy is None:  # drawing does without it
-            self._log_policy = functional.log_softmax(self.logits, dim=-1)
+            self._log_policy = self.logits.log_softmax(dim=-1)
         return self._log_policy
 
     @property
@@ -106,7 +105,7 @@ class MultiCategorical(Distribution):
     def log_policies(self) -> list[Tensor]:
         """Log-probabilities of the options of each choice, ``[*B, nvec[i]]``."""
         if self._log_policies is None:
-            self._log_policies = [functional.log_softmax(part, dim=-1) for part in self.parts]
+            self._log_policies = [part.log_softmax(dim=-1) for part in self.parts]
         return self._log_policies
 
     @property
