@@ -1,4 +1,4 @@
-"""``tesserl observe``: the picture and the numbers of what a network will be fed."""
+"""``tesserl observe``: the picture and the numbers of the observations that a network gets."""
 
 import pytest
 import torch

@@ -162,7 +162,10 @@ def test_tasks_that_do_not_fit_are_refused(write_config, tmp_path, environment, 
         train(load_config(path), run_dir=tmp_path / "run")
 
 
-@pytest.mark.parametrize(("environment", "extra"), [("MinAtar/Breakout-v1", "minatar"), ("LunarLander-v3", "box2d")])
+@pytest.mark.parametrize(
+    ("environment", "extra"),
+    [("MinAtar/Breakout-v1", "minatar"), ("LunarLander-v3", "box2d"), ("Hopper-v5", "mujoco")],
+)
 def test_a_missing_extra_is_named(write_config, environment, extra, monkeypatch):
     import gymnasium
 
@@ -170,10 +173,12 @@ def test_a_missing_extra_is_named(write_config, environment, extra, monkeypatch)
     monkeypatch.setattr(gymnasium, "registry", {k: v for k, v in gymnasium.registry.items() if "MinAtar" not in k})
 
     def missing(*args, **kwargs):
+        if extra == "mujoco":
+            raise ModuleNotFoundError("No module named 'imageio'")
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(gymnasium, "make", missing)
-    config = load_config(write_config(environment))
+    config = load_config(write_config(), (f"environment.id={environment}",))
     with pytest.raises(ConfigError, match=rf'install "tesserl-environments\[{extra}\]"'):
         make_environments(config.environment, 1)
 

@@ -108,14 +108,20 @@ def _require(module: str, name: str, id: str, *, extra: str) -> None:  # noqa: A
         raise EnvironmentArgumentError(f'id: {id} needs {name}; install "tesserl-environments[{extra}]"')
 
 
+def _missing_package(id: str) -> str:  # noqa: A002
+    """Name the extra that has what a task of Gymnasium needs."""
+    entry_point = str(gym.registry[id].entry_point) if id in gym.registry else ""
+    extra = next((extra for extra in ("box2d", "mujoco") if entry_point.startswith(f"gymnasium.envs.{extra}")), None)
+    return "it" if extra is None else f'"tesserl-environments[{extra}]"'
+
+
 def made(id: str, kwargs: dict[str, Any], make: Callable[[], Made]) -> Made:  # noqa: A002
     """Return what a function makes for a task; its errors name the key that is wrong."""
     try:
         return make()
-    except gym.error.DependencyNotInstalled as error:
+    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise EnvironmentArgumentError(
-            f"id: {id} needs a package that is not installed ({error}); "
-            'for Box2D tasks install "tesserl-environments[box2d]"'
+            f"id: {id} needs a package that is not installed ({error}); install {_missing_package(id)}"
         ) from error
     except gym.error.Error as error:
         raise EnvironmentArgumentError(f"id: {error}") from error

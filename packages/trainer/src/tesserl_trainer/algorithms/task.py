@@ -76,9 +76,9 @@ class Task:
     @cached_property
     def layout(self) -> ObservationLayout:
         """The keys that the task's observations yield."""
-        environment = self.config.environment
+        environment, (observations, actions) = self.config.environment, self.spaces
         try:
-            return ObservationLayout(self.spaces[0], channels=environment.channels, action_space=self.spaces[1])
+            return ObservationLayout(observations, channels=environment.channels, action_space=actions)
         except ValueError as error:
             raise ConfigError(f"environment.id: {environment.id}: {error}") from error
 

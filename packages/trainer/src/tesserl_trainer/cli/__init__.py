@@ -36,9 +36,9 @@ COMMANDS = {
     "collect": "Play a run's policy, or a random one, and store its episodes.",
     "pairs": "Make, look at and label pairs of segments.",
     "config": "Validate, show, explain, compare and import configurations.",
-    "observe": "Draw what the network will be fed by random actions.",
+    "observe": "Play random actions and draw the observations that the network gets.",
     "topologies": "Print every network that can be built, with sizes and tokens.",
-    "doctor": "Show versions, what is missing, and the command that mends it.",
+    "doctor": "Show what is installed, what is missing, and how to install it.",
 }
 """Name of each command, which is that of its module in `tesserl_trainer.commands` too -> line of help."""
 

@@ -10,7 +10,7 @@ from tesserl_trainer.console import options
 COLORS = {"ok": "green", "missing": "yellow"}
 
 
-@click.command(name="doctor", help="Show versions, what is missing, and the command that mends it.")
+@click.command(name="doctor", help="Show what is installed, what is missing, and how to install it.")
 @click.argument("config_path", metavar="[CONFIG]", type=options.PATH, required=False)
 @options.overrides
 @options.as_json

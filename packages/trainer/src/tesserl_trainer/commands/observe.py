@@ -10,7 +10,7 @@ SAMPLES = 32
 """Transitions in a picture, at most: two rows each."""
 
 
-@click.command(name="observe", help="Draw what the network will be fed by random actions.")
+@click.command(name="observe", help="Play random actions and draw the observations that the network gets.")
 @click.argument("config_path", metavar="CONFIG", type=options.PATH)
 @click.option("--out", required=True, type=options.FILE, help="The picture, a PNG.")
 @click.option("--steps", default=64, show_default=True, type=options.COUNT, help="Of each environment.")

@@ -1,4 +1,4 @@
-"""``tesserl doctor``: what is installed, what is missing, and the command that mends it."""
+"""``tesserl doctor``: what is installed, what is missing, and how to install it."""
 
 import importlib
 import importlib.metadata

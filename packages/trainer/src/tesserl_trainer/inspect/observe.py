@@ -1,4 +1,4 @@
-"""``tesserl observe``: what the network will be fed, to be looked at before anything is trained."""
+"""``tesserl observe``: the observations that the network gets, to look at before anything is trained."""
 
 from collections.abc import Iterator
 from io import BytesIO
