@@ -19,7 +19,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import nox
@@ -134,8 +134,8 @@ def pip_install(session: nox.Session, *arguments: str, constraints: Path = CONST
 
 def uninstall_others(session: nox.Session, *requirements: str) -> None:
     """Uninstall what none of ``requirements`` needs, directly or not: what earlier runs and sessions installed here."""
-    places = map(str, Path(session.virtualenv.location).glob("lib/python*/site-packages"))
-    installed = {canonicalize_name(each.name): each for each in distributions(path=list(places))}
+    place = next(Path(session.virtualenv.location).glob("lib/python*/site-packages"))
+    installed = {canonicalize_name(each.name): each for each in distributions(path=[str(place)])}
     needed: set[tuple[str, str]] = set()  # with the extra for which it is needed, or ""
     queue = [Requirement(line) for line in (*requirements, "pip")]
     while queue:
@@ -149,6 +149,13 @@ def uninstall_others(session: nox.Session, *requirements: str) -> None:
     others = sorted(set(installed) - {name for name, _ in needed})
     if others:
         session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", *others)
+    for left in top_directories(installed[name] for name in others) - top_directories(distributions(path=[str(place)])):
+        shutil.rmtree(place / left, ignore_errors=True)  # what was written there later, and is still imported
+
+
+def top_directories(found: Iterable[Distribution]) -> set[str]:
+    """Return the first directories of all files of distributions."""
+    return {file.parts[0] for each in found for file in each.files or [] if len(file.parts) > 1} - {".."}
 
 
 def install_wheels(
@@ -183,14 +190,15 @@ def install_alone(session: nox.Session, package: str) -> None:
     session.run("python", ".ci/run_examples.py", readme, env=TEST_ENVIRONMENT)
 
 
-def hand_on(session: nox.Session) -> None:
-    """On CI, let later sessions use this environment, so that torch is unpacked and compiled once and not 20 times.
+def hand_on(session: nox.Session, package: str) -> None:
+    """On CI, let other sessions that need torch use this environment: it is unpacked and compiled once, not 20 times.
 
     Each of them uninstalls what it does not need. What failed keeps its environment to itself, to be looked at.
     """
-    if "CI" in os.environ:
+    with_torch = [name for name in PROJECTS if "torch" not in forbidden_modules(name)]
+    if "CI" in os.environ and package in with_torch:
         here = Path(session.virtualenv.location)
-        for other in (here.with_name(name) for name in (*(f"tests-{name}" for name in PROJECTS), *SHARING)):
+        for other in (here.with_name(name) for name in (*(f"tests-{name}" for name in with_torch), *SHARING)):
             if not other.exists():
                 other.symlink_to(here, target_is_directory=True)
 
@@ -235,7 +243,7 @@ def tests(session: nox.Session, package: str) -> None:
         install_alone(session, package)
     install_wheels(session, package, *test_requirements(package), *TOOLS["test"])
     session.run("pytest", *PROCESSES, f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
-    hand_on(session)
+    hand_on(session, package)
 
 
 @nox.session(requires=["build"], default=False)
