@@ -1,6 +1,6 @@
-"""``config import``: from a configuration of the seed system (a racing-game project) to one of ours.
+"""``config import``: convert a configuration of the seed system (a racing-game project) to one of ours.
 
-Each function reads the keys of one part and notes what became of them; `reason_for` accounts for the rest.
+Each function reads the keys of one part and notes their conversion; `reason_for` explains the keys that are left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tesserl_configs.schema import RunConfig
 
 
 class Import(NamedTuple):
-    """A configuration of the seed system, as ours."""
+    """A configuration of the seed system, converted to ours."""
 
     text: str
     """Our YAML."""
@@ -34,33 +34,33 @@ class Import(NamedTuple):
     """One note or more for each key of the file, then those of `to_mend`."""
 
     lost: list[str]
-    """Keys of the file that change the experiment and were not carried over; `to_mend` says what to do."""
+    """Keys of the file that change the experiment and were not converted; `to_mend` tells what to do."""
 
     loads: bool
-    """True if our file keeps all rules."""
+    """True if our file is valid."""
 
     @property
     def to_mend(self) -> list[Note]:
-        """Return the notes about what must be written by hand before it is the same experiment."""
+        """Return the notes about changes by hand that are needed for the same experiment."""
         return [note for note in self.notes if note.key.startswith(TO_MEND)]
 
 
 def import_config(path: str | Path, *, environment_id: str = "ENVIRONMENT") -> Import:
     """Read a configuration of the seed system and write ours.
 
-    The seed system's own defaults are written out where they differ from ours. Each key of the file is named: with its
-    place in our file, or with the reason why it has none. What changes the experiment and has no place is to be mended.
+    Defaults of the seed system that differ from ours are written out. Each key of the file has a note with its place in
+    our file, or with the reason why it has none. `Import.to_mend` lists differences that must be resolved by hand.
 
     Args:
-        path: its YAML file, of any release.
+        path: YAML file of any release of the seed system.
         environment_id: Gymnasium id of the task to write; the seed system plays one game.
 
     Returns:
-        Our YAML and what became of every key.
+        Our YAML, and notes about every key.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, is a file of Tesserl, or a value is not of the seed system's
-            form.
+        ConfigError: the file cannot be read, is not YAML or is a file of Tesserl, or the seed system would refuse a
+            value.
     """
     path = Path(path)
     source = read_source(path)
@@ -98,7 +98,7 @@ def _converted(source: Source, name: str, environment_id: str) -> dict[str, Any]
 
 
 def _mend_the_task(source: Source, data: dict[str, Any], environment_id: str) -> None:
-    """Note what depends on the task, which the importer does not know."""
+    """Note keys that depend on the task, which the importer does not know."""
     if environment_id == "ENVIRONMENT":
         source.mend("environment.id", "write the Gymnasium id of your task there")
     if data["nn"]["vision"]["kind"] != "none":
@@ -119,7 +119,7 @@ def _mend_the_task(source: Source, data: dict[str, Any], environment_id: str) ->
 
 
 def _problems(data: dict[str, Any]) -> Iterator[Note]:
-    """Yield what keeps our file from loading."""
+    """Yield the problems of our file."""
     try:
         RunConfig.model_validate(data)
     except ValidationError as error:
@@ -144,7 +144,7 @@ def _environment(source: Source, environment_id: str, *, has_image: bool) -> dic
 
 
 def _image_size(source: Source, name: str) -> int:
-    """Return the height or the width of images, which may be written by its first letter."""
+    """Return the height or the width of images; the key may be abbreviated to its first letter."""
     block = "nn.vis.image_size"
     key = f"{block}.{name}" if source.value(f"{block}.{name[0]}") is None else f"{block}.{name[0]}"
     return int(source.take(key, f"environment.wrappers, {name} of resize", 256))

@@ -1,4 +1,4 @@
-"""Keys of all releases of the seed system, and the form of their values."""
+"""Keys of all releases of the seed system, and the forms of their values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ FLAG, WHOLE, NUMBER, TEXT = "true or false", "a whole number", "a number", "text
 KNOTS, SIZES = "a list of [step, value]", "a list of whole numbers"
 ANY = "any value"
 Form = str | tuple[str, ...]
-"""One of the names above, or the words that a key may have."""
+"""One of the names above, or the words that are legal for a key."""
 
 _CNN: dict[str, Form] = {
     "use_impala_cnn": FLAG,
@@ -188,7 +188,7 @@ _GAME: dict[str, tuple[str, ...]] = {
         *("windows_TMLoader_path", "windows_TMLoader_profile_name"),
     ),
 }
-"""Keys whose values are not read here."""
+"""Keys whose values the importer does not read."""
 
 _ENVIRONMENT: dict[str, Form] = {
     **dict.fromkeys(("tm_engine_step_per_action", "ms_per_tm_engine_step", "temporal_mini_race_duration_ms"), WHOLE),
@@ -228,7 +228,7 @@ KEYS: dict[str, Form] = {
     **{f"dpo.dpo_{key}": form for key, form in _DPO.items()},
     **{f"grpo.grpo_{key}": form for key, form in _GRPO.items()},
 }
-"""Dotted path of each key of the releases that have ``nn`` -> the form of its value; keys of older ones too."""
+"""Dotted path of each key, of releases with ``nn`` and of older ones -> the form of its value."""
 KEYS |= {f"{OLDER}.{key}": KEYS[path] for key, path in RENAMED.items()}
 
 BLOCKS = tuple(dict.fromkeys(key.partition(".")[0] for key in KEYS))

@@ -17,7 +17,7 @@ PARTS = {
     "advantage": "nn.decoder.advantage.freeze",
     "value": "nn.decoder.value.freeze",
 }
-"""Our names of the parts that can be frozen -> the seed system's keys; the head of a policy is its advantage."""
+"""Our names of the parts that can be frozen -> the seed system's keys; it calls the policy's head advantage."""
 
 
 def quantile_heads(source: Source) -> dict[str, Any]:
@@ -54,14 +54,14 @@ def _stream(source: Source, name: str, width: int) -> dict[str, Any]:
 
 
 def policy_heads(source: Source) -> dict[str, Any]:
-    """Return our ``heads:`` block of a policy and its value: two hidden layers for both, then a linear one each."""
+    """Return our ``heads:`` block of policy and value: two shared hidden layers, then a linear layer each."""
     target, text = "nn.heads.shared_hidden_sizes", "two layers of this width, which policy and value share"
     width = source.take("nn.decoder.dense_hidden_dimension", target, 1024, text)
     return {"hidden_sizes": [], "shared_hidden_sizes": [width] * 2}
 
 
 def transformer(source: Source, block: str, target: str, *, num_layers: int, d_model: int) -> dict[str, Any]:
-    """Return transformer layers as the seed system has them: LayerNorm after each branch, the mean of the tokens."""
+    """Return transformer options of the seed system, which has LayerNorm after each branch and mean pooling."""
     width = source.value(f"{block}.d_model", d_model)
     ratio = source.take(f"{block}.ff_mult", f"{target}.feedforward_ratio", 4)
     if width * ratio < 64:
@@ -83,7 +83,7 @@ def frozen_parts(source: Source, network: dict[str, Any]) -> list[str]:
         if part in ("embedding", "shared"):
             missing = (algorithm == "iqn") == (part == "shared")
         elif part == "value":
-            missing = algorithm == "grpo"  # it trains none
+            missing = algorithm == "grpo"  # grpo has no value
         name = "policy" if part == "advantage" and algorithm != "iqn" else part
         if not missing and source.take(key, "nn.freeze", False, name):
             names.append(name)
@@ -91,7 +91,7 @@ def frozen_parts(source: Source, network: dict[str, Any]) -> list[str]:
 
 
 def mend_the_start(source: Source) -> None:
-    """Note that training starts from weights there which are no run of ours."""
+    """Note initial weights of the seed system, which are not a run of ours."""
     keys = [f"training.pretrain_{key}" for key in WARM_STARTS]
     if source.algorithm != "iqn":
         keys = ["training.pretrain_ppo_policy_path"]

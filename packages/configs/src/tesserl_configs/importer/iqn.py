@@ -8,7 +8,7 @@ from tesserl_configs.importer.source import Source, last_value, scheduled
 from tesserl_configs.importer.training import import_optimizer
 
 NEVER = 1e12
-"""Frames beyond which the seed system means that something never happens."""
+"""Number of frames above which the seed system means never."""
 
 
 def import_iqn(source: Source) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _iqn(source: Source, batch_size: int) -> dict[str, Any]:
 
 
 def _horizon(source: Source) -> dict[str, Any]:
-    """Return the finite horizon of every value there, which a clock in the observation counts."""
+    """Return our fixed horizon; all values of the seed system have one, with a clock in the observation."""
     take, target = source.take, "iqn.fixed_horizon.steps"
     step = take("environment.ms_per_tm_engine_step", target, 10, "ms of a step of the game")
     actions = len(source.value("environment.rl_action_offsets_ms", [0]))
@@ -76,7 +76,7 @@ def _horizon(source: Source) -> dict[str, Any]:
 
 
 def _start_fraction(source: Source, horizon: int) -> float:
-    """Return the share of transitions at clock 0 beside its share of the rest."""
+    """Return the probability of setting the clock to 0, in addition to uniform draws of 0."""
     # There a clock is max(0, |x| - short) of a uniform x in [short - long, horizon + short): clock 0 comes of
     # min(long, 2 short) + 1 of horizon + long numbers, and clocks up to long - 2 short of two numbers each.
     target = "iqn.fixed_horizon.start_fraction"
@@ -99,12 +99,12 @@ def _target_update(source: Source, batch_size: int) -> dict[str, Any]:
 
 
 def resets(source: Source) -> bool:
-    """Tell whether the file switches the periodic reset on."""
+    """Return whether the file enables the periodic reset."""
     return bool(source.value("nn.training.reset_every_n_frames_generated", NEVER + 1) <= NEVER)
 
 
 def _reset(source: Source, batch_size: int) -> dict[str, Any]:
-    """Return the periodic reset if the file switches it on; there it counts frames, here updates."""
+    """Return the periodic reset if the file enables it; the seed system counts frames, we count updates."""
     if not resets(source):
         return {}
     take, block = source.take, "nn.training"
@@ -150,7 +150,7 @@ def _exploration(source: Source) -> dict[str, Any]:
 
 
 def _mend_exploration(source: Source) -> None:
-    """Note that a part of the steps explores by noise on the values there."""
+    """Note the seed system's exploration by noise on the values, which we do not have."""
     block = "exploration"
     knots = source.value(f"{block}.epsilon_boltzmann_schedule", [[0, 0.15], [3_000_000, 0.03]])
     scale = source.value(f"{block}.tau_epsilon_boltzmann", 0.01)
@@ -166,7 +166,7 @@ def _mend_exploration(source: Source) -> None:
 
 
 def _mend_the_clip(source: Source) -> None:
-    """Note that gradients are clipped by value too, where that changes something."""
+    """Note the seed system's clipping of gradients by value, if it has an effect."""
     limit, norm = source.value("nn.training.clip_grad_value", 1000), source.value("nn.training.clip_grad_norm", 30)
     if limit < norm:
         source.mend(

@@ -9,7 +9,7 @@ from tesserl_configs.importer.source import Source
 
 
 def import_network(source: Source) -> dict[str, Any]:
-    """Return our ``nn:`` block; all algorithms but iqn have a policy and a value."""
+    """Return our ``nn:`` block; all algorithms except iqn have a policy and a value."""
     is_iqn = source.algorithm == "iqn"
     key = "nn.encoder.fusion_mode" if source.value("nn.fusion_mode") is None else "nn.fusion_mode"
     mode = source.take(key, "nn.fusion.kind", "none")
@@ -27,7 +27,7 @@ def import_network(source: Source) -> dict[str, Any]:
 
 
 def _mend_what_differs(source: Source, vision: dict[str, Any], mode: str) -> None:
-    """Note networks that the seed system builds in another way and that no key of ours describes."""
+    """Note differences of the seed system's networks that none of our keys can express."""
     if mode != "none" or vision["kind"] not in ("vit", "hf"):
         return
     if vision["kind"] == "hf":
@@ -68,7 +68,7 @@ def _vision(source: Source, mode: str) -> dict[str, Any]:
 
 
 def _cnn_option(source: Source, name: str, target: str, default: Any) -> Any:
-    """Return a key of ``nn.vis.cnn``, which ``btr`` fills if the file has that block, and in older releases always."""
+    """Return a key of ``nn.vis.cnn``, or else of ``btr`` if the file has ``nn.vis.cnn`` or is of an older release."""
     own, other = f"nn.vis.cnn.{name}", f"btr.{name}"
     key = other if source.value(own) is None and (source.is_older or source.has("nn.vis.cnn")) else own
     return source.take(key, f"nn.vision.{target}", default)
@@ -136,7 +136,7 @@ def _fusion(source: Source, mode: str, vision: dict[str, Any]) -> dict[str, Any]
         return {**result, "num_vector_tokens": tokens}
     if mode == "vision_transformer":
         if vision["kind"] in ("cnn", "impala"):
-            result["vision_features"] = 256  # there, whatever the file says
+            result["vision_features"] = 256  # fixed in the seed system
         if trunk["kind"] != "linear":
             result["num_tokens"] = take("nn.encoder.transformer.post_concat_seq_len", "nn.fusion.num_tokens", 4)
         return result

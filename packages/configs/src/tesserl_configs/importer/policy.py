@@ -9,12 +9,12 @@ from tesserl_configs.importer.source import Source, last_or_number, scheduled_or
 from tesserl_configs.importer.training import import_optimizer
 
 PLACE_OF_PAIRS = "PAIRS"
-"""Placeholder of the directory of pairs until they are made."""
+"""Placeholder for the directory of pairs."""
 
 
 def import_ppo(source: Source) -> dict[str, Any]:
-    """Return our blocks ``ppo`` and ``optimizer``; the environments share the steps of a rollout."""
-    take, num_envs = source.take, source.value("performance.gpu_collectors_count", 4)  # an environment each
+    """Return our blocks ``ppo`` and ``optimizer``; the steps of a rollout are divided among the environments."""
+    take, num_envs = source.take, source.value("performance.gpu_collectors_count", 4)  # one environment per collector
     num_minibatches = take("ppo.num_minibatches", "ppo.num_minibatches", 4)
     text = f"/ {num_envs} environments, and a multiple of the minibatches"
     steps = take("ppo.rollout_steps_per_update", "ppo.num_steps", 2048, text)
@@ -52,7 +52,7 @@ def import_grpo(source: Source) -> dict[str, Any]:
         "num_groups": 1,
         "discount": 1.0,
         "advantages": {"kind": "trajectory", "scale": "group" if mode == "mean_std" else "none"},
-        # several passes need a ratio, which the seed system does not have
+        # several epochs need a ratio, which the seed system does not have
         "loss": {"kind": "reinforce" if num_epochs == 1 else "clip"},
         "reduction": "dapo",  # every step counts the same, as in its sums
         "entropy_coef": scheduled_or_number(source, f"{key}_ent_coef", "grpo.entropy_coef", 0.01),

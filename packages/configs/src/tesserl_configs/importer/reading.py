@@ -33,11 +33,11 @@ from tesserl_configs.schema import RunConfig
 from tesserl_configs.sweep_file import SweepConfig
 
 TRUE, FALSE = {"true", "t", "yes", "y", "on", "1"}, {"false", "f", "no", "n", "off", "0"}
-"""Words that the seed system reads as truth values."""
+"""Words that the seed system reads as true or false."""
 
 
 def read_source(path: Path) -> Source:
-    """Return a file of the seed system; refuse one of Tesserl, and values of another form."""
+    """Read a file of the seed system; refuse files of Tesserl and values of another form."""
     document = read_document(path)
     if document.errors:
         raise ConfigError(*(f"{path}:{error.line}: {error}" for error in document.errors))
@@ -68,7 +68,7 @@ def _place(path: Path, document: Document, key: str) -> str:
 
 
 def _refuse_ours(path: Path, document: Document) -> None:
-    """Refuse a file of Tesserl, and one without any block of the seed system."""
+    """Refuse a file with keys of Tesserl, or without any block of the seed system."""
     for key in _keys_of_ours(document.data):
         raise ConfigError(
             f"{_place(path, document, key)}: a key of Tesserl, which the seed system does not have; a file of Tesserl "
@@ -82,7 +82,7 @@ def _refuse_ours(path: Path, document: Document) -> None:
 
 
 def _keys_of_ours(data: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the keys of the first two levels that Tesserl has and no release of the seed system."""
+    """Yield keys of the first two levels that exist in Tesserl but in no release of the seed system."""
     for key, value in data.items():
         if key not in BLOCKS:
             if key in RunConfig.model_fields or key in SweepConfig.model_fields:
@@ -98,7 +98,7 @@ def _keys_of_ours(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _fields(block: str) -> set[str]:
-    """Return the keys of one of our top-level blocks, those of every member of a union."""
+    """Return the keys of one of our top-level blocks, of all kinds."""
     return {name for member in blocks_in(RunConfig.model_fields[block].annotation) for name in member.model_fields}
 
 
@@ -184,7 +184,7 @@ CONVERTERS: dict[str, Callable[[Any], Any]] = {
     KNOTS: _knots,
     ANY: lambda value: value,
 }
-"""Form -> what converts a value to it, as the seed system does."""
+"""Form -> function that converts a value to it, as the seed system does."""
 
 
 def _conflicts(leaves: Mapping[str, Any], blocks: set[str]) -> Iterator[tuple[str, str]]:
@@ -212,7 +212,7 @@ def _conflicts(leaves: Mapping[str, Any], blocks: set[str]) -> Iterator[tuple[st
 
 
 def _renamed(leaves: dict[str, Any], blocks: set[str]) -> Source:
-    """Return the source, with the keys of an older release under their newer names."""
+    """Return the source, with keys of an older release under their newer names."""
     if OLDER not in blocks:
         return Source(leaves, blocks)
     names = {f"{OLDER}.{key}": path for key, path in RENAMED.items()}

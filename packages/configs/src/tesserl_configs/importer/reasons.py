@@ -1,4 +1,4 @@
-"""Why a key of the seed system has no counterpart in our schema."""
+"""Reasons why keys of the seed system have no counterpart in our schema."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATISTICS = "statistics of the game's observations; see `to mend: nn.vector.nor
 UNUSED = "not read by the seed system either"
 USER = "the seed system reads it from its .env file, not from here"
 
-REASONS: dict[str, str] = {  # the longest path that leads to a key decides
+REASONS: dict[str, str] = {  # the longest path that contains a key wins
     "btr": NOT_READ,
     "btr.munchausen_alpha": "btr.use_munchausen is off",
     "btr.munchausen_entropy_tau": "btr.use_munchausen is off",
@@ -129,13 +129,13 @@ IQN_ONLY = (
     "training.weight_decay_lr_ratio",
     *(f"training.pretrain_{key}" for key in WARM_STARTS),
 )
-"""Keys that only iqn reads there."""
+"""Keys that only iqn reads in the seed system."""
 
 ALGORITHMS = ("dpo", "grpo", "ppo")
 
 
 def reason_for(source: Source, key: str) -> str:
-    """Return why a key of the seed system, by its path in releases with ``nn``, is not carried over."""
+    """Return the reason why a key, by its path in releases with ``nn``, is not converted."""
     if key not in KEYS:
         return f"not a key of the seed system, which ignores such keys{suggestion(source.name(key))}"
     if source.leaves[key] is None:
@@ -159,7 +159,7 @@ def reason_for(source: Source, key: str) -> str:
 
 
 def _as_written(source: Source, text: str) -> str:
-    """Return a reason with the names that the keys have in an older release."""
+    """Return a reason with the names of the keys in the release of the file."""
     if source.is_older:
         for key, path in RENAMED.items():
             text = text.replace(path, f"{OLDER}.{key}")
@@ -167,7 +167,7 @@ def _as_written(source: Source, text: str) -> str:
 
 
 def _of_a_convolution(source: Source, key: str) -> str:
-    """Say why an option of the convolutions has no effect."""
+    """Return why an option of the convolutions has no effect."""
     option = key.rpartition(".")[2]
     if source.value("nn.vis.no_image", False):
         return "there is no image"
@@ -190,7 +190,7 @@ def _of_an_image(source: Source, key: str) -> str:
 
 
 def _of_a_warm_start(source: Source, key: str) -> str:
-    """Say why nothing is loaded, or that it is to be mended."""
+    """Return why no weights are loaded, or a reference to the note about them."""
     if not source.leaves[key]:
         return EMPTY
     if source.algorithm == "iqn":
@@ -264,4 +264,4 @@ SPECIAL: dict[str, Callable[[Source, str], str]] = {
     "exploration.tau_epsilon_boltzmann": _of_exploration,
     "nn.decoder.shared_input": _of_the_input,
 }
-"""Keys whose reason depends on the rest of the file -> what says it; empty for that of `REASONS`."""
+"""Keys whose reason depends on the rest of the file -> function that returns it; empty takes that of `REASONS`."""

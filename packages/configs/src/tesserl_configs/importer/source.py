@@ -1,4 +1,4 @@
-"""The file of the seed system while it is read, and the notes about its keys."""
+"""The file of the seed system while it is converted, and the notes about its keys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from tesserl_configs.document import join
 
 TO_MEND = "to mend: "
-"""Begin the key of a note about something that must be written by hand."""
+"""Prefix of the key of a note about a change by hand."""
 
 
 class Note(NamedTuple):
     """One sentence about one key."""
 
     key: str
-    """Dotted path in the seed system's file; in ours behind ``to mend``."""
+    """Dotted path in the seed system's file, or in ours after ``to mend``."""
 
     target: str
     """Dotted path in our file; empty if the key has no counterpart."""
@@ -32,22 +32,22 @@ class Note(NamedTuple):
 
 @dataclass
 class Source:
-    """The file of the seed system; it remembers which keys were taken.
+    """The file of the seed system, with notes about the keys that were read.
 
-    Keys are those of releases with ``nn``, whatever release the file is for; notes have them as written.
+    Keys have their names in releases with ``nn``, also for older files; notes have the names in the file.
     """
 
     leaves: dict[str, Any]
-    """Dotted path -> value of everything that holds no keys itself."""
+    """Dotted path -> value, without mappings."""
     blocks: set[str]
-    """Dotted paths of everything that may hold keys, empty blocks included."""
+    """Dotted paths of all mappings, including empty ones."""
     written: Mapping[str, str] = field(default_factory=dict)
-    """Dotted path -> path in the file, where the two differ."""
+    """Dotted path -> path in the file, if the two differ."""
     is_older: bool = False
     """True for a file of a release with ``neural_network``."""
     notes: list[Note] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    """Keys as written that change the experiment and could not be carried over."""
+    """Keys, as written in the file, that change the experiment and could not be converted."""
     last: str = ""
 
     @property
@@ -56,11 +56,11 @@ class Source:
         return str(self.value("training.algorithm", "iqn"))
 
     def name(self, key: str) -> str:
-        """Return a key as the file has it."""
+        """Return a key as written in the file."""
         return self.written.get(key, key)
 
     def take(self, key: str, target: str, default: Any, text: str = "") -> Any:
-        """Return the value of a key and note that it became ``target``; the seed system's default if it is silent."""
+        """Return the value of a key and note that it became ``target``; an unset key has the default."""
         self.last = self.name(key)
         if self.leaves.get(key) is None:
             return default
@@ -68,22 +68,22 @@ class Source:
         return self.leaves[key]
 
     def value(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key without a note; the default if the file is silent."""
+        """Return the value of a key without a note, or the default if the file does not set it."""
         value = self.leaves.get(key)
         return default if value is None else value
 
     def has(self, block: str) -> bool:
-        """Tell whether the file has a block, empty or not."""
+        """Return whether the file has a block, which may be empty."""
         return block in self.blocks
 
     def mend(self, place: str, text: str, *keys: str) -> None:
-        """Note what must be written by hand at a place of ours, and which keys of the seed system are lost."""
+        """Note a change by hand at a path of ours, and mark keys of the seed system as lost."""
         self.notes.append(Note(f"{TO_MEND}{place}", "", text))
         self.lost += [self.name(key) for key in keys if self.value(key) is not None]
 
 
 def leaves_of(data: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted path, value) of everything in nested data that holds no keys itself."""
+    """Yield (dotted path, value) of all values in nested data except mappings."""
     for key, value in data.items():
         here = join(path, str(key))
         if isinstance(value, dict):
@@ -93,7 +93,7 @@ def leaves_of(data: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, An
 
 
 def blocks_of(data: Mapping[Any, Any], path: str = "") -> Iterator[str]:
-    """Yield the dotted paths of everything in nested data that may hold keys."""
+    """Yield the dotted paths of all mappings in nested data."""
     for key, value in data.items():
         if isinstance(value, dict):
             here = join(path, str(key))
@@ -102,7 +102,7 @@ def blocks_of(data: Mapping[Any, Any], path: str = "") -> Iterator[str]:
 
 
 def scheduled(source: Source, key: str, target: str, default: list[list[Any]], kind: str = "exponential") -> Any:
-    """Return a schedule of the seed system as one of ours; a knot of 0 makes an exponential one linear."""
+    """Convert a schedule of the seed system to ours; an exponential one with a value of 0 becomes linear."""
     written = source.value(key) is not None
     speed = source.take("training.global_schedule_speed", "knots of the schedules", 1, "multiplied in")
     knots = [[int(step * speed) if written else step, value] for step, value in source.take(key, target, default)]
@@ -110,21 +110,21 @@ def scheduled(source: Source, key: str, target: str, default: list[list[Any]], k
 
 
 def scheduled_or_number(source: Source, key: str, target: str, default: float) -> Any:
-    """Return a number, or its schedule ``<key>_schedule``, which goes before it."""
+    """Return the schedule ``<key>_schedule`` if the file has it, else the number."""
     if source.value(f"{key}_schedule"):
         return scheduled(source, f"{key}_schedule", target, [], "linear")
     return source.take(key, target, default)
 
 
 def last_value(source: Source, key: str, target: str, default: float) -> Any:
-    """Return the last value of a schedule, where we have a number."""
+    """Return the last value of a schedule, for a key of ours that takes a number."""
     knots = source.value(key)
     text = f"its last value, {knots[-1][1]:g}; a number here" if knots else ""
     return source.take(key, target, [[0, default]], text)[-1][1]
 
 
 def last_or_number(source: Source, key: str, target: str, default: float, schedules: Sequence[str] = ()) -> Any:
-    """Return a number, or the last value of the first of its schedules there, by default ``<key>_schedule``."""
+    """Return the last value of the first schedule in the file, by default ``<key>_schedule``, else the number."""
     for schedule in schedules or (f"{key}_schedule",):
         if source.value(schedule):
             return last_value(source, schedule, target, default)
