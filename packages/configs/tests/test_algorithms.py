@@ -77,7 +77,7 @@ def test_every_foreign_block_is_refused_together_with_other_mistakes(errors_in):
     assert errors_in(PPO + "iqn: {num_tau: 5}\nreplay: {kind: uniform}\nseed: -1\n") == [
         "x.yaml:5: iqn: belongs to algorithm iqn, got algorithm ppo; remove the block",
         "x.yaml:6: replay: belongs to algorithm iqn, got algorithm ppo; remove the block",
-        "x.yaml:7: seed: expected a value >= 0, got -1; seed of everything that is random, >= 0",
+        "x.yaml:7: seed: expected a value >= 0, got -1; seed of all random numbers of the run, >= 0",
     ]
 
 

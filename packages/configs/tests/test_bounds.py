@@ -297,7 +297,7 @@ def test_a_bound_is_written_as_a_file_would_write_it(number, text):
 
 
 OUT_OF_RANGE = {
-    "grpo.off_policy_threshold=0": "grpo.off_policy_threshold: expected a value >= 1e-12, got 0; mean log-ratio",
+    "grpo.off_policy_threshold=0": "grpo.off_policy_threshold: expected a value >= 1e-12, got 0; ignore negative",
     "grpo.loss={kind: sapo, temperature_positive: 0}": "grpo.loss.temperature_positive: expected a value >= 1e-12",
     "grpo.loss={kind: sapo, temperature_negative: -1}": "grpo.loss.temperature_negative: expected a value >= 1e-12",
     "grpo.loss={kind: clip, temperature_positive: 1}": (

@@ -110,4 +110,6 @@ def test_a_wrapper_out_of_range_is_refused(errors_in, override):
 
 def test_a_size_has_two_sides(errors_in):
     [message] = errors_in(CARS, "environment.wrappers.4={kind: resize, height: 5}")
-    assert message.endswith("environment.wrappers.4.width: missing; width afterwards, in pixels, >= 1 (Atari: 84)")
+    assert message.endswith(
+        "environment.wrappers.4.width: missing; width of the scaled images, in pixels, >= 1 (Atari: 84)"
+    )

@@ -97,7 +97,7 @@ BROKEN = {
     ),
     "levels": (
         ["grpo.starts={kind: level}"],
-        "--set grpo.starts: grpo.starts.num_levels: missing; levels 0, 1, ... that return in turn, >= 1",
+        "--set grpo.starts: grpo.starts.num_levels: missing; number of levels 0, 1, ..., used in turn, >= 1",
     ),
     "rate of a copy": (
         ["grpo.kl={reference: {kind: sync, rate: 0.1}}"],

@@ -30,9 +30,9 @@ MESSAGES = {  # override -> message after the place
     "num_epochs=4": "num_epochs: unknown key; legal here: extends, name, seed, total_steps, environment, collectors, "
     "nn, initial_weights, algorithm, iqn, btr, optimizer, replay, evaluation, early_stopping, checkpoint, logging, "
     "device, channels_last, num_threads, float32_matmul",
-    "collectors={kind: process, delay: 2}": "collectors.delay: expected a value <= 1, got 2; rounds by which the "
-    "weights that act are older than those of acting and learning in turns: 0 or 1. With 1 the workers "
-    "collect the next round while the learner learns from this one",
+    "collectors={kind: process, delay: 2}": "collectors.delay: expected a value <= 1, got 2; number of rounds by "
+    "which the acting weights lag behind, 0 or 1. With 0 acting and learning alternate; with 1 the workers collect the "
+    "next round while the learner learns from this one",
     "collectors={kind: local, workers: 2}": "collectors.workers: unknown key for kind local; it belongs to "
     "kind process, ray",
     "environment.vectorization=asink": "environment.vectorization: expected one of sync, async, vector_entry_point, "
@@ -43,43 +43,44 @@ MESSAGES = {  # override -> message after the place
     "leaky_relu?",
     "nn.vision={kind: impala, pixel_range: signed}": "nn.vision.pixel_range: expected one of unit, symmetric, "
     'centered, got "signed"',
-    "nn.heads.shared_hidden_sizes=[0]": "nn.heads.shared_hidden_sizes.0: expected a value >= 1, got 0; widths of "
-    "hidden layers that policy and value share, between their body and the streams, >= 1; without a value they are the "
-    "policy's alone; not for iqn. Empty: none",
+    "nn.heads.shared_hidden_sizes=[0]": "nn.heads.shared_hidden_sizes.0: expected a value >= 1, got 0; widths of the "
+    "hidden layers shared by policy and value, between body and streams, >= 1; empty: none. Not for iqn; algorithms "
+    "without a value use them for the policy",
     "iqn.cosine_start=2": "iqn.cosine_start: expected one of 0, 1, got 2",
     "optimizer={kind: adan}": "optimizer: expected one of the kinds adam, adamw, radam, sgd, got adan; "
     "did you mean adam?",
     "optimizer={learning_rate: 1e-3}": "optimizer: kind is missing; expected one of adam, adamw, radam, sgd",
     "optimizer.learning_rate={kind: lin, knots: [[0, 1]]}": "optimizer.learning_rate.kind: expected one of linear, "
     'exponential, step, got "lin"; did you mean linear?',
-    "iqn.risk={kind: cvar}": "iqn.risk.eta: missing; fraction of outcomes, in (0, 1]; 1 is neutral",
+    "iqn.risk={kind: cvar}": "iqn.risk.eta: missing; fraction of the worst outcomes to average over, in (0, 1]; 1 is "
+    "risk-neutral",
     "iqn.discount=1.7": "iqn.discount: expected a value <= 1, got 1.7; discount of one environment step, in [0, 1] "
     "(paper: 0.99)",
-    "iqn.num_steps=1.5": "iqn.num_steps: expected a whole number, got 1.5; rewards summed before bootstrapping, >= 1 "
-    "(paper: 1)",
-    "seed=true": "seed: expected a whole number, got true; seed of everything that is random, >= 0",
+    "iqn.num_steps=1.5": "iqn.num_steps: expected a whole number, got 1.5; number of rewards summed before "
+    "bootstrapping, >= 1 (paper: 1)",
+    "seed=true": "seed: expected a whole number, got true; seed of all random numbers of the run, >= 0",
     'seed="3"': None,  # an override is read as YAML: quoted it is text
     "nn.heads.hidden_sizes=5": "nn.heads.hidden_sizes: expected a list, got 5; widths of the hidden layers of each "
-    "stream that has no block of its own, >= 1 (IQN paper: 512); empty: linear, which is the default of ppo",
-    "nn.heads.noisy=maybe": 'nn.heads.noisy: expected true or false, got "maybe"; noisy linear layers (Fortunato et '
-    "al. 2018), sigma 0.5; iqn only",
+    "stream that has no block of its own, >= 1 (IQN paper: 512); empty: a linear layer",
+    "nn.heads.noisy=maybe": 'nn.heads.noisy: expected true or false, got "maybe"; use noisy linear layers with '
+    "sigma 0.5 (Fortunato et al. 2018); iqn only",
     "iqn=7": "iqn: expected keys and values, got 7; options of implicit quantile networks",
     "iqn.kappa=.nan": "iqn.kappa: expected a finite number, got NaN; threshold of the Huber loss, in reward units, "
     ">= 0; 0: quantile loss (paper: 1)",
-    "optimizer.betas=[0.9]": "optimizer.betas.1: missing; decay of the first and the second moment, in [0, 1) (torch's "
-    "defaults)",
-    "optimizer.betas=[0.9, 0.9, 0.9]": "optimizer.betas: expected at most 2 entries, got [0.9, 0.9, 0.9]; decay of the "
-    "first and the second moment, in [0, 1) (torch's defaults)",
-    "nn.vision={kind: cnn, channels: []}": "nn.vision.channels: expected at least 1 entries, got []; output channels "
-    "of each convolution, >= 1",
+    "optimizer.betas=[0.9]": "optimizer.betas.1: missing; decay rates of the first and the second moment, in [0, 1) "
+    "(torch's defaults)",
+    "optimizer.betas=[0.9, 0.9, 0.9]": "optimizer.betas: expected at most 2 entries, got [0.9, 0.9, 0.9]; decay rates "
+    "of the first and the second moment, in [0, 1) (torch's defaults)",
+    "nn.vision={kind: cnn, channels: []}": "nn.vision.channels: expected at least 1 entries, got []; number of output "
+    "channels of each convolution, >= 1",
     "device=gpu": 'device: got "gpu"; device of the networks: cpu, cuda or cuda:N',
-    "name=a/b": 'name: got "a/b"; name of the run and of its directory: letters, digits and _ . + -; null: the file\'s '
-    "path below configs/, '/' as '-'",
-    "environment.id=": "environment.id: expected text, got null; gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1"
-    "; module:Id-v0 imports the module that registers it",
+    "name=a/b": 'name: got "a/b"; name of the run and of its directory, made of letters, digits and _ . + -; null: the '
+    "file's path below configs/, with '-' for '/'",
+    "environment.id=": "environment.id: expected text, got null; gymnasium id of the task, e.g. CartPole-v1 or "
+    "MinAtar/Breakout-v1; module:Id-v0 first imports the module that registers the id",
     "replay.beta=7": "replay.beta: unknown key for kind uniform; it belongs to kind prioritized",
 }
-MESSAGES['seed="3"'] = 'seed: expected a whole number, got "3"; seed of everything that is random, >= 0'
+MESSAGES['seed="3"'] = 'seed: expected a whole number, got "3"; seed of all random numbers of the run, >= 0'
 
 OUT_OF_RANGE = [
     "total_steps=0",
@@ -153,7 +154,7 @@ def test_a_risk_at_its_bound_or_without_one_loads(load, risk):
 
 def test_a_missing_block_is_named_with_what_it_is(errors_in):
     assert errors_in("total_steps: 1000\nalgorithm: iqn\nnn: {vector: {kind: mlp}}\n") == [
-        "x.yaml: environment: missing; the task and how many copies of it run"
+        "x.yaml: environment: missing; task, and the number of its copies"
     ]
 
 

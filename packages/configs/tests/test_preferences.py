@@ -126,8 +126,8 @@ BROKEN = {
     ),
     "stored pairs without a path": (
         ["pairs.source={kind: both}"],
-        "--set pairs.source: pairs.source.path: missing; directory of stored pairs, as `tesserl pairs` writes it, "
-        "labelled by a teacher or by a person",
+        "--set pairs.source: pairs.source.path: missing; directory of stored pairs, as written by `tesserl pairs` "
+        "and labelled by a teacher or a person",
     ),
     "value of cpl": (
         ["cpl.alpha=0.2"],

@@ -153,8 +153,8 @@ def test_early_stopping_has_a_return_and_a_number_of_evaluations(load, errors_of
         "--set early_stopping: early_stopping.evaluation: unknown key; did you mean evaluations?",
     ]
     assert errors_of("early_stopping={return: 1, evaluations: 0}") == [
-        "--set early_stopping: early_stopping.evaluations: expected a value >= 1, got 0; evaluations in a row that "
-        "must reach the return before training stops, >= 1"
+        "--set early_stopping: early_stopping.evaluations: expected a value >= 1, got 0; number of evaluations in a "
+        "row that must reach the return before training stops, >= 1"
     ]
 
 

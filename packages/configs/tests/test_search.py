@@ -79,7 +79,7 @@ MISTAKES = {
     ),
     "seeds: [7, 8]": ("objective: best", 'try.yaml:9: objective: expected one of final, mean, got "best"'),
     "[7, 8]": ("[7, 7]", "try.yaml:9: seeds: a seed stands twice; every run has its own"),
-    "trials: 4": ("trials: 0", "try.yaml:8: trials: expected a value >= 1, got 0; trials in all, >= 1"),
+    "trials: 4": ("trials: 0", "try.yaml:8: trials: expected a value >= 1, got 0; total number of trials, >= 1"),
     "iqn.discount: {": (
         "seed: {",
         "try.yaml:6: space.seed: every trial has the same ones; say them in seeds",

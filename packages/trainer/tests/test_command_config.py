@@ -40,7 +40,7 @@ def test_validate_checks_all_files_and_lists_all_errors(files, capsys):
     captured = capsys.readouterr()
     assert captured.out == f"{bad}: 2 errors\n{good}: valid\n"
     assert captured.err.splitlines() == [
-        f"{bad}:6: seed: expected a value >= 0, got -1; seed of everything that is random, >= 0",
+        f"{bad}:6: seed: expected a value >= 0, got -1; seed of all random numbers of the run, >= 0",
         f"{bad}:7: iqn.num_tau: unknown key; did you mean num_taus?",
     ]
 

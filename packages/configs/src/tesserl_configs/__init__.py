@@ -1,6 +1,6 @@
 """One validated YAML per deep-RL experiment: the schema, its rules and its errors, without torch.
 
-What needs pydantic is imported when it is first used: the name of the error alone costs nothing.
+Names that need pydantic are imported on first use, so that importing the error is cheap.
 """
 
 from importlib import import_module

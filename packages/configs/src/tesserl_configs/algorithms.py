@@ -1,6 +1,6 @@
-"""The algorithms that a configuration can name: each is declared once, here or by an installed package.
+"""Declarations of the algorithms that a configuration can name, of this project and of installed packages.
 
-A package declares an algorithm by an entry point of the group ``tesserl.algorithms`` that names an `Algorithm`.
+A package declares an algorithm by an entry point of the group ``tesserl.algorithms`` that points to an `Algorithm`.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ class Algorithm:
         name: value of ``algorithm:`` and name of the block of its options.
         options: class of the block.
         builder: module that builds it, imported when a run is built; see `tesserl_trainer.algorithms.Builder`.
-        acting: module that builds what acts alone, without the loss: processes that do not learn import it instead of
-            ``builder``; None: the builder does it.
-        title: description of the block; those of this project have it in the schema.
-        network: heads of its network: ``"quantile"`` at fractions with an embedding, ``"value"`` of each action (or
-            quantiles at fixed fractions), or a ``"policy"`` and perhaps a value.
-        blocks: top-level blocks that it reads beside its own: ``btr``, ``pairs`` or ``replay``.
+        acting: module that builds only the policy, without the loss, for processes that do not learn; None: ``builder``
+            does this too.
+        title: description of the block; empty for algorithms of this project, which have it in the schema.
+        network: heads of its network: ``"quantile"``: quantiles at embedded fractions; ``"value"``: a value of each
+            action, or quantiles at fixed fractions; ``"policy"``: a policy, and a value if ``has_value``.
+        blocks: top-level blocks that it reads in addition to its own: ``btr``, ``pairs`` or ``replay``.
         has_value: whether its network has a stream ``value`` beside ``policy``.
         without_memory: reason why ``nn.memory`` cannot be used; None if it can.
-        process_collectors: whether worker processes can collect for it; ``build_collector`` is then in ``acting``,
-            or in its builder.
+        process_collectors: whether worker processes can collect for it, with ``build_collector`` of ``acting`` or
+            ``builder``.
         optimizer: its defaults of ``optimizer``, for kinds of the Adam family.
         optimizer_kind: kind of the optimizer if the file has no block ``optimizer``.
         hidden_sizes: its default of ``nn.heads.hidden_sizes``; None keeps that of the schema.
-        memory: keys that decide how much memory it takes, besides those of the task and the network.
+        memory: keys that determine its memory use, besides those of the task and the network.
         start: keys of the file that ``tesserl init`` writes, by their top-level block; those of ``nn.vision`` and
             ``nn.vector`` are written where the task has such observations.
         rules: rules between keys; each takes a `RunConfig` of this algorithm and yields its problems.
@@ -192,10 +192,10 @@ SHARED = ("btr", "replay", "pairs")
 
 
 def declared(name: str) -> Algorithm:
-    """Return the declaration of an algorithm; that of another package is imported.
+    """Return the declaration of an algorithm, importing it if another package declares it.
 
     Args:
-        name: of the algorithm.
+        name: name of the algorithm.
 
     Raises:
         ConfigError: no installed package declares it, several do, or its declaration cannot be imported.
@@ -207,7 +207,7 @@ def declared(name: str) -> Algorithm:
 
 
 def find(name: object) -> Algorithm | None:
-    """Return the declaration of an algorithm; None if there is none of that name.
+    """Return the declaration of an algorithm; None if no package declares that name.
 
     Raises:
         ConfigError: several packages declare it, or its declaration cannot be imported.
@@ -218,7 +218,7 @@ def find(name: object) -> Algorithm | None:
 
 
 def installed() -> list[Algorithm]:
-    """Return the declarations of all algorithms, those of this project first; all packages are imported.
+    """Import and return the declarations of all algorithms, those of this project first.
 
     Raises:
         ConfigError: a name is declared twice, or a declaration cannot be imported.
@@ -238,7 +238,7 @@ def owners_of(block: str, name: object = None) -> tuple[str, ...]:
 
     Args:
         block: name of the block.
-        name: an algorithm of another package to consider beside those of this project.
+        name: an algorithm of another package to include.
     """
     if block in BUILT_IN:
         return (block,)

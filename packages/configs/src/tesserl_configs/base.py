@@ -1,7 +1,7 @@
-"""The block and the bounded types that the whole schema is made of.
+"""The base class of all blocks, and bounded types of numbers and text.
 
-A bound is either one of the quantity itself (a probability ends at 1) or one beyond which no machine could run the
-configuration: a mistyped number fails here, by its key, and not in a library an hour later.
+A bound belongs to the quantity (a probability is at most 1), or lies beyond the size that any machine can run. So a
+mistyped number fails with its key when the file is read, and not in a library an hour later.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KnownError = Literal["int_type", "float_type"]
 
 
 class Block(BaseModel):
-    """A mapping of the YAML file: its keys are fixed, its values do not change."""
+    """A mapping of the YAML file with a fixed set of keys; instances are immutable."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -38,7 +38,7 @@ class Block(BaseModel):
 
 
 class Absent(Block):
-    """This part is left out."""
+    """Leave this part out."""
 
     kind: Literal["none"] = "none"
 
@@ -54,7 +54,7 @@ def _no_text(kind: KnownError) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-# A bound stands before the check for text: behind it, it would be missing from the JSON Schema.
+# Bounds come before the check for text: after it, they would be missing from the JSON Schema.
 _WHOLE, _NUMBER = _no_text("int_type"), _no_text("float_type")
 
 
@@ -66,7 +66,7 @@ def plain(number: float) -> str:
 
 
 def bounds_in(metadata: Iterable[Any]) -> dict[str, float]:
-    """Return the bounds ``gt``, ``ge``, ``lt`` and ``le`` among the annotations of a number."""
+    """Return the bounds ``gt``, ``ge``, ``lt`` and ``le`` in the metadata of a number's type."""
     names = ("gt", "ge", "lt", "le")
     return {name: getattr(entry, name) for entry in metadata for name in names if hasattr(entry, name)}
 
@@ -81,15 +81,15 @@ TaskSeed = Annotated[int, Field(ge=0, le=MOST_TASK_SEED), _WHOLE]
 Count = Annotated[int, Field(ge=1, le=MOST_AT_ONCE), _WHOLE]
 CountFromZero = Annotated[int, Field(ge=0, le=MOST_AT_ONCE), _WHOLE]
 Window = Annotated[int, Field(ge=1, le=10_000), _WHOLE]
-"""Steps of an episode that are held back until the last of them is there."""
+"""Steps of a multi-step window, which are held back until the window is complete."""
 GroupSize = Annotated[int, Field(ge=2, le=65_536), _WHOLE]
 Capacity = Annotated[int, Field(ge=1, le=1_000_000_000), _WHOLE]
 Frames = Annotated[int, Field(ge=1, le=2**31 - 1), _WHOLE]
-"""Counted by emulators in 32 bits."""
+"""Frames of an episode; emulators count them in 32 bits."""
 Environments = Annotated[int, Field(ge=1, le=65_536), _WHOLE]
 Threads = Annotated[int, Field(ge=1, le=MOST_THREADS), _WHOLE]
 Delay = Annotated[int, Field(ge=0, le=1), _WHOLE]
-"""Rounds of a loop."""
+"""Rounds of the training loop."""
 ThreadsFromZero = Annotated[int, Field(ge=0, le=MOST_THREADS), _WHOLE]
 ThreadOffset = Annotated[int, Field(ge=-1, le=MOST_THREADS - 1), _WHOLE]
 
@@ -119,11 +119,11 @@ AtLeastOne = Annotated[float, Field(ge=1, le=MOST), _NUMBER]
 AboveOne = Annotated[float, Field(gt=1, le=MOST), _NUMBER]
 LearningRate = Annotated[float, Field(ge=LEAST, le=MOST_RATE), _NUMBER]
 Epsilon = Annotated[float, Field(ge=1e-20, le=1e3), _NUMBER]
-"""Added to a divisor."""
+"""Term added to a divisor."""
 Exponent = Annotated[float, Field(ge=-100, le=100), _NUMBER]
 PositiveExponent = Annotated[float, Field(ge=1e-3, le=100), _NUMBER]
 Ratio = Annotated[float, Field(ge=1, le=64), _NUMBER]
-"""A width over another one."""
+"""A width divided by another one."""
 Seconds = Annotated[float, Field(ge=1e-3, le=1e6), _NUMBER]
 """Time to wait; the system counts it in milliseconds, in 32 bits."""
 Fraction = Annotated[float, Field(ge=0, le=1), _NUMBER]
@@ -141,7 +141,7 @@ MOST_NAME_BYTES = 200
 
 
 def short_enough(name: str) -> str:
-    """Refuse the name of a run that no directory could have."""
+    """Return the name of a run; refuse one that is too long for a directory."""
     size = len(name.encode())
     if size > MOST_NAME_BYTES:
         raise ValueError(f"expected at most {MOST_NAME_BYTES} bytes, as it becomes a directory, got {size}")
@@ -150,14 +150,14 @@ def short_enough(name: str) -> str:
 
 NAME_PATTERN = r"^\w[\w.+-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MOST_NAME_BYTES), AfterValidator(short_enough)]
-"""Of a run, which becomes the name of a directory."""
+"""Name of a run, which becomes the name of a directory."""
 ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 Text = Annotated[str, Field(min_length=1, max_length=1_000, pattern=ONE_LINE)]
-"""One line: the name of something that is elsewhere, or a path."""
+"""One line of text: a path, or a name outside of the file."""
 Tags = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)], ...], Field(max_length=64)]
-"""Words by which a logger finds runs again."""
+"""Tags by which a logger finds runs."""
 MODULE_PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 Module = Annotated[str, Field(max_length=1_000, pattern=f"^{MODULE_PATTERN}$")]
 """Name of a Python module."""
 ModuleAndName = Annotated[str, Field(max_length=1_000, pattern=f"^{MODULE_PATTERN}:{MODULE_PATTERN}$")]
-"""Module and the name of something in it, ``module:name``."""
+"""Name of an object in a module, ``module:name``."""

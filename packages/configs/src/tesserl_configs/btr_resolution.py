@@ -25,7 +25,7 @@ from tesserl_configs.btr_switches import (
 from tesserl_configs.errors import Problem
 
 PLAIN_KINDS = {"replay": "uniform", "iqn.exploration": "epsilon", "nn.vision": "cnn"}
-"""Kind of a block that leaves its kind to a switch that is off."""
+"""Kind of a block without ``kind`` whose switch is off."""
 
 SWITCHES = tuple(name for name in BTRConfig.model_fields if name != "all")
 
@@ -37,28 +37,28 @@ class Resolution(NamedTuple):
     """The data of the file with everything filled in."""
 
     origins: dict[str, str]
-    """Dotted path of each filled key -> what filled it, such as ``btr.noisy``."""
+    """Dotted path of each filled key -> the switch that filled it, such as ``btr.noisy``."""
 
     problems: list[Problem]
-    """Switches that could do nothing, and options that the file contradicts."""
+    """Switches without effect, and options that the file contradicts."""
 
 
 def resolve(data: Mapping[str, Any]) -> Resolution:
     """Fill the keys that the switches of ``btr:`` need and the file does not set.
 
     Args:
-        data: the data of a whole file; it is not changed. Without ``btr``, or with another algorithm than iqn, nothing
-            is filled; one that cannot be read counts as one without switches, and validation says why.
+        data: the data of a whole file; it is not changed. Nothing is filled without ``btr``, or with another algorithm
+            than iqn. An invalid ``btr`` counts as one without switches; validation reports the error.
 
     Returns:
-        New data, which still holds ``btr`` and resolves to itself.
+        New data, which still hold ``btr``; resolving them again changes nothing.
     """
     block = _read(data)
     if block is None:
         return Resolution(dict(data), {}, [])
     filling = _Filling(copy.deepcopy(dict(data)))
     for name in SWITCHES:
-        if name == "max_pool":  # it asks what the encoder is
+        if name == "max_pool":  # its size depends on the encoder
             filling.plain_encoder()
         written = name in block.model_fields_set
         setting = getattr(block, name) if written else block.all and name != "layer_norm"
@@ -91,7 +91,7 @@ class _Filling:
         self.problems: list[Problem] = []
 
     def switch(self, name: str, setting: Any, *, named: bool) -> None:
-        """Apply one switch; those that the file does not name, but ``all`` implies, give way without a word."""
+        """Apply one switch; report a conflict with the file only if the file names the switch."""
         wanted = overlay(name, setting, self.data)
         if not wanted:
             if named:
@@ -118,11 +118,11 @@ class _Filling:
         """Fill the keys that the file does not set, except in blocks of another kind than the wanted one.
 
         Args:
-            origin: what asks for it.
+            origin: switch that asks for the keys.
             wanted: dotted paths and values, ``kind`` before the other keys of its block.
 
         Returns:
-            The paths at which something else stands in the end.
+            The paths that end up with another value.
         """
         overruled: list[str] = []
         for path, value in wanted.items():
@@ -138,7 +138,7 @@ class _Filling:
         return overruled
 
     def plain_encoder(self) -> None:
-        """Choose convolutions if the file names no encoder, or leaves its kind to the switches."""
+        """Choose convolutions if the file names no encoder, or one without ``kind``."""
         if has_only_a_vector(self.data) or at(self.data, "nn.vision.kind") is not None:
             return
         wanted: Wanted = {"nn.vision.kind": "cnn"}
@@ -147,7 +147,7 @@ class _Filling:
         self.fill("btr", wanted)
 
     def _block(self, path: str) -> dict[str, Any] | None:
-        """Return the block at a path, made if nothing is there; None if something else is there."""
+        """Return the block at a path, created if missing; None if the path holds another value."""
         block: Any = self.data
         for key in path.split("."):
             block = block.setdefault(key, {})

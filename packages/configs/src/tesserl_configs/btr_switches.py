@@ -1,4 +1,4 @@
-"""Overlays of the ``btr`` switches: the keys that each switch fills in where the file is silent."""
+"""Overlays of the ``btr`` switches: the keys that each switch fills in if the file does not set them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tesserl_configs.btr import ImpalaSwitch, MaxPoolSwitch, MunchausenSwitch, N
 from tesserl_configs.limits import MOST_STEPS
 
 NUM_ENVS = 64
-"""Environments of the paper, with one update of 256 transitions for each step of all of them."""
+"""Environments of the paper, which makes one update of 256 transitions per step of all of them."""
 
 TARGET_STEPS = 32_000
-"""Environment steps from one copy to the target network to the next: 500 updates of the paper."""
+"""Environment steps between two copies to the target network: 500 updates of the paper."""
 
 MINATAR_CNN = {"channels": [16], "kernel_sizes": [3], "strides": [1], "hidden_sizes": [128]}
 """The network of Young & Tian 2019 (arXiv:1903.03176) for images of 10 x 10."""
 
 Wanted = dict[str, Any]
-"""Dotted path -> value; the first one is what a switch is for."""
+"""Dotted path -> value; the first is the main key of a switch."""
 
 Fill = Callable[[Any, Any], Any]
-"""From the setting of a switch and the data of the file so far to a value; None if there is nothing to fill."""
+"""Function from the setting of a switch and the current data to a value; None fills nothing."""
 
 
 def at(data: Any, path: str) -> Any:
@@ -34,7 +34,7 @@ def at(data: Any, path: str) -> Any:
 
 
 def _count(value: Any, default: int) -> int:
-    """Convert a number that the schema takes for a count, such as 8 or 5e5, into an integer."""
+    """Convert a number that is valid as a count, such as 8 or 5e5, to an integer; else return the default."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return int(value) if is_number and 0 < value <= MOST_STEPS and int(value) == value else default
 
@@ -100,7 +100,7 @@ OVERLAYS: dict[str, dict[str, Any | Fill]] = {
         "iqn.batch_size": lambda number, data: 4 * _num_envs(number, data),
     },
 }
-"""Switch -> dotted path -> value, or what gives it; ``all`` adds `recipe`."""
+"""Switch -> dotted path -> value, or a function that returns it; ``all`` adds `recipe`."""
 
 OPTIONS = {
     "munchausen": MunchausenSwitch,
@@ -109,22 +109,22 @@ OPTIONS = {
     "noisy": NoisySwitch,
     "prioritized": PrioritizedSwitch,
 }
-"""Switch -> class of its options, whose defaults ``true`` stands for."""
+"""Switch -> class of its options; ``true`` stands for their defaults."""
 
 
 def overlay(name: str, setting: Any, data: Any) -> Wanted:
-    """Return the dotted paths and values of a switch for the data of the file so far; empty if it can do nothing."""
+    """Return the dotted paths and values that a switch fills into the current data; empty if it has no effect."""
     options = OPTIONS[name]() if setting is True and name in OPTIONS else setting
     values = {path: fill(options, data) if callable(fill) else fill for path, fill in OVERLAYS[name].items()}
     return {path: value for path, value in values.items() if value is not None}
 
 
 OPTION_KEYS = {"size": "pool_size"}
-"""Options whose key elsewhere has another name."""
+"""Option of a switch -> name of the key that it sets, where the two differ."""
 
 
 def recipe(data: Any) -> Wanted:
-    """Return the keys that ``all`` sets beside the switches; targets are copied as often in steps as published."""
+    """Return the other keys that ``all`` sets; the target interval keeps the published number of environment steps."""
     batch_size, ratio = _count(at(data, "iqn.batch_size"), 32), at(data, "replay.ratio")
     interval: float = _count(at(data, "iqn.update_interval"), 4)  # environment steps from one update to the next
     if isinstance(ratio, int | float) and LEAST <= ratio <= MOST:
@@ -145,7 +145,7 @@ def recipe(data: Any) -> Wanted:
 
 
 def _decaying_epsilon(total_steps: Any) -> Any:
-    """Return epsilon beside the noise: exponentially from 1 towards 0.01, and 0 from half of the run on.
+    """Return the epsilon that is added to the noise: from 1 exponentially towards 0.01, then 0 from half of the run on.
 
     The published run has 50 million steps and a time constant of 2 million, a 25th of them.
     """

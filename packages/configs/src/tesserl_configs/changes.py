@@ -1,4 +1,4 @@
-"""Keys of a run that another file changes: errors are placed there."""
+"""Changes of a run's keys by another file, and the place of each change for error messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Change:
     """One key of a run that a task, a variant, a search or the command line sets."""
 
     override: str
-    place: str  # where it is set, for messages
+    place: str  # file and line, or option, that sets it; for messages
 
     @property
     def key(self) -> str:
@@ -27,7 +27,7 @@ class Change:
 
     @classmethod
     def to(cls, key: str, value: Any, place: str) -> Change:
-        """Return the change of a key to plain data."""
+        """Return the change that sets a key to plain data."""
         return cls(f"{key}={json.dumps(value, ensure_ascii=False)}", place)
 
 
@@ -45,7 +45,7 @@ def base_file(path: Path, base: str, *, place: str, kind: str) -> Path:
 
 
 def load_changed(start: Path, changes: Iterable[Change]) -> RunConfig:
-    """Read a file of a run with some keys changed, in this order; problems are placed where a key was changed last."""
+    """Read the file of a run and apply changes in order; a problem has the place of the last change of its key."""
     changes = tuple(changes)
     try:
         return load_config(start, [change.override for change in changes])
@@ -54,7 +54,7 @@ def load_changed(start: Path, changes: Iterable[Change]) -> RunConfig:
 
 
 def _replaced(message: str, changes: Iterable[Change]) -> str:
-    """Return a message of ``load_config`` about ``--set KEY`` with the place that set the key last."""
+    """Replace ``--set KEY`` in a message of ``load_config`` by the place that set the key last."""
     found = message
     for change in changes:
         for start in (f"--set {change.key}: ", f"--set {change.override}: "):

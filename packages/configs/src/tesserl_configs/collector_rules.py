@@ -24,7 +24,7 @@ def workers_divide_the_environments(config: RunKeys) -> Iterator[Problem]:
 
 
 def the_algorithm_can_have_workers(config: RunKeys) -> Iterator[Problem]:
-    """Check that processes collect only for algorithms that can learn from what they send."""
+    """Check that the algorithm supports worker processes."""
     kind = config.collectors.kind
     if kind != "local" and not declared(config.algorithm).process_collectors:
         names = ", ".join(algorithm.name for algorithm in BUILT_IN.values() if algorithm.process_collectors)
@@ -34,7 +34,7 @@ def the_algorithm_can_have_workers(config: RunKeys) -> Iterator[Problem]:
 
 
 def free_workers_feed_a_replay(config: RunKeys) -> Iterator[Problem]:
-    """Check that chunks which arrive in any order go to an algorithm that stores them, and to no other."""
+    """Check that algorithms with a replay, and no others, take chunks in order of arrival."""
     collectors = config.collectors
     if isinstance(collectors, LocalCollectors):
         return
@@ -53,7 +53,7 @@ def free_workers_feed_a_replay(config: RunKeys) -> Iterator[Problem]:
 
 
 def workers_collect_for_something(config: RunKeys) -> Iterator[Problem]:
-    """Check that a run with workers does not learn from stored pairs alone."""
+    """Refuse workers for a run that learns from stored pairs alone."""
     options, source = config.options, config.pairs.source
     kind = config.collectors.kind
     if kind == "local" or not isinstance(options, PreferenceOptions):
@@ -66,7 +66,7 @@ def workers_collect_for_something(config: RunKeys) -> Iterator[Problem]:
 
 
 def rounds_have_one_size(config: RunKeys) -> Iterator[Problem]:
-    """Check that a round can be begun before it is known which groups of the one before are of use."""
+    """Refuse ``delay`` with resampling, which must judge the groups of a round before the next one begins."""
     collectors, options = config.collectors, config.options
     if not isinstance(collectors, ProcessCollectors) or not isinstance(options, GRPOConfig):
         return

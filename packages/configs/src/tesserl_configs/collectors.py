@@ -8,10 +8,10 @@ from pydantic import Field
 
 from tesserl_configs.base import Block, CountFromZero, Delay, Seconds, StepsFromZero, Text, Threads
 
-_WORKERS = "Worker processes, >= 1; environment.num_envs must be a multiple of it."
+_WORKERS = "Number of worker processes, >= 1; environment.num_envs must be a multiple of it."
 _MAX_LAG = (
-    "Updates by which the weights that acted may be older than those that learn, with mode async; what is older is "
-    "refused, and workers wait where it would become so."
+    "Largest age of the weights that workers act with in mode async, in gradient updates, >= 0. Workers wait "
+    "before they would exceed it, and the learner refuses older chunks."
 )
 
 
@@ -24,7 +24,7 @@ class LocalCollectors(Block):
 class ProcessCollectors(Block):
     """Act in worker processes of this machine.
 
-    Each has a part of the environments, a copy of the policy, and one thread.
+    Each worker has a part of the environments, a copy of the policy, and one thread.
     """
 
     kind: Literal["process"] = "process"
@@ -32,24 +32,24 @@ class ProcessCollectors(Block):
     delay: Delay = Field(
         default=1,
         description=(
-            "Rounds by which the weights that act are older than those of acting and learning in turns: 0 or 1. With 1 "
-            "the workers collect the next round while the learner learns from this one."
+            "Number of rounds by which the acting weights lag behind, 0 or 1. With 0 acting and learning alternate; "
+            "with 1 the workers collect the next round while the learner learns from this one."
         ),
     )
     mode: Literal["fixed", "async"] = Field(
         default="fixed",
         description=(
-            "`fixed`: rounds of all workers, the same in every run; `async`, of iqn: chunks of one worker as they "
-            "arrive, whatever delay is."
+            "`fixed`: collect rounds from all workers, the same in every run; `async`, for iqn only: take chunks from "
+            "single workers as they arrive, and ignore delay."
         ),
     )
     max_lag: StepsFromZero = Field(default=400, description=_MAX_LAG)
 
 
 class RayCollectors(Block):
-    """Act in worker processes on the machines of a Ray cluster; a worker that is lost is replaced.
+    """Act in worker processes on the machines of a Ray cluster; a lost worker is replaced.
 
-    Each has a part of the environments, a copy of the policy, and one thread.
+    Each worker has a part of the environments, a copy of the policy, and one thread.
     """
 
     kind: Literal["ray"] = "ray"
@@ -57,29 +57,29 @@ class RayCollectors(Block):
     mode: Literal["sync", "async"] = Field(
         default="sync",
         description=(
-            "`sync`, of ppo, grpo, dpo and cpl: rounds of all workers, the same in every run; `async`, of iqn: chunks "
-            "of one worker as they arrive."
+            "`sync`, for ppo, grpo, dpo and cpl: collect rounds from all workers, the same in every run; `async`, for "
+            "iqn: take chunks from single workers as they arrive."
         ),
     )
     max_lag: StepsFromZero = Field(default=400, description=_MAX_LAG)
     start_timeout: Seconds = Field(
-        default=300.0, description="Seconds for a worker to start, and for its first answer, above 0."
+        default=300.0, description="Seconds to wait for a worker to start, and for its first answer, > 0."
     )
     worker_timeout: Seconds = Field(
         default=60.0,
         description=(
-            "Seconds for a whole answer, a round or a chunk, after which a worker is replaced, above 0; a worker sends "
-            "nothing before it."
+            "Seconds to wait for a round or chunk before the worker is replaced, > 0. A worker sends nothing until "
+            "its whole round or chunk is done."
         ),
     )
     max_restarts: CountFromZero = Field(
-        default=100, description="Workers that are replaced during a run, >= 0; one more is an error."
+        default=100, description="Largest number of workers replaced during a run, >= 0; the run fails at the next one."
     )
     address: Text | None = Field(
         default=None,
         description=(
-            "Address of the cluster, or `auto` for the one that runs on this machine; null: one on this machine, for "
-            "the time of the run."
+            "Address of the Ray cluster, or `auto` for the one running on this machine; null starts one on this "
+            "machine for the run."
         ),
     )
 

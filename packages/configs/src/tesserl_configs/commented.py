@@ -1,4 +1,4 @@
-"""Keys of a configuration as YAML, each below its meaning: the files that ``tesserl init`` writes."""
+"""Write a configuration as YAML with a comment above each key, as ``tesserl init`` does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH = 100
 
 
 def commented(data: Mapping[str, Any]) -> str:
-    """Write keys as YAML with comments that say what they mean; the text loads to the same data."""
+    """Write keys as YAML with their descriptions as comments; the text loads to the same data."""
     return "\n".join(_lines(data, ())) + "\n"
 
 
@@ -38,5 +38,5 @@ def _lines(data: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
 
 
 def _is_block(value: Any, explanation: Explanation) -> bool:
-    """Return whether a value has keys of the schema; arguments of a task and schedules have others."""
+    """Return whether the keys of a value are those of the schema, unlike arguments of a task and schedules."""
     return isinstance(value, Mapping) and bool(value) and bool(explanation.keys)

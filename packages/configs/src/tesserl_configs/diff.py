@@ -17,10 +17,10 @@ class Difference(NamedTuple):
     """Dotted path."""
 
     left: Any
-    """Plain value in the first configuration; None where it is null or not a key of the kind chosen there."""
+    """Plain value in the first configuration; None if it is null, or if the kind chosen there has no such key."""
 
     right: Any
-    """The same in the second one."""
+    """Plain value in the second configuration, or None, as for ``left``."""
 
 
 def diff_configs(left: RunConfig, right: RunConfig) -> list[Difference]:

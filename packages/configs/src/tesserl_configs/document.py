@@ -1,7 +1,7 @@
-"""YAML text <-> plain data, with the place where each key stands.
+"""Convert YAML text to plain data with the line of each key, and back.
 
-Scalars are read as YAML 1.2 reads them: ``1e-4`` is a number, ``010`` is ten, ``yes`` and ``12:30`` are text. The
-older PyYAML rules differ in all four. ``60_000`` is a number as well.
+Scalars follow YAML 1.2: ``1e-4`` is a number, ``010`` is ten, ``yes`` and ``12:30`` are text. PyYAML follows YAML 1.1,
+which differs in all four. ``60_000`` is a number, too.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import yaml
 
 MAX_DEPTH = 32
 MAX_NODES = 100_000
-"""Bounds for what aliases may blow a small file up to."""
+"""Bounds for the depth and size that aliases can give a small file."""
 
 _PREFIX = "tag:yaml.org,2002:"
-_PATTERNS = {  # in this order: the first that matches the whole scalar decides
+_PATTERNS = {  # in this order: the first that matches the whole scalar wins
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     "int": (r"[-+]?[0-9][0-9_]*", list("-+0123456789")),
@@ -48,7 +48,7 @@ _Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence(_PR
 
 
 class DocumentError(ValueError):
-    """Text that is not one YAML document of plain data; ``line`` is counted from 1, None if it is not known."""
+    """Error in a YAML text; ``line`` counts from 1 and is None if unknown."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class Document:
 
     data: Any = None
     lines: dict[str, int] = field(default_factory=dict)  # dotted path -> line, counted from 1
-    errors: list[DocumentError] = field(default_factory=list)  # such as a key that stands twice; the rest is checked
+    errors: list[DocumentError] = field(default_factory=list)  # such as a duplicate key; the rest is still checked
 
 
 def parse(text: str) -> Document:
@@ -85,7 +85,7 @@ def parse(text: str) -> Document:
         raise DocumentError(f"not valid YAML: {error.reason}, #x{ord(text[error.position]):04x}", line) from error
     except RecursionError as error:
         raise DocumentError(f"not valid YAML: nested more deeply than {MAX_DEPTH} levels") from error
-    except (OverflowError, ValueError, yaml.YAMLError) as error:  # PyYAML makes a character of any number
+    except (OverflowError, ValueError, yaml.YAMLError) as error:  # such as an escape beyond Unicode
         raise DocumentError(f"not valid YAML: {' '.join(str(error).split())}") from error
     document = Document()
     if node is not None:
@@ -115,12 +115,12 @@ UNWRITABLE = "half of a surrogate pair is no character; write the character itse
 
 
 def _is_writable(text: str) -> bool:
-    """Return False for text that the escape of half a surrogate pair has made impossible to encode."""
+    """Return whether a text can be encoded: it has no half of a surrogate pair."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class _Reader:
-    """Turns PyYAML's nodes into data; PyYAML's own constructor forgets lines and lets a second key win."""
+    """Convert PyYAML's nodes to data; PyYAML's own constructor drops lines and accepts duplicate keys."""
 
     def __init__(self, document: Document) -> None:
         self._document = document

@@ -37,71 +37,77 @@ ALE = "ALE/"
 
 
 class TimeLimit(Block):
-    """Truncates episodes."""
+    """Truncate episodes."""
 
     kind: Literal["time_limit"] = "time_limit"
-    max_episode_steps: Steps = Field(description="Steps after which an episode is truncated, >= 1.")
+    max_episode_steps: Steps = Field(description="Number of steps after which an episode is truncated, >= 1.")
 
 
 class FrameSkip(Block):
-    """Repeats each action and sums the rewards."""
+    """Repeat each action and sum the rewards."""
 
     kind: Literal["frame_skip"] = "frame_skip"
-    num_frames: Count = Field(description="Frames per action, >= 1 (Atari: 4). Environment steps count actions.")
+    num_frames: Count = Field(
+        description=(
+            "Number of frames that each action is repeated for, >= 1; environment steps count actions (Atari: 4)."
+        )
+    )
     max_last_two: bool = Field(
         default=False,
-        description="Pixels are the larger ones of the last two frames, for screens that flicker (Mnih et al. 2015).",
+        description=(
+            "Take the larger value of each pixel over the last two frames, against flicker (Mnih et al. 2015: true)."
+        ),
     )
 
 
 class FrameStack(Block):
-    """Stacks the last images along the channel axis, oldest first."""
+    """Stack the last images along the channel axis, oldest first."""
 
     kind: Literal["frame_stack"] = "frame_stack"
-    num_frames: Stack = Field(description="Images per observation, >= 1 (Atari: 4).")
+    num_frames: Stack = Field(description="Number of images stacked in an observation, >= 1 (Atari: 4).")
 
 
 class PlainWrapper(Block):
-    """Wrappers without options."""
+    """Apply a wrapper without options."""
 
     kind: Literal["flatten", "grayscale", "telemetry", "clock", "mask_from_info"] = Field(
         description=(
-            "flatten: a Dict, Tuple or other observation as one vector; grayscale: grey images of one channel "
-            "(luminance, ITU-R BT.601); telemetry: CarRacing's speed, wheel "
-            "speeds, steering and angular velocity as `observation` beside `pixels`; clock: a first feature of the "
-            "vector observation for iqn.fixed_horizon, 0 where actions are chosen; mask_from_info: the action mask "
-            'info["action_mask"] as the entry `action_mask` of the observation.'
+            "flatten: turn a Dict, Tuple or other observation into one vector; grayscale: convert images to one grey "
+            "channel (luminance, ITU-R BT.601); telemetry: add CarRacing's speed, wheel speeds, steering and angular "
+            "velocity as `observation` beside `pixels`; clock: add the clock of iqn.fixed_horizon as the first "
+            "feature of the vector observation, 0 when acting; mask_from_info: copy the action mask "
+            'info["action_mask"] into the observation as `action_mask`.'
         )
     )
 
 
 class Crop(Block):
-    """Cuts off what lies at the edges of images."""
+    """Crop the edges of images."""
 
     kind: Literal["crop"] = "crop"
-    top: PixelsFromZero = Field(default=0, description="Rows cut off above, in pixels, >= 0.")
-    bottom: PixelsFromZero = Field(default=0, description="Rows cut off below, in pixels, >= 0.")
-    left: PixelsFromZero = Field(default=0, description="Columns cut off on the left, in pixels, >= 0.")
-    right: PixelsFromZero = Field(default=0, description="Columns cut off on the right, in pixels, >= 0.")
+    top: PixelsFromZero = Field(default=0, description="Number of rows cut off at the top, in pixels, >= 0.")
+    bottom: PixelsFromZero = Field(default=0, description="Number of rows cut off at the bottom, in pixels, >= 0.")
+    left: PixelsFromZero = Field(default=0, description="Number of columns cut off on the left, in pixels, >= 0.")
+    right: PixelsFromZero = Field(default=0, description="Number of columns cut off on the right, in pixels, >= 0.")
 
 
 class Resize(Block):
-    """Scales images; a pixel is the mean of the area that it covers."""
+    """Scale images; a new pixel is the mean of the area that it covers."""
 
     kind: Literal["resize"] = "resize"
-    height: Pixels = Field(description="Height afterwards, in pixels, >= 1 (Atari: 84).")
-    width: Pixels = Field(description="Width afterwards, in pixels, >= 1 (Atari: 84).")
+    height: Pixels = Field(description="Height of the scaled images, in pixels, >= 1 (Atari: 84).")
+    width: Pixels = Field(description="Width of the scaled images, in pixels, >= 1 (Atari: 84).")
 
 
 class RewardScale(Block):
-    """Multiplies the rewards that training sees; evaluation reports the task's own."""
+    """Multiply the rewards of training by a factor; evaluation reports the task's own rewards."""
 
     kind: Literal["reward_scale"] = "reward_scale"
-    scale: Positive = Field(description="Factor, > 0.")
+    scale: Positive = Field(description="Factor of the rewards, > 0.")
 
 
 class RewardClip(Block):
-    """Clips the rewards that training sees; evaluation reports the task's own."""
+    """Clip the rewards of training; evaluation reports the task's own rewards."""
 
     kind: Literal["reward_clip"] = "reward_clip"
     low: Real = Field(default=-1.0, description="Smallest reward, in reward units (Mnih et al. 2015: -1).")
@@ -109,36 +115,37 @@ class RewardClip(Block):
 
 
 class NormalizeReward(Block):
-    """Divides the rewards that training sees by the spread of the return; evaluation reports the task's own."""
+    """Divide the rewards of training by the spread of the return; evaluation reports the task's own rewards."""
 
     kind: Literal["normalize_reward"] = "normalize_reward"
-    discount: Fraction = Field(default=0.99, description="Discount of the running sum of rewards, in [0, 1].")
+    discount: Fraction = Field(default=0.99, description="Discount per step in the running sum of rewards, in [0, 1].")
     clip: Positive | None = Field(
-        default=10.0, description="Largest absolute normalised reward, > 0; null leaves them (Gymnasium has none)."
+        default=10.0,
+        description="Largest absolute value of a normalised reward, > 0; null: no clipping, as in Gymnasium.",
     )
 
 
 class SelectKeys(Block):
-    """Keeps some entries of a Dict observation."""
+    """Keep some entries of a Dict observation."""
 
     kind: Literal["select_keys"] = "select_keys"
-    keys: tuple[Text, ...] = Field(min_length=1, description="Keys that stay.")
+    keys: tuple[Text, ...] = Field(min_length=1, description="Keys of the entries to keep.")
 
 
 class RescaleAction(Block):
-    """Scales continuous actions from these bounds to those of the task."""
+    """Scale continuous actions from these bounds to those of the task."""
 
     kind: Literal["rescale_action"] = "rescale_action"
-    low: Real = Field(default=-1.0, description="Smallest action of the policy.")
+    low: Real = Field(default=-1.0, description="Smallest action of the policy, below high.")
     high: Real = Field(default=1.0, description="Largest action of the policy, above low.")
 
 
 class OwnWrapper(Block):
-    """Wraps the task in a class of yours; `{kind: "module:Class"}` is short for it."""
+    """Wrap the task in your own class; `{kind: "module:Class"}` is a shorthand."""
 
     kind: Literal["own"] = "own"
     wrapper: ModuleAndName = Field(description='"module:Class", called as Class(environment, **kwargs).')
-    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Its arguments by name.")
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Arguments of the class, by name.")
 
 
 Wrapper = Annotated[
@@ -163,7 +170,8 @@ class EnvironmentConfig(Block):
 
     id: Text = Field(
         description=(
-            "Gymnasium id, e.g. CartPole-v1 or MinAtar/Breakout-v1; module:Id-v0 imports the module that registers it."
+            "Gymnasium id of the task, e.g. CartPole-v1 or MinAtar/Breakout-v1; module:Id-v0 first imports the module "
+            "that registers the id."
         )
     )
     imports: tuple[Module, ...] = Field(
@@ -172,39 +180,46 @@ class EnvironmentConfig(Block):
     module_path: tuple[Text, ...] = Field(
         default=(),
         description=(
-            "Directories of the modules that id, imports, wrappers and nn.body name, looked at after Python's own; "
-            "where any is named, the default is the directory of the file and the current one."
+            "Directories searched, after Python's own, for the modules named in id, imports, wrappers and nn.body. If "
+            "any module is named, the default is the directory of the file and the current directory."
         ),
     )
-    num_envs: Environments = Field(default=8, description="Environments that are stepped together, >= 1.")
+    num_envs: Environments = Field(default=8, description="Number of environments stepped together, >= 1.")
     vectorization: Literal["sync", "async", "vector_entry_point", "atari", "envpool"] = Field(
         default="sync",
         description=(
-            "sync: all in this process, fastest for cheap tasks; async: one process each; "
-            "vector_entry_point: the task's own vectorised form; atari: ale_py's, for ids ALE/...-v5; "
-            "envpool: threads in C++ (Weng et al. 2022, arXiv:2206.10558), for ids ALE/...-v5 and its own."
+            "sync: step all environments in this process, fastest for cheap tasks; async: one process per "
+            "environment; vector_entry_point: the task's own vectorised form; atari: ale_py's, for ids ALE/...-v5; "
+            "envpool: C++ threads (Weng et al. 2022, arXiv:2206.10558), for ids ALE/...-v5 and envpool's own ids."
         ),
     )
     atari: AtariConfig = Field(
         default_factory=AtariConfig,
-        description="Options of vectorization atari, and of envpool for ids ALE/...-v5; for no other.",
+        description="Options of vectorization atari, and of envpool with ids ALE/...-v5; refused otherwise.",
     )
     kwargs: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Arguments of gymnasium.make; with vectorization envpool those of its task."
+        default_factory=dict,
+        description="Arguments of gymnasium.make, by name; with vectorization envpool, options of the envpool task.",
     )
-    wrappers: tuple[Wrapper, ...] = Field(default=(), description="Wrappers, the innermost first.")
+    wrappers: tuple[Wrapper, ...] = Field(default=(), description="Wrappers of each environment, the innermost first.")
     channels: Literal["auto", "first", "last"] = Field(
-        default="auto", description="Channel axis of image observations; auto: the shorter of the two outer axes."
+        default="auto",
+        description=(
+            "Position of the channel axis in image observations; auto chooses the shorter of the first and the last "
+            "axis."
+        ),
     )
     worker_timeout: Seconds = Field(
         default=60.0,
-        description="Seconds to wait for one step of an async worker, or of a collector's, before the run fails, > 0.",
+        description=(
+            "Seconds to wait for one step of an async worker, or of a collector's worker, before the run fails, > 0."
+        ),
     )
     start_timeout: Seconds = Field(
         default=300.0,
         description=(
-            "Seconds to wait for an async worker, or a collector's, to start and make its environments before the run "
-            "fails, > 0."
+            "Seconds to wait for an async worker, or a collector's worker, to start and make its environments before "
+            "the run fails, > 0."
         ),
     )
 
@@ -215,17 +230,17 @@ class EnvironmentConfig(Block):
 
     @property
     def frames_per_step(self) -> int:
-        """Return the frames of the task for each action; more than 1 with frame skip."""
+        """Return the number of frames per action; more than 1 with frame skip."""
         return self.atari.frameskip if self.has_atari else self._frames_of("frame_skip")
 
     @property
     def reward_factor(self) -> float:
-        """Return the factor of the task's rewards in training, without clipping."""
+        """Return the factor of the rewards in training, before clipping."""
         return math.prod(wrapper.scale for wrapper in self.wrappers if wrapper.kind == "reward_scale")
 
     @property
     def stacked_frames(self) -> int:
-        """Return the number of images that an observation stacks; 1 by default."""
+        """Return the number of images stacked in an observation; 1 without stacking."""
         return self.atari.stack_num if self.has_atari else self._frames_of("frame_stack")
 
     def _frames_of(self, kind: Literal["frame_skip", "frame_stack"]) -> int:
@@ -238,7 +253,7 @@ class EnvironmentConfig(Block):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules that making the task imports: those of ``id``, ``imports`` and ``wrappers``."""
+        """Return the modules that are imported to make the task: those of ``id``, ``imports`` and ``wrappers``."""
         own = [wrapper.wrapper for wrapper in self.wrappers if isinstance(wrapper, OwnWrapper)]
         named = [text.rpartition(":")[0] for text in (self.id, *own) if ":" in text]
         return (*named, *self.imports)

@@ -18,14 +18,14 @@ OF_IMAGES = {
 """Descriptions of the wrappers that need an image."""
 
 NOT_IN_ENVPOOL = {"maxpool": True, "life_loss_info": False, "continuous": False, "continuous_action_threshold": 0.5}
-"""Options of ale_py that envpool does not have, and what it does."""
+"""Options of ale_py that envpool does not have -> the value that it implements."""
 
 SET_BY_THE_TRAINER = {"num_envs", "batch_size", "env_type", "seed", "env_seed", "gym_reset_return_info"}
-"""Arguments of ``envpool.make`` that are no options of a task."""
+"""Arguments of ``envpool.make`` that the trainer sets, not the task."""
 
 
 def images_are_seen(config: RunKeys) -> Iterator[Problem]:
-    """Check that wrappers of images have an encoder of images."""
+    """Check that there is an image encoder if a wrapper needs images."""
     if config.nn.may_see_images:
         return
     for path, wrapper in config.environment.placed_wrappers:
@@ -43,7 +43,7 @@ def images_are_seen(config: RunKeys) -> Iterator[Problem]:
 
 
 def vectors_of_wrappers_are_seen(config: RunKeys) -> Iterator[Problem]:
-    """Check that wrappers that add vector observations have an encoder of vectors."""
+    """Check that there is a vector encoder if a wrapper adds a vector observation."""
     for path, wrapper in config.environment.placed_wrappers:
         if wrapper.kind in ("telemetry", "clock") and not config.nn.may_see_vectors:
             yield Problem(
@@ -53,7 +53,7 @@ def vectors_of_wrappers_are_seen(config: RunKeys) -> Iterator[Problem]:
 
 
 def clocks_are_set(config: RunKeys) -> Iterator[Problem]:
-    """Check that a clock is set by ``iqn.fixed_horizon``, and that there is only one."""
+    """Check that there is at most one clock, and none without ``iqn.fixed_horizon``."""
     clocks = [path for path, wrapper in config.environment.placed_wrappers if wrapper.kind == "clock"]
     used = isinstance(config.options, IQNConfig) and config.options.fixed_horizon is not None
     for path in clocks if not used else clocks[1:]:
@@ -62,7 +62,7 @@ def clocks_are_set(config: RunKeys) -> Iterator[Problem]:
 
 
 def colours_are_there(config: RunKeys) -> Iterator[Problem]:
-    """Check that only a single colour image is turned into a grey one."""
+    """Check that grayscale comes before frame stacking and only once."""
     before = ""
     for path, wrapper in config.environment.placed_wrappers:
         if wrapper.kind == "grayscale" and before:
@@ -83,7 +83,7 @@ def bounds_enclose_a_range(config: RunKeys) -> Iterator[Problem]:
 
 
 def rewards_have_one_unit(config: RunKeys) -> Iterator[Problem]:
-    """Refuse statistics of each environment where trajectories of several environments are compared."""
+    """Refuse normalize_reward for algorithms that compare trajectories of several environments."""
     for path, wrapper in config.environment.placed_wrappers:
         if wrapper.kind == "normalize_reward":
             yield Problem(
@@ -105,7 +105,7 @@ def wrappers_wrap_single_environments(config: RunKeys) -> Iterator[Problem]:
 
 
 def atari_is_configured_in_its_block(config: RunKeys) -> Iterator[Problem]:
-    """Check that vectorised games of ALE are seen as images and have their options in ``atari``."""
+    """Check that vectorised games of ALE have an image encoder only, and their options in ``atari``."""
     environment = config.environment
     if not environment.has_atari:
         return
@@ -150,7 +150,7 @@ def envpool_has_the_options(config: RunKeys) -> Iterator[Problem]:
 
 
 def films_can_be_made(config: RunKeys) -> Iterator[Problem]:
-    """Check that evaluations are filmed at steps where there is one, and that the task is drawn one by one."""
+    """Check that videos coincide with evaluations, and that single environments can be rendered."""
     video, every = config.evaluation.video, config.evaluation.interval
     if video is None:
         return
@@ -169,7 +169,7 @@ def films_can_be_made(config: RunKeys) -> Iterator[Problem]:
 
 
 def check_starts(config: RunKeys, path: str, kind: str) -> Iterator[Problem]:
-    """Check that the ``starts`` block at a path fits environments that are reset one by one, and their wrappers."""
+    """Check that the environments support the kind of the ``starts`` block at a path."""
     vectorization = config.environment.vectorization
     if vectorization in ("vector_entry_point", "envpool"):
         yield Problem(

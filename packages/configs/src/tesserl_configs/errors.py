@@ -1,4 +1,4 @@
-"""The one error that a bad configuration raises."""
+"""The error that every invalid configuration raises, and its problems."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a configuration."""
+    """One problem of a configuration."""
 
     path: str
     """Dotted path of the key, e.g. ``iqn.num_taus``; empty for the configuration as a whole."""
 
     message: str
-    """The mistake: expected, got, remedy."""
+    """Description of the mistake: expected, got, remedy."""
 
     def __str__(self) -> str:
         path = self.path if re.fullmatch(r"[\w.+-]{,200}", self.path) else shown(self.path)
@@ -25,7 +25,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be used.
 
     Args:
-        *problems: each thing that is wrong.
+        *problems: all problems found.
     """
 
     def __init__(self, *problems: Problem | str) -> None:
@@ -34,7 +34,7 @@ class ConfigError(ValueError):
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """Return one line for each thing that is wrong."""
+        """Return one line for each problem."""
         return tuple(map(str, self.problems))
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class ConfigError(ValueError):
 
 
 def shown(value: Any) -> str:
-    """Return a value as the file would write it, cut if it is long."""
+    """Return a value as text for a message, truncated if it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Explain a key of the schema: its meaning, type, range, default, source, and the algorithms and kinds that have it."""
+"""Explain a key of the schema: meaning, type, range, default, source, and the algorithms and kinds that have it."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Explanation:
         algorithms: names of the algorithms that read it; empty if all do.
         meaning: its description.
         type: type and range.
-        default: as YAML; for each algorithm whose default is another one too.
+        default: as YAML, with the default of each algorithm that has a different one.
         source: source of the default; empty if none is given.
-        keys: of a block, kind -> its keys; one kind without a name if there is no choice.
+        keys: for a block, kind -> keys; a block without kinds has one entry, under the empty name.
     """
 
     path: str
@@ -79,10 +79,10 @@ class Explanation:
 
 
 def explain(path: str = "") -> list[Explanation]:
-    """Return what the schema says about a key or a block.
+    """Explain a key or a block of the schema.
 
     Args:
-        path: dotted path, such as ``ppo.clip_epsilon``; entries of lists have no number. A kind may stand for its
+        path: dotted path, such as ``ppo.clip_epsilon``, without numbers of list entries. It may name the kind of a
             block: ``nn.vision.cnn``. Empty: the top level.
 
     Raises:
@@ -148,7 +148,7 @@ def _keys_of(block: type[BaseModel]) -> tuple[Key, ...]:
 
 
 def _split(description: str) -> tuple[str, str]:
-    """Return the meaning and the source of a description, which ends with the source in brackets."""
+    """Split a description into its meaning and its source, which stands in brackets at the end."""
     found = SOURCE.match(description.strip().rstrip("."))
     if found is None or not OF_A_SOURCE.search(found["source"]):
         return description, ""
@@ -156,7 +156,7 @@ def _split(description: str) -> tuple[str, str]:
 
 
 def _defaults_by_algorithm(path: str, kinds: list[str]) -> Iterator[str]:
-    """Yield the defaults that algorithms have in place of that of the schema, for these kinds of the block."""
+    """Yield the defaults of algorithms that replace that of the schema, for these kinds of the block."""
     names: dict[str, list[str]] = {}
     block, _, key = path.rpartition(".")
     of_adam = block == "optimizer" and bool(set(kinds) & set(ADAM_KINDS))
@@ -169,7 +169,7 @@ def _defaults_by_algorithm(path: str, kinds: list[str]) -> Iterator[str]:
 
 
 def _unknown(name: str, above: list[str], blocks: tuple[type[BaseModel], ...]) -> str:
-    """Return the message about a key that a place does not have."""
+    """Return the message about a key that does not exist at this path."""
     legal = list(dict.fromkeys(key for block in blocks for key in block.model_fields))
     legal += [kind for block in blocks if len(blocks) > 1 for kind in kinds_of(block)]
     where = ".".join(above)

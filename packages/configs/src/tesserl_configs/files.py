@@ -1,4 +1,4 @@
-"""Read YAML files, and the files that they extend, with the place where each key stands."""
+"""Read YAML files and the files that they extend, with the file and line of each key."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tesserl_configs.document import Document, DocumentError, join, parse
 from tesserl_configs.errors import ConfigError, shown
 
 MOST_BYTES = 2**20
-"""Of a file: reading more would take minutes, and no configuration is as long."""
+"""Largest size of a file; no configuration needs more, and reading it would take minutes."""
 
 EXTENDS = "extends"
 
 Order = tuple[int, int]
-"""Number of the file, the one that is loaded first, and line: problems are sorted by it."""
+"""Number of the file (0 is the loaded one) and line; problems are sorted by it."""
 
 
 class Place(NamedTuple):
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
     @property
     def order(self) -> Order:
-        """Place among the problems of all files."""
+        """Return the position among the problems of all files."""
         return self.number, self.line
 
     def __str__(self) -> str:
@@ -39,16 +39,16 @@ class Place(NamedTuple):
 
 @dataclass
 class Extended:
-    """Data of a file, on top of those of the file that it extends."""
+    """Data of a file, merged with those of the files that it extends."""
 
     data: dict[str, Any]  # without extends
     places: dict[str, Place]
-    errors: list[tuple[Order, str]]  # of what is wrong with the text of the files
+    errors: list[tuple[Order, str]]  # errors in the text of the files
     files: tuple[Path, ...]  # the file and those that it extends
 
 
 def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Extended:
-    """Read a file and everything that it extends; ``below`` are the files that extend it, the loaded one first."""
+    """Read a file and the files that it extends; ``below`` are the files that extend it, the loaded one first."""
     document, number = read_document(path), len(below)
     places = {key: Place(path, line, number) for key, line in document.lines.items()}
     own = Extended(
@@ -69,7 +69,7 @@ def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Extended:
 
 
 def _base_of(name: Any, path: Path, place: Place, chain: tuple[Path, ...]) -> Path:
-    """Return the file that ``extends`` names, relative to the file that says it; refuse circles."""
+    """Return the file that ``extends`` names, relative to the file that holds the key; refuse circles."""
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"{place}: {EXTENDS}: expected the name of a file, got {shown(name)}")
     try:
@@ -90,7 +90,7 @@ def _base_of(name: Any, path: Path, place: Place, chain: tuple[Path, ...]) -> Pa
 
 
 def _without_what_is_not_inherited(base: Extended, data: Mapping[str, Any]) -> None:
-    """Remove the name of the run, and the blocks of another algorithm than the one that is chosen."""
+    """Remove the name of the run, and the blocks that the chosen algorithm does not read."""
     dropped = ["name"]
     chosen, before = data.get("algorithm"), base.data.get("algorithm")
     if chosen is not None and chosen != before and find(chosen) is not None:
@@ -102,7 +102,7 @@ def _without_what_is_not_inherited(base: Extended, data: Mapping[str, Any]) -> N
 
 
 def _merge(base: dict[str, Any], data: Mapping[str, Any], places: dict[str, Place], path: str) -> None:
-    """Put data on top of a base, in place: merge mappings of the same kind, replace everything else."""
+    """Merge data into a base, in place: merge mappings of the same kind, replace everything else."""
     for key, value in data.items():
         here, before = join(path, key), base.get(key)
         if (

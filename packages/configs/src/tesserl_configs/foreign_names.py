@@ -1,4 +1,4 @@
-"""Names of Stable-Baselines3 (SB3), CleanRL and TRL for keys of the schema, for the message about an unknown key."""
+"""Names that SB3 (Stable-Baselines3), CleanRL and TRL have for our keys, for messages about unknown keys."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class ForeignName(NamedTuple):
 
     libraries: str
     keys: tuple[str, ...]
-    """Dotted paths of the keys that say the same, one for each algorithm that has it."""
+    """Dotted paths of the equivalent keys, one for each algorithm that has one."""
     remark: str
-    """Difference of the value; empty if there is none."""
+    """Difference in the value; empty if there is none."""
 
     def sentence(self, name: str, keys: Iterable[str]) -> str:
-        """Return what a name is here, of those of its counterparts that may stand in the file."""
+        """Return a sentence about the keys that are equivalent to a name."""
         return f"{name} of {self.libraries} is {' or '.join(keys)} here{self.remark and f': {self.remark}'}"
 
 
@@ -93,4 +93,4 @@ FOREIGN_NAMES = {
     for libraries, names, keys, remark in _ROWS
     for name in names.split()
 }
-"""Name -> what it is here."""
+"""Name -> its equivalent keys."""

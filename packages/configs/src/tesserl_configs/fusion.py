@@ -1,4 +1,4 @@
-"""``nn.fusion:``, how image and vector are joined, and the trunk that reads their tokens."""
+"""``nn.fusion:``, the fusion of image and vector, and the trunk that reads their tokens."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from tesserl_configs.layers import ACTIVATION, Activation, HFOptions, Transforme
 
 
 class LinearTrunk(Block):
-    """The mean of the tokens and a linear layer; under vision_transformer a linear layer alone, without tokens."""
+    """Average the tokens and apply a linear layer; in fusion vision_transformer, a linear layer without tokens."""
 
     kind: Literal["linear"] = "linear"
 
 
 class NativeTransformerTrunk(TransformerOptions):
-    """Transformer layers and pooling."""
+    """Apply transformer layers, then pool the tokens."""
 
     kind: Literal["native_transformer"] = "native_transformer"
-    num_layers: LayersFromZero = Field(default=2, description="Transformer layers, >= 0; 0: pooling alone.")
+    num_layers: LayersFromZero = Field(
+        default=2, description="Number of transformer layers, >= 0; 0 only pools the tokens."
+    )
 
 
 class MLPTrunk(Block):
-    """A multilayer perceptron over all tokens side by side."""
+    """Apply a multilayer perceptron to the concatenated tokens."""
 
     kind: Literal["mlp"] = "mlp"
     hidden_sizes: Widths = Field(default=(512,), description="Widths of the hidden layers, >= 1; empty: linear.")
@@ -35,11 +37,11 @@ class MLPTrunk(Block):
 
 
 class CNNTrunk(Block):
-    """Convolutions along the tokens, their mean, a linear layer."""
+    """Apply convolutions along the tokens, average the tokens, and apply a linear layer."""
 
     kind: Literal["cnn"] = "cnn"
     channels: Widths = Field(default=(256, 256), min_length=1, description="Output channels of each convolution, >= 1.")
-    kernel_size: Pixels = Field(default=3, description="Neighbouring tokens that a convolution sees, >= 1; odd.")
+    kernel_size: Pixels = Field(default=3, description="Number of neighbouring tokens in each convolution, >= 1; odd.")
     activation: Activation = Field(default="relu", description="Activation after each convolution.")
     dropout: FractionBelowOne = Field(default=0.0, description="Probability of dropping a channel, in [0, 1).")
 
@@ -58,14 +60,14 @@ Trunk = Annotated[
 
 
 class DenseTokens(Block):
-    """One linear layer from the vector to its tokens."""
+    """Make the tokens of the vector with one linear layer."""
 
     kind: Literal["dense"] = "dense"
-    num_tokens: Width = Field(default=1, description="Tokens of the vector, >= 1.")
+    num_tokens: Width = Field(default=1, description="Number of tokens made from the vector, >= 1.")
 
 
 class PerFeatureTokens(Block):
-    """One token for each feature (Gorishniy et al. 2021, arXiv:2106.11959)."""
+    """Make one token for each feature (Gorishniy et al. 2021, arXiv:2106.11959)."""
 
     kind: Literal["per_feature"] = "per_feature"
 
@@ -74,48 +76,54 @@ VectorTokens = Annotated[DenseTokens | PerFeatureTokens, Field(discriminator="ki
 
 
 class FusedVectorLayout(Block):
-    """Image and vector features are concatenated, and one linear layer makes tokens of them."""
+    """Concatenate image and vector features, and make tokens from them with one linear layer."""
 
     kind: Literal["fused_vector"] = "fused_vector"
-    num_tokens: Width = Field(default=4, description="Tokens of the joint vector, >= 1.")
+    num_tokens: Width = Field(default=4, description="Number of tokens made from the joint vector, >= 1.")
 
 
 class TokenSequenceLayout(Block):
-    """Image and vector have tokens of their own; nn.vector without layers gives raw features, else the last layer's."""
+    """Make separate tokens of image and vector; a vector without layers in nn.vector enters as raw features."""
 
     kind: Literal["token_sequence"] = "token_sequence"
     image_tokens: Literal["summary", "all"] = Field(
-        default="summary", description="One token of the image, or all tokens of its encoder (vit, hf)."
+        default="summary", description="summary: one token for the image; all: every token of its encoder (vit, hf)."
     )
-    vector_tokens: VectorTokens = Field(default_factory=DenseTokens, description="Tokens of the vector.")
+    vector_tokens: VectorTokens = Field(
+        default_factory=DenseTokens, description="Way in which the tokens of the vector are made."
+    )
 
 
 Layout = Annotated[FusedVectorLayout | TokenSequenceLayout, Field(discriminator="kind")]
 
 # --- fusion ------------------------------------------------------------------------------------------------------
 
-_OUT = "Width of the features that the heads see, by a linear layer after the trunk, >= 1."
+_OUT = "Width of the features passed to the heads, set by a linear layer after the trunk, >= 1."
 _D_MODEL = "Token width, >= 1; a multiple of the trunk's num_heads."
 
 
 class VisionTransformerFusion(Block):
-    """Late fusion: the image is summarised first and joined with the vector; a trunk may follow."""
+    """Late fusion: summarise the image, then join it with the vector; a trunk may follow."""
 
     kind: Literal["vision_transformer"] = "vision_transformer"
     out_features: Width = Field(default=512, description=_OUT)
     vision_features: Width | None = Field(
-        default=None, description="Width of the image features, by a linear layer, >= 1; null: the encoder's own."
+        default=None,
+        description="Width of the image features, set by a linear layer, >= 1; null keeps the encoder's width.",
     )
-    d_model: Width | None = Field(default=None, description=f"{_D_MODEL} null: 256, under trunk linear no tokens.")
+    d_model: Width | None = Field(
+        default=None, description=f"{_D_MODEL} null: 256, or no tokens with the linear trunk."
+    )
     num_tokens: Width | None = Field(
-        default=None, description="Tokens of the joint vector, >= 1; null: 4, under trunk linear no tokens."
+        default=None,
+        description="Number of tokens made from the joint vector, >= 1; null: 4, or no tokens with the linear trunk.",
     )
-    trunk: Trunk = Field(default_factory=LinearTrunk, description="From the tokens to one vector.")
+    trunk: Trunk = Field(default_factory=LinearTrunk, description="Trunk that reduces the tokens to one vector.")
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_tokens(cls, data: Any) -> Any:
-        """Set the tokens of a trunk that is not linear, so that the resolved file shows them."""
+        """Fill in the token keys for a trunk that is not linear, so that the resolved file shows them."""
         trunk = data.get("trunk") if isinstance(data, dict) else None
         is_linear = trunk.get("kind") == "linear" if isinstance(trunk, dict) else isinstance(trunk, LinearTrunk | None)
         if is_linear or not isinstance(data, dict):
@@ -125,23 +133,30 @@ class VisionTransformerFusion(Block):
 
 
 class PostConcatFusion(Block):
-    """Both branches are encoded first, and a trunk reads tokens of what they found."""
+    """Encode image and vector first, then let a trunk read tokens made from their features."""
 
     kind: Literal["post_concat"] = "post_concat"
     out_features: Width = Field(default=512, description=_OUT)
     d_model: Width = Field(default=256, description=_D_MODEL)
-    layout: Layout = Field(default_factory=FusedVectorLayout, description="Layout of the tokens.")
-    trunk: Trunk = Field(default_factory=NativeTransformerTrunk, description="From the tokens to one vector.")
+    layout: Layout = Field(
+        default_factory=FusedVectorLayout,
+        description="Way in which tokens are made from the image and vector features.",
+    )
+    trunk: Trunk = Field(
+        default_factory=NativeTransformerTrunk, description="Trunk that reduces the tokens to one vector."
+    )
 
 
 class UnifiedFusion(Block):
-    """Early fusion: all tokens of the image and of the vector are one sequence, read by one trunk."""
+    """Early fusion: one trunk reads all tokens of image and vector as one sequence."""
 
     kind: Literal["unified"] = "unified"
     out_features: Width = Field(default=512, description=_OUT)
     d_model: Width = Field(default=256, description=_D_MODEL)
-    num_vector_tokens: Width = Field(default=1, description="Tokens of the vector, >= 1.")
-    trunk: Trunk = Field(default_factory=NativeTransformerTrunk, description="From the tokens to one vector.")
+    num_vector_tokens: Width = Field(default=1, description="Number of tokens made from the vector, >= 1.")
+    trunk: Trunk = Field(
+        default_factory=NativeTransformerTrunk, description="Trunk that reduces the tokens to one vector."
+    )
 
 
 Fusion = Annotated[Absent | VisionTransformerFusion | PostConcatFusion | UnifiedFusion, Field(discriminator="kind")]

@@ -11,14 +11,14 @@ from tesserl_configs.run_keys import RunKeys
 
 @runtime_checkable
 class Graphed(Protocol):
-    """Options of an algorithm whose updates can be recorded as a CUDA graph."""
+    """Options with the keys ``cuda_graph`` and ``compile``."""
 
     cuda_graph: bool
     compile: bool
 
 
 def graphs_can_be_recorded(config: RunKeys) -> Iterator[Problem]:
-    """Check that a CUDA graph has a CUDA device, an optimiser that can be recorded, and no memory."""
+    """Check that a CUDA graph can be recorded: device cuda, no compile, an optimiser other than sgd, no memory."""
     options, block = config.options, config.algorithm
     if not isinstance(options, Graphed) or not options.cuda_graph:
         return

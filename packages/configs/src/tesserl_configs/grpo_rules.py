@@ -1,4 +1,4 @@
-"""Rules about ``grpo:``, one function each; they hold where the algorithm is grpo."""
+"""Rules about ``grpo:``, one function each; they apply if the algorithm is grpo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def starts_can_be_set(config: RunKeys) -> Iterator[Problem]:
 
 
 def minibatches_hold_trajectories(config: RunKeys) -> Iterator[Problem]:
-    """Check that no minibatch cuts a trajectory."""
+    """Check that there are enough trajectories for minibatches of whole trajectories."""
     most = config.grpo.num_groups * config.grpo.group_size
     if config.grpo.num_minibatches > most:
         yield Problem(
@@ -28,7 +28,7 @@ def minibatches_hold_trajectories(config: RunKeys) -> Iterator[Problem]:
 
 
 def plain_gradients_are_taken_once(config: RunKeys) -> Iterator[Problem]:
-    """Refuse a second pass with plain gradients: the data is then of another policy, and no ratio corrects that."""
+    """Refuse several epochs with reinforce: after the first, the data are off-policy and no ratio corrects that."""
     if config.grpo.loss.kind == "reinforce" and config.grpo.num_epochs > 1:
         yield Problem(
             "grpo.num_epochs",
@@ -51,7 +51,7 @@ def caps_are_above_the_clip(config: RunKeys) -> Iterator[Problem]:
 
 
 def lengths_have_a_bound(config: RunKeys) -> Iterator[Problem]:
-    """Require a longest length for Dr. GRPO, which divides by it."""
+    """Require ``max_length`` for Dr. GRPO, which divides by it."""
     if config.grpo.reduction == "dr_grpo" and config.grpo.max_length is None:
         yield Problem("grpo.reduction", "dr_grpo divides by the longest length; set grpo.max_length")
 
@@ -65,7 +65,7 @@ def penalties_have_a_gradient(config: RunKeys) -> Iterator[Problem]:
 
 
 def exact_divergences_have_no_weight(config: RunKeys) -> Iterator[Problem]:
-    """Refuse a weight for what is not estimated from actions."""
+    """Refuse importance weights for the exact divergence, which is not estimated from actions."""
     kl = config.grpo.kl
     if kl is not None and kl.importance_weighted and kl.estimator == "exact":
         yield Problem("grpo.kl.importance_weighted", "corrects an estimate, got estimator exact; set it to false")

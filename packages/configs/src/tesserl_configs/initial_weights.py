@@ -1,4 +1,4 @@
-"""``initial_weights:``, the run whose network a run starts from, or parts of it."""
+"""``initial_weights:``, the run that provides the initial network, or parts of it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ PATH_TAG = "a path"
 
 
 class _PartialWeights(Block):
-    """Parts of the network of another run; the others begin as without it."""
+    """Parts of another run's network; the other parts are initialised as usual."""
 
     parts: tuple[Part, ...] = Field(
-        min_length=1, description="Parts that are taken, by their names in nn.freeze; both networks must have them."
+        min_length=1, description="Parts to load, by their names in nn.freeze; both networks must have them."
     )
 
     @property
     def run(self) -> str:
-        """Return the key ``from``, which is no name of an attribute."""
+        """Return the key ``from``, a keyword that cannot name an attribute."""
         return str(getattr(self, "from"))
 
 
@@ -34,7 +34,7 @@ else:
         __base__=_PartialWeights,
         __doc__=_PartialWeights.__doc__,
         __module__=__name__,
-        **{"from": (Text, Field(description="Run, or checkpoint of one."))},
+        **{"from": (Text, Field(description="Run, or checkpoint, to load the parts from."))},
     )
 
 
@@ -48,5 +48,5 @@ InitialWeights = Annotated[
 
 
 def weights_source(weights: str | PartialWeightsConfig) -> tuple[str, tuple[Part, ...]]:
-    """Return the run that weights come from, and the parts that are taken; no parts stand for the whole network."""
+    """Return the run to load weights from, and the parts to load; no parts mean the whole network."""
     return (weights, ()) if isinstance(weights, str) else (weights.run, weights.parts)

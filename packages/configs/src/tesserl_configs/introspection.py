@@ -1,4 +1,4 @@
-"""Look up a key in the schema: the classes along a path, their keys, kinds and defaults."""
+"""Look up keys in the schema: the classes along a path, their keys, kinds and defaults."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tesserl_configs.schema import RunConfig, config_class
 
 
 def blocks_in(annotation: Any) -> tuple[type[BaseModel], ...]:
-    """Return all blocks that a value of this type may be, through unions, lists and metadata."""
+    """Return all block classes in a type, through unions, lists and metadata."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return (annotation,)
     return tuple(block for argument in get_args(annotation) for block in blocks_in(argument))
 
 
 def kinds_of(block: type[BaseModel]) -> tuple[str, ...]:
-    """Return the values that ``kind`` may have in a block; empty if it has no such key."""
+    """Return the legal values of ``kind`` in a block; empty if it has no such key."""
     return get_args(block.model_fields["kind"].annotation) if "kind" in block.model_fields else ()
 
 
 def candidates(path: list[str | int], data: Any, root: type[BaseModel] | None = None) -> tuple[type[BaseModel], ...]:
-    """Return the blocks that may stand at a path, the kind that the data choose first; empty where no block may."""
+    """Return the block classes allowed at a path, that of the chosen kind first; empty if no block is allowed."""
     blocks: tuple[type[BaseModel], ...] = (root or config_class(data),)
     for key in path:
         blocks = _chosen_first(blocks, data)
@@ -36,7 +36,7 @@ def candidates(path: list[str | int], data: Any, root: type[BaseModel] | None = 
 
 
 def field_at(path: list[str | int], data: Any, root: type[BaseModel] | None = None) -> FieldInfo | None:
-    """Return the field of a path, for a list entry the field of the list; None if the schema has none."""
+    """Return the field at a path, or of the list for a list entry; None if the schema has none."""
     keys = [index for index, part in enumerate(path) if isinstance(part, str)]
     if not keys:
         return None
@@ -45,7 +45,7 @@ def field_at(path: list[str | int], data: Any, root: type[BaseModel] | None = No
 
 
 def literals_in(annotation: Any) -> tuple[Any, ...]:
-    """Return all literal values that a type lists, through unions, lists and metadata, but not inside of blocks."""
+    """Return all literal values in a type, through unions, lists and metadata, but not inside blocks."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return tuple(value for argument in get_args(annotation) for value in literals_in(argument))
@@ -85,7 +85,7 @@ def default_at(path: str, data: Any = None) -> Any:
 
 
 def all_keys(root: type[BaseModel] = RunConfig, *, entries: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield (dotted path of the block, key) for every key of a schema; those in entries of lists may be left out."""
+    """Yield (dotted path of the block, key) for every key of a schema, with or without those in list entries."""
     stack: list[tuple[str, type[BaseModel]]] = [("", root)]
     while stack:
         path, block = stack.pop()
@@ -97,6 +97,6 @@ def all_keys(root: type[BaseModel] = RunConfig, *, entries: bool = True) -> Iter
 
 
 def blocks_with(name: str, root: type[BaseModel] = RunConfig) -> set[str]:
-    """Return the paths of the blocks that have a key; those that stand in a list only if there are no others."""
+    """Return the paths of the blocks that have a key; blocks in lists only if there are no others."""
     single = {block for block, key in all_keys(root, entries=False) if key == name}
     return single or {block for block, key in all_keys(root) if key == name}

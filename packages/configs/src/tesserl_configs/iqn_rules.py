@@ -1,4 +1,4 @@
-"""Rules about ``iqn:`` and ``replay:``, one function each; they hold where the algorithm is iqn."""
+"""Rules about ``iqn:`` and ``replay:``, one function each; they apply if the algorithm is iqn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def antithetic_taus_come_in_pairs(config: RunKeys) -> Iterator[Problem]:
 
 
 def fixed_fractions_are_not_drawn(config: RunKeys) -> Iterator[Problem]:
-    """Refuse options of drawn and embedded fractions beside fixed ones."""
+    """Refuse options about drawn and embedded fractions if fractions are fixed."""
     if config.iqn.num_fixed_quantiles is None:
         return
     drawn = ("tau_sampling", "policy_tau_sampling", "num_taus", "num_target_taus", "num_policy_taus")
@@ -36,7 +36,7 @@ def fixed_fractions_are_not_drawn(config: RunKeys) -> Iterator[Problem]:
 
 
 def horizons_have_a_clock(config: RunKeys) -> Iterator[Problem]:
-    """Check that every observation holds the clock of the horizon."""
+    """Check that a fixed horizon has a clock in the observation, which is not normalised by running statistics."""
     if config.iqn.fixed_horizon is None:
         return
     if all(wrapper.kind != "clock" for wrapper in config.environment.wrappers):
@@ -51,13 +51,13 @@ def horizons_have_a_clock(config: RunKeys) -> Iterator[Problem]:
 
 
 def images_can_be_cropped(config: RunKeys) -> Iterator[Problem]:
-    """Check that random crops have images."""
+    """Check that there are images to crop."""
     if config.iqn.random_crop is not None and not config.nn.may_see_images:
         yield Problem("iqn.random_crop", "is for images and nn.vision has kind none; remove it")
 
 
 def noisy_exploration_has_noise(config: RunKeys) -> Iterator[Problem]:
-    """Check that exploration by noise has noisy layers."""
+    """Check that noisy exploration has noisy layers."""
     if config.iqn.exploration.kind == "noisy" and not config.nn.heads.noisy:
         yield Problem(
             "iqn.exploration.kind", "noisy explores by the noise of the heads; set nn.heads.noisy: true or use epsilon"
@@ -73,7 +73,7 @@ def warmup_ends(config: RunKeys) -> Iterator[Problem]:
 
 
 def warmup_fills_a_batch(config: RunKeys) -> Iterator[Problem]:
-    """Check that the warm-up fills a batch; the last n - 1 steps of each environment are not stored yet."""
+    """Check that the warm-up fills a batch, without the last n - 1 steps of each environment, which are incomplete."""
     open_steps = (config.iqn.num_steps - 1) * config.environment.num_envs
     least = config.iqn.batch_size + open_steps
     if config.replay.warmup_steps < least:
@@ -95,7 +95,7 @@ def batches_fit_the_buffer(config: RunKeys) -> Iterator[Problem]:
 
 
 def updates_are_paced_once(config: RunKeys) -> Iterator[Problem]:
-    """Require one of ``iqn.update_interval`` and ``replay.ratio``, which both say how many updates there are."""
+    """Require exactly one of ``iqn.update_interval`` and ``replay.ratio``, which both set the pace of updates."""
     interval, ratio = config.iqn.update_interval, config.replay.ratio
     if interval is not None and ratio is not None:
         yield Problem(
@@ -107,14 +107,14 @@ def updates_are_paced_once(config: RunKeys) -> Iterator[Problem]:
 
 
 def weights_have_one_exponent(config: RunKeys) -> Iterator[Problem]:
-    """Check that ``beta`` is not set if importance weights have the exponent of the priorities."""
+    """Check that ``beta`` is not set if importance weights use alpha as their exponent."""
     replay, default = config.replay, PrioritizedReplay.model_fields["beta"].default
     if replay.kind == "prioritized" and replay.weight_exponent == "alpha" and replay.beta != default:
         yield Problem("replay.beta", "is not used where replay.weight_exponent is alpha; remove one of the two")
 
 
 def shared_frames_are_there(config: RunKeys) -> Iterator[Problem]:
-    """Check that shared frames are those of images that the network sees."""
+    """Check that there are images if frames are shared."""
     if config.replay.share_frames and not config.nn.may_see_images:
         yield Problem(
             "replay.share_frames", "is for images and nn.vision has kind none; choose an encoder there or write null"
@@ -122,7 +122,7 @@ def shared_frames_are_there(config: RunKeys) -> Iterator[Problem]:
 
 
 def cut_windows_have_several_steps(config: RunKeys) -> Iterator[Problem]:
-    """Check that windows that end at exploration have more than one step."""
+    """Check that windows have more than one step if exploration cuts them."""
     if config.replay.cut_at_exploration and config.iqn.num_steps == 1:
         yield Problem(
             "replay.cut_at_exploration", "shortens windows, and iqn.num_steps = 1 leaves nothing to cut; raise it"

@@ -1,4 +1,4 @@
-"""JSON Schema of runs, sweeps and searches, for editors: completion, descriptions, red underlines while one writes."""
+"""JSON Schema of runs, sweeps and searches, for completion, descriptions and checks in editors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def json_schema() -> dict[str, Any]:
     schema = complete_class().model_json_schema()
     for block in schema["$defs"].values():
         if "kind" in block.get("properties", {}):
-            block["required"] = sorted({"kind", *block.get("required", [])})  # the loader chooses by it
+            block["required"] = sorted({"kind", *block.get("required", [])})  # the loader chooses the block by it
     schema["allOf"] = [
         _refused(
             schema,
@@ -62,7 +62,7 @@ def search_json_schema() -> dict[str, Any]:
 
 
 def _unions(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yield every union whose member is chosen by ``kind``."""
+    """Yield every union that is discriminated by ``kind``."""
     if isinstance(schema, dict) and schema.get("discriminator", {}).get("propertyName") == "kind":
         yield schema
     for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
@@ -70,7 +70,7 @@ def _unions(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def _may_leave_its_kind_open(schema: dict[str, Any], union: dict[str, Any]) -> None:
-    """Add the form without ``kind``, which another file or ``btr`` chooses; only the loader can check it."""
+    """Add the form without ``kind``, which ``extends`` or ``btr`` may set; only the loader can check it."""
     members = [schema["$defs"][member["$ref"].rpartition("/")[2]] for member in union["oneOf"]]
     properties: dict[str, Any] = {key: {} for member in members for key in member["properties"] if key != "kind"}
     union["oneOf"].append(
@@ -85,7 +85,7 @@ def _may_leave_its_kind_open(schema: dict[str, Any], union: dict[str, Any]) -> N
 
 
 def _refused(schema: dict[str, Any], key: str, value: str, blocks: list[str]) -> dict[str, Any]:
-    """Return the condition that forbids blocks beside one value of a key; a missing key has its default."""
+    """Return the condition that forbids blocks if a key has a value, or has it by default."""
     written = [key] if schema["properties"][key].get("default") != value else []
     condition = {"properties": {key: {"const": value}}, "required": written}
     return {"if": condition, "then": {"properties": dict.fromkeys(blocks, False)}}

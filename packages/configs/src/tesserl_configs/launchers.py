@@ -26,32 +26,44 @@ class RayLauncher(Block):
 
     kind: Literal["ray"] = "ray"
     address: Text | None = Field(
-        default=None, description="Cluster, or auto for the one of this machine; null starts one for the sweep."
+        default=None,
+        description="Address of the cluster, or auto for the one on this machine; null starts one for the sweep.",
     )
-    gpus: NonNegative = Field(default=0.0, description="GPUs of each run, >= 0; a part lets runs share one.")
+    gpus: NonNegative = Field(
+        default=0.0, description="Number of GPUs of each run, >= 0; runs can share a GPU by fractions."
+    )
 
 
 class SlurmLauncher(Block):
     """Jobs of Slurm, on machines that share the directory of the runs (extra slurm of the trainer)."""
 
     kind: Literal["slurm"] = "slurm"
-    partition: Text | None = Field(default=None, description="Partition; null: Slurm's own.")
-    account: Text | None = Field(default=None, description="Account; null: Slurm's own.")
-    qos: Text | None = Field(default=None, description="Quality of service; null: Slurm's own.")
+    partition: Text | None = Field(default=None, description="Partition of the jobs; null: Slurm's default.")
+    account: Text | None = Field(default=None, description="Account of the jobs; null: Slurm's default.")
+    qos: Text | None = Field(default=None, description="Quality of service of the jobs; null: Slurm's default.")
     constraint: Text | None = Field(default=None, description="Features that a node must have; null: none.")
-    time_limit: Count = Field(default=240, description="Minutes after which a job is queued again, >= 1.")
-    timeouts: Count = Field(default=100, description="Times that a job may reach its time limit, >= 1.")
+    time_limit: Count = Field(
+        default=240, description="Time limit of a job, in minutes, >= 1; a job that reaches it is queued again."
+    )
+    timeouts: Count = Field(
+        default=100, description="Largest number of times that a job may reach its time limit, >= 1."
+    )
     signal_delay: Count = Field(
         default=90, description="Seconds before the time limit at which a run writes its checkpoint, >= 1."
     )
-    cpus: Threads | None = Field(default=None, description="CPUs of a run, >= 1; null: the largest num_threads.")
-    gpus: ThreadsFromZero = Field(default=0, description="GPUs of a run, >= 0.")
-    memory: Positive | None = Field(default=None, description="Memory of a run in GB; null: Slurm's own.")
+    cpus: Threads | None = Field(
+        default=None, description="Number of CPUs of a run, >= 1; null: the largest num_threads."
+    )
+    gpus: ThreadsFromZero = Field(default=0, description="Number of GPUs of a run, >= 0.")
+    memory: Positive | None = Field(default=None, description="Memory of a run, in GB, > 0; null: Slurm's default.")
     setup: Annotated[tuple[Text, ...], Field(max_length=100)] = Field(
-        default=(), description="Shell commands before each run, such as module load cuda."
+        default=(), description="Shell commands to execute before each run, such as module load cuda."
     )
     cluster: Literal["slurm", "local"] = Field(
-        default="slurm", description="local runs the same jobs in processes of this machine, to try them out."
+        default="slurm",
+        description=(
+            "slurm: submit the jobs to Slurm; local: run the same jobs as processes of this machine, to try them out."
+        ),
     )
 
 

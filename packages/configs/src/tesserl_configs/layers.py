@@ -19,11 +19,11 @@ ACTIVATION = "Activation after each hidden layer."
 
 
 class TransformerOptions(Block):
-    """Layers of self-attention and a GELU feed-forward network, and what makes one vector of their tokens."""
+    """Layers of self-attention and a GELU feed-forward network, and the pooling of their tokens."""
 
-    num_heads: Width = Field(default=4, description="Attention heads, >= 1; divides the token width.")
+    num_heads: Width = Field(default=4, description="Number of attention heads, >= 1; must divide the token width.")
     feedforward_ratio: Ratio = Field(
-        default=4.0, description="Hidden width of the feed-forward networks over the token width, >= 1 (ViT: 4)."
+        default=4.0, description="Hidden width of the feed-forward networks divided by the token width, >= 1 (ViT: 4)."
     )
     dropout: FractionBelowOne = Field(default=0.0, description="Probability of dropping a unit, in [0, 1).")
     norm: Literal["pre", "post"] = Field(
@@ -31,7 +31,10 @@ class TransformerOptions(Block):
     )
     pooling: Literal["mean", "cls", "attention"] = Field(
         default="mean",
-        description="One vector of the tokens: their mean, a learned class token, or the mean by a learned score.",
+        description=(
+            "Way in which tokens become one vector. mean: their mean; cls: a learned class token; attention: their "
+            "mean weighted by a learned score."
+        ),
     )
 
 
@@ -40,9 +43,12 @@ class HFOptions(Block):
 
     model: Text = Field(description="Name on the Hugging Face hub, or a local directory.")
     revision: Text | None = Field(default=None, description="Branch, tag or commit on the hub; null: its main branch.")
-    local_files_only: bool = Field(default=False, description="Never download.")
+    local_files_only: bool = Field(
+        default=False, description="Read the model from local files only; never download it."
+    )
     trust_remote_code: bool = Field(
-        default=False, description="Run code that the hub's repository contains; only for authors whom you trust."
+        default=False,
+        description="Run code from the model's repository on the hub; use it only with authors whom you trust.",
     )
     dropout: FractionBelowOne = Field(
         default=0.0, description="Probability of dropping a unit of the tokens, in [0, 1)."

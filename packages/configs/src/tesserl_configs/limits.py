@@ -1,16 +1,16 @@
-"""Bounds of whole numbers, for the schema and for the options of commands; nothing is imported here."""
+"""Bounds of whole numbers, for the schema and the options of commands; this module imports nothing."""
 
 MOST_STEPS = 10**15
-"""A century at 300,000 a second; a double, which metrics and schedules are made of, holds every step up to it."""
+"""A century at 300,000 steps per second; metrics and schedules use doubles, which are exact up to here."""
 
 MOST_SEED = 2**63 - 1
-"""torch, NumPy and safetensors hold a seed as 64 bits with a sign."""
+"""torch, NumPy and safetensors store a seed in 64 bits with a sign."""
 
 MOST_TASK_SEED = 2**31 - 1
-"""Handed to tasks as it is, and some keep 32 bits."""
+"""Largest seed of a task; some tasks store it in 32 bits with a sign."""
 
 MOST_AT_ONCE = 1_000_000
-"""Things that exist at once, or are done one after the other within one step of a loop."""
+"""Objects that exist at once, or operations within one step of a loop."""
 
 MOST_WIDTH = 65_536
 """Features, tokens, channels or quantiles."""

@@ -31,7 +31,7 @@ class Loaded:
     """Keys that overrides have set."""
 
     def placed(self, problem: Problem) -> str:
-        """Return the text of a problem that was found later, with its place: ``file:line`` or ``--set key``."""
+        """Return the text of a problem found after loading, with its place: ``file:line`` or ``--set key``."""
         return _placed(problem, self.path, self.places, self.changed)[1]
 
 
@@ -47,8 +47,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
         The validated configuration; ``name`` is filled in where the file has none.
 
     Raises:
-        ConfigError: the file cannot be read, or anything in it or in the overrides is wrong; every problem has its
-            place, ``file:line`` or ``--set key``.
+        ConfigError: the file cannot be read, or it or an override is wrong; every problem has its place, ``file:line``
+            or ``--set key``.
     """
     return load_with_places(path, overrides).config
 
@@ -101,7 +101,7 @@ def as_data(config: RunConfig) -> dict[str, Any]:
 
 
 def name_from(path: str | Path) -> str:
-    """Return the name of a run without one: the path below ``configs/`` with ``/`` as ``-``, else the file's stem."""
+    """Return the default name of a run: the path below ``configs/`` with ``-`` for ``/``, else the file's stem."""
     path = Path(path).resolve().with_suffix("")
     parts = path.parts
     below = parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts[:-1] else parts[-1:]
@@ -109,7 +109,7 @@ def name_from(path: str | Path) -> str:
 
 
 def _with_origin(problem: Problem, origins: dict[str, str]) -> Problem:
-    """Place a problem with a key that ``btr`` filled, or in a block whose kind it chose, at the switch."""
+    """Name the ``btr`` switch in a problem with a key that it filled, or with a kind that it chose."""
     path = problem.path
     if path in origins:
         return Problem(origins[path], f"it sets {path}: {problem.message}")
@@ -128,7 +128,7 @@ def _placed(problem: Problem, path: Path, places: Mapping[str, Place], changed: 
         if place in places:
             return places[place].order, f"{places[place]}: {problem}"
         for key in changed:
-            if place and key.startswith(f"{place}."):  # the override made the block
+            if place and key.startswith(f"{place}."):  # the override created the block
                 return (0, 0), f"--set {key}: {problem}"
     return (0, 0), f"{path}: {problem}"
 

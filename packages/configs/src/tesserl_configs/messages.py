@@ -1,4 +1,4 @@
-"""From pydantic's errors to sentences that say expected, got and remedy."""
+"""Convert pydantic's errors to sentences with expected, got and remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tesserl_configs.schema import OWNED, config_class
 CHOICES_TAG = "list of choices"
 
 TAGS = (NUMBER_TAG, SCHEDULE_TAG, SWITCH_TAG, OPTIONS_TAG, ALL_TAG, PATH_TAG, CHOICES_TAG, "[key]")
-"""Parts of pydantic's locations that are no key of a file: tags of unions, and the mark of a key that is wrong."""
+"""Parts of pydantic's locations that are not keys of a file: tags of unions, and the mark of an invalid key."""
 
 NAME_RULE = "a name is letters, digits and _ . + -, as it becomes a directory"
 
@@ -53,10 +53,10 @@ def problems_of(error: ValidationError, data: Any, root: type[BaseModel] | None 
     sentences = _Sentences(data, root or config_class(data))
     for details in error.errors(include_url=False):
         cause = details.get("ctx", {}).get("error")
-        if isinstance(cause, ConfigError):  # the rules between keys, which know their paths
+        if isinstance(cause, ConfigError):  # from a rule between keys, with its own paths
             yield from (problem for problem in cause.problems if isinstance(problem, Problem))
         elif details["type"] != "too_short" or len(details["input"]) < details["ctx"]["min_length"]:
-            # else other entries are wrong, and pydantic counts the valid ones alone
+            # otherwise other entries are invalid, and pydantic counted only the valid ones
             path = sentences.path(details["loc"])
             yield Problem(".".join(map(str, path)), sentences.message(details, path))
 
@@ -68,9 +68,9 @@ class _Sentences:
         self.data, self.root = data, root
 
     def path(self, location: Iterable[str | int]) -> list[str | int]:
-        """Return the keys of pydantic's location, without the tags of unions between them."""
+        """Return the keys of pydantic's location, without tags of unions."""
         path: list[str | int] = []
-        data, fresh = self.data, True  # no tag of this place has been seen yet
+        data, fresh = self.data, True  # no tag of this block was removed yet
         for part in location:
             if part in TAGS:
                 continue
@@ -145,7 +145,7 @@ class _Sentences:
 
 
 def _expected(kind: str, context: Mapping[str, Any]) -> str:
-    """Return what was expected in place of a value, by the kind of pydantic's error; empty if it does not say."""
+    """Return the expectation for a kind of pydantic's errors; empty if there is none."""
     if kind in BOUNDS:
         name, sign = BOUNDS[kind]
         return f"expected a value {sign} {plain(context[name])}"
@@ -159,7 +159,7 @@ def _expected(kind: str, context: Mapping[str, Any]) -> str:
 
 
 def _foreign(name: str, above: list[str | int], data: Any) -> str:
-    """Return the keys that say what a name of another library says at this place; empty if there are none."""
+    """Return the sentence about the keys equivalent to another library's name; empty if none may stand here."""
     if name not in FOREIGN_NAMES:
         return ""
     foreign, block = FOREIGN_NAMES[name], ".".join(map(str, above))
@@ -172,7 +172,7 @@ def _foreign(name: str, above: list[str | int], data: Any) -> str:
 
 
 def _may_stand(block: str, data: Any) -> bool:
-    """Return whether a block belongs to the algorithm of a file; if that is not clear, every block may."""
+    """Return whether the algorithm of a file reads a block; true if the algorithm is unknown."""
     algorithm, top = data.get("algorithm") if isinstance(data, dict) else None, block.partition(".")[0]
     return top not in OWNED or find(algorithm) is None or algorithm in owners_of(top, algorithm)
 
@@ -182,6 +182,6 @@ def _one_of(legal: Iterable[Any], what: str = "") -> str:
 
 
 def nearest(got: Any, legal: Iterable[Any]) -> str:
-    """Return the nearest legal text as the end of a sentence; nothing if none is near."""
+    """Return a question with the nearest legal text, to end a sentence; empty if none is near."""
     found = difflib.get_close_matches(got, [str(value) for value in legal], n=1) if isinstance(got, str) else []
     return f"; did you mean {found[0]}?" if found else ""

@@ -1,4 +1,4 @@
-"""``nn:``, the network: one tagged union for each of its parts."""
+"""``nn:``, the network; each part is a union of blocks, chosen by ``kind``."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ Part = Literal[
 
 
 class PlainNormalization(Block):
-    """Observations as they are, or normalised by what training has seen."""
+    """Leave observations as they are, or normalise them by running statistics."""
 
     kind: Literal["none", "running"] = Field(
         default="none",
         description=(
-            "none: as they are; running: by mean and variance of all observations that training has seen, clipped to "
+            "none: no normalisation; running: by mean and variance of all observations seen in training, clipped to "
             "10 standard deviations."
         ),
     )
 
 
 class FixedNormalization(Block):
-    """(x - mean) / std with given statistics."""
+    """Normalise observations as (x - mean) / std with given statistics."""
 
     kind: Literal["fixed"] = "fixed"
     mean: tuple[Real, ...] = Field(description="Mean of each feature, in the feature's unit.")
@@ -71,7 +71,7 @@ class MLPVector(Block):
     )
     hidden_sizes: Widths = Field(default=(64, 64), description="Widths of the layers, >= 1; empty: normalisation only.")
     activation: Activation = Field(default="relu", description="Activation after each layer.")
-    layer_norm: bool = Field(default=False, description="LayerNorm before each activation.")
+    layer_norm: bool = Field(default=False, description="Apply LayerNorm before each activation.")
 
 
 Vector = Annotated[Absent | MLPVector, Field(discriminator="kind")]
@@ -80,7 +80,7 @@ Vector = Annotated[Absent | MLPVector, Field(discriminator="kind")]
 
 
 class RecurrentMemory(Block):
-    """A recurrent network; its state is 0 where an episode begins."""
+    """A recurrent network whose state is 0 at the start of an episode."""
 
     kind: Literal["gru", "lstm"] = Field(
         description=(
@@ -89,9 +89,10 @@ class RecurrentMemory(Block):
         )
     )
     hidden_size: Width = Field(
-        default=128, description="Width of the state and of the features that the heads see, >= 1 (CleanRL: 128)."
+        default=128,
+        description="Width of the recurrent state, and of the features passed to the heads, >= 1 (CleanRL: 128).",
     )
-    num_layers: Layers = Field(default=1, description="Recurrent layers, one above the other, >= 1.")
+    num_layers: Layers = Field(default=1, description="Number of stacked recurrent layers, >= 1.")
 
 
 Memory = Annotated[Absent | RecurrentMemory, Field(discriminator="kind")]
@@ -107,11 +108,11 @@ class MLPStream(Block):
 
 
 class TransformerStream(TransformerOptions):
-    """Transformer layers over chunks of the features, pooling, one hidden layer."""
+    """Transformer layers over chunks of the features, then pooling and one hidden layer."""
 
     kind: Literal["transformer"] = "transformer"
     d_model: Width = Field(default=128, description="Width of a chunk, >= 1; a multiple of num_heads.")
-    num_layers: LayersFromZero = Field(default=1, description="Transformer layers, >= 0.")
+    num_layers: LayersFromZero = Field(default=1, description="Number of transformer layers, >= 0.")
     hidden_features: Width = Field(default=512, description="Width of the hidden layer after pooling, >= 1.")
 
 
@@ -124,49 +125,56 @@ class HeadsConfig(Block):
     hidden_sizes: Widths = Field(
         default=(512,),
         description=(
-            "Widths of the hidden layers of each stream that has no block of its own, >= 1 (IQN paper: 512); "
-            "empty: linear, which is the default of ppo."
+            "Widths of the hidden layers of each stream that has no block of its own, >= 1 (IQN paper: 512); empty: a "
+            "linear layer."
         ),
     )
     shared_hidden_sizes: Widths = Field(
         default=(),
         description=(
-            "Widths of hidden layers that policy and value share, between their body and the streams, >= 1; without a "
-            "value they are the policy's alone; not for iqn. Empty: none."
+            "Widths of the hidden layers shared by policy and value, between body and streams, >= 1; empty: none. Not "
+            "for iqn; algorithms without a value use them for the policy."
         ),
     )
     activation: Activation = Field(default="relu", description=ACTIVATION)
-    layer_norm: bool = Field(default=False, description="LayerNorm before each activation.")
+    layer_norm: bool = Field(default=False, description="Apply LayerNorm before each activation.")
     dueling: bool = Field(
-        default=False, description="Separate value and advantage streams (Wang et al. 2016); iqn only."
+        default=False, description="Use separate value and advantage streams (Wang et al. 2016); iqn only."
     )
-    noisy: bool = Field(default=False, description="Noisy linear layers (Fortunato et al. 2018), sigma 0.5; iqn only.")
+    noisy: bool = Field(
+        default=False, description="Use noisy linear layers with sigma 0.5 (Fortunato et al. 2018); iqn only."
+    )
     advantage: Stream | None = Field(
-        default=None, description="The stream of advantages (of all values, unless dueling), iqn only; null: an MLP."
+        default=None,
+        description="Stream of the advantages, or of all action values if not dueling; iqn only. null: an MLP.",
     )
-    policy: Stream | None = Field(
-        default=None, description="The stream of the policy, not for iqn, which has none; null: an MLP."
-    )
+    policy: Stream | None = Field(default=None, description="Stream of the policy; not for iqn. null: an MLP.")
     value: Stream | None = Field(
-        default=None, description="The stream of the state value, for iqn only if dueling; null: an MLP."
+        default=None, description="Stream of the state value; for iqn only if dueling. null: an MLP."
     )
 
 
 class LearningRateFactors(Block):
-    """The learning rate of each part over that of the optimizer; 1: the same."""
+    """Learning rate of each part divided by that of the optimizer; 1: the same."""
 
-    body: Positive = Field(default=1.0, description="A body of yours, > 0.")
-    vision: Positive = Field(default=1.0, description="Encoder of images, > 0.")
-    vector: Positive = Field(default=1.0, description="Encoder of vectors, > 0.")
-    fusion: Positive = Field(default=1.0, description="Everything between encoders and heads but the memory, > 0.")
-    trunk: Positive = Field(default=1.0, description="The trunk of the fusion alone, > 0.")
-    memory: Positive = Field(default=1.0, description="The memory, > 0.")
-    embedding: Positive = Field(default=1.0, description="Embedding of quantile fractions, > 0.")
-    heads: Positive = Field(default=1.0, description="All heads, > 0.")
-    shared: Positive = Field(default=1.0, description="The hidden layers that policy and value share alone, > 0.")
-    advantage: Positive = Field(default=1.0, description="The stream of advantages alone, > 0.")
-    policy: Positive = Field(default=1.0, description="The head of the policy alone, > 0.")
-    value: Positive = Field(default=1.0, description="The stream of the state value alone, > 0.")
+    body: Positive = Field(default=1.0, description="Learning rate factor of your own body, > 0.")
+    vision: Positive = Field(default=1.0, description="Learning rate factor of the image encoder, > 0.")
+    vector: Positive = Field(default=1.0, description="Learning rate factor of the vector encoder, > 0.")
+    fusion: Positive = Field(
+        default=1.0, description="Learning rate factor of everything between encoders and heads except the memory, > 0."
+    )
+    trunk: Positive = Field(default=1.0, description="Learning rate factor of the trunk of the fusion only, > 0.")
+    memory: Positive = Field(default=1.0, description="Learning rate factor of the memory, > 0.")
+    embedding: Positive = Field(
+        default=1.0, description="Learning rate factor of the embedding of quantile fractions, > 0."
+    )
+    heads: Positive = Field(default=1.0, description="Learning rate factor of all heads, > 0.")
+    shared: Positive = Field(
+        default=1.0, description="Learning rate factor of only the hidden layers shared by policy and value, > 0."
+    )
+    advantage: Positive = Field(default=1.0, description="Learning rate factor of the stream of advantages only, > 0.")
+    policy: Positive = Field(default=1.0, description="Learning rate factor of the stream of the policy only, > 0.")
+    value: Positive = Field(default=1.0, description="Learning rate factor of the stream of the state value only, > 0.")
 
     def by_part(self) -> dict[Part, float]:
         """Return the factor of each part."""
@@ -192,28 +200,32 @@ class NNConfig(Block):
     body: ModuleAndName | None = Field(
         default=None,
         description=(
-            '"module:callable", called as callable(observation_space, **kwargs), which returns a body of yours in '
-            'place of vision, vector and fusion; `kind: "module:callable"` is short for it. null: built from these.'
+            '"module:callable" that makes your own body in place of vision, vector and fusion, called as '
+            'callable(observation_space, **kwargs); `kind: "module:callable"` is a shorthand. null: build the body '
+            "from vision, vector and fusion."
         ),
     )
-    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Arguments of body by name.")
-    vision: Vision = Field(default_factory=Absent, description="Encoder of images; none: the task has no images.")
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Arguments of body, by name.")
+    vision: Vision = Field(default_factory=Absent, description="Encoder of images; none for a task without images.")
     vector: Vector = Field(
-        default_factory=Absent, description="Encoder of vector observations; none: the task has none."
+        default_factory=Absent, description="Encoder of vector observations; none for a task without vectors."
     )
-    fusion: Fusion = Field(default_factory=Absent, description="Fusion of the two branches; none: concatenation.")
+    fusion: Fusion = Field(
+        default_factory=Absent, description="Fusion of image and vector features; none: concatenation."
+    )
     memory: Memory = Field(
         default_factory=Absent,
-        description="Memory between the features and the heads, not for iqn; none: heads see one step.",
+        description="Memory between the features and the heads, not for iqn; none: the heads see a single step.",
     )
-    heads: HeadsConfig = Field(default_factory=HeadsConfig, description="From features to values or to a policy.")
+    heads: HeadsConfig = Field(
+        default_factory=HeadsConfig, description="Heads that turn features into action values or a policy."
+    )
     freeze: tuple[Part, ...] = Field(
         default=(),
         description=(
-            "Parts that do not learn: no gradient, no optimiser state, statistics fixed, dropout off. body is one of "
-            "yours; fusion is all "
-            "between encoders and heads but the memory, trunk a part of it; embedding is that of quantile fractions; "
-            "shared the hidden layers that policy and value share, a part of heads."
+            "Parts that do not learn: no gradient, no optimiser state, fixed statistics, no dropout. body is your "
+            "own; fusion is everything between encoders and heads except the memory, with trunk as a part; embedding "
+            "is that of quantile fractions; shared are the hidden layers shared by policy and value, a part of heads."
         ),
     )
     learning_rate_factors: LearningRateFactors = Field(
@@ -223,12 +235,12 @@ class NNConfig(Block):
 
     @property
     def may_see_images(self) -> bool:
-        """Return whether images are read: by an encoder, or perhaps by a body of the user's."""
+        """Return whether the network may read images: it has an image encoder or a user-defined body."""
         return self.vision.kind != "none" or self.body is not None
 
     @property
     def may_see_vectors(self) -> bool:
-        """Return whether vectors are read: by an encoder, or perhaps by a body of the user's."""
+        """Return whether the network may read vectors: it has a vector encoder or a user-defined body."""
         return self.vector.kind != "none" or self.body is not None
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""Rules between the keys of ``nn:``, one function each. What needs the sizes of the task's observations is not here."""
+"""Rules between the keys of ``nn:``, one function each, without those that need sizes of observations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NetworkRule = Callable[[NNConfig], Iterator[Problem]]
 
 
 def check(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
-    """Yield everything in an ``nn:`` block that breaks a rule of networks or of its algorithm."""
+    """Yield all problems of an ``nn:`` block with the rules of networks and of its algorithm."""
     yield from itertools.chain.from_iterable(rule(nn) for rule in RULES)
     whose = declared(algorithm)
     yield from memory_fits_the_algorithm(nn, whose)
@@ -34,7 +34,7 @@ def there_is_a_branch(nn: NNConfig) -> Iterator[Problem]:
 
 
 def own_bodies_are_whole(nn: NNConfig) -> Iterator[Problem]:
-    """Refuse encoders and fusion beside a body of the user's, and arguments without one."""
+    """Refuse encoders and fusion with a user-defined body, and ``kwargs`` without one."""
     if nn.body is None:
         if nn.kwargs:
             yield Problem("nn.kwargs", "are the arguments of nn.body, which is null; name a body or remove them")
@@ -93,7 +93,7 @@ def heads_divide_the_width(nn: NNConfig) -> Iterator[Problem]:
 
 
 def class_tokens_need_attention(nn: NNConfig) -> Iterator[Problem]:
-    """Refuse class tokens without attention, which would see nothing."""
+    """Refuse class tokens without attention layers, as they would not depend on the input."""
     for path, _, block, _ in _transformers(nn):
         if block.pooling == "cls" and not block.num_layers:
             yield Problem(f"{path}.pooling", "cls needs num_layers of at least 1, got 0; choose mean or attention")
@@ -106,7 +106,7 @@ def kernels_are_odd(nn: NNConfig) -> Iterator[Problem]:
 
 
 def trunks_have_tokens(nn: NNConfig) -> Iterator[Problem]:
-    """Refuse tokens for the linear trunk of vision_transformer, which is one layer without tokens."""
+    """Refuse token keys with the linear trunk of vision_transformer, which has no tokens."""
     fusion = nn.fusion
     if fusion.kind != "vision_transformer" or fusion.trunk.kind != "linear":
         return
@@ -118,7 +118,7 @@ def trunks_have_tokens(nn: NNConfig) -> Iterator[Problem]:
 
 
 def image_options_have_an_image(nn: NNConfig) -> Iterator[Problem]:
-    """Check that options about tokens of an image have an encoder that gives them, before its pooling."""
+    """Check that the image encoder provides the tokens that the fusion asks for."""
     fusion, vision = nn.fusion, nn.vision
     if fusion.kind == "vision_transformer" and fusion.vision_features is not None and vision.kind == "none":
         yield Problem("nn.fusion.vision_features", "nn.vision has kind none; remove the key")
@@ -139,7 +139,7 @@ def image_options_have_an_image(nn: NNConfig) -> Iterator[Problem]:
 
 
 def vector_options_have_a_vector(nn: NNConfig) -> Iterator[Problem]:
-    """Refuse options about tokens of a vector if there is no vector."""
+    """Refuse options about vector tokens without a vector encoder."""
     if nn.vector.kind != "none":
         return
     layout = nn.fusion.layout if nn.fusion.kind == "post_concat" else None
@@ -150,13 +150,13 @@ def vector_options_have_a_vector(nn: NNConfig) -> Iterator[Problem]:
 
 
 def norms_have_a_layer(nn: NNConfig) -> Iterator[Problem]:
-    """Check that there is a hidden layer for each LayerNorm."""
+    """Check that there is a hidden layer if ``layer_norm`` is set."""
     if nn.vector.kind == "mlp" and nn.vector.layer_norm and not nn.vector.hidden_sizes:
         yield Problem("nn.vector.layer_norm", "there is no layer, nn.vector.hidden_sizes is empty; set it to false")
 
 
 def transformers_is_installed(nn: NNConfig) -> Iterator[Problem]:
-    """Check that the library of Hugging Face's models is installed."""
+    """Check that transformers is installed if a model of Hugging Face is used."""
     keys = ["nn.vision.kind"] if nn.vision.kind == "hf" else []
     if nn.fusion.kind != "none" and nn.fusion.trunk.kind == "hf_embedding":
         keys.append("nn.fusion.trunk.kind")
@@ -182,7 +182,7 @@ RULES: tuple[NetworkRule, ...] = (
 
 
 def memory_fits_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Problem]:
-    """Refuse a memory for algorithms whose minibatches are no sequences."""
+    """Refuse a memory for algorithms that do not learn from sequences."""
     if algorithm.without_memory is not None and nn.memory.kind != "none":
         yield Problem(
             "nn.memory.kind",
@@ -219,7 +219,7 @@ def heads_fit_the_algorithm(nn: NNConfig, algorithm: Algorithm) -> Iterator[Prob
 
 
 def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
-    """Check that frozen parts and parts with a learning rate of their own exist, and that something learns."""
+    """Check that parts in ``freeze`` and ``learning_rate_factors`` exist, and that some part learns."""
     parts = parts_of(nn, algorithm)
     known = ", ".join(parts)
     for index, name in enumerate(nn.freeze):
@@ -245,7 +245,7 @@ def parts_exist(nn: NNConfig, algorithm: str) -> Iterator[Problem]:
 
 
 def initial_parts_exist(nn: NNConfig, algorithm: str, wanted: Iterable[str]) -> Iterator[Problem]:
-    """Check that the network has the parts that are to start from another run."""
+    """Check that the network has the parts that are loaded from another run."""
     parts = parts_of(nn, algorithm)
     for index, name in enumerate(wanted):
         if name not in parts:
@@ -254,11 +254,11 @@ def initial_parts_exist(nn: NNConfig, algorithm: str, wanted: Iterable[str]) -> 
 
 
 INSIDE = {"fusion": ("trunk",), "heads": ("shared", "advantage", "policy", "value")}
-"""Parts that hold other parts."""
+"""Part -> parts inside it."""
 
 
 def parts_of(nn: NNConfig, algorithm: str) -> list[str]:
-    """Return the parts of a network that may be frozen or have a learning rate of their own."""
+    """Return the parts of a network that may be frozen or have a learning rate factor."""
     parts = [name for name in ("vision", "vector", "fusion") if getattr(nn, name).kind != "none"]
     parts += [] if nn.body is None else ["body"]
     if nn.fusion.kind != "none" and nn.fusion.trunk.kind != "linear":
@@ -280,7 +280,7 @@ def streams_of(heads: HeadsConfig, algorithm: str) -> list[str]:
 
 
 def _transformers(nn: NNConfig) -> Iterator[tuple[str, str, Any, int]]:
-    """Yield (path, key of the token width, block, token width) of everything that holds transformer layers."""
+    """Yield (path, key of the token width, block, token width) of each block with transformer layers."""
     if nn.vision.kind == "vit":
         yield "nn.vision", "nn.vision.d_model", nn.vision, nn.vision.d_model
     if nn.fusion.kind != "none" and nn.fusion.trunk.kind == "native_transformer":

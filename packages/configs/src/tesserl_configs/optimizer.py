@@ -26,10 +26,11 @@ class Adam(Block):
     )
     eps: Epsilon = Field(
         default=3.125e-4,
-        description="Added to the root of the second moment, > 0 (IQN paper: 0.01 / 32; CleanRL's PPO: 1e-5).",
+        description="Term added to the root of the second moment, > 0 (IQN paper: 0.01 / 32; CleanRL's PPO: 1e-5).",
     )
     betas: tuple[FractionBelowOne, FractionBelowOne] = Field(
-        default=(0.9, 0.999), description="Decay of the first and the second moment, in [0, 1) (torch's defaults)."
+        default=(0.9, 0.999),
+        description="Decay rates of the first and the second moment, in [0, 1) (torch's defaults).",
     )
     weight_decay: NonNegative = Field(default=0.0, description="Coefficient of weight decay, >= 0.")
 

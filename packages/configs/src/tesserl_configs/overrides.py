@@ -1,4 +1,4 @@
-"""``--set a.b=value``: changes to the data of a file before it is validated."""
+"""Apply ``--set a.b=value`` to the data of a file before validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tesserl_configs.introspection import default_at
 
 
 def apply_override(data: Any, override: str, *, name: str = "--set") -> str:
-    """Change one value of plain data in place, as ``a.b=value`` says; return its dotted path."""
+    """Apply one override ``a.b=value`` to plain data in place; return its dotted path."""
     path, equals, text = override.partition("=")
     path = path.strip()
     parts = path.split(".")
@@ -46,7 +46,7 @@ def _descend(data: Any, part: str, here: str, override: str, whole: Any) -> Any:
 
 
 def _starting_point(default: Any) -> Any:
-    """Return the value that an override changes a part of, if the file has none."""
+    """Return the value in which an override changes one part, if the file does not set it."""
     if isinstance(default, tuple):
         return [_starting_point(entry) if isinstance(entry, tuple) else entry for entry in default]
     kind = getattr(default, "kind", None)

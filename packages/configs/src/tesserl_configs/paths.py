@@ -1,4 +1,4 @@
-"""Paths in a configuration: relative ones begin at the current directory, and are absolute once a file is loaded."""
+"""Paths in a configuration: relative to the current directory in a file, and absolute after loading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def make_absolute(data: dict[str, Any]) -> None:
-    """Make the paths in the plain data of a file absolute, in place, for a run to be resumed anywhere."""
+    """Make the paths in the plain data of a file absolute, in place, so that a run can be resumed anywhere."""
     environment = data.get("environment")
     if isinstance(environment, dict) and isinstance(environment.get("module_path"), list):
         environment["module_path"] = [_absolute(each) for each in environment["module_path"]]
@@ -26,7 +26,7 @@ def make_absolute(data: dict[str, Any]) -> None:
 
 
 def with_module_path(config: RunConfig, directories: Iterable[Path]) -> RunConfig:
-    """Return a configuration whose modules are found: if it names any, and no path, beside its files and here."""
+    """Fill in ``module_path`` if modules are named without it: the directories of the files and the current one."""
     environment = config.environment
     if environment.module_path or not (environment.modules or config.nn.body):
         return config
@@ -41,7 +41,7 @@ def _replace(block: dict[str, Any], key: str) -> None:
 
 
 def _absolute(text: Any) -> Any:
-    """Return the absolute form of a path; anything that cannot be one is returned as it is."""
+    """Return a path in absolute form; return anything else unchanged."""
     if not (isinstance(text, str) and text and text.isprintable()):
         return text
     path = Path(text).expanduser() if text.startswith("~/") else Path(text)
@@ -49,13 +49,13 @@ def _absolute(text: Any) -> Any:
 
 
 def _replace_models(data: Any) -> None:
-    """Replace local directories of models; the name of one on a hub stays as it is."""
+    """Make local directories of models absolute; names on the hub stay."""
     for value in data.values() if isinstance(data, dict) else ():
         _replace_models(value)
     if isinstance(data, dict) and isinstance(text := data.get("model"), str):
         try:
             is_path = text.startswith(("./", "../", "~/")) or Path(text).is_dir()
-        except (OSError, ValueError):  # no name of a file
+        except (OSError, ValueError):  # not a valid file name
             return
         if is_path:
             _replace(data, "model")

@@ -1,4 +1,4 @@
-"""Options that algorithms with a policy have in common."""
+"""Options shared by algorithms with a policy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Distribution(Block):
 
     kind: Literal["normal", "tanh_normal"] = Field(
         description=(
-            "normal: independent, actions are clipped to the bounds for the task alone (37 details); tanh_normal: "
-            "squashed into the bounds of the action by tanh (Haarnoja et al. 2018, arXiv:1801.01290)."
+            "normal: independent normal distributions, with actions clipped to the bounds only for the task (37 "
+            "details); tanh_normal: squashed into the bounds by tanh (Haarnoja et al. 2018, arXiv:1801.01290)."
         ),
     )
     initial_scale: Positive = Field(
@@ -26,31 +26,36 @@ class Distribution(Block):
     )
     state_dependent_scale: bool = Field(
         default=False,
-        description="The network gives the standard deviation; false: a parameter for each dimension (37 details).",
+        description=(
+            "Let the network predict the standard deviation; false: learn one parameter per action dimension (37 "
+            "details)."
+        ),
     )
 
 
 DISTRIBUTION: Any = Field(
     default_factory=lambda: Distribution(kind="normal"),
-    description="Distribution of continuous actions; discrete ones are categorical.",
+    description="Distribution of continuous actions; discrete actions are always categorical.",
 )
 ORTHOGONAL_INIT: Any = Field(
     default=True,
     description=(
-        "Orthogonal weights and zero biases: gain sqrt(2) in hidden layers, 0.01 for the policy, 1 for the value "
-        "(37 details, core 2); false: torch's own."
+        "Initialise weights orthogonally and biases with 0: gain sqrt(2) in hidden layers, 0.01 for the policy, 1 "
+        "for the value (37 details, core 2); false: torch's initialisation."
     ),
 )
 PRECISION: Any = Field(
     default="float32",
     description=(
-        "Number format of the updates: bfloat16 runs them under torch.autocast; weights and sums stay float32. auto "
-        "measures both at the start of a run, which keeps the faster one."
+        "Number format of the updates. bfloat16 runs them under torch.autocast, with weights and sums in float32; "
+        "auto measures both formats at the start of a run and keeps the faster one."
     ),
 )
-COMPILE: Any = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+COMPILE: Any = Field(
+    default=False, description="Compile the loss with torch.compile; worthwhile for large networks only."
+)
 CUDA_GRAPH: Any = Field(
     default=False,
-    description="Records an update once as a CUDA graph and replays it; for device cuda alone. Not measured yet.",
+    description="Record an update once as a CUDA graph and replay it; for device cuda only. Not measured yet.",
 )
-MAX_GRAD_NORM = "Norm to clip gradients to, > 0; null: no clipping"
+MAX_GRAD_NORM = "Largest norm of the gradient, > 0; null: no clipping"

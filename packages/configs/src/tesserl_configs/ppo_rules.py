@@ -1,4 +1,4 @@
-"""Rules about ``ppo:``, one function each; they hold where the algorithm is ppo."""
+"""Rules about ``ppo:``, one function each; they apply if the algorithm is ppo."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def a_rollout_fits_into_the_run(config: RunKeys) -> Iterator[Problem]:
 
 
 def the_loss_knows_its_options(config: RunKeys) -> Iterator[Problem]:
-    """Check that torchrl's loss has the options: no dual clip, one symmetric clip."""
+    """Refuse options that torchrl's loss lacks: dual clip, upper clip, value clip."""
     if config.ppo.loss != "torchrl":
         return
     reasons = {
@@ -57,7 +57,7 @@ def the_loss_knows_its_options(config: RunKeys) -> Iterator[Problem]:
 
 
 def a_memory_is_shared_and_not_compiled(config: RunKeys) -> Iterator[Problem]:
-    """Refuse a critic with a body of its own, and torch.compile, beside a memory."""
+    """Refuse a separate body of the critic, and torch.compile, with a memory."""
     memory = config.nn.memory.kind
     if memory == "none":
         return
@@ -74,7 +74,7 @@ def a_memory_is_shared_and_not_compiled(config: RunKeys) -> Iterator[Problem]:
 
 
 def shared_layers_have_a_shared_body(config: RunKeys) -> Iterator[Problem]:
-    """Check that hidden layers of policy and value have the one body of both before them."""
+    """Check that the body is shared if policy and value share hidden layers."""
     if config.nn.heads.shared_hidden_sizes and not config.ppo.shared_body:
         yield Problem(
             "nn.heads.shared_hidden_sizes",

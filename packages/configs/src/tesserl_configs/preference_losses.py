@@ -9,9 +9,9 @@ from pydantic import Field
 from tesserl_configs.base import BelowHalf, Block, Exponent, NonNegative, Positive, UpToHalf, UpToHalfAboveZero
 
 REFERENCE_FREE = ("simpo", "orpo", "sft")
-"""Losses that compare with no reference."""
+"""Losses without a reference."""
 AVERAGED = ("sigmoid_norm", "simpo", "orpo", "sft")
-"""Losses that always average over the steps of a segment; ipo can sum as well."""
+"""Losses that always average over the steps of a segment; ipo can also sum."""
 SORTED = ("aot", "aot_unpaired")
 """Losses that sort their batch."""
 
@@ -24,8 +24,8 @@ class PlainDivergence(Block):
     kind: Literal["reverse_kl", "forward_kl", "js_divergence"] = Field(
         default="reverse_kl",
         description=(
-            "Score of a log-ratio: reverse_kl: the log-ratio itself (DPO); forward_kl: minus the inverse ratio; "
-            "js_divergence: the log-ratio to the mean of policy and reference."
+            "Score of the log-ratio of policy and reference. reverse_kl: the log-ratio itself (DPO); forward_kl: "
+            "minus the inverse ratio; js_divergence: the log-ratio of the policy to the mean of policy and reference."
         ),
     )
 
@@ -34,7 +34,9 @@ class AlphaDivergence(Block):
     """A divergence between the two KL divergences."""
 
     kind: Literal["alpha_divergence"] = "alpha_divergence"
-    alpha: Exponent = Field(default=0.5, description="1: reverse KL, 0: forward KL.")
+    alpha: Exponent = Field(
+        default=0.5, description="Position between the two divergences; 1: reverse KL, 0: forward KL."
+    )
 
 
 FDivergence = Annotated[PlainDivergence | AlphaDivergence, Field(discriminator="kind")]
@@ -68,7 +70,7 @@ class RobustLoss(DifferenceOptions):
 
 
 class DifferenceLoss(DifferenceOptions):
-    """Losses of a difference of scores without options of their own."""
+    """Losses of a difference of scores that have no other options."""
 
     kind: Literal["hinge", "ipo", "sigmoid_norm"] = Field(
         description=(
@@ -104,10 +106,10 @@ class PlainLoss(Block):
     kind: Literal["nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "orpo", "sft"] = Field(
         description=(
             "nca_pair: NCA (Chen et al. 2024, arXiv:2402.05369); bco_pair: BCO (Jung et al. 2024, arXiv:2404.04656); "
-            "sppo_hard: SPPO with hard labels (Wu et al. 2024, arXiv:2405.00675); apo_zero: chosen up, rejected down; "
-            "apo_down: both down, rejected more (D'Oosterlinck et al. 2024, arXiv:2408.06266); orpo: odds ratios "
-            "beside dpo.nll_coef, without a reference, for discrete actions (Hong et al. 2024, arXiv:2403.07691); sft: "
-            "clones the chosen segments."
+            "sppo_hard: SPPO with hard labels (Wu et al. 2024, arXiv:2405.00675); apo_zero: raise chosen, lower "
+            "rejected segments; apo_down: lower both, rejected ones more (D'Oosterlinck et al. 2024, "
+            "arXiv:2408.06266); orpo: odds ratios added to the term of dpo.nll_coef, without a reference, for "
+            "discrete actions (Hong et al. 2024, arXiv:2403.07691); sft: imitate the chosen segments."
         )
     )
 
@@ -116,7 +118,10 @@ class AOTLoss(Block):
     """AOT, alignment by optimal transport (Melnyk et al. 2024, arXiv:2406.05882)."""
 
     kind: Literal["aot", "aot_unpaired"] = Field(
-        description="aot: sorted differences of pairs; aot_unpaired: sorted scores of either side."
+        description=(
+            "aot: sort the score differences of the pairs; aot_unpaired: sort the scores of chosen and rejected "
+            "segments separately."
+        )
     )
     label_smoothing: UpToHalf = Field(default=0.0, description=f"{_LABEL_SMOOTHING}, in [0, 0.5] (TRL: 0).")
 
@@ -126,12 +131,12 @@ class SimPOLoss(Block):
 
     kind: Literal["simpo"] = "simpo"
     gamma: NonNegative = Field(
-        default=0.5, description="Margin, in units of beta times log-probability, >= 0 (TRL: 0.5)."
+        default=0.5, description="Margin between the averages, in units of beta times log-probability, >= 0 (TRL: 0.5)."
     )
 
 
 class KTOLoss(Block):
-    """Losses of segments that are good or bad by themselves."""
+    """Losses of single segments, each either good or bad."""
 
     kind: Literal["kto", "apo_zero_unpaired", "bco"] = Field(
         description=(
@@ -144,7 +149,7 @@ class KTOLoss(Block):
 
 
 SmoothedLoss = SigmoidLoss | RobustLoss | EXOPairLoss | AOTLoss
-"""Losses that know how often labels are wrong."""
+"""Losses with label smoothing."""
 
 PairedLoss = (
     SigmoidLoss | RobustLoss | DifferenceLoss | EXOPairLoss | DiscoPOPLoss | PlainLoss | AOTLoss | SimPOLoss

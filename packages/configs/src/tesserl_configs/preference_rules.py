@@ -33,7 +33,7 @@ def lengths_have_a_range(config: RunKeys) -> Iterator[Problem]:
 
 
 def there_are_enough_pairs(config: RunKeys) -> Iterator[Problem]:
-    """Check that whole episodes make as many pairs as are wanted."""
+    """Check that the episodes of an iteration allow the wanted number of pairs."""
     source = config.pairs.source
     if source.kind == "offline" or source.segments.kind != "episode" or source.pairs_per_iteration is None:
         return
@@ -51,14 +51,14 @@ def there_are_enough_pairs(config: RunKeys) -> Iterator[Problem]:
 
 
 def ranges_have_a_width(config: RunKeys) -> Iterator[Problem]:
-    """Check that the range of a teacher's scores has a low end and a higher one."""
+    """Check that the bounds of a teacher's scores are in order."""
     teacher = None if config.pairs.source.kind == "offline" else config.pairs.source.teacher
     if teacher is not None and teacher.bounds is not None and teacher.bounds[0] >= teacher.bounds[1]:
         yield Problem("pairs.source.teacher.bounds", f"expected a low end and a higher one, got {list(teacher.bounds)}")
 
 
 def pretraining_has_data(config: RunKeys) -> Iterator[Problem]:
-    """Check that pretraining has stored pairs: before the first step there are no others."""
+    """Check that there are stored pairs for pretraining, which comes before the first step."""
     block = config.options
     if not isinstance(block, PreferenceOptions):
         return
@@ -70,7 +70,7 @@ def pretraining_has_data(config: RunKeys) -> Iterator[Problem]:
 
 
 def references_are_read(config: RunKeys) -> Iterator[Problem]:
-    """Check that losses without a reference have none, and that losses of single segments have one."""
+    """Check that a reference is set if, and only if, the loss needs one."""
     kind, reference = config.dpo.loss.kind, config.dpo.reference.kind
     if kind in REFERENCE_FREE and reference != "none":
         yield Problem("dpo.reference", f"{kind} compares with no reference, got {reference}; set it to {{kind: none}}")
@@ -79,20 +79,20 @@ def references_are_read(config: RunKeys) -> Iterator[Problem]:
 
 
 def averages_stay_averages(config: RunKeys) -> Iterator[Problem]:
-    """Check that losses of averages keep averages."""
+    """Refuse ``length_normalize: false`` for losses that always average."""
     if config.dpo.loss.kind in AVERAGED and config.dpo.length_normalize is False:
         yield Problem("dpo.length_normalize", f"{config.dpo.loss.kind} is made of averages, got false; set it to null")
 
 
 def kto_stands_alone(config: RunKeys) -> Iterator[Problem]:
-    """Refuse terms about chosen segments beside KTO and its like, which are about single segments."""
+    """Refuse terms about chosen segments with losses of single segments, such as KTO."""
     for key in ("nll_coef", "value") if isinstance(config.dpo.loss, KTOLoss) else ():
         if getattr(config.dpo, key) is not None:
             yield Problem(f"dpo.{key}", f"{config.dpo.loss.kind} has no such term; set it to null")
 
 
 def tails_are_of_sums(config: RunKeys) -> Iterator[Problem]:
-    """Refuse a weight of the longer segment's end where it would mean nothing."""
+    """Refuse ``ld_alpha`` for averages and for losses of single segments."""
     dpo = config.dpo
     averages = (
         dpo.length_normalize or dpo.loss.kind in AVERAGED or (dpo.loss.kind == "ipo" and dpo.length_normalize is None)
@@ -103,7 +103,7 @@ def tails_are_of_sums(config: RunKeys) -> Iterator[Problem]:
 
 
 def weights_are_of_pairs(config: RunKeys) -> Iterator[Problem]:
-    """Refuse weights of pairs for losses that are of no pair, and for policies without a closed form of the weight."""
+    """Refuse pair weights for losses without pairs, and for policies without a closed form of the weight."""
     dpo = config.dpo
     if not dpo.use_weighting:
         return

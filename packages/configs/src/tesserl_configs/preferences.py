@@ -22,35 +22,40 @@ from tesserl_configs.schedules import ScheduledNonNegative, ScheduledPositive
 
 
 class PretrainingConfig(Block):
-    """Behaviour cloning before the first step of the run; a frozen reference is what comes out of it."""
+    """Behaviour cloning before the first step of the run; its result is the frozen reference."""
 
-    num_updates: Steps = Field(default=2_000, description="Gradient updates, >= 1 (CPL's code: 200,000 of 500,000).")
+    num_updates: Steps = Field(
+        default=2_000, description="Number of gradient updates, >= 1 (CPL's code: 200,000 of 500,000)."
+    )
     data: Literal["chosen", "all"] = Field(
-        default="all", description="Imitate the preferred segments, or all of them (CPL's code: all)."
+        default="all", description="Segments to imitate: chosen, the preferred ones only, or all (CPL's code: all)."
     )
 
 
 class ValueConfig(Block):
-    """A value that learns the returns of segments beside the policy, for an algorithm that goes on from here."""
+    """A value that learns the returns of segments beside the policy, for a later run that starts with both."""
 
-    coef: Positive = Field(default=0.1, description="Weight of its loss, > 0 (0.1, as a start).")
-    discount: Fraction = Field(default=0.99, description="Discount of one step in the returns, in [0, 1].")
+    coef: Positive = Field(default=0.1, description="Weight of the loss of the value, > 0 (0.1, as a start).")
+    discount: Fraction = Field(default=0.99, description="Discount of one step in the returns of segments, in [0, 1].")
 
 
 class PreferenceOptions(Block):
     """Options of every algorithm that learns from pairs."""
 
     discount: Fraction = Field(
-        default=1.0, description="Weight of a step by that of the step before, in [0, 1]; 1: all the same (papers)."
+        default=1.0,
+        description="Weight of a step divided by that of the step before, in [0, 1]; 1: equal weights (papers: 1).",
     )
     entropy_coef: ScheduledNonNegative = Field(
         default=0.0, description="Weight of the entropy bonus, >= 0; a number or a schedule."
     )
-    value: ValueConfig | None = Field(default=None, description="A value that learns as well; null: none does.")
+    value: ValueConfig | None = Field(default=None, description="Value that is learned beside the policy; null: none.")
     pretraining: PretrainingConfig | None = Field(
-        default=None, description="Behaviour cloning on the stored pairs before all else; null: none."
+        default=None, description="Behaviour cloning on the stored pairs before training; null: none."
     )
-    batch_size: Count = Field(default=64, description="Pairs in each gradient update, >= 1 (DPO: 64; CPL: 96).")
+    batch_size: Count = Field(
+        default=64, description="Number of pairs in each gradient update, >= 1 (DPO: 64; CPL: 96)."
+    )
     max_grad_norm: Positive | None = Field(default=1.0, description=f"{MAX_GRAD_NORM} (TRL: 1).")
     distribution: Distribution = DISTRIBUTION
     orthogonal_init: bool = ORTHOGONAL_INIT
@@ -65,33 +70,33 @@ class DPOConfig(PreferenceOptions):
     beta: ScheduledPositive = Field(
         default=0.1,
         description=(
-            "Strength of the pull towards the reference, > 0; a number or a schedule. 0.1 (DPO) suits sums over tens "
-            "of steps, 1 or more averages."
+            "Strength of the pull towards the reference, > 0; a number or a schedule. Take about 0.1 (DPO) for sums "
+            "over tens of steps, 1 or more for averages."
         ),
     )
     reference: AnyReference = Field(
         default_factory=FrozenReference,
-        description="The policy to compare with; none: its log-probabilities count as equal (TRL: reference_free).",
+        description="Reference policy; none: treat its log-probabilities as equal (TRL: reference_free).",
     )
     length_normalize: bool | None = Field(
         default=None,
         description=(
-            "Averages over the steps of a segment, or sums; null: averages for ipo, sigmoid_norm, simpo, orpo and "
-            "sft, sums for the others (ipo's paper: sums)."
+            "Average log-probabilities over the steps of a segment instead of summing them; null: average for ipo, "
+            "sigmoid_norm, simpo, orpo and sft, sum for the others (ipo's paper: sums)."
         ),
     )
     ld_alpha: Fraction = Field(
         default=1.0,
         description=(
-            "Weight of the steps of a pair's longer segment after the end of the shorter one, in [0, 1], for sums "
-            "(LD-DPO, Liu et al. 2024, arXiv:2409.06411)."
+            "Weight of the steps of the longer segment of a pair after the end of the shorter one, in [0, 1]; for "
+            "sums only (LD-DPO, Liu et al. 2024, arXiv:2409.06411)."
         ),
     )
     use_weighting: bool = Field(
         default=False,
         description=(
-            "Weigh the loss of each pair by how much the policy itself would act so, at most 1 (WPO, Zhou et al. 2024, "
-            "arXiv:2406.11827)."
+            "Weight each pair by how likely its actions are under the current policy, at most 1 (WPO, Zhou et al. "
+            "2024, arXiv:2406.11827)."
         ),
     )
     nll_coef: ScheduledNonNegative | None = Field(
@@ -107,16 +112,20 @@ class CPLConfig(PreferenceOptions):
     """Options of contrastive preference learning (Hejna et al. 2024, arXiv:2310.13639); defaults of its code."""
 
     alpha: Positive = Field(
-        default=0.1, description="Temperature: advantages are alpha times log-probability, in reward units, > 0."
+        default=0.1, description="Temperature, in reward units, > 0: advantages are alpha times log-probability."
     )
     bias: FractionAboveZero = Field(
-        default=0.5, description="Weight of the segment that was not preferred, in (0, 1]; 1: no bias (CPL-BC: 1)."
+        default=0.5, description="Weight of the rejected segment, in (0, 1]; 1: no bias (CPL-BC: 1)."
     )
     comparison: Literal["pairs", "ranking"] = Field(
-        default="pairs", description="Learn from the pairs as they are, or from all ordered pairs in a batch by score."
+        default="pairs",
+        description=(
+            "pairs: learn from the pairs as they are; ranking: learn from all pairs in a batch, ordered by score."
+        ),
     )
     length_normalize: bool = Field(
-        default=False, description="Averages over the steps of a segment in place of sums, for unequal lengths."
+        default=False,
+        description="Average over the steps of a segment instead of summing, for segments of unequal length.",
     )
     bc_coef: ScheduledNonNegative = Field(
         default=0.0,

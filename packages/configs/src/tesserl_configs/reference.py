@@ -1,4 +1,4 @@
-"""The reference policy that preference optimisation and KL penalties compare with; checkpoints hold it."""
+"""The reference policy of preference optimisation and KL penalties, which is saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from tesserl_configs.base import Absent, Block, FractionAboveZero, Steps
 
 
 class FrozenReference(Block):
-    """The policy at the start, or what pretraining made of it (DeepSeekMath, DPO)."""
+    """Keep the policy at the start of the run, after pretraining (DeepSeekMath, DPO)."""
 
     kind: Literal["frozen"] = "frozen"
 
 
 class SyncReference(Block):
-    """Becomes a copy of the policy at times (TR-DPO, Gorbatovski et al. 2024, arXiv:2404.09656, hard update)."""
+    """Copy the policy at intervals (TR-DPO, Gorbatovski et al. 2024, arXiv:2404.09656, hard update)."""
 
     kind: Literal["sync"] = "sync"
     interval: Steps = Field(
-        default=512, description="Gradient updates from one copy to the next, >= 1 (TRL, after TR-DPO: 512)."
+        default=512, description="Number of gradient updates between two copies, >= 1 (TRL, after TR-DPO: 512)."
     )
 
 
 class MovingAverageReference(Block):
-    """Moves towards the policy: reference += rate (policy - reference) (TR-DPO, soft update)."""
+    """Move towards the policy at intervals: reference += rate (policy - reference) (TR-DPO, soft update)."""
 
     kind: Literal["moving_average"] = "moving_average"
     rate: FractionAboveZero = Field(
-        default=0.6, description="Share of the policy in each move, in (0, 1] (TRL, after TR-DPO: 0.6 every 512)."
+        default=0.6,
+        description=(
+            "Fraction of the distance to the policy in each move, in (0, 1] (TRL, after TR-DPO: 0.6 every 512)."
+        ),
     )
-    interval: Steps = Field(default=512, description="Gradient updates from one move to the next, >= 1 (TRL: 512).")
+    interval: Steps = Field(default=512, description="Number of gradient updates between two moves, >= 1 (TRL: 512).")
 
 
 Reference = Annotated[FrozenReference | SyncReference | MovingAverageReference, Field(discriminator="kind")]
@@ -39,7 +42,7 @@ AnyReference = Annotated[Absent | FrozenReference | SyncReference | MovingAverag
 
 
 def movement_of(reference: AnyReference) -> tuple[int | None, float]:
-    """Return after how many updates a reference policy moves, None for never, and how far it moves."""
+    """Return the interval of a reference policy's moves in updates, None for never, and their rate."""
     match reference:
         case SyncReference() as sync:
             return sync.interval, 1.0

@@ -12,50 +12,54 @@ from tesserl_configs.schedules import ScheduledFraction
 
 class _ReplayOptions(Block):
     capacity: Capacity = Field(
-        default=100_000, description="Transitions kept, the oldest are overwritten, >= 1 (IQN paper: 1,000,000)."
+        default=100_000,
+        description="Number of transitions kept, >= 1; the oldest are overwritten (IQN paper: 1,000,000).",
     )
     warmup_steps: Steps = Field(
-        default=1_000, description="Environment steps before the first gradient update, >= 1 (IQN paper: 50,000)."
+        default=1_000,
+        description="Number of environment steps before the first gradient update, >= 1 (IQN paper: 50,000).",
     )
-    storage: Literal["memory", "memmap"] = Field(default="memory", description="Keep transitions in memory or on disk.")
+    storage: Literal["memory", "memmap"] = Field(
+        default="memory", description="Place of the transitions: memory, or memmap for files on disk."
+    )
     share_frames: bool | None = Field(
         default=None,
         description=(
-            "Keep each frame of the images once and put stacks together when they are drawn: the same batches, in an "
-            "eighth of the memory for stacks of 4 (Beyond The Rainbow); null: where the environment stacks frames."
+            "Store each frame once and build stacks when transitions are drawn: the same batches, in an eighth of the "
+            "memory for stacks of 4 (Beyond The Rainbow); null: if the environment stacks frames."
         ),
     )
     ratio: Positive | None = Field(
         default=None,
         description=(
-            "Average number of times that each transition is drawn, > 0, instead of iqn.update_interval "
-            "(DQN: batch of 32 / 4 steps = 8; Beyond The Rainbow: 4); null: iqn.update_interval paces the updates."
+            "Average number of times that each transition is drawn, > 0, in place of iqn.update_interval (DQN: batch "
+            "of 32 / 4 steps = 8; Beyond The Rainbow: 4); null: iqn.update_interval sets the pace."
         ),
     )
     test_fraction: UpToHalf = Field(
         default=0.0,
         description=(
-            "Part of the transitions, in [0, 0.5], that is never learned from; each logging interval a batch of them "
-            "is evaluated (test/loss, test/td_error). On disk and in the buffer they count as the others."
+            "Fraction of the transitions held out of training, in [0, 0.5]; they take space in the buffer like the "
+            "others. Each logging interval evaluates a batch of them (test/loss, test/td_error)."
         ),
     )
     cut_at_exploration: bool = Field(
         default=False,
         description=(
-            "The windows of iqn.num_steps end before an action that was not the greedy one, that of their first step "
-            "excepted (Sutton and Barto 2018, section 12.10); the discount is that of the shorter window."
+            "End the windows of iqn.num_steps before an action that was not greedy, except their first action (Sutton "
+            "and Barto 2018, section 12.10); the discount is that of the shorter window."
         ),
     )
 
 
 class UniformReplay(_ReplayOptions):
-    """Transitions are drawn uniformly."""
+    """Draw transitions uniformly."""
 
     kind: Literal["uniform"] = "uniform"
 
 
 class PrioritizedReplay(_ReplayOptions):
-    """Transitions are drawn by their TD error (Schaul et al. 2016, arXiv:1511.05952)."""
+    """Draw transitions by their TD error (Schaul et al. 2016, arXiv:1511.05952)."""
 
     kind: Literal["prioritized"] = "prioritized"
     alpha: Fraction = Field(default=0.5, description="Exponent of priorities, in [0, 1]; 0: uniform (Rainbow: 0.5).")
@@ -67,7 +71,7 @@ class PrioritizedReplay(_ReplayOptions):
         default="beta",
         description="Exponent of the importance weights: beta (paper) or alpha (Beyond The Rainbow; beta is unused).",
     )
-    eps: Epsilon = Field(default=1e-6, description="Added to every TD error, in reward units, > 0.")
+    eps: Epsilon = Field(default=1e-6, description="Term added to every TD error, in reward units, > 0.")
 
 
 Replay = Annotated[UniformReplay | PrioritizedReplay, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""Rules between keys: all of them are checked and all problems reported together."""
+"""Check all rules between keys, and report all problems together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tesserl_configs.run_keys import RunKeys
 
 
 def check(config: RunKeys) -> Iterator[Problem]:
-    """Yield everything in a configuration that breaks a rule."""
+    """Yield the problems of a configuration with all rules."""
     yield from nn_rules.check(config.nn, config.algorithm)
     if config.initial_weights is not None:
         yield from nn_rules.initial_parts_exist(config.nn, config.algorithm, weights_source(config.initial_weights)[1])

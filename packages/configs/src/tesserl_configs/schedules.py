@@ -1,4 +1,4 @@
-"""Numbers that change with the environment steps taken."""
+"""Numbers that change with the number of environment steps."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ from tesserl_configs.base import (
 
 
 class Schedule(Block):
-    """A curve through knots; before the first knot and after the last one it is constant."""
+    """A curve through knots, constant before the first knot and after the last one."""
 
     kind: Literal["linear", "exponential", "step"] = Field(
-        description="Between two knots: linear in the value, linear in its logarithm, or the earlier knot's value."
+        description=(
+            "Value between two knots: linear, exponential (linear in the logarithm), or step (that of the earlier "
+            "knot)."
+        )
     )
     knots: tuple[tuple[StepsFromZero, Real], ...] = Field(
         min_length=1, max_length=1_000, description="Pairs [environment step, value], steps strictly increasing."
@@ -72,12 +75,12 @@ def value_at(number: float | Schedule, step: int) -> float:
 
 
 def values_of(number: float | Schedule) -> tuple[float, ...]:
-    """Return all values that a number of the configuration has: the number, or those of the knots."""
+    """Return the values of a number or schedule: the number itself, or the values of the knots."""
     return tuple(value for _, value in number.knots) if isinstance(number, Schedule) else (number,)
 
 
 NUMBER_TAG, SCHEDULE_TAG = "a number", "a schedule"
-"""Tags of the two forms; no key has a blank, so that they cannot be mistaken for one in the path of an error."""
+"""Tags of the two forms. They contain blanks, so that they differ from every key in the path of an error."""
 
 
 def _form(value: Any) -> str:
@@ -86,13 +89,13 @@ def _form(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """Annotation of ``float | Schedule``: all values of a schedule must lie in the range of the plain number."""
+    """Annotation of ``float | Schedule`` that checks all values of a schedule against the range of the plain number."""
 
     number: Any  # bounded type of the plain number
-    zero: bool = False  # whether some values of a schedule may be 0 below the range
+    zero: bool = False  # whether a schedule may have values of 0 although the range excludes them
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema of a union that is chosen by the form of the value."""
+        """Return the schema of the union of number and schedule."""
         schedule = Annotated[Schedule, AfterValidator(self._check), Tag(SCHEDULE_TAG)]
         return handler.generate_schema(
             Annotated[Annotated[self.number, Tag(NUMBER_TAG)] | schedule, Discriminator(_form)]

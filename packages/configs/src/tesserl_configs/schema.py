@@ -1,4 +1,4 @@
-"""The configuration of a run: its keys with the rules between them, and the algorithms of installed packages."""
+"""The configuration of a run: its keys, the rules between them, and the algorithms of installed packages."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tesserl_configs.errors import ConfigError
 from tesserl_configs.run_keys import RunKeys
 
 OWNED = (*BUILT_IN, *SHARED)
-"""Blocks that belong to some algorithms only; no other one's file may hold them."""
+"""Blocks that only some algorithms read; files of other algorithms must not hold them."""
 
 
 class RunConfig(RunKeys):
-    """One run; the block of an algorithm that is not chosen has its defaults and is neither read nor written."""
+    """Configuration of one run; blocks of other algorithms have their defaults and are neither read nor written."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +79,7 @@ def config_class(data: Any) -> type[RunConfig]:
     """Return the class that validates the data of a file.
 
     Args:
-        data: of a whole file.
+        data: data of a whole file.
 
     Returns:
         `RunConfig`, with the block of the file's algorithm if another package declares it.

@@ -1,4 +1,4 @@
-"""Searches: one YAML file that names a base configuration, and the keys whose best values are looked for."""
+"""Searches: one YAML file that names a base configuration and the keys to optimise."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ from tesserl_configs.schema import RunConfig
 from tesserl_configs.sweep_file import directory_name, place_of, read_block
 
 MOST_CORNERS = 1_024
-"""All corners of the space are built before anything starts; of 10 keys with two ends each there are so many."""
+"""Largest number of corners, all of which are checked before a search starts: 10 keys with two ends each."""
 
 REFUSED = {
     "seed": "every trial has the same ones; say them in seeds of the search",
     "name": "every trial has its own; say it in name of the search",
 }
 NOT_SEARCHED = ("total_steps", "evaluation", "early_stopping")
-"""Keys by which trials are judged."""
+"""Keys that determine the value of a trial, and so must be equal in all trials."""
 
 
 class Range(Block):
-    """All numbers between two ends; whole numbers where the key takes whole numbers."""
+    """All numbers between two ends, or all whole numbers if the key takes whole numbers."""
 
-    low: Real = Field(description="Least value.")
-    high: Real = Field(description="Greatest value.")
-    log: bool = Field(default=False, description="Draw the logarithm evenly, as for learning rates; low must be > 0.")
+    low: Real = Field(description="Smallest value.")
+    high: Real = Field(description="Largest value.")
+    log: bool = Field(
+        default=False, description="Draw values evenly on a logarithmic scale, as for learning rates; low must be > 0."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -52,8 +54,12 @@ class MedianPruning(Block):
     """Stop a trial whose best evaluation is below the median of the others at the same step."""
 
     kind: Literal["median"] = "median"
-    startup_trials: CountFromZero = Field(default=5, description="Trials that end before any is stopped, >= 0.")
-    warmup_steps: StepsFromZero = Field(default=0, description="Steps before which no trial is stopped, >= 0.")
+    startup_trials: CountFromZero = Field(
+        default=5, description="Number of trials that must end before any is stopped, >= 0."
+    )
+    warmup_steps: StepsFromZero = Field(
+        default=0, description="Number of environment steps before which no trial is stopped, >= 0."
+    )
 
 
 def _form(value: Any) -> str:
@@ -75,7 +81,7 @@ Dimension = Annotated[
 
 
 class SearchConfig(Block):
-    """The file of a search; every trial is a run whose configuration is the base with some keys changed."""
+    """The file of a search; every trial is a run of the base configuration with some keys changed."""
 
     name: Name | None = Field(default=None, description="Name of the search and of its directory; null: the file's.")
     config: Text = Field(description="File that the trials start from, relative to the file of the search.")
@@ -84,26 +90,33 @@ class SearchConfig(Block):
     )
     space: dict[str, Dimension] = Field(
         min_length=1,
-        description="Key, dotted as for --set -> {low, high, log} for numbers, or a list of values to choose from.",
+        description=(
+            "Keys to search, dotted as for --set, each with {low, high, log} for numbers or a list of values to "
+            "choose from."
+        ),
     )
-    trials: Count = Field(description="Trials in all, >= 1; a later call with more of them continues the search.")
+    trials: Count = Field(
+        description="Total number of trials, >= 1; a later call with a larger number continues the search."
+    )
     objective: Literal["final", "mean"] = Field(
         default="final",
         description=(
-            "What is to be great: final, the return of the final evaluation, or mean, the mean of all evaluations "
-            "during training, which also rewards learning fast."
+            "Number to maximise. final: return of the final evaluation; mean: mean of all evaluations during "
+            "training, which also rewards learning fast."
         ),
     )
     pruning: Annotated[MedianPruning | Absent, Field(discriminator="kind")] = Field(
-        default=MedianPruning(), description="Which trials are stopped early."
+        default=MedianPruning(), description="Rule that stops trials early."
     )
     seeds: tuple[Seed, ...] = Field(
         default=(1,),
         min_length=1,
         max_length=1_000,
-        description="Seeds of the runs of every trial, >= 0, all different; its value is the mean over them.",
+        description=(
+            "Seeds of the runs of every trial, >= 0, all different; the value of a trial is the mean over them."
+        ),
     )
-    sampler_seed: Seed = Field(default=1, description="Seed of the values that are tried, >= 0.")
+    sampler_seed: Seed = Field(default=1, description="Seed of the sampler that proposes values, >= 0.")
 
 
 @dataclass(frozen=True)
@@ -128,8 +141,8 @@ class Search:
         """Return the configuration of a trial.
 
         Args:
-            values: of the keys of the space.
-            name: of the trial.
+            values: key of the space -> its value.
+            name: name of the trial.
 
         Raises:
             ConfigError: the values do not go together.
@@ -139,7 +152,7 @@ class Search:
         return config.model_copy(update={"name": f"{self.name}-{name}", "seed": self.config.seeds[0]})
 
     def base(self) -> dict[str, Any]:
-        """Return the values that the base has for the keys of the space; empty if they are not in it."""
+        """Return the base's values of the keys of the space; empty if they lie outside the space."""
         found = flat_data(self.trial({}, "base"))
         values = {key: found.get(key) for key in self.config.space}
         return values if all(_holds(it, values[key]) for key, it in self.config.space.items()) else {}
@@ -198,7 +211,7 @@ def load_search(
 
 
 def _refusals(config: SearchConfig, fixed: Iterable[Change], places: Mapping[str, str]) -> Iterator[str]:
-    """Yield what the space must not have: keys of the search, keys that judge trials, too many corners."""
+    """Yield problems of the space: keys of the search, keys that judge trials, duplicates, too many corners."""
     for change in fixed:
         if change.key in REFUSED:
             yield f"{change.place}: {change.key}: {REFUSED[change.key]}"
@@ -232,7 +245,7 @@ def _whole(search: Search, places: Mapping[str, str]) -> Iterator[str]:
 
 
 def _check_corners(search: Search) -> None:
-    """Build the configuration of every corner; raise one error about all, a problem of many corners once."""
+    """Check the configuration of every corner; raise one error, which reports a problem of many corners once."""
     found: dict[str, list[dict[str, Any]]] = {}
     for corner in search.corners():
         try:

@@ -1,4 +1,4 @@
-"""Rules about products of keys: sizes that no machine has the memory for, each number being fine by itself."""
+"""Rules about products of keys that would exceed the memory of any machine, although each number is valid."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tesserl_configs.nn import NNConfig
 from tesserl_configs.run_keys import Rule, RunKeys
 
 MOST_WEIGHTS = 2**31
-"""Of one part of a network, between its own layers: 8 GiB in float32, four times that with Adam and gradients."""
+"""Largest number of weights of one part of a network: 8 GiB in float32, 32 GiB with Adam and gradients."""
 MOST_TRAJECTORIES = 1_000_000
 MOST_PAIRS = 10_000_000
 MOST_QUANTILE_PAIRS = 10_000_000_000
-"""Errors of one loss, each target with each prediction: 40 GB in float32."""
+"""Largest number of pairs of target and prediction in one loss: 40 GB in float32."""
 MOST_ROLLOUT_STEPS = 1_000_000_000
 MOST_IMAGE_BYTES = 2**30
-"""Of one observation."""
+"""Largest size of one observation."""
 MOST_REPLAY_BYTES = 2**46
-"""64 TiB, on disk."""
+"""Largest size of a replay buffer on disk: 64 TiB."""
 MOST_SEGMENT_STEPS = 1_000_000_000
 
 
 def networks_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
-    """Check that the layers of each part have no more weights than a machine holds."""
+    """Check that the weights of each part of the network fit into memory."""
     for path, weights in _weights(config.nn):
         if weights > MOST_WEIGHTS:
             yield Problem(
@@ -39,7 +39,7 @@ def networks_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
 
 
 def environments_have_a_process_each(config: RunKeys) -> Iterator[Problem]:
-    """Check that there are not too many processes for async environments."""
+    """Check that async environments do not need too many processes."""
     environment = config.environment
     if environment.vectorization == "async" and environment.num_envs > MOST_THREADS:
         yield Problem(
@@ -88,7 +88,7 @@ def replays_fit_on_a_disk(config: RunKeys) -> Iterator[Problem]:
     sizes = [size for _, size in _image_bytes(config)]
     if not sizes:
         return
-    total = config.replay.capacity * sizes[-1] // config.environment.stacked_frames  # at the least: frames are shared
+    total = config.replay.capacity * sizes[-1] // config.environment.stacked_frames  # lower bound: with shared frames
     if total > MOST_REPLAY_BYTES:
         yield Problem(
             "replay.capacity",
@@ -102,7 +102,7 @@ def groups_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
 
 
 def played_groups_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
-    """Check that the trajectories that pairs of an iteration are made of fit into memory."""
+    """Check that the trajectories of an iteration of dpo or cpl fit into memory."""
     source = config.pairs.source
     if source.kind != "offline":
         yield from _check_trajectories("pairs.source", source.num_groups * source.group_size)
@@ -118,7 +118,7 @@ def _check_trajectories(path: str, trajectories: int) -> Iterator[Problem]:
 
 
 def pairs_fit_into_memory(config: RunKeys) -> Iterator[Problem]:
-    """Check that the pairs of an iteration and the segments that are kept fit into memory."""
+    """Check that the pairs of an iteration and the stored segments fit into memory."""
     source = config.pairs.source
     if source.kind == "offline":
         return
@@ -147,11 +147,11 @@ RULES: tuple[Rule, ...] = (
     environments_have_a_process_each,
     images_fit_into_memory,
 )
-"""Of every algorithm; the rules of one algorithm are among its own."""
+"""Rules of every algorithm; an algorithm declares further rules itself."""
 
 
 def _weights(nn: NNConfig) -> Iterator[tuple[str, int]]:
-    """Yield (path, weights between the layers of that part); what depends on the task is left out."""
+    """Yield (path, number of weights) of each part, without layers whose size depends on the task."""
     vision, vector, heads = nn.vision, nn.vector, nn.heads
     if vision.kind == "cnn":
         areas = [side * side for side in vision.kernel_sizes[1:]]
@@ -196,7 +196,7 @@ def _transformer(options: TransformerOptions, width: int, num_layers: int) -> in
 
 
 def _image_bytes(config: RunKeys) -> Iterator[tuple[str, int]]:
-    """Yield (path, bytes of an observation after it) for each key that sets the size of images, in grey."""
+    """Yield (path, bytes of a grey observation) for each key that sets the size of images."""
     environment = config.environment
     if environment.has_atari:
         atari = environment.atari

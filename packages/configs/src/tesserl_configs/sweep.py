@@ -1,4 +1,4 @@
-"""Sweeps: one YAML file that stands for many runs, seeds x variants (x tasks)."""
+"""Sweeps: one YAML file that describes many runs, seeds x variants (x tasks)."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Sweep:
     name: str
     runs: tuple[SweepRun, ...]
     tasks: tuple[str, ...]
-    """Names of all tasks of the file, those without runs here among them."""
+    """Names of all tasks of the file, including those without runs here."""
 
     variants: tuple[str, ...]
-    """Names of all variants of the file; the first is the one that the others are compared with."""
+    """Names of all variants of the file; the others are compared with the first."""
 
     paths: tuple[Path, ...]
-    """Return the directories of all runs of the file in their order, also of those that are left out here."""
+    """Directories of all runs of the file in order, including runs that are left out here."""
 
 
 Cell = tuple[str | None, str]
-"""A task, where there are tasks, and a variant for it: the runs that differ in nothing but the seed."""
+"""A task (None without tasks) and a variant; the runs of a cell differ only in their seeds."""
 
 
 def load_sweep(
@@ -63,7 +63,7 @@ def load_sweep(
     Args:
         path: a YAML file, see ``SweepConfig``.
         overrides: ``a.b=value`` each, for every run, after the changes of its task and its variant.
-        name: of the sweep, in place of the file's.
+        name: name of the sweep; None takes the file's.
         tasks: names of the tasks to keep; none means all.
         variants: names of the variants to keep; none means all.
 
@@ -99,7 +99,7 @@ def load_sweep(
 
 
 def _cells(file: SweepFile) -> Iterator[Cell]:
-    """Yield every task with every variant that is for it, in the order of the file."""
+    """Yield every pair of a task and a variant for it, in the order of the file."""
     tasks = file.config.tasks
     for task in tasks or (None,):
         for variant in file.config.variants:
@@ -108,7 +108,7 @@ def _cells(file: SweepFile) -> Iterator[Cell]:
 
 
 def _in_order(cells: Iterable[Cell], seeds: Iterable[int]) -> Iterator[tuple[str | None, str, int]]:
-    """Return the runs: for each task the seeds, in each all variants, so that a stopped sweep compares variants."""
+    """Return the runs by task, then seed, then variant, so that a stopped sweep has all variants of a seed."""
     by_task: dict[str | None, list[str]] = {}
     for task, variant in cells:
         by_task.setdefault(task, []).append(variant)
@@ -116,7 +116,7 @@ def _in_order(cells: Iterable[Cell], seeds: Iterable[int]) -> Iterator[tuple[str
 
 
 def _full_name(path: Path, name: str) -> str:
-    """Return the name of a run, if it is not too long for one."""
+    """Return the name of a run; refuse one that is too long."""
     try:
         return short_enough(name)
     except ValueError as error:
@@ -134,7 +134,7 @@ def _separator(cells: Iterable[Cell]) -> str:
 
 
 def _refused_overrides(overrides: Iterable[str]) -> Iterator[str]:
-    """Yield a message for each key of the command line that only the sweep sets."""
+    """Yield a message for each override of a key that only the sweep sets."""
     for override in overrides:
         key = override.partition("=")[0].strip()
         if key in OWN_KEYS:
@@ -142,9 +142,9 @@ def _refused_overrides(overrides: Iterable[str]) -> Iterator[str]:
 
 
 def _load_cells(file: SweepFile, cells: Iterable[Cell], overrides: tuple[str, ...]) -> dict[Cell, RunConfig]:
-    """Load the configuration of each cell; raise one error about all, as a mistake of the file is in many runs."""
+    """Load the configuration of each cell; raise one error, which reports a problem of many runs once."""
     configs: dict[Cell, RunConfig] = {}
-    found: dict[str, list[Cell]] = {}  # what is wrong, and where
+    found: dict[str, list[Cell]] = {}  # message -> its cells
     for cell in cells:
         try:
             configs[cell] = _load_cell(file, *cell, overrides)
@@ -157,7 +157,7 @@ def _load_cells(file: SweepFile, cells: Iterable[Cell], overrides: tuple[str, ..
 
 
 def _load_cell(file: SweepFile, task: str | None, variant: str, overrides: tuple[str, ...]) -> RunConfig:
-    """Load one variant on one task; problems are placed where the sweep's file, or the command line, sets the key."""
+    """Load one variant on one task; problems have the place where the sweep or the command line sets the key."""
     base, base_place, changes = file.config.config, "config", list[Change]()
     for block, name in (("tasks", task), ("variants", variant)):
         for key, value in file.changes(block, name).items():
@@ -177,7 +177,7 @@ def _load_cell(file: SweepFile, task: str | None, variant: str, overrides: tuple
 
 
 def _with_cells(message: str, file: SweepFile, cells: list[Cell]) -> str:
-    """Return a message with its runs, unless its place is in their variant."""
+    """Add the runs to a message, unless the message names their variant already."""
     task, variant = cells[0]
     place = file.place(f"variants.{variant}")
     if message.startswith((f"{place}:", f"{place}.")):

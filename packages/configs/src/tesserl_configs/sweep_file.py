@@ -1,4 +1,4 @@
-"""The file of a sweep: what may stand in it, where it stands, and what is wrong with it."""
+"""The file of a sweep: its keys, their places in the file, and its problems."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ from tesserl_configs.files import read_document
 from tesserl_configs.messages import NAME_RULE, nearest, problems_of
 
 OWN_KEYS = {"seed": "seeds", "name": "name"}
-"""Keys of a run that the sweep sets itself, and the key of the sweep that says how."""
+"""Key of a run that the sweep sets itself -> the key of the sweep that controls it."""
 
 
 class SweepConfig(Block):
-    """The file of a sweep; every run of it is one file of a run with some keys changed."""
+    """The file of a sweep; every run is a base configuration with some keys changed."""
 
     name: Name | None = Field(default=None, description="Name of the sweep and of its directory; null: the file's.")
     config: Text | None = Field(
         default=None,
         description=(
-            "File that the runs start from, relative to the file of the sweep; {task} and {variant} stand for the "
-            "names. A task or a variant may name another one."
+            "File that the runs start from, relative to the file of the sweep; {task} and {variant} are replaced by "
+            "the names. A task or a variant may name another file."
         ),
     )
     seeds: tuple[Seed, ...] = Field(min_length=1, description="Seeds of each variant, >= 0, all different.")
     tasks: dict[Name, dict[str, Any] | None] = Field(
-        default_factory=dict, description="Name -> keys of a run to change, dotted as for --set; may hold `config`."
+        default_factory=dict,
+        description="Tasks, each with the keys of a run that it changes, dotted as for --set; may hold `config`.",
     )
     variants: dict[Name, dict[str, Any] | None] = Field(
         min_length=1,
         description=(
-            "Name -> keys of a run to change, after those of the task; may hold `config`, and `tasks`, the names of "
-            "the tasks it is for (default: all)."
+            "Variants, each with the keys of a run that it changes after those of the task; may hold `config`, and "
+            "`tasks`, the names of its tasks (default: all)."
         ),
     )
 
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep as it stands in its file."""
+    """The file of a sweep, before its runs are built."""
 
     path: Path
     document: Document
@@ -58,11 +59,11 @@ class SweepFile:
         return place_of(self.path, self.document, key)
 
     def changes(self, block: str, name: str | None) -> dict[str, Any]:
-        """Return an entry of ``tasks`` or ``variants``; nothing if there is no such entry."""
+        """Return an entry of ``tasks`` or ``variants``; empty if there is no such entry."""
         return (getattr(self.config, block).get(name) if name else None) or {}
 
     def refusals(self) -> Iterator[str]:
-        """Yield keys of tasks and variants that only the sweep sets, and variants for unknown tasks."""
+        """Yield messages about keys that only the sweep sets, and about variants for unknown tasks."""
         for block in ("tasks", "variants"):
             for name in getattr(self.config, block):
                 for key in filter(OWN_KEYS.__contains__, self.changes(block, name)):
@@ -111,7 +112,7 @@ def directory_name(path: Path, name: str | None) -> str:
 
 
 def unknown_names(place: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Yield a message for each unknown name, with the nearest known one."""
+    """Return a message for each unknown name, with the nearest known one."""
     known = tuple(known)
     return [
         f"{place}: there is no {name}{nearest(name, known) or '; there are: ' + (', '.join(known) or 'none')}"

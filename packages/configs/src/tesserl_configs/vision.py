@@ -33,12 +33,14 @@ class CNNVision(Block):
     preset: Literal["nature", "compact"] | None = Field(
         default=None,
         description=(
-            "Channels, kernel sizes and strides by name: nature (Mnih et al. 2015, 84 x 84), "
-            "compact (four layers, 64 x 64); null: as below."
+            "Name of a set of channels, kernel sizes and strides: nature (Mnih et al. 2015, 84 x 84) or compact (four "
+            "layers, 64 x 64); null: the keys below."
         ),
     )
     channels: Widths = Field(
-        default=PRESETS["nature"]["channels"], min_length=1, description="Output channels of each convolution, >= 1."
+        default=PRESETS["nature"]["channels"],
+        min_length=1,
+        description="Number of output channels of each convolution, >= 1.",
     )
     kernel_sizes: Sides = Field(
         default=PRESETS["nature"]["kernel_sizes"], description="Kernel size of each convolution, in pixels, >= 1."
@@ -47,30 +49,34 @@ class CNNVision(Block):
         default=PRESETS["nature"]["strides"], description="Stride of each convolution, in pixels, >= 1."
     )
     paddings: tuple[PixelsFromZero, ...] | None = Field(
-        default=None, description="Zeros added on each side before each convolution, in pixels; null: none."
+        default=None,
+        description="Width of the zero padding on each side before each convolution, in pixels, >= 0; null: none.",
     )
     activation: Activation = Field(default="relu", description="Activation after each layer.")
     hidden_sizes: Widths = Field(default=(), description="Widths of the linear layers after flattening, >= 1.")
     use_maxpool: bool = Field(
-        default=False, description="Stride by max-pooling after a convolution of stride 1, as rlpyt does."
+        default=False,
+        description="Replace strided convolutions by convolutions of stride 1 and strided max-pooling, as in rlpyt.",
     )
     pool_size: Pixels | None = Field(
         default=None,
-        description="Side of the feature map after adaptive max-pooling, >= 1, at most its size before; null: none.",
+        description=(
+            "Side of the feature map after adaptive max-pooling, >= 1, at most the side before; null: no pooling."
+        ),
     )
     spectral_norm: Literal["none", "all"] = Field(
-        default="none", description="Convolutions under spectral normalisation (Miyato et al. 2018)."
+        default="none", description="Convolutions with spectral normalisation: none or all (Miyato et al. 2018)."
     )
     layer_norm: bool = Field(
         default=False,
-        description="LayerNorm before each activation; of a convolution over its channels and positions.",
+        description="Apply LayerNorm before each activation; in a convolution, over channels and positions.",
     )
     pixel_range: PixelRange = Field(default="unit", description=PIXEL_RANGE)
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_preset(cls, data: Any) -> Any:
-        """Replace a preset by its columns, so that the resolved file shows them."""
+        """Fill in the keys of a preset, so that the resolved file shows them."""
         preset = data.get("preset") if isinstance(data, dict) else None
         return {**PRESETS[preset], **data} if isinstance(preset, str) and preset in PRESETS else data
 
@@ -78,21 +84,28 @@ class CNNVision(Block):
 class ImpalaVision(Block):
     """The residual network of IMPALA (Espeholt et al. 2018, arXiv:1802.01561), without its linear layer.
 
-    Beyond The Rainbow (Clark et al. 2024, arXiv:2411.03820) is width 2, pool_size 6, spectral_norm residual.
+    Beyond The Rainbow (Clark et al. 2024, arXiv:2411.03820) uses width 2, pool_size 6 and spectral_norm residual.
     """
 
     kind: Literal["impala"] = "impala"
     channels: Widths = Field(
-        default=(16, 32, 32), min_length=1, description="Output channels of each stage, before width, >= 1 (IMPALA)."
+        default=(16, 32, 32),
+        min_length=1,
+        description="Number of output channels of each stage, before multiplication by width, >= 1 (IMPALA).",
     )
-    width: Width = Field(default=1, description="Multiplies all channels, >= 1 (Beyond The Rainbow: 2).")
+    width: Width = Field(default=1, description="Factor of all channels, >= 1 (Beyond The Rainbow: 2).")
     pool_size: Pixels | None = Field(
         default=None,
-        description="Side of the feature map after adaptive max-pooling, >= 1 (Beyond The Rainbow: 6); null: none.",
+        description=(
+            "Side of the feature map after adaptive max-pooling, >= 1 (Beyond The Rainbow: 6); null: no pooling."
+        ),
     )
     spectral_norm: Literal["none", "residual", "all"] = Field(
         default="none",
-        description="Convolutions under spectral normalisation (Beyond The Rainbow: those of the residual blocks).",
+        description=(
+            "Convolutions with spectral normalisation: none, those of the residual blocks, or all (Beyond The "
+            "Rainbow: residual)."
+        ),
     )
     pixel_range: PixelRange = Field(default="unit", description=PIXEL_RANGE)
 
@@ -102,10 +115,12 @@ class ViTVision(TransformerOptions):
 
     kind: Literal["vit"] = "vit"
     patch_size: Pixels = Field(
-        default=8, description="Side of a patch in pixels, >= 1; divides height and width of the image."
+        default=8, description="Side of a patch, in pixels, >= 1; must divide height and width of the image."
     )
     d_model: Width = Field(default=256, description="Token width, >= 1; a multiple of num_heads.")
-    num_layers: LayersFromZero = Field(default=2, description="Transformer layers, >= 0; 0: the embedded patches.")
+    num_layers: LayersFromZero = Field(
+        default=2, description="Number of transformer layers, >= 0; 0 returns the embedded patches."
+    )
     pixel_range: PixelRange = Field(default="unit", description=PIXEL_RANGE)
 
 
@@ -114,31 +129,40 @@ class HFVision(HFOptions):
 
     kind: Literal["hf"] = "hf"
     out_features: Width | None = Field(
-        default=None, description="Width of tokens and features, by a linear layer, >= 1; null: the model's own."
+        default=None,
+        description="Width of tokens and features, set by a linear layer, >= 1; null keeps the model's width.",
     )
     pooling: Literal["mean", "cls", "attention"] = Field(
         default="mean",
-        description="One vector of the tokens: their mean, the first one, or the mean by a learned score.",
+        description=(
+            "Way in which tokens become one vector. mean: their mean; cls: the first token; attention: their mean "
+            "weighted by a learned score."
+        ),
     )
     frozen: bool = Field(
-        default=False, description="The model does not learn, what stands around it does; nn.freeze freezes both."
+        default=False, description="Freeze the model but not the layers around it; nn.freeze freezes both."
     )
     use_backbone_api: bool = Field(
-        default=False, description="Load with AutoBackbone (the last of its feature maps) instead of AutoModel."
+        default=False,
+        description="Load the model with AutoBackbone, whose last feature map is used, instead of AutoModel.",
     )
     image_size: tuple[Pixels, Pixels] | None = Field(
         default=None, description="Height and width to resize to, in pixels, >= 1; null: the model's own."
     )
     pixel_mean: tuple[Real, ...] | None = Field(
-        default=None, min_length=1, description="Mean of each channel, of pixels in [0, 1]; null: the model's own."
+        default=None, min_length=1, description="Mean of each channel, for pixels in [0, 1]; null: the model's own."
     )
     pixel_std: tuple[Positive, ...] | None = Field(
-        default=None, min_length=1, description="Standard deviation of each channel, > 0; null: the model's own."
+        default=None,
+        min_length=1,
+        description="Standard deviation of each channel, for pixels in [0, 1], > 0; null: the model's own.",
     )
     refine_layers: LayersFromZero = Field(
-        default=0, description="Transformer layers over the projected tokens, before pooling, >= 0."
+        default=0, description="Number of transformer layers over the projected tokens, before pooling, >= 0."
     )
-    refine_heads: Width = Field(default=4, description="Their attention heads, >= 1; divides the token width.")
+    refine_heads: Width = Field(
+        default=4, description="Number of attention heads in the refine layers, >= 1; must divide the token width."
+    )
 
 
 Vision = Annotated[Absent | CNNVision | ImpalaVision | ViTVision | HFVision, Field(discriminator="kind")]
