@@ -1,7 +1,7 @@
 """Implicit Quantile Networks with Munchausen targets, as PyTorch modules and a torchrl loss.
 
-The loss and its updates are imported when they are first used: they need torchrl, which a process that only acts does
-not import.
+The loss and its updates are imported on first use, because they need torchrl, which processes that only act do not
+need.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Read the entries of a TensorDict that the loss uses."""
+"""Read the entries of a batch that the loss needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Batch:
     weight: Tensor | None  # [*B], of prioritised replay
     mask: Tensor | None  # [*B] bool, true on valid transitions
     action_mask: Tensor | None  # [*B, (N,) A] bool, true for actions allowed in the present state
-    next_action_mask: Tensor | None  # the same of the next state
+    next_action_mask: Tensor | None  # [*B, (N,) A] bool, for the next state
 
 
 def read_batch(
@@ -40,7 +40,7 @@ def read_batch(
     mask_key: NestedKey | None,
     weighted: bool,
 ) -> Batch:
-    """Read a batch of transitions by the names of its entries; an entry of another shape or type is an error."""
+    """Read a batch of transitions from the given keys; refuse entries of another shape or type."""
     entries = Entries(tensordict)
     following = Entries(entries.get("next"))
     reward, terminated = following.get(keys.reward), following.get(keys.terminated)

@@ -62,7 +62,7 @@ def sample_taus(
 
 
 def check_tau_sampling(kind: str, num_taus: int) -> None:
-    """Refuse a way of drawing taus that does not exist or does not fit their number."""
+    """Refuse an unknown way of drawing taus, or one that does not fit their number."""
     if kind not in TAU_SAMPLINGS:
         raise ValueError(f"tau sampling must be one of {', '.join(TAU_SAMPLINGS)}, got {kind!r}")
     if num_taus < 1:
@@ -108,7 +108,7 @@ def distort_taus(taus: Tensor, kind: RiskKind, eta: float) -> Tensor:
 
 
 def check_risk(kind: str, eta: float) -> None:
-    """Refuse a distortion of risk that does not exist or whose strength is out of range."""
+    """Refuse an unknown distortion of risk, or a strength out of range."""
     if kind not in RISK_KINDS:
         raise ValueError(f"risk distortion must be one of {', '.join(RISK_KINDS)}, got {kind!r}")
     if not math.isfinite(eta):

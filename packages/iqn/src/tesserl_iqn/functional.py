@@ -1,7 +1,7 @@
 """The formulas of implicit quantile networks: tensors in, tensors out.
 
 Shapes: ``*B`` any batch shape (action blocks are one more batch dimension), ``N`` online taus, ``M`` target taus,
-``K`` any number of taus, ``A`` actions. Every function takes any number of leading dimensions where it says ``*B``.
+``K`` any number of taus, ``A`` actions.
 
 Fractions are in `tesserl_iqn.fractions`, the losses over pairs of quantiles in `tesserl_iqn.quantile_loss`.
 
@@ -162,17 +162,17 @@ def self_loss_factor(
     Returns:
         The factor of each loss, ``[*B]``, and both running means after this batch.
     """
-    spread = self_loss.clamp(min=0).sqrt()  # rounding may leave a loss of nothing a little below 0
+    spread = self_loss.clamp(min=0).sqrt()  # rounding may leave a loss of 0 slightly negative
     typical = _running_mean(typical, spread, decay, mask)
     clamped = spread.clamp(min=typical / clamp_ratio)
     typical_clamped = _running_mean(typical_clamped, clamped, decay, mask)
-    # where all returns were certain so far there is nothing to compare with
+    # if all returns were certain so far, there is nothing to divide by
     factor = torch.where(clamped > 0, typical_clamped / clamped, 1.0).to(self_loss.dtype)
     return factor, typical, typical_clamped
 
 
 def _running_mean(mean: Tensor, values: Tensor, decay: float, mask: Tensor | None) -> Tensor:
-    """Return the running mean after new values; a mean of 0 is replaced by theirs."""
+    """Return the running mean after new values; a mean of 0 is replaced by that of the values."""
     counted = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
     value = torch.where(counted, values, 0.0).sum() / counted.sum().clamp(min=1)
     return torch.where(mean > 0, decay * mean + (1 - decay) * value, value)

@@ -23,7 +23,7 @@ from tesserl_iqn.targets import check_options, evaluate, prepare_targets
 from tesserl_iqn.updates import reset_parameters
 
 COEFFICIENTS = ("discount", "munchausen_alpha", "munchausen_temperature", "munchausen_clip")
-"""Options that are buffers."""
+"""Options that are stored as buffers."""
 
 
 class IQNLoss(LossModule):
@@ -166,25 +166,25 @@ class IQNLoss(LossModule):
 
     @property
     def functional(self) -> bool:
-        """True: the parameters are registered as ``value_network_params``, apart from the module ``value_network``."""
+        """Return True: the parameters are registered as ``value_network_params``, not in ``value_network``."""
         return True
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        """Keys that every call reads, without those that are read only if present."""
+        """Return the keys that every call reads, without optional ones."""
         keys = self.tensor_keys
         next_keys: list[Any] = [*self._observation_keys, keys.reward, keys.terminated]
         nested = [("next", key) if isinstance(key, str) else ("next", *key) for key in next_keys]
         return [*self._observation_keys, keys.action, *nested]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call `forward`; for a batch alone, without torchrl's dispatch."""
+        """Call `forward`, but skip torchrl's dispatch if the only argument is a batch."""
         if (
             len(args) == 1
             and not kwargs
             and isinstance(args[0], TensorDictBase)
             and type(self).forward is IQNLoss.forward
-            and all(self._has_update_associated.values())  # torchrl warns of a target that nobody updates, by a hook
+            and all(self._has_update_associated.values())  # a hook of torchrl warns if no updater is attached
             and len(self._forward_pre_hooks) == 1
             and not (self._forward_hooks or self._backward_hooks or self._backward_pre_hooks)
             and not torch.compiler.is_compiling()
@@ -233,7 +233,7 @@ class IQNLoss(LossModule):
         if batch.weight is not None:
             loss = loss * batch.weight
         priority, mask = self.tensor_keys.priority, batch.mask
-        if mask is not None:  # selects: masked elements may be NaN
+        if mask is not None:  # torch.where, because masked elements may be NaN
             loss, td_error = torch.where(mask, loss, 0.0), torch.where(mask, td_error, 0.0)
         if not tensordict.is_locked:
             tensordict.set(priority, td_error)
@@ -272,18 +272,18 @@ class IQNLoss(LossModule):
 
     @torch.no_grad()
     def _self_loss_factor(self, targets: Tensor, taus: Tensor, mask: Tensor | None, ratio: float) -> Tensor:
-        """Return the factor of each loss, ``[*B]``, and move the running means when training."""
+        """Return the factor of each loss, ``[*B]``; update the running means in training mode."""
         self_loss = quantile_huber_loss(targets, taus, targets, kappa=self.kappa)
         self_loss = self_loss if self.value_network.num_blocks is None else self_loss.mean(dim=-1)
         buffers = self.self_loss_mean, self.clamped_self_loss_mean
         factor, *means = self_loss_factor(self_loss, *buffers, clamp_ratio=ratio, decay=self.self_loss_decay, mask=mask)
         if self.training:
             for buffer, mean in zip(buffers, means, strict=True):
-                buffer.view(1).copy_(mean)  # compiled, a change of a float64 scalar itself is lost (torch 2.13)
+                buffer.view(1).copy_(mean)  # a compiled loss loses changes of float64 scalars (torch 2.13)
         return factor
 
     def train(self, mode: bool = True) -> IQNLoss:
-        """Set training mode, on both networks too.
+        """Set the mode of the loss and of both networks.
 
         Args:
             mode: True for training, False for evaluation: no new noise, no power iteration, no dropout (which the
@@ -305,7 +305,7 @@ class IQNLoss(LossModule):
         Statistics of observations stay.
 
         Raises:
-            TypeError: a module has parameters and no ``reset_parameters``; nothing is changed then.
+            TypeError: a module with parameters has no ``reset_parameters``; nothing is changed.
         """
         reset_parameters(self.value_network)
         self.target_value_network.load_state_dict(self.value_network.state_dict())
@@ -318,7 +318,7 @@ class IQNLoss(LossModule):
         tie_networks(self.value_network, self.target_value_network, online, target)
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> IQNLoss:
-        """Cast or move, then share storage again, since every tensor got new storage."""
+        """Cast or move, then share storage again, because every tensor has new storage."""
         networks = self.value_network, self.target_value_network
         super()._apply(spare_statistics(fn, networks, *self.buffers(recurse=False)))
         self._tie()
@@ -326,7 +326,7 @@ class IQNLoss(LossModule):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # deepcopy clones the TensorDictParams apart from the network; an optimiser that is copied along holds the
-        # network's parameters, so these are the ones to keep
+        # deepcopy clones the TensorDictParams separately from the network; an optimiser copied with the loss holds the
+        # network's parameters, so keep those
         self._modules["value_network_params"] = TensorDict.from_module(self.value_network, as_module=True)
         self._tie()

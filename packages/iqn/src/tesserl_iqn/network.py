@@ -28,7 +28,7 @@ from tesserl_policy import at_least_float32
 
 CosineActivation = Literal["relu", "leaky_relu"]
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": functional.relu, "leaky_relu": functional.leaky_relu}
-"""The slope of leaky_relu below 0 is 0.01."""
+"""Activations of the embedding; leaky_relu has slope 0.01."""
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -38,7 +38,7 @@ class CosineEmbedding(nn.Linear):
     Args:
         num_cosines: number of cosine features, at least 1; 64 in every published implementation.
         features: width of the embedding, equal to the width of the body.
-        start: first cosine index, 0 (paper, BTR) or 1 (Dopamine's family). Weights of one do not work with the other.
+        start: first cosine index, 0 (paper, BTR) or 1 (Dopamine's family). Weights of one do not fit the other.
         activation: ``"relu"`` (paper), or ``"leaky_relu"`` with slope 0.01 (Linesight).
 
     Raises:
@@ -57,14 +57,14 @@ class CosineEmbedding(nn.Linear):
         super().__init__(num_cosines, features)
         self.start = start
         self.activation = activation
-        # no buffer: casts would round it, and it is not part of the state
+        # not a buffer: casts would round it, and the state dict does not need it
         self._frequencies = cosine_frequencies(num_cosines, start)
 
     def forward(self, taus: Tensor) -> Tensor:
         """Embed fractions.
 
         Args:
-            taus: fractions in [0, 1], ``[*B, K]``; in float32 even if the network has a narrower type.
+            taus: fractions in [0, 1], ``[*B, K]``, in float32 even if the network uses a narrower type.
 
         Returns:
             Embedding, ``[*B, K, features]``; at least 0 with relu.
@@ -76,7 +76,7 @@ class CosineEmbedding(nn.Linear):
         weight = self.weight
         cosines = torch.cos(taus.unsqueeze(-1) * frequencies).to(weight.dtype)
         embedding = functional.linear(cosines, weight, self.bias)
-        # with a gradient not in place: the linear layer returns a view, whose gradient would need two more kernels
+        # not in place with a gradient: the linear layer returns a view, whose gradient would need two more kernels
         return ACTIVATIONS[self.activation](embedding, inplace=not embedding.requires_grad)
 
 
@@ -85,7 +85,7 @@ class QuantileNetwork(nn.Module):
 
     The body runs once per observation. Its features are multiplied with the embedding of each fraction and go through
     the head. Several sets of fractions can share one pass of the body: call `features` once, then `quantiles` for each
-    set. A pass in training mode makes a power iteration in layers under spectral norm. Only `reset_noise` draws noise.
+    set. In training mode a pass makes a power iteration in layers under spectral norm. Only `reset_noise` draws noise.
 
     With ``num_fixed_quantiles`` it is the network of QR-DQN (Dabney et al. 2017, arXiv:1710.10044). It has no
     embedding; its head returns the quantiles at the midpoints of equal segments of [0, 1]. Any other fraction has the
@@ -99,7 +99,7 @@ class QuantileNetwork(nn.Module):
         body: module with ``in_keys``, ``out_features`` and ``forward(*tensors) -> [*B, out_features]``.
         num_actions: actions ``A`` (of each block), at least 1.
         num_blocks: number ``N`` of action blocks; None for one action without a block dimension.
-        num_cosines: cosine features of a fraction.
+        num_cosines: number of cosine features of a fraction, at least 1.
         cosine_start: first cosine index, see `CosineEmbedding`.
         cosine_activation: activation of the embedding, ``"relu"`` or ``"leaky_relu"``.
         hidden_sizes: hidden layers of the head (of each stream); empty for a linear head.
@@ -146,7 +146,7 @@ class QuantileNetwork(nn.Module):
         self.num_blocks = num_blocks
         self.body = body
         self.num_fixed_quantiles = num_fixed_quantiles
-        slots = num_blocks  # each has advantages and a value of its own
+        slots = num_blocks  # each has separate advantages and a separate value
         if num_fixed_quantiles is None:
             self.embedding = CosineEmbedding(num_cosines, features, start=cosine_start, activation=cosine_activation)
         else:
@@ -157,12 +157,12 @@ class QuantileNetwork(nn.Module):
                 features, num_actions, num_blocks=slots, dueling=dueling, advantage=stream, value=stream
             )
         self.head = MLP(features, hidden_sizes, num_actions, noisy=noisy) if head is None else head
-        # found once: walking all modules twice an update costs 2 % of a small one
+        # collected once: a search through all modules twice per update costs 2 % of a small update
         self._noisy_layers = tuple(module for module in self.modules() if isinstance(module, NoisyLinear))
 
     @property
     def in_keys(self) -> list[str]:
-        """Keys of the inputs in order: the body's, then ``taus`` unless they are fixed."""
+        """Return the keys of the inputs in order: the body's, then ``taus`` unless they are fixed."""
         return [*cast("list[str]", self.body.in_keys), *([] if self.num_fixed_quantiles else ["taus"])]
 
     @property
@@ -205,7 +205,7 @@ class QuantileNetwork(nn.Module):
         """Run the embedding and the head.
 
         Args:
-            features: what `features` returned, ``[*B, F]``.
+            features: output of `features`, ``[*B, F]``.
             taus: fractions in [0, 1], ``[*B, K]``, or one row for all observations, ``[K]``; None for all
                 fixed fractions.
 
@@ -236,10 +236,10 @@ class QuantileNetwork(nn.Module):
     def action_value(self, features: Tensor, taus: Tensor | None = None) -> Tensor:
         """Return the means of the quantiles at some fractions.
 
-        For an affine head the mean of the outputs is the output of the mean input, so it runs only once.
+        An affine head maps the mean of its inputs to the mean of its outputs, so it runs only once.
 
         Args:
-            features: what `features` returned, ``[*B, F]``.
+            features: output of `features`, ``[*B, F]``.
             taus: see `quantiles`.
 
         Returns:
@@ -255,7 +255,7 @@ class QuantileNetwork(nn.Module):
 
     @property
     def _can_average_first(self) -> bool:
-        """Return whether the mean over fractions may be taken before the head, whatever has been replaced since."""
+        """Return whether the mean over fractions may be taken before the head, given the current modules."""
         is_own = type(self).quantiles is not QuantileNetwork.quantiles  # of a subclass
         if is_own or self.num_fixed_quantiles is not None or type(self.embedding) is not CosineEmbedding:
             return False
@@ -268,7 +268,7 @@ class QuantileNetwork(nn.Module):
         return self.head(features).reshape(shape)
 
     def reset_noise(self, generator: torch.Generator | None = None) -> None:
-        """Draw new noise in every noisy layer, those of the body included.
+        """Draw new noise in every noisy layer, including those of the body.
 
         Args:
             generator: source of randomness; default: torch's global one.
@@ -283,7 +283,7 @@ class QuantileNetwork(nn.Module):
 
 
 def is_affine(head: nn.Module) -> bool:
-    """Return whether a head without hooks is known to map a mean of inputs to the mean of its outputs."""
+    """Return whether a head is known to map the mean of inputs to the mean of outputs, and has no hooks."""
     if is_observed(head):
         return False
     if type(head) is QuantileDecoder:
@@ -294,7 +294,7 @@ def is_affine(head: nn.Module) -> bool:
 
 
 def spectral_layers(network: nn.Module) -> Iterator[nn.Module]:
-    """Find the modules that make a power iteration: ours, and torch's parametrizations of a weight."""
+    """Yield the modules that make power iterations: our layers, and torch's parametrizations."""
     for module in network.modules():
         if isinstance(module, SpectralConv2d):
             yield module
@@ -303,7 +303,7 @@ def spectral_layers(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def dropout_layers(network: nn.Module) -> Iterator[nn.Module]:
-    """Find the modules that drop units: dropout itself, and attention with dropout inside."""
+    """Yield the modules that drop units: dropout layers, and attention layers with dropout."""
     for module in network.modules():
         dropout = module.p if isinstance(module, DROPOUT) else getattr(module, "dropout", 0)
         if isinstance(module, (*DROPOUT, TransformerLayer, nn.MultiheadAttention)) and dropout > 0:
@@ -320,11 +320,11 @@ def unwrap_network(network: nn.Module) -> tuple[QuantileNetwork, list[NestedKey]
     """Return a quantile network and the keys of its observations.
 
     Args:
-        network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus, unless they
-            are fixed.
+        network: a `QuantileNetwork`, or a TensorDictModule around one; the last key of the module must be that of the
+            taus, unless they are fixed.
 
     Returns:
-        The quantile network, and the keys without that of the taus.
+        The quantile network, and the keys except that of the taus.
 
     Raises:
         TypeError: ``network`` is neither of the two.

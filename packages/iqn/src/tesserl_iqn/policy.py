@@ -1,4 +1,4 @@
-"""Acting on the quantiles of a network: risk, greedy choice and exploration."""
+"""Choose actions from the quantiles of a network: risk, greedy choice and exploration."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class QuantilePolicy(TensorDictModuleBase):
     Spectral norms make no power iterations here, and dropout is off, also in training mode. This holds for the layers
     that the network has when the policy is built.
 
-    Evaluate inside ``with policy.greedy():``, which does not change training, or with a policy around a copy of the
-    network.
+    Evaluate inside ``with policy.greedy():``, which restores the training state on exit, or with a policy around a
+    copy of the network.
 
     Args:
         network: a `QuantileNetwork`, or a TensorDictModule around one whose last key is that of the taus. If it has
             fixed fractions, ``num_taus`` and ``tau_sampling`` have no effect.
         num_taus: fractions whose mean is the action value, at least 1; one row for all observations of a call.
-        tau_sampling: how they are drawn, see `sample_taus`.
+        tau_sampling: how the fractions are drawn, see `sample_taus`.
         risk: distortion of the fractions and its strength, such as ``("cvar", 0.1)``, see `distort_taus`; None is
             neutral.
         epsilon: probability of a uniformly random action, in [0, 1]; a number or one for each observation, ``[*B]``.
@@ -162,7 +162,7 @@ class QuantilePolicy(TensorDictModuleBase):
         return tensordict
 
     def action_value(self, *inputs: Tensor) -> Tensor:
-        """Return the mean over (distorted) fractions, with the noise as it is.
+        """Return the mean over (distorted) fractions, with the current noise.
 
         Args:
             *inputs: the body's inputs in the order of its ``in_keys``.
@@ -235,7 +235,7 @@ class QuantilePolicy(TensorDictModuleBase):
                 ) from error
 
     def _choose(self, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Return categories for values ``[*B, (N,) A]``, and note which are greedy."""
+        """Return categories for values ``[*B, (N,) A]``; store which are greedy if asked to."""
         if self.temperature < 0:
             raise ValueError(f"temperature must be at least 0, got {self.temperature}; 0 chooses the best action")
         action = self._explore(value, mask)

@@ -1,4 +1,4 @@
-"""Losses over all pairs of predicted and target quantiles, as a table of the pairs or in closed form.
+"""Losses over all pairs of predicted and target quantiles, from a table of pairs or in closed form.
 
 Shapes: ``*B`` any batch shape, ``N`` predicted quantiles, ``M`` targets. With ``u_ij = target_j - quantile_i`` both
 losses are sums over ``j`` of functions that are piecewise polynomials of ``quantile_i``. The closed form sorts the
@@ -45,7 +45,7 @@ def quantile_huber_loss(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kap
 
 
 def quantile_losses(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kappa: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Compute `quantile_huber_loss` and `absolute_td_error` together, at the cost of the first.
+    """Compute `quantile_huber_loss` and `absolute_td_error` together, at the cost of the loss alone.
 
     Args:
         quantiles: predicted return at each fraction, in reward units, ``[*B, N]``.
@@ -57,7 +57,7 @@ def quantile_losses(quantiles: Tensor, taus: Tensor, targets: Tensor, *, kappa: 
         Loss, and absolute temporal difference error without gradient, each ``[*B]``, in float32 or wider.
 
     Raises:
-        ValueError: as `quantile_huber_loss`.
+        ValueError: see `quantile_huber_loss`.
     """
     if taus.shape != quantiles.shape:
         raise ValueError(
@@ -103,7 +103,7 @@ def _by_table(quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: float) ->
     shape = (*quantiles.shape, targets.shape[-1])  # [*B, N, M]
     predicted = quantiles.unsqueeze(-1).expand(shape)
     target = targets.unsqueeze(-2).expand(shape)
-    # smooth L1 with beta is Huber with delta = beta divided by beta, and L1 for beta = 0: exactly the two cases here
+    # smooth L1 is the Huber loss with delta = beta, divided by beta; for beta = 0 it is L1: both cases needed here
     huber = functional.smooth_l1_loss(predicted, target, reduction="none", beta=kappa)
     taus = taus.unsqueeze(-1)
     weight = torch.where(target < predicted, 1 - taus, taus)
@@ -116,14 +116,14 @@ def _in_closed_form(quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: flo
     """Return loss and absolute error from counts and prefix sums of the sorted targets.
 
     The targets fall into four groups around a quantile ``q``: below ``q - kappa``, from there to ``q``, from there to
-    ``q + kappa``, and above. In each the loss is a polynomial of ``q``; their sum is ``(a q + b) q + c``, and its
-    gradient by ``q`` the exact one, since coefficients are constant where it exists.
+    ``q + kappa``, and above. In each group the loss is a polynomial of ``q``; all groups sum to ``(a q + b) q + c``.
+    Its gradient by ``q`` is exact, because the coefficients are constant between the bends.
     """
     num_targets = targets.shape[-1]
-    quantiles, order = quantiles.sort(dim=-1)  # the search below takes a third of the time where they ascend
+    quantiles, order = quantiles.sort(dim=-1)  # the search below takes a third of the time if they ascend
     with torch.no_grad():
         taus = taus.gather(-1, order)
-        # Squares of large returns would cancel: values are taken from the middle of the targets, sums in float64
+        # Squares of large returns would cancel: subtract the middle of the targets first, and sum in float64
         sorted_targets = targets.sort(dim=-1).values
         middle = sorted_targets[..., num_targets // 2, None].double()
         sorted_targets = sorted_targets.double() - middle
@@ -132,7 +132,7 @@ def _in_closed_form(quantiles: Tensor, taus: Tensor, targets: Tensor, kappa: flo
         below = torch.searchsorted(sorted_targets, torch.cat([q - kappa, q], dim=-1))
         upto = torch.searchsorted(sorted_targets, q + kappa, right=True)
         index = torch.cat([below, upto], dim=-1)
-        sums = pad(sorted_targets.cumsum(dim=-1), (1, 0))  # [*B, M + 1], the first is the sum of none
+        sums = pad(sorted_targets.cumsum(dim=-1), (1, 0))  # [*B, M + 1], the first is the empty sum
         (n_low, n_mid, n_up), (s_low, s_mid, s_up) = index.chunk(3, dim=-1), sums.gather(-1, index).chunk(3, dim=-1)
         s_all = sums[..., -1:]
         over, under = taus.double(), 1 - taus.double()

@@ -1,4 +1,4 @@
-"""Keeping networks that are called directly on the tensors that a torchrl loss registers."""
+"""Share tensors between networks that are called directly and parameters that a torchrl loss registers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tesserl_nn_components import RunningNormalizer, SpectralConv2d, keep_float6
 def tie_networks(
     online: nn.Module, target: nn.Module, online_params: TensorDictParams, target_params: TensorDictParams
 ) -> None:
-    """Make both networks run on registered parameters and buffers; the target's ask for no gradients."""
+    """Make both networks use the registered parameters and buffers; the target's get no gradients."""
     for name in _data_buffers(online):
         key = tuple(name.split("."))
         target_params.get(key).data = online_params.get(key).data
@@ -28,12 +28,12 @@ def spare_statistics(
 ) -> Callable[[Tensor], Tensor]:
     """Return a function for ``nn.Module._apply`` that leaves running statistics in float64.
 
-    The normaliser does so itself where a network is cast. Registered parameters hold its buffers without it.
+    A normaliser does this itself when its network is cast, but registered parameters hold its buffers without it.
 
     Args:
         apply: casts or moves a tensor.
-        networks: have normalisers among their modules.
-        *others: statistics that are no normaliser's.
+        networks: networks that may contain normalisers.
+        *others: further statistics, not of a normaliser.
     """
     normalizers = [
         module for network in networks for module in network.modules() if isinstance(module, RunningNormalizer)

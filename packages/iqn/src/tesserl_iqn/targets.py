@@ -1,4 +1,4 @@
-"""Evaluate networks at sampled fractions and make targets from the evaluations, by the options of a loss."""
+"""Evaluate networks at sampled fractions, and make targets from the evaluations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Targets = Callable[[Evaluation], Tensor]
 
 
 def evaluate(loss: IQNLoss, network: QuantileNetwork, observation: Sequence[Tensor], num_taus: int) -> Evaluation:
-    """Run a network on observations ``[*B, ...]``, at ``num_taus`` fractions of each or at its fixed ones."""
+    """Run a network on observations ``[*B, ...]``, at ``num_taus`` fractions each or at its fixed fractions."""
     features = network.features(*observation)
     fixed = network.num_fixed_quantiles
     number, kind = (num_taus, loss.tau_sampling) if fixed is None else (fixed, "midpoints")
@@ -44,7 +44,7 @@ def evaluate(loss: IQNLoss, network: QuantileNetwork, observation: Sequence[Tens
 
 
 def prepare_targets(loss: IQNLoss, batch: Batch, following: Evaluation) -> Targets:
-    """Run the passes of the target network; return what runs the rest and makes the targets."""
+    """Run the target network; return a function that runs the other passes and makes the targets."""
     online, target = loss.value_network, loss.target_value_network
     reward, discount, quantiles = batch.reward, batch.discount, following.quantiles
     if loss.munchausen_alpha is not None:
@@ -86,7 +86,7 @@ def _prepare_munchausen(loss: IQNLoss, batch: Batch, following: Evaluation, alph
 
 
 def _allowed(value: Tensor, mask: Tensor | None) -> Tensor:
-    """Return action values ``[*B, (N,) A]`` of which forbidden ones are never the best."""
+    """Return action values ``[*B, (N,) A]`` in which forbidden actions are never the best."""
     return value if mask is None else mask_actions(value, mask)
 
 
@@ -98,7 +98,7 @@ def _value(loss: IQNLoss, network: QuantileNetwork, evaluation: Evaluation) -> T
 
 
 def _fresh_value(loss: IQNLoss, network: QuantileNetwork, features: Tensor) -> Tensor:
-    """Return action values, ``[*B, (N,) A]``: the means over one new row of fractions for the whole batch."""
+    """Return action values, ``[*B, (N,) A]``: means over a new row of fractions, the same for the whole batch."""
     if network.num_fixed_quantiles is not None:
         return network.action_value(features)
     taus = sample_taus((), loss.num_policy_taus, kind=loss.tau_sampling, device=features.device, dtype=torch.float32)
@@ -106,7 +106,7 @@ def _fresh_value(loss: IQNLoss, network: QuantileNetwork, features: Tensor) -> T
 
 
 def _per_block(network: QuantileNetwork, quantiles: Tensor) -> Tensor:
-    """Move the fractions behind the blocks, ``[*B, (N,) K, A]``, in float32 or wider."""
+    """Move the axis of fractions behind that of blocks, ``[*B, (N,) K, A]``, in float32 or wider."""
     if network.num_blocks is not None:
         quantiles = quantiles.transpose(-3, -2)
     return at_least_float32(quantiles)

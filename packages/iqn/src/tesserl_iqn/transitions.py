@@ -18,18 +18,18 @@ from torch import Tensor
 from tesserl_nn_components import random_crop
 
 Forward = Callable[[TensorDictBase], Any]
-"""Read a batch, write its ``td_error`` into it and return losses, as an ``IQNLoss`` does."""
+"""Function that reads a batch, writes ``td_error`` into it and returns losses, as ``IQNLoss`` does."""
 
 Preparation = Callable[[TensorDictBase], None]
-"""Replace entries of a batch."""
+"""Function that replaces entries of a batch."""
 
 
 def prepare_batches(forward: Forward, preparations: Sequence[Preparation]) -> Forward:
-    """Return a function that calls ``forward`` on changed copies of its batches; the batches keep their entries.
+    """Return a function that calls ``forward`` on changed copies of batches and leaves the batches unchanged.
 
     Args:
-        forward: reads a batch and writes ``td_error``, which the batch gets too.
-        preparations: each replaces entries of a shallow copy of the batch.
+        forward: reads a batch and writes ``td_error``, which is also written into the original batch.
+        preparations: functions that each replace entries of a shallow copy of the batch.
     """
     if not preparations:
         return forward

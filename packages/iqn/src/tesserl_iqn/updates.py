@@ -41,7 +41,7 @@ class TargetUpdater(TargetNetUpdater):
         self.interval, self.rate, self.counter = interval, rate, 0
         networks = loss_module.value_network, loss_module.target_value_network
         self._online, self._target = ([parameter.data for parameter in network.parameters()] for network in networks)
-        if rate is None:  # with the vectors: its first passes would divide by those of the old weights
+        if rate is None:  # with the singular vectors: otherwise the next passes would use those of the old weights
             self._online += _singular_vectors(networks[0])
             self._target += _singular_vectors(networks[1])
 
@@ -50,12 +50,12 @@ class TargetUpdater(TargetNetUpdater):
         self.initialized = True
 
     def step(self) -> None:
-        """Count a gradient step and update if it is due."""
+        """Count a gradient step, and update if the interval is over."""
         self.counter += 1
         self.update(self.counter)
 
     def update(self, updates: int) -> None:
-        """Update if a number of gradient steps is a multiple of the interval.
+        """Update if the number of gradient steps is a multiple of the interval.
 
         Args:
             updates: gradient steps so far.
@@ -103,7 +103,7 @@ class PeriodicReset:
             raise ValueError(f"interval of resets must be at least 1, got {self.interval}")
 
     def update(self, updates: int) -> None:
-        """Reset if a number of gradient steps is a multiple of the interval.
+        """Reset if the number of gradient steps is a multiple of the interval.
 
         Args:
             updates: gradient steps so far.
@@ -157,13 +157,15 @@ def shrink_and_perturb(
             raise ValueError(
                 "fresh must have the parameters of the networks, got others; build it from the same options"
             )
-        if learning is None:  # a target's parameters never need a gradient; the online network says which ones learn
+        if (
+            learning is None
+        ):  # parameters of a target never need gradients; those of the online network show which ones learn
             learning = {name for name, parameter in parameters.items() if parameter.requires_grad}
         for name in learning:
             amount = last_layer_factor if name in last else factor
             parameters[name].lerp_(source[name].to(parameters[name]), amount)
             state = {} if optimizer is None else optimizer.state.get(parameters[name], {})
-            for moment in ("exp_avg", "momentum_buffer"):  # of Adam's kin, and of SGD
+            for moment in ("exp_avg", "momentum_buffer"):  # of the Adam family, and of SGD
                 if state.get(moment) is not None:
                     state[moment].mul_(1 - amount)
         for module in network.modules():
@@ -176,10 +178,10 @@ def reset_parameters(network: nn.Module) -> None:
     """Draw the weights of a network anew.
 
     Args:
-        network: each module with parameters of its own has ``reset_parameters``.
+        network: a network in which every module with parameters has ``reset_parameters``.
 
     Raises:
-        TypeError: a module with parameters has no ``reset_parameters``; nothing is changed then.
+        TypeError: a module with parameters has no ``reset_parameters``; nothing is changed.
     """
     modules = list(network.named_modules())
     for name, module in modules:
