@@ -1,4 +1,4 @@
-"""Build PQN from ``pqn:``; imported by the trainer when a run of it is built."""
+"""Build PQN from ``pqn:``; the trainer imports this module when it builds a run of PQN."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tesserl_training.loops.on_policy import OnPolicyLoop, Pace
 class QProgram(Program):
     """The greedy policy of a Q-network.
 
-    It holds a copy of the network in evaluation mode, on the CPU, its normalisation inside.
+    It holds a copy of the network in evaluation mode, on the CPU, including its normalisation.
 
     Args:
         network: the network.
@@ -53,7 +53,7 @@ class QProgram(Program):
         return specs
 
     def choices(self, outputs: Tensors, action: Tensor) -> Choices:
-        """Return what the best action maximises, ``[B, A]``, and what an action chose, ``[B]``."""
+        """Return the values that the best action maximises, ``[B, A]``, and the actions chosen, ``[B]``."""
         return [(outputs["action_value"], action)]
 
     def forward(
@@ -64,12 +64,12 @@ class QProgram(Program):
         Args:
             pixels: ``[B, C, H, W]``, if the network takes them.
             observation: ``[B, F]``, if the network takes it.
-            action_mask: true for allowed actions, bool ``[B, A]``, if the task has masks; forbidden ones have the
-                smallest value there is.
+            action_mask: true for allowed actions, bool ``[B, A]``, if the task has masks; forbidden actions get
+                the smallest finite value.
 
         Returns:
-            ``action_value`` ``[B, A]``, the best ``action`` ``[B]``, and ``quantile_values`` ``[B, K, A]`` if there are
-            any.
+            ``action_value`` ``[B, A]``, the best ``action`` ``[B]``, and ``quantile_values`` ``[B, K, A]`` if
+            the network has quantiles.
         """
         outputs = self.network(*(tensor for tensor in (pixels, observation) if tensor is not None))
         action_value = self.network.expectation(outputs)
@@ -80,28 +80,28 @@ class QProgram(Program):
 
 
 class Policy(EpsilonGreedy):
-    """The policy of a run: it can be exported, and keeps no state between two actions."""
+    """The policy of a run, which can be exported and keeps no state between actions."""
 
     def program(self) -> QProgram:
         """Return the greedy policy as a function of plain tensors."""
         return QProgram(self.network)
 
     def state_dict(self) -> dict[str, object]:
-        """Return nothing: epsilon is a schedule, and what was recorded is used up within its round."""
+        """Return an empty state: epsilon is a schedule, and recorded outputs are consumed within their round."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Do nothing, see ``state_dict``."""
+        """Do nothing, because the state is empty."""
 
 
 class Batches:
-    """Make the batch of the loss out of a rollout and what the policy recorded while it acted.
+    """Make the batch of the loss from a rollout and the outputs that the policy recorded while acting.
 
     Args:
-        policy: collected the rollout.
-        targets: computes lambda-returns.
+        policy: policy that collected the rollout.
+        targets: module that computes lambda-returns.
         keys: observation keys.
-        device: where the batch goes.
+        device: device of the batch.
     """
 
     def __init__(self, policy: Policy, targets: QLambdaTargets, keys: list[str], device: str) -> None:
@@ -113,7 +113,7 @@ class Batches:
         network = self.policy.network
         entries = {key: rollout[key] for key in [*self.keys, "action"]}
         outcome = {name: rollout["next", name] for name in OUTCOME}
-        # [T, N, ...], which is how the collector's memory lies
+        # [T, N, ...], the memory layout of the collector
         steps = self._upload({key: entry.transpose(0, 1) for key, entry in {**entries, **outcome}.items()})
         following = following_values(
             rollout,
@@ -128,11 +128,11 @@ class Batches:
         return valid_steps(data, rollout["mask"], self._upload)
 
     def state_dict(self) -> dict[str, object]:
-        """Return nothing: a rollout is used up within its round."""
+        """Return an empty state: a rollout is consumed within its round."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Do nothing, see ``state_dict``."""
+        """Do nothing, because the state is empty."""
 
 
 PQNAgent = Agent[Policy, PQNLoss, QNetwork]
@@ -142,7 +142,7 @@ def build_network(task: Task) -> QNetwork:
     """Build the Q-network.
 
     Raises:
-        ConfigError: the task has other actions than one of a number of choices.
+        ConfigError: the task does not have a single discrete action.
     """
     config, num_quantiles = task.config, options_of(task.config).num_quantiles
     num_actions, num_blocks = discrete_actions(task.action_space)
@@ -162,12 +162,12 @@ def build_agent(task: Task, network: nn.Module) -> PQNAgent:
     """Build the loss, the optimiser and the policy around a network.
 
     Args:
-        task: of the run.
+        task: task of the run.
         network: a ``QNetwork``; it is moved to the device.
 
     Raises:
-        ConfigError: the device is not there, or nothing is left to learn.
-        TypeError: the network is another one.
+        ConfigError: the device does not exist, or every part is frozen.
+        TypeError: the network is not a ``QNetwork``.
     """
     config, options = task.config, options_of(task.config)
     if not isinstance(network, QNetwork):

@@ -1,7 +1,7 @@
 """The formulas of parallelised Q-networks: tensors in, tensors out.
 
 Shapes: ``*B`` any batch shape (the environments of a rollout), ``T`` steps of a rollout in order, ``K`` quantiles at
-the midpoints ``(2i + 1) / 2K``, ``A`` actions. Time is the last dimension of what has one number per step.
+the midpoints ``(2i + 1) / 2K``, ``A`` actions. Time is the last dimension of tensors with one number per step.
 
 Sources: PQN, Gallici et al. 2024 (arXiv:2407.04811); Q(lambda) without cut traces, Peng & Williams 1996; quantile
 regression, Dabney et al. 2017 (arXiv:1710.10044); mixtures of returns, Nam et al. 2021 (arXiv:2105.11366).
@@ -20,9 +20,9 @@ def q_lambda_returns(
 ) -> Tensor:
     """Return the lambda-returns of Q-learning (PQN, section 3.3, and Peng's Q(lambda)).
 
-    ``G_t = r_t + gamma [(1 - lambda) max_a Q(s'_t, a) + lambda G_t+1]``. Where the episode terminated ``G_t = r_t``; at
-    a truncated step and at the last of the rollout ``G_t = r_t + gamma max_a Q(s'_t, a)``. ``s'_t`` is the state that
-    step ``t`` led to, the last one of an episode included, so that no return passes from one episode into another.
+    ``G_t = r_t + gamma [(1 - lambda) max_a Q(s'_t, a) + lambda G_t+1]``. If step ``t`` terminates the
+    episode, ``G_t = r_t``. If it is truncated, or the last of the rollout, ``G_t = r_t + gamma max_a Q(s'_t, a)``.
+    ``s'_t`` is the state that step ``t`` led to, before any reset, so no return passes from one episode into the next.
     Traces are not cut at exploratory actions.
 
     The recurrence is solved in ``log2(T)`` vectorised passes. No gradient flows.
@@ -34,8 +34,8 @@ def q_lambda_returns(
         terminated: whether the episode ended in the environment, bool, ``[*B, T]``.
         truncated: whether the episode was cut off, bool, ``[*B, T]``.
         discount: discount of one step (gamma), in [0, 1].
-        lambda_: weight of longer returns, in [0, 1]; 0 is the one-step target, 1 the discounted sum of rewards that
-            bootstraps at the end of the rollout alone.
+        lambda_: weight of longer returns, in [0, 1]; 0 is the one-step target, 1 the discounted sum of rewards, which
+            bootstraps only at the end of the rollout.
 
     Returns:
         Targets in reward units, ``[*B, T]``.
@@ -48,7 +48,7 @@ def q_lambda_returns(
     _check(reward, {"next_value_max": next_value_max, **flags}, discount, lambda_)
     goes_on = ~(terminated | truncated)
     goes_on[..., -1] = False
-    weight = lambda_ * goes_on.to(reward.dtype)  # of the next return; the rest is bootstrapped
+    weight = lambda_ * goes_on.to(reward.dtype)  # weight of the next return; the rest is bootstrapped
     returns = reward + discount * (1 - weight) * next_value_max.masked_fill(terminated, 0)
     decay = discount * weight[..., :-1]
     span = 1  # returns_t holds the terms of steps t to t + span - 1, decay_t the factor of the step after them
@@ -67,8 +67,8 @@ def quantile_lambda_targets(
 
     The return is a random variable: with probability ``1 - lambda`` it is ``r_t + gamma Z(s'_t, a*)``, else
     ``r_t + gamma G_t+1`` (the mixture of Nam et al. 2021). Each mixture is projected to ``K`` quantiles by
-    `mix_quantiles`, which keeps its mean: the mean of these targets is `q_lambda_returns` of the means. Episodes end as
-    there. No gradient flows.
+    `mix_quantiles`, which keeps its mean, so the mean of these targets is `q_lambda_returns` of the means. Episodes end
+    as in that function. No gradient flows.
 
     Args:
         reward: reward of each step, ``[*B, T]``.
@@ -110,7 +110,7 @@ def mix_quantiles(first: Tensor, second: Tensor, weight: float) -> Tensor:
     """Return quantiles of a mixture of two distributions of equally likely values.
 
     The mixture is projected to ``K`` values: each is the mean of its quantile function over one of ``K`` equal segments
-    of [0, 1]. This is the projection with the least 2-Wasserstein distance, and the mean of the mixture is kept.
+    of [0, 1]. This projection has the least 2-Wasserstein distance and keeps the mean of the mixture.
 
     Args:
         first: ``[*B, K]`` in any order.
@@ -135,7 +135,7 @@ def greedy_quantiles(quantiles: Tensor) -> Tensor:
     """Return the quantiles of the action whose mean is the largest.
 
     Args:
-        quantiles: of each action, in reward units, ``[*B, K, A]``.
+        quantiles: quantiles of each action, in reward units, ``[*B, K, A]``.
 
     Returns:
         ``[*B, K]``.
@@ -147,7 +147,7 @@ def take_action(quantiles: Tensor, action: Tensor) -> Tensor:
     """Return the quantiles of one action.
 
     Args:
-        quantiles: of each action, ``[*B, K, A]``.
+        quantiles: quantiles of each action, ``[*B, K, A]``.
         action: int64 in [0, A), ``[*B]``.
 
     Returns:
@@ -168,9 +168,10 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, *, kappa: float = 1.
     With ``u_ij = target_j - quantile_i``: ``sum_i mean_j |tau_i - 1{u_ij < 0}| * Huber_kappa(u_ij) / kappa``.
 
     Args:
-        quantiles: predicted, in reward units, ``[*B, K]``.
-        targets: in reward units, ``[*B, M]``.
-        kappa: where the loss turns from quadratic to linear, in reward units, at least 0; 0 is the pinball loss.
+        quantiles: predicted quantiles, in reward units, ``[*B, K]``.
+        targets: target returns, in reward units, ``[*B, M]``.
+        kappa: error at which the loss changes from quadratic to linear, in reward units, at least 0; 0 is the pinball
+            loss.
 
     Returns:
         ``[*B]``.

@@ -17,22 +17,23 @@ from tesserl_pqn.network import QNetwork, unwrap_network
 
 
 class PQNLoss(DirectLossModule):
-    """Error between the value of the action taken and its lambda-return (PQN, Gallici et al. 2024, arXiv:2407.04811).
+    """Loss between the value of the action taken and its lambda-return (PQN, Gallici et al. 2024, arXiv:2407.04811).
 
-    One half of the squared error for a network with values, the quantile Huber loss for one with quantiles. There is no
-    target network: targets are computed once for a rollout, by `QLambdaTargets`, and stay fixed while the loss learns
-    from its minibatches.
+    The loss is half the squared error for a network with values, and the quantile Huber loss for one with quantiles.
+    There is no target network: `QLambdaTargets` computes the targets once per rollout, and they stay fixed while the
+    loss learns from its minibatches.
 
-    Reads the network's observation keys, ``action`` and ``value_target``, ``[*B, 1]`` or ``[*B, K]``; ``set_keys``
-    renames them. A validity mask that torchrl writes is obeyed (``loss_mask_key``). The network is called directly.
+    A call reads the network's observation keys, ``action`` and ``value_target``, ``[*B, 1]`` or ``[*B, K]``.
+    ``set_keys`` renames them. It leaves out steps that torchrl's mask marks as invalid (``loss_mask_key``). The network
+    is called directly.
 
-    Returns ``loss`` and, without gradient, ``td_error`` (mean of ``|target - value|``, of quantiles that of their
-    means) and ``chosen_action_value``, its mean over the batch.
+    It returns ``loss`` and, without gradient, two means over the batch: ``td_error``, the mean of ``|target - value|``,
+    and ``chosen_action_value``. Both use the means of quantiles.
 
     Args:
         network: a `QNetwork`, or a TensorDictModule around one.
         kappa: threshold of the Huber loss of quantiles in reward units, at least 0; 0 is the pinball loss.
-        action_space: how ``action`` is stored: ``"categorical"``, int64 ``[*B]``, or ``"one_hot"``, ``[*B, A]``.
+        action_space: format of ``action``: ``"categorical"``, int64 ``[*B]``, or ``"one_hot"``, ``[*B, A]``.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
 
     Raises:
@@ -73,7 +74,7 @@ class PQNLoss(DirectLossModule):
         self.set_keys()
 
     def _required_keys(self) -> list[NestedKey]:
-        """Return the keys that a call reads always; masks, read where present, are not among them."""
+        """Return the keys that every call reads, without optional masks."""
         return [*self._observation_keys, self.tensor_keys.action, self.tensor_keys.value_target]
 
     @dispatch

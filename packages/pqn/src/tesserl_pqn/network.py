@@ -1,4 +1,4 @@
-"""The Q-network: a body and a head that gives a value, or quantiles, of each action."""
+"""The Q-network: a body, and a head that returns a value, or quantiles, of each action."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class QNetwork(nn.Module):
     """Return the value of every action, or quantiles of its return, around any body.
 
     PQN (Gallici et al. 2024, arXiv:2407.04811) learns without target networks because LayerNorm bounds the growth of
-    the values: give the body LayerNorm before its activations, as this head has it in its hidden layers.
+    the values. The hidden layers of this head have LayerNorm before their activations; give the body LayerNorm, too.
 
     Args:
         body: module with ``in_keys``, ``out_features`` and ``forward(*tensors) -> [*B, out_features]``.
@@ -28,12 +28,12 @@ class QNetwork(nn.Module):
         hidden_sizes: hidden layers of the head (of each stream); empty for a linear head.
         layer_norm: LayerNorm before the activation of each hidden layer of the head.
         dueling: whether to split value and advantages (Wang et al. 2016, arXiv:1511.06581).
-        head: a head of your own, from ``[*B, F]`` to ``[*B, A]``, or ``[*B, K, A]`` with quantiles; then
-            ``hidden_sizes`` and ``layer_norm`` count for nothing.
+        head: a head of your own, from ``[*B, F]`` to ``[*B, A]``, or ``[*B, K, A]`` with quantiles;
+            ``hidden_sizes`` and ``layer_norm`` then have no effect.
 
     Raises:
         TypeError: the body has no ``in_keys`` or no ``out_features``.
-        ValueError: a size is below 1, or ``dueling`` is said beside a given head.
+        ValueError: a size is below 1, or ``dueling`` is given together with ``head``.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class QNetwork(nn.Module):
 
     @property
     def in_keys(self) -> list[str]:
-        """Keys of the inputs, those of the body."""
+        """Return the keys of the inputs, those of the body."""
         return list(cast("list[str]", self.body.in_keys))
 
     @property
@@ -85,8 +85,8 @@ class QNetwork(nn.Module):
         """Return values of every action, ``[*B, A]``, or quantiles, ``[*B, K, A]``, in reward units.
 
         Args:
-            *inputs: the body's inputs, in the order of its ``in_keys``; and the mask of actions if there is one, true
-                for allowed actions, bool ``[*B, A]``. Forbidden ones then have the smallest value there is.
+            *inputs: the body's inputs, in the order of its ``in_keys``, and then the mask of actions if there is one,
+                true for allowed actions, bool ``[*B, A]``. Forbidden actions get the smallest finite value.
         """
         number = len(cast("list[str]", self.body.in_keys))
         outputs: Tensor = self.head(self.body(*inputs[:number]))
@@ -96,11 +96,11 @@ class QNetwork(nn.Module):
         return mask_actions(outputs, mask if self.num_quantiles is None else mask.unsqueeze(-2).expand_as(outputs))
 
     def expectation(self, outputs: Tensor) -> Tensor:
-        """Return the value of every action, ``[*B, A]``, of what `forward` returned: the mean of quantiles."""
+        """Return the value of every action, ``[*B, A]``, from the output of `forward`; for quantiles, their mean."""
         return outputs if self.num_quantiles is None else outputs.mean(dim=-2)
 
     def bootstrap(self, outputs: Tensor) -> Tensor:
-        """Return what a target bootstraps on, of what `forward` returned.
+        """Return the bootstrap of a target from the output of `forward`.
 
         Returns:
             The largest value, ``[*B]``, or the quantiles of the action with the largest mean, ``[*B, K]``.
@@ -109,10 +109,10 @@ class QNetwork(nn.Module):
 
 
 def unwrap_network(network: nn.Module) -> QNetwork:
-    """Return a Q-network that may stand in a TensorDictModule.
+    """Return a Q-network, taken out of its TensorDictModule if it is in one.
 
     Raises:
-        TypeError: it is another module.
+        TypeError: ``network`` is neither of the two.
     """
     inner = network.module if isinstance(network, TensorDictModule) else network
     if not isinstance(inner, QNetwork):

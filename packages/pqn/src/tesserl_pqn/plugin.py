@@ -1,4 +1,4 @@
-"""Declare PQN to Tesserl's trainer: its block, its defaults, its rules and the module that builds it. No torch here."""
+"""Declare PQN to Tesserl's trainer: its block, defaults, rules and builder; this module does not import torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _default_epsilon() -> ScheduledFraction:
 class PQNConfig(Block):
     """Options of parallelised Q-networks.
 
-    Defaults are those of the paper's Atari experiments where a key names no other source.
+    Defaults are those of the paper's Atari experiments unless a key names another source.
     """
 
     num_steps: Count = Field(
@@ -81,7 +81,7 @@ def options_of(config: RunConfig) -> PQNConfig:
     """Return the block ``pqn:``.
 
     Raises:
-        TypeError: the run is of another algorithm.
+        TypeError: the run has another algorithm.
     """
     if not isinstance(config.options, PQNConfig):
         raise TypeError(f"expected a run of pqn, got {config.algorithm}")
@@ -89,7 +89,7 @@ def options_of(config: RunConfig) -> PQNConfig:
 
 
 def rollouts_divide_into_minibatches(config: RunConfig) -> Iterator[Problem]:
-    """Minibatches are parts of a rollout of one size, and a run is at least one rollout long."""
+    """Check that a rollout divides into equal minibatches, and that the run is at least one rollout long."""
     options = options_of(config)
     size = config.environment.num_envs * options.num_steps
     if size % options.num_minibatches:
@@ -104,7 +104,7 @@ def rollouts_divide_into_minibatches(config: RunConfig) -> Iterator[Problem]:
 
 
 def layers_have_a_norm(config: RunConfig) -> Iterator[Problem]:
-    """Check that LayerNorm stands in for the target network."""
+    """Check that encoders and heads with hidden layers have LayerNorm, unless the file allows them without."""
     if not options_of(config).require_layer_norm:
         return
     nn, without = config.nn, []
@@ -121,13 +121,13 @@ def layers_have_a_norm(config: RunConfig) -> Iterator[Problem]:
 
 
 def epsilon_alone_explores(config: RunConfig) -> Iterator[Problem]:
-    """Refuse noisy layers: values that are recorded while acting would hold the noise."""
+    """Refuse noisy layers, because the values recorded while acting would contain the noise."""
     if config.nn.heads.noisy:
         yield Problem("nn.heads.noisy", "pqn explores by pqn.epsilon; set it to false, or use iqn")
 
 
 def kappa_has_quantiles(config: RunConfig) -> Iterator[Problem]:
-    """Quantiles have a threshold; the error of values is squared."""
+    """Refuse ``kappa`` without quantiles: the error of values is squared and has no threshold."""
     options = options_of(config)
     if options.num_quantiles is None and options.kappa != 1.0:
         yield Problem("pqn.kappa", "belongs to pqn.num_quantiles, which is null; remove the key or set a number")

@@ -1,4 +1,4 @@
-"""Acting on a Q-network: the best action, or with probability epsilon any other."""
+"""Act on a Q-network: choose the best action, or with probability epsilon a random one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tesserl_pqn.network import QNetwork
 class EpsilonGreedy:
     """Choose the best action of a Q-network, or with probability ``epsilon`` a uniformly random one.
 
-    It can keep what the network returned at each step: targets need these values, and they cost nothing here.
+    With ``record`` it keeps the outputs of the network at each step, so that targets can use them without another pass.
 
     Args:
         network: the network.
-        epsilon: probability of a random action, in [0, 1]; may be assigned.
-        evaluation_epsilon: the same of `greedy`, in [0, 1].
-        seed: of the random actions of `greedy`, which are the same at each use.
-        record: whether to keep the outputs until `pop`.
+        epsilon: probability of a random action, in [0, 1]; assign it at any time.
+        evaluation_epsilon: probability of a random action in `greedy`, in [0, 1].
+        seed: seed of the random actions in `greedy`, which are the same at each use.
+        record: whether to keep outputs until `pop`.
 
     Raises:
         ValueError: a probability is out of its range.
@@ -43,15 +43,15 @@ class EpsilonGreedy:
         self.network = network
         self.epsilon, self.evaluation_epsilon, self.seed, self.record = epsilon, evaluation_epsilon, seed, record
         self._outputs: list[Tensor] = []
-        self._generator: torch.Generator | None = None  # None: torch's own
+        self._generator: torch.Generator | None = None  # None: torch's global one
 
     @torch.no_grad()
     def act(self, *inputs: Tensor) -> Tensor:
         """Choose actions.
 
         Args:
-            *inputs: ``[N, ...]``, in the order of the network's ``in_keys``; and the mask of actions if there is one,
-                bool ``[N, A]``: forbidden actions are not chosen, not at random either.
+            *inputs: ``[N, ...]`` each, in the order of the network's ``in_keys``, and then the mask of actions if there
+                is one, bool ``[N, A]``; forbidden actions are never chosen, not even at random.
 
         Returns:
             Categories, int64, ``[N]``.
@@ -72,10 +72,10 @@ class EpsilonGreedy:
         return torch.where(draw < self.epsilon, uniform, action)
 
     def pop(self) -> Tensor:
-        """Return what the network returned since the last call, ``[T, N, A]`` or ``[T, N, K, A]``, and forget it.
+        """Return the outputs recorded since the last call, ``[T, N, A]`` or ``[T, N, K, A]``, and forget them.
 
         Raises:
-            RuntimeError: nothing was kept.
+            RuntimeError: no output was recorded.
         """
         if not self._outputs:
             raise RuntimeError("no output was kept; make the policy with record=True, and act first")
@@ -84,9 +84,9 @@ class EpsilonGreedy:
 
     @contextmanager
     def greedy(self) -> Iterator[EpsilonGreedy]:
-        """Yield a policy that explores with ``evaluation_epsilon`` alone, the network in evaluation mode inside.
+        """Yield a policy that explores with ``evaluation_epsilon``, and keep the network in evaluation mode meanwhile.
 
-        Its random actions come from a generator of their own: torch's global one is not moved.
+        Its random actions come from a separate generator, so torch's global one does not change.
         """
         policy = EpsilonGreedy(self.network, epsilon=self.evaluation_epsilon)
         if self.evaluation_epsilon > 0:

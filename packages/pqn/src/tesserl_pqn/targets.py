@@ -1,4 +1,4 @@
-"""Lambda-returns of a rollout, as a module that completes a TensorDict."""
+"""Lambda-returns of a rollout, as a module that writes them into a TensorDict."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tesserl_pqn.network import unwrap_network
 class QLambdaTargets(TensorDictModuleBase):
     """Write the targets of PQN into rollouts: `q_lambda_returns`, or `quantile_lambda_targets` for quantiles.
 
-    Reads the observations, ``reward``, ``terminated`` and ``truncated`` (``[*B, T, 1]``) under ``"next"``, which are
-    those before any reset, as torchrl's collectors write them, and ``action_mask`` (bool, ``[*B, T, A]``, true for
-    allowed actions) if it is there: only these are bootstrapped on. Writes ``value_target``, ``[*B, T, 1]`` or
-    ``[*B, T, K]``. Without ``truncated`` no step is truncated. Call it once for a rollout, before its first update.
+    It reads under ``"next"`` the observations, ``reward`` and ``terminated`` (``[*B, T, 1]``) from before any reset, as
+    torchrl's collectors write them. If present, it also reads ``truncated`` (``[*B, T, 1]``; otherwise no step is
+    truncated) and ``action_mask`` (bool, ``[*B, T, A]``, true for actions that targets may choose). It writes
+    ``value_target``, ``[*B, T, 1]`` or ``[*B, T, K]``. Call it once per rollout, before the first update.
 
     Args:
         network: a `QNetwork`, or a TensorDictModule around one.
@@ -64,7 +64,8 @@ class QLambdaTargets(TensorDictModuleBase):
 
         Args:
             reward: ``[*B, T, 1]``.
-            following: ``network.bootstrap`` of the state that each step led to, ``[*B, T]`` or ``[*B, T, K]``.
+            following: output of ``network.bootstrap`` for the states that the steps led to, ``[*B, T]`` or
+                ``[*B, T, K]``.
             terminated: bool, ``[*B, T, 1]``.
             truncated: bool, ``[*B, T, 1]``.
 
