@@ -159,13 +159,12 @@ def test_all_leaves_a_task_without_images_without_an_encoder_of_images(load):
 REFUSED = {
     "impala: true": (
         "nn: {vision: {kind: cnn}}",
-        'btr.impala: nn.vision.kind is written in the file ("cnn") and wins, so that it could do nothing; '
-        "remove one of the two",
+        'btr.impala: the file sets nn.vision.kind to "cnn", so the switch has no effect; remove one of the two',
     ),
     "noisy: {epsilon: 0.1}": (
         "nn: {}",
-        "btr.noisy.epsilon: iqn.exploration.epsilon is written in the file (0.5) and wins, so that this could do "
-        "nothing; remove one of the two",
+        "btr.noisy.epsilon: the file sets iqn.exploration.epsilon to 0.5, so the option has "
+        "no effect; remove one of the two",
     ),
     "max_pool: true": (
         "nn: {vision: {kind: vit}}",

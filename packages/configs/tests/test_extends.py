@@ -116,7 +116,7 @@ def test_each_problem_stands_at_the_file_and_line_of_its_key(messages):
 
 def test_a_key_that_stands_twice_is_named_with_its_file(messages):
     assert messages("", base=BASE + "seed: 1\nseed: 2\n") == [
-        "bases/base.yaml:13: seed: the key stands twice, first in line 12; remove one"
+        "bases/base.yaml:13: seed: the key is repeated, first in line 12; remove one"
     ]
 
 

@@ -71,7 +71,7 @@ BROKEN = {
     ),
     "penalties_have_a_gradient": (
         ["grpo.kl={estimator: k1}"],
-        "--set grpo.kl: grpo.kl.estimator: the expected gradient of k1 is 0, it would add noise alone; choose k2, k3 "
+        "--set grpo.kl: grpo.kl.estimator: the expected gradient of k1 is 0, so it would only add noise; choose k2, k3 "
         "or exact",
     ),
     "memory": (

@@ -216,7 +216,7 @@ def test_a_value_that_cannot_be_converted_is_an_error_that_names_the_key(write, 
 
 
 def test_a_key_that_stands_twice_is_an_error(write):
-    with pytest.raises(ConfigError, match=r"x\.yaml:2: btr: the key stands twice, first in line 1; remove one"):
+    with pytest.raises(ConfigError, match=r"x\.yaml:2: btr: the key is repeated, first in line 1; remove one"):
         import_config(write("btr: {}\nbtr: {}\n"))
 
 

@@ -140,8 +140,8 @@ def test_keys_that_stand_twice_are_named_with_both_lines(errors_in):
     text = "seed: 1\ntotal_steps: 9\nseed: 2\nenvironment: {id: x, id: y}\nalgorithm: iqn\nnn: {vector: {kind: mlp}}\n"
     messages = errors_in(text, "replay.warmup_steps=9", "iqn.batch_size=9")
     assert messages == [
-        "x.yaml:3: seed: the key stands twice, first in line 1; remove one",
-        "x.yaml:4: environment.id: the key stands twice, first in line 4; remove one",
+        "x.yaml:3: seed: the key is repeated, first in line 1; remove one",
+        "x.yaml:4: environment.id: the key is repeated, first in line 4; remove one",
     ]
 
 

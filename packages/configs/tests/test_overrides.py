@@ -52,7 +52,7 @@ def test_an_empty_value_is_null(load):
         ("iqn..discount=3", "--set iqn..discount=3: expected KEY=VALUE with a dotted key, such as iqn.num_taus=16"),
         ("seed=[1", "--set seed=[1: not valid YAML, line 1, column 3: while parsing a flow sequence; "
          "expected ',' or ']', but got '<stream end>'"),
-        ("iqn={discount: 1, discount: 0}", "--set iqn={discount: 1, discount: 0}: discount: the key stands twice, "
+        ("iqn={discount: 1, discount: 0}", "--set iqn={discount: 1, discount: 0}: discount: the key is repeated, "
          "first in line 1; remove one"),
         ("total_steps.x=1", "--set total_steps.x=1: total_steps is 1000, which has no keys; set total_steps itself"),
         ("total_steps.x.y=1", "--set total_steps.x.y=1: total_steps is 1000, which has no keys; "

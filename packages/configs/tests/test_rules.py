@@ -167,7 +167,7 @@ BROKEN = {
     ),
     "what envpool is told": (
         [ENVPOOL, "environment.kwargs={seed: 3, num_threads: 2}"],
-        "--set environment.kwargs: environment.kwargs.seed: is what the trainer tells envpool; remove it",
+        "--set environment.kwargs: environment.kwargs.seed: is set by the trainer; remove it",
     ),
     "wrappers around envpool": (
         [ENVPOOL, "environment.wrappers=[{kind: reward_scale, scale: 0.1}]"],

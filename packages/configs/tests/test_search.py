@@ -78,16 +78,16 @@ MISTAKES = {
         "try.yaml:1: config: there is no file bas.yaml; paths are relative to the file of the se",
     ),
     "seeds: [7, 8]": ("objective: best", 'try.yaml:9: objective: expected one of final, mean, got "best"'),
-    "[7, 8]": ("[7, 7]", "try.yaml:9: seeds: a seed stands twice; every run has its own"),
+    "[7, 8]": ("[7, 7]", "try.yaml:9: seeds: a seed is repeated; write each one once"),
     "trials: 4": ("trials: 0", "try.yaml:8: trials: expected a value >= 1, got 0; total number of trials, >= 1"),
     "iqn.discount: {": (
         "seed: {",
-        "try.yaml:6: space.seed: every trial has the same ones; say them in seeds",
+        "try.yaml:6: space.seed: every trial has the same ones; set them with seeds",
     ),
-    "iqn.discount: 0.9": ("name: x", "try.yaml:2: set: name: every trial has its own; say it in name of the search"),
+    "iqn.discount: 0.9": ("name: x", "try.yaml:2: set: name: every trial has its own; set it with name of the search"),
     "[8], [16, 16]": (
         "[8], [8]",
-        "try.yaml:7: space.nn.vector.hidden_sizes: a choice stands twice; write each one once",
+        "try.yaml:7: space.nn.vector.hidden_sizes: a choice is repeated; write each one once",
     ),
     "nn.vector.hidden_sizes: [[8], [16, 16]]": (
         "total_steps: [100, 200]",

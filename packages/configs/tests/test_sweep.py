@@ -103,7 +103,7 @@ def test_files_are_found_beside_the_sweep(files, monkeypatch, tmp_path):
         ("[3, 4]", "[]", "try.yaml:2: seeds: expected at least 1 entries, got []"),
         ("[3, 4]", "[3, -1]", "try.yaml:2: seeds.1: expected a value >= 0, got -1"),
         ("[3, 4]", "[-1]", "try.yaml:2: seeds.0: expected a value >= 0, got -1"),
-        ("[3, 4]", "[3, 3]", "try.yaml:2: seeds: a seed stands twice"),
+        ("[3, 4]", "[3, 3]", "try.yaml:2: seeds: a seed is repeated"),
         ("[3, 4]", "3", "try.yaml:2: seeds: expected a list, got 3"),
         ("variants:", "varaints:", "try.yaml:8: varaints: unknown key; did you mean variants?"),
         (
@@ -111,9 +111,9 @@ def test_files_are_found_beside_the_sweep(files, monkeypatch, tmp_path):
             "  pl ain: {}\n",
             'try.yaml:9: variants.pl ain: got "pl ain"; a name is letters, digits and _ . + -',
         ),
-        ("  plain: {}\n", "  wide: {}\n", "variants.wide: the key stands twice"),
+        ("  plain: {}\n", "  wide: {}\n", "variants.wide: the key is repeated"),
         ("  plain: {}\n", "  plain: 3\n", "try.yaml:9: variants.plain: expected keys and values, got 3"),
-        ("  plain: {}\n", "  plain: {seed: 3}\n", "variants.plain.seed: every run has its own; say it in seeds"),
+        ("  plain: {}\n", "  plain: {seed: 3}\n", "variants.plain.seed: every run has its own; set it with seeds"),
         (
             "tasks: [lander]",
             "tasks: [land]",
@@ -169,8 +169,8 @@ def test_mistakes_of_the_command_line_and_of_the_files_below(files, write):
     assert refused(files(), tasks=["pole"], variants=["other"]) == error
     text = SWEEP.replace("plain: {}", "plain: {tasks: [lander]}").replace("  wide:", "  #")
     assert "none of the variants plain, other is for pole;" in refused(files(text), tasks=["pole"])
-    assert "--set seed=7: every run has its own; say it in seeds of the sweep" in refused(files(), "seed=7")
-    assert "--set name = x: every run has its own; say it in name of the sweep" in refused(files(), "name = x")
+    assert "--set seed=7: every run has its own; set it with seeds of the sweep" in refused(files(), "seed=7")
+    assert "--set name = x: every run has its own; set it with name of the sweep" in refused(files(), "name = x")
     assert "a name is letters, digits" in refused(files(), name="a/b")
     text = "config: '{task}.yaml'\nseeds: [1]\nvariants: {a: {}}\n"
     assert "expected no {task}, as there are no tasks" in refused(files(text))

@@ -105,13 +105,13 @@ class _Filling:
             return
         first = next(iter(wanted))
         if first in overruled or len(overruled) == len(wanted):
-            self.problems.append(Problem(origin, _overruled(first, self.data, "it could do nothing")))
+            self.problems.append(Problem(origin, _overruled(first, self.data, "the switch has no effect")))
             return
         for option in setting.model_fields_set if isinstance(setting, Block) else ():
             path = next(path for path in wanted if path.endswith(f".{OPTION_KEYS.get(option, option)}"))
             if path in overruled:
                 self.problems.append(
-                    Problem(f"{origin}.{option}", _overruled(path, self.data, "this could do nothing"))
+                    Problem(f"{origin}.{option}", _overruled(path, self.data, "the option has no effect"))
                 )
 
     def fill(self, origin: str, wanted: Wanted) -> list[str]:
@@ -168,4 +168,4 @@ def _overruled(path: str, data: Any, result: str) -> str:
     if isinstance(value, dict):
         path, value = f"{path}.kind", value.get("kind")
     shown = json.dumps(value, default=str)
-    return f"{path} is written in the file ({shown}) and wins, so that {result}; remove one of the two"
+    return f"the file sets {path} to {shown}, so {result}; remove one of the two"

@@ -159,7 +159,7 @@ class _Reader:
             if key in result:
                 first = self._document.lines[here]
                 self._document.errors.append(
-                    DocumentError(f"{here}: the key stands twice, first in line {first}; remove one", line)
+                    DocumentError(f"{here}: the key is repeated, first in line {first}; remove one", line)
                 )
                 continue
             self._document.lines[here] = line

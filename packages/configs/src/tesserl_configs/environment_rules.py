@@ -131,7 +131,7 @@ def envpool_has_the_options(config: RunKeys) -> Iterator[Problem]:
     if environment.vectorization != "envpool":
         return
     for key in sorted(environment.kwargs.keys() & SET_BY_THE_TRAINER):
-        yield Problem(f"environment.kwargs.{key}", "is what the trainer tells envpool; remove it")
+        yield Problem(f"environment.kwargs.{key}", "is set by the trainer; remove it")
     if environment.has_atari:
         for key, only in NOT_IN_ENVPOOL.items():
             got = getattr(environment.atari, key)

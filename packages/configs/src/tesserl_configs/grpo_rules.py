@@ -60,7 +60,7 @@ def penalties_have_a_gradient(config: RunKeys) -> Iterator[Problem]:
     """Refuse the estimator k1, whose expected gradient is zero."""
     if config.grpo.kl is not None and config.grpo.kl.estimator == "k1":
         yield Problem(
-            "grpo.kl.estimator", "the expected gradient of k1 is 0, it would add noise alone; choose k2, k3 or exact"
+            "grpo.kl.estimator", "the expected gradient of k1 is 0, so it would only add noise; choose k2, k3 or exact"
         )
 
 

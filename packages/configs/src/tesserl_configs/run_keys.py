@@ -48,7 +48,8 @@ class EvaluationConfig(Block):
         default=10_000, description="Seed of the first episode, >= 0; the other episodes have the seeds that follow."
     )
     num_envs: Environments = Field(
-        default=8, description="Number of environments stepped together, >= 1; CartPole plays all its episodes at once."
+        default=8,
+        description="Number of environments stepped together, >= 1; CartPole always steps all its episodes together.",
     )
     max_episode_steps: Steps = Field(
         default=27_000,

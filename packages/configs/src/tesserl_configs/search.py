@@ -25,8 +25,8 @@ MOST_CORNERS = 1_024
 """Largest number of corners, all of which are checked before a search starts: 10 keys with two ends each."""
 
 REFUSED = {
-    "seed": "every trial has the same ones; say them in seeds of the search",
-    "name": "every trial has its own; say it in name of the search",
+    "seed": "every trial has the same ones; set them with seeds of the search",
+    "name": "every trial has its own; set it with name of the search",
 }
 NOT_SEARCHED = ("total_steps", "evaluation", "early_stopping")
 """Keys that determine the value of a trial, and so must be equal in all trials."""
@@ -199,7 +199,7 @@ def load_search(
     ]
     fixed += changes_of_command_line(overrides)
     if len(set(config.seeds)) < len(config.seeds):
-        raise ConfigError(f"{place_of(path, document, 'seeds')}: a seed stands twice; every run has its own")
+        raise ConfigError(f"{place_of(path, document, 'seeds')}: a seed is repeated; write each one once")
     if problems := [*_refusals(config, fixed, places)]:
         raise ConfigError(*problems)
     start = base_file(path, config.config, place=place_of(path, document, "config"), kind="search")
@@ -221,7 +221,7 @@ def _refusals(config: SearchConfig, fixed: Iterable[Change], places: Mapping[str
         elif key.partition(".")[0] in NOT_SEARCHED:
             yield f"{places[key]}: trials are judged by it, so it must be the same in all of them; write it in set"
         if not isinstance(dimension, Range) and len(set(map(json.dumps, dimension))) < len(dimension):
-            yield f"{places[key]}: a choice stands twice; write each one once"
+            yield f"{places[key]}: a choice is repeated; write each one once"
     number = math.prod(2 if isinstance(it, Range) else len(it) for it in config.space.values())
     if number > MOST_CORNERS:
         first, place = next(iter(places.items()))

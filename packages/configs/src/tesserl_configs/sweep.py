@@ -138,7 +138,7 @@ def _refused_overrides(overrides: Iterable[str]) -> Iterator[str]:
     for override in overrides:
         key = override.partition("=")[0].strip()
         if key in OWN_KEYS:
-            yield f"--set {override}: every run has its own; say it in {OWN_KEYS[key]} of the sweep"
+            yield f"--set {override}: every run has its own; set it with {OWN_KEYS[key]} of the sweep"
 
 
 def _load_cells(file: SweepFile, cells: Iterable[Cell], overrides: tuple[str, ...]) -> dict[Cell, RunConfig]:

@@ -68,7 +68,7 @@ class SweepFile:
             for name in getattr(self.config, block):
                 for key in filter(OWN_KEYS.__contains__, self.changes(block, name)):
                     place = self.place(f"{block}.{name}.{key}")
-                    yield f"{place}: every run has its own; say it in {OWN_KEYS[key]} of the sweep"
+                    yield f"{place}: every run has its own; set it with {OWN_KEYS[key]} of the sweep"
         for name in self.config.variants:
             wanted = self.changes("variants", name).get("tasks")
             place = self.place(f"variants.{name}.tasks")
@@ -83,7 +83,7 @@ def read_sweep_file(path: Path) -> SweepFile:
     """Read the file of a sweep, but not the files that its runs start from; every problem has its place."""
     document, config = read_block(path, SweepConfig)
     if len(set(config.seeds)) < len(config.seeds):
-        raise ConfigError(f"{place_of(path, document, 'seeds')}: a seed stands twice; every run has its own")
+        raise ConfigError(f"{place_of(path, document, 'seeds')}: a seed is repeated; write each one once")
     return SweepFile(path, document, config)
 
 

@@ -12,7 +12,7 @@ from tesserl_configs.importer.source import Source
 ACTIONS = "the actions of the game; the action space of your task takes their place"
 CLIENT = "about the client of the game that the seed system plays"
 COMPUTED = "the seed system computes it when it loads a file; a value in the file has no effect"
-DISCOUNT_FIRST = "another discount of the file goes before it"
+DISCOUNT_FIRST = "another discount of the file takes precedence"
 EMPTY = "empty, so nothing is loaded before training"
 GAME = "about the game that the seed system plays; here the environment holds it"
 MAPS = "the maps that the game plays in turn; here the environment chooses what is played"
@@ -22,7 +22,7 @@ OLD_OUTPUTS = "there the value learns its own old outputs; dpo.value learns retu
 ONE_PROCESS = "about processes that run beside each other; ours collects and learns in turns"
 OTHER_RELEASES = "read by older releases alone, those with neural_network; newer ones ignore it"
 PLOTS = "about plots and tables of the seed system; ours writes metrics.csv and TensorBoard"
-SCHEDULE_FIRST = "its schedule goes before it"
+SCHEDULE_FIRST = "its schedule takes precedence"
 SHAPING = "a discount of ppo; for dpo and grpo it shapes the rewards of one game"
 STATISTICS = "statistics of the game's observations; see `to mend: nn.vector.normalization`"
 UNUSED = "not read by the seed system either"
@@ -177,7 +177,7 @@ def _of_a_convolution(source: Source, key: str) -> str:
         if not (source.is_older or source.has("nn.vis.cnn")):
             return "read only beside nn.vis.cnn, be it empty, which the file does not have"
         if source.value(f"nn.vis.cnn.{option}") is not None:
-            return f"nn.vis.cnn.{option} goes before it"
+            return f"nn.vis.cnn.{option} takes precedence"
     switch = {"impala_model_size": "use_impala_cnn", "adaptive_maxpool_size": "use_adaptive_maxpool"}.get(option)
     return f"{switch} is off" if switch else NOT_READ
 
@@ -186,7 +186,7 @@ def _of_an_image(source: Source, key: str) -> str:
     if source.value("nn.vis.no_image", False):
         return "there is no image"
     letter = key.rpartition(".")[2][0]
-    return f"nn.vis.image_size.{letter} goes before it"
+    return f"nn.vis.image_size.{letter} takes precedence"
 
 
 def _of_a_warm_start(source: Source, key: str) -> str:
