@@ -1,4 +1,4 @@
-"""The interface of a body: what networks around one may rely on."""
+"""The interface of a body: the attributes that heads and networks around it read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from torch import nn
 
 
 def require_body(module: nn.Module) -> None:
-    """Refuse a module that no head fits.
+    """Reject a module that is not a body.
 
     Args:
-        module: to be a body: it needs ``in_keys``, the names of its inputs, and ``out_features``, the width of its
-            output.
+        module: a body has ``in_keys``, the names of its inputs, and ``out_features``, the width of its output.
 
     Raises:
         TypeError: one of the two is missing.
@@ -26,7 +25,7 @@ def require_body(module: nn.Module) -> None:
 
 
 def width_of(module: nn.Module) -> int:
-    """Return the width of what a body or hidden layers return, their ``out_features``.
+    """Return ``out_features``, the width of the features that a module returns.
 
     Args:
         module: a body, or layers between a body and its heads.

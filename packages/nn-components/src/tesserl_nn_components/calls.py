@@ -1,4 +1,4 @@
-"""Call small layers for less than what the call of a module costs."""
+"""Run small layers with less overhead than ``nn.Module.__call__``."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ _has_any_global_hook: Callable[[], object] = torch_module._has_any_global_hook  
 
 
 def run_layers(layers: Iterable[nn.Module], features: Tensor) -> Tensor:
-    """Call layers one after the other.
+    """Run layers one after the other.
 
-    Plain linear layers, ReLU and tanh without hooks are computed here: on small batches the call of a module takes as
-    long as its work. Without gradient an activation is written over the output of its linear layer, which saves memory.
+    Plain linear layers, ReLU and tanh without hooks are computed directly, because calling a module takes as long as
+    its computation on small batches. Without a gradient the activation overwrites the output of its linear layer, to
+    save memory.
 
     Args:
         layers: each maps a tensor to a tensor.
-        features: input of the first.
+        features: input of the first layer.
 
     Returns:
-        The output of the last.
+        The output of the last layer.
     """
     is_hooked, activations = _has_any_global_hook(), _ACTIVATIONS
     for layer in layers:
         kind = type(layer)
         if is_hooked or has_own_hook(layer):
             features, activations = layer(features), _ACTIVATIONS
-        elif kind is nn.Linear:  # a parametrised layer has a class of its own
-            parameters = layer._parameters  # not as attributes, whose look-up is a call of Python
+        elif kind is nn.Linear:  # a parametrised layer has another class
+            parameters = layer._parameters  # faster than attributes, which nn.Module looks up in Python
             features = functional.linear(features, parameters["weight"], parameters["bias"])  # type: ignore[arg-type]
-            # with a gradient the output may be a view, on which it would cost two more kernels to write
+            # with a gradient the output may be a view; writing into a view costs two more kernels
             activations = _ACTIVATIONS if features.requires_grad else _IN_PLACE
         elif kind in activations:
             features = activations[kind](features)
@@ -46,27 +47,27 @@ def run_layers(layers: Iterable[nn.Module], features: Tensor) -> Tensor:
 
 
 def child(module: nn.Module, name: str) -> Any:
-    """Return a submodule for a sixth of the time that its look-up as an attribute takes.
+    """Return a submodule, in a sixth of the time of an attribute access.
 
     Args:
         module: any module.
-        name: of a submodule that it has.
+        name: name of one of its submodules.
     """
     return module._modules[name]
 
 
 def run(module: nn.Module, *inputs: Tensor) -> Any:
-    """Return ``module(*inputs)``, without the cost of a module's call where nothing is hooked to it.
+    """Return ``module(*inputs)``; call ``forward`` directly if the module has no hooks, which is faster.
 
     Args:
         module: any module.
-        *inputs: of its ``forward``.
+        *inputs: arguments of its ``forward``.
     """
     return module(*inputs) if is_observed(module) else module.forward(*inputs)
 
 
 def is_observed(layer: nn.Module) -> bool:
-    """Return whether a call of a layer does more than its class says: it has hooks, or a ``forward`` of its own.
+    """Return whether a layer has hooks (its own or global ones) or overrides ``forward`` on the instance.
 
     Args:
         layer: any module.
@@ -75,7 +76,7 @@ def is_observed(layer: nn.Module) -> bool:
 
 
 def has_own_hook(layer: nn.Module) -> bool:
-    """Return whether a layer has hooks or a ``forward`` of its own; hooks of all modules are not asked for.
+    """Return whether a layer has its own hooks or overrides ``forward`` on the instance; global hooks do not count.
 
     Args:
         layer: any module.

@@ -29,8 +29,8 @@ def conv2d_output_shape(
     Args:
         h: input height in pixels.
         w: input width in pixels.
-        kernel_size: int, or (height, width); so are the others.
-        stride: step of the window.
+        kernel_size: int or (height, width), like ``stride``, ``padding`` and ``dilation``.
+        stride: step of the window, in pixels.
         padding: zeros added on both sides.
         dilation: distance between the kernel's elements.
 
@@ -56,7 +56,7 @@ def conv2d_output_shape(
 
 
 class ConvSizes(TypedDict):
-    """Sizes of a stack, to be unpacked into :class:`Conv2dStack` or :class:`Conv2dHead`."""
+    """Sizes of a stack; unpack them into :class:`Conv2dStack` or :class:`Conv2dHead`."""
 
     channels: tuple[int, ...]
     kernel_sizes: tuple[int, ...]
@@ -72,29 +72,27 @@ COMPACT_CNN: ConvSizes = {"channels": (16, 32, 64, 32), "kernel_sizes": (4, 4, 3
 class Conv2dStack(nn.Module):
     """Convolutions with an activation after each one.
 
-    The semantics are rlpyt's ``Conv2dModel``: with ``use_maxpool`` the convolutions have stride 1 and a max-pool of
-    kernel and stride ``stride`` follows the activation wherever that stride is above 1.
+    It behaves like rlpyt's ``Conv2dModel``. With ``use_maxpool`` every convolution has stride 1. Where its entry of
+    ``strides`` is above 1, a max-pool with this kernel size and stride follows the activation.
 
     Args:
         in_channels: channels of the input.
         channels: output channels of each convolution.
-        kernel_sizes: one for each convolution; int or (height, width).
-        strides: one for each convolution; int or (height, width).
-        paddings: one for each convolution; None for no padding.
+        kernel_sizes: one entry per convolution; int or (height, width).
+        strides: one entry per convolution; int or (height, width).
+        paddings: one entry per convolution; None for no padding.
         activation: makes the activation module.
         use_maxpool: downsample by max-pooling instead of strides.
-        dilations: one for each convolution; None for 1.
-        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1], ``"symmetric"`` for [-1, 1] or ``"centered"``
-            for (x - 128) / 128.
-        pool_size: the last feature map is max-pooled to ``pool_size`` x ``pool_size``, at most its own size; None for
-            no pooling.
-        spectral_norm: the convolutions under spectral normalisation, ``"none"`` or ``"all"``, see
-            :class:`SpectralConv2d`.
-        layer_norm: LayerNorm between each convolution and its activation: over channels and positions of an image, with
-            a scale and a shift for each channel (a GroupNorm of one group).
+        dilations: one entry per convolution; None for 1.
+        pixel_range: scaling of uint8 input: ``"unit"`` to [0, 1], ``"symmetric"`` to [-1, 1], ``"centered"`` to
+            ``(x - 128) / 128``.
+        pool_size: side to which the last feature map is max-pooled, at most its own side; None for no pooling.
+        spectral_norm: convolutions with spectral normalisation: ``"none"`` or ``"all"``, see :class:`SpectralConv2d`.
+        layer_norm: put a LayerNorm between each convolution and its activation. It normalises over channels and
+            positions of an image, with a scale and a shift per channel (a GroupNorm of one group).
 
     Raises:
-        ValueError: if the sequences differ in length or are empty, or an option is out of its range.
+        ValueError: if the sequences are empty or differ in length, or an option is out of its range.
     """
 
     def __init__(
@@ -158,13 +156,13 @@ class Conv2dStack(nn.Module):
         """Return (channels, height, width) of the output for images of ``h`` x ``w`` pixels.
 
         Raises:
-            ValueError: if the image vanishes in a layer, which the message names, or is smaller than ``pool_size``
-                behind the last one.
+            ValueError: if the image becomes empty in a layer (the message names it), or is smaller than ``pool_size``
+                after the last one.
         """
         for index, layer in enumerate(self.layers):
             if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
                 continue
-            window: Any = layer  # torch types these attributes more widely than the constructor sets them
+            window: Any = layer  # torch's types for these attributes are wider than the constructor's
             try:
                 h, w = conv2d_output_shape(h, w, window.kernel_size, window.stride, window.padding, window.dilation)
             except ValueError as error:
@@ -181,10 +179,10 @@ class Conv2dStack(nn.Module):
         Args:
             h: image height in pixels.
             w: image width in pixels.
-            c: image channels; known to the stack, checked where given.
+            c: image channels, only compared with ``in_channels``; None skips this check.
 
         Raises:
-            ValueError: if the image vanishes in a layer, or ``c`` is not ``in_channels``.
+            ValueError: if the image becomes empty in a layer, or ``c`` is not ``in_channels``.
         """
         if c is not None and c != self.in_channels:
             raise ValueError(f"c must be the stack's in_channels {self.in_channels} or None, got {c}")
@@ -194,27 +192,26 @@ class Conv2dStack(nn.Module):
 class Conv2dHead(nn.Module):
     """Convolutions, flattening, and an MLP: an image encoder.
 
-    The semantics are rlpyt's ``Conv2dHeadModel``. Without ``hidden_sizes`` and ``out_features`` the flattened feature
-    map is the output. It can be pickled and takes ``channels_last`` images; features are always in C, H, W order.
+    It behaves like rlpyt's ``Conv2dHeadModel``. Without ``hidden_sizes`` and ``out_features`` the flattened feature map
+    is the output. It can be pickled. It accepts ``channels_last`` images; features are always in C, H, W order.
 
     Args:
         image_shape: (channels, height, width).
-        channels: see :class:`Conv2dStack`; so are ``kernel_sizes``, ``strides``, ``paddings``, ``use_maxpool``,
-            ``pixel_range``, ``pool_size`` and ``spectral_norm``.
-        kernel_sizes: one for each convolution.
-        strides: one for each convolution.
+        channels: output channels of each convolution. :class:`Conv2dStack` describes all options of the convolutions.
+        kernel_sizes: one entry per convolution.
+        strides: one entry per convolution.
         hidden_sizes: hidden widths of the MLP, see :class:`MLP`.
         out_features: width of the MLP's linear output layer; None for no such layer.
-        paddings: one for each convolution; None for no padding.
+        paddings: one entry per convolution; None for no padding.
         activation: makes the activation module, here and in the MLP.
         use_maxpool: downsample by max-pooling instead of strides.
-        pixel_range: what uint8 input is scaled to.
+        pixel_range: scaling of uint8 input: ``"unit"``, ``"symmetric"`` or ``"centered"``.
         pool_size: side of the last feature map after adaptive max-pooling; None for no pooling.
-        spectral_norm: the convolutions under spectral normalisation.
+        spectral_norm: convolutions with spectral normalisation: ``"none"`` or ``"all"``.
         layer_norm: LayerNorm before each activation, see :class:`Conv2dStack` and :class:`MLP`.
 
     Raises:
-        ValueError: if the image vanishes in a layer, or the sequences do not fit.
+        ValueError: if the image becomes empty in a layer, or the sequences differ in length.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Dueling decoder of quantile networks with a choice of bodies for its two streams."""
+"""Dueling decoder of quantile networks; each stream is an MLP or a transformer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tesserl_nn_components.transformer import NormPlacement, Pooling, TokenEncod
 
 
 class TransformerSlot(nn.Module):
-    """A stream that reads its features as a sequence of chunks.
+    """A transformer stream that splits its features into tokens.
 
-    The features are cut into chunks of ``d_model`` (the last one is filled with zeros), each gets a learned position,
-    and transformer layers, pooling, a hidden layer and a linear layer follow.
+    It splits the features into chunks of width ``d_model``, padding the last one with zeros, and adds a learned
+    position to each. Transformer layers, pooling, a hidden layer and a linear layer follow.
 
     Args:
         in_features: width of the features.
@@ -26,7 +26,7 @@ class TransformerSlot(nn.Module):
         num_layers: transformer layers.
         num_heads: attention heads; divides ``d_model``.
         hidden_features: width of the hidden layer after pooling.
-        feedforward_ratio: hidden width of the feed-forward networks over ``d_model``.
+        feedforward_ratio: hidden width of the feed-forward networks divided by ``d_model``.
         dropout: probability in [0, 1].
         norm: LayerNorm before (``"pre"``) or after (``"post"``) each branch.
         pooling: ``"mean"``, ``"cls"`` or ``"attention"``, see :class:`TokenEncoder`.
@@ -71,7 +71,7 @@ class TransformerSlot(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Draw the positions anew; layers inside are not changed."""
+        """Initialise the positions again; the layers inside do not change."""
         nn.init.trunc_normal_(self.positions, std=0.02)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -84,14 +84,14 @@ class TransformerSlot(nn.Module):
 class QuantileDecoder(nn.Module):
     """``Z = V + A - mean_a(A)`` for each quantile, each stream an MLP or a transformer.
 
-    Its input are the features of a state modulated by those of a quantile fraction (Dabney et al. 2018,
-    arXiv:1806.06923); the streams are those of Wang et al. 2016 (arXiv:1511.06581).
+    Its input combines the features of a state with those of a quantile fraction (Dabney et al. 2018, arXiv:1806.06923).
+    The streams are those of Wang et al. 2016 (arXiv:1511.06581).
 
     Args:
         in_features: width ``D`` of the features.
         num_actions: number of actions ``A``.
-        num_blocks: number ``N`` of action blocks, each with advantages and a value of its own; None for one action.
-        dueling: without it the advantage stream alone is the output.
+        num_blocks: number ``N`` of action blocks, each with its own advantages and value; None for one action.
+        dueling: add the value stream; False returns the advantage stream alone.
         advantage: makes the advantage stream, e.g. ``functools.partial(MLP, hidden_sizes=[512], noisy=True)`` or
             ``functools.partial(TransformerSlot, d_model=128)``; None for an MLP with one hidden layer of 512.
         value: makes the value stream; None as for ``advantage``.

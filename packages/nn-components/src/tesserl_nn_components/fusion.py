@@ -1,7 +1,7 @@
 """Bodies that join the image and the vector branch.
 
-All have the parts ``vision`` and ``vector`` (the encoders they were given, or None); the token bodies also ``tokens``,
-``trunk`` and ``bridge``. These are the names to give to :func:`freeze`.
+All have the parts ``vision`` and ``vector``: the encoders given to them, or None. The bodies that use tokens also have
+``tokens``, ``trunk`` and ``bridge``. Pass these names to :func:`freeze`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ ImageTokens = Literal["summary", "all"]
 
 
 class ConcatFusion(nn.Module):
-    """Concatenate image and vector features; with one encoder alone it hands its features on.
+    """Concatenate image and vector features; with only one encoder, return its features unchanged.
 
-    It is a body: ``in_keys`` names its inputs in order, ``out_features`` the width of its output.
+    It is a body: ``in_keys`` lists the names of its inputs in order, ``out_features`` is the width of its output.
 
     Args:
         vision: encoder of images with ``out_features``; None for no image.
@@ -45,22 +45,23 @@ class ConcatFusion(nn.Module):
             *tensors: pixels ``[*B, C, H, W]``, observation ``[*B, F]``, or both in this order.
 
         Raises:
-            ValueError: if their number is not that of ``in_keys``.
+            ValueError: if the number of tensors differs from the length of ``in_keys``.
         """
         return _joint_vector(self.vision, self.vector, *_split(tensors, self.in_keys))
 
 
 class VisionTransformerFusion(nn.Module):
-    """Late fusion: the image is summarised first, to a width of its own choice, and joined with the vector.
+    """Late fusion: reduce the image to a vector of width ``vision_features``, then join it with the vector features.
 
-    The joint vector goes through one linear layer to ``out_features``, or, with a trunk, through one to ``num_tokens``
-    tokens, the trunk and a linear layer. Without an image there is no image part, not a constant one.
+    Without a trunk, one linear layer maps the joint vector to ``out_features``. With a trunk, a linear layer maps it to
+    ``num_tokens`` tokens; the trunk and another linear layer follow. Without an image the joint vector has no image
+    part.
 
     Args:
         vision: encoder of images, e.g. :class:`PatchViT`, :class:`HFVisionEncoder` or a CNN; None for no image.
         vector: encoder of vectors; None for no vector.
         out_features: width of the output.
-        vision_features: width to which a linear layer brings the image features; None leaves them.
+        vision_features: width to which a linear layer maps the image features; None keeps their width.
         trunk: see :mod:`tesserl_nn_components.trunks`; None for a single linear layer.
         d_model: token width, for a trunk.
         num_tokens: number of tokens, for a trunk.
@@ -107,21 +108,22 @@ class PostConcatFusion(nn.Module):
 
     Args:
         vision: encoder of images; None for no image.
-        vector: encoder of vectors; None for no vector. One without layers makes tokens of the normalised features
-            themselves, one with layers of its last layer's.
+        vector: encoder of vectors; None for no vector. Its output becomes the tokens: the normalised features if it has
+            no layers, otherwise the output of its last layer.
         out_features: width of the output, by a linear layer after the trunk.
         d_model: token width ``d``.
-        layout: ``"fused_vector"``: image and vector features are concatenated and one linear layer makes
-            ``num_tokens`` tokens of them; ``"token_sequence"``: each modality has tokens of its own.
+        layout: ``"fused_vector"``: image and vector features are concatenated and one linear layer makes ``num_tokens``
+            tokens of them; ``"token_sequence"``: image and vector have separate tokens.
         trunk: see :mod:`tesserl_nn_components.trunks`.
         num_tokens: number of tokens of a fused vector, or of ``"dense"`` vector tokens.
-        image_tokens: for a sequence, one ``"summary"`` token of the image or ``"all"`` of the encoder's; these are
-            taken before its pooling, so choose the pooling ``"mean"``, which has no parameters that would go unused.
-        vector_tokens: for a sequence, ``"dense"`` or ``"per_feature"``, see :class:`TokenSequence`.
+        image_tokens: for ``"token_sequence"``: ``"summary"``, one token of the image, or ``"all"`` tokens of the
+            encoder before its pooling. With ``"all"`` give the encoder the pooling ``"mean"``: the other poolings would
+            leave parameters unused.
+        vector_tokens: for ``"token_sequence"``: ``"dense"`` or ``"per_feature"``, see :class:`TokenSequence`.
 
     Raises:
         ValueError: if there is no encoder, or an option is unknown.
-        TypeError: if all image tokens are asked for and the encoder has none.
+        TypeError: if ``image_tokens`` is ``"all"`` and the encoder has no tokens.
     """
 
     def __init__(
@@ -169,11 +171,12 @@ class PostConcatFusion(nn.Module):
 
 
 class UnifiedFusion(nn.Module):
-    """Early fusion: all tokens of the image and dense tokens of the vector in one sequence, read by one trunk.
+    """Early fusion: one trunk reads all image tokens and dense vector tokens as one sequence.
 
-    An encoder without ``tokens()``, e.g. a CNN, contributes one token. The usual partners are
+    An encoder without ``tokens()``, e.g. a CNN, contributes one token. The usual encoders are
     ``PatchViT(num_layers=0)``, whose tokens are the embedded patches, and a :class:`VectorEncoder` without layers.
-    Tokens are taken before the encoder's pooling: choose ``"mean"``, which has no parameters that would go unused.
+    Tokens are taken before the encoder's pooling, so give the encoder the pooling ``"mean"``: the other poolings would
+    leave parameters unused.
 
     Args:
         vision: encoder of images; None for no image.
@@ -215,7 +218,7 @@ class UnifiedFusion(nn.Module):
 
 
 class _Projected(nn.Module):
-    """An encoder and a linear layer, so that both are frozen together."""
+    """An encoder and a linear layer as one part, so that :func:`freeze` freezes both."""
 
     def __init__(self, encoder: nn.Module, out_features: int) -> None:
         super().__init__()
@@ -236,10 +239,10 @@ def _branch_keys(vision: nn.Module | None, vector: nn.Module | None) -> list[str
 
 
 def _split(tensors: tuple[Tensor, ...], in_keys: list[str]) -> tuple[Any, Any]:
-    """Return (pixels, observation), None for the one that ``in_keys`` lacks.
+    """Return (pixels, observation); an input that ``in_keys`` lacks is None.
 
     Raises:
-        ValueError: if there is not one tensor for each key.
+        ValueError: if the number of tensors differs from the length of ``in_keys``.
     """
     if len(tensors) != len(in_keys):
         raise ValueError(f"the body takes one tensor for each of {in_keys}, got {len(tensors)} tensors")
@@ -249,7 +252,7 @@ def _split(tensors: tuple[Tensor, ...], in_keys: list[str]) -> tuple[Any, Any]:
 
 
 def _width(part: nn.Module | None) -> int:
-    """Return ``part.out_features``, 0 for None."""
+    """Return ``part.out_features``, or 0 for None."""
     width = 0 if part is None else getattr(part, "out_features", None)
     if not isinstance(width, int):
         raise TypeError(f"encoders and trunks must have out_features: int, got {type(part).__name__} with {width!r}")
@@ -266,12 +269,12 @@ def _joint_vector(vision: Any, vector: Any, pixels: Any, observation: Any) -> Te
 
 
 def _has_tokens(vision: nn.Module) -> bool:
-    """Return whether an encoder gives tokens beside its summary."""
+    """Return whether an encoder has a ``tokens()`` method besides its pooled output."""
     return callable(getattr(vision, "tokens", None))
 
 
 def _image_tokens(vision: Any, pixels: Tensor, all_tokens: bool) -> Tensor:
-    """Return image tokens ``[*B, P, out_features]``, or the summary as a single one."""
+    """Return image tokens ``[*B, P, out_features]``, or the pooled output as a single token."""
     return vision.tokens(pixels) if all_tokens else vision(pixels).unsqueeze(-2)
 
 

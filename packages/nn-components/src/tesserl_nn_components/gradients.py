@@ -1,4 +1,4 @@
-"""Scaling of gradients on their way back."""
+"""Scaling of gradients in the backward pass."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class ScaleGrad(torch.autograd.Function):
 
 
 def scale_grad(tensor: Tensor, scale: float) -> Tensor:
-    """Return ``tensor``, whose gradient will be multiplied by ``scale``.
+    """Return ``tensor`` unchanged; the backward pass multiplies its gradient by ``scale``.
 
-    Wang et al. 2016 (arXiv:1511.06581) scale what enters the shared trunk of a dueling network by ``1/sqrt(2)``.
+    Wang et al. 2016 (arXiv:1511.06581) scale the gradient that enters the shared trunk of a dueling network by
+    ``1/sqrt(2)``.
 
     Args:
         tensor: any shape.

@@ -39,17 +39,18 @@ def _stream(
 class DuelingHead(nn.Module):
     """``Q = V + A - mean_a(A)`` from two MLPs.
 
-    Wang et al. 2016 (arXiv:1511.06581), equation 9. With leading dimensions for quantiles it combines per quantile.
+    Wang et al. 2016 (arXiv:1511.06581), equation 9. If the features have a quantile dimension, the streams are combined
+    for each quantile.
 
     Args:
         in_features: width of the features.
         num_actions: number of actions ``A``.
         hidden_sizes: hidden widths of each of the two MLPs.
-        noisy: makes their layers :class:`NoisyLinear`.
+        noisy: makes the layers of both MLPs :class:`NoisyLinear`.
         layer_norm: puts a LayerNorm before each activation.
         activation: makes the activation module.
-        num_blocks: number ``N`` of action blocks; each has advantages and a value of its own, so that a loss that sums
-            blocks does not count one value ``N`` times. None for a single action and no such dimension.
+        num_blocks: number ``N`` of action blocks. Each block has its own advantages and value, so that a loss that sums
+            blocks does not count one value ``N`` times. None for a single action, without a block dimension.
         gradient_scale: factor of the gradient that leaves the head; the paper uses ``2 ** -0.5``.
     """
 
@@ -99,7 +100,7 @@ def combine_dueling(advantage: Tensor, value: Tensor | None, num_blocks: int | N
 
 
 def split_blocks(values: Tensor, num_blocks: int) -> Tensor:
-    """Return ``[*B, N * A]`` as ``[*B, N, A]`` for ``N`` blocks."""
+    """Reshape ``[*B, N * A]`` to ``[*B, N, A]`` for ``N`` blocks."""
     return values.reshape(*values.shape[:-1], num_blocks, values.shape[-1] // num_blocks)
 
 
@@ -111,8 +112,8 @@ class ValueHead(nn.Module):
         hidden_sizes: hidden widths; empty for one linear layer.
         activation: makes the activation module.
         layer_norm: puts a LayerNorm before each activation.
-        stream: makes the module from features to outputs instead of an MLP, such as a partial `TransformerSlot`; then
-            the options of the MLP have no effect.
+        stream: makes the module from features to outputs, such as a partial `TransformerSlot`; the options of the MLP
+            then have no effect. None for an MLP.
     """
 
     def __init__(
@@ -133,17 +134,17 @@ class ValueHead(nn.Module):
 
 
 class CategoricalHead(nn.Module):
-    """Logits of a choice among ``num_actions``, or of one such choice per action block.
+    """Logits of ``num_actions`` actions, or of ``num_actions`` for each action block.
 
     Args:
         in_features: width of the features.
         num_actions: number of actions ``A``.
-        num_blocks: number ``N`` of action blocks; None for a single action and no such dimension.
+        num_blocks: number ``N`` of action blocks; None for a single action, without a block dimension.
         hidden_sizes: hidden widths; empty for one linear layer.
         activation: makes the activation module.
         layer_norm: puts a LayerNorm before each activation.
-        stream: makes the module from features to outputs instead of an MLP, such as a partial `TransformerSlot`; then
-            the options of the MLP have no effect.
+        stream: makes the module from features to outputs, such as a partial `TransformerSlot`; the options of the MLP
+            then have no effect. None for an MLP.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class CategoricalHead(nn.Module):
 
 
 class MultiCategoricalHead(nn.Module):
-    """Logits of several choices of different sizes, side by side.
+    """Logits of several choices of different sizes, concatenated.
 
     Args:
         in_features: width of the features.
@@ -177,8 +178,8 @@ class MultiCategoricalHead(nn.Module):
         hidden_sizes: hidden widths; empty for one linear layer.
         activation: makes the activation module.
         layer_norm: puts a LayerNorm before each activation.
-        stream: makes the module from features to outputs instead of an MLP, such as a partial `TransformerSlot`; then
-            the options of the MLP have no effect.
+        stream: makes the module from features to outputs, such as a partial `TransformerSlot`; the options of the MLP
+            then have no effect. None for an MLP.
 
     Raises:
         ValueError: if ``nvec`` is empty or has an entry below 1.
@@ -214,11 +215,11 @@ class GaussianHead(nn.Module):
         hidden_sizes: hidden widths; empty for one linear layer.
         activation: makes the activation module.
         layer_norm: puts a LayerNorm before each activation.
-        stream: makes the module from features to outputs instead of an MLP, such as a partial `TransformerSlot`; then
-            the options of the MLP have no effect.
+        stream: makes the module from features to outputs, such as a partial `TransformerSlot`; the options of the MLP
+            then have no effect. None for an MLP.
         state_dependent_scale: predict the scale from the features; otherwise it is a parameter per dimension.
-        initial_scale: scale at the start, in units of the action; a predicted one scatters around it.
-        min_scale: smallest scale; the gradient is zero beyond it.
+        initial_scale: scale after initialisation, in units of the action; a state-dependent scale varies around it.
+        min_scale: smallest scale; outside of [``min_scale``, ``max_scale``] the gradient is zero.
         max_scale: largest scale.
 
     Raises:
@@ -252,7 +253,7 @@ class GaussianHead(nn.Module):
         self.log_scale = None if state_dependent_scale else nn.Parameter(torch.zeros(action_features))
 
     def reset_parameters(self) -> None:
-        """Set a scale that does not depend on the state to its initial value; layers inside are not changed."""
+        """Set a state-independent scale to its initial value; the layers inside do not change."""
         if self.log_scale is not None:
             nn.init.zeros_(self.log_scale)
 

@@ -20,34 +20,35 @@ from tesserl_nn_components.transformer import Pooling, TokenEncoder, TokenPoolin
 class HFVisionEncoder(nn.Module):
     """A vision model of ``transformers`` as an image encoder.
 
-    Images are scaled to [0, 1] (float pixels are taken to be in [0, 1] already), resized bilinearly to the model's
-    size, normalised by its pixel statistics (buffers, computed once), and become tokens. Grey images are repeated for
-    each of the model's channels; frame stacks go through a learned 1 x 1 convolution that starts as the mean over
-    frames (see :func:`channel_adapter`). Parameters that the tokens do not depend on (a pooler, a mask token) get
-    ``requires_grad=False``, so that neither optimisers nor DistributedDataParallel wait for them.
+    uint8 images are scaled to [0, 1]; float images must be in [0, 1] already. They are then resized bilinearly to the
+    model's size, normalised by its pixel statistics (buffers), and passed to the model. A grey image is repeated for
+    each channel of the model. A frame stack goes through a learned 1 x 1 convolution that starts as the mean over
+    frames (see :func:`channel_adapter`). Parameters that do not affect the tokens (a pooler, a mask token) get
+    ``requires_grad=False``, because DistributedDataParallel would wait for their gradients.
 
     Args:
         image_shape: (channels, height, width).
         model: name on the hub or local directory; a ``transformers`` configuration, for random weights; or a built
-            model, taken as it is.
-        out_features: width of tokens and features, by a linear layer; None for the model's own.
+            model.
+        out_features: width of tokens and features, made by a linear layer; None keeps the model's width.
         pooling: ``"cls"`` for the first token, ``"mean"`` or ``"attention"`` over all, see :class:`TokenPooling`.
-        frozen: no gradient in the model, and evaluation mode for good.
+        frozen: compute no gradients in the model, and keep it in evaluation mode.
         use_backbone_api: load with ``AutoBackbone`` (the last of its feature maps) instead of ``AutoModel``.
-        image_size: (height, width) to resize to; None for the model's own, or none where it has none.
-        pixel_mean: per channel of the model, in [0, 1]; None for the model's own, 0.5 for a configuration.
-        pixel_std: as ``pixel_mean``; positive.
+        image_size: (height, width) to resize to; None for the model's size, or for no resizing if the model has none.
+        pixel_mean: one value per channel of the model, in [0, 1]; None for the model's statistics, or 0.5 if ``model``
+            is a configuration.
+        pixel_std: the same for the standard deviation; positive.
         revision: branch, tag or commit on the hub.
         local_files_only: never download.
         trust_remote_code: run code that the hub's repository contains.
         dropout: probability in [0, 1], on the model's tokens.
         refine_layers: transformer layers over the projected tokens, before pooling.
-        refine_heads: their attention heads; divides the token width.
+        refine_heads: attention heads of these layers; divides the token width.
 
     Raises:
         ImportError: if transformers is not installed.
-        ValueError: if the pixel statistics are unknown or do not fit, or the pooling wants a class token and there is
-            none.
+        ValueError: if the pixel statistics are unknown or do not fit, or ``pooling`` is ``"cls"`` and the model has no
+            class token.
     """
 
     pixel_mean: Tensor
@@ -105,14 +106,14 @@ class HFVisionEncoder(nn.Module):
     def tokens(self, pixels: Tensor) -> Tensor:
         """Map images ``[*B, C, H, W]`` to all of the model's tokens ``[*B, num_tokens, out_features]``."""
         images = scale_pixels(as_image_batch(pixels, self.image_shape), self.pixel_mean.dtype)
-        # Resizing is an average and may precede the normalisation, which repeats a single channel by broadcasting
+        # Resizing and normalisation commute; the normalisation comes last because it broadcasts a single channel
         images = self._resize(self.channels(images))
         output = self._run((images - self.pixel_mean) / self.pixel_std)
         tokens = output if output.dim() == 3 else output.flatten(2).transpose(1, 2)
         return self.refine.tokens(self.project(tokens)).reshape(*pixels.shape[:-3], self.num_tokens, self.out_features)
 
     def _resize(self, images: Tensor) -> Tensor:
-        """Bring images to ``image_size``; smoothed where they shrink."""
+        """Resize images to ``image_size``, with smoothing if they shrink."""
         if self.image_shape[1:] == tuple(self.image_size):
             return images
         shrinks = any(have > want for have, want in zip(self.image_shape[1:], self.image_size, strict=True))
@@ -127,11 +128,11 @@ class HFVisionEncoder(nn.Module):
 
 
 def channel_adapter(channels: int, model_channels: int) -> nn.Module:
-    """Return what brings images with ``channels`` to a model that wants ``model_channels``.
+    """Return the module that maps images with ``channels`` to the ``model_channels`` of a model.
 
-    One channel needs nothing (it is repeated by broadcasting), nor does the right number. Otherwise it is a 1 x 1
-    convolution without bias: for a stack of frames, whose number of channels is a multiple of the model's, it starts as
-    the mean over the frames; for any other number every channel of the model starts as the mean of all.
+    For a single channel, which broadcasting repeats, and for equal numbers of channels it is the identity. Otherwise it
+    is a 1 x 1 convolution without bias. If ``channels`` is a multiple of ``model_channels``, as for a stack of frames,
+    it starts as the mean over the frames; otherwise each output channel starts as the mean of all channels.
     """
     if channels in (1, model_channels):
         return nn.Identity()
@@ -150,7 +151,7 @@ def release_unused(model: nn.Module, run: Callable[[Tensor], Tensor], *shape: in
     """Freeze parameters on which the output for ``[1, *shape]`` does not depend; return the output's shape."""
     training = model.training
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()  # no dropout: building a network draws no random numbers beyond its weights
+    model.eval()  # no dropout: building a network must draw random numbers for its weights only
     with torch.enable_grad():
         probe = next(model.parameters())
         output = run(torch.zeros(1, *shape, dtype=probe.dtype, device=probe.device))
@@ -162,9 +163,9 @@ def release_unused(model: nn.Module, run: Callable[[Tensor], Tensor], *shape: in
 
 
 def _input_of(config: Any) -> tuple[int, tuple[int, int] | None]:
-    """Return the channels and the (height, width) a model wants; None where any size will do."""
+    """Return the channels and the (height, width) that a model expects; None if it takes any size."""
     timm = getattr(config, "pretrained_cfg", None) or {}
-    if "input_size" in timm:  # transformers' wrapper of timm models keeps timm's own record
+    if "input_size" in timm:  # transformers' wrapper of timm models stores timm's configuration
         channels, height, width = timm["input_size"]
         return channels, (height, width)
     size = getattr(config, "image_size", None)
@@ -183,12 +184,12 @@ def _pixel_statistics(model: Any, config: Any, hub: dict[str, Any]) -> tuple[Seq
         if mean and std:
             return mean, std
     elif not isinstance(model, nn.Module):
-        return [0.5], [0.5]  # random weights have seen no pixels
+        return [0.5], [0.5]  # random weights have no pixel statistics
     raise ValueError(f"pixel_mean and pixel_std of {type(config).__name__} are not known; give them")
 
 
 def _channel_values(values: Sequence[float], channels: int, name: str) -> Tensor:
-    """Return one number per channel as ``[1, channels, 1, 1]``; a single number stands for all."""
+    """Return one number per channel as ``[1, channels, 1, 1]``; repeat a single number."""
     if len(values) not in (1, channels) or (name == "pixel_std" and min(values) <= 0):
         raise ValueError(f"{name} must be 1 or {channels} numbers (positive for pixel_std), got {list(values)}")
     return torch.tensor(values).expand(channels).clone().reshape(1, channels, 1, 1)

@@ -1,4 +1,4 @@
-"""Loading models of Hugging Face: safetensors alone, and no code of a model unless it is trusted."""
+"""Loading of Hugging Face models: only from safetensors, and without running a model's code unless it is trusted."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def hf_model(
     trust_remote_code: bool = False,
     backbone: bool = False,
 ) -> Any:
-    """Load a model of ``transformers`` by name, build it from a configuration, or take a built one, in training mode.
+    """Return a ``transformers`` model in training mode: loaded by name, built from a configuration, or given.
 
-    Weights are read from safetensors alone, never from a pickle such as ``pytorch_model.bin``.
+    Weights are read from safetensors only, never from a pickle such as ``pytorch_model.bin``.
 
     Args:
         model: name or local directory, configuration object, or module.
@@ -37,7 +37,7 @@ def hf_model(
 
     Raises:
         ImportError: if transformers is not installed; the message names the extra.
-        ValueError: if loading the model would read a pickle, or run code that nobody has agreed to.
+        ValueError: if loading the model would read a pickle, or run its code without ``trust_remote_code``.
     """
     if isinstance(model, nn.Module):
         return model
@@ -48,7 +48,7 @@ def hf_model(
         config = library.AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code, **hub)
         _refuse_other_loaders(model, config, trusted=trust_remote_code, **hub)
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-        if backbone:  # AutoBackbone.from_pretrained asks the hub, and leaves names that are not there to timm
+        if backbone:  # AutoBackbone.from_pretrained looks on the hub, and passes unknown names to timm
             with torch.device("meta"):
                 auto, options = type(auto.from_config(config, **options)), {}
         try:
@@ -59,12 +59,12 @@ def hf_model(
             raise ValueError(f"{model}: {_SAFE} ({' '.join(str(error).split())})") from error
     else:
         built = auto.from_config(model, trust_remote_code=trust_remote_code)
-    # Checkpoints in half precision are loaded as such, and in evaluation mode; the layers around them are neither
+    # from_pretrained keeps half precision and sets evaluation mode; match the layers around the model instead
     return built.to(torch.get_default_dtype()).train()
 
 
 def has_own_code(model: str, *, revision: str | None = None, local_files_only: bool = False) -> bool:
-    """Return True if a model comes with code of its own, which ``trust_remote_code`` would run.
+    """Return whether a model's repository contains code that ``trust_remote_code`` would run.
 
     Args:
         model: name on the hub or local directory.
@@ -82,7 +82,7 @@ def has_own_code(model: str, *, revision: str | None = None, local_files_only: b
 
 
 def _refuse_other_loaders(model: str, config: Any, *, trusted: bool, **hub: Any) -> None:
-    """Refuse models whose weights or attention other libraries than transformers would load."""
+    """Reject models whose weights or attention a library other than transformers would load."""
     if not Path(model).is_dir() and Path(model).exists():
         raise ValueError(f"model must be a name on the hub or a local directory, got the file {model}")
     if config.model_type == "timm_backbone":

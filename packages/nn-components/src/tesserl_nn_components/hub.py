@@ -17,19 +17,19 @@ def push_to_hub(
     revision: str | None = None,
     commit_message: str = "Upload network",
 ) -> str:
-    """Upload a saved network to the Hugging Face hub: its three files, whatever else the directory holds.
+    """Upload the three files of a saved network to the Hugging Face hub; other files of the directory stay.
 
-    Credentials are those of ``huggingface_hub`` (``hf auth login``).
+    It uses the credentials of ``huggingface_hub`` (``hf auth login``).
 
     Args:
         directory: written by :func:`save_pretrained`.
-        repo_id: ``"owner/name"``; the repository is made where it is missing.
+        repo_id: ``"owner/name"``; the repository is created if it does not exist.
         private: whether a new repository is private.
         revision: branch; None for the main one.
-        commit_message: of the upload.
+        commit_message: message of the commit.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
         ImportError: if huggingface_hub is not installed.
@@ -51,12 +51,12 @@ def push_to_hub(
 
 
 def pull_from_hub(repo_id: str, *, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """Download a saved network from the Hugging Face hub, its three files and nothing else.
+    """Download the three files of a saved network from the Hugging Face hub, and no others.
 
     Args:
         repo_id: ``"owner/name"``.
-        revision: branch, tag or commit; name a commit to get the same weights for ever.
-        local_files_only: never download; take what an earlier call left in the cache.
+        revision: branch, tag or commit; name a commit to always get the same weights.
+        local_files_only: never download; use the cached files of an earlier call.
 
     Returns:
         The directory, for :func:`from_pretrained` and :func:`load_pretrained`.

@@ -32,12 +32,12 @@ class ImpalaCNN(nn.Module):
         image_shape: (channels, height, width).
         channels: output channels of each stage, before ``width``.
         width: multiplies all ``channels``.
-        pool_size: the last feature map is max-pooled to ``pool_size`` x ``pool_size``, whatever the image's size
-            (entries repeat where it is smaller); None for no pooling.
-        spectral_norm: the convolutions under spectral normalisation: ``"none"``, those of the ``"residual"`` blocks,
-            or ``"all"``.
-        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1], ``"symmetric"`` for [-1, 1] or ``"centered"``
-            for (x - 128) / 128.
+        pool_size: side to which the last feature map is max-pooled, for any image size; entries repeat if the map is
+            smaller. None for no pooling.
+        spectral_norm: convolutions with spectral normalisation: ``"none"``, those of the ``"residual"`` blocks, or
+            ``"all"``.
+        pixel_range: scaling of uint8 input: ``"unit"`` to [0, 1], ``"symmetric"`` to [-1, 1], ``"centered"`` to
+            ``(x - 128) / 128``.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -107,8 +107,8 @@ class _ResidualBlock(nn.Module):
         self.conv2 = _conv(channels, channels, spectral)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Keep the shape ``[B, channels, H, W]``."""
-        # In place: the first convolution's output is needed by nobody else
+        """Map ``[B, channels, H, W]`` to the same shape."""
+        # In place: nothing else uses the first convolution's output
         return features + self.conv2(torch.relu_(self.conv1(torch.relu(features))))
 
 

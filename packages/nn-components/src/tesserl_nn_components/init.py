@@ -37,11 +37,11 @@ def orthogonal_init(module: nn.Module, gain: float | Literal["relu", "tanh", "po
     for layer in module.modules():
         if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
             continue
-        # Under a parametrization (spectral norm) the trained tensor is the original, `weight` is computed from it
+        # With a parametrization (spectral norm) the trained tensor is `original`; `weight` is computed from it
         parametrizations = getattr(layer, "parametrizations", None)
         nn.init.orthogonal_(layer.weight if parametrizations is None else parametrizations.weight.original, factor)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
         if isinstance(layer, SpectralConv2d):
-            layer.power_iteration(15)  # its singular vectors were those of the old weight
+            layer.power_iteration(15)  # update the singular vectors to the new weight
     return module

@@ -1,4 +1,4 @@
-"""Say why a layer cannot take an input: called after torch has failed, so that it costs nothing otherwise."""
+"""Explain why a layer rejects an input. Called only after torch has raised, so a valid input costs nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def explain_features(features: Any, width: int, dtype: torch.dtype | None, name: str = "features") -> None:
-    """Raise an error that says what is wrong with the input of a linear layer; return if nothing is."""
+    """Raise an error that explains an invalid input of a linear layer; return if the input is valid."""
     if not isinstance(features, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(features).__name__}; convert it with torch.as_tensor")
     if features.shape[-1:] != (width,):

@@ -1,4 +1,4 @@
-"""Leading dimensions as rlpyt counts them: none, [B] or [T, B]."""
+"""Leading dimensions in rlpyt's sense: none, [B] or [T, B]."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def restore_leading_dims(
     T: int = 1,  # noqa: N803
     B: int = 1,  # noqa: N803
 ) -> Tensor | tuple[Tensor, ...]:
-    """Give results of a flat batch ``[T * B, ...]`` the leading dimensions of the input back.
+    """Reshape results of a flat batch ``[T * B, ...]`` to the leading dimensions of the input.
 
     Args:
         tensors: one tensor ``[T * B, ...]``, or a sequence of them.
-        num_leading: as found by :func:`infer_leading_dims`; so are ``T`` and ``B``.
+        num_leading: number of leading dimensions, as :func:`infer_leading_dims` returns it, like ``T`` and ``B``.
         T: number of time steps.
         B: batch size.
 
@@ -74,4 +74,4 @@ def restore_leading_dims(
             f"tensor must have first size {expected} (num_leading={num_leading}, T={T}, B={B}), "
             f"got shape {tuple(tensors.shape)}"
         )
-    return tensors.reshape(shapes[num_leading] + tuple(tensors.shape[1:]))  # without any left it is 0-d, as in rlpyt
+    return tensors.reshape(shapes[num_leading] + tuple(tensors.shape[1:]))  # a scalar result becomes 0-d, as in rlpyt

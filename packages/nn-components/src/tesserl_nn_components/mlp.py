@@ -18,13 +18,13 @@ Activation = Callable[[], nn.Module]
 class MLP(nn.Module):
     """Linear layers with an activation after each hidden one.
 
-    The semantics are rlpyt's ``MlpModel`` (Stooke & Abbeel 2019, arXiv:1909.01500): with ``out_features`` the last
-    layer is linear, without it the activated last hidden layer is the output. Under autocast this linear layer computes
-    in the dtype of its parameters all the same: what it gives are values, logits and the like.
+    It behaves like rlpyt's ``MlpModel`` (Stooke & Abbeel 2019, arXiv:1909.01500): with ``out_features`` the last layer
+    is linear; without it the output is the activated last hidden layer. Even under autocast the linear output layer
+    computes in the dtype of its parameters, because values and logits need the precision.
 
     Args:
         in_features: width of the input.
-        hidden_sizes: widths of the hidden layers; an int is one layer, an empty sequence or None is none.
+        hidden_sizes: widths of the hidden layers; an int for one layer, an empty sequence or None for no hidden layer.
         out_features: width of the linear output layer; None for no such layer. ``MLP(n, [], m)`` is a linear model.
         activation: makes the activation module, e.g. ``nn.ReLU``.
         layer_norm: puts a LayerNorm between each hidden linear layer and its activation.
@@ -69,8 +69,8 @@ class MLP(nn.Module):
         """Map ``[*B, in_features]`` to ``[*B, out_features]``.
 
         Raises:
-            TypeError: if ``features`` is no tensor, or of another type than the weights.
-            ValueError: if ``features`` has another width.
+            TypeError: if ``features`` is not a tensor of the dtype of the weights.
+            ValueError: if the last size of ``features`` is not ``in_features``.
         """
         try:
             return self._run(features)
@@ -79,7 +79,7 @@ class MLP(nn.Module):
             raise
 
     def _run(self, features: Tensor) -> Tensor:
-        # the layers alone: the container's own call would cost 2 % of a small update
+        # without calling the container, which would cost 2 % of a small update
         if not self._has_output or not under_autocast(features.device.type):
             return run_layers(child(self, "layers")._modules.values(), features)
         *hidden, output = self.layers
@@ -87,7 +87,7 @@ class MLP(nn.Module):
 
 
 def as_sizes(sizes: int | Sequence[int] | None) -> list[int]:
-    """Return layer widths as a list: an int is one layer, None is no layer."""
+    """Return layer widths as a list; an int is one layer, None is no layer."""
     if sizes is None:
         return []
     return [sizes] if isinstance(sizes, int) else list(sizes)

@@ -1,4 +1,4 @@
-"""Factorised Gaussian noise in linear layers, drawn only when it is asked for."""
+"""Linear layers with factorised Gaussian noise, which changes only when :func:`reset_noise` draws it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class NoisyLinear(nn.Module):
     Fortunato et al. 2018 (arXiv:1706.10295), equations 9 to 11: ``weight = mu + sigma * f(eps_out) f(eps_in)^T`` and
     ``bias = mu + sigma * f(eps_out)`` with ``f(x) = sign(x) sqrt(|x|)``. Means start uniform in
     ``+-1/sqrt(in_features)``; all sigmas start at ``sigma_init/sqrt(in_features)``. Deviation: the paper's code starts
-    the bias sigma at ``sigma_init/sqrt(out_features)``; Beyond The Rainbow uses the fan-in for both, and so do we.
+    the bias sigma at ``sigma_init/sqrt(out_features)``; this layer uses the fan-in for both, like Beyond The Rainbow.
 
-    The noise is zero until :meth:`reset_noise` draws it, and stays as it is until the next call of
-    :meth:`reset_noise` or :meth:`zero_noise`. No forward pass, mode or global setting draws it. Forward and backward
-    may have a new draw between them. The factors are buffers and part of the state dict.
+    The noise is zero at first. Only :meth:`reset_noise` and :meth:`zero_noise` change it; forward passes and the
+    training mode do not. It may be drawn again between a forward pass and its backward pass. The noise factors are
+    buffers and part of the state dict.
 
     Args:
         in_features: width of the input.
         out_features: width of the output.
-        bias: whether there is a bias, with noise of its own.
+        bias: whether there is a bias; it has its own noise.
         sigma_init: initial noise scale before the division by ``sqrt(in_features)``; at least 0.
 
     Raises:
@@ -54,7 +54,7 @@ class NoisyLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the means anew, set the sigmas to their start and the noise to zero."""
+        """Draw the means again, set the sigmas to their initial values and the noise to zero."""
         bound = 1 / math.sqrt(self.in_features)
         nn.init.uniform_(self.weight_mu, -bound, bound)
         nn.init.constant_(self.weight_sigma, self.sigma_init * bound)
@@ -68,8 +68,8 @@ class NoisyLinear(nn.Module):
         """Draw new noise.
 
         Args:
-            generator: source of randomness; its device decides where the noise is drawn, so that one CPU generator
-                gives the same noise whatever the layer's device. None: the default generator of the layer's device.
+            generator: source of randomness. The noise is drawn on its device, so a CPU generator gives the same noise
+                for layers on any device. None for the default generator of the layer's device.
         """
         device = self.epsilon_in.device if generator is None else generator.device
         noise = torch.randn(self.in_features + self.out_features, generator=generator, device=device)
@@ -79,16 +79,16 @@ class NoisyLinear(nn.Module):
 
     @torch.no_grad()
     def zero_noise(self) -> None:
-        """Set the noise to zero: the layer computes with its means."""
+        """Set the noise to zero, so that the layer uses the means of its parameters."""
         self.epsilon_in.zero_()
         self.epsilon_out.zero_()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map ``[*B, in_features]`` to ``[*B, out_features]`` under the present noise."""
+        """Map ``[*B, in_features]`` to ``[*B, out_features]`` with the current noise."""
         weight = torch.addcmul(self.weight_mu, self.weight_sigma, torch.outer(self.epsilon_out, self.epsilon_in))
         if self.bias_mu is None or self.bias_sigma is None:
             return linear(features, weight)
-        # A copy of the factor: addcmul keeps it for backward, and a redraw in between would change it in place
+        # A copy: addcmul keeps the factor for backward, and reset_noise may change it in place before that
         bias = torch.addcmul(self.bias_mu, self.bias_sigma, self.epsilon_out.clone())
         return linear(features, weight, bias)
 
@@ -102,7 +102,7 @@ def reset_noise(module: nn.Module, generator: torch.Generator | None = None) -> 
     """Draw new noise in every :class:`NoisyLinear` of ``module``, itself included.
 
     Args:
-        module: network to draw in; one without noisy layers is left as it is.
+        module: network; one without noisy layers does not change.
         generator: see :meth:`NoisyLinear.reset_noise`.
     """
     for layer in module.modules():

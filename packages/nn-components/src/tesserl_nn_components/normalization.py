@@ -49,14 +49,14 @@ class FixedNormalizer(nn.Module):
 
 
 class RunningNormalizer(nn.Module):
-    """Normalise by mean and population variance of everything shown to :meth:`update`.
+    """Normalise by the mean and population variance of all features passed to :meth:`update`.
 
     Batches are merged by Chan, Golub & LeVeque 1979 (parallel variance), so the order and size of batches do not
     matter. The statistics are buffers (``mean``, ``variance``, ``count``) and part of the state dict; only
     :meth:`update` and :meth:`merge` change them, never a forward pass. In evaluation mode they are frozen.
 
-    Mean and variance are kept in float64 and stay so when the network is cast, because in float32 small batches far
-    from zero stop moving them. States in another type are converted when they are loaded.
+    Mean and variance stay in float64 when the network is cast: in float32, rounding would discard the contribution of a
+    small batch after many samples. A state dict in another dtype is converted when it is loaded.
 
     Args:
         num_features: number of features ``F``.
@@ -64,7 +64,7 @@ class RunningNormalizer(nn.Module):
         clip: normalised features are clipped to ``[-clip, clip]``; None for no clipping.
 
     Raises:
-        ValueError: if ``num_features`` is below 1 or ``clip`` is not positive.
+        ValueError: if ``num_features`` is below 1, or ``clip`` is not positive.
     """
 
     mean: Tensor
@@ -85,7 +85,7 @@ class RunningNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
-        """Merge a batch into the statistics; does nothing in evaluation mode.
+        """Merge a batch into the statistics; do nothing in evaluation mode.
 
         Args:
             features: ``[*B, F]``; every leading dimension counts as samples.
@@ -103,12 +103,12 @@ class RunningNormalizer(nn.Module):
 
     @torch.no_grad()
     def merge(self, count: int, mean: Tensor, variance: Tensor) -> None:
-        """Merge the statistics of a batch that was seen elsewhere; does nothing in evaluation mode.
+        """Merge the statistics of a batch of another process; do nothing in evaluation mode.
 
         Args:
             count: number of samples.
-            mean: of them, ``[F]``, in the type of the statistics.
-            variance: of the population (divided by ``count``), ``[F]``.
+            mean: mean of the samples, ``[F]``, in the dtype of the statistics.
+            variance: population variance of the samples (divided by ``count``), ``[F]``.
         """
         if not self.training or count == 0:
             return
@@ -119,7 +119,7 @@ class RunningNormalizer(nn.Module):
         self.mean.lerp_(mean, weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise ``[*B, F]``; the result has the floating point type of the features."""
+        """Normalise ``[*B, F]``; the result has the dtype of the features."""
         dtype = torch.promote_types(features.dtype, torch.float32)
         scale = torch.rsqrt(self.variance + self.eps).to(dtype)
         normalized = (features - self.mean.to(dtype)) * scale
@@ -128,12 +128,12 @@ class RunningNormalizer(nn.Module):
         return normalized.to(features.dtype) if features.is_floating_point() else normalized
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningNormalizer:
-        """Move the statistics; a cast does not concern them."""
+        """Move the statistics to another device, but keep them in float64."""
         super()._apply(keep_float64(fn), recurse)  # type: ignore[no-untyped-call]
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Convert statistics of another type, which ``assign=True`` would take over as they are."""
+        """Convert loaded statistics to float64, because ``assign=True`` would keep their dtype."""
         for name in ("mean", "variance"):
             if isinstance(loaded := state_dict.get(prefix + name), Tensor):
                 state_dict[prefix + name] = loaded.to(self.mean.dtype)

@@ -1,4 +1,4 @@
-"""Parts of a network, by name: frozen for good, or with a learning rate of their own."""
+"""Freeze named parts of a network, or give them their own learning rates."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import nn
 
 
 class _StaysInEval:
-    """Takes the place of a frozen module's ``train``; a class, so that the module can be pickled and copied."""
+    """Replacement of a frozen module's ``train``; a class, so that the module can be pickled and copied."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
     def __call__(self, *_mode: bool) -> nn.Module:
-        """Leave the module in evaluation mode, whatever the mode asked for."""
+        """Keep the module in evaluation mode and ignore the requested mode."""
         return self.module
 
 
 def freeze(module: nn.Module, names: Iterable[str]) -> None:
-    """Freeze parts of ``module``: no gradient, and evaluation mode for good.
+    """Freeze parts of ``module``: disable their gradients and keep them in evaluation mode.
 
-    A frozen part stays in evaluation mode when :meth:`torch.nn.Module.train` is called on the module above it, so its
-    dropout stays off and its statistics (batch norm, running normalisation, spectral norm) stay as they are.
+    A frozen part stays in evaluation mode when :meth:`torch.nn.Module.train` is called on a module that contains it. So
+    its dropout stays off and its statistics (batch norm, running normalisation, spectral norm) do not change.
 
     Args:
         module: network that holds the parts.
         names: dotted names of submodules or of single parameters, e.g. ``["vision", "vector.mlp"]``.
 
     Raises:
-        ValueError: if a name is not a submodule or a parameter; nothing is frozen then.
+        ValueError: if a name is not a submodule or a parameter; then nothing is frozen.
     """
     for part in _parts_of(module, names, "freeze").values():
         part.requires_grad_(False)
@@ -44,21 +44,22 @@ def freeze(module: nn.Module, names: Iterable[str]) -> None:
 def parameter_groups(module: nn.Module, factors: Mapping[str, float], lr: float) -> list[dict[str, Any]]:
     """Return parameter groups for a ``torch.optim`` optimiser, with a learning rate for each part.
 
-    Every parameter that has a gradient is in exactly one group: that of the innermost part named, or the last one,
-    ``"rest"``. Frozen parameters are in none, so they have no optimiser state.
+    Every parameter that requires a gradient is in exactly one group: the group of the innermost named part that
+    contains it, or the last group, ``"rest"``. Frozen parameters are in no group, so they have no optimiser state.
 
     Args:
         module: network that holds the parts.
-        factors: learning rate of a part over ``lr``, by the dotted name of a submodule or of a single parameter, as in
-            :func:`freeze`; positive, e.g. ``{"vision": 0.1}``.
+        factors: learning rate of each part divided by ``lr``, positive, e.g. ``{"vision": 0.1}``. Keys are dotted names
+            of submodules or single parameters, as in :func:`freeze`.
         lr: learning rate of all other parameters; positive.
 
     Returns:
-        Groups with ``params``, ``lr`` and ``name``, in the order of ``factors``, ``"rest"`` last where it is not empty.
+        Groups with ``params``, ``lr`` and ``name``, in the order of ``factors``; ``"rest"`` is last and left out if
+        empty.
 
     Raises:
-        ValueError: if a name is not a part, a number is not positive and finite, or a part has no parameters left:
-            they are frozen, or those of other parts named.
+        ValueError: if a name is not a part, a number is not positive and finite, or a group would be empty because all
+            its parameters are frozen or belong to other named parts.
     """
     parts = _parts_of(module, factors, "give a learning rate to")
     wrong = [f"{name}={value}" for name, value in (("lr", lr), *factors.items()) if not 0 < value < math.inf]
@@ -82,7 +83,7 @@ def parameter_groups(module: nn.Module, factors: Mapping[str, float], lr: float)
 
 
 def _parts_of(module: nn.Module, names: Iterable[str], action: str) -> dict[str, nn.Module | nn.Parameter]:
-    """Return the submodules and parameters of these names."""
+    """Return the submodules and parameters with these names."""
     known: dict[str, nn.Module | nn.Parameter] = dict(module.named_parameters(remove_duplicate=False))
     known.update(module.named_modules(remove_duplicate=False))
     names = list(names)

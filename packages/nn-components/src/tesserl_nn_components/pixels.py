@@ -1,4 +1,4 @@
-"""Images as convolutions want them: floating point, four dimensions."""
+"""Conversion of images to the input of convolutions: floating point, four dimensions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PixelRange = Literal["unit", "symmetric", "centered"]
 
 
 def scale_pixels(pixels: Tensor, dtype: torch.dtype, pixel_range: PixelRange = "unit") -> Tensor:
-    """Turn uint8 pixels into floating point; floating point pixels are returned as they are.
+    """Convert uint8 pixels to floating point; return floating point pixels unchanged.
 
     Args:
         pixels: image, any shape, uint8 or floating point.
@@ -29,7 +29,7 @@ def scale_pixels(pixels: Tensor, dtype: torch.dtype, pixel_range: PixelRange = "
         TypeError: if ``pixels`` is neither uint8 nor floating point.
     """
     if pixels.dtype == torch.uint8:
-        # The conversion made a copy, so working in place touches nobody else's tensor
+        # In place is safe: the conversion made a copy
         if pixel_range == "unit":
             return pixels.to(dtype).div_(255)
         if pixel_range == "centered":
@@ -44,19 +44,19 @@ def scale_pixels(pixels: Tensor, dtype: torch.dtype, pixel_range: PixelRange = "
 
 
 def scale_pixels_for(convolutions: nn.Module, pixels: Tensor, pixel_range: PixelRange = "unit") -> Tensor:
-    """Call `scale_pixels` with the dtype and the memory format in which convolutions work.
+    """Call `scale_pixels` with the dtype and the memory format of the convolutions that follow.
 
-    Convolutions convert their input themselves, but four bytes a value, and once more in the backward pass: two fifths
+    Otherwise the convolutions convert float32 input themselves, and again in the backward pass. This takes two fifths
     of the time of the Nature CNN's first layer in ``channels_last``.
 
     Args:
-        convolutions: module with the weight of a convolution among its parameters.
+        convolutions: module that contains at least one convolution.
         pixels: image, ``[*B, C, H, W]``, uint8 or floating point.
         pixel_range: see `scale_pixels`.
 
     Returns:
-        A tensor of the same shape. Under autocast, scaled pixels have its dtype: the values of a convolution that
-        converts them itself.
+        A tensor of the same shape. Under autocast, scaled pixels have autocast's dtype, and the convolution returns the
+        same values as if it had converted them itself.
     """
     weight = next(parameter for parameter in convolutions.parameters() if parameter.dim() == 4)
     dtype, kind = weight.dtype, pixels.device.type
@@ -68,7 +68,7 @@ def scale_pixels_for(convolutions: nn.Module, pixels: Tensor, pixel_range: Pixel
 
 
 def check_image_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return ``(channels, height, width)`` as ints."""
+    """Return ``(channels, height, width)`` as ints, or raise an error."""
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(f"image_shape must be (channels, height, width), all at least 1, got {tuple(image_shape)}")
     channels, height, width = image_shape
@@ -76,7 +76,7 @@ def check_image_shape(image_shape: tuple[int, int, int]) -> tuple[int, int, int]
 
 
 def check_pixel_range(pixel_range: str) -> None:
-    """Raise ValueError unless ``pixel_range`` is a known one."""
+    """Raise ValueError unless ``pixel_range`` is known."""
     if pixel_range not in ("unit", "symmetric", "centered"):
         raise ValueError(
             'pixel_range must be "unit" ([0, 1]), "symmetric" ([-1, 1]) or "centered" ((x - 128) / 128), '
@@ -97,14 +97,14 @@ def as_image_batch(pixels: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
 
 
 def random_crop(pixels: Tensor, padding: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Shift each image at random: pad it by repeating its edges, and cut a window of its own size.
+    """Shift each image at random: pad it by repeating its edges, then crop a window of the original size.
 
-    DrQ (Kostrikov et al. 2021, arXiv:2004.13649), section 3.1, with one draw for each element of the batch.
+    DrQ (Kostrikov et al. 2021, arXiv:2004.13649), section 3.1. Each element of the batch gets its own random shift.
 
     Args:
         pixels: images of any dtype, ``[*B, C, H, W]``; the channels of an image move together.
-        padding: pixels added on each side, at least 0, and so the largest shift in each direction (DrQ: 4 of 84).
-        generator: source of randomness; default: torch's global one.
+        padding: pixels added on each side, at least 0: the largest shift in each direction (DrQ: 4 for 84 x 84 images).
+        generator: source of randomness; None for torch's global generator.
 
     Returns:
         New images of the same shape and dtype.
@@ -123,6 +123,6 @@ def random_crop(pixels: Tensor, padding: int, *, generator: torch.Generator | No
         for size, shift in zip(images.shape[-2:], shifts, strict=True)
     )
     element = torch.arange(len(images), device=pixels.device)[:, None, None]
-    # the three index tensors give [B, H, W], in front of the channels that stand between them
+    # indexing with three tensors around a slice puts [B, H, W] first and the channels last
     shifted = images[element, :, rows[:, :, None], columns[:, None, :]]
     return shifted.movedim(-1, 1).reshape(pixels.shape)

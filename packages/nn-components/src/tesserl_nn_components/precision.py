@@ -1,4 +1,4 @@
-"""Keep values in float32 under autocast, and statistics in float64 under casts, if their small differences matter."""
+"""Keep layers in float32 under autocast, and statistics in float64 when a network is cast."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 
 def under_autocast(device_type: str) -> bool:
-    """Tell whether operations on a type of device are under autocast; on ``"meta"`` none ever are."""
-    if device_type == "cpu":  # the answer of a function less, twice in each small pass
+    """Return whether autocast is enabled for a type of device; never for ``"meta"``."""
+    if device_type == "cpu":  # saves a function call, twice in each small forward pass
         return torch.is_autocast_enabled(device_type)
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
@@ -22,9 +22,9 @@ def full_precision(device_type: str) -> AbstractContextManager[object]:
 
 
 def in_full_precision(layer: nn.Module, features: Tensor) -> Tensor:
-    """Call a layer outside of autocast, in the dtype of its parameters.
+    """Call a layer without autocast, in the dtype of its parameters.
 
-    An action value of 10 has neighbours 0.06 away in bfloat16, more than actions often differ by.
+    In bfloat16, numbers near 10 are 0.06 apart; the values of two actions often differ by less.
 
     Args:
         layer: module with parameters.
@@ -38,11 +38,12 @@ def in_full_precision(layer: nn.Module, features: Tensor) -> Tensor:
 def keep_float64(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Return a function for ``nn.Module._apply`` that moves statistics and leaves them in float64.
 
-    A sum that grows for millions of steps stops moving in float32: an increment below half a unit in the last place is
-    lost. So ``network.to(torch.bfloat16)`` casts weights and not these. A device without float64 (MPS) gets float32.
+    In float32, a sum over millions of steps stops growing, because rounding discards small increments. So
+    ``network.to(torch.bfloat16)`` casts the weights but not the statistics. A device without float64 (MPS) gets
+    float32.
 
     Args:
-        apply: casts or moves a tensor.
+        apply: function that casts or moves a tensor.
     """
 
     def moved(statistic: Tensor) -> Tensor:

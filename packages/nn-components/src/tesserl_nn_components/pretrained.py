@@ -1,8 +1,8 @@
-"""Saving a trained network, or a part of one, and starting another one from it.
+"""Save a trained network or a part of it, and initialise another network from it.
 
-What is saved is a directory of three files, the names being those of the Hugging Face hub: ``model.safetensors`` (every
-parameter and every buffer, so that data statistics travel with the weights), ``config.json`` (what the network is built
-from) and ``README.md`` (a model card). Nothing in it is code and nothing is unpickled.
+A saved network is a directory of three files, named as on the Hugging Face hub: ``model.safetensors`` (all parameters
+and buffers, including data statistics), ``config.json`` (the arguments that build the network) and ``README.md`` (a
+model card). Loading runs no code from these files and unpickles nothing.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ Module = TypeVar("Module", bound=nn.Module)
 def save_pretrained(
     module: nn.Module, directory: str | Path, *, config: Mapping[str, Any], description: str = ""
 ) -> Path:
-    """Save a network with what it is built from.
+    """Save a network and the configuration that builds it.
 
-    A model card that is there already is kept. Tensors that share memory are each stored under their own name, so that
-    a network without the tie can be started from them.
+    An existing model card is kept. Tensors that share memory are each stored under their own name, so that a network
+    that does not share them can load them.
 
     Args:
         module: network, body, encoder or head.
-        directory: made where it is missing.
-        config: JSON values that say how the network is built, most simply the keyword arguments of its class; tuples
-            become lists.
-        description: prose for the model card: task, data, licence, results.
+        directory: created if it does not exist.
+        config: JSON values from which the network is built, usually the keyword arguments of its class; tuples become
+            lists.
+        description: text for the model card: task, data, licence, results.
 
     Returns:
         The directory.
 
     Raises:
-        TypeError: if an entry of ``config`` is no JSON value, or the state dict holds something that is no tensor.
+        TypeError: if an entry of ``config`` is not a JSON value, or the state dict contains anything but tensors.
         ValueError: if the network is on the meta device and has no values.
     """
     plain = {key: _as_json(value, key) for key, value in config.items()}
@@ -61,8 +61,8 @@ def save_pretrained(
     partial.touch()
     mode = partial.stat().st_mode & 0o777
     save_file(tensors, partial, metadata={"format": "pt"})
-    partial.chmod(mode)  # safetensors makes files that only their owner can read
-    partial.replace(directory / WEIGHTS)  # an interrupted save leaves the weights that were there
+    partial.chmod(mode)  # safetensors creates files that only the owner can read
+    partial.replace(directory / WEIGHTS)  # an interrupted save keeps the old weights
     (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if not (directory / CARD).exists():
         (directory / CARD).write_text(_model_card(module, record, description), encoding="utf-8")
@@ -70,14 +70,14 @@ def save_pretrained(
 
 
 def from_pretrained(build: Callable[..., Module], directory: str | Path) -> Module:
-    """Build a network from a saved configuration and give it the saved weights.
+    """Build a network from a saved configuration and load the saved weights.
 
     Args:
         build: called with the saved ``config`` as keyword arguments: the network's class, or a function.
         directory: written by :func:`save_pretrained`, or returned by :func:`pull_from_hub`.
 
     Returns:
-        What ``build`` returned, in training mode unless ``build`` changed that.
+        The network that ``build`` made, in training mode unless ``build`` changed that.
 
     Raises:
         FileNotFoundError: if the directory lacks a file.
@@ -97,22 +97,22 @@ def from_pretrained(build: Callable[..., Module], directory: str | Path) -> Modu
 
 
 def load_pretrained(module: nn.Module, directory: str | Path, *, part: str = "") -> None:
-    """Give a network, or a part of one, the weights of a saved one, by name.
+    """Load the weights of a saved network, or of a part of it, into a network or a part.
 
-    Every name and every shape must agree, on both sides; nothing is changed unless all do. To take over single parts,
-    name the part on each side: ``load_pretrained(network.body.vision, directory, part="vision")``. Values take the
-    dtype and the device of ``module``; which parameters are frozen does not change.
+    All names and shapes must match; otherwise nothing changes. To load a single part, name it on both sides:
+    ``load_pretrained(network.body.vision, directory, part="vision")``. Values are converted to the dtype and device of
+    ``module``. Frozen parameters stay frozen.
 
     Args:
         module: network or part, changed in place.
         directory: written by :func:`save_pretrained`, or returned by :func:`pull_from_hub`.
-        part: dotted name of a part of the saved network; empty for all of it.
+        part: dotted name of a part of the saved network; empty for the whole network.
 
     Raises:
         FileNotFoundError: if the directory lacks a file.
-        TypeError: if the state of ``module`` holds something that is no tensor.
+        TypeError: if the state of ``module`` contains anything but tensors.
         ValueError: if a file is damaged or of a later format, if ``module`` is on the meta device, or if names, shapes
-            or kinds of number differ; the message lists all of them with the shapes of both sides.
+            or kinds of number differ; the message lists all differences.
     """
     read_config(directory)
     path = saved_file(directory, WEIGHTS)
@@ -137,11 +137,11 @@ def load_pretrained(module: nn.Module, directory: str | Path, *, part: str = "")
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
-    """Return the ``config`` that a network was saved with.
+    """Return the ``config`` of a saved network.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or of a later format than this version knows.
+        FileNotFoundError: if the directory has no configuration.
+        ValueError: if it is damaged, or of a later format than this version reads.
     """
     path = saved_file(directory, CONFIG)
     try:
@@ -166,7 +166,7 @@ def saved_file(directory: str | Path, name: str) -> Path:
 
 
 def _state_of(module: nn.Module, action: str) -> dict[str, Tensor]:
-    """Return the state dict, all of it tensors with values."""
+    """Return the state dict; reject entries that are not tensors or have no values."""
     state = module.state_dict()
     foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if foreign:
@@ -184,7 +184,7 @@ def _state_of(module: nn.Module, action: str) -> dict[str, Tensor]:
 
 
 def _as_json(value: Any, name: str) -> Any:
-    """Return a JSON value that reads back as it is written."""
+    """Return a value as JSON data; reject values that JSON would change."""
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Memory: a body whose features depend on the observations before."""
+"""Memory: a body whose features depend on earlier observations."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ _LAYERS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LS
 
 
 class RecurrentBody(nn.Module):
-    """Put a GRU or an LSTM behind a body.
+    """Add a GRU or an LSTM after a body.
 
-    The state is an input and an output, never an attribute: who acts or learns keeps it. It is ``h``, for an LSTM
-    ``h`` and ``c``, ``[N, num_layers, hidden_size]`` each, and zero before a step that begins an episode. ``body`` and
-    ``memory`` are the names to give to :func:`freeze`; parts of the wrapped body are ``body.vision`` and so on.
+    The state is an input and an output, never an attribute: the caller keeps it. It is ``h``, or ``h`` and ``c`` for an
+    LSTM, ``[N, num_layers, hidden_size]`` each. It is set to zero before a step that begins an episode. Pass the names
+    ``body`` and ``memory`` to :func:`freeze`; parts of the wrapped body are ``body.vision`` and so on.
 
-    Steps and sequences compute the same: a sequence is cut where an episode begins in any of its rows, and the pieces
-    go through ``torch.nn.GRU`` (Cho et al. 2014, arXiv:1406.1078) or ``torch.nn.LSTM`` (Hochreiter & Schmidhuber 1997)
-    as a whole; the wrapped body sees all steps at once. A single step can be exported. ``torch.compile`` leaves the
-    memory itself as it is.
+    A sequence gives the same features as its steps one by one. The wrapped body processes all steps at once. The batch
+    is then split in time wherever an episode begins in any row, and each piece goes through ``torch.nn.GRU`` (Cho et
+    al. 2014, arXiv:1406.1078) or ``torch.nn.LSTM`` (Hochreiter & Schmidhuber 1997). A single step can be exported.
+    ``torch.compile`` does not compile the memory of sequences.
 
     Args:
         body: any body; its features are the input of the memory.
         hidden_size: width of the state and of the features, at least 1.
         kind: ``"gru"`` or ``"lstm"``.
         num_layers: number of layers, at least 1.
-        orthogonal: start all recurrent weights orthogonal and all biases at zero, as implementations of PPO do (Huang
-            et al. 2022, "The 37 implementation details of proximal policy optimization"); otherwise as PyTorch does.
+        orthogonal: initialise all recurrent weights orthogonally and all biases to zero, as implementations of PPO do
+            (Huang et al. 2022, "The 37 implementation details of proximal policy optimization"); False keeps PyTorch's
+            initialisation.
 
     Raises:
         TypeError: if ``body`` has no ``in_keys`` or no ``out_features``.
-        ValueError: if ``kind`` is none of the above, or a size is below 1.
+        ValueError: if ``kind`` is unknown, or a size is below 1.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class RecurrentBody(nn.Module):
                     nn.init.zeros_(parameter)
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
-        """Return the state before an episode: zeros.
+        """Return the state at the start of an episode: zeros.
 
         Args:
             batch_size: number ``N`` of environments or sequences.
-            device: where; None for that of the weights.
+            device: device of the state; None for the device of the weights.
 
         Returns:
             One tensor ``[N, num_layers, hidden_size]`` for each of ``state_keys``.
@@ -89,16 +90,16 @@ class RecurrentBody(nn.Module):
         """Compute features of one step, or of sequences of steps, of ``N`` environments.
 
         Args:
-            *tensors: those of ``in_keys``, ``[N, ...]`` or ``[N, T, ...]``; ``is_init``, bool, ``[N, 1]`` or
-                ``[N, T, 1]``, true where a step begins an episode; the state before the (first) step, one
-                ``[N, num_layers, hidden_size]`` for each of ``state_keys``.
+            *tensors: the inputs of the wrapped body, ``[N, ...]`` or ``[N, T, ...]``; then ``is_init``, bool,
+                ``[N, 1]`` or ``[N, T, 1]``, true where a step begins an episode; then the state before the (first)
+                step, one ``[N, num_layers, hidden_size]`` for each of ``state_keys``.
 
         Returns:
             Features ``[N, hidden_size]`` or ``[N, T, hidden_size]``, and the state after the (last) step in the shape
-            and dtype that it came in.
+            and dtype of the given state.
 
         Raises:
-            ValueError: if the number of tensors, a shape or the dtype of ``is_init`` is not as above.
+            ValueError: if the number of tensors, a shape or the dtype of ``is_init`` is wrong.
         """
         num_inputs = len(self.in_keys)
         if len(tensors) != num_inputs + 1 + len(self.state_keys):
@@ -109,11 +110,11 @@ class RecurrentBody(nn.Module):
         self._check(features, is_init, state)
         compute = self._step if is_init.dim() == 2 else self._sequences
         features, after = compute(features, is_init, state)
-        # Under autocast, an LSTM hands a narrower state back
+        # Under autocast, an LSTM returns its state in half precision
         return features, *(new.to(old.dtype) for new, old in zip(after, state, strict=True))
 
     def _step(self, features: Tensor, is_init: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Run the cells of one step, in less than half the time of ``nn.GRU`` on a sequence of one."""
+        """Run the cells for one step, in less than half the time of ``nn.GRU`` on a sequence of length 1."""
         before = [part.masked_fill(is_init.unsqueeze(-1), 0).unbind(1) for part in state]
         layers: list[tuple[Tensor, ...]] = []
         for weights, *parts in zip(self.memory.all_weights, *before, strict=True):
@@ -125,15 +126,15 @@ class RecurrentBody(nn.Module):
             layers.append(after)
         return features, tuple(torch.stack(part, dim=1) for part in zip(*layers, strict=True))
 
-    @torch.compiler.disable  # where episodes begin is data, and dynamo takes no recurrent modules
+    @torch.compiler.disable  # the split depends on data, and dynamo does not support recurrent modules
     def _sequences(
         self, features: Tensor, is_init: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Run the layers over each stretch of steps in which no episode begins but at its start."""
+        """Split the steps wherever an episode begins in any row, and run the layers over each piece."""
         starts = is_init.squeeze(-1)
-        any_starts: list[bool] = starts.any(dim=0).tolist()  # waits once for a GPU
+        any_starts: list[bool] = starts.any(dim=0).tolist()  # one synchronisation with the GPU
         cuts = [step for step, is_start in enumerate(any_starts) if step and is_start]
-        hidden: Any = [part.transpose(0, 1) for part in state]  # [num_layers, N, hidden_size], as torch has it
+        hidden: Any = [part.transpose(0, 1) for part in state]  # [num_layers, N, hidden_size], torch's order
         outputs = []
         for begin, end in pairwise([0, *cuts, starts.shape[1]]):
             hidden = [part.masked_fill(starts[:, begin, None], 0).contiguous() for part in hidden]
@@ -143,10 +144,10 @@ class RecurrentBody(nn.Module):
         return torch.cat(outputs, dim=1), tuple(part.transpose(0, 1) for part in hidden)
 
     def _check(self, features: Tensor, is_init: Tensor, state: tuple[Tensor, ...]) -> None:
-        """Check shapes.
+        """Check the shapes of the inputs.
 
         Raises:
-            ValueError: if one does not fit.
+            ValueError: if a shape is wrong.
         """
         lead = features.shape[:-1]
         if len(lead) not in (1, 2):

@@ -15,14 +15,14 @@ class SpectralConv2d(nn.Conv2d):
     """``nn.Conv2d`` whose weight is divided by its largest singular value.
 
     Miyato et al. 2018 (arXiv:1802.05957), algorithm 1, with one power iteration in each training-mode forward pass and
-    none in evaluation mode; gradients flow through the singular value. It computes what
-    ``torch.nn.utils.parametrizations.spectral_norm`` computes, but can be pickled, and its weight is a plain parameter.
-    The singular vectors are buffers ``u`` and ``v``, part of the state dict.
+    none in evaluation mode; gradients flow through the singular value. It gives the same output as
+    ``torch.nn.utils.parametrizations.spectral_norm``, but it can be pickled and its weight is a plain parameter. The
+    singular vectors are the buffers ``u`` and ``v``, part of the state dict.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: int or (height, width); so are the others.
+        kernel_size: int or (height, width), like ``padding``, ``stride`` and ``dilation``.
         padding: zeros added on both sides.
         stride: step of the window.
         dilation: distance between the kernel's elements.
@@ -49,7 +49,7 @@ class SpectralConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def power_iteration(self, num_iterations: int = 1) -> None:
-        """Move ``u`` and ``v`` towards the singular vectors of the weight; a new weight needs about 15 iterations."""
+        """Move ``u`` and ``v`` towards the singular vectors of the weight; about 15 iterations for a new weight."""
         matrix = self.weight.flatten(1)
         for _ in range(num_iterations):
             self.u.copy_(normalize(torch.mv(matrix, self.v), dim=0))
@@ -60,7 +60,7 @@ class SpectralConv2d(nn.Conv2d):
         with full_precision(input.device.type):
             if self.training:
                 self.power_iteration()
-            # Copies: a later forward pass changes the buffers in place, perhaps before this one's backward
+            # Copies: another forward pass may change the buffers in place before the backward pass of this one
             singular_value = torch.dot(self.u.clone(), torch.mv(self.weight.flatten(1), self.v.clone()))
             weight = self.weight / singular_value
         return self._conv_forward(input, weight, self.bias)

@@ -11,12 +11,12 @@ _DDP_PREFIX = "module."
 
 
 def strip_ddp_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the ``module.`` that DistributedDataParallel puts before every key.
+    """Remove the prefix ``module.`` that DistributedDataParallel adds to every key.
 
-    One leading prefix is removed, so that a submodule which is itself called ``module`` keeps its name.
+    Only one leading prefix is removed, so that a submodule named ``module`` keeps its name.
 
     Args:
-        state_dict: of a module, wrapped or not.
+        state_dict: state dict of a module, wrapped or not.
 
     Returns:
         A new dict with the same tensors.
@@ -30,14 +30,14 @@ def update_state_dict(
 ) -> None:
     """Move a module towards a state dict: ``tau * new + (1 - tau) * old`` for floating point entries.
 
-    Entries of other dtypes (counters, masks) cannot be averaged: they are copied whenever ``tau`` is above 0.
-    Tensors are changed in place, so whoever shares them sees the change.
+    Entries of other dtypes (counters, masks) cannot be averaged: they are copied whenever ``tau`` is above 0. Tensors
+    are changed in place, so the change is visible wherever they are shared.
 
     Args:
-        module: to be updated, parameters and buffers alike.
-        state_dict: with exactly the module's keys and shapes; dtype and device may differ.
-        tau: 1 copies, 0 changes nothing, between them is a soft (Polyak) update.
-        strip_ddp: remove the prefix of DistributedDataParallel where the keys do not fit as they are.
+        module: module to update, its parameters and its buffers.
+        state_dict: new values, with exactly the module's keys and shapes; dtype and device may differ.
+        tau: weight of the new values, in [0, 1]; 1 copies, 0 changes nothing, others are soft (Polyak) updates.
+        strip_ddp: remove the prefix of DistributedDataParallel if the keys match only without it.
 
     Raises:
         ValueError: if ``tau`` is outside [0, 1], or keys or shapes do not match; the message lists them.
@@ -72,14 +72,14 @@ def _check_match(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None
 
 
 def state_differences(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> list[str]:
-    """Return one line for each entry in which the state of a network and a saved one differ.
+    """Return one line for each entry that differs between the state of a network and a saved state.
 
     Args:
         own: state dict of the network.
-        saved: what was read from a file.
+        saved: state dict read from a file.
 
     Returns:
-        Missing and unknown names, shapes, and kinds of number (integers in place of floating point); empty if the
+        Lines about missing and unknown names, shapes, and kinds of number (integer or floating point); empty if the
         saved state can be loaded.
     """
     lines = [f"missing in the file: {name} {tuple(own[name].shape)}" for name in own if name not in saved]

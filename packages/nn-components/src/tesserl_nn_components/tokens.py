@@ -1,4 +1,4 @@
-"""From features to tokens: vectors as K tokens or one per feature, and both modalities in one sequence.
+"""Convert features to tokens: a vector to K tokens or one per feature, and image and vector to one sequence.
 
 Shapes: F features, L tokens, d = d_model.
 """
@@ -17,7 +17,7 @@ VectorTokens = Literal["dense", "per_feature"]
 
 
 class DenseTokenizer(nn.Module):
-    """One linear layer from a vector to ``num_tokens`` tokens; its bias tells the tokens apart.
+    """One linear layer from a vector to ``num_tokens`` tokens; its bias distinguishes the tokens.
 
     Args:
         in_features: width ``F`` of the vector.
@@ -44,11 +44,11 @@ class DenseTokenizer(nn.Module):
 class FeatureTokenizer(nn.Module):
     """One token per feature: ``token_i = x_i weight_i + bias_i``.
 
-    Gorishniy et al. 2021 (arXiv:2106.11959), section 3.3. Each feature has a weight and a bias of its own, so that
-    tokens differ from the start and no table of positions is needed beside the bias.
+    Gorishniy et al. 2021 (arXiv:2106.11959), section 3.3. Each feature has its own weight and bias. The bias
+    distinguishes the tokens, so no position embedding is needed.
 
     Args:
-        in_features: number ``F`` of features, which is the number of tokens.
+        in_features: number ``F`` of features, and of tokens.
         d_model: token width ``d``.
     """
 
@@ -60,7 +60,7 @@ class FeatureTokenizer(nn.Module):
         self.bias = nn.Parameter(torch.empty(in_features, d_model).uniform_(-bound, bound))
 
     def reset_parameters(self) -> None:
-        """Draw weights and biases anew."""
+        """Draw weights and biases again."""
         bound = 1 / math.sqrt(self.weight.shape[1])
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
@@ -71,11 +71,12 @@ class FeatureTokenizer(nn.Module):
 
 
 class TokenSequence(nn.Module):
-    """Image tokens and vector features as one sequence of tokens of equal width.
+    """Join image tokens and vector features to one sequence of tokens of equal width.
 
-    Image tokens are projected to ``d_model`` (a linear layer even where the width fits, so that frozen encoders can
-    be fitted in), the vector becomes tokens, and each modality has an embedding of its own. Positions are not added
-    here: image tokens carry those of their encoder, vector tokens are told apart by their tokenizer's bias.
+    A linear layer projects image tokens to ``d_model``, even if they have this width already, so that the output of a
+    frozen encoder can adapt. A tokenizer converts the vector to tokens. If both modalities are present, each gets a
+    learned embedding. No positions are added: the encoder adds those of image tokens, and the tokenizer's bias
+    distinguishes vector tokens.
 
     Args:
         image_features: width of the image tokens; None for no image.
@@ -112,22 +113,22 @@ class TokenSequence(nn.Module):
                 self.vector = FeatureTokenizer(vector_features, d_model)
             self.num_tokens += self.vector.num_tokens
         both = self.image is not None and self.vector is not None
-        self.modalities = nn.Parameter(token_table(2, d_model)) if both else None  # a single one needs no name
+        self.modalities = nn.Parameter(token_table(2, d_model)) if both else None  # needless for one modality
 
     def reset_parameters(self) -> None:
-        """Draw the embeddings of the modalities anew; layers inside are not changed."""
+        """Draw the embeddings of the modalities again; the layers inside do not change."""
         if self.modalities is not None:
             nn.init.trunc_normal_(self.modalities, std=0.02)
 
     def forward(self, image: Tensor | None, vector: Tensor | None) -> Tensor:
-        """Join the modalities.
+        """Join image tokens and vector tokens.
 
         Args:
             image: tokens ``[*B, P, image_features]``; None for no image.
             vector: ``[*B, F]``; None for no vector.
 
         Returns:
-            Tokens ``[*B, num_tokens, d]``, those of the image first.
+            Tokens ``[*B, num_tokens, d]``, image tokens first.
         """
         if self.image is None or self.vector is None or self.modalities is None:
             part, features = (self.vector, vector) if self.image is None else (self.image, image)

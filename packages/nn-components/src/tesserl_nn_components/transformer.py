@@ -1,4 +1,4 @@
-"""Transformer encoder over a short sequence of tokens, and its pooling.
+"""Transformer encoder for short sequences of tokens, with pooling.
 
 Shapes: B batch, L tokens, d = d_model.
 """
@@ -18,13 +18,14 @@ Pooling = Literal["mean", "cls", "attention"]
 class TransformerLayer(nn.Module):
     """Self-attention and a GELU feed-forward network, each with a residual connection and a LayerNorm.
 
-    Vaswani et al. 2017 (arXiv:1706.03762). It computes what ``nn.TransformerEncoderLayer(activation="gelu")`` computes,
-    without its many branches, which cost more than the work itself on short sequences.
+    Vaswani et al. 2017 (arXiv:1706.03762). It gives the same output as
+    ``nn.TransformerEncoderLayer(activation="gelu")`` without the overhead of that layer's many branches, which
+    dominates on short sequences.
 
     Args:
         d_model: token width ``d``.
         num_heads: attention heads; divides ``d_model``.
-        feedforward_ratio: hidden width of the feed-forward network over ``d_model``.
+        feedforward_ratio: hidden width of the feed-forward network divided by ``d_model``.
         dropout: probability in [0, 1], on attention weights, on the hidden layer and on both residual branches.
         norm: ``"pre"``: LayerNorm before each branch (Xiong et al. 2020, arXiv:2002.04745); ``"post"``: after each sum.
 
@@ -65,7 +66,7 @@ class TransformerLayer(nn.Module):
         nn.init.zeros_(self.qkv.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Keep the shape ``[B, L, d]``."""
+        """Map tokens ``[B, L, d]`` to the same shape."""
         if self.pre_norm:
             tokens = tokens + self._attend(self.norm1(tokens))
             return tokens + self.feedforward(self.norm2(tokens))
@@ -73,7 +74,7 @@ class TransformerLayer(nn.Module):
         return self.norm2(tokens + self.feedforward(tokens))
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        """Self-attention without the residual connection, ``[B, L, d]``."""
+        """Return self-attention without the residual connection, ``[B, L, d]``."""
         # [B, L, 3 d] -> three of [B, heads, L, d / heads]
         batch, length, width = tokens.shape
         heads = self.qkv(tokens).reshape(batch, length, 3, self.num_heads, width // self.num_heads)
@@ -84,17 +85,18 @@ class TransformerLayer(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """Transformer layers over tokens that carry their positions already, and pooling to one vector.
+    """Transformer layers over tokens that already include positions, and pooling to one vector.
 
     Args:
         d_model: token width ``d``.
-        num_layers: number of :class:`TransformerLayer`; 0 pools the tokens as they are.
+        num_layers: number of :class:`TransformerLayer`; 0 pools the input tokens.
         num_heads: attention heads; divides ``d_model``.
-        feedforward_ratio: see :class:`TransformerLayer`; so are ``dropout`` and ``norm``.
+        feedforward_ratio: hidden width of the feed-forward networks divided by ``d_model``.
         dropout: probability in [0, 1].
-        norm: ``"pre"`` ends with a LayerNorm of its own, ``"post"`` does not need one.
-        pooling: ``"mean"`` over the tokens; ``"cls"``, a learned token that attends to them; ``"attention"``, their
-            mean weighted by a learned score (Ilse et al. 2018, arXiv:1802.04712).
+        norm: ``"pre"`` or ``"post"``, see :class:`TransformerLayer`; with ``"pre"`` a final LayerNorm follows the
+            layers.
+        pooling: ``"mean"`` of the tokens; ``"cls"``, the output of a learned extra token; ``"attention"``, the mean
+            weighted by a learned score (Ilse et al. 2018, arXiv:1802.04712).
 
     Raises:
         ValueError: if ``pooling`` is ``"cls"`` without layers, or an argument is out of its range.
@@ -128,12 +130,12 @@ class TokenEncoder(nn.Module):
         self.pool = TokenPooling(d_model, pooling)
 
     def reset_parameters(self) -> None:
-        """Draw the class token anew; layers inside are not changed."""
+        """Draw the class token again; the layers inside do not change."""
         if self.class_token is not None:
             nn.init.trunc_normal_(self.class_token, std=0.02)
 
     def tokens(self, tokens: Tensor) -> Tensor:
-        """Encode tokens ``[B, L, d]``, one output for each."""
+        """Encode tokens ``[B, L, d]`` to the same shape."""
         encoded = self._encode(tokens)
         return encoded if self.class_token is None else encoded[:, 1:]
 
@@ -142,7 +144,7 @@ class TokenEncoder(nn.Module):
         return self.pool(self._encode(tokens))
 
     def _encode(self, tokens: Tensor) -> Tensor:
-        """Encode tokens behind the class token, where there is one."""
+        """Prepend the class token, if there is one, and encode all tokens."""
         if self.class_token is not None:
             tokens = torch.cat([self.class_token.expand(tokens.shape[0], 1, -1), tokens], dim=1)
         return self.norm(self.layers(tokens))
@@ -156,7 +158,7 @@ class TokenPooling(nn.Module):
         pooling: ``"mean"``, the first token (``"cls"``), or the mean weighted by a learned score (``"attention"``).
 
     Raises:
-        ValueError: if ``pooling`` is none of them.
+        ValueError: if ``pooling`` is unknown.
     """
 
     def __init__(self, d_model: int, pooling: Pooling) -> None:
@@ -164,7 +166,7 @@ class TokenPooling(nn.Module):
         if pooling not in ("mean", "cls", "attention"):
             raise ValueError(f'pooling must be "mean", "cls" or "attention", got {pooling!r}')
         self.pooling = pooling
-        # No bias: the softmax over tokens cancels it
+        # No bias: it would cancel in the softmax over tokens
         self.score = nn.Linear(d_model, 1, bias=False) if pooling == "attention" else None
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Trunks: from the tokens of a fusion to one vector.
+"""Trunks: modules that map the tokens of a fusion to one vector.
 
-A trunk is built with (num_tokens, d_model) and maps tokens ``[*B, num_tokens, d_model]`` to ``[*B, out_features]``.
-A fusion takes a trunk as a callable of these two arguments, e.g. ``functools.partial(TransformerTrunk, num_layers=2)``.
+A trunk is built from (num_tokens, d_model) and maps tokens ``[*B, num_tokens, d_model]`` to ``[*B, out_features]``. A
+fusion takes a trunk as a callable of these two arguments, e.g. ``functools.partial(TransformerTrunk, num_layers=2)``.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class TransformerTrunk(nn.Module):
     Args:
         num_tokens: number of tokens.
         d_model: token width.
-        num_layers: transformer layers; 0 pools the tokens as they are.
+        num_layers: transformer layers; 0 pools the input tokens.
         num_heads: attention heads; divides ``d_model``.
-        feedforward_ratio: hidden width of the feed-forward networks over ``d_model``.
+        feedforward_ratio: hidden width of the feed-forward networks divided by ``d_model``.
         dropout: probability in [0, 1].
         norm: LayerNorm before (``"pre"``) or after (``"post"``) each branch.
         pooling: ``"mean"``, ``"cls"`` or ``"attention"``, see :class:`TokenEncoder`.
@@ -82,7 +82,7 @@ class TransformerTrunk(nn.Module):
 
 
 class MLPTrunk(nn.Module):
-    """An MLP over all tokens side by side, linear at the end.
+    """An MLP over all tokens concatenated, with a linear output layer.
 
     Args:
         num_tokens: number of tokens.
@@ -122,7 +122,7 @@ class CNNTrunk(nn.Module):
         num_tokens: number of tokens.
         d_model: token width, in and out.
         channels: output channels of each convolution.
-        kernel_size: number of neighbouring tokens a convolution sees; odd, so that the sequence keeps its length.
+        kernel_size: number of neighbouring tokens that a convolution reads; odd, so that the sequence keeps its length.
         activation: makes the activation module.
         dropout: probability in [0, 1] of dropping a channel, after each activation.
 
@@ -163,14 +163,15 @@ class CNNTrunk(nn.Module):
 
 
 class HFEmbeddingTrunk(nn.Module):
-    """A Hugging Face text model that reads the tokens as its input embeddings, and the mean of its output.
+    """The mean output of a Hugging Face text model that reads the tokens as its input embeddings.
 
-    Tokens get the model's own positions. Needs the extra ``tesserl-nn-components[hf]``.
+    The model adds its own positions to the tokens. Needs the extra ``tesserl-nn-components[hf]``.
 
     Args:
         num_tokens: number of tokens.
         d_model: token width, in and out.
-        model: see :class:`HFVisionEncoder`; so are ``revision``, ``local_files_only`` and ``trust_remote_code``.
+        model: name on the hub, local directory, ``transformers`` configuration or built model, as for
+            :class:`HFVisionEncoder`.
         revision: branch, tag or commit on the hub.
         local_files_only: never download.
         trust_remote_code: run code that the hub's repository contains.
@@ -215,10 +216,10 @@ class HFEmbeddingTrunk(nn.Module):
         return self.project(encoded.mean(1)).reshape(*tokens.shape[:-2], self.out_features)
 
     def _encode(self, embeddings: Tensor) -> Tensor:
-        """Run the model on ``[B, L, width]``; the same shape comes back."""
+        """Run the model on ``[B, L, width]`` and return the same shape."""
         return self.model(inputs_embeds=embeddings).last_hidden_state
 
 
 def _as_sequences(tokens: Tensor) -> Tensor:
-    """Return tokens ``[*B, L, d]`` as ``[prod(B), L, d]``."""
+    """Reshape tokens ``[*B, L, d]`` to ``[prod(B), L, d]``."""
     return tokens if tokens.dim() == 3 else tokens.reshape(-1, *tokens.shape[-2:])

@@ -18,15 +18,16 @@ class VectorEncoder(nn.Module):
 
     Args:
         in_features: number of features of the observation.
-        hidden_sizes: widths of the MLP, the last one is ``out_features``; empty for normalisation only.
-        mean: fixed mean per feature, ``[F]``; zeros where only ``std`` is given.
-        std: fixed standard deviation per feature, ``[F]``, positive; ones where only ``mean`` is given.
-        running: normalise by running statistics instead; feed them with ``encoder.normalizer.update(observation)``.
+        hidden_sizes: widths of the MLP's layers; the last one is ``out_features``. Empty for normalisation only.
+        mean: fixed mean per feature, ``[F]``; zeros if only ``std`` is given.
+        std: fixed standard deviation per feature, ``[F]``, positive; ones if only ``mean`` is given.
+        running: normalise by running statistics instead; update them with ``encoder.normalizer.update(observation)``.
         activation: makes the activation module.
         layer_norm: puts a LayerNorm before each activation.
 
     Raises:
-        ValueError: if the statistics do not fit ``in_features``, are not positive, or are given beside ``running``.
+        ValueError: if the statistics do not fit ``in_features``, are not positive, or are given together with
+            ``running``.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class VectorEncoder(nn.Module):
         """Map observations ``[*B, in_features]`` to features ``[*B, out_features]``.
 
         Raises:
-            TypeError: if ``observation`` is no tensor, or of another type than the weights.
-            ValueError: if ``observation`` has another width.
+            TypeError: if ``observation`` is not a tensor of the dtype of the weights.
+            ValueError: if the last size of ``observation`` is not ``in_features``.
         """
         if not isinstance(observation, Tensor) or observation.shape[-1:] != (self.in_features,):
             explain_features(observation, self.in_features, None, "observation")

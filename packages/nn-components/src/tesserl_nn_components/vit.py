@@ -1,4 +1,4 @@
-"""Vision transformer on patches."""
+"""Vision transformer on image patches."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class PatchViT(nn.Module):
     Args:
         image_shape: (channels, height, width).
         patch_size: side of a patch in pixels; divides height and width.
-        d_model: token width ``d``, which is ``out_features``.
-        num_layers: transformer layers; 0 leaves the patch embedding.
+        d_model: token width ``d``; equals ``out_features``.
+        num_layers: transformer layers; 0 pools the patch embeddings.
         num_heads: attention heads; divides ``d_model``.
         pooling: ``"mean"``, ``"cls"`` or ``"attention"``, see :class:`TokenEncoder`.
-        feedforward_ratio: hidden width of the feed-forward networks over ``d_model``.
+        feedforward_ratio: hidden width of the feed-forward networks divided by ``d_model``.
         dropout: probability in [0, 1].
         norm: LayerNorm before (``"pre"``) or after (``"post"``) each branch.
-        pixel_range: what uint8 input is scaled to, ``"unit"`` for [0, 1], ``"symmetric"`` for [-1, 1] or ``"centered"``
-            for (x - 128) / 128.
+        pixel_range: scaling of uint8 input: ``"unit"`` to [0, 1], ``"symmetric"`` to [-1, 1], ``"centered"`` to
+            ``(x - 128) / 128``.
 
     Raises:
         ValueError: if ``patch_size`` does not divide the image, or an argument is out of its range.
@@ -76,7 +76,7 @@ class PatchViT(nn.Module):
         self.positions = nn.Parameter(token_table(self.num_tokens, d_model))
 
     def reset_parameters(self) -> None:
-        """Draw the positions anew; layers inside are not changed."""
+        """Draw the positions again; the layers inside do not change."""
         nn.init.trunc_normal_(self.positions, std=0.02)
 
     def forward(self, pixels: Tensor) -> Tensor:
