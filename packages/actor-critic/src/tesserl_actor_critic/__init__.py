@@ -1,6 +1,6 @@
 """Actor-critic networks around any body, PPO and generalised advantages, as PyTorch modules and a torchrl loss.
 
-`PPOLoss` is imported when it is first used: it needs torchrl, which a process that only acts does not import.
+`PPOLoss` is imported on first use, so that a process that only acts does not import torchrl.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -20,16 +20,16 @@ def generalized_advantage_estimate(
     discount: float,
     gae_lambda: float,
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimate of rollouts.
+    """Return the generalised advantage estimates and value targets of rollouts.
 
-    Schulman et al. 2016 (arXiv:1506.02438), equation 16, with ends of episodes:
+    Schulman et al. 2016 (arXiv:1506.02438), equation 16, with episode ends:
     ``delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)`` and
     ``A_t = delta_t + gamma lambda (1 - done_t) A_t+1`` with ``done = terminated | truncated``. ``s'_t`` is the state
-    that step ``t`` led to, the last one of an episode included: a truncated episode bootstraps on it, and no advantage
-    passes from one episode into another.
+    after step ``t``, before any reset: a truncated episode bootstraps from it. Advantages do not propagate across
+    episode ends.
 
-    The recurrence is solved in ``log2(T)`` vectorised passes, in each of which every step takes in what twice as many
-    steps after it have summed. No gradient flows.
+    The recurrence is solved in ``log2(T)`` vectorised passes; each pass doubles the number of steps that are summed. No
+    gradient flows.
 
     Args:
         reward: reward of each step, ``[N, T]`` or ``[N, T, 1]``.
@@ -38,14 +38,16 @@ def generalized_advantage_estimate(
         terminated: whether the episode ended in the environment, bool, same shape.
         truncated: whether the episode was cut off, bool, same shape.
         discount: discount of one step (gamma), in [0, 1].
-        gae_lambda: weight of longer returns, in [0, 1]; 0 is the one-step error, 1 the return minus the value.
+        gae_lambda: weight of longer returns (lambda), in [0, 1]; 0 gives the one-step error, 1 the return minus the
+            value.
 
     Returns:
-        (advantage, value target), in reward units, in the shape of ``reward``; the target is advantage plus value.
+        (advantage, value target), in reward units, in the shape of ``reward``; the target is the advantage plus the
+        value.
 
     Raises:
-        TypeError: flags are not bool, or ``reward`` is not floating point.
-        ValueError: shapes differ or are not those above, or a factor is out of its range.
+        TypeError: the flags are not bool, or ``reward`` is not floating point.
+        ValueError: the shapes differ or are not as above, or a factor is out of its range.
     """
     inputs = {"value": value, "next_value": next_value, "terminated": terminated, "truncated": truncated}
     _check(reward, inputs, discount, gae_lambda)
@@ -54,7 +56,7 @@ def generalized_advantage_estimate(
     decay = goes_on.to(reward.dtype) * (discount * gae_lambda)
     advantage = reward + discount * next_value.masked_fill(terminated, 0) - value
     summed = advantage.view(shape)
-    span = 1  # summed_t holds the terms of steps t to t + span - 1, decay_t the factor of the step after them
+    span = 1  # summed_t: terms of steps t to t + span - 1; decay_t: factor of step t + span
     while span < shape[1]:
         summed[:, :-span] += decay * summed[:, span:]
         decay = decay[:, :-span] * decay[:, span:]

@@ -1,4 +1,4 @@
-"""Reading what the loss needs out of a TensorDict."""
+"""Read the entries of a TensorDict that the loss needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Steps:
     old_value: Tensor | None = None
 
     def where(self, mask: Tensor) -> Steps:
-        """Leave out what is not valid.
+        """Return the valid steps only.
 
         Args:
             mask: true on valid steps, bool ``[*B]``.
@@ -32,7 +32,7 @@ class Steps:
         Returns:
             The valid steps, ``[num_valid]``.
         """
-        rows = mask.flatten().nonzero().squeeze(-1)  # once for all columns, since a GPU is waited for
+        rows = mask.flatten().nonzero().squeeze(-1)  # once for all columns: nonzero synchronises with the GPU
         valid: list[Any] = [
             None if column is None else column.flatten().index_select(0, rows) for column in vars(self).values()
         ]
@@ -40,7 +40,7 @@ class Steps:
 
 
 class Reader(Entries):
-    """Reads entries of a batch of shape ``*B``, its batch size.
+    """Read the entries of a batch with batch size ``*B``.
 
     Args:
         tensordict: the batch.
@@ -66,13 +66,13 @@ class Reader(Entries):
         return entry.detach() if entry.requires_grad else entry
 
     def per_step(self, key: NestedKey) -> Tensor:
-        """Return an entry that has one number for each step.
+        """Return an entry that has one number per step, without gradient.
 
         Args:
             key: its name.
 
         Returns:
-            The numbers, without the last dimension and without gradient, ``[*B]``.
+            The numbers, without the last dimension, ``[*B]``.
 
         Raises:
             KeyError: it is missing.
@@ -87,7 +87,7 @@ class Reader(Entries):
 
 
 def without_masked(tensordict: TensorDictBase, mask: Tensor, *, in_place: bool) -> TensorDictBase:
-    """Return the valid steps ``[num_valid]``, or with ``in_place`` all ``[*B]``, masked ones zero: NaN * 0 is NaN."""
+    """Return the valid steps ``[num_valid]``; with ``in_place`` all ``[*B]``, with zeros for NaN in masked steps."""
     if not in_place:
         return tensordict[mask]
 

@@ -1,6 +1,6 @@
-"""Exact divergences between two policies of one kind, for ``torch.distributions.kl_divergence``.
+"""Exact KL divergences between distributions of the same class, for ``torch.distributions.kl_divergence``.
 
-Shapes: ``*B`` any batch shape. A divergence is that of the whole action, in nats, ``[*B]``.
+Shapes: ``*B`` any batch shape. Divergences are those of whole actions, in nats, ``[*B]``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _categorical_kl(policy: Categorical, other: Categorical) -> Tensor:
 
 @_register(MultiCategorical, MultiCategorical)
 def _multi_categorical_kl(policy: MultiCategorical, other: MultiCategorical) -> Tensor:
-    """Sum the divergences of the choices, which are independent, ``[*B]``."""
+    """Sum the divergences of the independent choices, ``[*B]``."""
     return sum_of([categorical_kl(*pair) for pair in zip(policy.log_policies, other.log_policies, strict=True)])
 
 
@@ -38,5 +38,5 @@ def _normal_kl(policy: DiagonalNormal, other: DiagonalNormal) -> Tensor:
 
 @_register(TanhNormal, TanhNormal)
 def _tanh_normal_kl(policy: TanhNormal, other: TanhNormal) -> Tensor:
-    """Return the divergence of the two Gaussians; squashing both into the same bounds does not change it, ``[*B]``."""
+    """Return the divergence of the two Gaussians, ``[*B]``: squashing both into the same bounds does not change it."""
     return _normal_kl(policy.base, other.base)

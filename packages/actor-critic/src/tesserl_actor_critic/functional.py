@@ -1,4 +1,4 @@
-"""The formulas of proximal policy optimisation: tensors in, tensors out.
+"""The formulas of proximal policy optimisation, as pure functions of tensors.
 
 Shapes: ``*B`` any batch shape; log-probabilities are those of whole actions.
 
@@ -28,21 +28,21 @@ def clipped_surrogate_loss(
     clip_epsilon_high: float | Tensor | None = None,
     dual_clip: float | None = None,
 ) -> Tensor:
-    """Negative clipped surrogate objective (PPO, equation 7), with asymmetric and dual clip.
+    """Return the negative clipped surrogate objective (PPO, equation 7), with optional asymmetric and dual clip.
 
-    With ``r = exp(log_probs - old_log_probs)``: ``-min(r A, clip(r, 1 - low, 1 + high) A)``; with a dual clip ``c``
-    and where ``A < 0``, ``-max(min(r A, clip(r, ...) A), c A)``. In other words the ratio has an upper bound where the
-    advantage is positive, ``1 + high``, and a lower one where it is negative, ``1 - low``, with a dual clip an upper
-    one too, ``c`` (`tesserl_policy.clipped_ratio`).
+    With ``r = exp(log_probs - old_log_probs)``: ``-min(r A, clip(r, 1 - low, 1 + high) A)``; with a dual clip ``c`` and
+    where ``A < 0``, ``-max(min(r A, clip(r, ...) A), c A)``. In other words: where the advantage is positive, the ratio
+    is at most ``1 + high``. Where it is negative, the ratio is at least ``1 - low``, and with a dual clip at most ``c``
+    (`tesserl_policy.clipped_ratio`).
 
     Args:
-        log_probs: of the policy in training, ``[*B]``.
-        old_log_probs: of the policy that acted, ``[*B]``; no gradient.
-        advantages: ``[*B]``; no gradient.
-        clip_epsilon: how far the ratio may fall below 1, and rise above it unless the next says so, in (0, 1); a scalar
-            tensor is not checked, because that would wait for a GPU.
-        clip_epsilon_high: how far the ratio may rise above 1, above 0; None for ``clip_epsilon`` (DAPO,
-            arXiv:2503.14476, takes a larger one).
+        log_probs: log-probabilities of the trained policy, ``[*B]``.
+        old_log_probs: log-probabilities of the policy that acted, ``[*B]``; no gradient.
+        advantages: in reward units, ``[*B]``; no gradient.
+        clip_epsilon: how far the ratio may fall below 1, in (0, 1), and rise above 1 if ``clip_epsilon_high`` is None.
+            A scalar tensor is not checked, to avoid a GPU synchronisation.
+        clip_epsilon_high: how far the ratio may rise above 1, above 0; None for ``clip_epsilon``. DAPO
+            (arXiv:2503.14476) uses a larger value than ``clip_epsilon``.
         dual_clip: largest ratio where the advantage is negative, above 1; None for no bound.
 
     Returns:
@@ -62,7 +62,7 @@ def clipped_surrogate_loss(
 
 
 def check_clip(clip_epsilon: float | Tensor, clip_epsilon_high: float | Tensor | None, dual_clip: float | None) -> None:
-    """Refuse bounds of the ratio that are out of range."""
+    """Reject bounds of the ratio that are out of range."""
     if not isinstance(clip_epsilon, Tensor) and not 0 <= clip_epsilon < 1:
         raise ValueError(f"clip_epsilon must be in [0, 1), got {clip_epsilon}; 0.2 is usual")
     if clip_epsilon_high is not None and not isinstance(clip_epsilon_high, Tensor) and not clip_epsilon_high >= 0:
@@ -74,16 +74,16 @@ def check_clip(clip_epsilon: float | Tensor, clip_epsilon_high: float | Tensor |
 def clipped_value_loss(
     value: Tensor, old_value: Tensor | None, target: Tensor, *, clip: float | None = None, kind: ValueLossKind = "l2"
 ) -> Tensor:
-    """Distance of the value to its target, the larger of the clipped and the unclipped one.
+    """Return the larger of the clipped and the unclipped loss of a value relative to its target.
 
     ``max(l(V), l(V_old + clip(V - V_old, -c, c)))`` with ``l`` the squared error (without one half) or the Huber loss
     with threshold 1, as in OpenAI Baselines' PPO; without ``clip`` only ``l(V)``.
 
     Args:
         value: predicted value, in reward units, ``[*B]``.
-        old_value: value predicted when acting, ``[*B]``; without ``clip`` unused, may be None.
+        old_value: value predicted when acting, ``[*B]``; only used with ``clip``, otherwise it may be None.
         target: return to predict, ``[*B]``; no gradient.
-        clip: how far the value may move, in reward units, above 0; None for as far as it likes.
+        clip: how far the value may move from the old value, in reward units, above 0; None for no limit.
         kind: ``"l2"`` or ``"smooth_l1"``.
 
     Returns:
@@ -107,10 +107,10 @@ def clipped_value_loss(
 
 
 def normalized(advantages: Tensor) -> Tensor:
-    """Advantages with mean 0 and standard deviation 1 (of a sample: divided by n - 1), as CleanRL's.
+    """Return advantages with mean 0 and sample standard deviation 1 (divided by n - 1), like CleanRL.
 
     Args:
-        advantages: any shape; a single one, which has no deviation, is returned as it is.
+        advantages: any shape; a single advantage is returned unchanged, because it has no standard deviation.
 
     Returns:
         ``(A - mean) / (std + 1e-8)``, in the shape of ``advantages``.

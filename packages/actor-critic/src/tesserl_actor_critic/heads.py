@@ -1,4 +1,4 @@
-"""Heads of an actor-critic network: built for an action space, checked and initialised."""
+"""Build, check and initialise the heads of an actor-critic network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tesserl_nn_components import CategoricalHead, GaussianHead, MultiCategorica
 
 
 def check_bodies(body: nn.Module, critic_body: nn.Module | None) -> None:
-    """Refuse bodies that no head fits, or that differ in their inputs."""
+    """Reject modules that are not bodies, and two bodies with different inputs."""
     require_body(body)
     if critic_body is None:
         return
@@ -26,7 +26,7 @@ def check_bodies(body: nn.Module, critic_body: nn.Module | None) -> None:
 
 
 def check_shared(shared: nn.Module | None, critic_body: nn.Module | None) -> None:
-    """Refuse shared layers without a width, and between bodies that are not shared."""
+    """Reject shared layers without ``out_features``, and shared layers together with a separate critic body."""
     if shared is None:
         return
     if not hasattr(shared, "out_features"):
@@ -42,7 +42,7 @@ def check_shared(shared: nn.Module | None, critic_body: nn.Module | None) -> Non
 
 
 def make_policy_head(in_features: int, actions: DiscreteActions | ContinuousActions, head: dict[str, Any]) -> nn.Module:
-    """Return the head of an action space, with the options of a head of components."""
+    """Return the policy head for an action space; ``head`` has the options of a head of nn-components."""
     if isinstance(actions, ContinuousActions):
         return GaussianHead(in_features, len(actions.low), **head)
     if actions.scalar or actions.num_blocks is not None:
@@ -53,7 +53,7 @@ def make_policy_head(in_features: int, actions: DiscreteActions | ContinuousActi
 def select_distribution(
     actions: DiscreteActions | ContinuousActions, name: Literal["normal", "tanh_normal"]
 ) -> tuple[type[Distribution], dict[str, Any]]:
-    """Return the class of the distribution and what it needs besides its parameters."""
+    """Return the class of the distribution and its arguments besides the parameters."""
     if isinstance(actions, ContinuousActions):
         return (DiagonalNormal if name == "normal" else TanhNormal), {}
     if actions.scalar or actions.num_blocks is not None:
@@ -62,7 +62,7 @@ def select_distribution(
 
 
 def initialize_head(head: nn.Module, last: Literal["policy", "value"] | None = None) -> None:
-    """Give layers orthogonal weights with the gain of their activation, the last one with a gain of its own."""
+    """Initialise layers orthogonally with the gain of their activation, and the last layer with the gain ``last``."""
     has_tanh = any(isinstance(module, nn.Tanh) for module in head.modules())
     orthogonal_init(head, "tanh" if has_tanh else "relu")
     layers = [module for module in head.modules() if isinstance(module, nn.Linear | nn.Conv2d)]

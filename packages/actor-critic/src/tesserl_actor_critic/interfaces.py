@@ -1,4 +1,4 @@
-"""Accept the networks of a loss: an `ActorCritic`, or torchrl's modules."""
+"""Read the networks given to a loss: an `ActorCritic`, or modules of torchrl."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tesserl_actor_critic.network import ActorCritic
 
 
 def policy_and_value(actor: Any, critic: Any) -> tuple[Any, Any]:
-    """Return policy and value of a loss: of an `ActorCritic`, or torchrl's actor and a module for ``state_value``."""
+    """Return the policy and the value of a loss: those of an `ActorCritic`, or torchrl's actor and critic as given."""
     if isinstance(actor, ActorCritic) and critic is None:
         return actor.actor, actor.critic
     if not hasattr(actor, "get_dist") or not hasattr(critic, "in_keys"):

@@ -37,14 +37,14 @@ class PPOLoss(DirectLossModule):
     mean entropy; train on their sum.
 
     Reads the observation keys of both networks, ``action``, ``action_log_prob`` ``[*B]``, ``advantage`` and
-    ``value_target`` ``[*B, 1]``, and with a value clip ``state_value`` ``[*B, 1]``, the value when acting.
-    Where it is present it obeys ``mask`` ``[*B]``, true on valid steps, and the masks that torchrl writes
-    (``loss_mask_key``): masked steps move no loss, no metric and no statistic. ``set_keys`` renames keys. After
+    ``value_target`` ``[*B, 1]``; with a value clip also ``state_value`` ``[*B, 1]``, the value when acting. If present,
+    it applies ``mask`` ``[*B]``, true on valid steps, and the masks that torchrl writes (``loss_mask_key``): masked
+    steps do not affect losses, metrics or the normalisation of advantages. ``set_keys`` renames keys. After
     `make_value_estimator` a call computes ``advantage`` and ``value_target`` itself if the batch has none.
 
-    Around an `ActorCritic` the network is called directly, a shared body once. With a recurrent body, or torchrl's
-    recurrent modules, batches are ``[num_envs, T]`` and sequences stay whole. Schedules assign the attributes
-    (``loss.clip_epsilon = 0.1``, ``clip_epsilon_high``, ``entropy_coef``, ``value_coef``) between updates: they are
+    An `ActorCritic` is called directly, and its shared body runs once. With a recurrent body, or torchrl's recurrent
+    modules, batches are ``[num_envs, T]`` and sequences stay whole. Schedules may assign ``clip_epsilon``,
+    ``clip_epsilon_high``, ``entropy_coef`` and ``value_coef`` between updates (``loss.clip_epsilon = 0.1``): they are
     buffers.
 
     Metrics, without gradient: ``entropy``; ``kl_approx``, the mean of ``-log r`` (and ``mean_ratio - 1 + kl_approx``
@@ -54,20 +54,20 @@ class PPOLoss(DirectLossModule):
     Args:
         actor_network: an `ActorCritic`, its ``actor``, or any torchrl ``ProbabilisticActor`` with one action.
         critic_network: a module that writes ``state_value``; not given with an `ActorCritic`.
-        clip_epsilon: how far the ratio may fall below 1, and rise above it unless the next says so, in [0, 1).
+        clip_epsilon: how far the ratio may fall below 1, in [0, 1), and rise above 1 if ``clip_epsilon_high`` is None.
         clip_epsilon_high: how far the ratio may rise above 1, at least 0; None for ``clip_epsilon``.
         dual_clip: largest ratio where the advantage is negative, above 1; None for no bound.
         value_clip: how far the value may move from the old one, in reward units, above 0; None for no clip.
         value_loss: ``"l2"`` or ``"smooth_l1"``.
         value_coef: weight of the value loss, at least 0.
         entropy_coef: weight of the entropy, in reward units per nat.
-        normalize_advantage: whether each batch's advantages are given mean 0 and standard deviation 1.
+        normalize_advantage: whether to normalise each batch's advantages to mean 0 and standard deviation 1.
         reduction: ``"mean"`` or ``"sum"`` of the valid steps, or ``"none"`` for losses ``[*B]`` with 0 on masked steps.
-        log_metrics: whether to return the metrics besides the entropy; may be assigned. Without them a small update
-            is about a tenth faster.
+        log_metrics: whether to return all metrics; False returns the entropy only, which makes a small update about a
+            tenth faster. May be assigned later.
 
     Raises:
-        TypeError: the networks are none of those above, or have nothing to train.
+        TypeError: the networks are of another kind, or have no parameters to train.
         ValueError: an option is out of its range.
     """
 
@@ -115,7 +115,7 @@ class PPOLoss(DirectLossModule):
         super().__init__()
         self.actor_network, self.critic_network = policy_and_value(actor_network, critic_network)
         owners = [each.__dict__.get("actor_critic") for each in (self.actor_network, self.critic_network)]
-        # not registered: its parameters are those of the two above
+        # not registered as a submodule: the two networks above hold its parameters
         self.__dict__["_actor_critic"] = owners[0] if owners[0] is owners[1] else None
         self._is_direct = self._actor_critic is not None
         self._observation_keys: list[NestedKey] = list(
@@ -138,20 +138,22 @@ class PPOLoss(DirectLossModule):
         self.set_keys(action=actor.dist_sample_keys[0], sample_log_prob=actor.log_prob_keys[0])
 
     def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> PPOLoss:
-        """Let a call estimate ``advantage`` and ``value_target`` if the batch has none.
+        """Make calls estimate ``advantage`` and ``value_target`` if the batch has none.
 
-        The batch is then a rollout ``[num_envs, T]`` with ``("next", ...)`` observations of the critic, reward,
-        ``done`` and ``terminated``. The estimate is made anew in each call, and not written into the batch.
+        The batch must then be a rollout ``[num_envs, T]`` that has, under ``"next"``, the critic's observations,
+        ``reward``, ``done`` and ``terminated``. Each call computes the estimate again and does not write it into the
+        batch.
 
         Args:
             value_type: one of torchrl's ``ValueEstimators``, an estimator, or its class; None for ``GAE``.
-            **hyperparams: of the estimator: ``gamma`` (0.99) and, of ``GAE``, ``lmbda`` (0.95).
+            **hyperparams: arguments of the estimator: ``gamma`` (default 0.99) and, for ``GAE``, ``lmbda`` (default
+                0.95).
 
         Returns:
             This loss.
 
         Raises:
-            NotImplementedError: there is no such estimator for PPO.
+            NotImplementedError: PPO does not support the estimator.
         """
         value_type, options = self._prepare_value_estimator_kwargs(value_type, **hyperparams)
         if value_type is not None:
@@ -168,7 +170,7 @@ class PPOLoss(DirectLossModule):
         super()._forward_value_estimator_keys(**kwargs)
 
     def _required_keys(self) -> list[NestedKey]:
-        """Return the keys that a call reads always; masks, read where present, are not among them."""
+        """Return the keys that every call reads; masks are optional and not among them."""
         keys, estimator = self.tensor_keys, self._value_estimator
         targets = [keys.advantage, keys.value_target] if estimator is None else estimator.in_keys
         old_value = [] if self.value_clip is None else [keys.value]
@@ -188,15 +190,15 @@ class PPOLoss(DirectLossModule):
         """Compute the loss of a batch.
 
         Args:
-            tensordict: the batch, with the keys that the class describes; any batch shape ``*B``.
+            tensordict: batch with the keys listed at the class; any batch shape ``*B``.
 
         Returns:
-            TensorDict of losses, scalars or with reduction ``"none"`` ``[*B]``, and of metrics, scalars. If no
-            step is valid the losses are 0 and metrics NaN.
+            TensorDict of losses (scalars, or ``[*B]`` with reduction ``"none"``) and metrics (scalars). If no step is
+            valid, losses are 0 and metrics are NaN.
 
         Raises:
             KeyError: a key is missing.
-            ValueError: an entry has another shape than the class describes.
+            ValueError: an entry has another shape than listed at the class.
         """
         return self._output(self.results(tensordict))
 
@@ -222,7 +224,7 @@ class PPOLoss(DirectLossModule):
         return results
 
     def _losses(self, steps: Steps, mask: Tensor | None, coefficients: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the three losses, and the entropy, which is known by then."""
+        """Return the three losses and the entropy."""
         advantage = normalized(steps.advantage) if self.normalize_advantage else steps.advantage
         objective = clipped_surrogate_loss(
             steps.log_probs,
@@ -260,7 +262,7 @@ class PPOLoss(DirectLossModule):
             *parameters, value = network(*(batch.get(key) for key in self._observation_keys))
             policy = network.distribution(*parameters)
         else:
-            scratch = batch.tensordict.copy()  # both networks write into it
+            scratch = batch.tensordict.copy()  # both networks write into this copy
             policy = self.actor_network.get_dist(scratch)
             value = self.critic_network(scratch).get(keys.value)
         expected = (*batch.shape, *policy.event_shape)

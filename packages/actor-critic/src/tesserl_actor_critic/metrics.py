@@ -11,16 +11,16 @@ METRICS = ("clip_fraction", "kl_approx", "ESS", "max_ratio", "mean_ratio", "expl
 
 
 def ppo_metrics(steps: Steps, low: float, high: float, value_clip: float | None) -> dict[str, Tensor]:
-    """Return the metrics of a batch besides the entropy.
+    """Return the metrics of a batch, except the entropy.
 
     Args:
         steps: the terms of the loss.
-        low: lower bound of the logarithm of the ratio.
-        high: upper bound.
+        low: lower bound of the log-ratio.
+        high: upper bound of the log-ratio.
         value_clip: how far the value may move, in reward units; None for no clip.
 
     Returns:
-        Scalars under the names of `METRICS`, and ``value_clip_fraction`` with a value clip; NaN if there is no step.
+        Scalars with the names in `METRICS`, and ``value_clip_fraction`` with a value clip; NaN if there are no steps.
     """
     log_ratio = steps.log_probs.detach() - steps.old_log_probs
     value, target = steps.value.detach(), steps.value_target
@@ -46,5 +46,5 @@ def ppo_metrics(steps: Steps, low: float, high: float, value_clip: float | None)
 
 
 def metric_keys(value_clip: float | None) -> list[str]:
-    """Return the names of `ppo_metrics`."""
+    """Return the names of the metrics that `ppo_metrics` returns."""
     return [*METRICS, *(["value_clip_fraction"] if value_clip is not None else [])]

@@ -32,44 +32,47 @@ if TYPE_CHECKING:
 
 
 class ActorCritic(nn.Module):
-    """A policy and a state value on one body, or on a body each.
+    """A policy and a state value on one shared body, or on two bodies.
 
-    What the policy head returns decides the distribution: logits ``[*B, A]`` of a single choice, ``[*B, N, A]`` of
-    ``N`` action blocks of equal size (a MultiDiscrete with equal entries), ``[*B, sum(nvec)]`` of choices of different
-    sizes; or ``loc`` and ``scale`` ``[*B, D]`` of a Gaussian, as it is (the environment clips its actions) or squashed
-    by tanh into the bounds of the space.
+    The policy head returns the parameters of the distribution. For discrete actions these are logits: ``[*B, A]`` of a
+    single choice, ``[*B, N, A]`` of ``N`` action blocks of equal size (a MultiDiscrete with equal entries), or
+    ``[*B, sum(nvec)]`` of choices of different sizes. For continuous actions they are ``loc`` and ``scale`` ``[*B, D]``
+    of a Gaussian. The Gaussian is either unbounded (the environment clips its actions) or squashed by tanh into the
+    bounds of the space.
 
     A recurrent body has ``state_keys`` and maps ``(*inputs, is_init, *state)`` to ``(features, *new_state)``; actor and
-    critic share it. `in_keys` then ends with ``"is_init"`` and the state's keys. Inputs are those of one step ``[N,
-    ...]`` with ``is_init`` ``[N, 1]``, or of whole sequences ``[N, T, ...]`` with ``is_init`` ``[N, T, 1]``; the state
-    is the one before the first step, ``[N, layers, F]``, and of a state for every step, ``[N, T, layers, F]``, the
-    first is taken.
+    critic share it. `in_keys` then ends with ``"is_init"`` and the state's keys. Inputs are one step ``[N, ...]`` with
+    ``is_init`` ``[N, 1]``, or sequences ``[N, T, ...]`` with ``is_init`` ``[N, T, 1]``. The state is the one before the
+    first step, ``[N, layers, F]``. If a state is given for every step, ``[N, T, layers, F]``, the first one is used.
 
-    With ``masked`` the network reads ``action_mask`` behind the body's inputs: bool, in the shape of the logits, true
-    for allowed actions. Forbidden actions have a logit of `tesserl_policy.mask_actions` and a probability of exactly 0.
+    With ``masked`` the network also reads ``action_mask``, after the body's inputs: bool, in the shape of the logits,
+    true for allowed actions. `tesserl_policy.mask_actions` gives forbidden actions a probability of exactly 0.
 
     Args:
-        body: maps its inputs to features ``[*B, out_features]``; has ``in_keys`` and ``out_features``. Never
-            initialised here: it may be pretrained.
+        body: maps its inputs to features ``[*B, out_features]``; has ``in_keys`` and ``out_features``. It is never
+            initialised here, because it may be pretrained.
         action_space: number of actions; a Gymnasium ``Discrete``, ``MultiDiscrete`` or ``Box``; or a torchrl
             ``Categorical``, ``MultiCategorical``, ``Bounded`` or ``Unbounded`` spec of one environment.
-        critic_body: body of the value alone, with the same ``in_keys``; None shares ``body``.
-        shared: hidden layers between a shared body and both heads, from features to ``[*B, out_features]`` with that
-            attribute, such as an ``MLP`` without an output layer; None: both heads read the features themselves.
-        policy_head: module from features to the parameters of the distribution; None builds the head of the space.
+        critic_body: separate body of the value, with the same ``in_keys``; None shares ``body``.
+        shared: hidden layers between a shared body and both heads, such as an ``MLP`` without an output layer. They map
+            features to ``[*B, out_features]`` and have the attribute ``out_features``. None: both heads read the
+            features of the body.
+        policy_head: module from features to the parameters of the distribution; None builds the head for the action
+            space.
         value_head: module from features to ``[*B, 1]``; None builds a `ValueHead`.
-        hidden_sizes: hidden widths of each head that is built here; empty for one linear layer.
-        activation: makes the activation module of heads that are built here.
-        distribution: of real actions: ``"normal"``, or ``"tanh_normal"`` for a bounded space.
-        orthogonal: initialise ``shared`` and both heads, given ones too: orthogonal weights and zero biases, gain 0.01
-            in the last layer of the policy, 1 in that of the value, and that of the activation in hidden layers.
-        masked: whether the network reads which actions are allowed; for discrete actions.
+        hidden_sizes: hidden widths of the heads that this class builds; empty for one linear layer.
+        activation: makes the activation module of the heads that this class builds.
+        distribution: for continuous actions: ``"normal"``, or ``"tanh_normal"`` for a bounded space.
+        orthogonal: initialise ``shared`` and both heads, including given heads, with orthogonal weights and zero
+            biases. The gain is 0.01 in the last layer of the policy, 1 in the last layer of the value, and the gain of
+            the activation in hidden layers.
+        masked: whether the network reads ``action_mask``; only for discrete actions.
 
     Raises:
         TypeError: a body lacks ``in_keys`` or ``out_features``, ``shared`` lacks ``out_features``, or the action space
-            is of another kind.
+            is not supported.
         ValueError: the distribution does not fit the space, the bodies differ in their inputs, a recurrent body is not
-            shared, there is a ``critic_body`` beside ``shared``, or continuous actions are masked.
+            shared, both ``critic_body`` and ``shared`` are given, or continuous actions are masked.
     """
 
     distribution_class: Any
@@ -120,7 +123,7 @@ class ActorCritic(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Give the heads and the shared layers orthogonal weights, if the network was built with these."""
+        """Initialise the heads and the shared layers orthogonally, if the network was built with ``orthogonal``."""
         if not self._is_orthogonal:
             return
         if self.shared is not None:
@@ -130,7 +133,7 @@ class ActorCritic(nn.Module):
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        """Keys of the inputs in order: the body's, ``action_mask`` with masks, and those of a recurrent state."""
+        """Keys of the inputs, in order: the body's, ``action_mask`` if masked, ``is_init`` and a recurrent state."""
         return self._keys(masked=self.masked)
 
     def _keys(self, *, masked: bool) -> list[NestedKey]:
@@ -144,17 +147,17 @@ class ActorCritic(nn.Module):
 
     @property
     def out_keys(self) -> list[str]:
-        """Keys of what `forward` returns."""
+        """Keys of the outputs of `forward`."""
         return [*self.parameter_keys, "state_value"]
 
     @property
     def actor(self) -> ProbabilisticActor:
-        """A torchrl actor around this network's policy: the same parameters.
+        """A torchrl actor around this network's policy, with the same parameters.
 
-        It reads `in_keys` and writes the parameters of the distribution, ``action`` and ``action_log_prob``, and below
-        ``"next"`` the new state of a recurrent body; of sequences, the state after the last step at every step.
+        It reads `in_keys`. It writes the parameters of the distribution, ``action``, ``action_log_prob`` and, for a
+        recurrent body, the new state under ``"next"``. For sequences every step gets the state after the last step.
         """
-        from torchrl.modules import ProbabilisticActor  # losses need it; a process that only acts does not import it
+        from torchrl.modules import ProbabilisticActor  # lazily: a process that only acts does not need torchrl
 
         new_state: list[Any] = [("next", *((key,) if isinstance(key, str) else key)) for key in self.state_keys]
         module = TensorDictModule(
@@ -170,12 +173,12 @@ class ActorCritic(nn.Module):
             distribution_kwargs=self._distribution_arguments(),
             return_log_prob=True,
         )
-        actor.__dict__["actor_critic"] = self  # not registered: its parameters are those of the module above
+        actor.__dict__["actor_critic"] = self  # not registered as a submodule: the actor holds its parameters already
         return actor
 
     @property
     def critic(self) -> TensorDictModule:
-        """A TensorDictModule around this network's value: the same parameters. It writes ``state_value``."""
+        """A TensorDictModule around this network's value, with the same parameters. It writes ``state_value``."""
         path = Path(self._value_body, self._behind_shared(self.value), recurrent=bool(self.state_keys))
         ignored = ["_"] * len(self.state_keys)
         critic = TensorDictModule(path, in_keys=self._keys(masked=False), out_keys=["state_value", *ignored])
@@ -183,7 +186,7 @@ class ActorCritic(nn.Module):
         return critic
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run the policy and the value, a shared body once.
+        """Run the policy and the value; a shared body runs once.
 
         Args:
             *inputs: in the order of `in_keys`.
@@ -246,7 +249,7 @@ class ActorCritic(nn.Module):
             *parameters: ``logits``, or ``loc`` and ``scale``.
 
         Returns:
-            A distribution whose log-probabilities and entropies are those of whole actions, ``[*B]``.
+            A distribution over whole actions: its log-probabilities and entropies have the shape ``[*B]``.
         """
         return self.distribution_class(*parameters, **self._distribution_arguments())
 
@@ -257,7 +260,7 @@ class ActorCritic(nn.Module):
             *inputs: in the order of `in_keys`.
 
         Returns:
-            Actions: int64 ``[*B]`` or ``[*B, N]``, or real ``[*B, D]``.
+            Discrete actions, int64 ``[*B]`` or ``[*B, N]``; continuous actions, ``[*B, D]``.
         """
         return self.draw(*self.policy_parameters(*inputs))
 
@@ -270,31 +273,31 @@ class ActorCritic(nn.Module):
         Returns:
             See `act`.
         """
-        if self.distribution_class is Categorical:  # the distribution itself takes as long as the draw
+        if self.distribution_class is Categorical:  # skip the distribution object, which takes as long as the draw
             return draw_categories(at_least_float32(parameters[0]))
         return self.distribution(*parameters).sample()
 
     def greedy(self, *inputs: Tensor) -> Tensor:
-        """Choose the most probable actions; of real actions the mean, squashed where the distribution is.
+        """Return the most probable discrete actions, or the mean of continuous actions, squashed for ``"tanh_normal"``.
 
         Args:
             *inputs: in the order of `in_keys`.
 
         Returns:
-            Actions: int64 ``[*B]`` or ``[*B, N]``, or real ``[*B, D]``.
+            Discrete actions, int64 ``[*B]`` or ``[*B, N]``; continuous actions, ``[*B, D]``.
         """
         return self.distribution(*self.policy_parameters(*inputs)).mode
 
     def _split_mask(self, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Return the inputs without the mask of actions, and the mask."""
+        """Split off the action mask; return the other inputs and the mask."""
         return split_mask(inputs, len(self.body.in_keys)) if self.masked else (inputs, None)  # type: ignore[arg-type]
 
     def _hidden(self, features: Tensor) -> Tensor:
-        """Return what the heads read of the features of a body."""
+        """Return the inputs of the heads, given the features of a body."""
         return features if self.shared is None else self.shared(features)
 
     def _behind_shared(self, head: nn.Module) -> nn.Module:
-        """Return a module from the features of a body to the outputs of a head."""
+        """Return a head with the shared layers before it, as one module."""
         return head if self.shared is None else nn.Sequential(self.shared, head)
 
     @property

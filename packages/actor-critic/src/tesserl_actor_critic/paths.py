@@ -1,4 +1,4 @@
-"""From the inputs through a body to a head, with the state of a body that has one."""
+"""Run a body and a head in sequence, including the state of a recurrent body."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tesserl_policy import mask_actions
 
 
 class Path(nn.Module):
-    """A body and a head as one module, for a TensorDictModule.
+    """A body and a head combined to one module, for a TensorDictModule.
 
     Args:
-        body: maps inputs to features, a recurrent one also to its new state.
-        head: maps features to one tensor or several.
+        body: maps inputs to features; a recurrent body also returns its new state.
+        head: maps features to one or several tensors.
         recurrent: whether the body has a state.
-        masked: whether a mask of the head's only output follows the body's inputs.
+        masked: whether an action mask follows the body's inputs; the head then has one output, the logits.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module, *, recurrent: bool, masked: bool = False) -> None:
@@ -30,14 +30,14 @@ class Path(nn.Module):
         self.masked = masked
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run both.
+        """Run the body, then the head.
 
         Args:
-            *inputs: see `run_body`; with a mask behind those of the body's ``in_keys``.
+            *inputs: see `run_body`; an action mask follows the inputs named by the body's ``in_keys``.
 
         Returns:
-            What the head returns, then the new state; of sequences the state after the last step, at every step,
-            because those between are not known.
+            The outputs of the head, then the new state. For sequences every step gets the state after the last step,
+            because the body does not return the states in between.
         """
         mask: Tensor | None = None
         if self.masked:
@@ -53,8 +53,8 @@ def run_body(body: nn.Module, inputs: Sequence[Tensor], *, recurrent: bool) -> t
 
     Args:
         body: the body.
-        inputs: those of its ``in_keys``; for a recurrent one then ``is_init`` and the state, that before the first step
-            ``[N, layers, F]`` or, of sequences, that before every step ``[N, T, layers, F]``.
+        inputs: the inputs named by its ``in_keys``. For a recurrent body ``is_init`` and the state follow: the state
+            before the first step, ``[N, layers, F]``, or before every step of sequences, ``[N, T, layers, F]``.
         recurrent: whether the body has a state.
 
     Returns:
@@ -64,22 +64,22 @@ def run_body(body: nn.Module, inputs: Sequence[Tensor], *, recurrent: bool) -> t
         return (run(body, *inputs),)
     num_inputs = len(cast("list[NestedKey]", body.in_keys))
     is_init, state = inputs[num_inputs], inputs[num_inputs + 1 :]
-    if is_init.dim() == 3:  # sequences [N, T, 1]: the body makes the states between the steps itself
+    if is_init.dim() == 3:  # sequences [N, T, 1]: the body needs the state before the first step only
         state = [each[:, 0] if each.dim() == 4 else each for each in state]
     return body(*inputs[:num_inputs], is_init, *state)
 
 
 def split_mask(inputs: tuple[Tensor, ...], num_inputs: int) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return the inputs without the mask of actions that follows the first ones, and the mask."""
+    """Split off the action mask that follows the first ``num_inputs`` inputs; return the other inputs and the mask."""
     return (*inputs[:num_inputs], *inputs[num_inputs + 1 :]), inputs[num_inputs]
 
 
 def as_tuple(outputs: Tensor | Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Return one tensor, or several, as a tuple.
+    """Return the outputs of a head as a tuple, with the mask applied.
 
     Args:
-        outputs: of a head.
-        mask: true for allowed actions, in the shape of logits, the head's only output; None masks nothing.
+        outputs: one or several tensors.
+        mask: true for allowed actions, in the shape of the logits, which must be the only output; None for no mask.
 
     Returns:
         The tensors.

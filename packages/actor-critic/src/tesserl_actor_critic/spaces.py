@@ -1,4 +1,4 @@
-"""Reading action spaces of Gymnasium and of torchrl, without importing an environment library."""
+"""Read action spaces of Gymnasium and torchrl without importing either library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DiscreteActions:
-    """One choice, or several at once.
+    """Discrete actions: one choice, or several choices per action.
 
     Attributes:
         nvec: number of options of each choice, ``N`` entries.
@@ -24,17 +24,17 @@ class DiscreteActions:
 
     @property
     def num_blocks(self) -> int | None:
-        """Number ``N`` of choices where all have equally many options, else None; None for a scalar too."""
+        """Number ``N`` of choices if all have equally many options; None otherwise, and for a scalar action."""
         return len(self.nvec) if not self.scalar and len(set(self.nvec)) == 1 else None
 
 
 @dataclass(frozen=True)
 class ContinuousActions:
-    """Vectors of real numbers.
+    """Continuous actions: vectors of real numbers.
 
     Attributes:
-        low: smallest value of each dimension, float32 ``[D]``; -inf where there is none.
-        high: largest value, float32 ``[D]``.
+        low: lower bound of each dimension, float32 ``[D]``; -inf for an unbounded dimension.
+        high: upper bound of each dimension, float32 ``[D]``; inf for an unbounded dimension.
     """
 
     low: Tensor
@@ -47,18 +47,18 @@ class ContinuousActions:
 
 
 def read_action_space(space: Any) -> DiscreteActions | ContinuousActions:
-    """Return what a network must know of an action space.
+    """Return the description of an action space that a network needs.
 
     Args:
         space: number of categories; a Gymnasium ``Discrete``, ``MultiDiscrete`` or ``Box``; or a torchrl
             ``Categorical``, ``MultiCategorical``, ``Bounded`` or ``Unbounded`` without batch dimensions.
 
     Returns:
-        Its choices, or its bounds.
+        The numbers of options of its choices, or its bounds.
 
     Raises:
-        TypeError: it is none of these.
-        ValueError: it is empty, batched, of whole numbers with bounds, or does not count from 0.
+        TypeError: the space is of another kind.
+        ValueError: the space is empty, batched, a Box of integers, or does not count from 0.
     """
     if isinstance(space, _spec_class("OneHot")):
         raise TypeError(
@@ -89,7 +89,7 @@ def read_action_space(space: Any) -> DiscreteActions | ContinuousActions:
 
 
 def _spec_class(name: str) -> Any:
-    """Return a class of torchrl's specs; an empty tuple if torchrl was not imported: there is no instance of it."""
+    """Return a class of torchrl's specs; an empty tuple if torchrl was not imported, as no instance can exist then."""
     specs = sys.modules.get("torchrl.data")
     return () if specs is None else (getattr(specs, name),)
 
@@ -106,7 +106,7 @@ def _continuous(space: Any, shape: tuple[int, ...], low: Any, high: Any) -> Cont
         raise ValueError(f"a space with bounds must be of real numbers, got {space!r}; use a Discrete for categories")
     if len(shape) != 1 or shape[0] < 1:
         raise ValueError(_one_dimension(space, shape))
-    largest = torch.finfo(torch.float32).max  # torchrl's Unbounded says it with the largest numbers there are
+    largest = torch.finfo(torch.float32).max  # torchrl's Unbounded has the largest float32 as its bounds
     low, high = low.to("cpu", torch.float32), high.to("cpu", torch.float32)
     return ContinuousActions(low.masked_fill(low <= -largest, -torch.inf), high.masked_fill(high >= largest, torch.inf))
 

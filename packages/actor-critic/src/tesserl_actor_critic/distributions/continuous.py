@@ -42,7 +42,7 @@ class DiagonalNormal(Distribution):
         """The mean, ``[*B, D]``."""
         return self.loc
 
-    deterministic_sample = mode  # the name that torchrl asks for
+    deterministic_sample = mode  # torchrl's name of it
 
     @property
     def stddev(self) -> Tensor:
@@ -55,7 +55,7 @@ class DiagonalNormal(Distribution):
         return self.scale.square()
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw actions through which the gradient reaches the parameters.
+        """Draw reparameterised actions: gradients flow through them to the parameters.
 
         Args:
             sample_shape: shape of the draws.
@@ -84,16 +84,16 @@ class DiagonalNormal(Distribution):
         return self.scale.log().sum(dim=-1) + 0.5 * (1 + math.log(2 * math.pi)) * self.loc.shape[-1]
 
     def log_mean_density(self) -> Tensor:
-        """Return the log of the mean density of a drawn action, ``log of the integral of pi(a)^2``, ``[*B]``."""
+        """Return the log of the mean density of a drawn action: ``log`` of the integral of ``pi(a)^2``, ``[*B]``."""
         return -self.scale.log().sum(dim=-1) - 0.5 * math.log(4 * math.pi) * self.loc.shape[-1]
 
 
 class TanhNormal(Distribution):
     """A Gaussian squashed by tanh into bounds.
 
-    An action is ``low + (high - low) * (1 + tanh(u)) / 2`` with ``u`` from a Gaussian. The log-density is taken at the
-    ``u`` that is found again from the action, where it was stored and where it is evaluated alike, so that both agree;
-    actions at a bound count as the nearest ``u`` that floating point tells apart from it (8.3 in float32).
+    An action is ``low + (high - low) * (1 + tanh(u)) / 2`` with ``u`` from a Gaussian. The log-density always
+    recomputes ``u`` from the action, when acting and when training, so that both agree. An action at a bound counts as
+    the closest action to it that floating point can represent (``|u|`` = 8.3 in float32).
 
     Args:
         loc: means of ``u``, ``[*B, D]``.
@@ -113,13 +113,13 @@ class TanhNormal(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        """The squashed mean, ``[*B, D]``: the median. The true mode moves to a bound where the scale is large."""
+        """The squashed mean, ``[*B, D]``, which is the median. For large scales the true mode is at a bound."""
         return self._squash(self.base.loc)
 
-    deterministic_sample = mode  # the name that torchrl asks for
+    deterministic_sample = mode  # torchrl's name of it
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw actions through which the gradient reaches the parameters.
+        """Draw reparameterised actions: gradients flow through them to the parameters.
 
         Args:
             sample_shape: shape of the draws.
@@ -146,9 +146,9 @@ class TanhNormal(Distribution):
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats, ``[*B]``.
 
-        It is that of the Gaussian plus the mean of the log-slope of tanh. The mean has no closed form; Gauss-Hermite
-        quadrature with 32 nodes is within 0.01 of it per dimension for scales up to 3, draws no random numbers and
-        is differentiable.
+        It is the entropy of the Gaussian plus the mean log-slope of the squashing. This mean has no closed form.
+        Gauss-Hermite quadrature with 32 nodes approximates it to 0.01 per dimension for scales up to 3, without random
+        numbers, and is differentiable.
         """
         nodes, weights = _NODES.to(self.base.loc), _WEIGHTS.to(self.base.loc)
         raw = self.base.loc.unsqueeze(-1) + self.base.scale.unsqueeze(-1) * nodes
@@ -160,7 +160,7 @@ class TanhNormal(Distribution):
 
 
 def _gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights of means under a standard normal (Golub & Welsch 1969)."""
+    """Return the quadrature nodes and weights of a standard normal distribution (Golub & Welsch 1969)."""
     side = torch.arange(1, num_nodes, dtype=torch.float64).sqrt()
     nodes, vectors = torch.linalg.eigh(side.diag(1) + side.diag(-1))
     return nodes, vectors[0].square()
@@ -170,5 +170,5 @@ _NODES, _WEIGHTS = _gauss_hermite(32)
 
 
 def _log_tanh_slope(raw: Tensor) -> Tensor:
-    """Return ``log(1 - tanh(u)^2)``, which in this form neither cancels nor overflows."""
+    """Return ``log(1 - tanh(u)^2)`` in a form that neither cancels nor overflows."""
     return 2 * (math.log(2) - raw - functional.softplus(-2 * raw))

@@ -1,4 +1,4 @@
-"""Distributions over choices: one, one for each action block, or several of different sizes.
+"""Distributions over discrete actions: one choice, one per action block, or several of different sizes.
 
 Shapes: ``*B`` any batch shape, ``A`` actions, ``N`` action blocks or choices.
 Log-probabilities and entropies are sums over blocks and choices, ``[*B]``.
@@ -16,12 +16,12 @@ from tesserl_policy import at_least_float32
 
 
 class Categorical(Distribution):
-    """One choice, or one of equal size for each action block.
+    """A single choice, or one choice per action block; all blocks have equally many actions.
 
     Args:
-        logits: unnormalised log-probabilities, ``[*B, A]`` or ``[*B, N, A]``; -1e9 forbids an action (with -inf the
-            entropy would be NaN).
-        blocks: whether there is a dimension of blocks.
+        logits: unnormalised log-probabilities, ``[*B, A]`` or ``[*B, N, A]``; -1e9 forbids an action (-inf would make
+            the entropy NaN).
+        blocks: whether the logits have a block dimension ``N``.
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's name)
@@ -36,7 +36,7 @@ class Categorical(Distribution):
     @property
     def log_policy(self) -> Tensor:
         """Log-probability of each action, ``[*B, A]`` or ``[*B, N, A]``."""
-        if self._log_policy is None:  # drawing does without it
+        if self._log_policy is None:  # lazily: drawing actions does not need it
             self._log_policy = self.logits.log_softmax(dim=-1)
         return self._log_policy
 
@@ -45,7 +45,7 @@ class Categorical(Distribution):
         """The most probable action, int64 ``[*B]`` or ``[*B, N]``."""
         return self.logits.argmax(dim=-1)
 
-    deterministic_sample = mode  # the name that torchrl asks for
+    deterministic_sample = mode  # torchrl's name of it
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw actions.
@@ -86,10 +86,10 @@ class Categorical(Distribution):
 
 
 class MultiCategorical(Distribution):
-    """Several choices of different sizes.
+    """Several independent choices of different sizes.
 
     Args:
-        logits: unnormalised log-probabilities side by side, ``[*B, sum(nvec)]``.
+        logits: unnormalised log-probabilities of all choices, concatenated, ``[*B, sum(nvec)]``.
         nvec: number of options of each of the ``N`` choices.
     """
 
@@ -113,7 +113,7 @@ class MultiCategorical(Distribution):
         """The most probable option of each choice, int64 ``[*B, N]``."""
         return torch.stack([part.argmax(dim=-1) for part in self.parts], dim=-1)
 
-    deterministic_sample = mode  # the name that torchrl asks for
+    deterministic_sample = mode  # torchrl's name of it
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw actions.
@@ -152,7 +152,7 @@ class MultiCategorical(Distribution):
 
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
-    """Return the sum of tensors of one shape, at least one."""
+    """Return the sum of one or more tensors of the same shape."""
     total = terms[0]
     for term in terms[1:]:
         total = total + term
@@ -160,7 +160,7 @@ def sum_of(terms: Sequence[Tensor]) -> Tensor:
 
 
 def _take(log_policy: Tensor, value: Tensor) -> Tensor:
-    """Return the log-probabilities ``[*B]`` of categories ``[*B]`` under ``[*B, A]``."""
+    """Return the log-probabilities ``[*B]`` of categories ``[*B]``, given those of all categories ``[*B, A]``."""
     if value.dim() >= log_policy.dim():
         log_policy = log_policy.expand(*value.shape, log_policy.shape[-1])
     try:
@@ -171,7 +171,7 @@ def _take(log_policy: Tensor, value: Tensor) -> Tensor:
 
 
 def _explain(value: Tensor, number: int) -> None:
-    """Raise an error that says why actions have no probability; return if nothing is wrong with them."""
+    """Raise an error that explains why actions have no log-probability; return if they are valid."""
     if value.dtype != torch.int64:
         raise TypeError(f"actions must be categories, int64, got {value.dtype}; convert them with .long()")
     if value.numel():
@@ -191,10 +191,11 @@ def _log_mean_probability(log_policy: Tensor) -> Tensor:
 
 
 def draw_categories(logits: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
-    """Draw categories.
+    """Draw categories from a softmax of logits.
 
-    The largest of logits plus Gumbel noise is a draw from their softmax, and minus the logarithm of an exponential is
-    Gumbel; ``torch.multinomial`` takes five times as long for eight environments.
+    It uses the Gumbel-max trick: the argmax of logits plus Gumbel noise is a draw from their softmax, and minus the
+    logarithm of an exponential variable is Gumbel noise. ``torch.multinomial`` takes five times as long for eight
+    environments.
 
     Args:
         logits: unnormalised log-probabilities, ``[*B, A]``, in float32 or wider.
