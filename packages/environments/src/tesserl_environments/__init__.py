@@ -1,4 +1,4 @@
-"""Gymnasium tasks ready to train on: vectorisations, wrappers, checks, and states that can be saved."""
+"""Make Gymnasium tasks ready for training: vectorisation, wrappers, checks, and states that can be saved."""
 
 from tesserl_environments.__about__ import __version__
 from tesserl_environments.atari import AtariEnvironments

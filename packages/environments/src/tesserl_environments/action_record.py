@@ -1,4 +1,4 @@
-"""Actions of a running episode, kept to be played again."""
+"""Record the actions of a running episode, so that it can be replayed."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_ACTIONS = 40_000
-"""Steps of an episode that can be played again: more than the 32,000 of the longest game of ale_py by default. A record
-of so many actions takes 0.3 MB of memory for each number of an action, and up to 1 MB in a checkpoint."""
+"""Longest episode, in steps, that can be replayed. ale_py's longest episode has 32,000 steps by default. A record
+of this length takes 0.3 MB of memory per action dimension, and up to 1 MB in a checkpoint."""
 
 
 class ActionRecord:
-    """Actions in their order; too many are given up, so that an endless episode does not fill the memory."""
+    """Actions in order. Recording stops after ``MAX_ACTIONS``, so that an endless episode does not fill the memory."""
 
     def __init__(self, limit: int = MAX_ACTIONS) -> None:
         self._limit = limit
@@ -21,15 +21,15 @@ class ActionRecord:
         self.is_complete = True
 
     def __len__(self) -> int:
-        """Return the number of actions that are kept."""
+        """Return the number of recorded actions."""
         return self._count
 
     def clear(self) -> None:
-        """Begin with a new episode."""
+        """Begin a new episode."""
         self._count, self.is_complete = 0, True
 
     def append(self, action: Any) -> None:
-        """Keep a copy of an action, which may be a row of an array that is used again."""
+        """Record a copy of an action, because its array may be overwritten."""
         if self._count == len(self._buffer):
             self._grow(np.asarray(action))
         if self.is_complete:
@@ -37,13 +37,13 @@ class ActionRecord:
             self._count += 1
 
     def load(self, actions: Iterable[Any]) -> None:
-        """Begin with actions that are known."""
+        """Replace the record by these actions."""
         self.clear()
         for action in actions:
             self.append(action)
 
     def plain(self) -> list[Any] | None:
-        """Return the actions as JSON data; None if they have become too many."""
+        """Return the actions as JSON data; None if there were more than ``MAX_ACTIONS``."""
         return self._buffer[: self._count].tolist() if self.is_complete else None
 
     def _grow(self, action: NDArray[Any]) -> None:

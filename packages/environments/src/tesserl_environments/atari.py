@@ -1,4 +1,4 @@
-"""Atari games in ale_py's vector environment, with episodes that can be repeated."""
+"""Atari games in ale_py's vector environment, with states that can be saved and restored."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,37 +13,39 @@ from numpy.typing import NDArray
 from tesserl_environments.action_record import ActionRecord
 
 RESEED_STEPS = 5_000
-"""A game that has gone on for so many steps since it was last seeded is seeded anew at its next start. Resuming replays
-those steps (some 2,000 a second); seeding loads the game again, which takes the time of some 200 steps."""
+"""Steps since a game was last seeded after which its next episode start seeds it again. Restoring replays these
+steps, about 2,000 per second. Seeding loads the game again, which takes as long as about 200 steps."""
 
 SEEDS = 2**31
-"""ale_py takes non-negative 32-bit integers."""
+"""Upper bound of seeds: ale_py takes non-negative 32-bit integers."""
 
 Snapshot = dict[str, Any]
 
 
 class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
-    """``ale_py.vector_env.AtariVectorEnv`` in SAME_STEP or DISABLED mode, that can be put back to where it was.
+    """``ale_py.vector_env.AtariVectorEnv`` in SAME_STEP or DISABLED mode, with games whose state can be restored.
 
-    ale_py shows no state of its games. But a game is a function of the seed that loaded it and of the actions since;
-    so this class starts the episodes itself, with seeds of its own, instead of leaving that to ale_py.
+    ale_py does not expose the state of its games. But a game is a function of the seed that loaded it and the actions
+    since then. So this class seeds and starts the episodes instead of ale_py, and restores a game by replaying its
+    actions.
 
-    Observations are ``[N, stack_num, height, width]`` uint8, oldest frame first (black frames stand for what lies
-    before an episode); with ``grayscale=False`` a frame is three channels. In SAME_STEP mode ``info["final_obs"]`` is
-    the last observation of every episode that ended, ``[N, ...]``; only rows of ended episodes mean anything. With
-    ``life_loss_info`` a lost life sets ``terminated`` and the game goes on; with ``episodic_life`` it starts anew.
+    Observations are ``[N, stack_num, height, width]`` uint8, oldest frame first; black frames fill the stack at the
+    start of an episode. With ``grayscale=False`` each frame has three channels. In SAME_STEP mode ``info["final_obs"]``
+    is the last observation of every episode that ended, ``[N, ...]``; only rows of ended episodes are meaningful. With
+    ``life_loss_info`` a lost life sets ``terminated`` and the game continues; with ``episodic_life`` it starts a new
+    episode.
 
     Args:
         game: name of the ROM, e.g. ``"pong"``.
         num_envs: number of games.
         autoreset_mode: SAME_STEP, or DISABLED: ``reset(options={"reset_mask": ...})`` starts episodes.
-        **options: of ``AtariVectorEnv``.
+        **options: arguments of ``AtariVectorEnv``.
     """
 
     def __init__(self, game: str, num_envs: int, *, autoreset_mode: AutoresetMode, **options: Any) -> None:
-        from ale_py.vector_env import AtariVectorEnv  # an extra
+        from ale_py.vector_env import AtariVectorEnv  # optional dependency
 
-        # in NEXT_STEP mode ale_py leaves a game that is over alone until the next step: time to start it by a seed
+        # in NEXT_STEP mode ale_py does not reset a finished game before the next step, so it can be seeded here
         self._games = AtariVectorEnv(game, num_envs, autoreset_mode=AutoresetMode.NEXT_STEP, **options)
         self._mode = autoreset_mode
         self._lives_end_episodes_only = bool(options.get("life_loss_info")) and not options.get("episodic_life")
@@ -56,8 +58,8 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         self.single_action_space, self.action_space = self._games.single_action_space, self._games.action_space
         self._everyone = np.ones(num_envs, np.bool_)
         self._generators = [np.random.default_rng() for _ in range(num_envs)]
-        self._seeds = np.zeros(num_envs, np.int64)  # that loaded the games
-        self._actions = [ActionRecord() for _ in range(num_envs)]  # since then
+        self._seeds = np.zeros(num_envs, np.int64)  # seeds that loaded the games
+        self._actions = [ActionRecord() for _ in range(num_envs)]  # actions since then
         self._lives = np.zeros(num_envs, np.int64)
         self._observation: NDArray[np.uint8] = np.zeros(0, np.uint8)
 
@@ -67,8 +69,8 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         """Load games and start an episode in each.
 
         Args:
-            seed: one for each environment, or the first of consecutive ones; ``None`` draws them.
-            options: ``reset_mask``, ``[N]`` bool: which environments are reset; all of them by default.
+            seed: one seed per environment, or the first of consecutive seeds; ``None`` draws them.
+            options: ``reset_mask``, bool ``[N]``: environments to reset; all of them by default.
 
         Returns:
             The observations of all environments, and ale_py's information.
@@ -87,7 +89,7 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One action in every game; in SAME_STEP mode, what ended starts anew."""
+        """Take one action in every game; in SAME_STEP mode, games that ended start a new episode."""
         frames, reward, terminated, truncated, info = self._games.step(actions)
         for taken, action in zip(self._actions, actions, strict=True):
             taken.append(action)
@@ -103,7 +105,7 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         return self._observation, reward, terminated, truncated, info
 
     def _due_seeds(self, over: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return a new seed for each game that needs one, else -1, which continues ale_py's generator."""
+        """Return a new seed for each game that needs one, and -1 for others: ale_py continues their generators."""
         seeds = []
         for i in np.flatnonzero(over).tolist():
             if len(self._actions[i]) >= RESEED_STEPS or not self._actions[i].is_complete:
@@ -124,7 +126,7 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         return np.moveaxis(frames, -1, 2).reshape(len(frames), -1, *frames.shape[2:4])
 
     def snapshot(self) -> list[Snapshot]:
-        """Return how every game came to where it is, as plain JSON data; ``actions`` is None if they are too many."""
+        """Return the seed and actions that led to each game's state, as JSON data; ``actions`` is None if too many."""
         return [
             {
                 "seed": int(self._seeds[i]),
@@ -136,10 +138,10 @@ class AtariEnvironments(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]
         ]
 
     def restore(self, snapshots: Sequence[Snapshot]) -> bool:
-        """Plays all games again up to where they were: they end together, so the longer ones start earlier.
+        """Replay all games up to their saved states; longer games start earlier, so that all end together.
 
         Returns:
-            Whether the observations came out as they were.
+            Whether the observations are the saved ones.
         """
         actions = np.zeros_like(self.action_space.sample())
         histories = [np.array(snapshot["actions"], actions.dtype) for snapshot in snapshots]

@@ -1,4 +1,4 @@
-"""Checks of the arrays that a vector environment returns; they enter the program here and nowhere else."""
+"""Check all arrays that a vector environment returns, at the only place where they enter the program."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,14 +17,14 @@ REMEDY = "correct the task, or replace such values in a wrapper"
 
 
 class Boundary:
-    """Resets and steps a vector environment; whatever it returns has the declared shapes and types.
+    """Reset and step a vector environment, and check that its results have the declared shapes and dtypes.
 
-    Gymnasium puts the results of single environments, which check them (``Checked``), into arrays of its own; what
-    other vector environments return is checked here.
+    In Gymnasium's own vector environments each single environment checks its results (``Checked``). The results of
+    other vector environments are checked here.
 
     Args:
         environments: any vector environment.
-        layout: how its observations become keys.
+        layout: converts its observations to keys.
     """
 
     def __init__(self, environments: VectorEnv[Any, Any, Any], layout: ObservationLayout) -> None:
@@ -39,12 +39,12 @@ class Boundary:
         """Reset environments and write the observations of all of them.
 
         Args:
-            out: one array ``[N, *shape]`` for each key of the layout.
+            out: one array ``[N, *shape]`` per key of the layout.
             seed: see ``VectorEnv.reset``.
             options: see ``VectorEnv.reset``.
 
         Raises:
-            TaskError: an observation is not of its space, or not finite.
+            TaskError: an observation is not in its space, or not finite.
             WorkerError: a worker raised an error, died or did not answer.
         """
         batch, _ = self.environments.reset(seed=seed, options=options)
@@ -58,13 +58,13 @@ class Boundary:
 
         Args:
             actions: ``[N, ...]``.
-            out: one array ``[N, *shape]`` for each key of the layout.
+            out: one array ``[N, *shape]`` per key of the layout.
 
         Returns:
             Rewards ``[N]``, ``terminated`` ``[N]``, ``truncated`` ``[N]`` and the information.
 
         Raises:
-            TaskError: something has not its shape and type.
+            TaskError: a result has another shape or dtype than declared.
             WorkerError: a worker raised an error, died or did not answer.
         """
         batch, reward, terminated, truncated, info = step(self.environments, actions)
@@ -80,13 +80,13 @@ class Boundary:
         """Write observations.
 
         Args:
-            batch: of environments, one after the other.
+            batch: observations of the environments, in order.
             out: one array ``[..., *shape]`` for each key of the layout.
-            index: part of ``out`` that receives the batch.
+            index: index of ``out`` to which the batch is written.
             check: see ``ObservationLayout.write``.
 
         Raises:
-            TaskError: one is not of its space.
+            TaskError: an observation is not in its space.
         """
         try:
             self.layout.write(batch, out, index, check=check)
@@ -97,15 +97,15 @@ class Boundary:
     def require_finite(
         self, observations: Mapping[str, NDArray[Any]], reward: NDArray[Any] | None = None, *, axis: int = 0
     ) -> None:
-        """Refuse observations and rewards that are NaN or infinite, for many steps at once.
+        """Reject observations and rewards that are NaN or infinite, for many steps at once.
 
         Args:
             observations: an array ``[..., N, ...]`` for each key of the layout.
-            reward: ``[..., N, ...]``.
-            axis: of the environments.
+            reward: rewards, ``[..., N, ...]``.
+            axis: axis of the environments.
 
         Raises:
-            TaskError: one is not finite; the message names its environment.
+            TaskError: a value is not finite; the message names its environment.
         """
         for key in self._floats:
             self._require_finite(f"an observation ({key})", observations[key], axis)
@@ -115,12 +115,12 @@ class Boundary:
     def require_allowed(
         self, observations: Mapping[str, NDArray[Any]], exempt: NDArray[np.bool_] | None = None, *, axis: int = 0
     ) -> None:
-        """Refuse states in which no action is allowed; do nothing if the task has no masks.
+        """Reject states in which no action is allowed; do nothing if the task has no masks.
 
         Args:
             observations: an array ``[..., N, ...]`` for each key of the layout.
-            exempt: states in which nobody acts, ``[..., N]``.
-            axis: of the environments.
+            exempt: states in which no action is taken, ``[..., N]``; they are not checked.
+            axis: axis of the environments.
 
         Raises:
             TaskError: a state allows no action; the message names its environment.
@@ -159,11 +159,11 @@ class Boundary:
 
         Args:
             i: number of the environment.
-            info: what ``step`` returned.
+            info: the information that ``step`` returned.
             out: one array ``[N, *shape]`` for each key of the layout; row ``i`` is written.
 
         Raises:
-            TaskError: the information has none, or it is not of its space.
+            TaskError: the information has no final observation, or it is not in its space.
         """
         final = info.get("final_obs")
         if final is None:
@@ -176,13 +176,13 @@ class Boundary:
 
 
 def task_name(environments: VectorEnv[Any, Any, Any]) -> str:
-    """Return the id of the task, or the name of the environment's class."""
+    """Return the id of the task, or the class name of the environment if it has no id."""
     bare = environments.unwrapped
     return bare.spec.id if bare.spec is not None else type(bare).__name__
 
 
 def label(environments: VectorEnv[Any, Any, Any], index: int) -> str:
-    """Return the name of one environment in errors."""
+    """Return the name of one environment for error messages."""
     worker = " worker" if isinstance(environments.unwrapped, WorkerEnvironments) else ""
     return f"environment{worker} {index} of {task_name(environments)}"
 

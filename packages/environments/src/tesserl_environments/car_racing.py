@@ -1,4 +1,4 @@
-"""Gymnasium's CarRacing, drawn faster and only when somebody looks. Imported by its entry point alone: needs Box2D."""
+"""A faster CarRacing that draws only on demand. Import it only through its entry point, because it needs Box2D."""
 
 import math
 from typing import Any
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 Quad = list[tuple[float, float]]
 
 MARGIN = 2.0
-"""Pixels by which a shape may miss the window and is drawn nevertheless, for what rounding does."""
+"""Shapes up to this many pixels outside of the window are drawn too, because of rounding."""
 
 
 class CarRacing(car_racing.CarRacing):
-    """The task, picture for picture and reward for reward, in less time.
+    """Gymnasium's CarRacing with the same pictures and rewards, in less time.
 
-    Nine tenths of a step of the original go into drawing: it transforms 750 shapes one by one to find the 20 that the
-    window shows. Here they are sorted out together; the original's own code draws those that are left. With
-    ``drawing`` false a step leaves out the picture: its observation is the last one that was drawn.
+    The original spends nine tenths of a step on drawing, because it transforms 750 shapes one by one although the
+    window shows only about 20. This class finds the visible shapes in one vectorised operation and draws them with the
+    original's code. If ``drawing`` is false, a step draws no picture and returns the last one.
     """
 
     drawing = True
@@ -37,11 +37,11 @@ class CarRacing(car_racing.CarRacing):
     def _render_road(self, zoom: float, translation: Any, angle: float) -> None:
         if self._road is not self.road_poly:
             self._road = self.road_poly
-            # the colour of a tile is an array, which changes where the car has been
+            # the colour of a tile is an array, which changes when the car visits the tile
             self._shapes = [*((square, self.grass_color) for square in _grass()), *self.road_poly]
             self._corners = np.array([shape for shape, _ in self._shapes])
         surface: Any = self.surf
-        paint: Any = self._draw_colored_polygon  # untyped, like all of the original
+        paint: Any = self._draw_colored_polygon  # untyped in Gymnasium
         if self._meadow_fills_the_window(zoom):
             surface.fill([int(part) for part in self.bg_color])
         else:
@@ -53,13 +53,13 @@ class CarRacing(car_racing.CarRacing):
             paint(surface, shape, [int(part) for part in color], zoom, translation, angle)
 
     def _meadow_fills_the_window(self, zoom: float) -> bool:
-        """Draw the road; the car is in the middle of the window, a quarter of its height from one edge."""
+        """Return whether the window, which has the car at a quarter of its height, lies inside of the meadow."""
         car: Any = self.car
         reach = math.hypot(car_racing.WINDOW_W / 2, car_racing.WINDOW_H * 3 / 4) / zoom
         return bool(max(map(abs, car.hull.position)) + reach < car_racing.PLAYFIELD)
 
     def _in_sight(self, zoom: float, translation: Any, angle: float) -> NDArray[np.int64]:
-        """Return the indices of the shapes whose bounding box meets the window; others leave no pixel."""
+        """Return the indices of the shapes whose bounding box overlaps the window."""
         cosine, sine = zoom * math.cos(angle), zoom * math.sin(angle)
         x, y = self._corners[..., 0], self._corners[..., 1]
         in_sight = np.ones(len(x), np.bool_)

@@ -1,4 +1,4 @@
-"""Gymnasium's CartPole for many environments at once."""
+"""Vectorised CartPole with the results of Gymnasium's single environment."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ Float = NDArray[np.float64]
 
 
 class CartPoleEnvironments(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
-    """CartPole, number for number the single one of each seed, in the time of a few of them; for evaluation.
+    """Step many CartPoles at once, with exactly the episodes of Gymnasium's single environment; for evaluation.
 
-    Gymnasium's own vectorised form computes in float32, draws all starts from one generator and resets itself. This one
-    is in DISABLED mode, and an environment that is reset starts where Gymnasium's single one does.
+    Gymnasium's vectorised CartPole computes in float32, draws all starts from one generator and resets itself. This
+    class is in DISABLED mode, and for each seed the start is that of Gymnasium's single environment.
 
     Args:
         num_envs: number of environments.
@@ -33,7 +33,7 @@ class CartPoleEnvironments(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDA
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._max_episode_steps = max_episode_steps
-        self._rewards = (0.0, -1.0) if sutton_barto_reward else (1.0, 1.0)  # of a step, and of one that ends an episode
+        self._rewards = (0.0, -1.0) if sutton_barto_reward else (1.0, 1.0)  # of a step, and of the last step
         self._state: Float = np.zeros((4, num_envs))
         self._steps = np.zeros(num_envs, np.int64)
 
@@ -43,9 +43,9 @@ class CartPoleEnvironments(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDA
         """Reset environments.
 
         Args:
-            seed: of each environment, or of the first one, whose successors the others get; None: starts are drawn
-                one after the other from the generator of the last seed.
-            options: with ``reset_mask``, which environments are reset, bool ``[N]``; all without it.
+            seed: one seed per environment, or the first of consecutive seeds. None draws the starts one after the other
+                from the generator of the last seed.
+            options: ``reset_mask``, bool ``[N]``: environments to reset; all of them by default.
 
         Returns:
             Observations ``[N, 4]`` of all environments, and an empty dictionary.
@@ -61,7 +61,7 @@ class CartPoleEnvironments(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDA
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], Float, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Take a step in all environments, in the order of operations of Gymnasium's single one.
+        """Step all environments, with the order of operations of Gymnasium's single environment.
 
         Args:
             actions: 0 or 1, ``[N]``.

@@ -1,4 +1,4 @@
-"""One environment of a task: named in its errors, and checked for what it returns."""
+"""Check the results of one environment, and name the environment in its errors."""
 
 import traceback
 from typing import Any
@@ -12,24 +12,24 @@ from tesserl_environments.arrays import NUMBERS, fit
 from tesserl_environments.errors import TaskError
 
 PASSED_ON = (gym.error.DependencyNotInstalled,)
-"""Errors that the caller reports in its own words."""
+"""Errors that are raised unchanged, because the caller reports them."""
 
 REALS = frozenset({float, int, np.float64, np.float32})
 TRUTHS = frozenset({bool, np.bool_})
-"""Usual types of rewards and of ends; others are looked at more closely."""
+"""Usual types of ``terminated`` and ``truncated``; other types need a slower check."""
 
 ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 """Spaces whose elements are arrays."""
 
 
 class Checked(gym.Wrapper[Any, Any, Any, Any]):
-    """Checks shapes and types of what an environment returns, and names the environment in its errors.
+    """Check shapes and types of an environment's results, and name the environment in its errors.
 
-    Types and shapes are compared, not values, so that it costs little beside a step.
+    It compares types and shapes but not values, so it costs little compared with a step.
 
     Args:
         environment: the environment with its other wrappers, except ``Resumable``.
-        label: name of the environment in errors, e.g. ``"environment 3 of CartPole-v1"``.
+        label: name of the environment for errors, e.g. ``"environment 3 of CartPole-v1"``.
     """
 
     def __init__(self, environment: gym.Env[Any, Any], label: str) -> None:
@@ -38,14 +38,13 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
         self._observation = _ObservationCheck(environment.observation_space)
         space = environment.observation_space
         self._shape: tuple[int, ...] = space.shape or ()
-        self._dtype: Any = space.dtype if isinstance(space, ARRAYS) else None  # None: parts of a Dict are looked at
+        self._dtype: Any = space.dtype if isinstance(space, ARRAYS) else None  # None: check the entries of a Dict
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, and check the observation.
+        """Reset the environment and check the observation.
 
         Raises:
-            TaskError: the environment raised an error, or returned something else than an observation of its space and
-                a dictionary.
+            TaskError: the environment raised an error, or did not return an observation of its space and a dictionary.
         """
         try:
             observation, info = self.env.reset(seed=seed, options=options)
@@ -56,11 +55,11 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
         return self._checked("reset", observation), self._info("reset", info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step, and check everything that comes back.
+        """Step the environment and check all results.
 
         Raises:
-            TaskError: the environment raised an error, or returned something else than an observation of its space, a
-                number, two booleans and a dictionary.
+            TaskError: the environment raised an error, or did not return an observation of its space, a number, two
+                booleans and a dictionary.
         """
         try:
             result = self.env.step(action)
@@ -78,14 +77,14 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
             and type(truncated) in TRUTHS
             and type(info) is dict
         ):
-            return result  # the usual case, in as little time as possible
+            return result  # fast path for the usual types
         self._require(_is_scalar(reward, NUMBERS), "a reward that is a number", reward)
         self._require(_is_scalar(terminated, "b"), "terminated as a boolean", terminated)
         self._require(_is_scalar(truncated, "b"), "truncated as a boolean", truncated)
         return self._checked("step", observation), reward, terminated, truncated, self._info("step", info)
 
     def render(self) -> Any:
-        """Draw.
+        """Render the environment.
 
         Raises:
             TaskError: the environment raised an error.
@@ -98,7 +97,7 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
             raise self._raised("render", error) from error
 
     def close(self) -> None:
-        """Close.
+        """Close the environment.
 
         Raises:
             TaskError: the environment raised an error.
@@ -133,7 +132,7 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class _ObservationCheck:
-    """Checks the observations of one space; of a kind that no network reads, none."""
+    """Check the observations of one space; spaces that networks cannot read are not checked."""
 
     def __init__(self, space: spaces.Space[Any]) -> None:
         self._whole = _array_check(space)
@@ -143,7 +142,7 @@ class _ObservationCheck:
             self._parts = {name: check for name, check in checks.items() if check is not None}
 
     def __call__(self, observation: Any) -> Any:
-        """Return the observation, integers of other widths converted; refuse one that is not of the space."""
+        """Return the observation with integers of other widths converted; reject one that is not in the space."""
         if self._whole is not None:
             return self._whole(observation)
         for name, check in self._parts.items():
@@ -160,11 +159,11 @@ class _ObservationCheck:
 
 
 class _ArrayCheck:
-    """Checks the arrays of one space."""
+    """Check the arrays of one space."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._shape, self._declared = shape, dtype
-        self._usual = dtype  # that of the array before, where it was another float
+        self._usual = dtype  # dtype of the previous array, if it was another float type
 
     def __call__(self, value: Any) -> Any:
         if type(value) is np.ndarray and value.dtype is self._usual and value.shape == self._shape:
@@ -189,6 +188,6 @@ def _is_scalar(value: Any, kinds: str) -> bool:
 
 
 def _traceback(error: Exception) -> str:
-    """Return the traceback of a task's error, from the task's own code on."""
+    """Return the traceback of a task's error, starting at the task's code."""
     own = error.__traceback__
     return "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip()

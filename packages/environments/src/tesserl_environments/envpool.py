@@ -1,4 +1,4 @@
-"""Environments that envpool steps in threads of C++ (Weng et al. 2022, arXiv:2206.10558)."""
+"""Environments that envpool steps in C++ threads (Weng et al. 2022, arXiv:2206.10558)."""
 
 import importlib
 import importlib.util
@@ -14,27 +14,28 @@ from numpy.typing import NDArray
 from tesserl_environments.errors import EnvironmentArgumentError
 
 SEEDS = 2**31
-"""envpool takes non-negative 32-bit integers."""
+"""Upper bound of seeds: envpool takes non-negative 32-bit integers."""
 
 ALE = "ALE/"
 """Prefix of the ids of the Arcade Learning Environment."""
 
 
 class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
-    """envpool's environments, in NEXT_STEP mode one pool for all of them, in DISABLED mode a pool for each.
+    """envpool's environments: one pool for all in NEXT_STEP mode, one pool per environment in DISABLED mode.
 
-    envpool takes seeds when a pool is made, so every ``reset`` makes pools; in DISABLED mode only those of the
-    environments that are reset, which takes 0.2 s for a game of Atari. Observations are those of envpool: images with
-    the channels first, stacked oldest first (of Atari, copies of the first frame before there are others). Its state
-    can be neither read nor set. ``info`` is empty.
+    envpool takes a seed only when a pool is made, so every ``reset`` makes new pools. In DISABLED mode it makes only
+    the pools of the environments that are reset, which takes 0.2 s for an Atari game. Observations are envpool's:
+    images with channels first and the oldest frame first; for Atari, copies of the first frame fill the stack at the
+    start of an episode. The state of an environment can be neither read nor set. ``info`` is empty.
 
     Args:
-        task: envpool's name of it, e.g. ``"Pong-v5"``.
+        task: envpool's name of the task, e.g. ``"Pong-v5"``.
         num_envs: number of environments.
-        autoreset_mode: NEXT_STEP, as envpool does it: the step after the end of an episode ignores its action and
-            yields the first observation of the next one. Or DISABLED, for ``reset(options={"reset_mask": ...})``.
-        max_length: steps after which an episode is truncated at the latest; None: where the task does.
-        **options: of ``envpool.make``.
+        autoreset_mode: NEXT_STEP or DISABLED. In NEXT_STEP mode, the step after the end of an episode ignores its
+            action and returns the first observation of the next episode. In DISABLED mode,
+            ``reset(options={"reset_mask": ...})`` starts episodes.
+        max_length: largest number of steps of an episode, which is then truncated; None for the task's own limit.
+        **options: arguments of ``envpool.make``.
 
     Raises:
         EnvironmentArgumentError: envpool is not installed or has no such task.
@@ -82,11 +83,11 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         """Make pools and start an episode in each environment.
 
         Args:
-            seed: one for each environment, or the first of consecutive ones; ``None`` draws them.
-            options: ``reset_mask``, ``[N]`` bool: which environments are reset, in DISABLED mode; by default all.
+            seed: one seed per environment, or the first of consecutive seeds; ``None`` draws them.
+            options: ``reset_mask``, bool ``[N]``, in DISABLED mode: environments to reset; all of them by default.
 
         Returns:
-            The observations of all environments, and nothing else.
+            The observations of all environments, and an empty ``info``.
         """
         mask = np.ones(self.num_envs, np.bool_) if options is None else options["reset_mask"]
         if seed is None:
@@ -104,7 +105,7 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Any, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One action in every environment; all pools work at the same time."""
+        """Take one action in every environment; all pools work at the same time."""
         for pool, part in zip(self._pools, np.split(actions, len(self._sizes)), strict=True):
             pool.send(part)
         results = [pool.recv()[:4] for pool in self._pools]
@@ -113,19 +114,19 @@ class EnvpoolEnvironments(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         return observation, reward, terminated, truncated, {}
 
     def close_extras(self, **kwargs: Any) -> None:  # noqa: ARG002 - the signature is Gymnasium's
-        """Lets go of the pools, which ends their threads."""
+        """Release the pools, which ends their threads."""
         for pool in filter(None, self._pools):
             pool.close()
         self._pools = [None] * len(self._sizes)
 
 
 def task_name(environment_id: str) -> str:
-    """Return the name of a task in envpool, which has the games of ALE without their namespace."""
+    """Return envpool's name of a task; envpool omits the namespace of ALE games."""
     return environment_id.removeprefix(ALE)
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """Batches one after the other, also where they are dictionaries."""
+    """Concatenate batches; they may be dictionaries."""
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], Mapping):

@@ -2,7 +2,7 @@
 
 
 class EnvironmentArgumentError(ValueError):
-    """An environment cannot be made as asked; the message begins with the name of the wrong argument."""
+    """An environment cannot be made from the given arguments; the message begins with the name of the wrong one."""
 
 
 class TaskError(RuntimeError):

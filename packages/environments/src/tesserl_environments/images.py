@@ -1,4 +1,4 @@
-"""Wrappers that change the image in an observation and leave everything beside it as it is."""
+"""Wrappers that change the image of an observation, and leave its other entries unchanged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +19,12 @@ LUMINANCE = (19595, 38470, 7471)
 
 
 class Images:
-    """Place of the image in the observations of an environment.
+    """Locate the image in the observations of an environment.
 
     Args:
         space: one image, or a Dict with one image among its entries.
-        channels: which axis of the image holds the channels: ``"first"``, ``"last"`` or ``"auto"``.
-        wrapper: who asks, for the message.
+        channels: channel axis of the image: ``"first"``, ``"last"`` or ``"auto"``.
+        wrapper: name of the wrapper, for error messages.
 
     Raises:
         EnvironmentArgumentError: there is no image, or more than one.
@@ -47,11 +47,11 @@ class Images:
         return observation[self._key] if self._key else observation
 
     def replaced(self, observation: Any, image: Image) -> Any:
-        """Return the observation with another image."""
+        """Return the observation with its image replaced."""
         return {**observation, self._key: image} if self._key else image
 
     def space_of(self, change: Callable[[Image], Image]) -> spaces.Space[Any]:
-        """Return the observation space after a change of the image that keeps its type."""
+        """Return the observation space after a change of the image; the dtype must stay the same."""
         old = self.space
         shape = change(np.zeros(old.shape, old.dtype)).shape
         low, high = np.full(shape, old.low.min()), np.full(shape, old.high.max())
@@ -62,7 +62,7 @@ class Images:
 
 
 class ImageWrapper(gym.ObservationWrapper[Any, Any, Any]):
-    """Changes the image of every observation to another one of the same type."""
+    """Transform the image of every observation; the dtype stays the same."""
 
     def __init__(self, environment: Environment, images: Images, change: Callable[[Image], Image]) -> None:
         super().__init__(environment)
@@ -75,11 +75,11 @@ class ImageWrapper(gym.ObservationWrapper[Any, Any, Any]):
 
 
 class FrameStack(gym.ObservationWrapper[Any, Any, Any]):
-    """Stacks the last images along their channel axis, oldest first; an episode begins with its first image repeated.
+    """Stack the last images along the channel axis, oldest first; repeat the first image of an episode.
 
     Args:
         environment: the environment.
-        images: where its image is.
+        images: locates its image.
         num_frames: images per stack.
     """
 
@@ -90,12 +90,12 @@ class FrameStack(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = images.space_of(lambda image: self._stack([image] * num_frames))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, and forget the old episode's images."""
+        """Reset the environment and clear the images of the last episode."""
         self._frames = []
         return super().reset(seed=seed, options=options)
 
     def observation(self, observation: Any) -> Any:
-        """Return the observation with the stack that ends with its image."""
+        """Return the observation with its image replaced by the stack."""
         image = self._images.of(observation)
         self._frames = [*(self._frames or [image] * (self._num_frames - 1)), image][-self._num_frames :]
         return self._images.replaced(observation, self._stack(self._frames))
@@ -106,26 +106,26 @@ class FrameStack(gym.ObservationWrapper[Any, Any, Any]):
 
 
 def crop(image: Image, rows: slice, columns: slice, axis: int | None) -> Image:
-    """Return the part of an image within some rows and columns.
+    """Return the given rows and columns of an image.
 
     Args:
         image: ``[C, H, W]``, ``[H, W, C]`` or ``[H, W]``.
-        rows: which rows stay.
-        columns: which columns stay.
-        axis: of the channels: 0, -1 or ``None``.
+        rows: rows to keep.
+        columns: columns to keep.
+        axis: channel axis: 0, -1 or ``None``.
     """
     return image[:, rows, columns] if axis == 0 else image[rows, columns]
 
 
 def grayscale(image: Image, axis: int) -> Image:
-    """Return the luminance of a colour image, as one channel.
+    """Return the luminance of a colour image as one channel.
 
     Args:
         image: ``[3, H, W]`` or ``[H, W, 3]``; red, green, blue. Integers are rounded.
-        axis: of the channels: 0 or -1.
+        axis: channel axis: 0 or -1.
 
     Returns:
-        ``[1, H, W]`` or ``[H, W, 1]``, of the image's type.
+        ``[1, H, W]`` or ``[H, W, 1]``, in the image's dtype.
     """
     planes = np.moveaxis(image, axis, 0)
     if np.issubdtype(image.dtype, np.floating):
@@ -139,24 +139,24 @@ def grayscale(image: Image, axis: int) -> Image:
 
 
 def area_weights(size: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the pixels of a line that each scaled pixel covers, and their shares, both ``[target, taps]``."""
+    """Return the pixels of a line that each scaled pixel covers, and their weights, both ``[target, taps]``."""
     edges = np.arange(target + 1) * (size / target)
     first = np.floor(edges[:-1]).astype(np.int64)
     index = first[:, None] + np.arange(int(np.ceil(size / target)) + 1)
     covered = np.minimum(index + 1, edges[1:, None]) - np.maximum(index, edges[:-1, None])
-    weight = np.where(covered > 1e-9, covered, 0.0)  # what rounding leaves of a pixel that is not covered
+    weight = np.where(covered > 1e-9, covered, 0.0)  # smaller values are rounding errors
     taps = weight.any(0)
     return np.minimum(index, size - 1)[:, taps], (weight / weight.sum(1, keepdims=True)).astype(np.float32)[:, taps]
 
 
 class AreaMean:
-    """Scales an image: a pixel becomes the mean of the area that it covers. Integers are rounded.
+    """Scale an image: each new pixel is the mean of the area that it covers. Integers are rounded.
 
     Args:
-        shape: of the image.
-        height: rows afterwards.
-        width: columns afterwards.
-        axis: of the channels: 0, -1 or ``None``.
+        shape: shape of the image.
+        height: height of the scaled image in pixels.
+        width: width of the scaled image in pixels.
+        axis: channel axis: 0, -1 or ``None``.
     """
 
     def __init__(self, shape: tuple[int, ...], height: int, width: int, axis: int | None) -> None:
@@ -170,7 +170,7 @@ class AreaMean:
                 self._lines.append((line, taps))
 
     def __call__(self, image: Image) -> Image:
-        """Return the scaled image, of the image's type."""
+        """Return the scaled image, in the same dtype."""
         scaled: NDArray[Any] = image
         for line, taps in self._lines:
             scaled = sum(scaled.take(index, line) * weight for index, weight in taps)

@@ -1,19 +1,19 @@
-"""Scripts that start training without ``if __name__ == "__main__":``."""
+"""Detect scripts that start training without ``if __name__ == "__main__":``."""
 
 from multiprocessing.process import current_process
 
 UNGUARDED = 87
-"""Exit code of a worker that began to run the script of its parent once more."""
+"""Exit code of a worker that began to run its parent's script again."""
 
 
 def refuse_to_run_again() -> None:
-    """End a worker's process that runs the script of its parent instead of its own work.
+    """Exit if this is a worker process that runs its parent's script again.
 
-    A worker starts as a new process, which imports the script that started it. Without a guard this would start
-    training anew.
+    A worker is a new process, which imports the script that started it. Without the guard the script would start
+    training again.
 
     Raises:
-        SystemExit: this is such a process; its parent names the remedy.
+        SystemExit: this is such a process; its parent reports the remedy.
     """
-    if getattr(current_process(), "_inheriting", False):  # how multiprocessing recognises it too
+    if getattr(current_process(), "_inheriting", False):  # multiprocessing uses the same check
         raise SystemExit(UNGUARDED)

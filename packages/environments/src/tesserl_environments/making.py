@@ -1,4 +1,4 @@
-"""Make vector environments from a Gymnasium id and plain arguments."""
+"""Make vector environments from a task id and plain arguments."""
 
 import os
 import sys
@@ -33,10 +33,10 @@ Vectorization = Literal["sync", "async", "vector_entry_point", "atari", "envpool
 Maker = Callable[[], Environment]
 
 FASTER = {"gymnasium.envs.box2d.car_racing:CarRacing": "tesserl_environments.car_racing:CarRacing"}
-"""Entry points of tasks, and of the same tasks in less time."""
+"""Entry points of tasks, and of faster versions with the same results."""
 
 AT_ONCE = {"CartPole-v0", "CartPole-v1"}
-"""Tasks that can be stepped at once in this process, number for number as one by one."""
+"""Tasks that `make_at_once` supports: a vectorised version gives exactly the results of single environments."""
 
 MAX_FRAMES = 108_000
 """Frames after which ale_py truncates an episode by default."""
@@ -58,25 +58,28 @@ def make_environments(
     """Make a vector environment.
 
     Args:
-        id: of Gymnasium, e.g. ``"CartPole-v1"`` or ``"module:Id-v0"``, which imports the module first; or of envpool.
-        num_envs: number of environments that are stepped together, >= 1.
+        id: id of Gymnasium, e.g. ``"CartPole-v1"`` or ``"module:Id-v0"``, which imports the module first; or of
+            envpool.
+        num_envs: number of environments, >= 1.
         vectorization: ``"sync"``: all in this process; ``"async"``: one process each; ``"vector_entry_point"``: the
-            task's own vectorised form; ``"atari"``: ale_py's, for ids ``ALE/...-v5``; ``"envpool"``: threads in C++.
+            task's vectorised version; ``"atari"``: ale_py's vector environment, for ids ``ALE/...-v5``; ``"envpool"``:
+            C++ threads.
         kwargs: arguments of ``gymnasium.make``, of ale_py's ``AtariVectorEnv``, or of ``envpool.make``.
-        wrappers: functions that wrap one environment, the innermost first; for ``"sync"`` and ``"async"`` only.
-        resets_itself: start a new episode in the step that ends one; false: ``reset`` with a ``reset_mask`` starts it.
-        restorable: a reset can put an environment into a given state (see `RestoredStarts`).
-        max_length: steps after which an episode is truncated at the latest; None: where the task does.
-        worker_timeout: seconds that a worker of ``"async"`` may take for one answer, > 0.
-        start_timeout: seconds that a worker of ``"async"`` may take to start and to make its environment, > 0.
+        wrappers: functions that wrap one environment, the innermost first; only for ``"sync"`` and ``"async"``.
+        resets_itself: start the next episode in the step that ends one; if false, ``reset`` with a ``reset_mask``
+            starts it.
+        restorable: allow a reset to put an environment into a given state (see `RestoredStarts`).
+        max_length: largest number of steps of an episode, which is then truncated; None for the task's own limit.
+        worker_timeout: seconds that an ``"async"`` worker may take for one answer, > 0.
+        start_timeout: seconds that an ``"async"`` worker may take to start and to make its environment, > 0.
 
     Returns:
-        Environments in SAME_STEP mode (DISABLED if they do not reset themselves), or in their own mode where they are
-        natively vectorised by an entry point or by envpool. Those of SAME_STEP mode can be saved by `snapshot`. Single
-        environments have plain spaces, see `PlainSpaces`.
+        Environments in SAME_STEP mode, or in DISABLED mode if ``resets_itself`` is false. Those of
+        ``"vector_entry_point"`` and ``"envpool"`` are in their own mode. `snapshot` can save environments in SAME_STEP
+        mode. Single environments have plain spaces, see `PlainSpaces`.
 
     Raises:
-        EnvironmentArgumentError: the id is unknown, its package is missing, or it does not take the given arguments.
+        EnvironmentArgumentError: the id is unknown, its package is missing, or the task does not take the arguments.
         WorkerError: a worker died, or did not make its environment in time.
     """
     refuse_to_run_again()
@@ -103,14 +106,14 @@ def make_environments(
 
 
 def make_at_once(id: str, num_envs: int) -> Environments | None:  # noqa: A002 - Gymnasium's name of it
-    """Make environments that are stepped at once in this process, for evaluation; None if the task has no such form.
+    """Make environments that one vectorised operation steps, for evaluation; None if the task has no such version.
 
     Args:
-        id: of Gymnasium, without arguments and wrappers.
+        id: id of Gymnasium; no arguments or wrappers are possible.
         num_envs: number of environments.
 
     Returns:
-        Environments in DISABLED mode. The episode of a seed is that of `make_environments`.
+        Environments in DISABLED mode. Episodes of a seed are the same as with `make_environments`.
     """
     if id not in AT_ONCE:
         return None
@@ -130,7 +133,7 @@ def task_spaces(
 ) -> tuple[Space, Space]:
     """Return the observation and the action space of one environment.
 
-    With vectorization async a process of its own makes the environment, as it makes those of training.
+    With vectorization ``"async"`` a separate process makes the environment, as in training.
 
     Args:
         id: see `make_environments`.
@@ -159,7 +162,7 @@ def task_spaces(
 
 def _spec(id: str) -> EnvSpec:  # noqa: A002
     spec = task_spec(id)
-    # the two wrappers that only find mistakes of whoever steps an environment by hand cost 5 % of a CartPole step
+    # these two wrappers only find errors in hand-written loops, and cost 5 % of a CartPole step
     spec.disable_env_checker, spec.order_enforce = True, False
     spec.entry_point = FASTER.get(str(spec.entry_point), spec.entry_point)
     return spec
@@ -178,7 +181,7 @@ def _vectorized(makers: Sequence[Maker], mode: AutoresetMode, timeouts: tuple[fl
 
 
 def _maker(spec: EnvSpec, kwargs: dict[str, Any], wrap: Wrap, label: str, index: int | None) -> Maker:
-    """Return the function that makes one environment; with an index its state can be saved."""
+    """Return the function that makes one environment; with an index, its state can be saved."""
 
     def make() -> Environment:
         _need_no_display()
@@ -189,13 +192,13 @@ def _maker(spec: EnvSpec, kwargs: dict[str, Any], wrap: Wrap, label: str, index:
 
 
 def _need_no_display() -> None:
-    """Let SDL draw into memory where there is no screen; it complains on standard error about a missing one."""
+    """Make SDL draw into memory if there is no screen, to avoid its warnings on standard error."""
     if not has_display():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def has_display() -> bool:
-    """Return whether a window can be opened, as far as the environment variables of Linux say."""
+    """Return whether a window can be opened, judged by environment variables (on Linux)."""
     return sys.platform != "linux" or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
 
 
@@ -226,7 +229,7 @@ def _games(
 
 
 def _shortened(kwargs: dict[str, Any], max_length: int | None) -> dict[str, Any]:
-    """Return ale_py's options with episodes of at most ``max_length`` steps; ale_py counts frames, also idle ones."""
+    """Return ale_py's options for episodes of at most ``max_length`` steps; ale_py counts frames, including no-ops."""
     if max_length is None:
         return kwargs
     frames = min(kwargs.get("max_num_frames_per_episode", MAX_FRAMES), max_length * kwargs.get("frameskip", 4))

@@ -1,4 +1,4 @@
-"""Action masks: the actions that a state allows, as an entry of the observation or of ``info``."""
+"""Action masks: the allowed actions of a state, given in the observation or in ``info``."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from tesserl_environments.errors import EnvironmentArgumentError
 from tesserl_environments.plain_spaces import plain_action_space
 
 ACTION_MASK = "action_mask"
-"""Entry of a Dict observation, entry of ``info``, and key of the TensorDict."""
+"""Key of the mask in a Dict observation, in ``info`` and in the TensorDict."""
 
 
 class ActionMask:
-    """Reads and applies the masks of an observation space; true means that an action is allowed.
+    """Read and apply action masks; true means that an action is allowed.
 
     Args:
-        space: of the entry ``action_mask``.
-        action_space: of one environment; actions count from 0, as those of `plain_action_space` do.
+        space: space of the entry ``action_mask``.
+        action_space: action space of one environment; actions count from 0, as in `plain_action_space`.
 
     Raises:
-        ValueError: the actions are no choices, or the entry has not one truth value for each option.
+        ValueError: the actions are not discrete, or the mask does not have one boolean per option.
     """
 
     def __init__(self, space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
@@ -42,14 +42,14 @@ class ActionMask:
             )
         blocks = isinstance(plain, spaces.MultiDiscrete) and len(set(sizes)) == 1
         self.shape: tuple[int, ...] = (len(sizes), sizes[0]) if blocks else (sum(sizes),)
-        self._starts = np.cumsum([0, *sizes[:-1]])  # of the options of each choice
+        self._starts = np.cumsum([0, *sizes[:-1]])  # index of the first option of each choice
         self._is_single = isinstance(plain, spaces.Discrete)
 
     def read(self, batch: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return masks ``[N, *shape]`` of entries ``[N, *space.shape]``.
+        """Convert entries ``[N, *space.shape]`` to masks ``[N, *shape]``.
 
         Raises:
-            ValueError: a number is neither 0 nor 1.
+            ValueError: a value is neither 0 nor 1.
         """
         if batch.dtype != np.bool_ and batch.size and (batch.min() < 0 or batch.max() > 1):
             got = f"{batch.min()} to {batch.max()}"
@@ -82,13 +82,14 @@ class ActionMask:
 
 
 class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):
-    """Moves ``info["action_mask"]`` of every reset and step into the observation, which becomes a Dict.
+    """Move ``info["action_mask"]`` of every reset and step into the observation, which becomes a Dict.
 
     Args:
-        environment: with Discrete or MultiDiscrete actions; an observation that is no Dict becomes ``observation``.
+        environment: environment with Discrete or MultiDiscrete actions. An observation that is not a Dict becomes the
+            entry ``observation``.
 
     Raises:
-        EnvironmentArgumentError: the actions are others, or the observation has an ``action_mask`` already.
+        EnvironmentArgumentError: the actions are of another kind, or the observation already has an ``action_mask``.
     """
 
     def __init__(self, environment: gym.Env[Any, Any]) -> None:
@@ -108,17 +109,17 @@ class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):
         self.observation_space = spaces.Dict({**parts, ACTION_MASK: spaces.Box(0, 1, (sum(sizes),), np.int8)})
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, and move the mask."""
+        """Reset the environment and move the mask."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._with_mask(observation, info), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step, and move the mask."""
+        """Step the environment and move the mask."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._with_mask(observation, info), reward, terminated, truncated, info
 
     def _with_mask(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
-        """Return the observation with its mask; without one the check of observations names what is missing."""
+        """Return the observation with its mask; if ``info`` has none, the check of observations reports it."""
         parts = observation if self._is_dict else {"observation": observation}
         return (
             {**parts, ACTION_MASK: np.asarray(info[ACTION_MASK]).ravel().astype(np.int8)}
@@ -128,7 +129,7 @@ class MaskFromInfo(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def _options(space: spaces.Space[Any]) -> list[int]:
-    """Return the number of options of each choice of a plain action space; empty for actions that are no choices."""
+    """Return the number of options of each choice of a plain action space; empty if actions are not discrete."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):

@@ -1,4 +1,4 @@
-"""Import the modules of a user: tasks that register themselves, and wrappers named by ``module:Class``."""
+"""Import a user's modules: tasks that register themselves, and wrappers named by ``module:Class``."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ from tesserl_environments.errors import EnvironmentArgumentError
 
 
 def extend_module_path(directories: Iterable[str]) -> None:
-    """Let modules be found in these directories, after all places where Python looks already.
+    """Add directories to the end of Python's module search path.
 
     Worker processes inherit the path.
 
@@ -23,11 +23,11 @@ def import_named(name: str, argument: str) -> Any:
     """Import a module.
 
     Args:
-        name: of the module, with dots.
+        name: dotted name of the module.
         argument: the argument or key that names it; errors begin with it.
 
     Raises:
-        EnvironmentArgumentError: there is no such module, or its import raised.
+        EnvironmentArgumentError: there is no such module, or its import raised an error.
     """
     try:
         return importlib.import_module(name)
@@ -44,14 +44,14 @@ def import_named(name: str, argument: str) -> Any:
 
 
 def load_named(target: str, argument: str) -> Any:
-    """Import ``module:name`` and return the object of that name.
+    """Import ``module:name`` and return the named object.
 
     Args:
         target: module and name, separated by a colon; the name may have dots.
         argument: the argument or key that names it; errors begin with it.
 
     Raises:
-        EnvironmentArgumentError: the text has another form, the module cannot be imported, or has no such name.
+        EnvironmentArgumentError: ``target`` has another form, the module cannot be imported, or it lacks the name.
     """
     module, colon, name = target.partition(":")
     if not (module and colon and name):

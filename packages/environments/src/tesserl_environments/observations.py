@@ -1,8 +1,8 @@
-"""From a Gymnasium observation space to the keys of the TensorDict contract.
+"""Convert observations of a Gymnasium space to the keys of the TensorDict contract.
 
-Images become ``pixels`` (channels first, uint8 or float32; boolean planes as 0 and 255), everything else is
-concatenated, in sorted key order, into ``observation`` (float32, so integers beyond 2**24 are rounded). The entry
-``action_mask`` of a Dict becomes the key of that name (bool).
+The image becomes ``pixels``: channels first, uint8 or float32, with booleans as 0 and 255. All other entries are
+concatenated in sorted key order to ``observation`` (float32, so integers beyond 2**24 are rounded). The entry
+``action_mask`` of a Dict becomes the key ``action_mask`` (bool).
 """
 
 from collections.abc import Callable, Mapping
@@ -23,17 +23,17 @@ Reader = Callable[[NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True)
 class _Part:
-    """One entry of an observation space: where it is written, and how a batch of it is read."""
+    """One entry of an observation space: its place in the output, and the function that reads a batch of it."""
 
-    name: str  # empty for a space that is no Dict
+    name: str  # empty if the space is not a Dict
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    start: int  # first and last feature of `observation`; not used for images
+    start: int  # range of features in `observation`; unused for images
     stop: int
     read: Reader
 
     def of(self, batch: Any, check: bool) -> NDArray[Any]:
-        """Return what is written of a batch; refuse other shapes and types than those of the space."""
+        """Return the values to write for a batch; reject shapes and dtypes that are not those of the space."""
         values = batch[self.name] if self.name else batch
         if not check:
             return self.read(values)
@@ -47,19 +47,20 @@ class _Part:
 
 
 class ObservationLayout:
-    """Keys and shapes of an observation space, and the code that writes a batch of observations to them.
+    """Map an observation space to keys and shapes, and write batches of observations to arrays of these keys.
 
     Args:
         space: observation space of one environment: a Box, Discrete, MultiBinary or MultiDiscrete space, or a Dict
             of those. At most one entry is an image (three axes, or two axes of uint8).
-        channels: which axis of an image holds the channels: ``"first"``, ``"last"``, or ``"auto"`` (the shorter one
-            of the two; the last where they are equal).
-        action_space: of one environment; the entry ``action_mask`` of a Dict is then the mask of its actions, shaped
-            ``[A]``, ``[N, A]`` for choices of equal size or ``[sum(nvec)]``. None takes it for a vector like others.
+        channels: channel axis of an image: ``"first"``, ``"last"``, or ``"auto"``, the shorter of the two (the last if
+            they are equal).
+        action_space: action space of one environment. The entry ``action_mask`` of a Dict is then read as an action
+            mask of shape ``[A]``, ``[N, A]`` for choices of equal size, or ``[sum(nvec)]``. None treats it like any
+            other vector.
 
     Raises:
-        ValueError: the space holds a part that no network here can read, an image of integers that are not in 0..255,
-            or a mask that does not fit the actions.
+        ValueError: the space has an entry that cannot be converted, an image of integers outside of 0..255, or a mask
+            that does not fit the actions.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class ObservationLayout:
                 size, read = _vector_reader(part, name)
                 self._vectors.append(_Part(name, part.shape or (), np.dtype(part.dtype), width, width + size, read))
                 width += size
-        # the common case, an array that is copied as it is, is a third of the cost of a vector step if it is not fast
+        # fast path for a single vector; without it, copying takes a third of the time of a vector step
         self._alone = self._vectors[0] if len(parts) == 1 and self._vectors else None
         if width:
             self.shapes["observation"] = (width,)
@@ -105,12 +106,12 @@ class ObservationLayout:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that are written, in the order in which networks take them: pixels, observation, action_mask."""
+        """The keys of the layout, in the order of network inputs: pixels, observation, action_mask."""
         return tuple(self.shapes)
 
     @property
     def space(self) -> spaces.Dict:
-        """The space of what is written: images as uint8 in 0..255 or as floats, the vector without bounds."""
+        """The space of the written arrays: images as uint8 in 0..255 or as floats, the vector without bounds."""
         bounds = {np.dtype(np.uint8): (0, 255), np.dtype(np.float32): (-np.inf, np.inf)}
         parts = {key: (shape, self.dtypes[key]) for key, shape in self.shapes.items()}
         return spaces.Dict(
@@ -118,21 +119,21 @@ class ObservationLayout:
         )
 
     def empty(self, *leading: int) -> dict[str, NDArray[Any]]:
-        """Zeroed arrays ``[*leading, *shape]``, one for every key."""
+        """Return zeroed arrays ``[*leading, *shape]``, one per key."""
         return {key: np.zeros((*leading, *shape), self.dtypes[key]) for key, shape in self.shapes.items()}
 
     def write(self, batch: Any, out: Arrays, index: Any = ..., *, check: bool = True) -> None:
         """Write a batch of observations into ``out[key][index]``.
 
         Args:
-            batch: what a vector environment returns: an array ``[N, *shape]``, or a mapping of such arrays.
-            out: one array ``[..., *shape]`` for every key.
-            index: which part of ``out`` receives the batch.
-            check: shapes and types; false where they are known to be right.
+            batch: observations of a vector environment: an array ``[N, *shape]``, or a mapping of such arrays.
+            out: one array ``[..., *shape]`` per key.
+            index: index of ``out`` to which the batch is written.
+            check: whether to check shapes and dtypes.
 
         Raises:
-            ValueError: an array has not the shape and the type of its space, or values that its space does not hold and
-                that would become others.
+            ValueError: an array differs from its space in shape or dtype, or has values outside of its space that the
+                conversion would change.
         """
         if self._image is not None:
             out["pixels"][index] = self._image.of(batch, check)
@@ -146,21 +147,21 @@ class ObservationLayout:
 
 
 def _parts(space: spaces.Space[Any]) -> list[tuple[str, spaces.Space[Any]]]:
-    """Return the entries of a Dict space in sorted key order; any other space is one part with an empty name."""
+    """Return the entries of a Dict space in sorted key order; any other space is one entry with an empty name."""
     if isinstance(space, spaces.Dict):
         return sorted(space.spaces.items())
     return [("", space)]
 
 
 def is_image(space: spaces.Space[Any]) -> bool:
-    """Return whether a space is that of one image: a Box of three axes, or of two axes and uint8."""
+    """Return whether a space holds one image: a Box of three axes, or a uint8 Box of two axes."""
     if not isinstance(space, spaces.Box):
         return False
     return len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
 
 
 def channel_axis(shape: tuple[int, ...], channels: str = "auto") -> int | None:
-    """Return the axis of channels, 0 or -1, None for two axes; "auto": the shorter one, or the last if equal."""
+    """Return the channel axis: 0, -1, or None for two axes. ``"auto"`` is the shorter one, or the last if equal."""
     if len(shape) == 2:
         return None
     return 0 if channels == "first" or (channels == "auto" and shape[0] < shape[-1]) else -1
@@ -179,7 +180,7 @@ def _image_reader(space: spaces.Space[Any], channels: str, name: str) -> tuple[t
 
 
 def _pixels(space: Any, name: str) -> Reader:
-    """Return the function from images to what can be written into ``pixels`` without becoming another number."""
+    """Return the function that converts images to ``pixels`` without changing values."""
     dtype, scale = np.dtype(space.dtype), np.uint8(255)
     if dtype == np.uint8 or dtype.kind == "f":
         return lambda batch: batch

@@ -1,6 +1,6 @@
-"""Spaces of a task in the forms that policies and layouts read.
+"""Convert the spaces of a task to the plain spaces that policies and layouts support.
 
-Actions have one axis and count from 0; observations are one array, or one Dict of arrays.
+Plain actions have at most one axis and count from 0; plain observations are one array or one flat Dict of arrays.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,13 +17,13 @@ Path = tuple[str | int, ...]
 
 
 class PlainSpaces(gym.Wrapper[Any, Any, Any, Any]):
-    """Gives a task actions and observations of plain spaces.
+    """Give a task plain action and observation spaces.
 
     Args:
-        environment: with its other wrappers.
+        environment: the environment, with its other wrappers.
 
     Raises:
-        ValueError: two entries of its observations would have one name.
+        ValueError: two entries of its observations would get the same name.
     """
 
     def __init__(self, environment: gym.Env[Any, Any]) -> None:
@@ -40,17 +40,17 @@ class PlainSpaces(gym.Wrapper[Any, Any, Any, Any]):
             self.observation_space = spaces.Dict(parts)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset; return the observation in its plain form."""
+        """Reset the environment and return the plain observation."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._plain(observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step with a plain action."""
+        """Take a plain action and return the plain observation."""
         observation, *rest = self.env.step(own_action(self.env.action_space, action))
         return self._plain(observation), *rest
 
     def _plain(self, observation: Any) -> Any:
-        """Return the entries by their names; an entry that is missing is reported by `Checked`."""
+        """Return the entries by name; `Checked` reports a missing entry."""
         if self._entries is None:
             return observation
         found = {}
@@ -66,21 +66,21 @@ class PlainSpaces(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def with_plain_spaces(environment: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Return an environment with plain spaces; it is wrapped if it has others."""
+    """Return an environment with plain spaces; wrap it in `PlainSpaces` if needed."""
     action_space = environment.action_space
     is_plain = plain_action_space(action_space) is action_space and not is_nested(environment.observation_space)
     return environment if is_plain else PlainSpaces(environment)
 
 
 def plain_action_space(space: Space) -> Space:
-    """Return the space from which a policy chooses the actions of a task.
+    """Return the plain action space of a task, from which a policy chooses.
 
     Args:
-        space: of the task's actions.
+        space: action space of the task.
 
     Returns:
-        ``Discrete`` from 0 on; ``MultiDiscrete`` of one axis from 0 on, also for ``MultiBinary``; ``Box`` of one axis
-        for real numbers. Any other space, and one that is plain already, is returned as it is.
+        A ``Discrete`` that starts at 0, a ``MultiDiscrete`` of one axis that starts at 0 (also for ``MultiBinary``), or
+        a ``Box`` of one axis for real numbers. Any other space, and a plain one, is returned unchanged.
     """
     match space:
         case spaces.Discrete() if space.start != 0:
@@ -96,11 +96,11 @@ def plain_action_space(space: Space) -> Space:
 
 
 def own_action(space: Space, action: ArrayLike) -> Any:
-    """Return the action of a task for a plain one.
+    """Convert a plain action to the task's action.
 
     Args:
-        space: of the task's actions.
-        action: from ``plain_action_space(space)``.
+        space: action space of the task.
+        action: action in ``plain_action_space(space)``.
     """
     match space:
         case spaces.Discrete():
@@ -113,13 +113,13 @@ def own_action(space: Space, action: ArrayLike) -> Any:
 
 
 def is_nested(space: Space) -> bool:
-    """Return whether an observation is a Tuple, or a Dict with a Dict or a Tuple in it."""
+    """Return whether a space is a Tuple, or a Dict that contains a Dict or a Tuple."""
     inner = space.spaces.values() if isinstance(space, spaces.Dict) else ()
     return isinstance(space, spaces.Tuple) or any(isinstance(part, spaces.Dict | spaces.Tuple) for part in inner)
 
 
 def _entries(space: Space, path: Path) -> Iterator[tuple[Path, Space]]:
-    """Yield the entries of an observation that are no containers, with the way to them."""
+    """Yield the entries of an observation that are not containers, with their paths."""
     parts: Mapping[Any, Space]
     match space:
         case spaces.Dict():

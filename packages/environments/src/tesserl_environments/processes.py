@@ -1,4 +1,4 @@
-"""Processes of environment workers: how they start, and how they end."""
+"""Start and end the processes of environment workers."""
 
 import multiprocessing
 import time
@@ -16,18 +16,18 @@ from tesserl_environments.signals import held_back
 from tesserl_environments.worker_process import GRACE, Description, send_description
 
 START_METHOD = "spawn"
-"""Start method of worker processes: anew, without the parent's threads, memory and open files."""
+"""Start method of worker processes: they do not inherit the parent's threads, memory and open files."""
 
 
 def describe(
     make: Callable[[], gym.Env[Any, Any]], *, timeout: float, passed_on: tuple[type[Exception], ...] = ()
 ) -> Description:
-    """Return the spaces of an environment, which a process of its own makes and closes.
+    """Return the spaces of an environment, which a separate process makes and closes.
 
     Args:
-        make: makes the environment.
-        timeout: seconds for it.
-        passed_on: errors of ``make`` that are raised here as they are.
+        make: function that makes the environment.
+        timeout: seconds to make the environment.
+        passed_on: errors of ``make`` that are raised here unchanged.
 
     Raises:
         WorkerError: the environment could not be made, or not in time.
@@ -44,7 +44,7 @@ def describe(
         if not ours.poll(timeout):
             raise WorkerError(f"environment worker 0 {late_start(timeout)}")
         answer = ours.recv()
-        end_processes([process], GRACE)  # it closes its environment
+        end_processes([process], GRACE)  # gives it time to close its environment
     except (EOFError, OSError) as error:
         raise death("environment worker 0", process, timeout) from error
     finally:
@@ -58,7 +58,7 @@ def describe(
 
 
 def end_processes(processes: Sequence[BaseProcess], patience: float) -> list[int]:
-    """Wait for processes to end, then kill what is left; return which had to be killed."""
+    """Wait for processes to end, then kill the rest; return the indices of those that were killed."""
     deadline = time.monotonic() + patience
     late = []
     started = [(index, process) for index, process in enumerate(processes) if process.pid is not None]
@@ -73,26 +73,26 @@ def end_processes(processes: Sequence[BaseProcess], patience: float) -> list[int
 
 
 def ended_at_exit(processes: Sequence[BaseProcess]) -> Finalize:
-    """End processes when this one exits: Python asks them by SIGTERM, which they ignore, and waits for them."""
+    """End processes when this one exits; Python would send SIGTERM, which they ignore, and wait forever."""
     return Finalize(None, end_processes, (processes, 0.0), exitpriority=10)
 
 
 def late_start(timeout: float) -> str:
-    """Return what is said of a worker that has not started."""
+    """Return the error text for a worker that has not started."""
     return (
         f"did not make its environment within {timeout:g} s; raise start_timeout if the task takes that long to start"
     )
 
 
 def death(worker: str, process: BaseProcess, timeout: float) -> WorkerError:
-    """Return what is said of a worker that died.
+    """Return the error for a worker that died.
 
     Args:
         worker: name and number of the worker.
-        process: of the worker.
+        process: process of the worker.
         timeout: seconds for the process to end.
     """
-    process.join(timeout)  # its files close before it can be waited for
+    process.join(timeout)  # the pipe closes before the exit code is available
     if process.exitcode == UNGUARDED:
         return WorkerError(
             f"{worker} began to run the script that started it: a worker imports that script; "

@@ -1,4 +1,4 @@
-"""Tasks by their Gymnasium id: registering them, their registration, and errors of making them."""
+"""Register tasks, find tasks by their Gymnasium id, and report errors in making them."""
 
 import importlib
 import importlib.util
@@ -19,14 +19,14 @@ TaskMaker = Callable[..., Environment]
 Made = TypeVar("Made")
 
 PYTHON = "python"
-"""Namespace of tasks that a function makes."""
+"""Namespace of tasks that `register_maker` registers."""
 
 
 def task_spec(id: str) -> EnvSpec:  # noqa: A002
-    """Return the registration of a task, which is imported first where its id names a module.
+    """Return the registration of a task; import its module first if the id names one.
 
     Args:
-        id: of Gymnasium.
+        id: Gymnasium id of the task.
 
     Raises:
         EnvironmentArgumentError: the id is unknown, or its module or package is missing.
@@ -36,10 +36,10 @@ def task_spec(id: str) -> EnvSpec:  # noqa: A002
 
 
 def has_time_limit(id: str, kwargs: Mapping[str, Any] | None = None) -> bool:  # noqa: A002
-    """Return whether every episode of a task ends after some number of steps, as far as its registration says.
+    """Return whether the registration of a task limits the length of its episodes.
 
     Args:
-        id: of Gymnasium.
+        id: Gymnasium id of the task.
         kwargs: arguments of ``gymnasium.make``.
 
     Raises:
@@ -55,7 +55,7 @@ def register(id: str) -> None:  # noqa: A002
     """Register the task of an id: import the module of ``module:Id``, or the package of a known namespace.
 
     Args:
-        id: of Gymnasium.
+        id: Gymnasium id of the task.
 
     Raises:
         EnvironmentArgumentError: the module cannot be imported, or the package of the namespace is not installed.
@@ -82,11 +82,11 @@ def register_maker(name: str, maker: TaskMaker) -> str:
     """Register a function that makes one environment, for as long as this process lives.
 
     Args:
-        name: of the task; another maker of the name takes the place of this one.
-        maker: called with the arguments of ``make_environments(kwargs=)``.
+        name: name of the task; a maker that is registered later under this name replaces this one.
+        maker: called with the ``kwargs`` of ``make_environments``.
 
     Returns:
-        The id of the task, ``python/`` and the name.
+        The id of the task: ``python/`` followed by the name.
     """
     id = f"{PYTHON}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name.removeprefix(f'{PYTHON}/'))}"  # noqa: A001
     gym.registry[id] = EnvSpec(id, entry_point=maker)
@@ -94,10 +94,10 @@ def register_maker(name: str, maker: TaskMaker) -> str:
 
 
 def registered_maker(id: str) -> CloudpickleWrapper | None:  # noqa: A002 - Gymnasium's name of it
-    """Return the function that `register_maker` got for a task, ready for another process; None for other tasks.
+    """Return the function that `register_maker` registered for a task, picklable; None for other tasks.
 
     Args:
-        id: of the task.
+        id: id of the task.
     """
     maker: Any = gym.registry[id].entry_point if id.startswith(f"{PYTHON}/") else None
     return None if maker is None else CloudpickleWrapper(maker)
@@ -109,14 +109,14 @@ def _require(module: str, name: str, id: str, *, extra: str) -> None:  # noqa: A
 
 
 def _missing_package(id: str) -> str:  # noqa: A002
-    """Name the extra that has what a task of Gymnasium needs."""
+    """Return the extra that installs the missing package of a Gymnasium task, or ``"it"`` if there is none."""
     entry_point = str(gym.registry[id].entry_point) if id in gym.registry else ""
     extra = next((extra for extra in ("box2d", "mujoco") if entry_point.startswith(f"gymnasium.envs.{extra}")), None)
     return "it" if extra is None else f'"tesserl-environments[{extra}]"'
 
 
 def made(id: str, kwargs: dict[str, Any], make: Callable[[], Made]) -> Made:  # noqa: A002
-    """Return what a function makes for a task; its errors name the key that is wrong."""
+    """Call ``make`` and return its result; convert its errors to errors that name the wrong key."""
     try:
         return make()
     except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:

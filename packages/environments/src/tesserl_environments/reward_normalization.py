@@ -1,4 +1,4 @@
-"""Rewards divided by the spread of the returns that a task has given so far."""
+"""Normalise rewards by the standard deviation of returns."""
 
 import math
 from collections.abc import Mapping
@@ -9,20 +9,20 @@ import gymnasium as gym
 from tesserl_environments.errors import EnvironmentArgumentError
 
 EPSILON = 1e-8
-"""Added to the variance."""
+"""Added to the variance, to avoid a division by zero."""
 
 
 class NormalizeReward(gym.Wrapper[Any, Any, Any, Any]):
-    """Divides rewards by the standard deviation of the discounted return that they add up to.
+    """Divide rewards by the standard deviation of a running discounted return.
 
-    Engstrom et al. 2020 (arXiv:2005.12729), section 3, item 2: the running sum ``R <- discount R + r`` begins anew with
-    each episode, and its mean is not subtracted. The statistics are those of this environment since it was made, in
-    float64 (Welford 1962); they survive a reset, and ``snapshot`` keeps them. The first reward is not divided.
+    Engstrom et al. 2020 (arXiv:2005.12729), section 3, item 2: the running sum ``R <- discount R + r`` restarts with
+    each episode, and its mean is not subtracted. The statistics cover all steps of this environment, in float64
+    (Welford 1962). They survive a reset, and ``snapshot`` saves them. The first reward is not divided.
 
     Args:
         environment: the environment.
-        discount: of one step, in [0, 1].
-        clip: normalised rewards are clipped to ``[-clip, clip]``, above 0; None leaves them.
+        discount: discount per step, in [0, 1].
+        clip: normalised rewards are clipped to ``[-clip, clip]``, above 0; None for no clipping.
 
     Raises:
         EnvironmentArgumentError: an argument is out of its range.
@@ -39,12 +39,12 @@ class NormalizeReward(gym.Wrapper[Any, Any, Any, Any]):
         self._count, self._mean, self._squares, self._running = 0, 0.0, 0.0, 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, and begin a new sum."""
+        """Reset the environment and the running sum."""
         self._running = 0.0
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step, and normalise the reward."""
+        """Step the environment and normalise the reward."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._running = self._discount * self._running + float(reward)
         self._count += 1
@@ -59,7 +59,7 @@ class NormalizeReward(gym.Wrapper[Any, Any, Any, Any]):
         return observation, normalised, terminated, truncated, info
 
     def carried(self) -> dict[str, Any]:
-        """Return the statistics, which the next episode continues."""
+        """Return the statistics, for a snapshot."""
         return {"count": self._count, "mean": self._mean, "squares": self._squares}
 
     def carry(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Seeds that are drawn from other seeds."""
+"""Derive seeds from other seeds."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from tesserl_environments.envpool import EnvpoolEnvironments
 
 
 def derived_seed(*entropy: int, key: tuple[int, ...] = ()) -> int:
-    """Return a seed that depends on all of the given numbers.
+    """Return a seed that depends on all given numbers.
 
     Args:
         entropy: seeds and counters, >= 0.
-        key: of the use; other keys give independent seeds.
+        key: identifies the purpose; different keys give independent seeds.
 
     Returns:
         A number in [0, 2**32).
@@ -23,12 +23,12 @@ def derived_seed(*entropy: int, key: tuple[int, ...] = ()) -> int:
 
 
 def worker_seeds(seed: int, environments: VectorEnv[Any, Any, Any], *, first: int = 0) -> list[int] | int:
-    """Return one independent seed for each environment, or a single one if the task's own form takes no more.
+    """Return one independent seed per environment, or a single seed if a natively vectorised task takes only one.
 
     Args:
-        seed: of the run.
-        environments: that are reset with the result.
-        first: number of environments of the run before these, if others step a part of them.
+        seed: seed of the run.
+        environments: environments to reset with the result.
+        first: index of the first of these environments in the run, if several workers share its environments.
     """
     seeds = [derived_seed(seed, key=(first + index,)) for index in range(environments.num_envs)]
     own = isinstance(environments, AtariEnvironments | EnvpoolEnvironments)

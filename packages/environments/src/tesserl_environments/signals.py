@@ -1,18 +1,18 @@
-"""Signals that end a process, kept away from worker processes: their parent decides what the signals mean."""
+"""Make worker processes ignore signals that would end them; their parent handles these signals."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
-"""Not on Windows."""
+"""None on Windows."""
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Hold these signals back while processes are started, which inherit that until ``leave_to_parent``.
+    """Block these signals while processes are started; the processes inherit the block until ``leave_to_parent``.
 
-    Otherwise a signal to the whole group ends a process that has not come to ignoring it.
+    Otherwise a signal to the process group would end a process that does not ignore it yet.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -20,9 +20,9 @@ def held_back() -> Iterator[None]:
     numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-        from multiprocessing import resource_tracker  # not for those who start no process
+        from multiprocessing import resource_tracker  # imported only if processes are started
 
-        # a process of multiprocessing's own, which the first worker would start; starting it releases two signals
+        # start multiprocessing's tracker process now; the first worker would start it and so unblock two signals
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         yield
@@ -31,9 +31,9 @@ def held_back() -> Iterator[None]:
 
 
 def leave_to_parent() -> None:
-    """Ignore these signals in a worker's process: its parent decides what they mean."""
+    """Ignore these signals in a worker process; its parent handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # a handler, which processes of the task do not inherit: they can be ended by SIGTERM
+    # a handler instead of SIG_IGN: processes of the task do not inherit it, so SIGTERM can end them
     signal.signal(signal.SIGTERM, lambda *_: None)
     if HANGUP is not None:
         signal.signal(HANGUP, signal.SIG_IGN)

@@ -1,9 +1,9 @@
-"""Environments that can be put back to where they were, without a state API and without pickling.
+"""Save and restore the states of environments, without a state API and without pickling.
 
-An episode is a function of the random generators at its reset and of the actions since. ``Resumable`` remembers both;
-restoring replays them and compares what comes out with what was there. Wrappers may carry state from one episode to the
-next (`Carrying`); it is remembered at the reset too. An episode of more than ``MAX_ACTIONS`` steps is
-not remembered: its environment cannot be put back.
+An episode is a function of the random generators at its reset and of the actions since then. ``Resumable`` records
+both. Restoring replays the actions and compares the result with the saved observation and generators. A wrapper may
+carry state from one episode to the next (`Carrying`); this state is recorded at the reset too. An episode of more than
+``MAX_ACTIONS`` steps cannot be restored.
 """
 
 import json
@@ -20,26 +20,26 @@ from tesserl_environments.action_record import ActionRecord
 from tesserl_environments.workers import WorkerEnvironments
 
 MOST_SECONDS = 1e6
-"""Longest wait for a worker that plays an episode again; the system counts in milliseconds, in 32 bits."""
+"""Largest timeout for a worker that replays an episode, in seconds; the system takes 32-bit milliseconds."""
 
 
 @runtime_checkable
 class Carrying(Protocol):
-    """A wrapper with state that survives a reset, such as running statistics; a snapshot keeps it."""
+    """A wrapper with state that survives a reset, such as running statistics; snapshots include it."""
 
     def carried(self) -> Mapping[str, Any]:
-        """Return that state as plain JSON data."""
+        """Return this state as JSON data."""
 
     def carry(self, state: Mapping[str, Any]) -> None:
         """Continue from ``carried``."""
 
 
 class Resumable(gym.Wrapper[Any, Any, Any, Any]):
-    """Outermost wrapper of one sub-environment.
+    """Record an episode so that it can be restored; the outermost wrapper of a sub-environment.
 
     Args:
-        environment: the environment; its wrappers are rebuilt by the replay too.
-        index: position in the vector environment, which restores all sub-environments by one call.
+        environment: the environment; a replay also restores the state of its wrappers.
+        index: index in the vector environment, whose ``restore`` passes all snapshots to every sub-environment.
     """
 
     def __init__(self, environment: gym.Env[Any, Any], index: int) -> None:
@@ -52,8 +52,8 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset; record the seed or, without one, the state of the generators."""
-        if seed is None and hasattr(self.unwrapped, "ale"):  # its generators are out of reach, so it gets a seed
+        """Reset the environment; record the seed or, without a seed, the state of the generators."""
+        if seed is None and hasattr(self.unwrapped, "ale"):  # its generators cannot be read, so draw a seed
             seed = int(self.unwrapped.np_random.integers(2**31))
         self._start = {"generators": self._generators.state()} if seed is None else {"seed": seed}
         if self._carrying:
@@ -63,14 +63,14 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         return self._observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step and record the action."""
+        """Step the environment and record the action."""
         self._actions.append(action)
         result = self.env.step(action)
         self._observation = result[0]
         return result
 
     def snapshot(self) -> dict[str, Any]:
-        """Return how the running episode came about, as plain JSON data; ``actions`` is None if they are too many."""
+        """Return the record of the running episode as JSON data; ``actions`` is None if there are too many."""
         return {
             "start": _plain(self._start),
             "actions": self._actions.plain(),
@@ -82,8 +82,8 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         """Replay the episode of ``snapshots[index]``.
 
         Returns:
-            True if observation and generators came out as they were. Otherwise, also if the snapshot holds an action
-            that the task does not take, the environment is in another state; reset it.
+            True if observation and generators are the saved ones. If False, the environment is in another state and
+            must be reset. This includes a snapshot with an action that the task does not accept.
         """
         snapshot = snapshots[self._index]
         if not snapshot["start"]:
@@ -102,13 +102,13 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
             return False
         self._actions.load(actions)
         for action in actions:
-            self._observation = self.env.step(action[()])[0]  # without axes: a number, as it was
+            self._observation = self.env.step(action[()])[0]  # [()] turns a 0-d array back into a number
         same = _equal(self._observation, snapshot["observation"])
         return same and _equal(self._generators.state(), snapshot["generators"])
 
 
 def _layers(environment: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
-    """Yield an environment and what it wraps, the outermost first."""
+    """Yield an environment and all environments that it wraps, the outermost first."""
     yield environment
     while isinstance(environment, gym.Wrapper):
         environment = environment.env
@@ -116,16 +116,16 @@ def _layers(environment: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
 
 
 def _takes(space: spaces.Space[Any], action: NDArray[Any]) -> bool:
-    """Return whether a task takes an action; one of real numbers may be outside of its bounds."""
+    """Return whether a task accepts an action; continuous actions may be out of bounds."""
     right = action.shape == space.shape
     return right and (isinstance(space, spaces.Box) or space.contains(action[()]))
 
 
 def snapshot(environments: VectorEnv[Any, Any, Any]) -> list[dict[str, Any]] | None:
-    """Snapshots of all sub-environments.
+    """Return snapshots of all sub-environments.
 
-    Natively vectorised environments that have a ``snapshot()`` and a ``restore(snapshots)`` of their own are asked for
-    theirs; of others there is none, which ``None`` says.
+    Natively vectorised environments need the methods ``snapshot()`` and ``restore(snapshots)``; without them the result
+    is None.
 
     Raises:
         WorkerError: a worker raised, died or did not answer.
@@ -136,13 +136,13 @@ def snapshot(environments: VectorEnv[Any, Any, Any]) -> list[dict[str, Any]] | N
 
 
 def restore(environments: VectorEnv[Any, Any, Any], snapshots: list[dict[str, Any]] | None) -> bool:
-    """Restore all sub-environments; return whether every one of them is exactly where it was.
+    """Restore all sub-environments; return whether all of them are in exactly their saved states.
 
-    If one has played more than ``MAX_ACTIONS`` steps of its episode, none is restored.
+    If an episode has more than ``MAX_ACTIONS`` steps, no environment is restored.
 
     Raises:
-        ValueError: the snapshots are not a list with one for each environment.
-        WorkerError: a worker raised, died or did not answer; it may take its time for every step that it replays.
+        ValueError: the snapshots are not a list with one entry per environment.
+        WorkerError: a worker raised, died or did not answer; the timeout grows with the number of replayed steps.
     """
     if snapshots is None:
         return False
@@ -181,7 +181,7 @@ class Generators:
 
 
 class MinAtarGenerators:
-    """MinAtar's generator, and the sticky action, which survives a reset."""
+    """The random generator of MinAtar, and its sticky action, which survives a reset."""
 
     def __init__(self, game: Any) -> None:
         self._game = game
@@ -192,13 +192,13 @@ class MinAtarGenerators:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore both from the result of ``state``."""
-        self._game.seed(0)  # the game and its rules share one generator again, whatever was before
+        self._game.seed(0)  # makes the environment and its game share one generator again
         self._game.random.set_state({key: value for key, value in state.items() if key != "last_action"})
         self._game.last_action = state["last_action"]
 
 
 def generators_of(environment: gym.Env[Any, Any]) -> Generators | MinAtarGenerators:
-    """Return the object that holds an environment's randomness."""
+    """Return the object that reads and sets an environment's random state."""
     game = getattr(environment.unwrapped, "game", None)
     if isinstance(getattr(game, "random", None), np.random.RandomState):
         return MinAtarGenerators(game)
@@ -206,7 +206,7 @@ def generators_of(environment: gym.Env[Any, Any]) -> Generators | MinAtarGenerat
 
 
 def _plain(value: Any) -> Any:
-    """Arrays and NumPy scalars as lists and numbers, through mappings and sequences; floats keep every bit."""
+    """Convert arrays and NumPy scalars in nested data to lists and numbers, exactly."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -217,5 +217,5 @@ def _plain(value: Any) -> Any:
 
 
 def _equal(value: Any, saved: Any) -> bool:
-    """Return whether a value is the saved one; a NaN equals a NaN."""
+    """Return whether a value equals the saved one; NaN equals NaN."""
     return json.dumps(_plain(value)) == json.dumps(saved)

@@ -1,4 +1,4 @@
-"""Trajectories in groups: every slot of a vector environment is reset to the start of the group it plays for."""
+"""Play trajectories in groups: each slot of a vector environment is reset to the start of its group."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -13,24 +13,24 @@ from tesserl_environments.seeds import derived_seed
 from tesserl_environments.workers import autoreset_mode
 
 START_STATE = "start_state"
-"""The reset option that carries the state of a start."""
+"""Name of the reset option with the state of a start."""
 
 
 class Start(Protocol):
-    """Interface that passes a group's start to ``reset``."""
+    """Interface of the ways to give all trajectories of a group the same start."""
 
     def arguments(self, start: int) -> tuple[int, dict[str, Any]]:
         """Return the seed and the options of ``reset`` for a start."""
 
     def learn(self, start: int, environments: VectorEnv[Any, Any, Any], slot: int) -> None:
-        """Record the state of a start after its first reset, in this slot."""
+        """Record the state of a start after its first reset, which happened in this slot."""
 
 
 class SeedStart:
-    """The same reset seed for every trajectory of a group.
+    """Reset all trajectories of a group with the same seed.
 
     Args:
-        seed: of the run; each start has a seed of its own, drawn from it.
+        seed: seed of the run; the seed of each start is derived from it.
     """
 
     def __init__(self, seed: int) -> None:
@@ -41,15 +41,15 @@ class SeedStart:
         return derived_seed(self._seed, start), {}
 
     def learn(self, start: int, environments: VectorEnv[Any, Any, Any], slot: int) -> None:
-        """Nothing: the seed is all."""
+        """Do nothing: the seed determines the start."""
 
 
 class LevelStart(SeedStart):
-    """The same level, by an option of the task's reset.
+    """Reset all trajectories of a group to the same level, by an option of the task's reset.
 
     Args:
-        seed: of the run.
-        option: key of the option; its values are 0, 1, ...
+        seed: seed of the run.
+        option: key of the option; its values are the numbers of the starts: 0, 1, ...
     """
 
     def __init__(self, seed: int, option: str) -> None:
@@ -57,41 +57,41 @@ class LevelStart(SeedStart):
         self._option = option
 
     def arguments(self, start: int) -> tuple[int, dict[str, Any]]:
-        """Return the level, and a seed for what the level does not determine."""
+        """Return the level, and a seed for all randomness that the level does not determine."""
         return super().arguments(start)[0], {self._option: start}
 
 
 class StateStart(SeedStart):
-    """The state that one environment was reset to, set in the others; they must be ``RestoredStarts``."""
+    """Copy the start state of a group's first environment to the others; all must be ``RestoredStarts``."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self._known: tuple[int, Any] | None = None  # of the latest start; groups are begun one after the other
+        self._known: tuple[int, Any] | None = None  # latest start and its state; groups begin one after the other
 
     def arguments(self, start: int) -> tuple[int, dict[str, Any]]:
-        """Return the seed, and from the second reset on also the state."""
+        """Return the seed and, from the second reset on, the state."""
         seed, _ = super().arguments(start)
         if self._known is None or self._known[0] != start:
             return seed, {}
         return seed, {START_STATE: self._known[1]}
 
     def learn(self, start: int, environments: VectorEnv[Any, Any, Any], slot: int) -> None:
-        """Asks the environment for the state that it has just been reset to."""
+        """Read the state after the reset from the environment."""
         call: Callable[[str], tuple[Any, ...]] = environments.call  # type: ignore[attr-defined]
         self._known = start, call("start_state")[slot]
 
 
 class GroupStarts(VectorWrapper[Any, Any, Any]):
-    """Gives every slot that has finished a trajectory the next one to play; none is left waiting for its group.
+    """Assign the next trajectory to every slot that has finished one; no slot waits for its group.
 
-    ``begin`` says how many groups are wanted. From then on ``reset`` assigns trajectories, those of one group after the
-    other. Slots for which there is none play on; what they do belongs to no group.
+    ``begin`` sets the number of groups. After that ``reset`` assigns trajectories, group by group. When none are left,
+    slots continue to play without a group.
 
     Args:
         environments: in DISABLED autoreset mode.
-        start: how starts are given to them.
-        group_size: trajectories of each group.
-        num_starts: starts that return in turn; None: each is new.
+        start: gives all trajectories of a group the same start.
+        group_size: trajectories per group.
+        num_starts: number of starts, used in turn; None for a new start per group.
 
     Raises:
         ValueError: the environments reset themselves.
@@ -107,17 +107,17 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
             )
         super().__init__(environments)
         self.group_size = group_size
-        self.next_group = 0  # of the run, never repeated
+        self.next_group = 0  # counts over the whole run
         self._start, self._num_starts = start, num_starts
         self._waiting: deque[tuple[int, int]] = deque()  # group and number within it
         self._playing = np.full(environments.num_envs, -1)
         self._is_new = True
-        self.assigned: list[list[int]] = []  # for each slot the groups of its trajectories, in order; -1: none
-        self.members: list[list[int]] = []  # for each slot the numbers of its trajectories within their groups
+        self.assigned: list[list[int]] = []  # groups of each slot's trajectories, in order; -1: none
+        self.members: list[list[int]] = []  # numbers of each slot's trajectories within their groups
         self.unfinished = 0
 
     def begin(self, num_groups: int) -> None:
-        """Forgets everything and wants this many new groups; the next ``reset`` must be one of all slots."""
+        """Begin this many new groups and drop unfinished ones; the next ``reset`` must reset all slots."""
         groups = range(self.next_group, self.next_group + num_groups)
         self.next_group += num_groups
         self._waiting = deque((group, member) for group in groups for member in range(self.group_size))
@@ -132,13 +132,13 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
         seed: Any = None,  # noqa: ARG002 - the signature of a vector environment
         options: Mapping[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset all slots, or those of ``options["reset_mask"]``, each to its given start.
+        """Reset all slots, or those of ``options["reset_mask"]``, each to the start of its group.
 
         Args:
-            seed: not used; starts bring their own.
+            seed: not used; the starts have their own seeds.
             options: see above.
         """
-        if self._is_new:  # the first reset of a vector environment must be one of all
+        if self._is_new:  # the first reset of a vector environment must reset all
             self.env.reset()
             self._is_new = False
         mask = np.ones(self.num_envs, np.bool_) if options is None else options["reset_mask"]
@@ -175,15 +175,16 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
 
 
 class RestoredStarts(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment whose reset can put it into a given state.
+    """Allow ``reset`` to put an environment into a given state.
 
-    The state is that of ``get_state`` and ``set_state``, of an Atari game, or of MuJoCo.
+    It supports environments with ``get_state`` and ``set_state``, Atari games and MuJoCo tasks.
 
     Args:
-        environment: the innermost wrapper, so that wrappers around it see a restored start like any other.
+        environment: the environment; this must be the innermost wrapper, so that other wrappers treat a restored start
+            like any reset.
 
     Raises:
-        TypeError: the environment has none of these.
+        TypeError: the environment is none of these.
     """
 
     def __init__(self, environment: gym.Env[Any, Any]) -> None:
@@ -191,11 +192,11 @@ class RestoredStarts(gym.Wrapper[Any, Any, Any, Any]):
         self._access = _state_access(environment.unwrapped)
 
     def start_state(self) -> Any:
-        """Return the current state, to be passed to ``reset`` as ``options["start_state"]``."""
+        """Return the current state; pass it to ``reset`` as ``options["start_state"]``."""
         return self._access[0]()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, then set the state if one is given."""
+        """Reset the environment, then set the state if one is given."""
         options = dict(options or {})
         start = options.pop(START_STATE, None)
         observation, info = self.env.reset(seed=seed, options=options or None)

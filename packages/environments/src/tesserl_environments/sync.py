@@ -1,4 +1,4 @@
-"""Environments that are stepped one after the other in this process."""
+"""Step environments one after the other in this process."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ Steps = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], di
 
 
 class SyncEnvironments(SyncVectorEnv):
-    """Gymnasium's ``SyncVectorEnv`` with less around the steps of its environments, which return the same.
+    """Gymnasium's ``SyncVectorEnv`` with less overhead and the same results.
 
-    Observations of a Box are written where they belong at once, and empty information is not merged.
+    Box observations are written directly to the batch array, and empty ``info`` dictionaries are not merged.
     """
 
     def step(self, actions: Any) -> Steps:

@@ -1,4 +1,4 @@
-"""The car of CarRacing in numbers, beside its picture."""
+"""Add the state of CarRacing's car to the observation."""
 
 from typing import Any
 
@@ -11,19 +11,20 @@ from tesserl_environments.errors import EnvironmentArgumentError
 from tesserl_environments.observations import is_image
 
 SPEED = 0.01
-"""Per length unit a second; the car reaches about 90."""
+"""Scale of the speed, which reaches about 90 length units/s."""
 WHEEL_SPEED = 0.01
-"""Per rad/s; a wheel that grips reaches about 170, one that spins more."""
+"""Scale of a wheel's angular speed, which reaches about 170 rad/s with grip, and more if the wheel spins."""
 STEERING = 2.5
-"""Per rad; the joint stops at 0.4."""
+"""Scale of the steering angle, which is at most 0.4 rad."""
 ANGULAR_VELOCITY = 0.25
-"""Per rad/s; a car that spins reaches about 4."""
+"""Scale of the angular velocity, which reaches about 4 rad/s if the car spins."""
 
 
 class Telemetry(gym.ObservationWrapper[Any, Any, Any]):
-    """Turns the picture of CarRacing into ``{"pixels": picture, "observation": float32 [7]}``.
+    """Change CarRacing's observation to ``{"pixels": picture, "observation": float32 [7]}``.
 
-    What the picture shows as bars at its bottom, which an encoder can hardly read, as numbers of about -1 to 1:
+    The vector contains the quantities of the bars at the bottom of the picture, which an encoder can hardly read. They
+    are scaled to about -1 to 1:
 
     =====  ==============================================================  ==============  ======
     index  quantity                                                        unit            factor
@@ -34,13 +35,13 @@ class Telemetry(gym.ObservationWrapper[Any, Any, Any]):
     6      angular velocity of the hull, counterclockwise positive         rad/s           0.25
     =====  ==============================================================  ==============  ======
 
-    They are read when the observation is made: behind ``frame_skip`` they are those of the last frame.
+    Inside of ``frame_skip`` they are those of the last frame.
 
     Args:
-        environment: CarRacing, whose observation is its picture.
+        environment: CarRacing, with only the picture as its observation.
 
     Raises:
-        EnvironmentArgumentError: it is another environment, or its observation is not a picture alone.
+        EnvironmentArgumentError: it is another environment, or its observation is not just the picture.
     """
 
     def __init__(self, environment: gym.Env[Any, Any]) -> None:
@@ -60,13 +61,13 @@ class Telemetry(gym.ObservationWrapper[Any, Any, Any]):
 
 
 def read(car: Any) -> NDArray[np.float32]:
-    """Return the state of a car as numbers.
+    """Return the state of a car as a scaled vector.
 
     Args:
         car: Gymnasium's ``Car``.
 
     Returns:
-        ``[7]``, in the order and the scale of ``Telemetry``.
+        ``[7]``, in the order and scale of ``Telemetry``.
     """
     wheels, velocity = car.wheels, car.hull.linearVelocity
     return np.array(

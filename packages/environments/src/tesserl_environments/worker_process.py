@@ -1,4 +1,4 @@
-"""Code of an environment worker's process: what runs there, and how it begins and ends."""
+"""Code that runs in the process of an environment worker."""
 
 import multiprocessing
 import os
@@ -19,14 +19,14 @@ from tesserl_environments.errors import TaskError
 from tesserl_environments.signals import leave_to_parent
 
 GRACE = 5.0
-"""Seconds that a worker has to close its environment when its parent has died, or wants nothing else of it."""
+"""Seconds that a worker has to close its environment after its parent has died or has asked it to end."""
 
 Maker = Callable[[], gym.Env[Any, Any]]
 
 
 @dataclass(frozen=True)
 class Description:
-    """Spaces and metadata of one environment; stands in for it in the parent process."""
+    """Spaces and metadata of one environment; replaces the environment in the parent process."""
 
     metadata: dict[str, Any]
     render_mode: str | None
@@ -38,7 +38,7 @@ class Description:
 
 
 def send_description(make: Maker, pipe: Any, passed_on: tuple[type[Exception], ...]) -> None:
-    """Make an environment, send its description or an error, and close it; run in a process of its own."""
+    """Make an environment, send its description or an error, and close it; runs in a separate process."""
     begin_worker()
     try:
         made = make()
@@ -57,17 +57,17 @@ def send_description(make: Maker, pipe: Any, passed_on: tuple[type[Exception], .
 def work(
     makers: Sequence[Maker], index: int, _: Any, pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *rest: Any
 ) -> None:
-    """Run Gymnasium's worker, which also says that its environment cannot be made, and ends with its parent.
+    """Run Gymnasium's worker; in addition, report an environment that cannot be made, and end with the parent.
 
     Args:
-        makers: functions that make environments, one for each worker.
-        index: of this worker.
-        _: not used, stands in for the maker in the parent's process.
-        pipe: this end of the pipe.
-        parent_pipe: the parent's end of it.
-        memory: shared with the parent.
+        makers: functions that make environments, one per worker.
+        index: index of this worker.
+        _: not used; Gymnasium passes the parent's stand-in for the maker.
+        pipe: the worker's end of the pipe.
+        parent_pipe: the parent's end of the pipe.
+        memory: memory shared with the parent.
         errors: queue to the parent.
-        *rest: of Gymnasium's worker.
+        *rest: further arguments of Gymnasium's worker.
     """
     begin_worker()
     told: Any = _Errors(errors)
@@ -82,7 +82,7 @@ def work(
 
 
 class _Errors:
-    """Sends texts instead of exceptions, which need not survive pickling."""
+    """Send error texts instead of exceptions, because some exceptions cannot be pickled."""
 
     def __init__(self, errors: Any) -> None:
         self._queue = errors
@@ -93,7 +93,7 @@ class _Errors:
 
 
 class _Pipe:
-    """A worker's end of its pipe; the worker ends when the parent has gone."""
+    """A worker's end of its pipe; the worker ends when the parent is gone."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -112,13 +112,13 @@ class _Pipe:
 
 
 def begin_worker() -> None:
-    """Leave signals to the parent of this process, and end with the parent; call it first."""
+    """Ignore signals that the parent handles, and end this process with the parent; call it first."""
     leave_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this process some time after its parent, even in the middle of a step that never returns."""
+    """End this process soon after its parent, even if a step never returns."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -127,5 +127,5 @@ def _end_with_parent() -> None:
 
 
 def _text(index: int, error: Any, trace: str) -> str:
-    """Return what the parent says of an error."""
+    """Return the text of an error for the parent."""
     return str(error) if isinstance(error, TaskError) else f"environment worker {index} raised an error:\n{trace}"

@@ -1,4 +1,4 @@
-"""Environments in processes of their own; every wait has a timeout."""
+"""Environments in worker processes; every wait has a timeout."""
 
 import logging
 import queue
@@ -34,18 +34,19 @@ from tesserl_environments.worker_process import Description, work
 
 
 class WorkerEnvironments(AsyncVectorEnv):
-    """Environments in one process each, which starts anew and imports what its maker needs (0.5 s without torch).
+    """Run each environment in its own worker process.
 
-    Every request to the workers (spaces, reset, step, a call, an attribute, the end) fails with ``WorkerError`` if one
-    of them raises, dies, or takes too long. No environment is made in this process.
+    A worker starts as a new process and imports the modules of its maker, which takes 0.5 s without torch. Every
+    request to the workers (spaces, reset, step, call, attribute, close) raises ``WorkerError`` if a worker raises, dies
+    or takes too long. No environment is made in this process.
 
     Args:
-        makers: one function that makes an environment for each process.
+        makers: functions that make an environment, one per process.
         timeout: seconds that a worker may take for one answer.
         start_timeout: seconds that a worker may take to start and to make its environment.
-        description: of one environment; None makes one in a process of its own first.
-        passed_on: errors of a maker that are raised here as they are, while the first environment is described.
-        autoreset_mode: what a worker does with an episode that ended.
+        description: description of one environment; None makes an environment in a separate process first.
+        passed_on: errors of a maker that are raised here unchanged, while the first environment is described.
+        autoreset_mode: Gymnasium's mode for episodes that end.
 
     Raises:
         WorkerError: a worker could not make its environment.
@@ -83,7 +84,7 @@ class WorkerEnvironments(AsyncVectorEnv):
 
     @contextmanager
     def within(self, timeout: float) -> Iterator[None]:
-        """Allow a worker ``timeout`` seconds for one answer meanwhile."""
+        """Allow a worker ``timeout`` seconds for one answer within the ``with`` block."""
         before, self.timeout = self.timeout, timeout
         try:
             yield
@@ -92,7 +93,7 @@ class WorkerEnvironments(AsyncVectorEnv):
 
     @property
     def patience(self) -> tuple[float, str]:
-        """Seconds that a worker may take now, and what is said when they are over."""
+        """Seconds that a worker may currently take, and the error text for a worker that takes longer."""
         if self._is_starting:
             return self._start_timeout, late_start(self._start_timeout)
         return self.timeout, (
@@ -100,18 +101,18 @@ class WorkerEnvironments(AsyncVectorEnv):
         )
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:  # noqa: ARG002
-        """Let the workers close their environments, or end them at once; none is left afterwards.
+        """Let the workers close their environments, or end them at once; afterwards no process is left.
 
         Args:
-            timeout: not used, ``timeout`` of the constructor is.
-            terminate: end them at once, as in the middle of a step, that is, after an error.
+            timeout: not used; the constructor's ``timeout`` applies.
+            terminate: end them at once, as after an error, when a worker may still be in a step.
 
         Raises:
             WorkerError: a worker could not close its environment, or not in time.
         """
         patience = 0.0 if terminate or self._state is not AsyncState.DEFAULT else self.timeout
         if not patience:
-            end_processes(self.processes, patience)  # before the pipes, which a worker waits for
+            end_processes(self.processes, patience)  # before closing the pipes, on which workers wait
         try:
             if patience:
                 for pipe in self.parent_pipes:
@@ -138,7 +139,7 @@ class WorkerEnvironments(AsyncVectorEnv):
             raise WorkerError(f"environment worker {_names(failed)} died while it closed (exit codes {codes})")
 
     def _check_spaces(self) -> None:
-        """Wrap the pipes first: this is the base class's first request to its running processes."""
+        """Wrap the pipes; the base class calls this method first after it has started the processes."""
         self._at_exit = ended_at_exit(self.processes)
         workers = enumerate(zip(self.parent_pipes, self.processes, strict=True))
         lines: list[Any] = [_Line(self, index, pipe, process) for index, (pipe, process) in workers]
@@ -146,7 +147,7 @@ class WorkerEnvironments(AsyncVectorEnv):
         super()._check_spaces()  # type: ignore[no-untyped-call]
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
-        """Raise what the first worker that failed has sent, instead of its own exception."""
+        """Raise the error that the first failed worker has sent."""
         failed = [index for index, success in enumerate(successes) if not success]
         told: dict[int, str] = {}
         try:
@@ -162,7 +163,7 @@ class WorkerEnvironments(AsyncVectorEnv):
 
 
 class _Line:
-    """This process's end of a worker's pipe."""
+    """The parent's end of a worker's pipe."""
 
     def __init__(
         self, environments: WorkerEnvironments, index: int, connection: Connection, process: BaseProcess
@@ -194,10 +195,10 @@ class _Line:
 
 
 def autoreset_mode(environments: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """Return what the vector environment does with an episode that ended.
+    """Return the autoreset mode of a vector environment.
 
     Raises:
-        ValueError: the environment's metadata do not say.
+        ValueError: the environment's metadata do not declare it.
     """
     mode = environments.metadata.get("autoreset_mode")
     try:
@@ -212,8 +213,8 @@ def autoreset_mode(environments: VectorEnv[Any, Any, Any]) -> AutoresetMode:
 def step(environments: VectorEnv[Any, Any, Any], actions: NDArray[Any]) -> tuple[Any, ...]:
     """Return ``environments.step(actions)``, with continuous actions clipped to their bounds.
 
-    The environment alone sees the clipped action; who stores an action stores what the policy drew, whose
-    log-probability is known.
+    Only the environment gets the clipped action. Callers store the unclipped action, because its log-probability is
+    known.
 
     Args:
         environments: any vector environment.
@@ -229,7 +230,7 @@ def step(environments: VectorEnv[Any, Any, Any], actions: NDArray[Any]) -> tuple
 
 
 def close(environments: VectorEnv[Any, Any, Any], *, failed: bool) -> None:
-    """Close a vector environment; after a failure without waiting for workers, which may hang.
+    """Close a vector environment; after a failure do not wait for workers, because they may hang.
 
     Raises:
         TaskError: an environment raised an error.
@@ -243,7 +244,7 @@ def close(environments: VectorEnv[Any, Any, Any], *, failed: bool) -> None:
 
 @contextmanager
 def closed_afterwards(environments: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, Any, Any]]:
-    """Close a vector environment in the end; one that cannot be closed is a warning, as its work is done.
+    """Close a vector environment at the end of a ``with`` block; warn if it cannot be closed.
 
     Yields:
         The environments.

@@ -1,4 +1,4 @@
-"""Gymnasium wrappers of observations, rewards and frames."""
+"""Gymnasium wrappers for observations, rewards and frames."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from tesserl_environments.images import AreaMean, FrameStack, Images, ImageWrapp
 Environment = gym.Env[Any, Any]
 
 CLOCK_KEY = "0_clock"
-"""Sorts before names that begin with a letter."""
+"""Name of the clock's entry; it sorts before names that begin with a letter."""
 
 TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker, TransformReward)
-"""Wrappers through which an observation passes as it is."""
+"""Wrappers that do not change observations."""
 
 
 def scale_rewards(environment: Environment, scale: float) -> Environment:
@@ -33,25 +33,25 @@ def stack_frames(environment: Environment, num_frames: int, *, channels: str = "
     """Stack the last images along their channel axis, oldest first.
 
     Args:
-        environment: with one image as observation, or among its entries.
+        environment: environment whose observation is an image, or has one image among its entries.
         num_frames: images per stack, >= 1.
-        channels: axis of the channels, as for `resize`.
+        channels: channel axis, as for `resize`.
 
     Raises:
-        EnvironmentArgumentError: the observation has not one image.
+        EnvironmentArgumentError: the observation does not have exactly one image.
     """
     return FrameStack(environment, Images(environment.observation_space, channels, "frame_stack"), num_frames)
 
 
 def to_grayscale(environment: Environment, *, channels: str = "auto") -> Environment:
-    """Turn images of three colours into grey ones of one channel (luminance, ITU-R BT.601).
+    """Convert RGB images to grey images of one channel (luminance, ITU-R BT.601).
 
     Args:
-        environment: with one image as observation, or among its entries.
-        channels: axis of the channels, as for `resize`.
+        environment: environment whose observation is an image, or has one image among its entries.
+        channels: channel axis, as for `resize`.
 
     Raises:
-        EnvironmentArgumentError: the observation has not one image of three colours.
+        EnvironmentArgumentError: the observation does not have exactly one image of three channels.
     """
     images = Images(environment.observation_space, channels, "grayscale")
     axis = images.axis
@@ -66,18 +66,18 @@ def to_grayscale(environment: Environment, *, channels: str = "auto") -> Environ
 def crop_edges(
     environment: Environment, *, top: int = 0, bottom: int = 0, left: int = 0, right: int = 0, channels: str = "auto"
 ) -> Environment:
-    """Cut off the edges of images.
+    """Crop the edges of images.
 
     Args:
-        environment: with one image as observation, or among its entries.
-        top: rows cut off above, in pixels.
-        bottom: rows cut off below, in pixels.
-        left: columns cut off on the left, in pixels.
-        right: columns cut off on the right, in pixels.
-        channels: axis of the channels, as for `resize`.
+        environment: environment whose observation is an image, or has one image among its entries.
+        top: rows to remove at the top, in pixels.
+        bottom: rows to remove at the bottom, in pixels.
+        left: columns to remove on the left, in pixels.
+        right: columns to remove on the right, in pixels.
+        channels: channel axis, as for `resize`.
 
     Raises:
-        EnvironmentArgumentError: the observation has not one image, or nothing of it is left.
+        EnvironmentArgumentError: the observation does not have exactly one image, or nothing of the image is left.
     """
     images = Images(environment.observation_space, channels, "crop")
     axis, shape = images.axis, images.space.shape
@@ -89,29 +89,29 @@ def crop_edges(
 
 
 def resize(environment: Environment, height: int, width: int, *, channels: str = "auto") -> Environment:
-    """Scale images; a pixel becomes the mean of the area that it covers.
+    """Scale images; each new pixel is the mean of the area that it covers.
 
     Args:
-        environment: with one image as observation, or among its entries.
-        height: rows afterwards, in pixels.
-        width: columns afterwards, in pixels.
-        channels: axis of the channels: ``"first"``, ``"last"``, or ``"auto"`` (the shorter one of the two).
+        environment: environment whose observation is an image, or has one image among its entries.
+        height: height of the scaled image, in pixels.
+        width: width of the scaled image, in pixels.
+        channels: channel axis: ``"first"``, ``"last"``, or ``"auto"`` (the shorter of the two).
 
     Raises:
-        EnvironmentArgumentError: the observation has not one image.
+        EnvironmentArgumentError: the observation does not have exactly one image.
     """
     images = Images(environment.observation_space, channels, "resize")
     return ImageWrapper(environment, images, AreaMean(images.space.shape, height, width, images.axis))
 
 
 class Clock(gym.ObservationWrapper[Any, Any, Any]):
-    """Adds a number, the first feature of ``observation``, that is 0 here and set where transitions are learned from.
+    """Add a clock as the first feature of ``observation``: 0 here; the learner sets its value in transitions.
 
     Args:
-        environment: the environment; the keys of a Dict observation stand behind ``0_clock`` in sorted order.
+        environment: the environment; in a Dict observation all keys must sort after ``0_clock``.
 
     Raises:
-        EnvironmentArgumentError: they do not.
+        EnvironmentArgumentError: a key sorts before it.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -126,26 +126,25 @@ class Clock(gym.ObservationWrapper[Any, Any, Any]):
         self._is_dict = isinstance(space, spaces.Dict)
 
     def observation(self, observation: Any) -> dict[str, Any]:
-        """Return the observation and clock 0."""
+        """Return the observation with a clock of 0."""
         parts = observation if self._is_dict else {"observation": observation}
         return {CLOCK_KEY: np.zeros(1, np.float32), **parts}
 
 
 class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
-    """Repeats each action; the rewards are summed, the last observation stays.
+    """Repeat each action; sum the rewards and return the last observation.
 
-    Frames that nobody sees are not drawn where the environment draws on demand (``car_racing.CarRacing``): what comes
-    out is the same.
+    If the environment draws on demand (``car_racing.CarRacing``), skipped frames are not drawn; the results are the
+    same.
 
     Args:
         environment: the environment.
         num_frames: frames per action.
-        max_last_two: pixels are the larger ones of the action's last two frames (Mnih et al. 2015), where there are
-            two.
-        channels: which axis of the image holds the channels; read for ``max_last_two`` alone.
+        max_last_two: take the pixel-wise maximum of the action's last two frames, if there are two (Mnih et al. 2015).
+        channels: channel axis of the image; only used for ``max_last_two``.
 
     Raises:
-        EnvironmentArgumentError: ``max_last_two`` without an image.
+        EnvironmentArgumentError: ``max_last_two`` is set and the observation has no image.
     """
 
     def __init__(
@@ -157,7 +156,7 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
         self._painter = None if max_last_two else _painter(environment)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Repeats the action until the episode ends or the frames are used up."""
+        """Repeat the action ``num_frames`` times, or until the episode ends."""
         if self._painter is not None:
             return self._step_undrawn(action, self._painter)
         before, observation, total = None, None, 0.0
@@ -180,14 +179,14 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
             total += float(reward)
             if terminated or truncated:
                 break
-        if not painter.drawing:  # the episode ended on a frame that was to be skipped
+        if not painter.drawing:  # the episode ended on a skipped frame
             painter.drawing = True
             observation = painter.draw()
         return observation, total, terminated, truncated, info
 
 
 def _painter(environment: Environment) -> Any:
-    """Return the bare environment if it draws on demand and its observations arrive unchanged; else ``None``."""
+    """Return the bare environment if it draws on demand and no wrapper changes its observations; else None."""
     while isinstance(environment, TRANSPARENT):
         environment = environment.env
     return environment if hasattr(environment, "drawing") else None
