@@ -1,4 +1,4 @@
-"""Multi-step windows, a prioritised sampler and a storage of stacked frames for the replay buffers of torchrl."""
+"""N-step windows, a prioritised sampler and a storage of stacked frames for torchrl's replay buffers."""
 
 from tesserl_replay.__about__ import __version__
 from tesserl_replay.frames import FrameStorage

@@ -1,4 +1,4 @@
-"""Room on a disk for what is mapped into memory, so that a full disk is an error and does not end the process."""
+"""Reserve disk space for memory-mapped files, so that a full disk raises an error instead of ending the process."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tensordict import TensorDictBase
 from torchrl.data import LazyMemmapStorage
 
 CHUNK = 64 * 2**20
-"""Bytes that are reserved at a time."""
+"""Bytes reserved at a time."""
 
 
 def reserve(file: IO[bytes], size: int, *, name: str | Path) -> None:
-    """Reserve the first bytes of a file on its disk.
+    """Reserve disk space for the first bytes of a file.
 
-    A page of a mapped file that finds no room when it is written to ends the process with SIGBUS.
+    Without a reservation, writing to a mapped page ends the process with SIGBUS if the disk is full.
 
     Args:
         file: open for writing.
-        size: bytes from its start; what is reserved already costs nothing.
-        name: of the file, for the error.
+        size: number of bytes from the start of the file; bytes that are reserved already cost nothing.
+        name: name of the file, for the error.
 
     Raises:
         OSError: the disk is full.
@@ -33,16 +33,16 @@ def reserve(file: IO[bytes], size: int, *, name: str | Path) -> None:
     try:
         os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # a file system that cannot
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # the file system does not support it
             raise OSError(error.errno, error.strerror, str(name)) from error
 
 
 class MemmapStorage(LazyMemmapStorage):
-    """torchrl's storage in mapped files, whose room on the disk is reserved before it is written to.
+    """torchrl's storage in memory-mapped files, with disk space reserved before each write.
 
     Args:
-        max_size: transitions it holds.
-        scratch_dir: directory of its files.
+        max_size: largest number of transitions.
+        scratch_dir: directory for its files.
     """
 
     def __init__(self, max_size: int, *, scratch_dir: str | Path) -> None:
@@ -71,7 +71,7 @@ class MemmapStorage(LazyMemmapStorage):
         self._reserve()
 
     def _reserve(self) -> None:
-        """Reserve the room of all positions up to the last one that is written to."""
+        """Reserve disk space for all positions up to the last one that will be written."""
         if self._num_needed <= self._num_reserved:
             return
         leaves = list(self._storage.values(include_nested=True, leaves_only=True))

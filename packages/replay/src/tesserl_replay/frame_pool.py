@@ -1,4 +1,4 @@
-"""Frames that are kept once, however often they are added."""
+"""Store each distinct frame once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Numbers = NDArray[np.int32]
 
 
 class FramePool:
-    """Frames with a number each, kept for as long as somebody needs them.
+    """Numbered frames with reference counts; a frame is freed when no transition uses it.
 
     Args:
-        shape: of a frame.
-        block_size: frames for which room is reserved at a time.
-        scratch_dir: directory of a file for them; None for memory.
+        shape: shape of a frame.
+        block_size: number of frames for which memory is reserved at a time.
+        scratch_dir: directory for a file that holds the frames; None keeps them in memory.
     """
 
     def __init__(self, shape: torch.Size, block_size: int, scratch_dir: str | Path | None) -> None:
@@ -32,27 +32,27 @@ class FramePool:
         self._word = next(
             word for word in (np.int64, np.int32, np.int16, np.uint8) if not size % np.dtype(word).itemsize
         )
-        generator = np.random.default_rng(0)  # of the weights of a sum, not of anything that is learnt
+        generator = np.random.default_rng(0)  # draws the weights of the hash; fixed, independent of the run's seed
         self._weights = generator.integers(-(2**63), 2**63, size // np.dtype(self._word).itemsize)
         self._blocks: list[Tensor] = []
-        self._users = np.zeros(0, np.int32)  # by frame: how often a transition needs it
+        self._users = np.zeros(0, np.int32)  # per frame: number of uses by transitions
         self._hashes = np.zeros(0, np.int64)
-        self._number_of: dict[int, int] = {}  # by hash
+        self._number_of: dict[int, int] = {}  # frame number by hash
         self._free: list[int] = []
-        self._num_used = 0  # slots that have ever been written to
-        self._spare: list[NDArray[np.uint8]] = []  # memory of batches that are gone
-        self._file: IO[bytes] | None = None  # of the last block, where they are in files
-        self._num_reserved = 0  # slots that have room on the disk
+        self._num_used = 0  # slots that have been written at least once
+        self._spare: list[NDArray[np.uint8]] = []  # memory of freed batches, for reuse
+        self._file: IO[bytes] | None = None  # file of the last block, with a scratch_dir
+        self._num_reserved = 0  # slots with reserved disk space
 
     @property
     def num_stored(self) -> int:
-        """Frames that somebody needs."""
+        """Number of frames in use."""
         return self._num_used - len(self._free)
 
     def add(self, frames: Tensor) -> Numbers:
-        """Store the frames ``[n, *shape]`` that are not stored yet; return the numbers of all, ``[n]``."""
+        """Store those of the frames ``[n, *shape]`` that are not stored yet; return the numbers of all, ``[n]``."""
         rows = frames.reshape(len(frames), self.shape.numel()).contiguous()
-        size = 2048  # what is compared lies twice in memory
+        size = 2048  # compare in chunks, because the comparison needs a copy
         parts = [self._add(rows[start : start + size]) for start in range(0, len(rows), size)]
         return np.concatenate([np.zeros(0, np.int32), *parts])
 
@@ -66,7 +66,7 @@ class FramePool:
             known[new] = self._store(rows[torch.from_numpy(first[new])], distinct[new])
         numbers = known[inverse]
         differs = (self.gather(torch.from_numpy(numbers)).flatten(1).numpy().view(self._word) != words).any(-1)
-        for i in np.flatnonzero(differs).tolist():  # another frame of the same hash, which is rare
+        for i in np.flatnonzero(differs).tolist():  # a different frame with the same hash, which is rare
             number = self._number_of[int(hashes[i])]
             if not torch.equal(self.gather(torch.tensor([number])).flatten(1), rows[i : i + 1]):
                 number = int(self._store(rows[i : i + 1], hashes[i : i + 1])[0])
@@ -94,7 +94,7 @@ class FramePool:
         if self._scratch_dir is None:
             self._blocks.append(torch.empty(shape, dtype=torch.uint8))
         else:
-            self._reserve_block(self._block_size)  # the rest of the block before
+            self._reserve_block(self._block_size)  # reserve the rest of the previous block
             file = tempfile.TemporaryFile(dir=self._scratch_dir)  # noqa: SIM115 - open for as long as it grows
             weakref.finalize(self, file.close)
             array: Any = np.memmap(file, np.uint8, "w+", shape=shape)
@@ -104,7 +104,7 @@ class FramePool:
         self._hashes = np.concatenate([self._hashes, np.zeros(self._block_size, np.int64)])
 
     def _reserve(self) -> None:
-        """Reserve room on the disk for the frames that are about to be written, and for some more."""
+        """Reserve disk space for the frames to be written next, and for some more."""
         if self._file is None or self._num_used <= self._num_reserved:
             return
         ahead = max(CHUNK // max(self.shape.numel(), 1), 1)
@@ -113,16 +113,16 @@ class FramePool:
         self._num_reserved = last
 
     def _reserve_block(self, num_frames: int) -> None:
-        """Reserve room for the first frames of the last block, if it is in a file."""
+        """Reserve disk space for the first ``num_frames`` of the last block, if it is in a file."""
         if self._file is not None and self._scratch_dir is not None:
             reserve(self._file, num_frames * self.shape.numel(), name=self._scratch_dir)
 
     def retain(self, numbers: Numbers) -> None:
-        """Count users of frames; the next ``release`` that names a frame without users frees it."""
+        """Increase the reference counts of frames."""
         np.add.at(self._users, numbers, 1)
 
     def release(self, numbers: Numbers) -> None:
-        """Remove users, and free the frames that have none left."""
+        """Decrease the reference counts of frames, and free the frames that are no longer used."""
         np.subtract.at(self._users, numbers, 1)
         unused = np.unique(numbers[self._users[numbers] == 0]).tolist()
         for number, value in zip(unused, self._hashes[unused].tolist(), strict=True):
@@ -131,7 +131,7 @@ class FramePool:
         self._free += unused
 
     def gather(self, numbers: Tensor, pin_memory: bool = False) -> Tensor:
-        """Frames ``[n, *shape]`` in new memory."""
+        """Return a copy of frames, ``[n, *shape]``."""
         out = self._empty(len(numbers), pin_memory)
         if len(self._blocks) == 1:
             torch.index_select(self._blocks[0], 0, numbers, out=out)
@@ -141,16 +141,16 @@ class FramePool:
         return out.view(-1, *self.shape)
 
     def _empty(self, num_frames: int, pin_memory: bool) -> Tensor:
-        """Memory for frames, ``[num_frames, size]``, that nobody else holds.
+        """Return memory for frames, ``[num_frames, size]``, that nothing else references.
 
-        That of former batches is used again: getting fresh pages from the system costs as much as filling them.
+        It reuses the memory of freed batches, because new pages from the system cost as much time as filling them.
         """
         size = num_frames * self.shape.numel()
-        if pin_memory:  # torch does the same with pinned memory
+        if pin_memory:  # torch itself reuses pinned memory
             return torch.empty((num_frames, self.shape.numel()), dtype=torch.uint8, pin_memory=True)
         fitting = [i for i, memory in enumerate(self._spare) if len(memory) == size]
         memory = self._spare.pop(fitting[-1]) if fitting else np.empty(size, np.uint8)
-        held = memory[:]  # the tensor and its views hold this view, whose end is theirs
+        held = memory[:]  # the tensor and its views keep this view alive; when it is freed, `memory` is given back
         weakref.finalize(held, self._give_back, memory).atexit = False
         return torch.from_numpy(held).view(num_frames, self.shape.numel())
 
@@ -158,6 +158,6 @@ class FramePool:
         self._spare = [*self._spare[-3:], memory]
 
     def _by_block(self, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Blocks, and which of the numbers lie in each."""
+        """Return the blocks that contain these frames, each with the positions of its frames in ``numbers``."""
         of = numbers // self._block_size
         return [(block, (of == i).nonzero().squeeze(-1)) for i, block in enumerate(self._blocks)]

@@ -1,7 +1,7 @@
-"""Replay of pixels that keeps every frame once.
+"""A replay storage of pixels that stores every frame once.
 
-Consecutive stacks of an environment share all frames but one, and the observation that follows a step is the one that
-the next step starts from: a transition of two stacks of four frames brings one frame that is new.
+Consecutive stacks of an environment share all frames but one, and the next observation of a step is the observation of
+the following step. So a transition with two stacks of four frames adds only one new frame.
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ from tesserl_replay.frame_pool import FramePool
 
 
 class FrameStorage(LazyTensorStorage):
-    """A storage for torchrl's replay buffers in which stacks of frames share their frames.
+    """A storage for torchrl's replay buffers that stores each frame of frame stacks once.
 
-    What is written is taken apart into frames; a frame that is stored already, wherever it came from, is not stored
-    again. What is read is put together again, and is bit for bit what was written: nothing is assumed of environments,
-    episodes, the order of transitions or the way in which a wrapper stacks, and a stack cannot cross an episode that
-    did not when it was written. Where nothing is shared, it takes the room of an ordinary storage. A frame is kept for
-    as long as a stored transition needs it.
+    Writing splits stacks into frames and stores only frames that are new. Reading assembles the stacks again, bit for
+    bit as they were written. This assumes nothing about environments, episodes, the order of transitions or the way in
+    which a wrapper stacks frames. Without shared frames it needs as much memory as an ordinary storage. A frame is kept
+    as long as a stored transition uses it.
 
-    Everything but the frames is kept in memory as it is, as in a ``LazyTensorStorage``. Room for frames is reserved
-    for ``1.25 * max_size`` of them (Beyond The Rainbow, Clark et al. 2024, arXiv:2411.03820, reserves as much), and
-    again where that is not enough; the operating system provides it as it is written to.
+    All other entries are kept in memory as in a ``LazyTensorStorage``. Memory is reserved for ``1.25 * max_size``
+    frames, as in Beyond The Rainbow (Clark et al. 2024, arXiv:2411.03820), and extended if this is not enough. The
+    operating system provides reserved memory only when it is written.
 
     Args:
-        max_size: transitions it holds, at least 1.
-        num_frames: frames in a stack, at least 1; they lie along the first axis of an image ``[C, H, W]``, so that a
+        max_size: largest number of transitions, at least 1.
+        num_frames: frames per stack, at least 1. They are stacked along the first axis of an image ``[C, H, W]``, so a
             frame is ``[C / num_frames, H, W]``.
-        keys: of the stacks, all uint8 and of one shape.
-        scratch_dir: directory of the file that holds the frames, which is gone when the storage is; None keeps them in
+        keys: keys of the stacks, all uint8 and of the same shape.
+        scratch_dir: directory for a file that holds the frames and is removed with the storage; None keeps them in
             memory.
-        pin_memory: whether what is read lies in pinned memory, from where it is copied to a GPU without waiting.
+        pin_memory: whether to return stacks in pinned memory, for asynchronous copies to a GPU.
 
     Raises:
         ValueError: a number is below 1, or there are no keys.
@@ -61,19 +60,19 @@ class FrameStorage(LazyTensorStorage):
         self._num_frames, self._keys, self._pin_memory = num_frames, list(keys), pin_memory
         self._scratch_dir = scratch_dir
         self._pool: FramePool | None = None
-        # which frames the stacks of each transition consist of; -1 where none has been written
+        # numbers of the frames in the stacks of each transition; -1 for positions that are not written
         self._numbers = torch.full((max_size, len(keys), num_frames), -1, dtype=torch.int32)
 
     @property
     def num_stored(self) -> int:
-        """Number of frames that are stored, all different."""
+        """Number of distinct frames that are stored."""
         return 0 if self._pool is None else self._pool.num_stored
 
     def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
-        """Write transitions over those at the same places.
+        """Write transitions, overwriting those at the same positions.
 
         Args:
-            cursor: position, or positions (tensor, sequence, range or slice); of equal ones the last wins.
+            cursor: position, or positions (tensor, sequence, range or slice); the last of equal positions wins.
             data: one transition, or ``[n]``.
             set_cursor: as in torchrl.
 
@@ -97,16 +96,16 @@ class FrameStorage(LazyTensorStorage):
             index: position, or positions.
 
         Returns:
-            One transition, or ``[n]``, whose stacks share memory with nothing.
+            One transition, or ``[n]``; the stacks are copies.
 
         Raises:
-            IndexError: nothing has been written at one of them.
+            IndexError: a position has not been written.
         """
         numbers = self._written(index)
         single = numbers.dim() == 2
         numbers = numbers.unsqueeze(0) if single else numbers
         data: TensorDictBase = super().get(index)
-        # the largest piece of memory last, so that it is the first to be free again
+        # allocate the largest block last, so that it is freed first
         frames = self._existing_pool().gather(numbers.transpose(0, 1).flatten(), self._pin_memory)
         channels, *size = frames.shape[1:]
         stacks = frames.view(len(self._keys), len(numbers), self._num_frames * channels, *size)
@@ -115,18 +114,18 @@ class FrameStorage(LazyTensorStorage):
         return data
 
     def get_compact(self, index: Tensor) -> tuple[TensorDictBase, Tensor]:
-        """Read transitions without assembling their stacks, for files.
+        """Read transitions in compact form, without assembling their stacks, to save them.
 
         Args:
             index: positions, int64 ``[n]``.
 
         Returns:
-            Transitions ``[n]`` in which each stack is the numbers of its frames, int32 ``[n, num_frames]``, and these
-            frames, each of them once, in the order in which they are first needed, ``[U, C, H, W]``.
+            Transitions ``[n]`` with frame numbers, int32 ``[n, num_frames]``, in place of each stack; and the distinct
+            frames, ``[U, C, H, W]``, in the order of their first use.
         """
         numbers = self._written(index)
         frames, first, inverse = np.unique(numbers.numpy(), return_index=True, return_inverse=True)
-        order = np.argsort(first)  # the same whichever slots the frames lie in
+        order = np.argsort(first)  # independent of the slots that store the frames
         rank = np.empty(len(order), np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
         data: TensorDictBase = super().get(index)
@@ -141,7 +140,7 @@ class FrameStorage(LazyTensorStorage):
         Args:
             index: positions, all different, int64 ``[n]``.
             data: transitions ``[n]``.
-            frames: those that the transitions refer to, ``[U, C, H, W]``; others are left out.
+            frames: frames that the transitions refer to, ``[U, C, H, W]``; unused ones are skipped.
         """
         numbers = torch.stack([data.get(key) for key in self._keys], dim=1)
         used, inverse = torch.unique(numbers, return_inverse=True)
@@ -152,16 +151,16 @@ class FrameStorage(LazyTensorStorage):
         super().set(index, data.exclude(*self._keys))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return ``LazyTensorStorage``'s state, ``frames`` ``[U, C, H, W]`` and the frames of each transition."""
+        """Return ``LazyTensorStorage``'s state, ``frames`` ``[U, C, H, W]`` and the transitions' frame numbers."""
         if self._pool is None:
             return {**super().state_dict(), "frames": None, "numbers": None}
         used, numbers = torch.unique(self._numbers, return_inverse=True)
-        missing = int((used < 0).any())  # -1 comes first
+        missing = int((used < 0).any())  # -1 sorts first
         frames = self._pool.gather(used[missing:], pin_memory=False)
         return {**super().state_dict(), "frames": frames, "numbers": (numbers - missing).int()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from the result of ``state_dict``."""
+        """Load the result of ``state_dict``."""
         super().load_state_dict(state_dict)
         frames, numbers = state_dict["frames"], state_dict["numbers"]
         self._forget()
@@ -173,13 +172,13 @@ class FrameStorage(LazyTensorStorage):
         self._put(positions, stored[numbers[positions].long()])
 
     def dumps(self, path: str | Path) -> None:
-        """Write everything to a directory, as memory-mapped tensors."""
+        """Write the storage to a directory, as memory-mapped tensors."""
         super().dumps(path)
         state = self.state_dict()
         TensorDict({name: state[name] for name in ("frames", "numbers")}).memmap(Path(path) / "frames")
 
     def loads(self, path: str | Path) -> None:
-        """Read the files of ``dumps``."""
+        """Load the files that ``dumps`` wrote."""
         super().loads(path)
         saved = TensorDict.load_memmap(Path(path) / "frames")
         self.load_state_dict({**super().state_dict(), "frames": saved["frames"], "numbers": saved["numbers"]})
@@ -202,7 +201,7 @@ class FrameStorage(LazyTensorStorage):
         return self._pool
 
     def _several(self, cursor: Any, data: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
-        """Positions ``[n]``, all different, and transitions ``[n]``."""
+        """Return distinct positions ``[n]`` and their transitions ``[n]``."""
         if isinstance(cursor, slice):
             cursor = range(*cursor.indices(self.max_size))
         positions = torch.as_tensor(cursor)
@@ -215,7 +214,7 @@ class FrameStorage(LazyTensorStorage):
         return positions, data
 
     def _frames_of(self, stack: Tensor, key: NestedKey) -> Tensor:
-        """``[n, C, H, W]`` as ``[n, num_frames, C / num_frames, H, W]``."""
+        """Reshape ``[n, C, H, W]`` to ``[n, num_frames, C / num_frames, H, W]``."""
         if stack.dtype != torch.uint8 or stack.dim() != 4 or stack.shape[1] % self._num_frames:
             raise ValueError(
                 f"{key}: expected images [n, C, H, W] of uint8 with a multiple of {self._num_frames} (num_frames) "
@@ -230,7 +229,7 @@ class FrameStorage(LazyTensorStorage):
         return frames
 
     def _put(self, positions: Tensor, numbers: Tensor) -> None:
-        """Set the numbers ``[n, keys, num_frames]`` of the frames that transitions ``[n]`` consist of."""
+        """Set the frame numbers ``[n, keys, num_frames]`` of transitions ``[n]``."""
         pool, old = self._existing_pool(), self._numbers[positions].flatten()
         pool.retain(numbers.flatten().numpy())
         pool.release(old[old >= 0].numpy())

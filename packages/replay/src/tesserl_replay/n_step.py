@@ -1,9 +1,9 @@
-"""Multi-step returns that end where an episode ends.
+"""N-step returns that end where an episode ends.
 
-A window of ``num_steps`` steps sums rewards up to and including the first step that terminated or was truncated;
-the observation after its last summed step is what a target bootstraps from. A window may also end before the first
-action that its policy would not have chosen, as those of Watkins' Q(lambda) do (Sutton and Barto 2018, section 12.10):
-what follows such an action says little of the value of the greedy policy.
+A window of ``num_steps`` steps sums rewards up to and including the first step that terminated or was truncated; a
+target bootstraps from the observation after this step. A window may also end before the first action that is not
+greedy, as in Watkins' Q(lambda) (Sutton and Barto 2018, section 12.10), because rewards after such an action are not
+those of the greedy policy.
 
 Shapes: ``N`` environments, ``T`` steps of one chunk, ``M`` emitted transitions.
 """
@@ -22,10 +22,10 @@ _Key = tuple[str, ...]
 def n_step_returns(
     reward: Tensor, terminated: Tensor, truncated: Tensor, *, num_steps: int, discount: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Discounted sums of up to ``num_steps`` rewards, one for every step as the start of its window.
+    """Return discounted sums of up to ``num_steps`` rewards, for a window that starts at each step.
 
     Sutton and Barto 2018, section 7.1: ``G = sum_{k<m} gamma^k r_{t+k} + gamma^m V(s_{t+m})``. ``m`` is ``num_steps``,
-    or less where an episode, or the data, end sooner.
+    or less if the episode or the data end earlier.
 
     Args:
         reward: floating point, ``[..., T]``.
@@ -35,9 +35,9 @@ def n_step_returns(
         discount: gamma, in [0, 1].
 
     Returns:
-        The returns ``[..., T]``; the factor ``gamma^m`` of the value that follows, 0 where the window terminated,
-        ``[..., T]``; and the index in [0, T) of each window's last step, whose next observation is bootstrapped from,
-        int64, ``[..., T]``.
+        Three tensors ``[..., T]``: the returns; the factor ``gamma^m`` of the bootstrapped value, 0 if the window
+        terminated; and the index in [0, T) of each window's last step, int64. Bootstrap from the next observation of
+        this last step.
 
     Raises:
         TypeError: ``reward`` is not floating point, or flags are not bool.
@@ -56,7 +56,7 @@ def n_step_returns(
         )
     powers = reward.new_tensor([discount**k for k in range(num_steps + 1)])
     done = terminated | truncated
-    done[..., -1:] = True  # the data end here, and so does every window
+    done[..., -1:] = True  # every window ends at the end of the data
     reward_windows, done_windows = (pad(part, (0, num_steps - 1)).unfold(-1, num_steps, 1) for part in (reward, done))
     partial, steps = _sum_windows(reward_windows, done_windows, powers[:-1])
     last = torch.arange(reward.shape[-1], device=reward.device) + steps - 1
@@ -64,28 +64,28 @@ def n_step_returns(
 
 
 def _sum_windows(reward: Tensor, done: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
-    """Discounted sums ``[..., num_steps]`` of the first rewards, and the number of steps ``[...]``, of windows.
+    """Return the discounted sums ``[..., num_steps]`` of the first 1, 2, ... rewards of windows, and their lengths.
 
-    A window ends at the first step that is done; behind it the sum stays. The last one is the return.
+    A window ends at the first step that is done; after it the sums stay constant. The last sum is the return.
     """
-    inside = done.cumsum(-1) <= done  # no step before this one was done
-    # selected, not multiplied: the reward of a step outside the window may be anything, NaN too
+    inside = done.cumsum(-1) <= done  # true if no earlier step was done
+    # torch.where, not a product: rewards outside of the window may be NaN
     return (torch.where(inside, reward, 0.0) * powers).cumsum(-1), inside.sum(-1)
 
 
 class NStepWindow:
-    """Turns consecutive chunks of rollout into multi-step transitions.
+    """Convert consecutive chunks of rollouts to n-step transitions.
 
-    The last ``num_steps - 1`` steps of a chunk wait for the next one, whose rewards their windows need. Transitions
-    come out ordered by time, then environment, so that the stream does not depend on how it was cut into chunks.
+    The last ``num_steps - 1`` steps of a chunk wait for the next chunk, because their windows need its rewards.
+    Transitions are ordered by time, then environment, so they do not depend on the lengths of the chunks.
 
     Args:
         num_steps: longest window, in steps, at least 1.
         discount: gamma, in [0, 1].
-        cut_at_exploration: whether windows end before an action that was not greedy; that of a window's first step may
-            be anything. ``steps_to_next_obs`` is that of the shorter window, and so is the discount.
-        keep_partial_returns: whether transitions hold ``partial_returns`` ``[M, num_steps]``, the discounted sums of
-            the first 1, 2, ... rewards of their window; behind its last step the sum stays.
+        cut_at_exploration: whether windows end before an action that was not greedy, except the first action of a
+            window. ``steps_to_next_obs`` and the discount are then those of the shorter window.
+        keep_partial_returns: whether transitions contain ``partial_returns`` ``[M, num_steps]``: the discounted sums of
+            the first 1, 2, ... rewards of their window, constant after its last step.
 
     Raises:
         ValueError: a number is out of its range.
@@ -110,22 +110,23 @@ class NStepWindow:
         """Add a chunk and return the transitions whose windows are complete.
 
         Args:
-            batch: ``[N, T]``, the steps that follow those of the last call. Observations are the keys that stand both
-                in the root and in ``next``. Needs ``action`` and, under ``next``, ``reward``, ``terminated``,
-                ``truncated`` and ``done`` (each ``[N, T, 1]``). Where ``mask`` (``[N, T]``, bool) is false the step is
-                no transition, such as the one that a NEXT_STEP environment spends on resetting, and no window starts
-                there; such a step follows the end of an episode, so that no window crosses it either. With
-                ``cut_at_exploration`` it needs ``greedy`` (``[N, T]``, bool), which the policy of `tesserl-iqn` writes.
+            batch: ``[N, T]``, the steps that follow those of the last call. It needs ``action`` and, under ``next``,
+                ``reward``, ``terminated``, ``truncated`` and ``done`` (each ``[N, T, 1]``). Observations are the keys
+                that are both at the root and under ``next``. No window starts where the optional ``mask`` (``[N, T]``,
+                bool) is false: these steps are no transitions, such as the reset step of a NEXT_STEP environment. They
+                must follow the end of an episode, so that no window crosses them. With ``cut_at_exploration`` the batch
+                needs ``greedy`` (``[N, T]``, bool), which the policy of `tesserl-iqn` writes.
 
         Returns:
-            ``[M]``: observations and ``action`` of the first step; under ``next``, observations and flags of the
-            last step and the summed ``reward``; ``steps_to_next_obs`` (``[M, 1]`` int64), the steps that were summed.
-            With ``num_steps=1`` it may share memory with ``batch``: copy what must stay, as a replay buffer does.
+            ``[M]``: observations and ``action`` of the first step; under ``next``, observations and flags of the last
+            step and the summed ``reward``; ``steps_to_next_obs`` (``[M, 1]`` int64), the number of summed steps. With
+            ``num_steps=1`` it may share memory with ``batch``; copy what you keep, as a replay buffer does.
 
         Raises:
-            TypeError: the first batch is no TensorDict, its rewards are not floating point or its flags not bool.
-            ValueError: a key is missing, a shape is another one in the first batch, or the number of environments is
-                not that of the steps that wait.
+            TypeError: the first batch is not a TensorDict, its rewards are not floating point, or its flags are not
+                bool.
+            ValueError: a key is missing, the first batch has a wrong shape, or the number of environments differs from
+                that of the waiting steps.
         """
         columns = self._columns(batch)
         starts = max(len(columns["next", "reward"]) - self.num_steps + 1, 0)
@@ -146,7 +147,7 @@ class NStepWindow:
         return TensorDict(flat, flat["action",].shape[:1])
 
     def clear(self) -> None:
-        """Forgets the steps that wait, for where the next chunk does not continue the last one."""
+        """Drop the waiting steps; call it if the next chunk does not continue the last one."""
         self._waiting = {}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -154,13 +155,13 @@ class NStepWindow:
         return {"/".join(key): column.clone() for key, column in self._waiting.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continues where ``state_dict`` was taken.
+        """Load the waiting steps.
 
         Args:
-            state: what ``state_dict`` returned, from a window of as many steps.
+            state: result of ``state_dict`` of a window with the same ``num_steps``.
 
         Raises:
-            ValueError: more steps wait than a window of ``num_steps`` leaves.
+            ValueError: there are more than ``num_steps - 1`` waiting steps.
         """
         for name, column in state.items():
             if len(column) >= self.num_steps:
@@ -169,10 +170,10 @@ class NStepWindow:
                     "load the state into a window of the num_steps it was saved with"
                 )
         self._waiting = {tuple(name.split("/")): column.clone() for name, column in state.items()}
-        self._keys = []  # those of the next chunk, which is compared with the steps that wait
+        self._keys = []  # taken from the next chunk, which is then compared with the waiting steps
 
     def _columns(self, batch: TensorDictBase) -> dict[_Key, Tensor]:
-        """Join the waiting steps and those of the chunk, time first: ``[T, N, ...]`` by key."""
+        """Concatenate the waiting steps and the chunk, time first: ``[T, N, ...]`` by key."""
         if not self._keys:
             _check_batch(batch)
             self._keys = _transition_keys(batch, [("action",), *([("greedy",)] if self._cut else [])])
@@ -189,7 +190,7 @@ class NStepWindow:
         return {key: torch.cat([self._waiting[key], column]) for key, column in columns.items()}
 
     def _check_waiting(self, columns: dict[_Key, Tensor]) -> None:
-        """Refuse a chunk that does not continue the steps that wait, such as those of another state."""
+        """Reject a chunk that does not fit the waiting steps, for example those of a loaded state."""
         waiting = {key: (column.shape[2:], column.dtype) for key, column in self._waiting.items()}
         given = {key: (column.shape[2:], column.dtype) for key, column in columns.items()}
         if waiting != given:
@@ -199,13 +200,13 @@ class NStepWindow:
             )
 
     def _outcomes(self, columns: dict[_Key, Tensor], starts: int) -> dict[_Key, Tensor]:
-        """Return the ends of the first ``starts`` windows: all keys of ``next``, and ``steps_to_next_obs``."""
+        """Return the last steps of the first ``starts`` windows: all keys of ``next``, and ``steps_to_next_obs``."""
         reward = columns["next", "reward"].squeeze(-1)
         done = columns["next", "done"].squeeze(-1)
         num_envs = reward.shape[1]
         if self._cut:
             done = done.clone()
-            done[:-1] |= ~columns["greedy",][1:]  # before such an action a window ends as it does at a last step
+            done[:-1] |= ~columns["greedy",][1:]  # end windows before actions that are not greedy
         if starts:
             reward, done = reward.unfold(0, self.num_steps, 1), done.unfold(0, self.num_steps, 1)
             partial, steps = _sum_windows(reward, done, reward.new_tensor(self._powers))
@@ -238,7 +239,7 @@ def _transition_keys(batch: TensorDictBase, chosen: list[_Key]) -> list[_Key]:
 
 
 def _check_batch(batch: TensorDictBase) -> None:
-    """Refuse shapes and types that would broadcast or be cut to integers without an error; run on the first batch."""
+    """Reject shapes and dtypes that would silently broadcast or be truncated to integers; run on the first batch."""
     if not isinstance(batch, TensorDictBase):
         raise TypeError(f"batch must be a TensorDict [N, T], got {type(batch).__name__}")
     if len(batch.batch_size) != 2:
@@ -247,7 +248,7 @@ def _check_batch(batch: TensorDictBase) -> None:
         )
     for name in ("reward", *_FLAGS):
         entry = batch.get(("next", name), None)
-        if entry is None:  # another message lists what is missing
+        if entry is None:  # missing keys are reported elsewhere
             continue
         if entry.shape != (*batch.batch_size, 1):
             raise ValueError(f"{name} must have the shape {(*batch.batch_size, 1)}, got {tuple(entry.shape)}")

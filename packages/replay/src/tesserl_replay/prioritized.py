@@ -1,7 +1,7 @@
-"""Prioritised experience replay as a torchrl sampler, on a tree of plain tensors.
+"""Prioritised experience replay as a torchrl sampler, with a sum tree of plain tensors.
 
-Schaul et al. 2016 (arXiv:1511.05952). torchrl's own sampler needs a compiled extension that loads only with the one
-torch it was built against; this one works with any.
+Schaul et al. 2016 (arXiv:1511.05952). torchrl's sampler needs a compiled extension, which loads only with the release
+of torch for which it was built; this one works with any release.
 """
 
 import math
@@ -21,29 +21,29 @@ _Index = Tensor | int | tuple[Tensor, ...]
 
 
 class PrioritizedSampler(samplers.Sampler):
-    """Draws items with probability ``P(i) = p_i / sum_j p_j``, ``p_i = (priority_i + eps)^alpha``, stratified.
+    """Draw items with probability ``P(i) = p_i / sum_j p_j``, ``p_i = (priority_i + eps)^alpha``, stratified.
 
-    Give it to a ``TensorDictReplayBuffer`` with ``priority_key="td_error"``; the buffer calls everything else. A
-    written item, new or overwritten, gets the largest priority seen so far, at least 1.
+    Pass it to a ``TensorDictReplayBuffer`` with ``priority_key="td_error"``; the buffer calls all its methods. A
+    written item, new or overwritten, gets the largest priority so far, at least 1.
 
-    The batch carries ``priority_weight``, the importance weights ``P(i)^-beta`` (equation in section 3.4 of the paper)
-    divided by the largest of the batch, so that they only ever scale an update down. The largest is that of the batch,
-    as in Rainbow and BTR, not that of the whole buffer.
+    The batch contains ``priority_weight``: the importance weights ``P(i)^-beta`` (section 3.4 of the paper), divided by
+    the largest weight, so that they only scale updates down. The largest weight is that of the batch, as in Rainbow and
+    BTR, not that of the whole buffer.
 
     Args:
-        capacity: items that the storage holds, at least 1.
-        alpha: how much priorities count, at least 0; 0 is uniform sampling. Rainbow 0.5, BTR 0.2.
-        beta: how much importance weights correct for it, in [0, 1]. May be set at any time.
-        eps: added to every priority, at least 0; keeps an item of zero error in play.
+        capacity: capacity of the storage in items, at least 1.
+        alpha: exponent of the priorities, at least 0; 0 samples uniformly. Rainbow uses 0.5, BTR 0.2.
+        beta: exponent of the importance weights, in [0, 1]; 1 corrects the bias fully. May be set at any time.
+        eps: added to every priority, at least 0, so that items with an error of 0 can be drawn.
         weight_exponent: ``"beta"``, or ``"alpha"`` for the weights ``P(i)^-alpha`` that Beyond The Rainbow was tuned
             with (Clark et al. 2024, arXiv:2411.03820).
-        device: where the priorities live.
+        device: device of the priorities.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
-    reduction = "max"  # how torchrl's buffer makes one priority of a td_error with several values
+    reduction = "max"  # torchrl's buffer reduces a td_error with several values by this
 
     def __init__(
         self,
@@ -88,14 +88,14 @@ class PrioritizedSampler(samplers.Sampler):
         return self._largest
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[Any, dict[str, Any]]:
-        """Draws items of the storage.
+        """Draw items of the storage.
 
         Args:
             storage: torchrl storage, not empty.
             batch_size: number of draws.
 
         Returns:
-            The index of the items, and ``priority_weight``, float32 ``[batch_size]`` in (0, 1].
+            The indices of the items, and ``priority_weight``, float32 ``[batch_size]`` in (0, 1].
 
         Raises:
             RuntimeError: the storage is empty.
@@ -113,14 +113,15 @@ class PrioritizedSampler(samplers.Sampler):
         """Set the priorities of items after learning from them.
 
         Args:
-            index: items ``[n]``; with a storage of several dimensions ``[n, ndim]``, or a tuple of ``[n]``. Those below
-                0, which writers leave for items that they did not keep, are passed over. The last one of equals wins.
+            index: items ``[n]``; for a storage of several dimensions ``[n, ndim]``, or a tuple of ``[n]``. Negative
+                indices are skipped: writers return them for items that they did not keep. For repeated items the last
+                one wins.
             priority: finite and at least 0, such as ``td_error``, ``[n]``; or one value for all.
-            storage: needed where it has several dimensions.
+            storage: only needed if it has several dimensions.
 
         Raises:
-            IndexError: an item lies beyond the capacity.
-            ValueError: a priority is negative, infinite or NaN, or the shapes do not agree.
+            IndexError: an index exceeds the capacity.
+            ValueError: a priority is negative, infinite or NaN, or the shapes do not match.
         """
         items = self._items(index, storage)
         values = torch.as_tensor(priority, dtype=torch.float64, device=self._tree.device).detach().flatten()
@@ -131,13 +132,13 @@ class PrioritizedSampler(samplers.Sampler):
         if not len(items):
             return
         low, high = (float(bound) for bound in values.aminmax())
-        if not 0.0 <= low <= high < math.inf:  # before the power of 0, which would make 1 of anything
+        if not 0.0 <= low <= high < math.inf:  # checked before the power, because x^0 is 1 even for NaN
             raise ValueError(f"priority must be finite and at least 0, got values from {low} to {high}")
         self._tree.update(items, (values + self._eps) ** self._alpha)
         self._largest = max(self._largest, high)
 
     def mark_update(self, index: _Index, *, storage: Storage | None = None) -> None:
-        """Give written items the largest priority seen so far; torchrl's writers call this."""
+        """Give written items the largest priority so far; torchrl's writers call this."""
         self.update_priority(index, self._largest, storage=storage)
 
     def exclude(self, index: _Index, *, storage: Storage | None = None) -> None:
@@ -145,15 +146,15 @@ class PrioritizedSampler(samplers.Sampler):
 
         Args:
             index: items, as in ``update_priority``.
-            storage: needed where it has several dimensions.
+            storage: only needed if it has several dimensions.
 
         Raises:
-            IndexError: an item lies beyond the capacity.
+            IndexError: an index exceeds the capacity.
         """
         self._tree.update(self._items(index, storage), 0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Priorities after ``alpha`` (``[capacity]`` float64), and scalars: exponents, ``eps``, largest priority."""
+        """Return priorities after ``alpha`` (float64 ``[capacity]``), exponents, ``eps`` and the largest priority."""
         scalars = {"alpha": self._alpha, "beta": self._beta, "eps": self._eps, "largest": self._largest}
         tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()}
         return {**self._tree.state_dict(), **tensors}
@@ -173,7 +174,7 @@ class PrioritizedSampler(samplers.Sampler):
         TensorDict(self.state_dict()).memmap(path)
 
     def loads(self, path: str | Path) -> None:
-        """Read the files of ``dumps``."""
+        """Load the files that ``dumps`` wrote."""
         self.load_state_dict(TensorDict.load_memmap(path).to_dict())
 
     def _empty(self) -> None:
@@ -181,7 +182,7 @@ class PrioritizedSampler(samplers.Sampler):
         self._largest = 1.0
 
     def _items(self, index: _Index, storage: Storage | None) -> Tensor:
-        """Positions in the flattened storage, int64 ``[n]``."""
+        """Return positions in the flattened storage, int64 ``[n]``."""
         items = torch.stack(index, -1) if isinstance(index, tuple) else torch.as_tensor(index)
         items = items.to(self._tree.device)
         if items.ndim < 2:
@@ -198,5 +199,5 @@ class PrioritizedSampler(samplers.Sampler):
         return f"PrioritizedSampler({self._tree.capacity}, {settings})"
 
 
-# TensorDictReplayBuffer.update_tensordict_priority passes over samplers that are not torchrl's own
+# TensorDictReplayBuffer.update_tensordict_priority ignores samplers that are not a PrioritizedSampler of torchrl
 samplers.PrioritizedSampler.register(PrioritizedSampler)

@@ -1,8 +1,8 @@
-"""Sampling in proportion to priorities, in plain tensors.
+"""Sample in proportion to priorities, with plain tensors.
 
 Schaul et al. 2016 (arXiv:1511.05952), appendix B.2.1, as a tree of three wide levels: priorities, sums of groups of
-``width`` priorities, total. At 2^20 items a search through 2^14 running sums and then one group takes a handful of
-operations for a whole batch; a binary tree takes twenty dependent rounds of them.
+``width`` priorities, and the total. With 2^20 items, a batch needs a search in 2^14 running sums and one in a group, a
+few tensor operations in all. A binary tree would need twenty rounds of operations.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from torch import Tensor
 class SumTree:
     """Priorities of a fixed number of items, in double precision.
 
-    Sums are always taken from the priorities below, never adjusted, so that they cannot drift.
+    Sums are always recomputed from the priorities, never adjusted by differences, so rounding errors do not accumulate.
 
     Args:
         capacity: number of items, at least 1; all start with priority 0.
@@ -30,15 +30,15 @@ class SumTree:
         self.capacity = capacity
         self.device = torch.device("cpu" if device is None else device)
         width = 64
-        while capacity > width * 2**15:  # both searches grow with the square root of the capacity
+        while capacity > width * 2**15:  # balances the sizes of the two searches
             width *= 2
         self._groups = torch.zeros(-(-capacity // width), width, dtype=torch.float64, device=self.device)
         self._sums = self._groups.sum(-1)
-        self._running = torch.zeros(len(self._sums) + 1, dtype=torch.float64, device=self.device)  # scratch
+        self._running = torch.zeros(len(self._sums) + 1, dtype=torch.float64, device=self.device)  # workspace
 
     @property
     def priorities(self) -> Tensor:
-        """Priorities of all items, float64 ``[capacity]``: a view, to be changed through ``update`` only."""
+        """Priorities of all items, float64 ``[capacity]``: a view; change it only through ``update``."""
         return self._groups.view(-1)[: self.capacity]
 
     @property
@@ -50,7 +50,7 @@ class SumTree:
         """Set priorities.
 
         Args:
-            index: items, integers in [0, capacity), any shape. Where an item stands more than once, the last one wins.
+            index: items, integers in [0, capacity), any shape. For repeated items the last one wins.
             priority: finite and at least 0, one for each index, or one for all.
 
         Raises:
@@ -61,7 +61,7 @@ class SumTree:
         items, values = self._checked(index, priority)
         priorities = self._groups.view(-1)
         priorities[items] = values
-        if (priorities[items] != values).any():  # an item stands more than once, and which write won is not defined
+        if (priorities[items] != values).any():  # an item is repeated, and torch does not define which write wins
             items, values = _last_of_equals(items, values)
             priorities[items] = values
         if len(items) < len(self._sums):
@@ -71,7 +71,7 @@ class SumTree:
             self._sums = self._groups.sum(-1)
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draws items in proportion to their priorities, one from each of ``num`` equal parts of the total.
+        """Draw items in proportion to their priorities, one from each of ``num`` equal parts of the total.
 
         Args:
             num: number of draws, with replacement.
@@ -89,12 +89,12 @@ class SumTree:
             raise ValueError("cannot draw from a sum tree whose priorities are all 0; update() some of them first")
         part = torch.rand(num, dtype=torch.float64, device=self.device, generator=generator)
         part += torch.arange(num, device=self.device)
-        # a hair less than the total, so that no rounding leads past the last group
+        # slightly less than the total, so that rounding cannot exceed the last group
         index, priority = self._find(part.mul_(total * (1 - 2**-50) / num))
         return index, priority.div_(total)
 
     def _find(self, mass: Tensor) -> tuple[Tensor, Tensor]:
-        """Items at which the running sum of priorities passes ``mass [num]``, below the total, and their priorities."""
+        """Return the items where the running sum of priorities exceeds ``mass`` ``[num]``, and their priorities."""
         group = torch.searchsorted(self._running[1:], mass, right=True)
         rest = mass - self._running[group]
         within = self._groups.index_select(0, group).cumsum(-1)
@@ -103,7 +103,7 @@ class SumTree:
         index = place.add_(group, alpha=width)
         priorities = self._groups.view(-1)
         priority = priorities[index]
-        if not priority.all():  # rounding put a draw at the edge of its group, on an item that must not be drawn
+        if not priority.all():  # rounding has selected an item of priority 0 at the edge of its group
             index = torch.where(priority > 0, index, priorities.argmax())
             priority = priorities[index]
         return index, priority
@@ -116,7 +116,7 @@ class SumTree:
         """Load the priorities of a tree of the same capacity.
 
         Args:
-            state: what ``state_dict`` returned.
+            state: result of ``state_dict``.
 
         Raises:
             ValueError: the capacities differ, or a priority is negative, infinite or NaN.
@@ -130,7 +130,7 @@ class SumTree:
         self.update(torch.arange(self.capacity, device=self.device), priorities)
 
     def _checked(self, index: Tensor | int, priority: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Flat int64 items and float64 priorities of the same length, both within their ranges."""
+        """Return flat int64 items and float64 priorities of the same length; reject values out of range."""
         items = torch.as_tensor(index, device=self.device)
         if items.is_floating_point() or items.dtype == torch.bool:
             raise TypeError(f"index must hold integers, got {items.dtype}")
@@ -144,14 +144,14 @@ class SumTree:
             first, last = (int(bound) for bound in items.aminmax())
             if first < 0 or last >= self.capacity:
                 raise IndexError(f"index must be in [0, {self.capacity}), got values from {first} to {last}")
-            low, high = (float(bound) for bound in values.aminmax())  # NaN where one value is
+            low, high = (float(bound) for bound in values.aminmax())  # NaN if any value is NaN
             if not 0.0 <= low <= high < torch.inf:
                 raise ValueError(f"priority must be finite and at least 0, got values from {low} to {high}")
         return items, values
 
 
 def _last_of_equals(items: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Drop every entry that a later one of the same item replaces."""
+    """Keep only the last entry of each item."""
     items, order = items.sort(stable=True)
     last = torch.ones_like(items, dtype=torch.bool)
     last[:-1] = items[1:] != items[:-1]
