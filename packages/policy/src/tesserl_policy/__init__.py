@@ -1,6 +1,6 @@
-"""Shared parts of losses around a policy: reading batches, actors, divergences, clipping, reductions, references.
+"""Building blocks for policy losses: batch entries, actors, divergences, clipping, reductions, reference policies.
 
-`DirectLossModule` is imported when it is first used: it needs torchrl, which a process that only acts does not import.
+`DirectLossModule` is imported on first use, so that a process that only acts does not import torchrl.
 """
 
 from typing import TYPE_CHECKING, Any

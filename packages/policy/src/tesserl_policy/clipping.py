@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Number = float | Tensor
-"""A number, or a scalar tensor, so that a compiled loss is not compiled anew for another value."""
+"""A number, or a scalar tensor, so that a compiled loss is not recompiled for another value."""
 
 
 def log_ratio_bounds(clip_epsilon: Number, clip_epsilon_high: Number | None = None) -> tuple[Any, Any]:
@@ -34,9 +34,9 @@ def clipped_ratio(
 ) -> Tensor:
     """Return the ratio ``r`` that the clipped objective ``min(r A, clip(r) A)`` multiplies by the advantage ``A``.
 
-    The minimum bounds the ratio from above where the advantage is positive, and from below where it is negative. With
-    a dual clip (Ye et al. 2020, arXiv:1912.09729) the ratio has an upper bound there too. The bounds are put on the
-    logarithm, so that a ratio that is cut off cannot overflow; no gradient flows where it is.
+    The minimum bounds the ratio from above where the advantage is positive, and from below where it is negative. A dual
+    clip (Ye et al. 2020, arXiv:1912.09729) adds an upper bound where the advantage is negative. The logarithm of the
+    ratio is clipped, so that a large ratio cannot overflow. No gradient flows through a clipped ratio.
 
     Args:
         log_ratio: logarithm of the ratio, ``[*B]``.

@@ -20,7 +20,7 @@ def categorical_kl(log_policy: Tensor, reference_log_policy: Tensor) -> Tensor:
     Returns:
         Divergence, in nats, ``[*B]``.
     """
-    lowest = torch.finfo(log_policy.dtype).min  # an action that neither takes adds 0 and not infinity - infinity
+    lowest = torch.finfo(log_policy.dtype).min  # an action that neither policy takes adds 0, not infinity - infinity
     log_policy, reference_log_policy = log_policy.clamp(min=lowest), reference_log_policy.clamp(min=lowest)
     return (log_policy.exp() * (log_policy - reference_log_policy)).sum(dim=-1)
 
@@ -28,8 +28,8 @@ def categorical_kl(log_policy: Tensor, reference_log_policy: Tensor) -> Tensor:
 def gaussian_kl(loc: Tensor, scale: Tensor, reference_loc: Tensor, reference_scale: Tensor) -> Tensor:
     """Return ``KL(p || q)`` of two diagonal Gaussians.
 
-    ``sum_d log(s_q / s_p) + (s_p^2 + (m_p - m_q)^2) / (2 s_q^2) - 1/2``. Two distributions that the same invertible
-    function, such as tanh, makes of them have the same divergence.
+    ``sum_d log(s_q / s_p) + (s_p^2 + (m_p - m_q)^2) / (2 s_q^2) - 1/2``. An invertible function applied to both, such
+    as tanh, does not change the divergence.
 
     Args:
         loc: means of ``p``, ``[*B, D]``.

@@ -1,4 +1,4 @@
-"""Read entries of a batch, and name what is missing or has another shape.
+"""Read entries of a batch, with errors for missing entries and wrong shapes.
 
 Shapes: ``*B`` is the batch shape: steps ``[S]``, or trajectories ``[P, T]``.
 """
@@ -15,8 +15,8 @@ from torch import Tensor
 class Entries:
     """Read entries of a batch.
 
-    A TensorDict needs five times as long as a dict to return an entry. The entries are therefore listed once, except
-    those of a lazy stack, which would stack entries that nobody reads.
+    A TensorDict takes five times as long as a dict to return an entry. So the entries are copied to a dict once, except
+    those of a lazy stack: this would stack entries that are not needed.
 
     Args:
         tensordict: the batch.
@@ -67,7 +67,7 @@ class Entries:
         entry: Tensor | None = self.find(key)
         if entry is None:
             return None
-        if entry.requires_grad:  # asked, because a detach costs as much as an operation
+        if entry.requires_grad:  # only if needed, because a detach costs as much as an operation
             entry = entry.detach()
         if entry.shape == shape:
             return entry
@@ -105,7 +105,7 @@ def get_entry(tensordict: TensorDictBase, key: NestedKey, *, siblings: Sequence[
     Args:
         tensordict: where to look.
         key: name of the entry.
-        siblings: other entries by which a dict is recognised that was given as a batch.
+        siblings: other keys, used to recognise a dict that was passed as the batch.
 
     Returns:
         The entry.
@@ -123,7 +123,7 @@ def get_entry(tensordict: TensorDictBase, key: NestedKey, *, siblings: Sequence[
 
 
 def _reject_dict(tensordict: TensorDictBase, keys: Sequence[NestedKey]) -> None:
-    """Reject a dict that was given as a batch: tensordict's ``dispatch`` passes it as the first entry alone."""
+    """Reject a dict that was passed as a batch: tensordict's ``dispatch`` treats it as the first entry."""
     entry: Any = tensordict
     while isinstance(entry, TensorDictBase) and len(list(entry.keys())) == 1:
         entry = entry.get(next(iter(entry.keys())))

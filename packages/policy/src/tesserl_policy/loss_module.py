@@ -1,4 +1,4 @@
-"""Complete torchrl's contract for losses that hold their networks as they are and call them directly."""
+"""A base class of torchrl losses that register their networks directly and call them without TensorDicts."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from tesserl_policy.reference import ReferencePolicy
 
 Reduction = Literal["mean", "sum", "none"]
 Coefficient = float | Tensor
-"""A number, or under ``torch.compile`` the buffer that holds it."""
+"""A number; under ``torch.compile`` the buffer that holds it."""
 
 
 class DirectLossModule(LossModule):
-    """Hold the networks of a loss as they are, without torchrl's functional parameters.
+    """Register the networks of a loss directly, without torchrl's functional parameters.
 
     A subclass names its keys in ``_all_out_keys`` and ``_required_keys``, returns `_output` of `results` from
-    ``forward``, and names in ``_coefficients`` the attributes that schedules set. Each is a buffer, so that a compiled
-    loss is not compiled anew for another value. An assignment (``loss.beta = 0.2``) writes into the buffer. Eager code
-    reads plain numbers, which are read from the buffer only after somebody else has written into it: a read makes a GPU
-    wait. The buffers are not in the state dict, since a schedule sets them again.
+    ``forward``, and names in ``_coefficients`` the attributes that schedules set. Each of these is a buffer, so that a
+    compiled loss is not recompiled for another value. An assignment (``loss.beta = 0.2``) writes into the buffer. Eager
+    code uses plain numbers. It reads them from the buffer only after other code has written into it, because a read
+    synchronises with the GPU. The buffers are not in the state dict, since a schedule sets them again.
 
     The parameters of a `ReferencePolicy` are not among ``parameters()``.
 
-    Set ``reads_buffers`` before a CUDA graph is recorded: eager code then reads the buffers too, and a replay has the
-    values that were assigned since.
+    Set ``reads_buffers`` before a CUDA graph is recorded. Eager code then uses the buffers too, so that a replay uses
+    values that were assigned after the recording.
     """
 
     reads_buffers = False
     _coefficients: tuple[str, ...] = ()
     _is_direct = False
-    """True if no network is one of torchrl, which reads its exploration type and its recurrent mode."""
+    """True if no network is a torchrl module, which would read torchrl's exploration type and recurrent mode."""
     _forward_returns_results = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "forward" in cls.__dict__:  # one that is defined without `results` may do more
+        if "forward" in cls.__dict__:  # a `forward` that is overridden without `results` may do more
             cls._forward_returns_results = "results" in cls.__dict__
 
     def __init__(self) -> None:
@@ -51,10 +51,10 @@ class DirectLossModule(LossModule):
         self._is_zero: dict[str, bool] = {}
         self._versions: dict[str, int] = {}
         self._selected_keys: list[NestedKey] | None = None
-        self._forward_pre_hooks.clear()  # torchrl's check that target networks are updated: there are none
+        self._forward_pre_hooks.clear()  # removes torchrl's check that target networks are updated: this loss has none
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call `forward`; with a batch alone and networks that are called directly, past torchrl's way in to it."""
+        """Call `forward`; skip torchrl's wrappers if networks are called directly and a batch is the only argument."""
         if (
             self._is_direct
             and self._forward_returns_results
@@ -69,26 +69,26 @@ class DirectLossModule(LossModule):
 
     @property
     def functional(self) -> bool:
-        """False: the networks are registered as they are."""
+        """False: the networks are registered directly."""
         return False
 
     # --- keys
 
     @property
     def out_keys(self) -> list[Any]:
-        """Keys of what a call returns."""
+        """Keys of the results of a call."""
         return self._all_out_keys if self._selected_keys is None else self._selected_keys
 
     @property
     def out_keys_source(self) -> list[Any]:
-        """Keys of what a call returns if none are selected."""
+        """Keys of the results of a call if none are selected."""
         return self._all_out_keys
 
     def select_out_keys(self, *out_keys: NestedKey) -> DirectLossModule:
-        """Return only some entries from now on.
+        """Restrict the results of later calls to some entries.
 
         Args:
-            *out_keys: names among ``out_keys_source``.
+            *out_keys: names in ``out_keys_source``.
 
         Returns:
             This loss.
@@ -112,29 +112,29 @@ class DirectLossModule(LossModule):
         return self
 
     def _forward_value_estimator_keys(self, **_: Any) -> None:
-        """Remember the keys that a call reads; torchrl calls this when keys are set."""
+        """Update the keys that a call reads; torchrl calls this when keys are set."""
         self.in_keys: list[NestedKey] = self._required_keys()
 
     @property
     @abstractmethod
     def _all_out_keys(self) -> list[Any]:
-        """Keys of what a call returns if none are selected."""
+        """Keys of the results of a call if none are selected."""
 
     @abstractmethod
     def _required_keys(self) -> list[Any]:
-        """Return the keys that a call reads always."""
+        """Return the keys that every call reads."""
 
     def results(self, tensordict: TensorDictBase) -> dict[Any, Tensor]:
         """Return all entries of a call, selected or not, in a dict.
 
-        A training loop calls it in place of the loss: torchrl's way in (hooks, keywords, its exploration type and its
-        recurrent mode, which modules of torchrl read) and the TensorDict of the results cost as much as a layer of a
-        small network.
+        A training loop calls it instead of the loss. It skips torchrl's wrappers (hooks, keyword arguments, exploration
+        type and recurrent mode) and the TensorDict of the results, which together cost as much as a layer of a small
+        network.
 
         Args:
             tensordict: the batch.
         """
-        return dict(self(tensordict).items())  # of a loss that has no faster way
+        return dict(self(tensordict).items())  # default, for a loss without a faster implementation
 
     def _output(self, results: dict[Any, Tensor]) -> TensorDict:
         """Return the selected results of a call."""
@@ -164,13 +164,13 @@ class DirectLossModule(LossModule):
         self._numbers[name] = number
         self._is_zero[name] = number == 0
         if buffer is not None:
-            self._versions[name] = buffer._version  # torch counts the writes into a tensor
+            self._versions[name] = buffer._version  # torch increments it with each write
         else:
             self._versions.pop(name, None)
 
     @property
     def zero_coefficients(self) -> tuple[str, ...]:
-        """Names of the coefficients that are 0: their terms are left out of compiled and of recorded code."""
+        """Names of the coefficients that are 0; compiled and recorded code omits their terms."""
         return tuple(name for name, is_zero in self._is_zero.items() if is_zero)
 
     def _read_coefficients(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class DirectLossModule(LossModule):
         return self._numbers
 
     def _read_buffer(self, name: str, buffer: Tensor) -> None:
-        """Read a buffer that was written, copied or cast; keep an exact number that it only rounds."""
+        """Read a buffer that was written, copied or cast; keep the exact number if the buffer only rounds it."""
         number, written = self._numbers[name], float(buffer)
         is_rounded = number is not None and float(torch.tensor(number, dtype=buffer.dtype)) == written
         self._remember(name, number if is_rounded else written)
@@ -196,11 +196,11 @@ class DirectLossModule(LossModule):
     # --- parameters
 
     def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """Iterate over the parameters that are trained: those of a reference are not among them.
+        """Iterate over the trained parameters, without those of a reference.
 
         Args:
-            prefix: put before every name.
-            recurse: whether to go into submodules.
+            prefix: prefix of every name.
+            recurse: whether to include submodules.
 
         Returns:
             Names and parameters.
@@ -213,15 +213,15 @@ class DirectLossModule(LossModule):
         return ((name, parameter) for name, parameter in named if id(parameter) not in frozen)
 
     def reset_parameters_recursive(self, parameters: None = None) -> None:
-        """Initialise the trained parameters anew, by ``reset_parameters`` of every layer.
+        """Initialise the trained parameters again, by calling ``reset_parameters`` of every layer.
 
-        Layers whose parameters are frozen, and a reference, stay as they are.
+        Layers with frozen parameters and references do not change.
 
         Args:
             parameters: torchrl's argument for functional parameters, which this loss does not have.
 
         Raises:
-            TypeError: a layer with parameters of its own has no ``reset_parameters``; nothing was changed.
+            TypeError: a layer that has parameters has no ``reset_parameters``; then nothing changes.
             ValueError: ``parameters`` is not None.
         """
         if parameters is not None:
@@ -233,7 +233,7 @@ class DirectLossModule(LossModule):
 
 
 def is_used(coefficient: Coefficient | None) -> bool:
-    """Return whether a coefficient is not 0; a tensor never is, see ``_read_coefficients``."""
+    """Return whether a coefficient is not 0; always true for a tensor, see ``_read_coefficients``."""
     return isinstance(coefficient, Tensor) or bool(coefficient)
 
 
@@ -244,7 +244,7 @@ def check_reduction(reduction: str) -> None:
 
 
 def reset_networks(networks: Iterable[nn.Module]) -> None:
-    """Call ``reset_parameters`` of every layer that is trained, those inside a layer before the layer itself."""
+    """Call ``reset_parameters`` of every trained layer, inner layers first."""
     layers = list(dict.fromkeys(layer for network in networks for layer in reversed(list(network.modules()))))
     resets = [(layer, _reset_of(layer)) for layer in layers if _is_trained(layer.parameters(), default=True)]
     lacking = {
@@ -268,6 +268,6 @@ def _reset_of(layer: nn.Module) -> Any:
 
 
 def _is_trained(parameters: Iterable[Parameter], *, default: bool) -> bool:
-    """Return whether a parameter is trained; the default if there is none."""
+    """Return whether any parameter is trained, or ``default`` if there are no parameters."""
     flags = [parameter.requires_grad for parameter in parameters]
     return any(flags) if flags else default

@@ -1,4 +1,4 @@
-"""Forbid actions: in the logits of a policy, and in the values of actions.
+"""Mask forbidden actions in logits and in action values.
 
 Shapes: ``*B`` any batch shape, ``A`` actions, ``N`` action blocks, ``nvec`` the options of each choice.
 """
@@ -12,11 +12,11 @@ from tesserl_policy.precision import at_least_float32
 
 
 def mask_actions(values: Tensor, allowed: Tensor) -> Tensor:
-    """Give forbidden actions the smallest number of the dtype.
+    """Set the logits or values of forbidden actions to the smallest number of the dtype.
 
-    In logits their probability is then exactly 0, and log-probabilities, entropies, divergences and gradients stay
-    finite (minus infinity would make them NaN). In values they are never the best. If all actions are forbidden, as in
-    a terminal state, all are equal.
+    With masked logits, forbidden actions have a probability of exactly 0, and log-probabilities, entropies, divergences
+    and gradients stay finite (minus infinity would make them NaN). With masked values, a forbidden action is never the
+    best. If all actions are forbidden, as in a terminal state, all get the same number.
 
     Args:
         values: logits or values of all actions, ``[*B, A]``, ``[*B, N, A]`` or ``[*B, sum(nvec)]``.

@@ -1,4 +1,4 @@
-"""Reduce values per step: means over valid steps, and returns to go.
+"""Reductions of values per step: means over valid steps, and returns to go.
 
 Shapes: ``P`` trajectories of at most ``T`` steps, padded at the end; ``mask`` is true on the steps that were taken.
 """

@@ -1,4 +1,4 @@
-"""Hold a copy of a policy that stays behind it: frozen, synchronised or averaged."""
+"""A reference policy: a copy of a policy that is frozen, synchronised or averaged."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class ReferencePolicy(nn.Module):
 
     - frozen: ``interval=None``;
     - synchronised every N updates: ``interval=N``;
-    - moving average: ``interval=1, rate=0.01``, of a policy in float32: half precision rounds such small steps away.
+    - moving average: ``interval=1, rate=0.01``, for a policy in float32; in half precision, rounding discards such
+      small steps.
 
-    The copy is always in evaluation mode, whatever is done to the loss that holds it: it has no dropout, and its own
-    forward passes change none of its buffers. The noise of noisy layers is zero. Copy and counter are in the state
-    dict.
+    The copy always stays in evaluation mode, even if the loss that contains it is set to training mode. So it has no
+    dropout, and its forward passes do not change its buffers. The noise of noisy layers is zero. Copy and counter are
+    in the state dict.
 
     Args:
         policy: the policy that is trained, or any other; copied now, buffers included.
@@ -65,10 +66,10 @@ class ReferencePolicy(nn.Module):
         return super().train(False)
 
     def step(self, policy: nn.Module) -> bool:
-        """Count an update of the policy, and follow it if it is time.
+        """Count an update of the policy; every ``interval`` calls, move the copy towards the policy.
 
         Args:
-            policy: the one that was copied, as it is now.
+            policy: the policy that was copied, with its current weights.
 
         Returns:
             Whether the reference changed.
@@ -81,16 +82,17 @@ class ReferencePolicy(nn.Module):
 
     @torch.no_grad()
     def move(self, policy: nn.Module, rate: float = 1.0) -> None:
-        """Move towards a policy now, without counting.
+        """Move the copy towards a policy now, without counting an update.
 
         Args:
-            policy: the one that was copied, as it is now.
-            rate: how far, in (0, 1]; 1 copies. Buffers (statistics, counters) have no meaning half-way and are copied.
+            policy: the policy that was copied, with its current weights.
+            rate: how far, in (0, 1]; 1 copies. Buffers (statistics, counters) are always copied, because averages of
+                them have no meaning.
         """
         network = self.network
         for own, trained in zip(network.parameters(), policy.parameters(), strict=True):
             own.lerp_(trained.to(own), rate)
-        # Half-way between two weights the singular vectors of neither are right: `SpectralConv2d` finds its own anew
+        # An averaged weight has other singular vectors than both weights: `SpectralConv2d` must find them again
         spectral: list[Any] = [layer for layer in network.modules() if rate < 1 and hasattr(layer, "power_iteration")]
         vectors = {id(buffer) for layer in spectral for buffer in layer.buffers(recurse=False)}
         for buffer, current in zip(network.buffers(), policy.buffers(), strict=True):
@@ -106,7 +108,7 @@ class ReferencePolicy(nn.Module):
             layer.zero_noise()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Rename what ``tesserl-preference-opt`` 0.1 called ``num_updates``."""
+        """Rename the counter, which ``tesserl-preference-opt`` 0.1 called ``num_updates``."""
         if f"{prefix}num_updates" in state_dict:
             state_dict[f"{prefix}num_steps"] = state_dict.pop(f"{prefix}num_updates")
         super()._load_from_state_dict(state_dict, prefix, *args)

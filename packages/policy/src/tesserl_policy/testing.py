@@ -1,4 +1,4 @@
-"""Check torchrl's contract on a loss, in the tests of the package that has the loss."""
+"""Checks of torchrl's loss contract, for the tests of packages that define a loss."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tesserl_policy.loss_module import DirectLossModule
 
 
 def check_loss_contract(make_loss: Callable[..., DirectLossModule], batch: TensorDictBase) -> None:
-    """Check that a loss keeps torchrl's contract: keys, dispatch, coefficients, locked batches, reset parameters.
+    """Check that a loss fulfils torchrl's contract: keys, dispatch, coefficients, locked batches, reset parameters.
 
     Args:
         make_loss: builds the loss, always with the same weights.
         batch: every entry that the loss reads, without padding.
 
     Raises:
-        AssertionError: the loss breaks the contract; the message says where.
+        AssertionError: the loss violates the contract; the message names the violation.
     """
     check_keys(make_loss(), batch)
     check_results(make_loss(), batch)
@@ -32,7 +32,7 @@ def check_loss_contract(make_loss: Callable[..., DirectLossModule], batch: Tenso
 
 
 def check_keys(loss: DirectLossModule, batch: TensorDictBase) -> None:
-    """Check the keys of results, selected ones too, on a locked batch that stays as it is."""
+    """Check the keys of all and of selected results, on a locked batch that must not change."""
     _require(not loss.functional, "functional must be False")
     before = batch.clone()
     results = loss(batch.lock_())
@@ -52,7 +52,7 @@ def check_keys(loss: DirectLossModule, batch: TensorDictBase) -> None:
 
 
 def check_results(loss: DirectLossModule, batch: TensorDictBase) -> None:
-    """Check that `DirectLossModule.results` are those of a call, all of them, whatever is selected."""
+    """Check that `DirectLossModule.results` returns all results of a call, even if only some keys are selected."""
     expected = deepcopy(loss)(batch)
     results = loss.select_out_keys(loss.out_keys[0]).results(batch)
     _require(set(results) == set(expected.keys()), f"results must be {sorted(expected.keys())}, got {sorted(results)}")
@@ -73,10 +73,10 @@ def check_dispatch(loss: DirectLossModule, batch: TensorDictBase) -> None:
 
 
 def check_renamed_keys(loss: DirectLossModule, batch: TensorDictBase) -> None:
-    """Check that every entry can have another name."""
+    """Check that every key can be renamed."""
     expected, names = loss(batch), vars(loss.tensor_keys).copy()
     for name, key in names.items():
-        if key not in batch.keys(True) or name == "value":  # a critic writes under this name, too
+        if key not in batch.keys(True) or name == "value":  # a critic also writes this name
             continue
         loss.set_keys(**{name: "another name"})
         renamed = loss(batch.clone(False).rename_key_(key, "another name"))
@@ -91,7 +91,7 @@ def check_coefficients(loss: DirectLossModule, batch: TensorDictBase) -> None:
     expected = loss(batch)
     for name in loss._coefficients:
         number = loss._read_coefficients()[name]
-        if not number:  # the batch may lack what the term reads
+        if not number:  # the batch may lack the entries of this term
             continue
         buffer = dict(loss.named_buffers())[name]
         _require(name not in loss.state_dict(), f"{name} must not be in the state dict")
@@ -108,7 +108,7 @@ def check_coefficients(loss: DirectLossModule, batch: TensorDictBase) -> None:
 
 
 def check_reset(loss: DirectLossModule, batch: TensorDictBase) -> None:
-    """Check that all trained parameters get a gradient and are initialised anew, and the others stay."""
+    """Check that trained parameters get a gradient and are initialised again, and that others do not change."""
     results = loss(batch)
     sum(result.sum() for key, result in results.items() if str(key).startswith("loss")).backward()
     trained = dict(loss.named_parameters())
@@ -128,15 +128,15 @@ def check_reset(loss: DirectLossModule, batch: TensorDictBase) -> None:
 
 
 def check_reductions(make_loss: Callable[..., DirectLossModule], batch: TensorDictBase, num_valid: int) -> None:
-    """Check that the sum and the mean of a loss are those of its terms.
+    """Check that the reductions ``"sum"`` and ``"mean"`` equal the sum and the mean of the terms.
 
     Args:
         make_loss: builds the loss from ``reduction``, always with the same weights.
-        batch: what the loss reads.
+        batch: every entry that the loss reads.
         num_valid: number of terms, without padding.
 
     Raises:
-        AssertionError: they are not.
+        AssertionError: they differ.
     """
     results = {reduction: make_loss(reduction=reduction)(batch) for reduction in ("mean", "sum", "none")}
     for key, mean in results["mean"].items():
