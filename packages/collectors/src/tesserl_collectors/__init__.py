@@ -1,6 +1,6 @@
-"""Collectors of transitions, episodes and groups: in this process, in worker processes, on Ray clusters.
+"""Collectors of transitions, episodes and groups, in this process, in worker processes or on Ray clusters.
 
-The public names are imported when they are first used, so that a cluster can be started without waiting for torch.
+Public names are imported on first use, so that a cluster can be started before torch is imported.
 """
 
 from importlib import import_module

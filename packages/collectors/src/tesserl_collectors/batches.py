@@ -1,4 +1,4 @@
-"""Batches and trajectories as named arrays, which workers send."""
+"""Convert batches and trajectories to named arrays, which workers send, and back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,27 +11,27 @@ from torch import Tensor
 
 
 def entries_of(batch: TensorDictBase) -> dict[str, Tensor]:
-    """Return the entries of a batch ``[N, T]``, time first, as they lie in memory: ``[T, N, ...]``.
+    """Return the entries of a batch ``[N, T]`` in the order of their memory, time first: ``[T, N, ...]``.
 
     Args:
-        batch: the parts of its nested keys are joined by ``/``.
+        batch: the batch; parts of nested keys are joined by ``/``.
     """
     return {name: tensor.transpose(0, 1) for name, tensor in _leaves(batch).items()}
 
 
 def batch_of(entries: Mapping[str, Tensor]) -> TensorDictBase:
-    """Return the batch ``[N, T]`` of entries ``[T, N, ...]``, which lies in memory like that of a `Collector`."""
+    """Return the batch ``[N, T]`` that views entries ``[T, N, ...]``, with the memory layout of `Collector`."""
     batch = {tuple(key.split("/")): tensor.transpose(0, 1) for key, tensor in entries.items()}
     return TensorDict(batch, next(iter(batch.values())).shape[:2])
 
 
 def tensor_of(array: NDArray[Any]) -> Tensor:
-    """Return an array as a tensor; one that cannot be written, as in the store of Ray, is copied."""
+    """Return an array as a tensor; copy a read-only array, such as one in Ray's store."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def arrays_of(trajectories: Sequence[TensorDictBase], group: Tensor) -> dict[str, Any]:
-    """Return trajectories ``[T_i]`` as arrays of all their steps, with the length and the group of each."""
+    """Return trajectories ``[T_i]`` as arrays of all steps, with the length and the group of each trajectory."""
     steps = _leaves(TensorDict.cat(list(trajectories)))
     arrays = {f"steps/{name}": tensor.contiguous().numpy() for name, tensor in steps.items()}
     lengths = np.array([len(trajectory) for trajectory in trajectories])
@@ -39,7 +39,7 @@ def arrays_of(trajectories: Sequence[TensorDictBase], group: Tensor) -> dict[str
 
 
 def trajectories_of(arrays: Mapping[str, Any]) -> list[tuple[TensorDictBase, int]]:
-    """Return the trajectories of which ``arrays_of`` was sent, with memory of their own, and the group of each."""
+    """Invert ``arrays_of``: return copies of the trajectories, and the group of each."""
     if not arrays:
         return []
     names = [name.removeprefix("steps/") for name in arrays if name.startswith("steps/")]

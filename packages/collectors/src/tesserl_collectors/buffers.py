@@ -1,4 +1,4 @@
-"""Arrays into which a collector writes the steps of its environments, viewed as the TensorDict of a batch."""
+"""Arrays into which a collector writes steps, and the TensorDict that views them as a batch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,12 @@ from tesserl_environments import ObservationLayout
 
 @dataclass(frozen=True)
 class Column:
-    """Views of the arrays of ``Buffers`` into which one step of all environments is written; made once."""
+    """Views of the arrays of ``Buffers`` for one step of all environments; made once."""
 
     inputs: tuple[Tensor, ...]
     observation: dict[str, NDArray[Any]]
-    following: dict[str, NDArray[Any]]  # what the step led to, the end of an episode included
-    upcoming: dict[str, NDArray[Any]]  # what the policy sees next, after a reset where there was one
+    following: dict[str, NDArray[Any]]  # next observations, including final observations of episodes
+    upcoming: dict[str, NDArray[Any]]  # the policy's next inputs, after a reset if there was one
     reward: NDArray[Any]
     terminated: NDArray[Any]
     truncated: NDArray[Any]
@@ -74,7 +74,7 @@ class Buffers:
         self.batch.get("greedy")[:, column.index] = greedy
 
     def write_action(self, column: Column, actions: NDArray[Any]) -> None:
-        """Write actions; the first ones determine shape and type."""
+        """Write actions; the first call determines their shape and dtype."""
         if self._action is None:
             self._action = np.zeros((len(self.columns), *actions.shape), actions.dtype)
             self.batch.set("action", _view(self._action))
@@ -82,5 +82,5 @@ class Buffers:
 
 
 def _view(array: NDArray[Any]) -> Tensor:
-    """``[T, N, ...]`` as a tensor ``[N, T, ...]`` of the same memory."""
+    """Return an array ``[T, N, ...]`` as a tensor ``[N, T, ...]`` with the same memory."""
     return torch.from_numpy(array).transpose(0, 1)

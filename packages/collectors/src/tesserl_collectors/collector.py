@@ -1,7 +1,7 @@
-"""Steps a Gymnasium vector environment straight into preallocated TensorDicts.
+"""Step a Gymnasium vector environment and write the steps directly into preallocated TensorDicts.
 
-A loop calls the methods of `interfaces.Collecting` and knows nothing of environments, so that collectors in other
-processes can take the place of `Collector`.
+Training loops only use the methods of `interfaces.Collecting`, so that collectors in other processes can replace
+`Collector`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,21 +21,21 @@ from tesserl_environments import Boundary, ObservationLayout, autoreset_mode, sn
 from tesserl_storage.fields import Fields
 
 Act = Callable[..., Tensor]
-"""From one tensor ``[N, ...]`` for each observation key to actions ``[N, ...]``."""
+"""Maps one tensor ``[N, ...]`` per observation key to actions ``[N, ...]``."""
 
 Marks = Callable[[], Tensor]
-"""Reads which actions ``[N]`` of the policy's last call were greedy."""
+"""Returns flags ``[N]``: whether the actions of the policy's last call were greedy."""
 
 Records = Callable[[], Mapping[NestedKey, Tensor]]
 """Returns the entries ``[N, T, ...]`` that the policy recorded since the last call."""
 
 Start = Callable[[NDArray[np.bool_]], None]
-"""Told which environments ``[N]`` begin an episode, before a policy sees their first observation."""
+"""Called with flags ``[N]`` of environments that begin an episode, before the policy gets their first observation."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A finished training episode: undiscounted sum of rewards, and number of steps."""
+    """A finished training episode: the undiscounted sum of rewards, and the number of steps."""
 
     episode_return: float
     length: int
@@ -44,25 +44,25 @@ class Episode:
 class Collector:
     """Collects transitions from a vector environment with a policy.
 
-    Every Gymnasium autoreset mode is right: the next observation of a last step is the true final observation, and the
-    step that a NEXT_STEP environment spends on resetting is marked as no transition (``mask`` false).
+    It supports every autoreset mode of Gymnasium. The next observation of an episode's last step is always the true
+    final observation. A reset step of a NEXT_STEP environment is marked as no transition (``mask`` false).
 
     Args:
-        environments: any vector environment, reset by the first ``collect``.
-        layout: how its observations become keys.
-        policy: called without gradient with one tensor ``[N, ...]`` per key of the layout.
-        seeds: one seed for each environment (one for all where they are natively vectorised), used by the first
-            reset; ``None`` leaves them unseeded.
-        device: where the policy lives; the batches stay on the CPU.
-        on_start: told which environments begin an episode; for policies with a memory.
-        greedy: tells which of the actions were greedy; the batches hold it then.
-        records: returns the policy's own entries of each batch; None adds none.
+        environments: any vector environment; the first ``collect`` resets it.
+        layout: converts its observations to keys.
+        policy: called without gradients, with one tensor ``[N, ...]`` per key of the layout.
+        seeds: one seed per environment (a single seed if they are natively vectorised), for the first reset; ``None``
+            for no seeds.
+        device: device of the policy; the batches stay on the CPU.
+        on_start: called with flags of environments that begin an episode, for policies with a memory.
+        greedy: returns flags of greedy actions, which are added to the batches; None adds none.
+        records: returns entries that the policy recorded, which are added to the batches; None adds none.
 
     Raises:
-        ValueError: the environment does not say its autoreset mode.
+        ValueError: the environment does not declare its autoreset mode.
     """
 
-    record = None  # there are no workers
+    record = None  # this collector has no workers
 
     def __init__(
         self,
@@ -83,20 +83,20 @@ class Collector:
         self.version = 0
         self.episodes: list[Episode] = []
         self._mode = autoreset_mode(environments)
-        self.seeds = seeds  # of the first reset
+        self.seeds = seeds  # for the first reset
         self._upload = Uploads(device)
         self._current: dict[str, NDArray[Any]] | None = None
         self._resetting = np.zeros(self.num_envs, np.bool_)
         self._returns = np.zeros(self.num_envs, np.float64)
         self._lengths = np.zeros(self.num_envs, np.int64)
-        self._steps = 0  # taken since lengths were last brought up to date
+        self._steps = 0  # steps since the episode lengths were last updated
         self._buffers: dict[int, Buffers] = {}
 
     def set_weights(self, version: int, step: int) -> None:  # noqa: ARG002 - schedules act on the policy itself
-        """Mark the batches collected from now on with a version; the policy shares its tensors with the learner.
+        """Set the version of the weights for later batches; the policy shares its tensors with the learner.
 
         Args:
-            version: number of updates behind the weights.
+            version: number of updates that made the weights.
             step: environment steps of the run so far.
         """
         self.version = version
@@ -105,16 +105,16 @@ class Collector:
         """Take ``num_steps`` steps in every environment.
 
         Args:
-            num_steps: T, steps of the vector environment.
+            num_steps: steps ``T`` of every environment.
 
         Returns:
-            ``[N, T]``: the layout's keys, ``action``, ``mask`` (false where the step was no transition),
-            ``policy_version``, ``greedy`` (bool, where the collector knows), the policy's records and, under ``next``,
-            the layout's keys, ``reward``, ``terminated``, ``truncated`` and ``done``. It is a view of buffers that the
-            next call with the same T overwrites: copy what must stay.
+            ``[N, T]``: the layout's keys, ``action``, ``mask`` (false where the step is no transition),
+            ``policy_version``, ``greedy`` (bool, if the collector has ``greedy``), the policy's records and, under
+            ``next``, the layout's keys, ``reward``, ``terminated``, ``truncated`` and ``done``. It is a view of buffers
+            that the next call with the same ``T`` overwrites; copy what you keep.
 
         Raises:
-            TaskError: an environment raised an error, or returned something that its spaces do not allow, or NaN.
+            TaskError: an environment raised an error, or returned NaN or a value outside of its spaces.
             WorkerError: a worker raised an error, died or did not answer.
         """
         buffers = self._buffers.get(num_steps)
@@ -147,7 +147,7 @@ class Collector:
         return buffers.batch
 
     def restart(self) -> None:
-        """Reset all environments before the next step; unfinished episodes are dropped."""
+        """Make the next step reset all environments; unfinished episodes are dropped."""
         self._current = None
         self._resetting[:] = False
         self._returns[:] = 0.0
@@ -163,14 +163,14 @@ class Collector:
     def _act(self, inputs: tuple[Tensor, ...]) -> NDArray[Any]:
         try:
             actions: NDArray[Any] = self.policy(*inputs).cpu().numpy()
-        except (RuntimeError, ValueError):  # as distributions answer to an observation that is not finite
+        except (RuntimeError, ValueError):  # distributions raise these for observations that are not finite
             arrays = (tensor.cpu().numpy() for tensor in inputs)
             self._boundary.require_finite(dict(zip(self.layout.keys, arrays, strict=True)))
             raise
         return actions
 
     def _step(self, actions: NDArray[Any], column: Column) -> None:
-        """One step of all environments, written to a column."""
+        """Step all environments and write the results to a column."""
         reward, terminated, truncated, info = self._boundary.step(actions, column.upcoming)
         done = np.logical_or(terminated, truncated, out=column.done)
         column.reward[:] = reward
@@ -215,27 +215,27 @@ class Collector:
         return episodes
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the entries of a checkpoint from which collecting continues, environments included."""
+        """Return the entries for a checkpoint, including the states of the environments."""
         return {"collector": self.state_dict(), "environments": snapshots.snapshot(self.environments)}
 
     def restore(self, saved: Mapping[str, Any]) -> bool:
-        """Continue from a checkpoint; reset all environments if one cannot be put back to where it was.
+        """Continue from a checkpoint; if an environment cannot be restored, reset all.
 
         Args:
             saved: mapping with the entries of ``snapshot``.
 
         Returns:
-            Whether every environment is where it was.
+            Whether all environments are in their saved states.
 
         Raises:
-            StorageError: the state is of other environments.
+            StorageError: the state belongs to other environments.
         """
         restored = snapshots.restore(self.environments, saved["environments"])
         self.load_state_dict(saved["collector"], restart=not restored)
         return restored
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything between two calls of ``collect``, the environments' own state excepted."""
+        """Return the state between two calls of ``collect``, without the states of the environments."""
         current = self._current or {}
         self._count_steps()
         return {
@@ -248,14 +248,14 @@ class Collector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, restart: bool = False) -> None:
-        """Continues where ``state_dict`` was taken.
+        """Continue from ``state_dict``.
 
         Args:
-            state: what ``state_dict`` returned.
-            restart: the environments could not be restored: they are reset, and running episodes are forgotten.
+            state: result of ``state_dict``.
+            restart: reset the environments and drop running episodes, because the environments could not be restored.
 
         Raises:
-            StorageError: the state is of other environments.
+            StorageError: the state belongs to other environments.
         """
         fields = Fields(state, "collector")
         self.version = fields.integer("version")

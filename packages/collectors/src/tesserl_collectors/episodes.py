@@ -1,4 +1,4 @@
-"""Whole episodes of a policy that is not being trained, with what a store of trajectories keeps of each step."""
+"""Play whole episodes of a fixed policy, and record each step for a store of trajectories."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,19 +17,19 @@ from tesserl_environments import ActionMask, GroupStarts
 OUTCOME = ("reward", "terminated", "truncated", "done")
 
 Frames = Callable[[], Sequence[Tensor]]
-"""Pictures of what all environments show now, encoded as tensors of one shape."""
+"""Returns the current picture of every environment, encoded as tensors of the same shape."""
 
 
 class UniformActions:
-    """Uniformly random actions, among those that are allowed.
+    """Draw uniformly random actions among the allowed ones.
 
     Args:
-        space: of one environment.
-        seed: of the actions.
-        mask: reads the mask of actions, the last input of `act`; None if there is none.
+        space: action space of one environment.
+        seed: seed of the random numbers.
+        mask: reads the action mask, which is the last input of `act`; None if there is no mask.
 
     Raises:
-        ValueError: the space has no uniform distribution here.
+        ValueError: the space has no supported uniform distribution.
     """
 
     def __init__(self, space: spaces.Space[Any], seed: int, *, mask: ActionMask | None = None) -> None:
@@ -53,7 +53,7 @@ class UniformActions:
             )
 
     def act(self, *inputs: Tensor) -> Tensor:
-        """Draws actions ``[N, ...]`` for inputs ``[N, ...]``; of these the mask alone is read."""
+        """Draw actions ``[N, ...]`` for inputs ``[N, ...]``; only the mask is used."""
         number = len(inputs[0])
         shape = (number, *self._low.shape)
         if self._mask is not None:
@@ -63,15 +63,15 @@ class UniformActions:
         return torch.from_numpy(self._random.integers(self._low, self._high, shape))
 
     def choose(self, probability: float, number: int) -> Tensor:
-        """Return which of ``number`` environments act at random, bool ``[number]``."""
+        """Return flags of the environments that act at random, bool ``[number]``."""
         return torch.from_numpy(self._random.random(number) < probability)
 
     def log_prob(self, action: Tensor, *inputs: Tensor) -> Tensor:
-        """Logarithm of the probability (density) of actions ``[N, ...]``, ``[N]``; minus infinity for impossible ones.
+        """Return the log-probability (or log-density) of actions, ``[N]``; minus infinity for impossible actions.
 
         Args:
-            action: the actions.
-            *inputs: those of `act`.
+            action: actions, ``[N, ...]``.
+            *inputs: inputs of `act`.
         """
         if self._mask is not None:
             masks = inputs[-1].cpu().numpy()
@@ -84,14 +84,15 @@ class UniformActions:
 
 
 class Behavior:
-    """Acts, and notes of each step what the environment does not say: the log-probability and the picture.
+    """Act, and record the log-probability and the picture of each step.
 
     Args:
-        policy: a ``RolloutPolicy`` or ``UniformActions``, whose log-probabilities are noted; or anything else with
-            ``act``, of which they are not known.
-        uniform: what is mixed in; None where nothing is.
-        epsilon: probability of an action of ``uniform`` in place of the policy's, in (0, 1); not read without it.
-        frames: returns pictures, which are kept; None keeps none.
+        policy: a ``RolloutPolicy`` or ``UniformActions``, whose log-probabilities are recorded; or any other object
+            with ``act``, with unknown log-probabilities.
+        uniform: random actions to mix in; None for none.
+        epsilon: probability of taking an action of ``uniform`` instead of the policy's, in (0, 1); unused without
+            ``uniform``.
+        frames: returns the pictures to record; None records none.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Behavior:
 
     @torch.no_grad()
     def act(self, *inputs: Tensor) -> Tensor:
-        """Chooses actions ``[N, ...]`` for inputs ``[N, ...]``."""
+        """Choose actions ``[N, ...]`` for inputs ``[N, ...]``."""
         noted = {}
         if self._frames is not None:
             noted["frame"] = torch.stack(list(self._frames()))
@@ -120,7 +121,7 @@ class Behavior:
         return action
 
     def _log_prob(self, action: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-        """Of actions ``[N, ...]`` under the mixture that they were drawn from, ``[N]``; NaN where it is not known."""
+        """Return log-probabilities ``[N]`` of actions ``[N, ...]`` under the mixture; NaN if unknown."""
         if isinstance(self.policy, UniformActions):
             return self.policy.log_prob(action, *inputs)
         if not isinstance(self.policy, RolloutPolicy):
@@ -142,20 +143,21 @@ class Behavior:
 def play_episodes(
     collector: Collector, starts: GroupStarts, behavior: Behavior, *, num_groups: int, chunk: int = 32
 ) -> Iterator[tuple[int, list[TensorDictBase]]]:
-    """Plays whole episodes, as many of each start as ``starts`` says.
+    """Play whole episodes: ``group_size`` of ``starts`` for each start.
 
-    Starts come back in their order, whichever ends first: who stops after some of them favours no length.
+    Starts are yielded in order, not in the order in which they end. So stopping early does not bias towards short
+    episodes.
 
     Args:
         collector: steps ``starts`` with ``behavior``.
-        starts: the vector environment.
-        behavior: what acts.
-        num_groups: of starts, at most.
-        chunk: steps of every environment between two looks at what is finished.
+        starts: vector environment that assigns the starts.
+        behavior: chooses the actions.
+        num_groups: largest number of starts.
+        chunk: steps of every environment between two checks for finished episodes.
 
     Yields:
-        The number of a start, and its episodes ``[T]``: the observation keys, ``action``, what ``behavior`` noted and,
-        below ``next``, ``reward``, ``terminated``, ``truncated`` and ``done``.
+        The number of a start, and its episodes ``[T]``: the observation keys, ``action``, the records of ``behavior``
+        and, under ``next``, ``reward``, ``terminated``, ``truncated`` and ``done``.
     """
     upcoming = starts.next_group
     starts.begin(num_groups)
@@ -181,7 +183,7 @@ def play_episodes(
 
 
 def _steps(batch: TensorDictBase, keys: Sequence[str], behavior: Behavior) -> TensorDictBase:
-    """Copy the entries of a batch ``[N, T]`` that are stored."""
+    """Copy the entries of a batch ``[N, T]`` that episodes keep."""
     kept = {key: batch[key].clone() for key in (*keys, "action")}
     outcome = {name: batch["next", name].clone() for name in OUTCOME}
     return TensorDict({**kept, **behavior.pop(), "next": outcome}, batch.batch_size)

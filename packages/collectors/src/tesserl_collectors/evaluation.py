@@ -1,4 +1,4 @@
-"""Evaluation apart from training: environments, seeds and random numbers of its own."""
+"""Evaluation with its own environments, seeds and random numbers, separate from training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from tesserl_environments import Boundary, ObservationLayout, autoreset_mode
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Undiscounted returns and lengths (in steps), one for each seed, in the seeds' order."""
+    """Undiscounted returns and lengths in steps, one per seed, in the order of the seeds."""
 
     returns: list[float]
     lengths: list[int]
 
     @property
     def return_mean(self) -> float:
-        """Mean return; NaN or infinite if a return is."""
+        """Mean return; NaN or infinite if any return is."""
         with np.errstate(invalid="ignore"):
             return float(np.mean(self.returns))
 
     @property
     def return_std(self) -> float:
-        """Standard deviation of the returns over the episodes (population form)."""
+        """Population standard deviation of the returns."""
         with np.errstate(invalid="ignore"):
             return float(np.std(self.returns))
 
@@ -46,21 +46,21 @@ def evaluate_policy(
     on_step: Callable[[], None] | None = None,
     on_episode: Callable[[float], None] | None = None,
 ) -> Evaluation:
-    """Play one episode for each seed.
+    """Play one episode per seed.
 
     Args:
-        policy: from one tensor ``[N, ...]`` per key to actions ``[N, ...]``.
-        environments: in DISABLED autoreset mode. Which of them plays a seed does not change the episode.
-        layout: how their observations become keys.
-        seeds: one for each episode.
-        max_episode_steps: an episode that takes longer is cut there and counts with what it has.
-        device: where the policy lives.
-        on_start: told which environments begin an episode; for policies with a memory.
-        on_step: called before each step, while the environments still show what the policy sees.
+        policy: maps one tensor ``[N, ...]`` per key to actions ``[N, ...]``.
+        environments: environments in DISABLED autoreset mode. The episode of a seed is the same in each of them.
+        layout: converts their observations to keys.
+        seeds: one per episode.
+        max_episode_steps: largest length; a longer episode is stopped there and counts with its return so far.
+        device: device of the policy.
+        on_start: called with flags of environments that begin an episode, for policies with a memory.
+        on_step: called before each step, when the environments still show the states that the policy observes.
         on_episode: called with the return of each episode that ends.
 
     Raises:
-        TaskError: an environment raised an error, or returned something that its spaces do not allow, or NaN.
+        TaskError: an environment raised an error, or returned NaN or a value outside of its spaces.
         ValueError: the environments reset themselves.
     """
     if autoreset_mode(environments) is not AutoresetMode.DISABLED:
@@ -95,20 +95,20 @@ def evaluate_policy(
 
 
 class _Episodes:
-    """Seeds that environments play, and the results of the episodes."""
+    """Assignment of seeds to environments, and the results of the episodes."""
 
     def __init__(self, seeds: Sequence[int], num_envs: int, on_episode: Callable[[float], None] | None) -> None:
         self.returns, self.lengths = [0.0] * len(seeds), [0] * len(seeds)
         self.sums, self.steps = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         self._seeds, self._on_episode = seeds, on_episode
-        self._playing = [i if i < len(seeds) else None for i in range(num_envs)]  # positions of seeds
+        self._playing = [i if i < len(seeds) else None for i in range(num_envs)]  # index of the seed
         self._upcoming = num_envs
 
     def are_left(self) -> bool:
         return any(seed is not None for seed in self._playing)
 
     def due(self) -> Any:
-        """Return one seed for each environment, also for one that idles."""
+        """Return one seed per environment, including idle environments."""
         return [self._seeds[i or 0] for i in self._playing]
 
     def count(self, reward: NDArray[Any]) -> None:
@@ -116,7 +116,7 @@ class _Episodes:
         self.steps += 1
 
     def end(self, ended: NDArray[np.bool_]) -> None:
-        """Keep the results of the episodes that ended, and let their environments play the next seeds."""
+        """Store the results of the episodes that ended, and assign the next seeds to their environments."""
         for slot in np.flatnonzero(ended).tolist():
             if (seed := self._playing[slot]) is not None:
                 self.returns[seed], self.lengths[seed] = float(self.sums[slot]), int(self.steps[slot])

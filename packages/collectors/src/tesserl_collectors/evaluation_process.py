@@ -1,4 +1,4 @@
-"""Evaluations in a process of their own, while training goes on."""
+"""Evaluate in a separate process while training continues."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,25 +11,25 @@ from tesserl_collectors.supervisor import Supervisor
 from tesserl_collectors.transport import Question
 
 Check = Callable[[nn.Module, Mapping[str, Tensor], str], None]
-"""Refuses weights that are not those of a network; the text names their source."""
+"""Rejects weights that do not fit a network; the text names their source."""
 
 EVALUATE = "evaluate"
-"""The question that the process answers."""
+"""Name of the question that the process answers."""
 
 
 def evaluation_name(_: int) -> str:
-    """Return the name of the process in messages."""
+    """Return the name of the process for messages."""
     return "the evaluation process"
 
 
 class EvaluationProcess:
-    """Plays the evaluation episodes in another process, which has a copy of the weights.
+    """Play evaluation episodes in another process with a copy of the weights.
 
     Args:
-        supervisor: of the one process.
-        weights: shared with it.
-        network: of the learner; its state dict is evaluated.
-        check: refuses other weights than those of the network, if some are given.
+        supervisor: supervises the process.
+        weights: weights shared with the process.
+        network: network of the learner; its state dict is evaluated.
+        check: rejects given weights that do not fit the network.
     """
 
     in_background = True
@@ -39,13 +39,13 @@ class EvaluationProcess:
         self._version = 0
 
     def begin(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Begin to play with these weights, or with the present ones of the network; wait for the process to start.
+        """Begin an evaluation of the given or the current weights; wait for the process to start.
 
         Args:
-            weights: the network's tensors; None: as they are.
+            weights: state dict to evaluate; None for the current weights of the network.
 
         Raises:
-            Exception: the error of ``check``; or the one that the process raised.
+            Exception: the error of ``check`` or of the process.
             WorkerError: the process died, or did not start in time.
         """
         if weights is not None:
@@ -56,30 +56,30 @@ class EvaluationProcess:
         self._supervisor.ask(0, EVALUATE, {"version": self._version}, version=self._version)
 
     def result(self) -> Evaluation:
-        """Return the result of the evaluation that was begun; wait for it.
+        """Wait for the running evaluation and return its result.
 
         Raises:
             WorkerError: the process died, or made no step in time.
-            Exception: the error that it raised.
+            Exception: the error of the process.
         """
         (answer,) = self._supervisor.answers()
         return Evaluation(answer["returns"], answer["lengths"])
 
     def look(self) -> None:
-        """Raise the error of the process if it has failed; a result that has come is kept for ``result``.
+        """Raise the error of the process if it has failed; keep a received result for ``result``.
 
         Raises:
             WorkerError: the process died, did not start in time, or made no step in time.
-            Exception: the error that it raised.
+            Exception: the error of the process.
         """
         self._supervisor.receive(0.0)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return a copy of the weights that are being evaluated."""
+        """Return a copy of the weights under evaluation."""
         return self._weights.copied()
 
 
 def check_evaluation(_: Question, content: Any) -> str | None:
-    """Return what is wrong with an answer; None if nothing is."""
+    """Return a description of an invalid answer; None if it is valid."""
     found = isinstance(content, dict) and all(isinstance(content.get(name), list) for name in ("returns", "lengths"))
     return None if found and content["returns"] else "answered with something else than an evaluation"

@@ -1,4 +1,4 @@
-"""Collectors that run freely: workers collect chunks at their own speed, while the learner learns."""
+"""Asynchronous collection: workers collect chunks at their own speed while the learner learns."""
 
 import math
 from collections import deque
@@ -19,28 +19,28 @@ from tesserl_collectors.weights import Weights
 from tesserl_storage.fields import Fields
 
 VERSIONS_BETWEEN = 8
-"""Weights are published when they are older than this part of ``max_lag``."""
+"""Weights are published again when they are older than ``max_lag`` divided by this number."""
 
 LOOK = 5.0
-"""Seconds after which workers that have become ready are asked, if nothing else arrives."""
+"""Seconds between two checks for workers that have become ready, if no answer arrives."""
 
 
 class FreeCollector:
-    """Hands out one chunk of one worker at a time, in the order in which chunks arrive.
+    """Return one chunk of one worker per call, in the order of arrival.
 
-    Which chunks these are depends on the speed of the processes: a run is no function of its seed. It keeps count
-    instead. Every chunk that arrives is handed out once, or refused because its weights are too old. A worker begins
-    its next chunk when its last one is handed out. Workers are not asked while the updates that the chunks of the
-    others pay for would make their chunk too old; so neither side runs ahead.
+    The order depends on the speed of the processes, so a run is not reproducible from its seed. Every chunk that
+    arrives is either returned once, or rejected because its weights are too old; metrics count both. A worker begins
+    its next chunk when its last chunk has been returned. A worker must wait if its chunk would be too old after the
+    updates for the chunks of the others. So neither the workers nor the learner can run far ahead.
 
     Args:
-        supervisor: asks the workers; drops the questions of those that are lost.
-        weights: published to the workers.
-        network: of the learner; its state dict is what the workers act with.
-        num_envs: environments of all workers together.
-        max_lag: updates by which the weights of a chunk may be older than the learner's.
-        updates_of: return the updates that a number of environment steps pays for.
-        observe: called with each chunk before it is handed out; None if nothing is to be updated.
+        supervisor: supervises the workers; it must drop the questions of lost workers.
+        weights: publishes the weights to the workers.
+        network: network of the learner; the workers act with its state dict.
+        num_envs: total number of environments of all workers.
+        max_lag: largest number of updates by which the weights of a chunk may be older than the learner's.
+        updates_of: returns the number of updates for a number of environment steps.
+        observe: called with each chunk before it is returned; None for no call.
     """
 
     exact = False
@@ -62,15 +62,15 @@ class FreeCollector:
         self.events = supervisor.events
         self.version, self._step = 0, 0
         self._published: int | None = None
-        self._ready: deque[Received] = deque()  # arrived, not handed out
+        self._ready: deque[Received] = deque()  # received chunks that were not returned yet
         self._episodes: list[Episode] = []
         self._asked = [0] * supervisor.num_workers  # number of the last question
-        self._lives = [-1] * supervisor.num_workers  # in which the last chunk was made
+        self._lives = [-1] * supervisor.num_workers  # life of each worker that made its last returned chunk
         self.source: tuple[int, bool] = 0, False
-        """Worker of the last chunk, and whether the chunk follows the last one of that worker that was handed out."""
+        """Worker of the last chunk, and whether the chunk continues the last returned chunk of this worker."""
 
         self.refused_steps = self.learner_waits = self.collectors_wait = 0
-        self._lags: list[int] = []  # of the chunks since the last report
+        self._lags: list[int] = []  # lags of the chunks since the last report
 
     @property
     def record(self) -> WorkerRecord:
@@ -78,7 +78,7 @@ class FreeCollector:
         return self
 
     def set_weights(self, version: int, step: int) -> None:
-        """Ask with the present weights from now on, see `Collecting`; they are published when they are old enough."""
+        """Use the current weights for later questions, see `Collecting`; they are not published every time."""
         self.version, self._step = version, step
         self._supervisor.step = step
 
@@ -86,14 +86,14 @@ class FreeCollector:
         """Return the next chunk; wait for one if none has arrived.
 
         Args:
-            num_steps: T, steps of every environment in a chunk.
+            num_steps: steps ``T`` of every environment in a chunk.
 
         Returns:
-            ``[N, T]``: the entries of one worker's batch, see `Collector.collect`; N is the number of its environments.
+            ``[N, T]``: the entries of one worker's batch, see `Collector.collect`; ``N`` is its number of environments.
 
         Raises:
             WorkerError: a worker was lost and no restart is left.
-            Exception: an error of a worker that another one would raise too.
+            Exception: an error of a worker that every other worker would raise too.
         """
         updates = max(math.ceil(self._updates_of(num_steps * self._envs)), 1)
         self._ready += self._supervisor.receive(0.0)
@@ -111,17 +111,17 @@ class FreeCollector:
         self._episodes += [Episode(*pair) for pair in content["episodes"]]
         if self._observe is not None:
             self._observe(batch)
-        self._ask(num_steps, self.max_lag // updates)  # they collect while the learner learns
+        self._ask(num_steps, self.max_lag // updates)  # workers collect while the learner learns
         self.collectors_wait += bool(self._supervisor.idle)
         return batch
 
     def _accepted(self, received: Received) -> Received | None:
-        """Return a chunk; None if its weights are too old."""
+        """Return the chunk, or None if its weights are too old."""
         worker, life = received.worker, received.life
         lag = self.version - received.question.version
         if lag > self.max_lag:
             self.refused_steps += received.question.steps
-            self._lives[worker] = -1  # the next chunk does not follow the last one that was handed out
+            self._lives[worker] = -1  # the next chunk does not continue the last returned one
             return None
         self._lags.append(lag)
         self.source = worker, life == self._lives[worker]
@@ -129,7 +129,7 @@ class FreeCollector:
         return received
 
     def _ask(self, num_steps: int, most: int) -> None:
-        """Ask the workers that have waited longest, until ``most`` chunks are being made or wait."""
+        """Ask workers, those that have waited longest first, until ``most`` chunks are in progress or waiting."""
         waiting = {received.worker for received in self._ready}
         free = sorted((self._asked[worker], worker) for worker in self._supervisor.idle if worker not in waiting)
         room = most - len(self._ready) - len(self._supervisor.open_versions)
@@ -143,7 +143,7 @@ class FreeCollector:
             self._supervisor.ask(worker, "collect", dict(arguments), steps=steps, version=version)
 
     def _publish(self) -> None:
-        """Publish the weights if those of the last time are old, and no worker still reads those before them."""
+        """Publish the weights if the published ones are old and no worker still reads the version before these."""
         if self._published is not None:
             is_old = self.version - self._published >= max(self.max_lag // VERSIONS_BETWEEN, 1)
             if not is_old or not self._weights.has_room(self._supervisor.open_versions.values()):
@@ -152,7 +152,7 @@ class FreeCollector:
         self._published = self.version
 
     def pop_episodes(self) -> list[Episode]:
-        """Return the episodes that ended in the chunks handed out since the last call."""
+        """Return the episodes that ended in the chunks returned since the last call."""
         episodes, self._episodes = self._episodes, []
         return episodes
 
@@ -169,19 +169,19 @@ class FreeCollector:
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the entry of a checkpoint: counts and episodes. Chunks on their way are no part of it."""
+        """Return the entry for a checkpoint: counts and episodes. Chunks in progress are not saved."""
         counts = {name: getattr(self, name) for name in ("refused_steps", "learner_waits", "collectors_wait")}
         episodes = [[episode.episode_return, episode.length] for episode in self._episodes]
         return {"collector": {"supervisor": self._supervisor.state_dict(), "episodes": episodes, **counts}}
 
     def restore(self, saved: Mapping[str, Any]) -> bool:
-        """Continue the counts of a checkpoint with new lives of all workers, which have random streams of their own.
+        """Continue the counts of a checkpoint; all workers restart with new random streams.
 
         Args:
             saved: mapping with the entry of ``snapshot``.
 
         Returns:
-            True: it never promises more.
+            Always True: this collector does not promise to continue the environments.
         """
         fields = Fields(saved, "state").fields("collector")
         self._supervisor.load_state_dict(fields.take("supervisor"), anew=True)
@@ -192,21 +192,21 @@ class FreeCollector:
 
 
 class Window(Protocol):
-    """Makes transitions of several steps of batches that follow each other, as `tesserl_replay.NStepWindow` does."""
+    """Converts consecutive batches to n-step transitions, like `tesserl_replay.NStepWindow`."""
 
     def extend(self, batch: TensorDictBase) -> TensorDictBase:
-        """Add a batch ``[N, T]``; return the transitions that are complete."""
+        """Add a batch ``[N, T]`` and return the complete transitions."""
 
     def clear(self) -> None:
-        """Forget the steps that wait."""
+        """Drop the waiting steps."""
 
 
 class WorkerWindows:
-    """One n-step window for each worker, so that no transition crosses a worker's life or a refused chunk.
+    """One n-step window per worker, so that no transition spans a worker's restart or a rejected chunk.
 
     Args:
         make: makes a window.
-        collector: knows the worker of each chunk.
+        collector: provides the worker of each chunk.
     """
 
     def __init__(self, make: Callable[[], Window], collector: FreeCollector) -> None:
@@ -214,7 +214,7 @@ class WorkerWindows:
         self._windows: dict[int, Window] = {}
 
     def extend(self, batch: TensorDictBase) -> TensorDictBase:
-        """Add the chunk that was handed out last, and return the transitions that are complete."""
+        """Add the chunk that was returned last, and return the complete transitions."""
         worker, continues = self._collector.source
         window = self._windows.setdefault(worker, self._make())
         if not continues:
@@ -222,13 +222,13 @@ class WorkerWindows:
         return window.extend(batch)
 
     def clear(self) -> None:
-        """Forget the steps that wait."""
+        """Drop the waiting steps."""
         self._windows.clear()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return nothing: workers begin anew after a resume."""
+        """Return an empty state, because workers restart when a run resumes."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # noqa: ARG002 - as above
-        """Forget the steps that wait."""
+        """Drop the waiting steps."""
         self.clear()

@@ -1,4 +1,4 @@
-"""From what was collected in slots to the trajectories of groups."""
+"""Collect groups of trajectories from the slots of a vector environment."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,13 +15,13 @@ from tesserl_environments import GroupStarts
 from tesserl_storage.fields import Fields
 
 PATIENCE = 30.0
-"""Seconds after which a collector says that no trajectory has ended yet."""
+"""Seconds after which a collector reports that no trajectory has ended yet."""
 
 OUTCOME = ("reward", "terminated", "done")
 
 
 class StartCheck(Protocol):
-    """Refuses groups whose trajectories did not start alike."""
+    """Rejects groups whose trajectories had different first observations."""
 
     def __call__(self, observation: Tensor, group: Tensor, /, *, name: str) -> None:
         """Raise ValueError if the first observations ``[P, ...]`` of a group ``[P]`` differ; ``name`` is their key."""
@@ -33,16 +33,16 @@ class GroupCollector:
     Args:
         collector: steps ``starts``.
         starts: the vector environment.
-        policy: what acts; records the parameters of its distributions.
+        policy: chooses the actions and records the parameters of its distributions.
         keys: observation keys.
-        chunk: steps of every slot between two looks at what is finished; a trajectory takes as many as it needs.
-        check: refuses groups whose trajectories did not start alike; None compares nothing.
+        chunk: steps of every slot between two checks for finished trajectories; it does not limit their length.
+        check: rejects groups whose trajectories had different first observations; None for no check.
     """
 
-    record = None  # there are no workers
+    record = None  # this collector has no workers
 
     on_note: Callable[[str], None] | None = None
-    """Called once with a sentence if no trajectory of a group ends for a long time."""
+    """Called once with a message if no trajectory of a group ends for a long time."""
 
     def __init__(
         self,
@@ -60,34 +60,34 @@ class GroupCollector:
         self._streams: TrajectoryStreams | None = None
 
     def key_streams(self, seed: int) -> None:
-        """Give every trajectory a random stream of its own, see `TrajectoryStreams`.
+        """Give every trajectory its own random stream, see `TrajectoryStreams`.
 
-        Trajectories of a group are returned in the order of their numbers then, and what is returned depends on
-        nothing else than the seed, the weights and the groups.
+        Trajectories of a group are then returned in the order of their numbers, and the result depends only on the
+        seed, the weights and the groups.
 
         Args:
-            seed: of the run.
+            seed: seed of the run.
         """
         self._streams = TrajectoryStreams(self.policy, self.starts, seed)
         self.collector.policy = self._streams.act
 
     def set_weights(self, version: int, step: int) -> None:
-        """Mark what is collected from now on with a version, see `Collector.set_weights`."""
+        """Set the version of the weights for later trajectories, see `Collector.set_weights`."""
         self.collector.set_weights(version, step)
 
     @torch.no_grad()
     def collect(self, num_groups: int) -> tuple[list[TensorDictBase], Tensor]:
-        """Plays all trajectories of new groups.
+        """Play all trajectories of new groups.
 
         Args:
-            num_groups: at least 1.
+            num_groups: number of groups, at least 1.
 
         Returns:
-            ``group_size`` trajectories ``[T_i]`` of each group: the observation keys, ``action``, ``action_log_prob``
-            and, below ``next``, ``reward``, ``terminated`` and ``done``; and the group of each, ascending, int64.
+            ``group_size`` trajectories ``[T_i]`` per group: the observation keys, ``action``, ``action_log_prob`` and,
+            under ``next``, ``reward``, ``terminated`` and ``done``; and the group of each trajectory, ascending, int64.
 
         Raises:
-            ValueError: trajectories of a group did not start alike.
+            ValueError: trajectories of a group had different first observations.
         """
         self.starts.begin(num_groups)
         if self._streams is not None:
@@ -116,7 +116,7 @@ class GroupCollector:
         return trajectories, group
 
     def _note(self, steps: int) -> None:
-        """Say once that no trajectory ends."""
+        """Report once that no trajectory ends."""
         if self.on_note is not None:
             self.on_note(
                 f"note: no episode has ended in {steps:,} steps, and trajectories are played to their end; if the task "
@@ -135,19 +135,19 @@ class GroupCollector:
         names = [f"parameter_{index}" for index in range(len(recorded))]
         steps.update(dict(zip(names, recorded, strict=True)))
         found = sorted(self._split(steps), key=lambda pair: pair[:2])
-        for _, _, trajectory in found:  # alone: the bits of a vectorised sum may depend on what lies beside it
+        for _, _, trajectory in found:  # one at a time: the rounding of a vectorised sum may depend on the other rows
             parameters = [trajectory.pop(name).clone() for name in names]
             trajectory["action_log_prob"] = self._log_probs(parameters, trajectory["action"].clone())
         return [(group, trajectory) for group, _, trajectory in found]
 
     def _log_probs(self, parameters: list[Tensor], action: Tensor) -> Tensor:
-        """Log-probabilities ``[*B]`` under the policy that took the actions."""
+        """Return log-probabilities ``[*B]`` under the policy that took the actions."""
         return self.policy.network.distribution(*parameters).log_prob(action.to(parameters[0].device)).cpu()
 
     def _split(self, steps: TensorDictBase) -> Iterator[tuple[int, int, TensorDictBase]]:
-        """Cuts the slots' steps into trajectories; yields the group of each, its number there, and its steps.
+        """Split the steps of slots into trajectories; yield each one's group, its number in the group, and its steps.
 
-        Steps that belong to no group are left out.
+        Steps that belong to no group are dropped.
         """
         done = steps["next", "done"].squeeze(-1)
         for slot, (groups, members) in enumerate(zip(self.starts.assigned, self.starts.members, strict=True)):

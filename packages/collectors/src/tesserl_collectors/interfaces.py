@@ -1,4 +1,4 @@
-"""Interfaces of collectors for loops, which know nothing of environments and processes."""
+"""Interfaces of collectors for training loops, independent of environments and processes."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,30 +10,30 @@ from tesserl_collectors.collector import Episode
 
 
 class WorkerRecord(Protocol):
-    """Record of workers that can be lost."""
+    """Record of lost workers."""
 
     exact: bool
-    """False once the run is no function of its seed any more."""
+    """False once the run is no longer reproducible from its seed."""
 
     events: list[dict[str, Any]]
-    """Losses of workers: JSON data, for the state of the run."""
+    """Events of lost workers, as JSON data for the state of the run."""
 
     def metrics(self) -> dict[str, float]:
         """Return metrics since the last call, and since the start of the run."""
 
 
 class Collecting(Protocol):
-    """Interface of collectors for loops."""
+    """Interface of collectors for training loops."""
 
     @property
     def record(self) -> WorkerRecord | None:
         """The record of the workers; None if a lost worker ends the run."""
 
     def set_weights(self, version: int, step: int) -> None:
-        """Collect with the learner's present weights from now on.
+        """Use the learner's current weights from now on.
 
         Args:
-            version: number of updates behind them.
+            version: number of updates that made the weights.
             step: environment steps of the run so far.
         """
 
@@ -44,14 +44,14 @@ class Collecting(Protocol):
         """Return the episodes that ended since the last call, in order."""
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the entries of a checkpoint from which collecting continues, environments included."""
+        """Return the entries for a checkpoint, including the states of the environments."""
 
     def restore(self, saved: Mapping[str, Any]) -> bool:
-        """Continue from a checkpoint; return whether every environment is where it was."""
+        """Continue from a checkpoint; return whether all environments are in their saved states."""
 
 
 class GroupCollecting(Protocol):
-    """Interface of collectors of groups for loops."""
+    """Interface of collectors of groups for training loops."""
 
     keys: list[str]
     """Observation keys."""
@@ -61,7 +61,7 @@ class GroupCollecting(Protocol):
         """The record of the workers, see `Collecting`."""
 
     def set_weights(self, version: int, step: int) -> None:
-        """Collect with the learner's present weights from now on, see `Collecting`."""
+        """Use the learner's current weights from now on, see `Collecting`."""
 
     def collect(self, num_groups: int) -> tuple[list[TensorDictBase], Tensor]:
         """Return all trajectories of new groups, see `GroupCollector.collect`."""

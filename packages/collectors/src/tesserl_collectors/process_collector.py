@@ -1,4 +1,4 @@
-"""Collectors whose environments are in worker processes, which collect while the learner learns if the delay is 1."""
+"""Collectors with environments in worker processes; with delay 1 the workers collect while the learner learns."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,13 +19,13 @@ Observe = Callable[[TensorDictBase], None]
 
 
 class _Episodes:
-    """The training episodes that ended and were not reported yet."""
+    """Finished training episodes that were not reported yet."""
 
     def __init__(self) -> None:
         self.episodes: list[Episode] = []
 
     def add(self, answers: Answers) -> None:
-        """Add the episodes of a round, those of the first worker first."""
+        """Add the episodes of a round, in the order of the workers."""
         self.episodes += [Episode(*pair) for answer in answers for pair in answer["episodes"]]
 
     def pop(self) -> list[Episode]:
@@ -39,16 +39,16 @@ class _Episodes:
 
 
 class ProcessCollector:
-    """Collects batches with worker processes, each of which owns a part of the environments.
+    """Collect batches with worker processes; each worker owns a part of the environments.
 
-    With delay 0 a batch is made when it is asked for, with the present weights. With delay 1 the next batch is begun
-    whenever one is handed out, with the weights of that moment: those from before learning on it. Results depend on the
-    seed and the number of workers, never on the speed of a process.
+    With delay 0, ``collect`` starts a batch with the current weights and waits for it. With delay 1, ``collect``
+    returns the waiting batch and starts the next one, with the weights from before learning on the returned batch.
+    Results depend on the seed and the number of workers, never on the speed of a process.
 
     Args:
-        workers: that collect.
-        num_envs: environments of all workers together.
-        observe: called with each batch before it is handed out; None if nothing is to be updated.
+        workers: workers that collect.
+        num_envs: total number of environments of all workers.
+        observe: called with each batch before it is returned; None for no call.
     """
 
     def __init__(self, workers: Workers, num_envs: int, observe: Observe | None = None) -> None:
@@ -58,17 +58,17 @@ class ProcessCollector:
         self.pop_episodes = self._episodes.pop
 
     def collect(self, num_steps: int) -> TensorDictBase:
-        """Return the next batch, see `Collector.collect`; with delay 1 the workers then begin the one after it.
+        """Return the next batch, see `Collector.collect`; with delay 1 the workers then begin another one.
 
         Args:
-            num_steps: T, steps of every environment.
+            num_steps: steps ``T`` of every environment.
 
         Returns:
             ``[N, T]``: the entries of the workers' batches, in the order of the workers.
 
         Raises:
             WorkerError: a worker raised an error, died or made no step in time.
-            TaskError: an environment raised an error, or returned something that its spaces do not allow.
+            TaskError: an environment raised an error, or returned a value outside of its spaces.
         """
         if self.workers.is_idle:
             self._ask(num_steps)
@@ -88,11 +88,11 @@ class ProcessCollector:
         self.workers.ask([{"num_steps": num_steps}] * self.workers.number, steps)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the entry of a checkpoint from which collecting continues; wait for the batch that is being made."""
+        """Return the entry for a checkpoint; wait for the batch in progress."""
         return {"collector": {**self.workers.state_dict(), "episodes": self._episodes.plain()}}
 
     def restore(self, saved: Mapping[str, Any]) -> bool:
-        """Continue from a checkpoint, see `Workers.load_state_dict`; return whether every environment is where it was.
+        """Continue from a checkpoint; return whether all environments are in their saved states.
 
         Args:
             saved: mapping with the entry of ``snapshot``.
@@ -103,13 +103,13 @@ class ProcessCollector:
 
 
 class ProcessGroupCollector:
-    """Plays groups of trajectories with worker processes; every group is played by one of them.
+    """Play groups of trajectories with worker processes; one worker plays all trajectories of a group.
 
-    Starts are numbered over the whole run, so they do not depend on the number of workers. With delay 1 the next groups
-    are begun whenever some are handed out, see `ProcessCollector`.
+    Starts are numbered over the whole run, so they do not depend on the number of workers. With delay 1, ``collect``
+    also begins the next groups, see `ProcessCollector`.
 
     Args:
-        workers: that play.
+        workers: workers that play.
         keys: observation keys.
     """
 
@@ -124,7 +124,7 @@ class ProcessGroupCollector:
         """Return the trajectories of the next groups, see `GroupCollector.collect`.
 
         Args:
-            num_groups: at least 1; with delay 1 the same in every call.
+            num_groups: number of groups, at least 1; with delay 1 the same in every call.
         """
         if self.workers.is_idle:
             self._ask(num_groups)
@@ -144,7 +144,7 @@ class ProcessGroupCollector:
         self.next_group += num_groups
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of groups that were begun, and the states of the workers."""
+        """Return the number of groups begun so far, and the states of the workers."""
         return {**self.workers.state_dict(), "next_group": self.next_group, "episodes": self._episodes.plain()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -156,7 +156,7 @@ class ProcessGroupCollector:
 
 
 def check_answer(num_envs: int) -> Callable[[Question, Any], str | None]:
-    """Return the function that says what is wrong with an answer.
+    """Return a function that describes an invalid answer, or returns None for a valid one.
 
     Args:
         num_envs: environments of each worker.

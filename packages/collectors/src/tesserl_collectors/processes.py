@@ -1,4 +1,4 @@
-"""Collector workers in processes of this machine: a transport of `Supervisor`, and the code of each process."""
+"""Collector workers as processes on this machine: a transport for `Supervisor`, and the code of each process."""
 
 import contextlib
 import ctypes
@@ -24,14 +24,14 @@ from tesserl_environments.worker_process import GRACE, begin_worker
 CONTEXT: Any = multiprocessing.get_context(START_METHOD)
 
 POLL = 0.5
-"""Seconds between two looks at the progress of the workers."""
+"""Seconds between two checks of the workers' progress."""
 
 MOST_TEXT = 8_000
-"""Characters of an error; longer ones are cut, so that a message is written at once."""
+"""Largest length of an error in characters; longer errors are cut, so that one write sends the message."""
 
 
 class Serving(Protocol):
-    """The side of a worker that answers."""
+    """The worker's side, which answers questions."""
 
     def answer(self, name: str, arguments: dict[str, Any]) -> Any:
         """Return the answer to a question: plain data and arrays."""
@@ -41,7 +41,7 @@ class Serving(Protocol):
 
 
 Make = Callable[[int, int, Callable[[], None]], Serving]
-"""Makes, in its process, the side that answers, from the worker, its life, and a function that reports progress."""
+"""Makes the worker's side in its process, from the worker's index, its life, and a function that reports progress."""
 
 
 class _Line:
@@ -59,12 +59,12 @@ class _Line:
 
 
 class ProcessTransport:
-    """Starts, asks and kills worker processes.
+    """Start, ask and kill worker processes.
 
     Args:
-        make: makes the side that answers.
-        passed_on: errors of a worker that are raised here as they are.
-        name: names a worker in messages.
+        make: makes the worker's side, which answers questions.
+        passed_on: errors of a worker that are raised here unchanged.
+        name: returns the name of a worker for messages.
     """
 
     def __init__(self, make: Make, passed_on: tuple[type[Exception], ...], name: Name = collector_name) -> None:
@@ -88,12 +88,12 @@ class ProcessTransport:
         self._lines[worker] = _Line(process, ours, progress, life)
 
     def ask(self, worker: int, question: Question) -> None:
-        """Send a question; if the process is gone, ``wait`` says so."""
+        """Send a question; if the process is gone, ``wait`` reports it."""
         with contextlib.suppress(OSError):
             self._lines[worker].pipe.send((question.number, question.name, question.arguments))
 
     def wait(self, timeout: float) -> Sequence[Event]:
-        """Return what has arrived, after at most ``timeout`` seconds."""
+        """Return the events that have arrived, after at most ``timeout`` seconds."""
         events: list[Event] = [Progress(i, line.life) for i, line in self._lines.items() if line.has_moved()]
         places = {line.pipe: worker for worker, line in self._lines.items()}
         places |= {line.process.sentinel: worker for worker, line in self._lines.items()}
@@ -135,15 +135,15 @@ class ProcessTransport:
         line.pipe.close()
 
     def close(self, patience: float) -> None:
-        """End all processes; none is left afterwards.
+        """End all processes and wait for them.
 
         Args:
-            patience: seconds in which the workers may close their environments; 0 ends them at once, as after an error.
+            patience: seconds that workers get to close their environments; 0 ends them at once, as after an error.
         """
         if not patience:
             end_processes(self._processes, 0.0)
         for line in self._lines.values():
-            line.pipe.close()  # a worker that waits for a question ends then
+            line.pipe.close()  # ends a worker that waits for a question
         for late in end_processes(self._processes, patience):
             logging.getLogger(__name__).warning(
                 "warning: %s did not close its environments within %g s and was ended", self._names[late], patience
@@ -153,10 +153,10 @@ class ProcessTransport:
 
 
 class Closing(Protocol):
-    """A transport, for the end of a run."""
+    """Interface of a transport that can be closed."""
 
     def close(self, patience: float) -> None:
-        """End all workers; they may close their environments in so many seconds."""
+        """End all workers, after at most ``patience`` seconds to close their environments."""
 
 
 ClosingT = TypeVar("ClosingT", bound=Closing)
@@ -166,12 +166,12 @@ ClosingT = TypeVar("ClosingT", bound=Closing)
 def closed_afterwards(
     transport: ClosingT, timeout: float, *, stopped: type[BaseException] = KeyboardInterrupt
 ) -> Iterator[ClosingT]:
-    """End workers at the end of a ``with`` block; at once after an error, soon if the program is stopped.
+    """End workers at the end of a ``with`` block: at once after an error, soon if the program is stopped.
 
     Args:
-        transport: that started them.
-        timeout: seconds in which they may close their environments.
-        stopped: exception by which a program is stopped in good order; the workers get a part of the time then.
+        transport: transport that started them.
+        timeout: seconds that workers get to close their environments.
+        stopped: exception that stops a program in an orderly way; workers then get a part of ``timeout``.
     """
     patience = 0.0
     try:
@@ -185,7 +185,7 @@ def closed_afterwards(
 
 
 class NotWanted(Exception):  # noqa: N818 - not an error: the parent is stopping
-    """The parent has closed the pipe: it does not want the answer any more."""
+    """The parent has closed the pipe and does not need the answer any more."""
 
 
 def serve(
@@ -197,7 +197,7 @@ def serve(
     passed_on: tuple[type[Exception], ...],
     name: str,
 ) -> None:
-    """Answer questions until the pipe closes, counting progress; run in a process of its own."""
+    """Answer questions and count progress until the pipe closes; runs in a separate process."""
     begin_worker()
     prepare_process(1)
 
@@ -208,7 +208,7 @@ def serve(
         progress.value += 1
         if time.monotonic() - looked > POLL:
             looked = time.monotonic()
-            if pipe.poll():  # nothing is sent before the answer: the pipe is closed
+            if pipe.poll():  # the parent sends nothing before the answer, so the pipe is closed
                 raise NotWanted
 
     try:
@@ -232,7 +232,7 @@ def _answer_questions(side: Serving, pipe: Any) -> None:
         while True:
             try:
                 number, name, arguments = pipe.recv()
-            except (EOFError, OSError):  # the parent wants nothing else, or is gone
+            except (EOFError, OSError):  # the parent has closed the pipe or is gone
                 return
             sizes, descriptor = outbox.put(side.answer(name, arguments))
             _send(pipe, ("answer", number, sizes, descriptor is not None))
@@ -248,7 +248,7 @@ def _send(pipe: Any, message: Any) -> None:
 
 
 def sent_error(name: str, error: Exception, passed_on: tuple[type[Exception], ...]) -> Exception:
-    """Return what the learner raises: errors of ``passed_on`` as they are, of others the text."""
+    """Return the error for the learner to raise: unchanged if it is in ``passed_on``, otherwise only its text."""
     if isinstance(error, passed_on):
         return type(error)(f"{name}: {error}"[:MOST_TEXT])
     return WorkerError(f"{name} raised an error:\n{traceback.format_exc()[-MOST_TEXT:]}")

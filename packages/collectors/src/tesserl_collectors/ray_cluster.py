@@ -1,4 +1,4 @@
-"""A cluster of Ray: one that is there, or one on this machine for the time of a run."""
+"""Connect to a Ray cluster, or start one on this machine for the duration of a run."""
 
 import logging
 import os
@@ -14,32 +14,32 @@ import ray
 from tesserl_environments import WorkerError
 
 SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # tells nobody
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage reports
     "RAY_raylet_start_wait_time_s": "300",  # a busy machine takes longer than Ray's default
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it, the first actor is a warning about a coming change
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # avoids a warning about a future change
 }
-"""Environment variables of a local cluster; one that is set already stays."""
+"""Environment variables of a local cluster; variables that are set already keep their values."""
 
 PREFIX = "tesserl-ray-"
-"""Begins the name of the directory of a local cluster."""
+"""Prefix of the directory name of a local cluster."""
 
 SHORT = Path("/tmp")  # noqa: S108 - the directory made in it is a new one
-"""Parent of Ray's directory: the path of a socket has at most 107 bytes, of which Ray takes about 70."""
+"""Parent of Ray's directory, short because a socket's path has at most 107 bytes and Ray uses about 70."""
 
 
 @contextmanager
 def ray_cluster(address: str | None, num_cpus: int, *, option: str = "collectors.address") -> Iterator[None]:
-    """Connect to a cluster for the time of a ``with`` block; a local one is started before it and stopped afterwards.
+    """Connect to a Ray cluster for a ``with`` block; a local cluster is started before and stopped afterwards.
 
-    A process that is connected already stays so.
+    If the process is connected already, the connection stays.
 
     Args:
-        address: of a cluster, or ``"auto"`` for the one that runs on this machine; None starts one.
-        num_cpus: actors, or CPUs of tasks, that a local cluster runs at the same time.
-        option: that has the address, for messages.
+        address: address of a cluster, or ``"auto"`` for the one that runs on this machine; None starts one.
+        num_cpus: number of actors, or of CPUs for tasks, that a local cluster runs at the same time.
+        option: name of the option with the address, for messages.
 
     Raises:
-        WorkerError: there is no such cluster, or none can be started.
+        WorkerError: there is no such cluster, or no cluster can be started.
     """
     if ray.is_initialized():
         yield
@@ -61,13 +61,13 @@ def ray_cluster(address: str | None, num_cpus: int, *, option: str = "collectors
 
 
 def require_cpus(workers: int) -> None:
-    """Refuse a cluster on which actors would wait for a CPU until they are late.
+    """Reject a cluster with too few CPUs, on which actors would wait until their timeout.
 
     Args:
-        workers: actors, each of which takes one CPU.
+        workers: number of actors; each takes one CPU.
 
     Raises:
-        WorkerError: the cluster has fewer.
+        WorkerError: the cluster has fewer CPUs.
     """
     found = int(ray.cluster_resources().get("CPU", 0))
     if found < workers:
@@ -80,7 +80,7 @@ def require_cpus(workers: int) -> None:
 def _connect(option: str, **options: Any) -> None:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
-    except Exception as error:  # Ray has errors of many types
+    except Exception as error:  # Ray raises errors of many types
         lines = str(error).strip().splitlines() or [""]
         where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
         raise WorkerError(

@@ -1,4 +1,4 @@
-"""Collector workers as actors of Ray, on any machine of a cluster: a transport of `Supervisor`."""
+"""Collector workers as Ray actors on any machine of a cluster: a transport for `Supervisor`."""
 
 import contextlib
 import os
@@ -15,16 +15,16 @@ from tesserl_collectors.weights import SentWeights, flatten
 from tesserl_environments import WorkerError
 
 GET_TIMEOUT = 30.0
-"""Seconds for an answer that is there to cross the network."""
+"""Seconds to transfer a finished answer over the network."""
 
 Ref = Any
-"""A reference to an object of Ray."""
+"""A reference to a Ray object."""
 
 
 class RayWeights:
-    """The learner's side of weights: one object of Ray for each version, at most two of them alive.
+    """The learner's side of the weights: one Ray object per version, at most two at a time.
 
-    A worker copies its weights before it begins to collect; a version is alive while one of them has not done so.
+    A worker copies its weights before it collects. A version is kept until all its workers have copied it.
     """
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class RayWeights:
         """The newest version."""
 
         self.loading: dict[Ref, int] = {}
-        """Version that each worker is copying, by the call that does it."""
+        """Versions that workers are copying, by the Ray call."""
 
         self._version = -1
 
-    def has_room(self, reading: Collection[int]) -> bool:  # noqa: ARG002 - copying takes less time than a question
+    def has_room(self, reading: Collection[int]) -> bool:  # noqa: ARG002 - copies are shorter than questions
         """Return whether all workers have copied the older versions, see `Weights`."""
         if self.loading:
             done, _ = ray.wait(list(self.loading), num_returns=len(self.loading), timeout=0.0)
@@ -45,20 +45,20 @@ class RayWeights:
         return all(version == self._version for version in self.loading.values())
 
     def publish(self, tensors: Mapping[str, Tensor], version: int) -> None:
-        """Put the tensors into Ray's store, as one vector for each dtype."""
-        self.has_room(())  # forgets the calls that are over
+        """Put the tensors into Ray's store, as one vector per dtype."""
+        self.has_room(())  # drops finished calls
         self.ref, self._version = ray.put(flatten(tensors)), version
 
 
 class Actor:
-    """The process of a worker.
+    """The Ray actor of a worker.
 
     Args:
-        made_of: makes the side that answers, and the weights that this side loads from; one object, so that both know
-            the same weights.
+        made_of: function that makes the worker's side, and the weights that this side loads; passed as one object, so
+            that both refer to the same weights.
         worker: index of the worker.
-        life: number of processes that this worker had before.
-        passed_on: errors that are sent as they are; of others the text.
+        life: number of earlier processes of this worker.
+        passed_on: errors that are sent unchanged; for others only the text is sent.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Actor:
         self._side: Serving | None = None
 
     def begin(self) -> tuple[Any, ...]:
-        """Make the side that answers; return the process and the node."""
+        """Make the worker's side; return the ids of the process and the node."""
 
         def report() -> None:
-            """Do nothing: the learner waits for answers alone."""
+            """Do nothing: with Ray the learner waits only for answers."""
 
         def make() -> tuple[Any, ...]:
             self._side = self._make(self._worker, self._life, report)
@@ -82,7 +82,7 @@ class Actor:
         return self._told(make)
 
     def load(self, flat: Any, version: int) -> None:
-        """Keep weights for the next question."""
+        """Store weights for the next question."""
         self._weights.put(flat, version)
 
     def answer(self, number: int, name: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
@@ -110,16 +110,16 @@ class _Line:
     def __init__(self, actor: Any, life: int) -> None:
         self.actor, self.life = actor, life
         self.pid: int | None = None
-        """Process of the actor, if it is on this machine."""
+        """Process id of the actor, if it is on this machine."""
 
 
 class RayTransport:
-    """Starts, asks and kills actors; each takes one CPU of the cluster.
+    """Start, ask and kill actors; each takes one CPU of the cluster.
 
     Args:
         make: makes the side that answers.
-        received: weights that this side loads from.
-        weights: published by the learner; a question named ``collect`` is preceded by the newest ones.
+        received: weights that the worker's side loads.
+        weights: weights that the learner publishes; the newest are sent before each question named ``collect``.
         passed_on: errors of a worker that are raised here as they are.
     """
 
@@ -129,7 +129,7 @@ class RayTransport:
         self._made_of, self._weights, self._passed_on = (make, received), weights, passed_on
         self._class: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
         self._lines: dict[int, _Line] = {}
-        self._calls: dict[Ref, int] = {}  # that have not returned, and the worker of each
+        self._calls: dict[Ref, int] = {}  # pending calls, and the worker of each
 
     def start(self, worker: int, life: int) -> None:
         """Start the actor of a worker; Ray waits for a free CPU."""
@@ -138,14 +138,14 @@ class RayTransport:
         self._calls[actor.begin.remote()] = worker
 
     def ask(self, worker: int, question: Question) -> None:
-        """Send a question; if the actor is gone, ``wait`` says so."""
+        """Send a question; if the actor is gone, ``wait`` reports it."""
         actor = self._lines[worker].actor
         if question.name == "collect":
             self._weights.loading[actor.load.remote(self._weights.ref, question.version)] = question.version
         self._calls[actor.answer.remote(question.number, question.name, question.arguments)] = worker
 
     def wait(self, timeout: float) -> Sequence[Event]:
-        """Return what has arrived, after at most ``timeout`` seconds."""
+        """Return the events that have arrived, after at most ``timeout`` seconds."""
         if not self._calls:
             return []
         ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout, fetch_local=False)
@@ -174,14 +174,14 @@ class RayTransport:
         """End the actor of a worker at once."""
         line = self._lines.pop(worker)
         self._calls = {call: other for call, other in self._calls.items() if other != worker}
-        with contextlib.suppress(Exception):  # it is gone, or its node is
+        with contextlib.suppress(Exception):  # the actor or its node is gone
             ray.kill(line.actor, no_restart=True)
 
     def close(self, patience: float) -> None:
         """End all actors.
 
         Args:
-            patience: seconds in which the workers may close their environments; 0 ends them at once.
+            patience: seconds that workers get to close their environments; 0 ends them at once.
         """
         if patience:
             closing = [line.actor.close.remote() for line in self._lines.values()]

@@ -1,6 +1,6 @@
-"""Memory shared between processes: weights for workers, and their answers.
+"""Shared memory between processes, for the weights and the answers of workers.
 
-None of it has a name, so that nothing is left behind by processes that are killed.
+The memory has no name in the file system, so that killed processes leave nothing behind.
 """
 
 import ctypes
@@ -18,41 +18,41 @@ import torch
 from torch import Tensor
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - files without a name
-"""Directory whose files are memory."""
+"""Directory of a memory file system."""
 
 ALIGNMENT = 64
 
 
 class SharedWeights:
-    """The tensors of a state dict in memory that workers read; one version at a time, or two.
+    """The tensors of a state dict in memory that workers read; it holds one or two versions.
 
-    A version is written where no worker reads. Processes get the memory when they are started.
+    A new version is written to memory that no worker reads. Processes get the memory when they start.
 
     Args:
-        tensors: names, shapes and dtypes that stay the same.
-        context: of `multiprocessing`, that starts the processes.
-        copies: versions that are kept: 1 if no worker has a question when one is published, else 2.
+        tensors: tensors with the names, shapes and dtypes of all later versions.
+        context: context of `multiprocessing` that starts the processes.
+        copies: number of versions: 1 if no worker has an open question when weights are published, otherwise 2.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], context: Any, copies: int = 1) -> None:
         self._entries: list[tuple[str, torch.Size, torch.dtype, int]] = []
-        size = ALIGNMENT  # the version
+        size = ALIGNMENT  # space for the version number
         for name, tensor in tensors.items():
             self._entries.append((name, tensor.shape, tensor.dtype, size))
             size += -(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT
         self._memories = [context.RawArray(ctypes.c_uint8, size) for _ in range(copies)]
-        self._newest = 0  # index of the memory that was written last
+        self._newest = 0  # index of the copy that was written last
         self._cached: dict[int, list[Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the views, which every process makes for itself."""
+        """Omit the views, because every process makes its own."""
         return {**self.__dict__, "_cached": {}}
 
     def has_room(self, reading: Collection[int]) -> bool:
-        """Return whether another version can be published while workers may read others.
+        """Return whether another version can be published while workers may still read older versions.
 
         Args:
-            reading: versions that workers were asked with and have not answered.
+            reading: versions of open questions.
         """
         return int(self._version(self._next)[0]) not in reading
 
@@ -61,7 +61,7 @@ class SharedWeights:
         return (self._newest + 1) % len(self._memories)
 
     def publish(self, tensors: Mapping[str, Tensor], version: int) -> None:
-        """Write all tensors and their version over the oldest."""
+        """Overwrite the oldest version by these tensors."""
         self._newest = self._next
         with torch.no_grad():
             for view, (name, *_) in zip(self._views(self._newest), self._entries, strict=True):
@@ -69,18 +69,18 @@ class SharedWeights:
         self._version(self._newest)[0] = version
 
     def copied(self) -> dict[str, Tensor]:
-        """Return a copy of the tensors that were published last."""
+        """Return a copy of the tensors published last."""
         return {name: view.clone() for view, (name, *_) in zip(self._views(self._newest), self._entries, strict=True)}
 
     def load(self, tensors: Mapping[str, Tensor], version: int) -> None:
         """Copy the weights into the tensors of a network.
 
         Args:
-            tensors: the state dict of a network, which shares its memory.
-            version: that is expected.
+            tensors: state dict of the network, sharing its memory.
+            version: expected version.
 
         Raises:
-            RuntimeError: there is another version, or the network has other tensors.
+            RuntimeError: the memory has another version, or the network has other tensors.
         """
         versions = [int(self._version(index)[0]) for index in range(len(self._memories))]
         if version not in versions:
@@ -107,14 +107,14 @@ class SharedWeights:
 
 
 class Outbox:
-    """A worker's memory for its answer, which grows when needed."""
+    """A worker's shared memory for its answer; it grows when needed."""
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
         self._file: Any = None
 
     def put(self, content: Any) -> tuple[list[int], int | None]:
-        """Write an answer over the one before; return the sizes of its parts, and the descriptor of new memory."""
+        """Overwrite the last answer; return the sizes of the parts, and the file descriptor if the memory is new."""
         buffers: list[pickle.PickleBuffer] = []
         head = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
         parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
@@ -128,7 +128,7 @@ class Outbox:
         return sizes, self._file.fileno() if new else None
 
     def close(self) -> None:
-        """Close the file; answers that were read stay as they are."""
+        """Close the file; answers that were read stay valid."""
         if self._file is not None:
             self._file.close()
 
@@ -136,19 +136,19 @@ class Outbox:
         has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > size
         file = tempfile.TemporaryFile(dir=MEMORY if has_room else None)  # noqa: SIM115 - it lives as long as the memory
         file.truncate(size)
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error here instead of a signal at the first access
+        if hasattr(os, "posix_fallocate"):  # raises an error if memory is full, instead of a signal at the first access
             os.posix_fallocate(file.fileno(), 0, size)
         return mmap.mmap(file.fileno(), size), file
 
 
 class Inbox:
-    """The learner's view of a worker's memory, from the file descriptor that the worker sent."""
+    """The learner's view of a worker's memory, opened with the file descriptor that the worker sent."""
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, 0)
 
     def get(self, sizes: Sequence[int]) -> Any:
-        """Return an answer; its arrays view memory that the worker writes its next answer into."""
+        """Return an answer; the worker's next answer overwrites its arrays."""
         whole = memoryview(self._memory)
         head, *buffers = (whole[start:stop] for start, stop in _places(sizes))
         return pickle.loads(head, buffers=buffers)  # noqa: S301 - a process of ours wrote it
@@ -159,6 +159,6 @@ def _padded(size: int) -> int:
 
 
 def _places(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Return start and stop of each part, aligned."""
+    """Return the aligned start and stop of each part."""
     starts = np.cumsum([0, *map(_padded, sizes)]).tolist()
     return [(start, start + size) for start, size in zip(starts, sizes, strict=False)]

@@ -1,6 +1,6 @@
-"""Supervises workers: records which was asked what and when, and acts on those that die, hang or answer nonsense.
+"""Supervise workers: track their questions, and replace workers that die, hang or give invalid answers.
 
-It knows no engine: a `Transport` starts, asks and kills the workers, and a clock tells the time.
+It is independent of the engine: a `Transport` starts, asks and kills the workers.
 """
 
 import math
@@ -25,7 +25,7 @@ from tesserl_storage.errors import StorageError
 from tesserl_storage.fields import Fields
 
 MOST_TOLD = 300
-"""Characters of an error in the list of events."""
+"""Largest length of an error in the list of events, in characters."""
 
 
 class _Worker:
@@ -34,30 +34,30 @@ class _Worker:
     def __init__(self) -> None:
         self.life = 0
         self.is_ready = False
-        self.has_answered = False  # in this life
-        self.question: Question | None = None  # that has no answer yet
+        self.has_answered = False  # since its last restart
+        self.question: Question | None = None  # open question
         self.received: Received | None = None
         self.version = 0
-        self.heard = 0.0  # when it was started, asked, or last showed progress
+        self.heard = 0.0  # time of its start, its question or its last progress, whichever is latest
 
 
 class Supervisor:
-    """Asks workers, waits for their answers, and replaces those that are lost.
+    """Ask workers, wait for their answers, and replace lost workers.
 
-    The first answer of a life may take ``start_timeout``: the worker resets its environments for it.
+    The first answer after a start may take ``start_timeout``, because the worker resets its environments.
 
     Args:
-        transport: reaches the workers.
+        transport: starts, asks and kills the workers.
         num_workers: number of workers.
         start_timeout: seconds for a worker to start.
-        worker_timeout: seconds without progress after which a worker that was asked is lost.
-        max_restarts: workers that are replaced during a run; one more is an error.
-        repeats: whether the question of a lost worker goes to the one that replaces it; else it is dropped.
-        replays: whether the answer of a replacement is the one that was lost, bit for bit.
-        fatal: errors of workers that are raised at once, as another worker would raise them too.
-        block: block of the configuration that has the timeouts.
-        check: return what is wrong with an answer to a question; None if nothing is.
-        name: names a worker in messages.
+        worker_timeout: seconds without progress after which a worker with an open question is lost.
+        max_restarts: largest number of replaced workers per run; another loss is an error.
+        repeats: whether the replacement of a lost worker gets its question; otherwise the question is dropped.
+        replays: whether the replacement gives exactly the answer that was lost.
+        fatal: errors that are raised at once, because every other worker would raise them too.
+        block: block of the configuration with the timeouts, for messages.
+        check: describes an invalid answer to a question; returns None for a valid one.
+        name: returns the name of a worker for messages.
         clock: returns the time in seconds.
     """
 
@@ -92,7 +92,7 @@ class Supervisor:
         """Environment steps of the run so far, for ``events``."""
 
     def start(self) -> None:
-        """Start all workers without waiting for them; the first question does it otherwise."""
+        """Start all workers without waiting for them; otherwise the first question starts them."""
         self._is_started = True
         for index in range(self.num_workers):
             self._start(index)
@@ -111,14 +111,14 @@ class Supervisor:
 
         Args:
             worker: index of the worker.
-            name: of what is asked for.
-            arguments: of the request.
-            steps: environment steps that the answer will hold.
-            version: of the weights that the answer is made with; it never falls.
-            timeout: seconds without progress; None takes ``worker_timeout``.
+            name: name of the question.
+            arguments: arguments of the question.
+            steps: environment steps that the answer will contain.
+            version: version of the weights for the answer; it must not decrease.
+            timeout: seconds without progress after which the worker is lost; None for ``worker_timeout``.
 
         Raises:
-            ValueError: the worker still has a question, or the version is older than that of its last question.
+            ValueError: the worker has an open question, or the version is older than that of its last question.
         """
         asked = self._workers[worker]
         if asked.question is not None:
@@ -135,11 +135,11 @@ class Supervisor:
             self._send(worker)
 
     def answers(self) -> list[Any]:
-        """Wait for the answers of all workers; return them in the order of the workers, whatever order they came in.
+        """Wait for the answers of all workers; return them in the order of the workers.
 
         Raises:
-            WorkerError: a worker died, hung or answered nonsense, and no restart is left.
-            Exception: the error that a worker raised.
+            WorkerError: a worker died, hung or gave an invalid answer, and no restart is left.
+            Exception: the error of a worker.
         """
         while any(worker.question is not None for worker in self._workers):
             self._wait(None)
@@ -147,23 +147,23 @@ class Supervisor:
         return [None if worker.received is None else worker.received.content for worker in self._workers]
 
     def wait_until_ready(self) -> None:
-        """Wait until all workers have started, so that a question reaches each of them at once.
+        """Wait until all workers have started, so that questions reach them immediately.
 
         Raises:
             WorkerError: see ``answers``.
-            Exception: the error that a worker raised.
+            Exception: the error of a worker.
         """
         while not all(worker.is_ready for worker in self._workers):
             self._wait(None)
 
     def receive(self, timeout: float) -> list[Received]:
-        """Return the answers that have arrived, in the order in which they came, after at most ``timeout`` seconds.
+        """Return the answers that have arrived, in order of arrival, after at most ``timeout`` seconds.
 
         Args:
-            timeout: seconds; it may return earlier, also without an answer.
+            timeout: seconds; the call may return earlier, even without an answer.
 
         Raises:
-            WorkerError: as ``answers``.
+            WorkerError: see ``answers``.
         """
         if not self._is_started:
             self.start()
@@ -174,36 +174,36 @@ class Supervisor:
 
     @property
     def idle(self) -> list[int]:
-        """Workers that are ready and have no question."""
+        """Workers that are ready and have no open question."""
         return [i for i, worker in enumerate(self._workers) if worker.is_ready and worker.question is None]
 
     @property
     def open_versions(self) -> dict[int, int]:
-        """Version of the weights that each worker is working with, of those that have a question."""
+        """Version of the weights of each open question, by worker."""
         return {i: each.question.version for i, each in enumerate(self._workers) if each.question is not None}
 
     @property
     def lives(self) -> list[int]:
-        """Number of lives that each worker had before."""
+        """Number of restarts of each worker."""
         return [worker.life for worker in self._workers]
 
     def metrics(self) -> dict[str, float]:
-        """Return the counts of lost workers and of the steps that were lost with them."""
+        """Return the counts of lost workers and of lost steps."""
         return {"workers/restarts": self.restarts, "workers/lost_steps": self.lost_steps}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the lives and counts."""
+        """Return the numbers of restarts and the counts."""
         return {"lives": self.lives, "restarts": self.restarts, "lost_steps": self.lost_steps}
 
     def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
         """Continue from ``state_dict``; call it before the first question.
 
         Args:
-            state: what ``state_dict`` returned.
-            anew: begin another life of every worker instead of continuing the last one.
+            state: result of ``state_dict``.
+            anew: treat every worker as restarted instead of continuing it.
 
         Raises:
-            StorageError: the state is of another number of workers.
+            StorageError: the state has another number of workers.
         """
         fields = Fields(state, "collector.supervisor")
         lives = fields.integers("lives")
@@ -216,10 +216,10 @@ class Supervisor:
         self.restarts, self.lost_steps = fields.integer("restarts"), fields.integer("lost_steps")
 
     def _wait(self, timeout: float | None) -> None:
-        """Wait until something arrives or a worker is late, and handle it."""
+        """Wait until an event arrives or a worker is late, and handle it."""
         deadlines = [self._deadline(index) for index in range(self.num_workers) if self._is_waited_for(index)]
         patience = max(min(deadlines, default=math.inf) - self._clock(), 0.0)
-        # what has arrived counts, however long nobody looked; only then is a worker late
+        # handle all events first, so that a worker whose answer waits here does not count as late
         for event in self.transport.wait(patience if timeout is None else min(patience, timeout)):
             self._handle(event)
         self._lose_late_workers()
@@ -237,7 +237,7 @@ class Supervisor:
             self.transport.ask(index, worker.question)
 
     def _handle(self, event: Event) -> None:
-        """Take note of an event; those of a replaced worker, and answers to no open question, have no effect."""
+        """Handle an event; ignore events of replaced workers and answers to closed questions."""
         worker = self._workers[event.worker]
         if event.life != worker.life:
             return
@@ -272,7 +272,7 @@ class Supervisor:
         return worker.heard + (self._patience(worker) if worker.is_ready else self.start_timeout)
 
     def _patience(self, worker: _Worker) -> float:
-        """Return the seconds that the question of a worker may take."""
+        """Return the timeout of the worker's open question, in seconds."""
         timeout = self.worker_timeout if worker.question is None else worker.question.timeout
         return timeout if worker.has_answered else max(timeout, self.start_timeout)
 

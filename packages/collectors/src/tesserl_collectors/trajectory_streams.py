@@ -1,4 +1,4 @@
-"""Random streams of trajectories in groups, which make each of them independent of where it is played."""
+"""Give each trajectory of a group its own random stream, so that it does not depend on the slot that plays it."""
 
 import numpy as np
 import torch
@@ -9,16 +9,16 @@ from tesserl_environments import GroupStarts
 
 
 class TrajectoryStreams:
-    """Acts for one slot after the other, each time with the random stream of the trajectory that is played there.
+    """Act for one slot at a time, with the random stream of its trajectory.
 
-    A stream is keyed by the seed of the run, the group (which is numbered over the whole run) and the number of the
-    trajectory within it. The network gets one observation at a time, since the bits of a product of matrices may
-    depend on the number of rows. So a trajectory has the same bits in every slot, of any number of slots.
+    A stream is keyed by the seed of the run, the group's number in the run, and the trajectory's number in the group.
+    The network gets one observation at a time, because the rounding of a matrix product may depend on the number of
+    rows. So a trajectory is bit-identical in every slot, for any number of slots.
 
     Args:
-        policy: acts, on the CPU.
-        starts: knows what is played in each slot.
-        seed: of the run.
+        policy: policy on the CPU.
+        starts: assigns trajectories to slots.
+        seed: seed of the run.
     """
 
     def __init__(self, policy: RolloutPolicy, starts: GroupStarts, seed: int) -> None:
@@ -27,12 +27,12 @@ class TrajectoryStreams:
         self._states: list[Tensor] = []
 
     def begin(self) -> None:
-        """Forget all streams: other groups follow."""
+        """Drop all streams, before new groups begin."""
         self._keys = [(-1, -1)] * self._starts.num_envs
         self._states = [torch.get_rng_state()] * self._starts.num_envs
 
     def act(self, *inputs: Tensor) -> Tensor:
-        """Return actions ``[N, ...]`` for one tensor ``[N, ...]`` of each observation key."""
+        """Return actions ``[N, ...]`` for one tensor ``[N, ...]`` per observation key."""
         rows = (tuple(tensor[slot : slot + 1].clone() for tensor in inputs) for slot in range(len(inputs[0])))
         return torch.cat([self._act(slot, row) for slot, row in enumerate(rows)])
 
@@ -51,6 +51,6 @@ class TrajectoryStreams:
         """Return the recorded outputs of the network, each ``[N, T, ...]``."""
         num_slots = self._starts.num_envs
         return [
-            record.reshape(-1, num_slots, *record.shape[2:]).transpose(0, 1)  # [T * N, 1, ...]: one call for each slot
+            record.reshape(-1, num_slots, *record.shape[2:]).transpose(0, 1)  # [T * N, 1, ...]: one call per slot
             for record in self._policy.pop()
         ]

@@ -1,6 +1,6 @@
-"""Copies between the memory of this machine and a device that make neither wait for the other.
+"""Asynchronous copies between CPU memory and a device.
 
-On the CPU nothing is copied.
+If the device is the CPU, nothing is copied.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 class Uploads:
-    """Copies tensors to a device through pinned memory that is used again.
+    """Copy tensors to a device through reused pinned memory.
 
-    There are two sets of buffers: one is written while the copies from the other run. Writing waits only if the device
-    is more than one batch behind.
+    There are two sets of buffers: one is written while the device copies from the other. Writing waits only if the
+    device is more than one batch behind.
 
     Args:
-        device: to which the tensors go.
+        device: destination.
     """
 
     def __init__(self, device: torch.device | str) -> None:
@@ -29,7 +29,7 @@ class Uploads:
         """Return tensors on the device.
 
         Args:
-            tensors: by name; those that are on the device already are returned as they are.
+            tensors: tensors by name; those that are on the device already are returned unchanged.
         """
         if self.device.type == "cpu":
             return dict(tensors)
@@ -42,7 +42,7 @@ class Uploads:
         if self.device.type == "cpu":
             return batch
         leaves = self(dict(batch.items(include_nested=True, leaves_only=True)))
-        device = next(iter(leaves.values())).device  # with its index, which the name of the device may lack
+        device = next(iter(leaves.values())).device  # includes the device index, which the given device may lack
         return TensorDict(leaves, batch.batch_size, device=device)
 
 
@@ -52,7 +52,7 @@ class _PinnedBuffers:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._memory: dict[NestedKey, Tensor] = {}
-        self._copied: Any = None  # event after the last copy from here
+        self._copied: Any = None  # event after the last copy from these buffers
 
     def upload(self, tensors: Mapping[NestedKey, Tensor]) -> dict[NestedKey, Tensor]:
         if self._copied is not None:
@@ -69,7 +69,7 @@ class _PinnedBuffers:
         return tensor.to(self._device, non_blocking=True)
 
     def _room(self, name: NestedKey, tensor: Tensor) -> Tensor:
-        """Return memory in the shape of a tensor; larger memory is made if what there is does not suffice."""
+        """Return memory in the shape of a tensor; allocate more if the existing memory is too small."""
         memory = self._memory.get(name)
         if memory is None or memory.dtype != tensor.dtype or memory.numel() < tensor.numel():
             memory = self._memory[name] = torch.empty(tensor.numel(), dtype=tensor.dtype, pin_memory=True)
@@ -77,10 +77,10 @@ class _PinnedBuffers:
 
 
 class Download:
-    """A copy of a tensor to the CPU that its device makes when it has computed the tensor.
+    """An asynchronous copy of a tensor to the CPU; the device makes it once it has computed the tensor.
 
     Args:
-        tensor: on any device; one on the CPU is not copied.
+        tensor: tensor on any device; a tensor on the CPU is not copied.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -91,7 +91,7 @@ class Download:
             self._copied = recorded_event(tensor.device)
 
     def result(self) -> Tensor:
-        """Return the copy; wait until it is complete, but not for work that was begun after it."""
+        """Wait until the copy is complete and return it; do not wait for work queued after it."""
         if self._copied is not None:
             self._copied.synchronize()
             self._copied = None
@@ -99,7 +99,7 @@ class Download:
 
 
 def recorded_event(device: torch.device) -> Any:
-    """Return an event that happens when a device has done the work that it was given so far."""
+    """Return an event that completes when a device has finished all work queued so far."""
     event = torch.get_device_module(device).Event()
     event.record()
     return event

@@ -1,4 +1,4 @@
-"""Interface of an engine that runs workers: its operations, the questions to workers and what comes back."""
+"""Interface of an engine that runs workers: its operations, questions to workers and their events."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Question:
-    """A request to a worker.
+    """A question to a worker.
 
     Args:
-        number: of the question; later questions have larger ones.
-        name: of what is asked for.
-        arguments: of the request.
-        steps: environment steps that the answer will hold.
-        version: of the weights that the answer is made with.
-        timeout: seconds without a sign of progress after which the worker is lost.
+        number: number of the question; it increases from question to question.
+        name: name of the question.
+        arguments: arguments of the question.
+        steps: environment steps that the answer will contain.
+        version: version of the weights for the answer.
+        timeout: seconds without progress after which the worker is lost.
     """
 
     number: int
@@ -28,7 +28,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Event:
-    """A message of a worker, with the life of the worker that sent it."""
+    """A message of a worker, with the number of the worker's life (0, then one more per restart)."""
 
     worker: int
     life: int
@@ -41,7 +41,7 @@ class Ready(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """The worker is at work on its question."""
+    """The worker has made progress on its question."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Lost(Event):
 
 @dataclass(frozen=True)
 class Received:
-    """An answer that was accepted, with its question and the life of the worker."""
+    """An accepted answer, with its question and the life of the worker."""
 
     worker: int
     life: int
@@ -70,7 +70,7 @@ class Received:
 
 
 Name = Callable[[int], str]
-"""Names a worker in messages."""
+"""Returns the name of a worker for messages."""
 
 
 def collector_name(worker: int) -> str:
@@ -82,13 +82,13 @@ class Transport(Protocol):
     """The four operations of an engine."""
 
     def start(self, worker: int, life: int) -> None:
-        """Start a worker; it sends `Ready` once it can be asked."""
+        """Start a worker; it sends `Ready` when it can be asked."""
 
     def ask(self, worker: int, question: Question) -> None:
         """Send a question to a worker that is ready; a worker that is gone sends `Lost`."""
 
     def wait(self, timeout: float) -> Sequence[Event]:
-        """Return what has arrived, after at most ``timeout`` seconds; it may return early without an event."""
+        """Return the events that have arrived, after at most ``timeout`` seconds; may return early without events."""
 
     def kill(self, worker: int) -> None:
-        """End a worker at once, whatever it does."""
+        """End a worker at once."""

@@ -1,4 +1,4 @@
-"""Weights on their way to collector workers."""
+"""Interfaces for sending weights to collector workers."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Flat = Mapping[str, NDArray[Any]]
-"""The tensors of a state dict, joined to one vector for each dtype."""
+"""The tensors of a state dict, concatenated to one vector per dtype."""
 
 
 class Weights(Protocol):
-    """The learner's side: publishes weights to all workers."""
+    """The learner's side, which publishes weights to all workers."""
 
     def has_room(self, reading: Collection[int]) -> bool:
-        """Return whether another version can be published while workers may read others.
+        """Return whether another version can be published while workers may still read older versions.
 
         Args:
-            reading: versions that workers were asked with and have not answered.
+            reading: versions of open questions.
         """
 
     def publish(self, tensors: Mapping[str, Tensor], version: int) -> None:
@@ -26,25 +26,25 @@ class Weights(Protocol):
 
 
 class LoadedWeights(Protocol):
-    """A worker's side: copies published weights into a network."""
+    """The worker's side, which copies published weights into a network."""
 
     def load(self, tensors: Mapping[str, Tensor], version: int) -> None:
-        """Copy a version into the tensors of a network; raise ``RuntimeError`` if it is not there."""
+        """Copy a version into the tensors of a network; raise ``RuntimeError`` if it is not available."""
 
 
 class SentWeights:
-    """A worker's side where weights are sent to it: keeps the last ones that came."""
+    """The worker's side if weights are sent to it; stores the last weights received."""
 
     def __init__(self) -> None:
         self._flat: Flat = {}
         self._version: int | None = None
 
     def put(self, flat: Flat, version: int) -> None:
-        """Keep weights until other ones come.
+        """Store weights until the next call.
 
         Args:
-            flat: of ``flatten``.
-            version: number of updates behind them.
+            flat: result of ``flatten``.
+            version: number of updates that made the weights.
         """
         self._flat, self._version = {name: vector.copy() for name, vector in flat.items()}, version
 
@@ -65,7 +65,7 @@ class SentWeights:
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Flat:
-    """Return the tensors of a state dict, in their order, as one new vector for each dtype."""
+    """Copy the tensors of a state dict, in order, to one vector per dtype."""
     by_dtype: dict[str, list[Tensor]] = {}
     for tensor in tensors.values():
         by_dtype.setdefault(str(tensor.dtype), []).append(tensor.detach().flatten().cpu())

@@ -1,4 +1,4 @@
-"""Workers that are asked for one round after the other, and whose state is a part of checkpoints."""
+"""Ask all workers for one round after the other, and save their states in checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,19 +16,19 @@ from tesserl_storage.generators import generators_state, set_generators_state
 from tesserl_storage.state import join_state, split_state
 
 Answers = Sequence[Mapping[str, Any]]
-"""One answer for each worker: ``arrays`` by name, and the ``episodes`` that ended, as pairs of return and length."""
+"""One answer per worker: ``arrays`` by name, and finished ``episodes`` as pairs of return and length."""
 
 
 class Workers:
-    """All workers of a run, the weights that they act with, and the round that they are collecting.
+    """All workers of a run, their weights, and the round in progress.
 
     Args:
-        supervisor: asks the workers.
+        supervisor: supervises the workers.
         weights: published to the workers.
         network: of the learner; its state dict is what the workers act with.
-        delay: 0, or 1 to begin each round while the learner learns from the one before it.
-        lends_generators: whether the worker acts with this process's random generators, as a collector in this process
-            would; for one worker and delay 0.
+        delay: 0, or 1 to collect each round while the learner learns from the previous one.
+        lends_generators: whether the worker uses the state of this process's random generators, so that it gives the
+            results of a collector in this process; only for one worker and delay 0.
     """
 
     def __init__(
@@ -44,34 +44,34 @@ class Workers:
         self._supervisor, self._weights, self._network = supervisor, weights, network
         self._lends, self._step = lends_generators, 0
         self._is_asked = False
-        self._waiting: Answers | None = None  # collected already, not handed out
+        self._waiting: Answers | None = None  # collected, but not returned yet
 
     def set_weights(self, version: int, step: int) -> None:
-        """Collect with the present weights of the network from the next question on.
+        """Use the current weights of the network from the next question on.
 
         Args:
             version: number of updates behind them.
-            step: environment steps of the run so far; the workers' schedules are those of this step.
+            step: environment steps of the run so far; it sets the workers' schedules.
         """
         self.version, self._step = version, step
         self._supervisor.step = step
 
     @property
     def record(self) -> WorkerRecord | None:
-        """The record of workers that were replaced; None if none is ever replaced."""
+        """The record of replaced workers; None if workers are never replaced."""
         return self._supervisor if self._supervisor.max_restarts else None
 
     @property
     def is_idle(self) -> bool:
-        """Return whether no round is being collected or waits."""
+        """Return whether no round is in progress or waiting."""
         return self._waiting is None and not self._is_asked
 
     def ask(self, arguments: Sequence[Mapping[str, Any]], steps: int = 0) -> None:
         """Publish the weights and ask for a round.
 
         Args:
-            arguments: of each worker.
-            steps: environment steps of each worker, if they are known.
+            arguments: arguments for each worker.
+            steps: environment steps of each worker, if known.
         """
         self._weights.publish(self._network.state_dict(), self.version)
         generators = plain(generators_state(cuda=False)) if self._lends else None
@@ -82,11 +82,11 @@ class Workers:
         self._is_asked = True
 
     def receive(self) -> Answers:
-        """Return the round that was asked for; its arrays are valid until the next question.
+        """Wait for the round in progress and return it; its arrays are valid until the next question.
 
         Raises:
             WorkerError: a worker raised an error, died or made no step in time.
-            TaskError: an environment raised an error, or returned something that its spaces do not allow.
+            TaskError: an environment raised an error, or returned a value outside of its spaces.
         """
         if self._waiting is not None:
             answers, self._waiting = self._waiting, None
@@ -100,11 +100,11 @@ class Workers:
     def ask_all(
         self, name: str, arguments: Sequence[dict[str, Any]] | None = None, timeout: float | None = None
     ) -> list[Any]:
-        """Ask every worker something else than a round, and wait for the answers.
+        """Ask every worker a question other than a round, and wait for the answers.
 
         Args:
-            name: of the question.
-            arguments: of each worker; None: none.
+            name: name of the question.
+            arguments: arguments for each worker; None for no arguments.
             timeout: see `Supervisor.ask`.
         """
         for worker in range(self.number):
@@ -113,14 +113,14 @@ class Workers:
         return self._supervisor.answers()
 
     def finish_round(self) -> None:
-        """Wait for the round that is being collected, if there is one, and keep it for ``receive``."""
+        """Wait for the round in progress, if any, and keep it for ``receive``."""
         if self._is_asked:
             self._waiting = [
                 {"arrays": _copied(answer["arrays"]), "episodes": answer["episodes"]} for answer in self.receive()
             ]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of all workers and the round that waits; wait for one that is being collected."""
+        """Return the states of all workers and the waiting round; wait for a round in progress."""
         self.finish_round()
         waiting = [
             {"arrays": _tensors(answer["arrays"]), "episodes": answer["episodes"]} for answer in self._waiting or ()
@@ -130,18 +130,18 @@ class Workers:
         return {"version": self.version, "workers": workers, "waiting": waiting, **replaced}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Continue from ``state_dict``; start all environments anew if one cannot be put back to where it was.
+        """Continue from ``state_dict``; reset all environments if one cannot be restored.
 
-        The round that waited is dropped then, as what follows would not continue it.
+        In this case the waiting round is dropped, because later rounds would not continue it.
 
         Args:
             state: mapping with the entries of ``state_dict``.
 
         Returns:
-            Whether every environment is where it was.
+            Whether all environments are in their saved states.
 
         Raises:
-            StorageError: the state is of another number of workers.
+            StorageError: the state has another number of workers.
         """
         fields = Fields(state, "collector")
         workers, waiting = fields.items("workers"), fields.items("waiting")
@@ -168,20 +168,20 @@ class Workers:
         return True
 
     def _replay_timeout(self, workers: Sequence[Mapping[str, Any]]) -> float:
-        """Return the seconds in which a worker plays its longest episode again."""
+        """Return the timeout for a worker to replay its longest episode, in seconds."""
         snapshots = [snapshot for worker in workers for snapshot in worker.get("environments") or ()]
         longest = max((len(snapshot["actions"] or ()) for snapshot in snapshots), default=0)
         return min(self._supervisor.worker_timeout * (longest + 1), MOST_SECONDS)
 
 
 def plain(state: Any) -> dict[str, Any]:
-    """Return a state as JSON data and arrays, which cross a pipe without the shared files of torch."""
+    """Return a state as JSON data and arrays, which can be sent through a pipe without torch's shared files."""
     document, tensors = split_state(state)
     return {"document": document, "arrays": {name: tensor.cpu().numpy() for name, tensor in tensors.items()}}
 
 
 def state_of(sent: Mapping[str, Any]) -> Any:
-    """Return the state of which ``plain`` was sent, with memory of its own."""
+    """Invert ``plain``: return a copy of the state."""
     return join_state(sent["document"], _tensors(_copied(sent["arrays"])))
 
 
