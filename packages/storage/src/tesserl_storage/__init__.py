@@ -1,6 +1,6 @@
-"""Files of a training that can be trusted: written whole or not at all, described by digests, never unpickled.
+"""Reliable files for training runs: written atomically, verified by digests, never unpickled.
 
-The public names are imported when they are first used, so that writing a file atomically does not wait for torch.
+Public names are imported on first use, so that writing a file atomically does not import torch.
 """
 
 from importlib import import_module

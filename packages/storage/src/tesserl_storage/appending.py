@@ -1,4 +1,4 @@
-"""Files that grow: each piece is appended whole or not at all."""
+"""Append to files atomically: each piece is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from types import TracebackType
 
 
 class AppendedFile:
-    """A file to which whole pieces are appended: after an append that failed it is what it was before.
+    """A file to which complete pieces are appended; a failed append leaves it unchanged.
 
     Args:
-        path: of the file, made if there is none.
+        path: path of the file, which is created if it does not exist.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -35,10 +35,10 @@ class AppendedFile:
 
         Args:
             data: the piece.
-            sync: whether it shall be on disk when this returns.
+            sync: whether to wait until the piece is on disk.
 
         Raises:
-            OSError: it cannot be written, for example on a full disk; nothing of it is in the file.
+            OSError: the piece cannot be written, for example on a full disk; the file is unchanged.
         """
         end = os.fstat(self._file.fileno()).st_size
         with naming(self.path):
@@ -54,7 +54,7 @@ class AppendedFile:
                 raise
 
     def sync(self) -> None:
-        """Wait until what has been appended is on disk."""
+        """Wait until all appended pieces are on disk."""
         with naming(self.path):
             os.fsync(self._file.fileno())
 
@@ -68,7 +68,7 @@ class AppendedFile:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give the name of a file to errors of writing it, which come without one."""
+    """Add the name of a file to write errors, which lack it."""
     try:
         yield
     except OSError as error:
@@ -78,13 +78,14 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def whole_lines(path: Path) -> bytes:
-    """Return the lines of a file of JSON lines, without one that an interrupted append has left unfinished.
+    """Return the complete lines of a JSON lines file, without a last line that an interrupted append left unfinished.
 
     Args:
-        path: of the file; there may be none.
+        path: path of the file, which may not exist.
 
     Returns:
-        Its bytes. They end with a newline unless there are none: a last line that is whole but for its newline gets it.
+        The lines as bytes. They end with a newline, which is added to a last line that lacks only this, or they are
+        empty.
     """
     data = path.read_bytes() if path.exists() else b""
     lines, end, rest = data.rpartition(b"\n")
@@ -95,10 +96,10 @@ def whole_lines(path: Path) -> bytes:
 
 
 def remove_unfinished_line(path: Path) -> None:
-    """Bring a file of JSON lines to what `whole_lines` returns, for the next line to be appended.
+    """Reduce a JSON lines file to the lines that `whole_lines` returns, so that another line can be appended.
 
     Args:
-        path: of the file; there may be none. No other process may append to it meanwhile.
+        path: path of the file, which may not exist. No other process may append to it meanwhile.
     """
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""Size and SHA-256 of files, as manifests have them."""
+"""Size and SHA-256 of files, as stored in manifests."""
 
 import hashlib
 from pathlib import Path
@@ -15,12 +15,12 @@ def digest(path: Path) -> dict[str, Any]:
 
 
 def difference(path: Path, size: int, sha256: str | None) -> str | None:
-    """Return how a file differs from what its manifest says; None if it does not.
+    """Return how a file differs from its manifest; None if it matches.
 
     Args:
-        path: of the file.
-        size: in bytes.
-        sha256: of its content; None compares the size alone, which does not read the file.
+        path: path of the file.
+        size: expected size in bytes.
+        sha256: expected SHA-256; None compares only the size, without reading the file.
 
     Returns:
         A part of a sentence for a message, without a remedy.

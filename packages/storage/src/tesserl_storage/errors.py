@@ -2,4 +2,4 @@
 
 
 class StorageError(Exception):
-    """A stored file, or what was read from one, that is missing, damaged or not ours; nothing has been changed."""
+    """A stored file or its content is missing, damaged or of another kind; nothing has been changed."""

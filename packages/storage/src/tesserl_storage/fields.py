@@ -1,4 +1,4 @@
-"""Keys and values that were read from a file: each is checked when it is taken, and errors name its place."""
+"""Checked access to keys and values that were read from a file; errors name the place of a wrong value."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Fields:
     """Checked access to keys and values.
 
     Args:
-        value: what was read.
-        where: its place, for messages: a file, or a dotted path.
+        value: value that was read.
+        where: place of the value, for messages: a file, or a dotted path.
 
     Raises:
-        StorageError: it is no mapping; or, of every method, an entry is missing or not what is expected.
+        StorageError: the value is not a mapping. All methods raise it too, if an entry is missing or of another kind.
     """
 
     def __init__(self, value: Any, where: str) -> None:
@@ -29,7 +29,7 @@ class Fields:
         self.value, self.where = value, where
 
     def take(self, name: str) -> Any:
-        """Return an entry of any kind."""
+        """Return an entry without checking its type."""
         if name not in self.value:
             raise StorageError(f"{self.where}: expected an entry {name!r}, got {', '.join(map(str, self.value))}")
         return self.value[name]
@@ -46,7 +46,7 @@ class Fields:
         return value
 
     def number(self, name: str, *, least: float = float("-inf")) -> float:
-        """Return a number that is at least ``least``; a NaN is one only if there is no bound."""
+        """Return a number that is at least ``least``; accept NaN only without a bound."""
         value = self.take(name)
         unbounded = least == float("-inf")
         if not isinstance(value, int | float) or isinstance(value, bool) or not (unbounded or value >= least):
@@ -54,7 +54,7 @@ class Fields:
         return value
 
     def flag(self, name: str) -> bool:
-        """Return true or false."""
+        """Return a boolean."""
         value = self.take(name)
         if not isinstance(value, bool):
             raise self._wrong(name, "true or false", value)
@@ -96,7 +96,7 @@ class Fields:
         return value
 
     def pairs(self, name: str) -> list[tuple[float, int]]:
-        """Return a list of a number and a whole number each."""
+        """Return a list of pairs of a number and a whole number."""
         found = []
         for index, value in enumerate(self.items(name)):
             if not isinstance(value, list) or len(value) != 2:
@@ -106,7 +106,7 @@ class Fields:
         return found
 
     def tensor(self, name: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> Tensor:
-        """Return a tensor of a dtype and a shape, in which None stands for any size."""
+        """Return a tensor of a dtype and a shape; None in the shape allows any size."""
         value = self.take(name)
         wanted = f"{dtype} {list(shape)}".replace("None", "any")
         if not _is_tensor(value):
@@ -126,12 +126,12 @@ class Fields:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Return whether a value is a tensor, without importing torch: no other value of a state has a dtype."""
+    """Return whether a value is a tensor, without importing torch: only tensors in a state have a dtype."""
     return hasattr(value, "dtype")
 
 
 def _kind(value: Any) -> str:
-    """Return what a value is, shortly."""
+    """Return a short description of a value."""
     if _is_tensor(value):
         return f"a tensor {value.dtype} {list(value.shape)}"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The global random generators of python, NumPy and torch: seeding them, and their state as plain data."""
+"""Seed the global random generators of Python, NumPy and torch, and save their states as plain data."""
 
 import random
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ import torch
 
 
 def seed_generators(seed: int) -> None:
-    """Seeds python, NumPy and torch (all devices)."""
+    """Seed the generators of Python, NumPy and torch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries that still draw from it shall repeat too
     torch.manual_seed(seed)
 
 
 def generators_state(*, cuda: bool = True) -> dict[str, Any]:
-    """States of the global generators of python, NumPy, torch and, where there is one, CUDA.
+    """Return the states of the global generators of Python, NumPy, torch and, if available, CUDA.
 
     Args:
-        cuda: False leaves CUDA alone, which takes memory in each process that looks at its generators.
+        cuda: whether to include CUDA; reading its generators takes GPU memory in each process.
     """
     numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     version, internal, gauss = random.getstate()
@@ -40,5 +40,5 @@ def set_generators_state(state: Mapping[str, Any]) -> None:
     np.random.set_state(numpy_state)  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
-        for index, saved in enumerate(state["cuda"][: torch.cuda.device_count()]):  # there may be fewer devices now
+        for index, saved in enumerate(state["cuda"][: torch.cuda.device_count()]):  # now there may be fewer devices
             torch.cuda.set_rng_state(saved, index)

@@ -1,4 +1,4 @@
-"""Exclusive access to a directory: one process at a time writes into it."""
+"""Lock a directory, so that only one process at a time writes into it."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK = ".lock"
-"""Name of the file in a directory that is locked; it stays there."""
+"""Name of the lock file in a directory; it is never removed."""
 
 OWNER_SUFFIX = ".owner.json"
-"""Added to the name of a lock: the file that says who holds it, there only while it is held."""
+"""Suffix of the file that describes the holder of a lock; it exists only while the lock is held."""
 
 
 class InUseError(RuntimeError):
-    """Another process is at work in a directory; the message names it."""
+    """Another process uses a directory; the message names the process."""
 
     exit_code = 1
 
 
 @contextmanager
 def locked(directory: Path, *, doing: str, remedy: str, name: str = LOCK, timeout: float = 10.0) -> Iterator[None]:
-    """Keep other processes out of a directory, if they ask in the same way.
+    """Hold a lock on a directory; other processes that call this function must wait.
 
     Args:
-        directory: it must exist.
-        doing: activity of those that ask, as a verb phrase for the refusal: ``"trains here"``.
-        remedy: what a person can do about a refusal.
-        name: file in the directory that is locked. Locks of different names do not exclude each other.
+        directory: directory, which must exist.
+        doing: activity of the lock's holder, as a verb phrase for messages: ``"trains here"``.
+        remedy: advice to the user, if the lock is held.
+        name: name of the lock file. Locks with different names are independent.
         timeout: seconds to wait for another process, at least 0.
 
     Raises:
-        InUseError: another process holds the lock. The message has its process id, its host, and since when.
+        InUseError: another process holds the lock. The message gives its process id, its host and the start time.
     """
     lock, owner = FileLock(directory / name), directory / f"{name}{OWNER_SUFFIX}"
     try:
@@ -46,7 +46,7 @@ def locked(directory: Path, *, doing: str, remedy: str, name: str = LOCK, timeou
         raise InUseError(f"{directory}: {_described(owner)} {doing}; {remedy}") from None
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        with suppress(OSError):  # a full disk: the refusal of others then names nobody
+        with suppress(OSError):  # on a full disk, messages cannot name the holder
             owner.write_text(
                 json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}), encoding="utf-8"
             )
@@ -58,12 +58,12 @@ def locked(directory: Path, *, doing: str, remedy: str, name: str = LOCK, timeou
 
 
 def is_lock(name: str) -> bool:
-    """Return whether a file of this name belongs to a lock."""
+    """Return whether a file name belongs to a lock."""
     return name.removesuffix(OWNER_SUFFIX).endswith(LOCK)
 
 
 def _described(owner: Path) -> str:
-    """Return what is known of the process that holds a lock."""
+    """Return a description of the process that holds a lock."""
     try:
         known = json.loads(owner.read_text(encoding="utf-8"))
         return f"another process ({known['pid']} on {known['host']}, since {known['since']})"

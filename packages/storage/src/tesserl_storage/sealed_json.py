@@ -1,4 +1,4 @@
-"""JSON files that hold the SHA-256 of their own content, so that a change by hand or by accident is noticed."""
+"""JSON files that contain the SHA-256 of their content, to detect manual or accidental changes."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ SEAL = "sha256"
 
 
 def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
-    """Write keys and values as JSON, atomically, with the digest that `open_seal` compares."""
+    """Write keys and values as JSON, atomically, with a digest that `open_seal` checks."""
     write_json(path, {**document, SEAL: content_digest(document)})
 
 
 def content_digest(document: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON data, whatever the order of its keys and the white space of its file."""
+    """Return the SHA-256 of JSON data, independent of the order of keys and of white space."""
     canonical = json.dumps(json.loads(json_text(document, indent=None)), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -28,20 +28,20 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """Return the keys and values of a file that `write_sealed` wrote.
 
     Raises:
-        StorageError: it cannot be read, or was changed.
+        StorageError: the file cannot be read, or was changed.
     """
     return open_seal(path, read_object(path))
 
 
 def open_seal(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keys and values without their digest.
+    """Check the digest of keys and values, and return them without it.
 
     Args:
-        path: of the file, for messages.
-        document: what is in it.
+        path: path of the file, for messages.
+        document: content of the file.
 
     Raises:
-        StorageError: the digest is missing, or that of something else.
+        StorageError: the digest is missing or wrong.
     """
     content = {key: value for key, value in document.items() if key != SEAL}
     if document.get(SEAL) != content_digest(content):
@@ -53,7 +53,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the keys and values of a JSON file.
 
     Raises:
-        StorageError: it cannot be read, or holds something else.
+        StorageError: the file cannot be read, or is not a JSON object.
     """
     document = read_json(path)
     if not isinstance(document, dict):
@@ -65,7 +65,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: the file cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

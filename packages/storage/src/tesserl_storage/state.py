@@ -1,4 +1,4 @@
-"""Nested state dictionaries as tensors plus JSON data, and back, without pickling."""
+"""Convert nested state dictionaries to tensors and JSON data, and back, without pickling."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 def split_state(state: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Separates the tensors of a nested state from the rest.
+    """Separate the tensors of a nested state from its other values.
 
     Args:
         state: mappings (keys are strings or integers), lists, tuples, tensors and JSON scalars.
 
     Returns:
-        JSON data, in which a tensor stands as ``{"$tensor": name}``, a mapping with integer keys as
-        ``{"$items": [[key, value], ...]}`` and a number that is not finite as ``{"$float": "nan"}``, ``"inf"`` or
-        ``"-inf"``; and the tensors by name.
+        JSON data, and the tensors by name. In the JSON data a tensor is ``{"$tensor": name}``, a mapping with integer
+        keys is ``{"$items": [[key, value], ...]}``, and a number that is not finite is ``{"$float": "nan"}``, ``"inf"``
+        or ``"-inf"``.
 
     Raises:
-        TypeError: the state holds something else.
+        TypeError: the state contains a value of another type.
     """
     tensors: dict[str, Tensor] = {}
     return _split(state, "", tensors), tensors
@@ -47,7 +47,7 @@ def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def join_state(document: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Invert ``split_state`` (tuples come back as lists)."""
+    """Invert ``split_state``; tuples become lists."""
     if isinstance(document, dict):
         if document.keys() == {"$tensor"}:
             return tensors[document["$tensor"]]
@@ -62,7 +62,7 @@ def join_state(document: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def tensor_names(document: Any) -> Iterator[str]:
-    """Yield the names of the tensors that JSON data of `split_state` refer to."""
+    """Yield the names of the tensors to which JSON data of `split_state` refer."""
     if isinstance(document, dict):
         if document.keys() == {"$tensor"}:
             yield document["$tensor"]

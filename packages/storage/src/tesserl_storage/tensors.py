@@ -1,4 +1,4 @@
-"""Safetensors files: tensors by name, each stored once, whatever number of names it has."""
+"""Safetensors files: tensors by name; a tensor with several names is stored once."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from torch import Tensor
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, with the mode that the umask gives to every new file.
+    """Write a safetensors file, with the file mode given by the umask.
 
     Args:
-        path: of the file.
-        tensors: contiguous ones on the CPU that share no memory.
+        path: path of the file.
+        tensors: contiguous tensors on the CPU that share no memory.
         metadata: text for the header.
 
     Raises:
-        OSError: it cannot be written, for example on a full disk.
+        OSError: the file cannot be written, for example on a full disk.
     """
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file(tensors, path, metadata)
-    except SafetensorError as error:  # it has the number of an error of the system in its text
+    except SafetensorError as error:  # its text contains the number of the system error
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         raise
-    path.chmod(mode)  # safetensors makes files that only their owner can read
+    path.chmod(mode)  # safetensors creates files that only the owner can read
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name; those with several names under each of them."""
+    """Return the tensors of a file by name; a tensor with several names is returned under each."""
     tensors = load_file(path)
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -49,7 +49,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors; one with several owners is stored once, its other names stand in the header."""
+    """Write tensors; a tensor with several names is stored once, with its other names in the header."""
     stored: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     owners: dict[tuple[Any, ...], str] = {}

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside, synced, renamed."""
+"""Write files and directories atomically: under a temporary name, then synced and renamed."""
 
 import errno
 import json
@@ -14,22 +14,22 @@ from typing import Any
 from tesserl_storage.appending import naming
 
 PARTIAL = ".partial"
-"""Ends the names of files and directories that are being written."""
+"""Suffix of files and directories that are being written."""
 
 
 @contextmanager
 def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Write a file under another name; when that is done it is synced and gets its own.
+    """Write a file under a temporary name, then sync and rename it.
 
     Args:
-        path: of the file.
-        overwrite: replace a file that is there.
+        path: path of the file.
+        overwrite: whether to replace an existing file.
 
     Yields:
-        Where to write it: a name that no other process uses. Nothing is left there if writing fails.
+        The temporary path, which no other process uses. It is removed if writing fails.
 
     Raises:
-        FileExistsError: there is a file, and it is not to be replaced.
+        FileExistsError: the file exists and ``overwrite`` is false.
         OSError: it cannot be written, for example on a full disk.
     """
     partial = partial_name(path)
@@ -41,7 +41,7 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         else:
             _link(partial, path)
     except OSError as error:
-        if error.filename in (None, str(partial), partial):  # an error of writing comes without a name
+        if error.filename in (None, str(partial), partial):  # write errors lack a file name
             error.filename = str(path)
         raise
     finally:
@@ -50,15 +50,15 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool = True) -> None:
-    """Write a file by a function that gets the name of `replacing`.
+    """Write a file atomically by a function that gets the temporary path of `replacing`.
 
     Args:
-        path: of the file.
-        write: called with the other name.
-        overwrite: replace a file that is there.
+        path: path of the file.
+        write: called with the temporary path.
+        overwrite: whether to replace an existing file.
 
     Raises:
-        FileExistsError: there is a file, and it is not to be replaced.
+        FileExistsError: the file exists and ``overwrite`` is false.
         OSError: it cannot be written, for example on a full disk.
     """
     with replacing(path, overwrite=overwrite) as partial:
@@ -66,12 +66,12 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, overwrite: 
 
 
 def _link(partial: Path, path: Path) -> None:
-    """Give a file its name unless there is a file of that name."""
+    """Rename a file unless the new name exists."""
     try:
         os.link(partial, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links: between the check and the renaming a file may still appear
+    except OSError:  # the file system has no links: a file may still appear between the check and the renaming
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         partial.replace(path)
@@ -83,7 +83,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def json_text(document: Any, *, indent: int | None = 2) -> str:
-    """Return data as JSON text that every parser reads; a number that is not finite becomes null."""
+    """Return data as standard JSON text; numbers that are not finite become null."""
     return json.dumps(_finite(document), indent=indent, allow_nan=False)
 
 
@@ -102,7 +102,7 @@ def write_json(path: Path, document: Any) -> None:
 
 @contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
-    """Open a descriptor of a file or directory and close it at the end."""
+    """Open a descriptor of a file or directory for a ``with`` block."""
     descriptor = os.open(path, flags, 0o644)
     try:
         yield descriptor
@@ -111,23 +111,23 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file or a directory to the disk."""
+    """Flush a file or a directory to disk."""
     with opened(path, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
 
 
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
-    """Fill a directory under another name; when that is done its files are synced and it gets its own.
+    """Fill a directory under a temporary name, then sync its files and rename it.
 
     Args:
-        path: of the directory, which is not there yet.
+        path: path of the directory, which must not exist.
 
     Yields:
-        The directory to fill, with a name that no other process uses. Nothing is left of it if filling it fails.
+        The temporary directory, which no other process uses. It is removed if filling it fails.
 
     Raises:
-        OSError: it cannot be written, for example on a full disk; or there is a directory of its name.
+        OSError: the directory cannot be written, for example on a full disk, or it exists.
     """
     partial = partial_name(path)
     partial.mkdir(parents=True)
@@ -143,11 +143,11 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
 
 def partial_name(path: Path) -> Path:
-    """Return a name beside a path, for what is not whole yet, that no other process uses."""
+    """Return a temporary path in the same directory that no other process uses."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what killed processes have left in a directory that no other process writes into."""
+    """Remove temporary files of killed processes from a directory; no other process may write into it."""
     for partial in directory.glob(f".*{PARTIAL}"):
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
