@@ -1,6 +1,6 @@
-"""Several learners that train together: joining them, what they agree on, their parts of a batch, their checkpoint.
+"""Train one run with several processes (ranks): joining, collective operations, parts of batches, checkpoints.
 
-The public names are imported when they are first used.
+Public names are imported on first use.
 """
 
 from importlib import import_module

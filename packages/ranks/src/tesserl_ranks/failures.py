@@ -1,4 +1,4 @@
-"""Lost ranks: errors of operations name them."""
+"""Report lost ranks in the errors of operations."""
 
 import time
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from tesserl_ranks.store import PatientStore
 
 GRACE = 3.0
-"""Seconds that ranks have after a failed operation to say that they are there."""
+"""Seconds that ranks get to respond after a failed operation."""
 
 
 POLL = 0.02
-"""Seconds between two looks at the store."""
+"""Seconds between two checks of the store."""
 
 
 class RankError(RuntimeError):
@@ -19,13 +19,13 @@ class RankError(RuntimeError):
 
 
 class Members:
-    """The ranks of a run, as errors name them.
+    """The ranks of a run, with their names for errors.
 
     Args:
         rank: number of this process, from 0.
-        number: of processes.
+        number: number of processes.
         store: keys and values that all ranks can reach; None with one rank.
-        names: of the ranks in messages; empty for ``rank 0`` and so on.
+        names: names of the ranks in messages; empty for ``rank 0`` and so on.
     """
 
     def __init__(self, rank: int, number: int, store: PatientStore | None, names: list[str]) -> None:
@@ -44,13 +44,13 @@ class Members:
 
     @contextmanager
     def operation(self, name: str) -> Iterator[None]:
-        """Turn an error of torch.distributed into one that names the operation and the ranks that are lost."""
+        """Convert an error of torch.distributed to one that names the operation and the lost ranks."""
         began = time.monotonic()
         try:
             yield
         except RankError:
             raise
-        except RuntimeError as error:  # of gloo, NCCL or the store
+        except RuntimeError as error:  # from gloo, NCCL or the store
             raise self._lost(name, error, time.monotonic() - began) from error
 
     def _lost(self, name: str, error: Exception, seconds: float) -> RankError:
@@ -67,7 +67,7 @@ class Members:
         return RankError(f"{said}: all ranks answer, but a connection between them is lost ({first_line(error)})")
 
     def _ask_others(self) -> tuple[list[int], list[str]]:
-        """Return the ranks that do not answer, and why others have ended."""
+        """Return the ranks that do not answer, and the reasons of ranks that have ended."""
         store = self.store.within(GRACE)
         store.set(f"stopped/{self.rank}", "")
         others = [rank for rank in range(self.number) if rank != self.rank]

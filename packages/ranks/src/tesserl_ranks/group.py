@@ -1,4 +1,4 @@
-"""The ranks of a run: sums, agreement, and work that one of them does for all; every wait has a time limit."""
+"""Collective operations of the ranks of a run; every wait has a time limit."""
 
 import json
 import threading
@@ -19,17 +19,17 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """The processes that train one run together, seen from one of them.
+    """One process's interface to all processes (ranks) that train one run together.
 
-    All ranks must call the same methods in the same order. With one rank nothing is sent and nothing is imported.
+    All ranks must call the same methods in the same order. A single rank sends nothing and imports nothing.
 
     Args:
         rank: number of this process, from 0.
-        number: of processes.
+        number: number of processes.
         store: keys and values that all ranks can reach.
-        names: of the ranks in messages.
-        timeout: seconds that an operation waits for the other ranks.
-        patience: seconds that ranks which start wait for each other.
+        names: names of the ranks in messages.
+        timeout: seconds that an operation waits for other ranks.
+        patience: seconds that starting ranks wait for each other.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Ranks:
         return self._combined(value, dist.ReduceOp.SUM, "a sum")
 
     def largest(self, value: float) -> float:
-        """Return the largest of a number over all ranks."""
+        """Return the maximum of a number over all ranks."""
         return self._combined(value, dist.ReduceOp.MAX, "an agreement")
 
     def some(self, flag: bool) -> bool:
@@ -81,7 +81,7 @@ class Ranks:
         return float(tensor)
 
     def gather(self, value: T) -> list[T]:
-        """Return a value of every rank, in the order of the ranks."""
+        """Return the values of all ranks, in the order of the ranks."""
         if self.number == 1:
             return [value]
         values: list[T | None] = [None] * self.number
@@ -90,7 +90,7 @@ class Ranks:
         return values  # type: ignore[return-value] # filled by now
 
     def copy_first(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors with those of rank 0."""
+        """Overwrite tensors by those of rank 0."""
         for tensor in tensors if self.number > 1 else ():
             copy = tensor.detach().contiguous()
             with self._members.operation("copying the weights of rank 0"):
@@ -103,9 +103,10 @@ class Ranks:
         """Replace gradients by their weighted means over all ranks, in one all_reduce.
 
         Args:
-            parameters: their ``grad`` is replaced; those without one must be the same on all ranks.
+            parameters: parameters whose ``grad`` is replaced; all ranks must have the same parameters without a
+                gradient.
             metrics: scalars of the same names on all ranks.
-            weight: number of samples that the means of this rank's loss are over; with 0 its gradients do not count.
+            weight: number of samples in this rank's mean loss; with 0 its gradients do not count.
 
         Returns:
             The weighted means of the metrics.
@@ -118,7 +119,7 @@ class Ranks:
         flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), *scalars, gradients[0].new_ones(1)])
         if weight:
             flat *= weight
-        else:  # also of what is not finite
+        else:  # also if values are not finite
             flat.zero_()
         with self._members.operation("the all_reduce of gradients"):
             dist.all_reduce(flat)
@@ -130,23 +131,23 @@ class Ranks:
         return dict(zip(metrics, flat[place:-1].clone().unbind(), strict=True))
 
     def share(self, index: Tensor) -> tuple[Tensor, int]:
-        """Return this rank's part of the rows of a batch that all ranks know, and its weight in `reduce`.
+        """Return this rank's part of the rows of a batch that all ranks have, and its weight in `reduce`.
 
         Args:
-            index: of the rows, ``[M]``, M at least 1.
+            index: indices of the rows, ``[M]``, with ``M`` at least 1.
 
         Returns:
-            The part; if there are fewer rows than ranks, one row with weight 0 for some of them.
+            The part and its weight. If there are fewer rows than ranks, some ranks get one row with weight 0.
         """
         part = torch.tensor_split(index, self.number)[self.rank]
         return (part, len(part)) if len(part) else (index[:1], 0)
 
     def update_statistics(self, normalizer: Statistics, features: Tensor) -> None:
-        """Update running statistics with the features of all ranks, merged in the order of the ranks.
+        """Update running statistics by the features of all ranks, merged in the order of the ranks.
 
         Args:
-            normalizer: its statistics are the same on all ranks.
-            features: of this rank, ``[*B, F]``.
+            normalizer: running statistics, the same on all ranks.
+            features: features of this rank, ``[*B, F]``.
         """
         if self.number == 1:
             normalizer.update(features)
@@ -157,7 +158,7 @@ class Ranks:
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
-        """Draw from a random generator that is in the same state on all ranks, for the time of a ``with`` block."""
+        """Use a random generator that has the same state on all ranks, within a ``with`` block."""
         if self.number == 1:
             yield
             return
@@ -184,14 +185,14 @@ class Ranks:
         self._generator = state
 
     def by_first(self, work: Callable[[], T], doing: str) -> T:
-        """Let rank 0 do some work, however long it takes, and return its result on all ranks.
+        """Run ``work`` on rank 0, which may take any time, and return its result on all ranks.
 
         Args:
-            work: returns JSON data.
-            doing: names the work in messages, such as ``"evaluating"``.
+            work: function that returns JSON data.
+            doing: name of the work in messages, such as ``"evaluating"``.
 
         Raises:
-            RankError: rank 0 failed, or gave no sign of life for ``timeout`` seconds.
+            RankError: rank 0 failed, or sent no heartbeat for ``timeout`` seconds.
         """
         if self.number == 1:
             return work()
@@ -210,11 +211,11 @@ class Ranks:
 
     @contextmanager
     def _beating(self, key: str) -> Iterator[None]:
-        """Give signs of life while this rank works."""
+        """Send heartbeats while this rank works."""
         over = threading.Event()
 
         def beat() -> None:
-            with suppress(RuntimeError):  # without a store the other ranks fail, and say so
+            with suppress(RuntimeError):  # without a store, the other ranks report the error
                 while not over.wait(min(self.timeout / 10, 1.0)):
                     self.store.add(f"{key}/beats", 1)
 
@@ -227,7 +228,7 @@ class Ranks:
             thread.join()
 
     def _await_first(self, key: str, doing: str) -> None:
-        """Wait until rank 0 has done its work."""
+        """Wait until rank 0 has finished its work."""
         seen, since = -1, time.monotonic()
         while not self.store.check([key]):
             if self.store.check(["failed/0"]):
@@ -241,13 +242,13 @@ class Ranks:
             time.sleep(POLL)
 
     def meet(self, doing: str) -> None:
-        """Wait until all ranks are as far as this one, with the patience for ranks that start.
+        """Wait until all ranks have reached this call, for at most ``patience`` seconds.
 
         Args:
-            doing: names the work before in messages, such as ``"starting environments"``.
+            doing: name of the preceding work in messages, such as ``"starting environments"``.
 
         Raises:
-            RankError: a rank failed, or needed too long.
+            RankError: a rank failed or took too long.
         """
         if self.number == 1:
             return
@@ -266,11 +267,11 @@ class Ranks:
                 time.sleep(POLL)
 
     def leave(self, patience: float, error: BaseException | None = None) -> None:
-        """Tell the other ranks that this one ends; rank 0, which may hold the store, waits until they have ended too.
+        """Tell the other ranks that this rank ends. Rank 0 waits for the others, because it may host the store.
 
         Args:
             patience: seconds that rank 0 waits.
-            error: the reason, if it is one.
+            error: error that ends this rank; None if it ends normally.
         """
         store = self.store.within(GRACE)
         with suppress(RuntimeError):  # the store may be gone

@@ -1,7 +1,7 @@
-"""Join the processes that ``torchrun`` started: one time limit for joining, another for every operation.
+"""Join the processes that ``torchrun`` started, with separate time limits for joining and for operations.
 
-The process group is gloo for the CPU and, for runs on GPUs, NCCL beside it. Keys of the store that torchrun offers
-carry the number of the restart, so that a restarted group never reads what the one before left behind.
+The process group uses gloo for the CPU and, for runs on GPUs, also NCCL. Keys in torchrun's store contain the number of
+the restart, so that a restarted group never reads values of the previous group.
 """
 
 import os
@@ -27,14 +27,14 @@ JOIN_TIMEOUT, TIMEOUT = "TESSERL_RANKS_JOIN_TIMEOUT", "TESSERL_RANKS_TIMEOUT"
 
 @dataclass(frozen=True)
 class Launch:
-    """Variables that ``torchrun`` sets for a process.
+    """Values of the environment variables that ``torchrun`` sets for a process.
 
     Args:
         rank: number of this process among all.
-        number: of processes.
-        local_rank: number of this process on its machine; that of its GPU.
-        restarts: how often the group was restarted.
-        identity: the same for all restarts of one ``torchrun`` command, and for no other command.
+        number: number of processes.
+        local_rank: number of this process on its machine, and of its GPU.
+        restarts: number of restarts of the group.
+        identity: identifies the ``torchrun`` command; the same for all its restarts.
     """
 
     rank: int
@@ -45,7 +45,7 @@ class Launch:
 
 
 def launched() -> Launch | None:
-    """Return how ``torchrun`` started this process; None if it did not."""
+    """Return the values that ``torchrun`` set for this process; None if it did not start it."""
     values = os.environ
     if any(name not in values for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
         return None
@@ -60,7 +60,7 @@ def launched() -> Launch | None:
 
 
 def _starter() -> str:
-    """Return a name of the process that started this one: its machine, its number, and when it began."""
+    """Return an identifier of the parent process: its machine, its process id and its start time."""
     parent = os.getppid()
     try:
         began = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
@@ -71,10 +71,10 @@ def _starter() -> str:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the other ranks for the time of a ``with`` block.
+    """Join the other ranks for a ``with`` block.
 
     Args:
-        device: of the run; a GPU needs NCCL.
+        device: device of the run; a GPU needs NCCL.
 
     Yields:
         The ranks; without ``torchrun``, or with one process, `ALONE`.
@@ -119,7 +119,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def _meet(launch: Launch, patience: float) -> PrefixStore:
-    """Return the store of the ranks once all of them have reached it."""
+    """Return the store of the ranks after all of them have connected to it."""
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         found, _, _ = next(rendezvous("env://", launch.rank, launch.number, timeout=timedelta(seconds=patience)))
@@ -144,7 +144,7 @@ def _meet(launch: Launch, patience: float) -> PrefixStore:
 
 
 def _seconds(name: str, default: float) -> float:
-    """Return the seconds in an environment variable."""
+    """Return the value of an environment variable in seconds."""
     text = os.environ.get(name, str(default))
     try:
         seconds = float(text)

@@ -1,4 +1,4 @@
-"""Parts of a batch whose other parts are on other ranks: minibatches, and normalised advantages."""
+"""Minibatches and normalised advantages of batches that are split across ranks."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ ADVANTAGE = "advantage"
 
 
 def count_minibatches(size: int, number: int) -> int:
-    """Return how many minibatches `minibatches` makes: fewer than asked for if there are too few elements."""
+    """Return how many minibatches `minibatches` makes: at most ``number``, and at most one per element."""
     return -(-size // -(-size // number)) if size else 0
 
 
 def minibatches(data: TensorDictBase, number: int) -> Iterator[TensorDictBase]:
-    """Shuffles a batch and splits it into parts of (almost) equal size.
+    """Shuffle a batch and split it into parts of (almost) equal size.
 
     Args:
-        data: the first dimension is shuffled and split.
-        number: of parts.
+        data: batch; its first dimension is shuffled and split.
+        number: number of parts.
     """
     if not data.shape[0]:
         return
@@ -34,14 +34,14 @@ def minibatches(data: TensorDictBase, number: int) -> Iterator[TensorDictBase]:
 def shared_minibatches(
     ranks: Ranks, data: TensorDictBase, number: int, *, normalize: bool = False
 ) -> Iterator[tuple[TensorDictBase, float]]:
-    """Shuffle a batch and split it, with as many parts on each rank.
+    """Shuffle each rank's batch and split it into the same number of parts on each rank.
 
     Args:
-        ranks: each has rows of its own, at least 1.
-        data: rows of this rank; the first dimension is shuffled and split.
-        number: of minibatches of the whole.
-        normalize: give the advantages of each whole minibatch mean 0 and standard deviation 1. With one rank the loss
-            does it.
+        ranks: ranks; each has its own rows, at least 1.
+        data: rows of this rank; their first dimension is shuffled and split.
+        number: number of minibatches over all ranks.
+        normalize: normalise the advantages of each minibatch over all ranks to mean 0 and standard deviation 1. With
+            one rank the loss does this.
 
     Yields:
         Minibatches, and their weights in `Ranks.reduce`.
@@ -59,7 +59,7 @@ def shared_minibatches(
         _normalize(ranks, shuffled, spans)
     mask = shuffled.get("mask", None)
     for begin, end in spans:
-        if begin == end:  # fewer rows than minibatches: this rank takes part with a row that does not count
+        if begin == end:  # fewer rows than minibatches: this rank contributes a row with weight 0
             yield shuffled[:1], 0.0
         else:
             weight = shuffled[begin:end].numel() if mask is None else int(mask[begin:end].sum())
@@ -69,13 +69,13 @@ def shared_minibatches(
 def slices(
     ranks: Ranks, data: TensorDictBase, number: int, *, summed: str | None = None
 ) -> Iterator[tuple[TensorDictBase, float]]:
-    """Shuffle a batch that all ranks have, split it, and take this rank's part of each minibatch.
+    """Shuffle and split a batch that all ranks have, and yield this rank's part of each minibatch.
 
     Args:
-        ranks: with the same batch.
-        data: the first dimension is shuffled and split.
-        number: of minibatches.
-        summed: entry of weights whose weighted sum over a whole minibatch is the loss; made larger in a part of it.
+        ranks: ranks that have the same batch.
+        data: batch; its first dimension is shuffled and split.
+        number: number of minibatches.
+        summed: key of weights, if the loss is a weighted sum over a minibatch; the weights of a part are scaled up.
 
     Yields:
         Parts of minibatches, and their weights in `Ranks.reduce`.
@@ -85,7 +85,7 @@ def slices(
             yield minibatch, 1.0
         return
     with ranks.agreed():
-        order = torch.randperm(len(data))  # on the CPU, where the agreed generator is
+        order = torch.randperm(len(data))  # the agreed generator is on the CPU
     for index in torch.split(order, -(-len(data) // number)):
         own, weight = ranks.share(index)
         part = data[own.to(data.device)]
@@ -95,26 +95,26 @@ def slices(
 
 
 def _normalize(ranks: Ranks, data: TensorDictBase, spans: list[tuple[int, int]]) -> None:
-    """Normalise the advantages of each minibatch by mean and deviation of all ranks' parts, in one exchange."""
+    """Normalise the advantages of each minibatch by the mean and deviation over all ranks, in one exchange."""
     advantage, mask = data[ADVANTAGE], data.get("mask", None)
     parts = [_valid(advantage, mask, begin, end) for begin, end in spans]
     every = ranks.gather([moments(part) for part in parts])
     for (begin, end), of_ranks in zip(spans, zip(*every, strict=True), strict=True):
         count, mean, variance = merged(list(of_ranks))
         if count > 1:
-            std = (variance * count / (count - 1)).sqrt()  # of a sample, as in `tesserl_actor_critic.functional`
+            std = (variance * count / (count - 1)).sqrt()  # sample deviation, as in `tesserl_actor_critic.functional`
             rows = advantage[begin:end]
             rows.copy_((rows.double() - mean.to(rows.device)) / (std.to(rows.device) + 1e-8))
 
 
 def _valid(advantage: Tensor, mask: Tensor | None, begin: int, end: int) -> Tensor:
-    """Return the advantages of the valid steps of some rows, ``[S, 1]``."""
+    """Return the advantages of the valid steps in a range of rows, ``[S, 1]``."""
     rows = advantage[begin:end]
     return rows.reshape(-1, 1) if mask is None else rows[mask[begin:end]].reshape(-1, 1)
 
 
 def merged(parts: list[tuple[int, Tensor, Tensor]]) -> tuple[int, Tensor, Tensor]:
-    """Merge counts, means and population variances of parts (Chan, Golub & LeVeque 1979), in their order."""
+    """Merge counts, means and population variances of parts, in order (Chan, Golub & LeVeque 1979)."""
     count, mean, variance = parts[0]
     for number, other, spread in parts[1:]:
         if not number:

@@ -1,4 +1,4 @@
-"""The state of several ranks in one checkpoint: that of rank 0, and the entries in which the others differ from it."""
+"""The state of several ranks in one checkpoint: rank 0's state, and the differences of the others from it."""
 
 import hashlib
 import json
@@ -18,24 +18,24 @@ EQUAL = ("networks", "optimizer")
 """Entries of a state that are the same on all ranks."""
 
 NOISE = (".epsilon_in", ".epsilon_out")
-"""Ends of the names of tensors that each rank draws for itself: the noise of `NoisyLinear`."""
+"""Suffixes of tensors that differ between ranks: each rank draws its own noise of `NoisyLinear`."""
 
 
 Leaves = dict[tuple[str, ...], Any]
-"""Values of nested mappings by the keys that lead to them."""
+"""Values of nested mappings by their paths of keys."""
 
 
 def state_of_all(ranks: Ranks, state: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """Return the state of all ranks as the state of a checkpoint.
+    """Return the state of all ranks for a checkpoint.
 
     Args:
-        ranks: that train together.
-        state: of this rank, in entries.
+        ranks: ranks that train together.
+        state: state of this rank.
         step: environment steps so far, for messages.
 
     Returns:
-        The state of rank 0 with the entry ``ranks``: their number, the digests of their weights, and the values in
-        which rank 1, 2, ... differ from rank 0. With one rank the state as it is.
+        The state of rank 0 with an additional entry ``ranks``: their number, the digests of their weights, and the
+        values in which ranks 1, 2, ... differ from rank 0. With one rank, the unchanged state.
 
     Raises:
         RankError: the weights or the optimisers are not the same on all ranks.
@@ -60,7 +60,7 @@ def state_of_all(ranks: Ranks, state: Mapping[str, Any], step: int) -> dict[str,
 
 
 def started_with(number: int) -> str:
-    """Say how a number of ranks is started."""
+    """Return the command that starts a number of ranks, for messages."""
     if number == 1:
         return "start it without torchrun"
     return f"start it with {number} ranks: torchrun --nproc-per-node {number}"
@@ -69,16 +69,16 @@ def started_with(number: int) -> str:
 def state_of_rank(
     ranks: Ranks, saved: Mapping[str, Any], where: str | Path, *, remedy: Callable[[int], str] = started_with
 ) -> dict[str, Any]:
-    """Return what one rank continues from.
+    """Return the state from which one rank continues.
 
     Args:
-        ranks: that continue; the generator of `Ranks.agreed` is restored.
-        saved: the whole state of a checkpoint.
-        where: the checkpoint, for messages.
-        remedy: says how the state of a number of ranks is continued.
+        ranks: ranks that continue; the generator of `Ranks.agreed` is restored.
+        saved: complete state of a checkpoint.
+        where: name of the checkpoint, for messages.
+        remedy: returns advice for continuing with another number of ranks.
 
     Raises:
-        StorageError: another number of ranks wrote it.
+        StorageError: another number of ranks wrote the checkpoint.
     """
     fields = Fields(saved["ranks"], f"{where}: ranks") if "ranks" in saved else None
     number = 1 if fields is None else fields.integer("number", least=2)
@@ -118,26 +118,26 @@ def digest_of(value: Any) -> str:
 
 
 def _on_cpu(value: Any) -> Any:
-    """Return nested data with its tensors on the CPU: rank 0 may not see the GPU that they are on."""
+    """Return nested data with its tensors on the CPU, because rank 0 may not see other ranks' GPUs."""
     document, tensors = split_state(value)
     return join_state(document, {name: tensor.cpu() for name, tensor in tensors.items()})
 
 
 def _equal_digests(state: Mapping[str, Any]) -> dict[str, str]:
-    """Return the digests of the entries that all ranks have alike; the noise of networks is not among them."""
+    """Return the digests of the entries that must be equal on all ranks, without the noise of networks."""
     weights = {name: value for name, value in state["networks"].items() if not name.endswith(NOISE)}
     return {"networks": digest_of(weights), "optimizer": digest_of(state["optimizer"])}
 
 
 def _own_leaves(state: Mapping[str, Any]) -> Leaves:
-    """Return the values of a state that ranks may have each for itself."""
+    """Return the values of a state that may differ between ranks."""
     noise = {name: value for name, value in state["networks"].items() if name.endswith(NOISE)}
     own = {key: value for key, value in state.items() if key not in EQUAL}
     return _leaves({**own, "networks": noise} if noise else own)
 
 
 def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Leaves:
-    """Return the leaves of nested mappings; a mapping that is empty, or has other keys than text, is a leaf."""
+    """Return the leaves of nested mappings; a mapping that is empty or has keys other than strings is a leaf."""
     found: Leaves = {}
     for key, item in value.items():
         if isinstance(item, Mapping) and item and all(isinstance(name, str) for name in item):
@@ -159,7 +159,7 @@ def _nested(leaves: Leaves) -> dict[str, Any]:
 
 
 def _require_equal(every: list[dict[str, str]], step: int) -> None:
-    """Refuse ranks that have other weights or optimisers than rank 0."""
+    """Reject ranks whose weights or optimisers differ from those of rank 0."""
     for key in EQUAL:
         differing = [str(rank) for rank, digests in enumerate(every) if digests[key] != every[0][key]]
         if differing:

@@ -1,4 +1,4 @@
-"""Running statistics of features, as ranks merge them."""
+"""Running statistics of features that ranks merge."""
 
 from typing import Protocol
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 class Statistics(Protocol):
-    """Running mean and variance of features, as `tesserl_nn_components.RunningNormalizer` keeps them."""
+    """Interface of running mean and variance of features, such as `tesserl_nn_components.RunningNormalizer`."""
 
     @property
     def mean(self) -> Tensor:
         """Mean of each feature, ``[F]``."""
 
     def update(self, features: Tensor, /) -> None:
-        """Update with features ``[*B, F]``."""
+        """Merge features ``[*B, F]``."""
 
     def merge(self, count: int, mean: Tensor, variance: Tensor, /) -> None:
-        """Update with count, mean and population variance of features."""
+        """Merge the count, mean and population variance of features."""
 
 
 def moments(features: Tensor) -> tuple[int, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Keys and values that all ranks can reach, with a time limit for every operation."""
+"""A key-value store that all ranks can reach, with a time limit for every operation."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ T = TypeVar("T")
 
 
 class Store(Protocol):
-    """Keys and values that all ranks can reach; the methods of torch's ``Store`` that are used."""
+    """A key-value store that all ranks can reach; the subset of torch's ``Store`` that is used."""
 
     def set(self, key: str, value: str) -> None:
         """Write a value."""
 
     def get(self, key: str) -> bytes:
-        """Return a value, which must be there."""
+        """Return the value of an existing key."""
 
     def add(self, key: str, amount: int) -> int:
         """Add to a counter; return the sum."""
 
     def check(self, keys: list[str]) -> bool:
-        """Return whether all keys are there."""
+        """Return whether all keys exist."""
 
 
 class PatientStore:
-    """A store whose operations have a time limit; those of torch wait forever for a machine that is gone.
+    """A store with a time limit for every operation; torch's operations wait forever for a lost machine.
 
     Args:
-        store: on the machine of rank 0.
-        limit: seconds that each operation may take.
+        store: store on the machine of rank 0.
+        limit: time limit of each operation in seconds.
     """
 
     def __init__(self, store: Store, limit: float) -> None:
@@ -45,7 +45,7 @@ class PatientStore:
         self._limited(lambda: self._store.set(key, value))
 
     def get(self, key: str) -> bytes:
-        """Return a value, which must be there."""
+        """Return the value of an existing key."""
         return self._limited(lambda: self._store.get(key))
 
     def add(self, key: str, amount: int) -> int:
@@ -53,14 +53,14 @@ class PatientStore:
         return self._limited(lambda: self._store.add(key, amount))
 
     def check(self, keys: list[str]) -> bool:
-        """Return whether all keys are there."""
+        """Return whether all keys exist."""
         return self._limited(lambda: self._store.check(keys))
 
     def _limited(self, operation: Callable[[], T]) -> T:
-        """Run an operation in a thread, which is left behind if there is no answer.
+        """Run an operation in a thread, which is abandoned if it gets no answer.
 
         Raises:
-            RuntimeError: the operation failed, or had no answer in time.
+            RuntimeError: the operation failed, or got no answer in time.
         """
         answers, errors = list[T](), list[RuntimeError]()
 
