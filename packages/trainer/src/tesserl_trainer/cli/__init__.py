@@ -21,30 +21,30 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 COMMANDS = {
-    "init": "Write a commented file whose network fits a task.",
+    "init": "Write a commented configuration for a task, with a network that fits it.",
     "train": "Train from a YAML file, or continue a run with --resume.",
-    "sweep": "Train seeds x variants x tasks from one file.",
-    "search": "Search the values of keys that give the best return.",
-    "compare": "Compare the runs of a sweep: intervals, tables and a picture.",
+    "sweep": "Train every combination of seeds, variants and tasks in one file.",
+    "search": "Search for the values of keys that give the best return.",
+    "compare": "Compare the variants of a sweep: confidence intervals, tables and a plot.",
     "eval": "Play a trained policy and print its returns as JSON.",
-    "watch": "Watch a trained policy in a window, or in the terminal.",
-    "report": "Write a run as one HTML page: curves, results, film.",
+    "watch": "Watch a trained policy play in a window or in the terminal.",
+    "report": "Write one HTML page about a run: curves, results, film.",
     "push": "Upload a run to the Hugging Face hub.",
     "pull": "Download a run from the Hugging Face hub.",
-    "export": "Write a trained policy as one checked file: ONNX or pt2.",
-    "pretrain": "Clone what others did, for another run to start from.",
-    "collect": "Play a run's policy, or a random one, and store its episodes.",
-    "pairs": "Make, look at and label pairs of segments.",
+    "export": "Export a trained policy to one ONNX or pt2 file, and check its outputs.",
+    "pretrain": "Train a policy by imitation; another run can start from it.",
+    "collect": "Play episodes with a run's policy or random actions, and store them.",
+    "pairs": "Make, inspect and label preference pairs of episode segments.",
     "config": "Validate, show, explain, compare and import configurations.",
     "observe": "Play random actions and draw the observations that the network gets.",
-    "topologies": "Print every network that can be built, with sizes and tokens.",
+    "topologies": "Print every network that a configuration can build, with sizes and tokens.",
     "doctor": "Show what is installed, what is missing, and how to install it.",
 }
-"""Name of each command, which is that of its module in `tesserl_trainer.commands` too -> line of help."""
+"""Name of each command, and of its module in `tesserl_trainer.commands` -> its line of help."""
 
 
 class LazyGroup(click.Group):
-    """A group that knows the names and the help of its commands, and imports the one that is run."""
+    """A group that reads names and help from the table, and imports only the command that runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
         """Return the names in the order of the table."""
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands and options that begin like this, without importing a command."""
+        """Return the commands and options that begin with ``incomplete``, without importing a command."""
         named = [CompletionItem(name, help=text) for name, text in COMMANDS.items()]
         return [item for item in named if item.value.startswith(incomplete)] + click.Command.shell_complete(
             self, ctx, incomplete
@@ -74,8 +74,8 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help="Train deep-RL agents from one YAML file.",
-    epilog="Exit codes: 0 fine, 1 failure, 2 wrong usage or configuration, 130 stopped (128 + the signal's number). "
-    "Results go to stdout, messages to stderr.",
+    epilog="Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 128 + N stopped by signal N "
+    "(Ctrl-C: 130). Results go to stdout, messages to stderr.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="tesserl", message="%(prog)s %(version)s")
@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; by default those of the process.
 
     Returns:
-        The exit code: 0 fine, 1 failure, 2 wrong usage or configuration; 130, 143 or 129 if SIGINT, SIGTERM or SIGHUP
-        stopped it.
+        The exit code: 0 success, 1 failure, 2 wrong usage or configuration; 130, 143 or 129 if SIGINT, SIGTERM or
+        SIGHUP stopped it.
     """
     options: dict[str, bool] = {}
     try:
@@ -107,19 +107,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                 list(sys.argv[1:] if argv is None else argv), "tesserl", standalone_mode=False, obj=options
             )
     except (click.Abort, KeyboardInterrupt, StopNow) as error:
-        if isinstance(error.__cause__, EOFError):  # of the command itself: click takes it for an end of the input
+        if isinstance(error.__cause__, EOFError):  # the command raised it; click mistakes it for the end of the input
             return report(error.__cause__, debug=options.get("debug", False))
         stop = error if isinstance(error, StopNow) else StopNow(signal.SIGINT)
         click.echo(str(stop), err=True)
         return stop.exit_code
-    except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes an exit code
+    except Exception as error:  # noqa: BLE001 - the outermost handler: every error becomes an exit code
         _drop_unwritten_output()
         return report(error, debug=options.get("debug", False))
     return result if isinstance(result, int) else OK
 
 
 def _drop_unwritten_output() -> None:
-    """Drop output that a full disk does not take; Python would write it again at its end, fail, and exit with 120."""
+    """Drop output that a full disk rejects; else Python would retry it at exit, fail, and exit with 120."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,1 +1,1 @@
-"""The options of each command of ``tesserl``, one file a command; the work is done elsewhere."""
+"""The options of each ``tesserl`` command, one file per command; other modules do the work."""

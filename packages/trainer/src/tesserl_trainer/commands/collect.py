@@ -8,21 +8,29 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="collect", help="Play a run's policy, or a random one, and store its episodes.")
+@click.command(name="collect", help="Play episodes with a run's policy or random actions, and store them.")
 @click.argument("source", metavar="RUN_DIR|CONFIG", type=click.Path(path_type=Path, exists=True))
-@click.option("--out", type=options.PATH, required=True, help="The store; extended where there is one.")
-@click.option("--episodes", type=options.COUNT, help="Number of episodes.")
-@click.option("--steps", type=options.STEPS, help="Episodes until there are so many steps.")
+@click.option("--out", type=options.PATH, required=True, help="Directory of the store; existing episodes are kept.")
+@click.option("--episodes", type=options.COUNT, help="Number of episodes to play.")
+@click.option("--steps", type=options.STEPS, help="Play whole episodes until they have this many steps.")
 @options.checkpoint
-@click.option("--random", is_flag=True, help="Uniformly random actions; a configuration is enough.")
-@click.option("--stochastic/--greedy", default=True, show_default=True, help="Act as in training, or take the best.")
+@click.option("--random", is_flag=True, help="Take uniformly random actions; needs no run, a CONFIG is enough.")
 @click.option(
-    "--epsilon", type=options.Number(0, 1, max_open=True), default=0.0, help="Probability of a random action instead."
+    "--stochastic/--greedy", default=True, show_default=True, help="Act as in training, or take the best action."
 )
-@click.option("--seed", type=options.SEED, help="Of starts and actions. Default: the configuration's.")
-@click.option("--same-start", metavar="G", type=options.COUNT, default=1, help="Episodes of each start.")
-@click.option("--starts", type=click.Choice(["seed", "state"]), default="seed", show_default=True, help="Given by.")
-@click.option("--frames/--no-frames", default=False, show_default=True, help="Keep pictures, to be looked at.")
+@click.option(
+    "--epsilon", type=options.Number(0, 1, max_open=True), default=0.0, help="Probability of a random action per step."
+)
+@click.option("--seed", type=options.SEED, help="Seed of starts and actions. Default: the configuration's.")
+@click.option("--same-start", metavar="G", type=options.COUNT, default=1, help="Episodes from each start.")
+@click.option(
+    "--starts",
+    type=click.Choice(["seed", "state"]),
+    default="seed",
+    show_default=True,
+    help="Share a start by reset seed or task state.",
+)
+@click.option("--frames/--no-frames", default=False, show_default=True, help="Also store a picture of each step.")
 @options.overrides
 def command(source: Path, **settings: Any) -> None:
     """Print the result of ``collect`` as JSON."""

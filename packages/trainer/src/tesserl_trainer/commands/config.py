@@ -1,8 +1,8 @@
 """``tesserl config``: validate, show, explain, compare and import configurations.
 
-A command imports the schema when it runs, so that completion in a shell does not wait for it. Only ``show --shapes``,
-and ``validate`` of a file whose device is a GPU, import torch. Nothing that a file names is imported or run, except the
-task by ``show --shapes``.
+Each command imports the schema when it runs, so that shell completion stays fast. Only two commands import torch:
+``show --shapes``, and ``validate`` of a file whose device is a GPU. Only ``show --shapes`` imports code that a file
+names: the task.
 """
 
 import json
@@ -17,24 +17,24 @@ from tesserl_storage.whole_files import json_text
 from tesserl_trainer.console import options
 
 INCOMPLETE = 3
-"""Exit code of an import that leaves out what matters."""
+"""Exit code of an import that leaves out keys that matter."""
 
 
 @click.group(name="config", help="Validate, show, explain, compare and import configurations.")
 def command() -> None:
-    """Has no options of its own."""
+    """Group the subcommands."""
 
 
 @command.command(
-    help="Check files; all their errors are listed. Exit code 2 if a file has one. Packages, devices and files that a "
-    "run needs and this machine does not have are warnings."
+    help="Check files and list all their errors; the exit code is 2 if there are any. Packages, devices and files that "
+    "a run needs but this machine lacks are warnings."
 )
 @click.argument("files", nargs=-1, required=True, type=options.PATH)
 @options.overrides
 @options.as_json
 @click.pass_context
 def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check every file, also after one with errors."""
+    """Check every file; continue after a file with errors."""
     checked = [_checked(file, overrides) for file in files]
     if as_json:
         click.echo(json_text(checked))
@@ -48,7 +48,7 @@ def validate(context: click.Context, files: tuple[Path, ...], overrides: tuple[s
 
 
 def _checked(file: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Return what is wrong with a file, and what it needs that this machine does not have."""
+    """Return the errors of a file, and warnings about requirements that this machine lacks."""
     from tesserl_configs.loader import load_with_places
     from tesserl_trainer.machine import missing_here
 
@@ -65,12 +65,13 @@ def _checked(file: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
 @click.option(
     "--shapes",
     is_flag=True,
-    help="Print the network layer by layer instead. This makes the task, which runs its code, but no code of a model.",
+    help="Print the network layer by layer instead. This runs the code of the task, but no code of a Hugging Face "
+    "model.",
 )
 @options.overrides
 @options.as_json
 def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print YAML that loads to the same configuration, or the layers of its network; both also as JSON."""
+    """Print YAML that loads to the same configuration, or the layers of its network; or print either as JSON."""
     from tesserl_configs import dump_config, load_config
     from tesserl_configs.loader import as_data
 
@@ -85,7 +86,7 @@ def show(file: Path, shapes: bool, overrides: tuple[str, ...], as_json: bool) ->
 
 
 def _keys(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    """Return the dotted paths of the schema that begin like this, one level at a time."""
+    """Return the dotted paths of the schema that begin with ``incomplete``, one level at a time."""
     from tesserl_configs.document import join
     from tesserl_configs.introspection import all_keys
 
@@ -96,8 +97,8 @@ def _keys(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
 
 
 @command.command(
-    help="Explain a key: its meaning, type, range, default and source, and the algorithms and kinds that have it. Of a "
-    "block, the keys are listed; without KEY those of the top level. Example: ppo.clip_epsilon."
+    help="Explain a key: its meaning, type, range, default and source, and the algorithms and kinds that have it. For "
+    "a block, list its keys; without KEY, list the top-level keys. Example: ppo.clip_epsilon."
 )
 @click.argument("key", default="", shell_complete=_keys)
 @options.as_json
@@ -110,8 +111,8 @@ def explain(key: str, as_json: bool) -> None:
 
 
 @command.command(help="Print the JSON Schema of configurations, for editors.")
-@click.option("--sweep", "of", flag_value="sweep", help="That of sweeps instead.")
-@click.option("--search", "of", flag_value="search", help="That of searches instead.")
+@click.option("--sweep", "of", flag_value="sweep", help="Print the schema of sweep files instead.")
+@click.option("--search", "of", flag_value="search", help="Print the schema of search files instead.")
 def schema(of: str | None) -> None:
     """Print the schema."""
     from tesserl_configs.json_schema import json_schema, search_json_schema, sweep_json_schema
@@ -120,7 +121,7 @@ def schema(of: str | None) -> None:
     click.echo(json_text(schemas.get(str(of), json_schema)()))
 
 
-@command.command(help="Print the keys in which two files differ, defaults filled in; --set changes RIGHT.")
+@command.command(help="Print the keys whose values differ between two files, defaults included; --set changes RIGHT.")
 @click.argument("left", type=options.PATH)
 @click.argument("right", type=options.PATH)
 @options.overrides
@@ -140,15 +141,15 @@ def diff(left: Path, right: Path, overrides: tuple[str, ...], as_json: bool) -> 
 
 @command.command(
     name="import",
-    help="Turn a file of the racing-game project these networks come from into ours.",
-    epilog="Exit codes: 0 all keys that matter are carried over, 3 the file is written but some are not (the last line "
-    "names them) or it does not load yet; 2 the file is not the seed system's.",
+    help="Convert a configuration of the racing-game project that the networks come from.",
+    epilog="Exit codes: 0 every key that matters was converted; 3 some were not (the last line names them), or the "
+    "result does not load yet; 2 the file is not a configuration of that project.",
 )
 @click.argument("file", type=options.PATH)
-@click.option("--environment", "environment_id", default="ENVIRONMENT", help="Gymnasium id of the task to write.")
+@click.option("--environment", "environment_id", default="ENVIRONMENT", help="Gymnasium id to write as environment.id.")
 @click.pass_context
 def import_(context: click.Context, file: Path, environment_id: str) -> None:
-    """Print YAML to stdout and, to stderr, what became of every key."""
+    """Print YAML to stdout, and a note about every key to stderr."""
     from tesserl_configs.importer import import_config
 
     imported = import_config(file, environment_id=environment_id)

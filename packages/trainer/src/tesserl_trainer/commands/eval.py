@@ -19,7 +19,7 @@ from tesserl_trainer.console import options
     is_flag=False,
     flag_value=1,
     default=None,
-    help="Film the first episode, or so many, as MP4 files in RUN_DIR/videos.",
+    help="Film the first episode, or this many, as MP4 files in RUN_DIR/videos.",
 )
 @options.checkpoint
 @options.overrides

@@ -8,13 +8,13 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="export", help="Write a trained policy as one checked file: ONNX or pt2.")
+@click.command(name="export", help="Export a trained policy to one ONNX or pt2 file, and check its outputs.")
 @click.argument("run_dir", type=options.PATH)
-@click.option("--format", type=click.Choice(["onnx", "pt2"]), required=True, help="Kind of file.")
-@click.option("--taus", type=options.WIDTH, help="iqn: fix this many midpoints. Default: taus are an input.")
+@click.option("--format", type=click.Choice(["onnx", "pt2"]), required=True, help="File format.")
+@click.option("--taus", type=options.WIDTH, help="iqn: fix this number of midpoint taus. Default: taus are an input.")
 @options.checkpoint
-@click.option("--output", type=options.PATH, help="The file. Default: policy.FORMAT in the run.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--output", type=options.PATH, help="File to write. Default: policy.FORMAT in RUN_DIR.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @options.overrides
 def command(run_dir: Path, **settings: Any) -> None:
     """Print the result of ``export`` as JSON."""

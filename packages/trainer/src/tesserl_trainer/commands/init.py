@@ -9,12 +9,12 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="init", help="Write a commented file whose network fits a task.")
-@click.option("--env", metavar="ID", help="The task: an id of Gymnasium, such as CartPole-v1, or module:Id.")
+@click.command(name="init", help="Write a commented configuration for a task, with a network that fits it.")
+@click.option("--env", metavar="ID", help="The task: a Gymnasium id such as CartPole-v1, or module:Id.")
 @click.option("--algorithm", metavar="NAME", help="The algorithm, such as ppo or iqn.")
 @click.argument("file", type=options.FILE, required=False)
 def command(env: str | None, algorithm: str | None, file: Path | None) -> None:
-    """Write the file; print its path. On a terminal it asks for the options that are missing."""
+    """Write the file and print its path; on a terminal, ask for missing options."""
     if env is None:
         env = _asked("--env", "an id of Gymnasium, such as CartPole-v1, or module:Id")
     from tesserl_trainer.running.starting_file import StartingTask, write_starting_file

@@ -7,17 +7,23 @@ import click
 from tesserl_trainer.console import options
 
 SAMPLES = 32
-"""Transitions in a picture, at most: two rows each."""
+"""Most transitions in a picture; each takes two rows."""
 
 
 @click.command(name="observe", help="Play random actions and draw the observations that the network gets.")
 @click.argument("config_path", metavar="CONFIG", type=options.PATH)
-@click.option("--out", required=True, type=options.FILE, help="The picture, a PNG.")
-@click.option("--steps", default=64, show_default=True, type=options.COUNT, help="Of each environment.")
-@click.option("--samples", default=4, show_default=True, type=click.IntRange(1, SAMPLES), help="Transitions to draw.")
+@click.option("--out", required=True, type=options.FILE, help="PNG file to write.")
+@click.option("--steps", default=64, show_default=True, type=options.COUNT, help="Steps to play in each environment.")
+@click.option(
+    "--samples",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, SAMPLES),
+    help="Transitions to show, drawn from those played.",
+)
 @options.overrides
 def command(config_path: Path, out: Path, steps: int, samples: int, overrides: tuple[str, ...]) -> None:
-    """Print a line for each key; write the picture."""
+    """Write the picture; print one line per observation key."""
     from tesserl_configs import load_config
     from tesserl_trainer.usage import check_places
 

@@ -8,19 +8,23 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.group(name="pretrain", help="Clone what others did, for another run to start from.")
+@click.group(name="pretrain", help="Train a policy by imitation; another run can start from it.")
 def command() -> None:
-    """Has no options of its own."""
+    """Group the subcommands."""
 
 
-@command.command(help="Behaviour cloning: make the actions in stored pairs or episodes likely.")
+@command.command(help="Train by behaviour cloning: maximise the likelihood of the actions in stored pairs or episodes.")
 @click.argument("config_path", metavar="CONFIG", type=options.PATH)
 @click.option("--pairs", type=options.PATH, help="Directory of stored pairs.")
 @click.option("--trajectories", type=options.PATH, help="Directory of stored episodes.")
-@click.option("--data", type=click.Choice(["chosen", "all"]), default="all", show_default=True, help="Side of pairs.")
-@click.option("--updates", type=options.STEPS, default=2_000, show_default=True, help="Gradient updates.")
-@click.option("--batch-size", type=options.COUNT, help="Pairs (64) or steps of episodes (256) in each.")
-@click.option("--run-dir", type=options.PATH, help="Where the run goes. Default: runs/<name>-bc.")
+@click.option(
+    "--data", type=click.Choice(["chosen", "all"]), default="all", show_default=True, help="Segments to clone."
+)
+@click.option("--updates", type=options.STEPS, default=2_000, show_default=True, help="Number of updates.")
+@click.option(
+    "--batch-size", type=options.COUNT, help="Pairs (default: 64) or steps of episodes (default: 256) per update."
+)
+@click.option("--run-dir", type=options.PATH, help="Directory of the new run. Default: runs/<name>-bc.")
 @options.overrides
 def bc(config_path: Path, pairs: Path | None, trajectories: Path | None, **settings: Any) -> None:
     """Print the run's directory."""

@@ -11,9 +11,9 @@ from tesserl_trainer.console import options
 @click.argument("repo", metavar="OWNER/NAME")
 @click.argument("run_dir", type=options.PATH, required=False)
 @click.option("--revision", help="Branch, tag or commit.  [default: the main branch]")
-@click.option("--trust-code", is_flag=True, help="Take a run whose configuration names modules or models with code.")
+@click.option("--trust-code", is_flag=True, help="Accept a run whose configuration names modules, or models with code.")
 def command(repo: str, run_dir: Path | None, revision: str | None, trust_code: bool) -> None:
-    """Download; print the run's directory, by default that of its name below ``runs/``."""
+    """Download; print the run's directory, by default ``runs/NAME``."""
     from tesserl_trainer.export.hub import pull
 
     directory = Path("runs", repo.rpartition("/")[2]) if run_dir is None else run_dir

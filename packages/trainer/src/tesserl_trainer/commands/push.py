@@ -10,7 +10,7 @@ from tesserl_trainer.console import options
 @click.command(name="push", help="Upload a run to the Hugging Face hub.")
 @click.argument("run_dir", type=options.PATH)
 @click.argument("repo", metavar="OWNER/NAME")
-@click.option("--public", is_flag=True, help="Let everyone see a new repository.")
+@click.option("--public", is_flag=True, help="If the repository is new, make it public.")
 def command(run_dir: Path, repo: str, public: bool) -> None:
     """Upload; print the address."""
     from tesserl_trainer.export.hub import push

@@ -7,7 +7,7 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="report", help="Write a run as one HTML page: curves, results, film.")
+@click.command(name="report", help="Write one HTML page about a run: curves, results, film.")
 @click.argument("run_dir", type=options.PATH)
 def command(run_dir: Path) -> None:
     """Write the page; print its path."""

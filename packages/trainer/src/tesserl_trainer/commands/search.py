@@ -8,15 +8,21 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="search", help="Search the values of keys that give the best return.")
+@click.command(name="search", help="Search for the values of keys that give the best return.")
 @click.argument("file", metavar="SEARCH", type=options.PATH)
-@click.option("--trials", type=options.COUNT, help="Trials in all, in place of the file's.")
-@click.option("--jobs", "num_parallel", type=options.THREADS, help="Trials at a time. Default: cores / num_threads.")
-@click.option("--runs", "runs_dir", default="runs", show_default=True, type=options.PATH, help="Parent.")
-@click.option("--name", help="Name of the search and its directory, in place of the file's.")
-@click.option("--dry-run", is_flag=True, help="Check the file and every corner of its space, start nothing.")
+@click.option("--trials", type=options.COUNT, help="Total number of trials; replaces the file's.")
+@click.option(
+    "--jobs", "num_parallel", type=options.THREADS, help="Trials to train at once. Default: cores / num_threads."
+)
+@click.option(
+    "--runs", "runs_dir", default="runs", show_default=True, type=options.PATH, help="Parent of the search's directory."
+)
+@click.option("--name", help="Name of the search and of its directory; replaces the file's.")
+@click.option("--dry-run", is_flag=True, help="Check the file and every corner of the search space; train nothing.")
 @options.launcher
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the base; repeatable.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key for all trials; repeatable."
+)
 def command(
     file: Path,
     trials: int | None,

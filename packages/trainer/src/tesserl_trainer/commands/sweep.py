@@ -8,14 +8,18 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="sweep", help="Train seeds x variants x tasks from one file.")
+@click.command(name="sweep", help="Train every combination of seeds, variants and tasks in one file.")
 @click.argument("file", metavar="SWEEP", type=options.PATH)
-@click.option("--jobs", "num_parallel", type=options.THREADS, help="Runs at a time. Default: cores / num_threads.")
-@click.option("--runs", "runs_dir", default="runs", show_default=True, type=options.PATH, help="Parent.")
-@click.option("--name", help="Name of the sweep and its directory, in place of the file's.")
+@click.option(
+    "--jobs", "num_parallel", type=options.THREADS, help="Runs to train at once. Default: cores / num_threads."
+)
+@click.option(
+    "--runs", "runs_dir", default="runs", show_default=True, type=options.PATH, help="Parent of the sweep's directory."
+)
+@click.option("--name", help="Name of the sweep and of its directory; replaces the file's.")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; may be repeated.")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Check every run, print what would be done, start nothing.")
+@click.option("--dry-run", is_flag=True, help="Check every run and print its state; train nothing.")
 @options.launcher
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of every run; repeatable.")
 def command(

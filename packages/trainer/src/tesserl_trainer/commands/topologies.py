@@ -6,11 +6,13 @@ from tesserl_configs.limits import MOST_PIXELS
 from tesserl_trainer.console import options
 
 
-@click.command(name="topologies", help="Print every network that can be built, with sizes and tokens.")
+@click.command(name="topologies", help="Print every network that a configuration can build, with sizes and tokens.")
 @click.option("--image", default="1,64,64", show_default=True, help="Channels, height and width of the images.")
 @click.option("--vector", type=options.WIDTH, default=16, show_default=True, help="Number of vector features.")
 @click.option("--actions", type=options.WIDTH, default=6, show_default=True, help="Number of actions.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: every cell, with all pairs of streams.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: every network, with each combination of head streams."
+)
 def command(image: str, vector: int, actions: int, as_json: bool) -> None:
     """Print the table."""
     try:

@@ -10,9 +10,9 @@ from tesserl_trainer.console import options
 
 @click.command(name="train", help="Train from a YAML file, or continue a run with --resume.")
 @click.argument("config_path", metavar="[CONFIG]", type=options.PATH, required=False)
-@click.option("--run-dir", type=options.PATH, help="Where the run goes. Default: runs/<name>.")
+@click.option("--run-dir", type=options.PATH, help="Directory of the new run. Default: runs/<name>.")
 @click.option(
-    "--resume", type=options.PATH, metavar="RUN_DIR", help="Continue this run (or one of its checkpoints) exactly."
+    "--resume", type=options.PATH, metavar="RUN_DIR", help="Continue this run, or one of its checkpoints, exactly."
 )
 @options.overrides
 def command(config_path: Path | None, run_dir: Path | None, resume: Path | None, overrides: tuple[str, ...]) -> None:

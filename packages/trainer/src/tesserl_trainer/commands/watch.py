@@ -8,10 +8,10 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="watch", help="Watch a trained policy in a window, or in the terminal.")
+@click.command(name="watch", help="Watch a trained policy play in a window or in the terminal.")
 @click.argument("run_dir", type=options.PATH)
 @click.option("--episodes", type=options.COUNT, default=3, show_default=True, help="Number of episodes.")
-@click.option("--terminal", is_flag=True, help="As text; the returns alone if the task writes none.")
+@click.option("--terminal", is_flag=True, help="Show the task as text; print only the returns if it renders no text.")
 @options.evaluation_seed
 @options.stochastic
 @options.checkpoint

@@ -37,13 +37,13 @@ overrides = click.option(
 
 
 def launcher(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where runs train."""
+    """Add the options that select the launcher of the runs."""
     kind = click.option(
         "--launcher",
         default="local",
         show_default=True,
         type=click.Choice(["local", "ray", "slurm"]),
-        help="Where the runs train.",
+        help="Train on this machine, on a Ray cluster, or as Slurm jobs.",
     )
     keys = click.option(
         "--launcher-option",
@@ -55,9 +55,11 @@ def launcher(function: Callable[..., Any]) -> Callable[..., Any]:
     return kind(keys(function))
 
 
-checkpoint = click.option("--checkpoint", default="best", show_default=True, help="best, latest, or step_*.")
-evaluation_seed = click.option(
-    "--seed", type=TASK_SEED, help="First episode's seed; the others follow. Default: seeds unused in training."
+checkpoint = click.option(
+    "--checkpoint", default="best", show_default=True, help="Checkpoint: best, latest, or step_*."
 )
-stochastic = click.option("--stochastic", is_flag=True, help="Act as in training at that step, exploration included.")
+evaluation_seed = click.option(
+    "--seed", type=TASK_SEED, help="Seed of the first episode; each next one adds 1. Default: seeds unused in training."
+)
+stochastic = click.option("--stochastic", is_flag=True, help="Explore as in training at the checkpoint's step.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
