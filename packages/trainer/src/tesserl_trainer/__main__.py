@@ -1,4 +1,4 @@
-"""``python -m tesserl_trainer``: the ``tesserl`` command, in the form that ``torchrun -m`` starts."""
+"""Run the ``tesserl`` command by ``python -m tesserl_trainer`` or ``torchrun -m tesserl_trainer``."""
 
 import sys
 

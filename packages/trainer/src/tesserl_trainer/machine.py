@@ -1,7 +1,7 @@
-"""A configuration and this machine: packages, devices and files that a run needs and that are not here.
+"""Find packages, devices and files that a configuration needs and this machine lacks.
 
-A configuration is right or wrong by itself, on every machine; what is missing on one of them is found here, before
-anything is built. Nothing that a file names is imported or opened.
+Validation of a configuration does not depend on the machine. These checks do; they run before anything is built, and
+import or open nothing that the configuration names.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     import torch
 
 BOX2D = ("BipedalWalker", "CarRacing", "LunarLander")
-"""Tasks of Gymnasium that need Box2D, by how their ids begin."""
+"""Prefixes of the ids of Gymnasium's tasks that need Box2D."""
 
 MUJOCO = (
     "Ant-", "HalfCheetah-", "Hopper-", "Humanoid-", "HumanoidStandup-", "InvertedDoublePendulum-", "InvertedPendulum-",
     "Pusher-", "Reacher-", "Swimmer-", "Walker2d-",
 )  # fmt: skip
-"""Tasks of Gymnasium that need MuJoCo, by how their ids begin."""
+"""Prefixes of the ids of Gymnasium's tasks that need MuJoCo."""
 
 
 def missing_here(config: RunConfig, *, files: bool = True) -> Iterator[Problem]:
-    """Yield what a run needs and this machine lacks; a continued run has read its ``files`` already."""
+    """Yield a problem for each requirement that this machine lacks; ``files=False`` skips files, for a resume."""
     yield from _missing_packages(config)
     if files:
         yield from _missing_files(config)
@@ -46,8 +46,8 @@ def missing_here(config: RunConfig, *, files: bool = True) -> Iterator[Problem]:
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device of that name."""
-    import torch  # takes seconds, and a configuration is checked without it
+    """Return the device with a name."""
+    import torch  # slow to import, and checks of a configuration do not need it
 
     device = torch.device(name)
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
@@ -59,14 +59,14 @@ def device_of(name: str) -> torch.device:
 
 
 def refuse_missing(config: RunConfig, *, placed: Callable[[Problem], str] = str, files: bool = True) -> None:
-    """Refuse to start what could only fail later; ``placed`` adds the place to a problem."""
+    """Refuse a run that this machine cannot train; ``placed`` adds file and line to a problem."""
     if problems := [placed(problem) for problem in missing_here(config, files=files)]:
         raise ConfigError(*problems)
 
 
 @contextmanager
 def naming_memory(config: RunConfig) -> Iterator[None]:
-    """Turn a lack of memory into an error that names the keys which decide how much is needed."""
+    """Turn an out-of-memory error into one that names the keys which determine memory use."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -100,7 +100,7 @@ def _missing_packages(config: RunConfig) -> Iterator[Problem]:
         by_envpool = environment.vectorization == "envpool" and key == "environment.id"
         if needed and not by_envpool and importlib.util.find_spec(module) is None:
             yield Problem(key, f'needs {name}, which is not installed; install "tesserl-trainer[{extra}]"')
-    if config.logging.tensorboard and importlib.util.find_spec("tensorboard") is None:  # a requirement, but a large one
+    if config.logging.tensorboard and importlib.util.find_spec("tensorboard") is None:  # often left out: large
         yield Problem("logging.tensorboard", "needs TensorBoard, which is not installed; install it or set false")
 
 
@@ -120,7 +120,7 @@ def _missing_files(config: RunConfig) -> Iterator[Problem]:
 
 
 def pretrained_parts(config: RunConfig) -> dict[str, HFOptions]:
-    """Return the blocks that name a model of Hugging Face, by their keys."""
+    """Return the blocks that name a Hugging Face model, by key."""
     parts: dict[str, HFOptions] = {}
     if config.nn.vision.kind == "hf":
         parts["nn.vision"] = config.nn.vision
@@ -134,5 +134,5 @@ def _is_run(path: Path) -> bool:
 
 
 def _place(path: str) -> str:
-    """Return where a path of a configuration leads: relative ones start from the current directory."""
+    """Return the absolute form of a path; relative ones start from the current directory."""
     return path if Path(path).is_absolute() else f"{path} in {Path.cwd()}"

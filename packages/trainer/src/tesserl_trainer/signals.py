@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: as events, as exceptions, and out of the way of worker processes."""
+"""Handle SIGINT, SIGTERM and SIGHUP as callbacks or exceptions, and end a process with its parent."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)
 
 
 PARENT = "TESSERL_PARENT"
-"""Environment variable: number of the process with which a command ends."""
+"""Environment variable with the id of the parent process; the command stops when this parent ends."""
 
 LOOK = 1.0
-"""Seconds between two looks at the parent."""
+"""Seconds between two checks of the parent."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the command was asked to stop, and did
-    """A signal stopped a command in good order; the message says what is left, and how it goes on."""
+class Stopped(Exception):  # noqa: N818 - a requested stop is no error
+    """A signal stopped a command in order; the message says what remains to do, and how to continue."""
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class Stopped(Exception):  # noqa: N818 - not an error: the command was asked to
 
 
 class StopNow(BaseException):
-    """A signal that ends a command wherever it is, like ``KeyboardInterrupt``: whatever is open gets closed."""
+    """A signal that ends a command at any point, like ``KeyboardInterrupt``; context managers still close."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -37,21 +37,21 @@ class StopNow(BaseException):
 
 @contextmanager
 def on_signals(handle: Callable[[int], object], *, interrupt: bool = True) -> Iterator[Callable[[], None]]:
-    """Hand signals that end a process to a function; not outside of the main thread, which gets none.
+    """Call a function for signals that end a process; do nothing outside of the main thread, which gets no signals.
 
-    SIGINT, SIGTERM, and SIGHUP, which the end of an SSH session sends, unless it is ignored as below ``nohup``.
+    These are SIGINT, SIGTERM and SIGHUP. The end of an SSH session sends SIGHUP; under ``nohup`` it stays ignored.
 
     Args:
         handle: called with the number of each signal.
-        interrupt: SIGINT too.
+        interrupt: also handle SIGINT.
 
     Yields:
-        Function that gives the signals back to their handlers from before, as the end of the context does.
+        Function that restores the earlier handlers before the context ends.
     """
     numbers = _stopping(interrupt) if threading.current_thread() is threading.main_thread() else ()
 
     def hear(signum: int, _: object) -> None:
-        if signum == HANGUP:  # the shell sends one and the kernel another: the second asks nobody to hurry
+        if signum == HANGUP:  # shell and kernel both send one: the second is no request to hurry
             signal.signal(signum, signal.SIG_IGN)
         handle(signum)
 
@@ -70,8 +70,8 @@ def on_signals(handle: Callable[[int], object], *, interrupt: bool = True) -> It
 
 
 def end_with_parent() -> None:
-    """Stop this process as SIGTERM does once the process that `PARENT` names is its parent no longer."""
-    parent = os.environ.pop(PARENT, "")  # processes that this one starts have another parent
+    """Send this process SIGTERM when the process in `PARENT` is no longer its parent."""
+    parent = os.environ.pop(PARENT, "")  # removed: child processes have another parent
     if parent.isdecimal():
         threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
 
@@ -84,7 +84,7 @@ def _watch(parent: int) -> None:
 
 @contextmanager
 def stopped_in_order() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into ``StopNow``, so that workers end, files close and locks are released."""
+    """Raise ``StopNow`` at SIGTERM and SIGHUP, so that workers end, files close and locks are released."""
 
     def stop(signum: int) -> None:
         raise StopNow(signum)

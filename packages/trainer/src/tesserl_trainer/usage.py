@@ -1,4 +1,4 @@
-"""Wrong arguments of a command, and the commands that messages tell a person to run."""
+"""Errors for wrong arguments of a command, and commands quoted in messages."""
 
 import shlex
 from collections.abc import Mapping
@@ -6,24 +6,24 @@ from pathlib import Path
 
 
 class ArgumentError(ValueError):
-    """An argument of a command that is wrong, whatever is on disk; the exit code is that of wrong usage."""
+    """An argument of a command is wrong; the exit code is that of wrong usage."""
 
     exit_code = 2
 
 
 class TakenError(FileExistsError):
-    """A place named for new files where something lies already; the exit code is that of wrong usage."""
+    """The path for new files exists already; the exit code is that of wrong usage."""
 
     exit_code = 2
 
 
 def command_line(*words: object) -> str:
-    """Return a command that can be pasted into a shell, with quotes around words that need them."""
+    """Return a command for pasting into a shell, with quotes where necessary."""
     return shlex.join(map(str, words))
 
 
 def check_places(files: Mapping[str, Path | None]) -> None:
-    """Refuse files that nothing could be written to, before the minutes that what is written takes."""
+    """Refuse unwritable output files, before work of minutes begins."""
     for option, file in files.items():
         if file is not None and not (place := file.parent).is_dir():
             remedy = command_line("mkdir", "-p", place)

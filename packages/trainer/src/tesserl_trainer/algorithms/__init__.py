@@ -1,4 +1,4 @@
-"""From the block of an algorithm to what acts, what learns and its loop: one module for each algorithm."""
+"""Build the actor, the learner and the loop of an algorithm from its configuration; one module per algorithm."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 
 class ActorBuilder(Protocol):
-    """The functions of an algorithm that build what acts: in the module ``acting``, or the ``builder`` without one."""
+    """Functions that build the acting side of an algorithm, from its module ``acting``, or ``builder`` without one."""
 
     def build_network(self, task: "Task") -> nn.Module:
         """Return the network that the algorithm trains, on the CPU."""
 
     def build_actor(self, task: "Task", network: nn.Module) -> "AnyActor":
-        """Return the network with its ways to act; in a module ``acting`` alone."""
+        """Return the network with its acting functions; only modules ``acting`` define this."""
 
     def build_collector(
         self, task: "Task", actor: "AnyActor", environments: "Environments"
     ) -> "Collector | GroupCollector":
-        """Return what collects, here or in a worker process; for algorithms that declare ``process_collectors``."""
+        """Return the collector of this process or a worker; for algorithms that declare ``process_collectors``."""
 
 
 class Builder(Protocol):
-    """The functions that the module ``builder`` of an algorithm defines, beside those of `ActorBuilder`."""
+    """Functions that the module ``builder`` of an algorithm defines in addition to those of `ActorBuilder`."""
 
     def build_agent(self, task: "Task", network: nn.Module) -> "AnyAgent":
-        """Return the network with its loss, its optimiser and its ways to act."""
+        """Return the network with its loss, its optimiser and its acting functions."""
 
     def build_loop(self, task: "Task", run: "Run") -> "Loop":
         """Return the training loop at step 0, its log not yet open."""
@@ -48,6 +48,6 @@ def builder_of(algorithm: str) -> Builder:
 
 
 def actor_builder_of(algorithm: str) -> ActorBuilder:
-    """Import the module that builds what acts for an algorithm."""
+    """Import the module that builds the acting side of an algorithm."""
     found = declared(algorithm)
     return cast("ActorBuilder", import_module(found.acting or found.builder))

@@ -1,4 +1,4 @@
-"""An agent: a network with its loss, its optimiser and its ways to act; and what all algorithms build alike."""
+"""An agent: a network with its loss, its optimiser and its acting functions; and helpers of all algorithms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -51,7 +51,7 @@ class Remembering(Protocol):
     """A policy with a memory."""
 
     start: Start
-    """Told which environments begin an episode."""
+    """Called with the environments that begin an episode."""
 
 
 @runtime_checkable
@@ -63,7 +63,7 @@ class Exporting(Protocol):
 
 
 def start_of(policy: Acting) -> Start | None:
-    """Return the method that tells a policy which environments begin an episode; None for one without a memory."""
+    """Return the policy's method that resets memory at the start of an episode; None for a policy without memory."""
     return policy.start if isinstance(policy, Remembering) else None
 
 
@@ -81,7 +81,7 @@ def nothing(updates: int) -> None:
 
 @dataclass(frozen=True)
 class Actor(Generic[PolicyT_co]):
-    """A network with its ways to act alone, as in processes that do not learn."""
+    """A network with only its acting functions, for processes that do not learn."""
 
     policy: PolicyT_co
     act: Act  # called by the collector
@@ -90,12 +90,12 @@ class Actor(Generic[PolicyT_co]):
 
 @dataclass(frozen=True)
 class Agent(Actor[PolicyT_co], Generic[PolicyT_co, LossT_co, SavedT_co]):
-    """A network with its loss, its optimiser and its ways to act, see `Actor`."""
+    """A network with its loss, its optimiser and its acting functions, see `Actor`."""
 
-    saved: SavedT_co  # its state dict is what a checkpoint keeps as networks
+    saved: SavedT_co  # checkpoints store its state dict as networks
     loss: LossT_co
     forward: Forward  # the loss, or its compiled form
-    parameters: list[nn.Parameter]  # those that learn
+    parameters: list[nn.Parameter]  # the trainable ones
     optimizer: Optimizer
     precision: Precision
     max_grad_norm: float | None
@@ -104,14 +104,14 @@ class Agent(Actor[PolicyT_co], Generic[PolicyT_co, LossT_co, SavedT_co]):
     graphed: bool = False  # whether gradient steps are recorded as CUDA graphs
 
     def load_networks(self, state: Mapping[str, Tensor], source: Path) -> None:
-        """Load the networks of a checkpoint; an error says what differs from this configuration and task."""
+        """Load the networks of a checkpoint; an error lists the differences from this configuration and task."""
         load_module(self.saved, state, str(source))
 
     def learner(self) -> Learner:
         """Return the object that makes gradient steps."""
         kind: type[Learner] = Learner
         if self.graphed:
-            from tesserl_training.cuda_graph import GraphedLearner  # needs torchrl, which who only acts does without
+            from tesserl_training.cuda_graph import GraphedLearner  # imports torchrl, which acting does not need
 
             kind = GraphedLearner
         return kind(
@@ -145,16 +145,16 @@ def agent_of(
     updated: Callable[[int], None] = nothing,
     has_value: bool = False,
 ) -> Agent[PolicyT, LossT, SavedT]:
-    """Put a loss and an optimiser on what acts; see `Agent` for the arguments.
+    """Add a loss and an optimiser to an actor; see `Agent` for the arguments.
 
     Args:
         config: the whole configuration.
         options: the block of the algorithm.
-        actor: what acts, with its network on its device.
+        actor: the acting side; its network is on the device already.
         loss: see `Agent`.
         saved: see `Agent`.
-        forward: None makes it of the loss, as the options say.
-        optimizer: None builds it, over the parameters that learn.
+        forward: see `Agent`; None derives it from the loss and the options.
+        optimizer: None builds one over the trainable parameters.
         schedules: of the loss's coefficients.
         updated: see `Agent`.
         has_value: see `Agent`.
@@ -189,12 +189,12 @@ AnyAgent = Agent[Policy, nn.Module, nn.Module]
 
 
 def learning(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of a network that learn."""
+    """Return the trainable parameters of a network."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def forward_of(loss: nn.Module, *, precision: str, compiled: bool, device: str) -> Forward:
-    """Return a loss as a function: compiled if asked for, under autocast if the precision is bfloat16."""
+    """Return the loss as a function: compiled if ``compiled``, under autocast if the precision is bfloat16."""
     if precision == "auto":
         raise ValueError("precision: expected float32 or bfloat16, got auto, which is for train(); choose one")
     forward: Forward = torch.compile(loss) if compiled else getattr(loss, "results", loss)
@@ -209,11 +209,11 @@ def forward_of(loss: nn.Module, *, precision: str, compiled: bool, device: str) 
 
 
 def observing_rollouts(network: nn.Module, ranks: Ranks = ALONE) -> Callable[[TensorDictBase], None]:
-    """Return the function that updates the running statistics of a network's observations with a rollout ``[N, T]``.
+    """Return the function that updates a network's observation statistics with a rollout ``[N, T]``.
 
     Args:
         network: with or without running statistics.
-        ranks: each of which has a rollout of its own; `ALONE` for a rollout that all ranks have.
+        ranks: the ranks, if each has its own rollout; `ALONE` if all ranks have the same rollout.
     """
     statistics = [module for module in network.modules() if isinstance(module, RunningNormalizer)]
     upload = Uploads(statistics[0].mean.device) if statistics else None

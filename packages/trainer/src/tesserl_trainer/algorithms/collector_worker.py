@@ -1,4 +1,4 @@
-"""Code of a collector worker's process: its environments, its copy of the policy, and its answers."""
+"""Code that runs in a collector worker's process: its environments, its copy of the policy, and its answers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,15 +25,15 @@ class CollectorWorker:
     """Collects with the environments of one worker, on the CPU.
 
     Args:
-        data: of the configuration.
-        num_workers: that divide the environments between them.
-        weights: that the policy acts with.
-        maker: function that makes one environment, of a run from Python; None: the task is registered.
-        keyed: whether every trajectory of a group has a random stream of its own, so that it does not matter which
-            worker plays it.
+        data: the configuration as plain data.
+        num_workers: workers that share the environments.
+        weights: weights of the policy.
+        maker: function that makes one environment, for a run started from Python; None: the task is registered.
+        keyed: give every trajectory of a group its own random stream, so that its result does not depend on the
+            worker that plays it.
         worker: index of this worker.
-        life: number of processes that this worker had before.
-        report: called at every step of the environments.
+        life: how often this worker's process has been replaced.
+        report: called after every step of the environments.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class CollectorWorker:
     def _collect(
         self, version: int, step: int, generators: Mapping[str, Any] | None, **arguments: int
     ) -> dict[str, Any]:
-        """Return a round: its arrays and the episodes that ended; and the generators if they were lent."""
+        """Return the arrays of a round, the episodes that ended, and the random generators if they were lent."""
         if generators is not None:
             set_generators_state(state_of(generators))
         for schedule in self._actor.schedules:
@@ -102,7 +102,7 @@ class CollectorWorker:
         }
 
     def _arrays(self, **arguments: int) -> dict[str, Any]:
-        """Return the arrays of a batch, time first; or those of trajectories in groups."""
+        """Return the arrays of a batch, time first, or of trajectories in groups."""
         if not isinstance(self._collector, GroupCollector):
             batch = self._collector.collect(**arguments)
             return {key: tensor.contiguous().numpy() for key, tensor in entries_of(batch).items()}
@@ -115,7 +115,7 @@ class CollectorWorker:
             self._collector.restart()
 
     def _snapshot(self) -> dict[str, Any]:
-        """Return the state between two rounds; groups begin anew in each."""
+        """Return the state between two rounds; groups keep no state between rounds."""
         if self._is_keyed:
             return plain({})
         policy = self._actor.policy
@@ -124,7 +124,7 @@ class CollectorWorker:
         return plain({**collector, "policy": memory, "generators": generators_state(cuda=False)})
 
     def _restore(self, saved: Mapping[str, Any]) -> bool:
-        """Continue from a snapshot; return whether every environment is where it was."""
+        """Continue from a snapshot; return whether every environment was restored exactly."""
         state, policy = state_of(saved), self._actor.policy
         if self._is_keyed:
             return True
@@ -136,13 +136,13 @@ class CollectorWorker:
 
 
 def seeds_of(seed: int, worker: int, life: int) -> tuple[int, int]:
-    """Return the seeds of a worker's environments and of the rest; worker 0 has those of a run without workers."""
+    """Return the environment seed and the other seed of a worker; worker 0 has the seeds of a run without workers."""
     environments, rest = np.random.SeedSequence(seed, spawn_key=(1, worker, life)).generate_state(2).tolist()
     return (seed if worker == life == 0 else environments), rest
 
 
 def _part_of(config: RunConfig, num_workers: int) -> RunConfig:
-    """Return the configuration of one worker: its part of the environments, on the CPU."""
+    """Return the configuration of one worker: its share of the environments, on the CPU."""
     environment = config.environment
     part = environment.model_copy(update={"num_envs": environment.num_envs // num_workers})
     return config.model_copy(update={"environment": part, "device": "cpu"})

@@ -22,14 +22,14 @@ from tesserl_trainer.signals import Stopped
 def start_workers(
     config: RunConfig, block: ProcessCollectors | RayCollectors, stack: ExitStack, network: nn.Module, *, groups: bool
 ) -> tuple[Supervisor, Weights]:
-    """Start the workers of a run; return what asks them, and what publishes weights to them."""
+    """Start the workers of a run; return the object that queries them and the object that sends them weights."""
     if isinstance(block, ProcessCollectors):
         return _start_processes(config, block, stack, network)
     return _start_actors(config, block, stack, groups=groups)
 
 
 def lends_generators(block: ProcessCollectors | RayCollectors) -> bool:
-    """Return whether the one worker acts with the learner's random generators, as a run without workers does."""
+    """Return whether a single worker uses the learner's random generators, which reproduces a run without workers."""
     return isinstance(block, ProcessCollectors) and block.mode == "fixed" and block.delay == 0 and block.workers == 1
 
 
@@ -49,7 +49,7 @@ def _start_processes(
         repeats=not is_free,
         check=check_answer(config.environment.num_envs // block.workers),
     )
-    if not is_free:  # else a resume says first which lives they begin
+    if not is_free:  # otherwise a resume first tells each worker how often it was replaced
         supervisor.start()
     return supervisor, weights
 
@@ -57,7 +57,7 @@ def _start_processes(
 def _start_actors(
     config: RunConfig, block: RayCollectors, stack: ExitStack, *, groups: bool
 ) -> tuple[Supervisor, Weights]:
-    """Connect to a cluster; the actors start with the first question."""
+    """Connect to a cluster; its actors start at the first query."""
     try:
         from tesserl_collectors.ray_cluster import ray_cluster, require_cpus
         from tesserl_collectors.ray_transport import RayTransport, RayWeights
@@ -89,6 +89,6 @@ def _start_actors(
 
 
 def _maker(config: RunConfig, block: ProcessCollectors | RayCollectors, weights: LoadedWeights) -> Make:
-    """Return the function that makes the side of a worker that answers."""
+    """Return the function that creates the answering object inside a worker."""
     maker, keyed = registered_maker(config.environment.id), not lends_generators(block)
     return functools.partial(CollectorWorker, as_data(config), block.workers, weights, maker, keyed)

@@ -1,4 +1,4 @@
-"""``collectors:`` -> collecting in this process, in worker processes, or on a cluster."""
+"""Build the collector from ``collectors:``: in this process, in worker processes, or on a cluster."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -36,16 +36,16 @@ def build_agent_and_collector(
     observe: Callable[[AgentT], Observe] | None = None,
     updates_of: Callable[[int], float] | None = None,
 ) -> tuple[AgentT, Collecting]:
-    """Build the agent of a run and what collects batches for it, as ``collectors`` says.
+    """Build the agent of a run and its collector of batches, from the block ``collectors``.
 
     Args:
         task: of the run.
-        run: closes environments and processes.
+        run: closes environments and processes at the end.
         build_agent: builds the agent around a network.
         build_collector: builds the collector of one process.
         observe: returns the function that updates the learner's running statistics with a batch of the workers; None
             if acting does not update any.
-        updates_of: return the updates that a number of environment steps pays for, for algorithms with a replay.
+        updates_of: returns the updates due for a number of environment steps; for algorithms with a replay.
     """
     config, block = task.config, task.config.collectors
     if isinstance(block, LocalCollectors):
@@ -75,7 +75,7 @@ def build_agent_and_group_collector(
     build_collector: Callable[[Task, AgentT, Environments], GroupCollector],
     options: GroupOptions,
 ) -> tuple[AgentT, GroupCollecting]:
-    """Build the agent of a run and what plays groups for it, as ``collectors`` says."""
+    """Build the agent of a run and its collector of groups, from the block ``collectors``."""
     config, block = task.config, task.config.collectors
     if isinstance(block, LocalCollectors):
         environments = run.keep(training_environments(task))
@@ -93,6 +93,6 @@ def build_agent_and_group_collector(
 def _in_rounds(
     block: ProcessCollectors | RayCollectors, supervisor: Supervisor, weights: Weights, network: nn.Module
 ) -> Workers:
-    """Return the workers as a whole, which is asked for one round after the other."""
+    """Return one object that collects rounds from all workers, one round after the other."""
     delay = block.delay if isinstance(block, ProcessCollectors) else 0
     return Workers(supervisor, weights, network, delay=delay, lends_generators=lends_generators(block))

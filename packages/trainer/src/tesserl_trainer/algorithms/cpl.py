@@ -35,5 +35,5 @@ def build_agent(task: Task, network: nn.Module) -> PairAgent:
 
 
 def build_loop(task: Task, run: Run) -> PreferenceLoop:
-    """Build the loop over stored pairs, fresh ones or both."""
+    """Build the loop over stored pairs, new pairs or both."""
     return build_pair_loop(task, run, task.config.cpl, build_agent)

@@ -37,7 +37,7 @@ def build_agent(task: Task, network: nn.Module) -> PairAgent:
     actor_critic = placed(task, dpo, network)
     frozen = None
     loss: KTOLoss | PreferenceLoss
-    if isinstance(dpo.loss, KTOOptions):  # it holds a frozen reference too: it asks about actions that nobody took
+    if isinstance(dpo.loss, KTOOptions):  # KTO holds even a frozen reference, to score mismatched actions
         loss = _kto(dpo, dpo.loss, actor_critic)
     else:
         loss = _paired(dpo, dpo.loss, actor_critic)
@@ -45,14 +45,14 @@ def build_agent(task: Task, network: nn.Module) -> PairAgent:
             frozen = ReferencePolicy(actor_critic)
     schedules = attributes(loss, beta=dpo.beta, entropy_coef=dpo.entropy_coef, nll_coef=dpo.nll_coef)
 
-    def follow(updates: int) -> None:  # noqa: ARG001 - the reference counts by itself
+    def follow(updates: int) -> None:  # noqa: ARG001 - the reference counts updates itself
         loss.update_reference()
 
     return build_pair_agent(task, dpo, actor_critic, loss, schedules, frozen=frozen, follow=follow)
 
 
 def build_loop(task: Task, run: Run) -> PreferenceLoop:
-    """Build the loop over stored pairs, fresh ones or both."""
+    """Build the loop over stored pairs, new pairs or both."""
     return build_pair_loop(task, run, task.config.dpo, build_agent)
 
 

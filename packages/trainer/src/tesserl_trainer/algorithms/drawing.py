@@ -1,4 +1,4 @@
-"""Tasks that draw: their configuration, and the frames of their environments."""
+"""Render tasks: configure them for it, and read the frames of their environments."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ from tesserl_environments.making import Environments
 from tesserl_trainer.algorithms.environments import import_modules, naming_block
 
 LACKS = {"rgb_array": "draws no pictures", "human": "opens no window", "ansi": "writes no text"}
-"""Render modes, and descriptions of a task without them."""
+"""Render modes -> descriptions of a task that lacks them, for errors."""
 
 
 def render_modes(config: RunConfig) -> list[str] | None:
-    """Return the render modes that a task declares; None if it declares none, not even an empty list."""
+    """Return the list of render modes that a task declares, perhaps empty; None if it declares no list."""
     with naming_block():
         import_modules(config.environment)
         point: Any = task_spec(config.environment.id).entry_point
@@ -27,7 +27,7 @@ def render_modes(config: RunConfig) -> list[str] | None:
 
 
 def drawing(config: RunConfig, *, mode: str = "rgb_array", remedy: str) -> RunConfig:
-    """Return the configuration with a task that renders in a mode; ``remedy`` ends the error if it does not."""
+    """Return the configuration with the task in a render mode; ``remedy`` ends the error if the task lacks the mode."""
     task = config.environment
     why = f"vectorization {task.vectorization}" if task.vectorization in ("atari", "envpool") else ""
     if not why:
@@ -41,7 +41,7 @@ def drawing(config: RunConfig, *, mode: str = "rgb_array", remedy: str) -> RunCo
 
 @contextmanager
 def naming_missing_package(environments: Environments, *, remedy: str) -> Iterator[None]:
-    """Turn the lack of a package that draws into an error of the task, which ends with ``remedy``."""
+    """Turn a missing rendering package into a configuration error of the task that ends with ``remedy``."""
     try:
         yield
     except gym.error.DependencyNotInstalled as error:

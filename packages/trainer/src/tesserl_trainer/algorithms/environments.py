@@ -20,10 +20,10 @@ from tesserl_environments.making import Environments, Space, Vectorization, Wrap
 from tesserl_environments.registration import TaskMaker
 
 WHOLE_GAMES = {"episodic_life": False, "life_loss_info": False, "reward_clipping": False}
-"""Options of Atari games in evaluation, which reports the task's own rewards."""
+"""Options of Atari games in evaluation, which reports the game's unclipped rewards."""
 
 NAMES = {"frameskip": "frame_skip", "grayscale": "gray_scale", "reward_clipping": "reward_clip"}
-"""Options of ``environment.atari`` that have other names in envpool."""
+"""Options of ``environment.atari`` -> their names in envpool, where they differ."""
 
 
 PLAIN: dict[str, Wrap] = {
@@ -35,7 +35,7 @@ PLAIN: dict[str, Wrap] = {
 """Wrappers without arguments."""
 
 OF_REWARDS = ("normalize_reward", "reward_clip", "reward_scale")
-"""Wrappers that an evaluation leaves out."""
+"""Wrappers that evaluation leaves out."""
 
 
 def make_environments(
@@ -52,14 +52,14 @@ def make_environments(
     Args:
         block: the block.
         num_envs: number of sub-environments.
-        evaluation: without what changes rewards and cuts games short, resetting only when told to; a task's own
-            vectorised form is replaced by single environments in this process.
-        groups: resetting only when told to; every episode's start is given to it.
-        restorable: a reset can put an environment into a given state.
-        max_length: steps after which an episode is truncated at the latest; None: where the task does.
+        evaluation: leave out wrappers that change rewards or shorten games; reset only on request; replace the
+            task's own vectorised form by single environments in this process.
+        groups: reset only on request, to a given start.
+        restorable: allow resets to a given state.
+        max_length: truncate episodes after this many steps; None: keep the limit of the task.
 
     Returns:
-        Environments as those of `tesserl_environments.make_environments`.
+        Environments like those of `tesserl_environments.make_environments`.
 
     Raises:
         ConfigError: the id is unknown, its package is missing, or it does not take the given arguments.
@@ -82,11 +82,11 @@ def make_environments(
 
 
 def make_at_once(block: EnvironmentConfig, num_envs: int) -> Environments | None:
-    """Make environments of an evaluation that are stepped at once; None if this block has no such form."""
+    """Make vectorised environments for an evaluation; None if the task has no vectorised form."""
     if block.vectorization not in ("sync", "vector_entry_point") or block.kwargs:
         return None
     with naming_block():
-        import_modules(block)  # among which a wrapper may be
+        import_modules(block)  # a module may define a wrapper
         return None if _wrappers(block, evaluation=True) else made.make_at_once(block.id, num_envs)
 
 
@@ -104,7 +104,7 @@ def task_spaces(block: EnvironmentConfig) -> tuple[Space, Space]:
 
 
 def has_time_limit(block: EnvironmentConfig) -> bool:
-    """Return whether every episode of a task ends after some number of steps, as far as its registration says."""
+    """Return whether the registration of a task limits the length of its episodes."""
     if block.vectorization in ("atari", "envpool") or any(each.kind == "time_limit" for each in block.wrappers):
         return True
     with naming_block():
@@ -122,7 +122,7 @@ def import_modules(block: EnvironmentConfig) -> None:
 
 
 def with_maker(config: RunConfig, maker: TaskMaker) -> RunConfig:
-    """Return the configuration whose environments a function makes; it is known for as long as this process lives."""
+    """Return the configuration whose environments ``maker`` makes; it is registered until this process ends."""
     block = config.environment
     if block.vectorization not in ("sync", "async"):
         raise ConfigError(
@@ -132,7 +132,7 @@ def with_maker(config: RunConfig, maker: TaskMaker) -> RunConfig:
     if block.vectorization == "async" or config.collectors.kind != "local" or config.evaluation.process:
         try:
             CloudpickleWrapper(maker).__getstate__()
-        except Exception as error:  # each object that cannot be pickled has an error of its own
+        except Exception as error:  # pickling raises a different error for each kind of object
             raise ConfigError(
                 "environment: the function that makes environments must be picklable, as worker processes call it, got "
                 f"{type(error).__name__}: {error}; define it at the top level of a module, or set "
@@ -165,20 +165,20 @@ def _arguments(block: EnvironmentConfig, *, evaluation: bool = False, groups: bo
 
 
 def atari_options(block: AtariConfig) -> dict[str, object]:
-    """Return the options of ``environment.atari:`` by envpool's names; it counts steps where ale_py counts frames."""
+    """Return the options of ``environment.atari:`` under envpool's names; envpool counts steps, ale_py frames."""
     options = block.model_dump(exclude={*NOT_IN_ENVPOOL, "max_num_frames_per_episode"})
     steps = max(block.max_num_frames_per_episode // block.frameskip, 1)
     return {NAMES.get(key, key): value for key, value in options.items()} | {"max_episode_steps": steps}
 
 
 def _wrappers(block: EnvironmentConfig, evaluation: bool) -> list[Wrap]:
-    """Return the functions that wrap an environment; an evaluation reports the task's own rewards."""
+    """Return the functions that wrap an environment, for an evaluation without those that change rewards."""
     kept = (each for each in block.wrappers if not (evaluation and each.kind in OF_REWARDS))
     return [wrap_of(each, block.channels) for each in kept]
 
 
 def wrap_of(block: Wrapper, channels: str = "auto") -> Wrap:
-    """Return the function that wraps an environment as an entry of ``environment.wrappers`` says."""
+    """Return the function that applies an entry of ``environment.wrappers`` to an environment."""
     match block:
         case blocks.TimeLimit():
             return partial(TimeLimit, max_episode_steps=block.max_episode_steps)
@@ -212,16 +212,16 @@ def wrap_of(block: Wrapper, channels: str = "auto") -> Wrap:
 
 
 def discrete_actions(space: Space) -> tuple[int, int | None]:
-    """Return the number of actions, and of blocks where an action is a block of equal choices.
+    """Return the number of choices of a discrete action, and the number of its blocks.
 
     Args:
-        space: of the actions.
+        space: action space.
 
     Returns:
         ``(A, None)`` for Discrete(A); ``(A, N)`` for MultiDiscrete with N equal entries A.
 
     Raises:
-        ConfigError: the space is another one.
+        ConfigError: the space is of another kind.
     """
     if isinstance(space, spaces.Discrete) and space.start == 0:
         return int(space.n), None

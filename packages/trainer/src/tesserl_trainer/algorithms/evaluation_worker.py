@@ -1,4 +1,4 @@
-"""Code of the evaluation process: its environments, its copy of the policy, and its answers."""
+"""Code that runs in the evaluation process: its environments, its copy of the policy, and its answers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from tesserl_trainer.algorithms.task import Task
 
 
 class EvaluationWorker:
-    """Plays the evaluation episodes, with the device and the threads of the run."""
+    """Plays the evaluation episodes, on the device and with the threads of the run."""
 
     def __init__(
         self,

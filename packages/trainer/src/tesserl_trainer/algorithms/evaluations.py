@@ -1,4 +1,4 @@
-"""``evaluation:`` -> what plays the evaluation episodes, in this process or in one of its own."""
+"""Build the player of evaluation episodes from ``evaluation:``, in this process or in a separate one."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ from tesserl_training.evaluations import Player, PlayerHere
 
 
 def build_player(task: Task, agent: AnyAgent, stack: ExitStack) -> Player:
-    """Build what plays the evaluation episodes of a run, as ``evaluation.process`` says."""
+    """Build the player of the evaluation episodes of a run, in the process that ``evaluation.process`` selects."""
     network = agent.policy.network
     if task.config.evaluation.process:
         return _start_process(task.config, network, stack)
@@ -43,7 +43,7 @@ def build_player(task: Task, agent: AnyAgent, stack: ExitStack) -> Player:
 def _start_process(config: RunConfig, network: nn.Module, stack: ExitStack) -> EvaluationProcess:
     """Start the evaluation process of a run."""
     weights = SharedWeights(network.state_dict(), processes.CONTEXT)
-    # pretraining has a length of its own, which no rule of training holds for; an evaluation has none
+    # Without the rules of training, which pretraining may break: its number of steps is not the configuration's
     data = as_data(config) | {"total_steps": MOST_STEPS}
     make = functools.partial(EvaluationWorker, data, weights, registered_maker(config.environment.id))
     transport = processes.ProcessTransport(make, PASSED_ON, evaluation_name)
@@ -61,7 +61,7 @@ def _start_process(config: RunConfig, network: nn.Module, stack: ExitStack) -> E
 
 @contextmanager
 def _other_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Give a network other weights for the time of a ``with`` block."""
+    """Give a network other weights inside a ``with`` block."""
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     load_module(network, weights, "state: evaluation.weights")
     try:

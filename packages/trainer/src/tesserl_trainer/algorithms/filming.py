@@ -17,7 +17,7 @@ from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.usage import ArgumentError
 
 BLOCK = 2
-"""Colours of H.264 are those of squares of so many pixels; frames are padded to a multiple."""
+"""Pixels per side of a colour block of H.264; frames are padded to a multiple."""
 
 
 def require_encoder() -> None:
@@ -27,7 +27,7 @@ def require_encoder() -> None:
 
 
 class Camera:
-    """Films episodes in an environment of its own, which ``stack`` closes."""
+    """Films episodes in a separate environment, which ``stack`` closes."""
 
     def __init__(self, config: RunConfig, place: Path, stack: ExitStack, *, remedy: str) -> None:
         self.task = Task(drawing(config, remedy=remedy))
@@ -35,12 +35,12 @@ class Camera:
         self._environments = stack.enter_context(closed_afterwards(self.task.environments(1, evaluation=True)))
 
     def try_out(self, seed: int) -> None:
-        """Draw one frame, so that a missing package is an error before anything is trained."""
+        """Draw one frame, so that a missing package raises an error before training starts."""
         self._environments.reset(seed=seed)
         drawn_frames(self._environments, remedy=self._remedy)
 
     def film(self, policy: Acting, checkpoint: str, seed: int) -> Path:
-        """Film an episode in place of an earlier film of it; return the file, named by checkpoint, seed and return."""
+        """Film an episode, replacing its earlier film; return the file, named by checkpoint, seed and return."""
         self._place.mkdir(parents=True, exist_ok=True)
         unnamed = self._place / f"{checkpoint}-seed-{seed}.mp4"
         with filmed(self._environments, unnamed, remedy=self._remedy) as add:
@@ -51,13 +51,13 @@ class Camera:
 
 
 def frames_per_second(environments: Environments) -> float:
-    """Return the rate that a task declares for its frames, 30 if it declares none."""
+    """Return the frames per second that a task declares, 30 if it declares none."""
     return float((environments.metadata or {}).get("render_fps") or 30)
 
 
 @contextmanager
 def filmed(environments: Environments, path: Path, *, remedy: str) -> Iterator[Callable[[], None]]:
-    """Film a single environment into a file that is complete or not there; yield what adds the present frame."""
+    """Film a single environment to a file, written atomically; yield the function that adds the current frame."""
     import imageio_ffmpeg
 
     partial, writer = path.with_name(f".{path.name}"), None
@@ -65,7 +65,7 @@ def filmed(environments: Environments, path: Path, *, remedy: str) -> Iterator[C
     def add() -> None:
         nonlocal writer
         frame = padded(drawn_frames(environments, remedy=remedy)[0])
-        if writer is None:  # the first frame has the size; nothing can be drawn before the first reset
+        if writer is None:  # the first frame gives the size; environments render only after a reset
             writer = imageio_ffmpeg.write_frames(
                 str(partial),
                 (frame.shape[1], frame.shape[0]),

@@ -1,4 +1,4 @@
-"""Build the groups of trajectories that an algorithm learns from: their environments, starts and collector."""
+"""Build the environments, starts and collector of groups of trajectories."""
 
 from tesserl_collectors.groups import GroupCollector
 from tesserl_collectors.rollout_policy import RolloutPolicy
@@ -16,11 +16,11 @@ from tesserl_trainer.algorithms.run import make_collector
 from tesserl_trainer.algorithms.task import Task
 
 GroupOptions = GRPOConfig | OnlinePairs | MixedPairs
-"""A block that says how groups of trajectories start."""
+"""Blocks with options for the starts of groups."""
 
 
 def training_environments(task: Task) -> Environments:
-    """Make the environments that a run, or one of its workers, collects in."""
+    """Make the environments in which a run or one of its workers collects."""
     options, source = task.config.options, task.config.pairs.source
     if isinstance(options, GRPOConfig):
         return _group_environments(task, options)
@@ -41,7 +41,7 @@ def _group_environments(task: Task, options: GroupOptions) -> Environments:
 
 
 def require_ends(task: Task, options: GroupOptions) -> None:
-    """Refuse a task whose trajectories may never end, as they are played to their end."""
+    """Refuse a task whose trajectories may never end: groups play every trajectory to its end."""
     config = task.config.environment
     limits = ["environment.wrappers to [{kind: time_limit, max_episode_steps: 1000}]"]
     if isinstance(options, GRPOConfig):
@@ -71,7 +71,7 @@ def make_group_collector(
 
 
 def make_starts(options: Starts, environments: Environments, *, group_size: int, seed: int) -> GroupStarts:
-    """Give the slots of a vector environment in DISABLED autoreset mode their starts."""
+    """Return the object that resets a vector environment in DISABLED autoreset mode to the starts of groups."""
     start: Start
     number: int | None
     match options:

@@ -41,7 +41,7 @@ def build_loop(task: Task, run: Run) -> GroupLoop:
     """Build the loop: play groups from the same start, compare their returns, learn for some epochs.
 
     Raises:
-        ConfigError: the baseline reads what the task does not show.
+        ConfigError: the baseline reads an observation that the task does not have.
     """
     config, grpo = task.config, task.config.grpo
     if grpo.advantages.baseline == "linear" and "observation" not in task.layout.shapes:
@@ -110,7 +110,7 @@ def _loss(grpo: GRPOConfig, network: ActorCritic) -> tuple[GRPOLoss, list[Schedu
         reduction=grpo.reduction,
         max_length=grpo.max_length,
         kl_coef=0.0 if kl is None else value_at(kl.coef, 0),
-        kl_kind="k3" if kl is None else cast("LossKLKind", kl.estimator),  # a rule refuses k1
+        kl_kind="k3" if kl is None else cast("LossKLKind", kl.estimator),  # validation refuses k1
         kl_importance_weighted=kl is not None and kl.importance_weighted,
         entropy_coef=value_at(grpo.entropy_coef, 0),
         reference=reference,
@@ -120,11 +120,11 @@ def _loss(grpo: GRPOConfig, network: ActorCritic) -> tuple[GRPOLoss, list[Schedu
 
 
 def _following(reference: ReferencePolicy | None, network: ActorCritic) -> Callable[[int], None]:
-    """Return the function that moves the reference after an update; the reference counts by itself."""
+    """Return the function that moves the reference after an update; the reference counts updates itself."""
     if reference is None:
         return nothing
 
-    def follow(updates: int) -> None:  # noqa: ARG001 - the reference counts by itself
+    def follow(updates: int) -> None:  # noqa: ARG001 - the reference counts updates itself
         reference.step(network)
 
     return follow

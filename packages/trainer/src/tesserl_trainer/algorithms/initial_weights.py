@@ -1,4 +1,4 @@
-"""``initial_weights:`` -> a network that begins where another run has ended."""
+"""Load ``initial_weights:`` into a network: it starts from the weights of another run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 from tesserl_training.checkpoints.run_identity import require_identity
 
 PREFIXES = ("actor_network.", "value_network_params.", "value_network.")
-"""Names by which losses call the network that they train; a checkpoint has them before its keys, or none."""
+"""Prefixes of a checkpoint's keys: the losses' names of the network that they train. Some checkpoints have none."""
 
 
 def load_initial_weights(network: nn.Module, weights: str | PartialWeightsConfig) -> None:
-    """Load the best network of another run, the latest if there is no best one, or parts of it."""
+    """Load the best network of another run, or parts of it; load the latest if no checkpoint is the best."""
     path, parts = weights_source(weights)
     with named("initial_weights" if not parts else "initial_weights.from", StorageError):
         saved = _of_network(_networks(Path(path)))
@@ -42,7 +42,7 @@ def load_initial_weights(network: nn.Module, weights: str | PartialWeightsConfig
 
 
 def _networks(path: Path) -> dict[str, Tensor]:
-    """Return the best networks of a run, its latest ones if none is the best, or those of a checkpoint."""
+    """Return the networks of a checkpoint, or of a run's best checkpoint (its latest if there is no best)."""
     checkpoints = Checkpoints(path)
     if not checkpoints.paths():
         return load_networks(path)
@@ -51,7 +51,7 @@ def _networks(path: Path) -> dict[str, Tensor]:
 
 
 def _of_network(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries of the network that was trained, under its own names."""
+    """Return the entries of the trained network, without prefixes."""
     for prefix in PREFIXES:
         inside = f".{prefix}"
         found = {f".{key}".rpartition(inside)[2]: entry for key, entry in saved.items() if inside in f".{key}"}
@@ -61,7 +61,7 @@ def _of_network(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _of_parts(network: nn.Module, state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Return the entries of a state dict that belong to parts of a network, each of which must have weights."""
+    """Return the state dict entries of the named parts of a network; each part must have weights."""
     modules = modules_of_parts(network)
     for name in names:
         if not _below(network.state_dict(), modules[name]):

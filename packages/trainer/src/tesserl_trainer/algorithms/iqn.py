@@ -45,7 +45,7 @@ def build_agent(
     observes: bool = True,
     agreed: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> IQNAgent:
-    """Build loss, optimiser and policy around a ``QuantileNetwork`` on the device; resets draw in ``agreed``."""
+    """Build loss, optimiser and policy around a ``QuantileNetwork`` on the device; resets draw inside ``agreed``."""
     config, iqn = task.config, task.config.iqn
     actor = build_actor(task, network, observes=observes)
     loss = _build_loss(iqn, actor.policy.network)
@@ -135,7 +135,7 @@ def _build_loss(iqn: IQNConfig, network: QuantileNetwork) -> IQNLoss:
 
 
 def observing_batches(network: QuantileNetwork) -> Callable[[TensorDictBase], None]:
-    """Return what updates running statistics with a worker's batch ``[N, T]``, step by step as acting does."""
+    """Return the function that updates running statistics with a worker's batch ``[N, T]``, step by step."""
     normalizers = [module for module in network.modules() if isinstance(module, RunningNormalizer)]
 
     def observe(batch: TensorDictBase) -> None:
@@ -149,7 +149,7 @@ def observing_batches(network: QuantileNetwork) -> Callable[[TensorDictBase], No
 def _updates(
     iqn: IQNConfig, loss: IQNLoss, fresh: Callable[[], QuantileNetwork], optimizer: Optimizer
 ) -> Callable[[int], None]:
-    """Return the function that follows each gradient step, called with the number of updates so far."""
+    """Return the function to call after each gradient step, with the number of updates so far."""
     target = iqn.target_update
     rate = target.rate if isinstance(target, SoftUpdate) else None
     updater = TargetUpdater(loss, interval=target.interval, rate=rate)
@@ -172,7 +172,7 @@ def _updates(
 
 
 def _clock(iqn: IQNConfig) -> Preparation | None:
-    """Return the function that sets the clocks of a batch; None without a fixed horizon."""
+    """Return the function that sets the clock of a batch, see `set_clock`; None without a fixed horizon."""
     horizon = iqn.fixed_horizon
     return None if horizon is None else lambda batch: set_clock(batch, horizon.steps, horizon.start_fraction)
 

@@ -1,4 +1,4 @@
-"""Build the pairs that an algorithm learns from: stored ones, those of new trajectories, and batches of them."""
+"""Build the sources of preference pairs (a store, new trajectories) and the batches that the loss reads."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +26,7 @@ Options = DPOConfig | CPLConfig
 
 
 def build_batches(task: Task, options: Options, *, frozen: bool) -> Batches:
-    """Build what makes batches of the entries that the loss reads, those of a ``frozen`` reference among them."""
+    """Build the batch maker for the entries that the loss reads, including those of a ``frozen`` reference."""
     keys = entries_of(options, task.layout)
     if frozen:
         keys.append(REFERENCE)
@@ -34,7 +34,7 @@ def build_batches(task: Task, options: Options, *, frozen: bool) -> Batches:
 
 
 def build_stored_pairs(task: Task, options: Options, path: str) -> StoredPairs:
-    """Open a store of pairs, which must be of this task."""
+    """Open a store of pairs; refuse one of another task."""
     config, layout = task.config, task.layout
 
     def prepare(stored: PreferencePairs) -> PreferencePairs:
@@ -51,7 +51,7 @@ def build_stored_pairs(task: Task, options: Options, path: str) -> StoredPairs:
 
 
 def check_pairs(task: Task) -> None:
-    """Open the store of pairs of a configuration that has one."""
+    """Open the store of pairs, if the configuration names one, to check it."""
     options, source = task.config.options, task.config.pairs.source
     if isinstance(options, Options) and not isinstance(source, OnlinePairs):
         build_stored_pairs(task, options, source.path)
@@ -64,7 +64,7 @@ def build_fresh_pairs(
     collector: GroupCollecting,
     agreed: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> FreshPairs:
-    """Build the object that makes pairs of new trajectories."""
+    """Build the object that makes pairs from new trajectories."""
     teacher = source.teacher
     return FreshPairs(
         collector,

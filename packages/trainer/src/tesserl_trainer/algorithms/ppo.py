@@ -25,7 +25,7 @@ PPOAgent = Agent[RolloutPolicy, nn.Module, nn.Module]
 
 
 def build_agent(task: Task, network: nn.Module, *, normalize: bool = True) -> PPOAgent:
-    """Build loss, optimiser and policy around an ``ActorCritic`` on the device; the loss may normalise advantages."""
+    """Build loss, optimiser and policy around an ``ActorCritic``; ``normalize`` lets the loss normalise advantages."""
     config, ppo = task.config, task.config.ppo
     actor = build_actor(task, network)
     actor_critic = as_actor_critic(network, config.algorithm)

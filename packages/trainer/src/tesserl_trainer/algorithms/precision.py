@@ -1,4 +1,4 @@
-"""The choice of ``precision: auto``: a body is run in both number formats, and the faster one stays."""
+"""Resolve ``precision: auto``: time the body in both number formats and keep the faster one."""
 
 import time
 from statistics import median
@@ -17,14 +17,14 @@ from tesserl_trainer.networks.programs import observation_specs, random_inputs
 
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROUNDS, WARMUP = 5, 2
-"""Passes of each format that are measured, and passes before them that are not."""
+"""Measured passes of each format, and warm-up passes before them."""
 
 LEAST_GAIN = 0.95
-"""Share of the time of float32 that bfloat16 must stay below: its sums are less exact."""
+"""Largest time of bfloat16 relative to float32 at which bfloat16 is chosen: its sums are less exact."""
 
 
 def faster_precision(config: RunConfig) -> tuple[str, str]:
-    """Time the body forward and backward in each format; return the faster one and a line about it."""
+    """Time the body forward and backward in each format; return the faster format and a line with the times."""
     task, device = Task(config), device_of(config.device)
     body = task.network().to(device).get_submodule("body")
     batch_size = _batch_size(config)
@@ -40,7 +40,7 @@ def faster_precision(config: RunConfig) -> tuple[str, str]:
 
 
 def _batch_size(config: RunConfig) -> int:
-    """Return the number of observations in an update, at most 1,024; 256 where it depends on the episodes."""
+    """Return the observations per update, at most 1,024; 256 if the number depends on episode lengths."""
     match config.options:
         case IQNConfig() | PreferenceOptions() as options:
             return min(options.batch_size, 1_024)
@@ -51,18 +51,18 @@ def _batch_size(config: RunConfig) -> int:
 
 
 def _inputs(task: Task, body: nn.Module, batch_size: int, device: torch.device) -> list[Tensor]:
-    """Return a batch for a body: random observations, and the state of one with a memory."""
+    """Return a batch for a body: random observations, and the initial state of a body with memory."""
     specs = observation_specs(task.layout)
     drawn = random_inputs(specs, batch_size, 1, torch.Generator().manual_seed(0))
-    inputs = [drawn[key] for key in cast("list[str]", body.in_keys)]  # not the mask of actions
+    inputs = [drawn[key] for key in cast("list[str]", body.in_keys)]  # leaves out the action mask
     if getattr(body, "state_keys", ()):
-        states = body.initial_state(batch_size)  # type: ignore[operator]  # a body with state_keys has it
+        states = body.initial_state(batch_size)  # type: ignore[operator]  # a body with state_keys has this method
         inputs += [torch.zeros(batch_size, 1, dtype=torch.bool), *states]
     return [each.to(device) for each in inputs]
 
 
 def _seconds_of_pass(body: nn.Module, inputs: list[Tensor], dtype: torch.dtype) -> float:
-    """Run a body forward and backward; reading a number waits until the device has done it."""
+    """Time a forward and a backward pass; reading a number from the result waits for the device."""
     begin = time.perf_counter()
     with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         outputs = body(*inputs)

@@ -1,4 +1,4 @@
-"""Build what the algorithms share that learn from preference pairs: the agent, the pairs and the loop."""
+"""Build the agent, the pairs and the loop of all algorithms that learn from preference pairs."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -38,7 +38,7 @@ PairAgent = Agent[RolloutPolicy, nn.Module, Policies]
 
 
 def placed(task: Task, options: Options, network: nn.Module) -> ActorCritic:
-    """Return a network on its device, its value frozen unless the block has a ``value``."""
+    """Move a network to its device; freeze its value unless the block has a ``value``."""
     actor_critic = as_actor_critic(network.to(device_of(task.config.device)), task.config.algorithm)
     if options.value is None:
         actor_critic.value.requires_grad_(False)
@@ -55,7 +55,7 @@ def build_pair_agent(
     frozen: ReferencePolicy | None = None,
     follow: Callable[[int], None] = nothing,
 ) -> PairAgent:
-    """Build optimiser and policy around a placed network and its loss; ``follow`` moves a reference after each step."""
+    """Build optimiser and policy around a network from `placed`; ``follow`` moves a reference after each step."""
     saved = Policies(loss, network, frozen, options.precision)
     return agent_of(task.config, options, build_actor(task, network), loss, saved, schedules=schedules, updated=follow)
 
@@ -63,7 +63,7 @@ def build_pair_agent(
 def build_pair_loop(
     task: Task, run: Run, options: Options, build_agent: Callable[[Task, nn.Module], PairAgent]
 ) -> PreferenceLoop:
-    """Build the loop: get pairs, stored ones or those of new trajectories, and learn from batches of them."""
+    """Build the loop: get stored pairs or pairs of new trajectories, and learn from batches of them."""
     config, source = task.config, task.config.pairs.source
     fresh: FreshPairs | None = None
     pop_episodes: Callable[[], list[Episode]] = list
@@ -96,7 +96,7 @@ def build_pair_loop(
 
 
 def build_cloning(config: RunConfig, options: Options, network: ActorCritic) -> Cloning | None:
-    """Build the pretraining, with an optimiser of its own; None if the block has none."""
+    """Build the pretraining with a separate optimiser; None if the block has no pretraining."""
     pretraining = options.pretraining
     if pretraining is None:
         return None

@@ -1,4 +1,4 @@
-"""Parts shared by the learner and its worker processes: the configuration that is sent, and the errors."""
+"""Code shared by the learner and its worker processes: the configuration that is sent, and the errors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from tesserl_configs.schema import config_class
 from tesserl_environments import TaskError, WorkerError, register_maker
 
 PASSED_ON = (ConfigError, TaskError, WorkerError)
-"""Errors of workers that the learner raises as they are."""
+"""Errors of workers that the learner raises unchanged."""
 
 
 def received_config(data: Mapping[str, Any], maker: CloudpickleWrapper | None) -> RunConfig:
-    """Return the configuration that another process has sent, with the function that makes environments, if any."""
+    """Return the configuration sent by another process; register ``maker``, which makes its environments, if given."""
     config = config_class(data).model_validate(data)
     if maker is not None:
         register_maker(config.environment.id, maker.fn)

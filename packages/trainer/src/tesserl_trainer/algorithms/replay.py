@@ -1,4 +1,4 @@
-"""``replay:`` -> a replay buffer."""
+"""Build the replay buffer from ``replay:``."""
 
 import logging
 import shutil
@@ -18,8 +18,8 @@ from tesserl_training.replay_segments import Segments
 
 
 def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout, *, rank: int = 0) -> Replay:
-    """Build the replay buffer of a run, or one rank's part of it; checkpoints keep its content in ``run_dir``."""
-    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it reports every new storage on standard output
+    """Build the replay buffer of a run or of one rank; checkpoints store its content in ``run_dir``."""
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # torchrl prints a line to stdout for every new storage
     settings = config.replay
     options = {}
     if settings.kind == "prioritized":
@@ -32,7 +32,7 @@ def build_replay(config: RunConfig, run_dir: Path, layout: ObservationLayout, *,
         )
         options = {"sampler": sampler, "priority_key": "td_error"}
     elif settings.test_fraction:
-        options = {"sampler": PrioritizedSampler(settings.capacity, alpha=0.0)}  # uniform, and can leave items out
+        options = {"sampler": PrioritizedSampler(settings.capacity, alpha=0.0)}  # samples uniformly, can skip items
     return Replay(
         TensorDictReplayBuffer(
             storage=_storage(config, run_dir / f"rank_{rank}" if rank else run_dir, layout), **options
@@ -65,7 +65,7 @@ def _storage(config: RunConfig, run_dir: Path, layout: ObservationLayout) -> Laz
         )
     if not on_disk:
         return LazyTensorStorage(settings.capacity)
-    # without a directory the files would lie in shared memory, and torchrl would take the signals for cleaning up
+    # without a directory, torchrl would put the files into shared memory and install signal handlers to clean up
     directory = run_dir / "buffer"
     storage = MemmapStorage(settings.capacity, scratch_dir=directory)
     weakref.finalize(storage, shutil.rmtree, directory, ignore_errors=True)

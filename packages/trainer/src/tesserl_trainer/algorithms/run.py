@@ -1,4 +1,4 @@
-"""Parts of the loops of all algorithms: the directory of the run, its journal, and its collectors."""
+"""Parts of every algorithm's loop: the directory of the run, its journal, and its collectors."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -38,7 +38,7 @@ from tesserl_training.shared_evaluation import SharedPlayer
 
 @dataclass
 class Run:
-    """A run while its loop is built."""
+    """Context in which the loop of a run is built."""
 
     directory: Path
     progress: ProgressDisplay
@@ -46,11 +46,11 @@ class Run:
     ranks: Ranks = ALONE
 
     def keep(self, environments: Environments) -> Environments:
-        """Close environments when the run is over; return them."""
+        """Register environments to be closed when the run ends; return them."""
         return self.stack.enter_context(closed_afterwards(environments))
 
     def network(self, task: Task) -> nn.Module:
-        """Build the network; a new run loads ``initial_weights`` into it, a continued run has its own."""
+        """Build the network; load ``initial_weights`` into it only in a new run."""
         network, weights = task.network(), task.config.initial_weights
         if weights is not None and Checkpoints(self.directory).latest() is None:
             load_initial_weights(network, weights)
@@ -65,7 +65,7 @@ class Run:
         *,
         workers: WorkerRecord | None = None,
     ) -> Journal:
-        """Build what counts, reports, evaluates and writes checkpoints; without ``workers`` a lost one ends the run."""
+        """Build the object that counts, reports, evaluates and saves; without ``workers`` a lost one ends the run."""
         config = task.config
         openers = {} if self.ranks.rank else loggers_of(config, self.directory)
         log = (NoLog if self.ranks.rank else MetricsLog)(self.directory, openers, self.progress.note)
@@ -96,14 +96,14 @@ class Run:
         )
 
     def _player(self, task: Task, agent: AnyAgent) -> Player:
-        """Return what plays the evaluation episodes: rank 0."""
+        """Return the player of the evaluation episodes; only rank 0 plays them."""
         if self.ranks.number == 1:
             return build_player(task, agent, self.stack)
         player = None if self.ranks.rank else build_player(task, agent, self.stack)
         return SharedPlayer(self.ranks, player, in_background=task.config.evaluation.process)
 
     def _filmer(self, task: Task, agent: AnyAgent) -> Callable[[int], None] | None:
-        """Return the function that films the first evaluation episode of a step; None if none are wanted."""
+        """Return the function that films the first evaluation episode at a step; None if films are off."""
         config = task.config
         if config.evaluation.video is None:
             return None
@@ -124,7 +124,7 @@ def _never(*_: object) -> NoReturn:
 
 
 def loggers_of(config: RunConfig, run_dir: Path) -> dict[str, Opener]:
-    """Return the functions that open the loggers of a run, by their keys."""
+    """Return the functions that open the loggers of a run, by configuration key."""
     block, openers = config.logging, dict[str, Opener]()
     if block.tensorboard:
         from tesserl_training.event_file import EventFile  # needs TensorBoard
@@ -147,7 +147,7 @@ def loggers_of(config: RunConfig, run_dir: Path) -> dict[str, Opener]:
 
 
 def early_stopping_of(config: RunConfig) -> EarlyStopping | None:
-    """Return when a run ends before ``total_steps``."""
+    """Return the rule for ending a run before ``total_steps``; None if there is none."""
     block = config.early_stopping
     return None if block is None else EarlyStopping(block.target, block.evaluations)
 
@@ -161,15 +161,15 @@ def make_collector(
     greedy: Marks | None = None,
     records: Records | None = None,
 ) -> Collector:
-    """Make the collector of what acts.
+    """Make the collector of an actor.
 
     Args:
         task: of the run.
-        actor: acts.
-        environments: to step.
-        starts: the same environments, reset to the starts of groups; None resets them one by one.
-        greedy: return which of the last actions were greedy; None does not record it.
-        records: return the policy's own entries of each batch; None adds none.
+        actor: chooses the actions.
+        environments: environments to step.
+        starts: resets the environments to the starts of groups; None resets each one at the end of its episode.
+        greedy: returns which of the last actions were greedy; None does not record it.
+        records: returns the policy's extra entries of each batch; None adds none.
     """
     return Collector(
         starts or environments,
@@ -184,5 +184,5 @@ def make_collector(
 
 
 def run_title(name: str | None, run_dir: Path) -> str:
-    """Return the title of a run: its directory if it is named after the configuration, else both names."""
+    """Return the title of a run: its directory's name if that begins with the configured name, else both names."""
     return run_dir.name if run_dir.name.startswith(str(name)) else f"{name}-{run_dir.name}"

@@ -1,4 +1,4 @@
-"""Numbers of the schema that may change with the step, as schedules of what they belong to."""
+"""Turn configured numbers that may change with the step into schedules."""
 
 import functools
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from tesserl_configs import Schedule, value_at
 from tesserl_training.schedule import Scheduled
 
 Number = float | Schedule
-"""A number of the schema that may change with the step."""
+"""A configured number that may change with the step."""
 
 
 def scheduled(name: str, number: Number, apply: Callable[[float], None]) -> Scheduled:
-    """Return the schedule of a number of the schema."""
+    """Return the schedule of a configured number."""
     return Scheduled(name, lambda step: value_at(number, step), apply)
 
 
 def attributes(owner: object, **numbers: Number | None) -> list[Scheduled]:
-    """Return the schedules of an object's attributes, such as the coefficients of a loss; None has no schedule."""
+    """Return schedules that set an object's attributes, such as the coefficients of a loss; skip None."""
     return [
         scheduled(name, number, functools.partial(setattr, owner, name))
         for name, number in numbers.items()
@@ -25,5 +25,5 @@ def attributes(owner: object, **numbers: Number | None) -> list[Scheduled]:
 
 
 def at_start(number: Number | None) -> float | None:
-    """Return the value of a number at step 0; None for none."""
+    """Return the value of a number at step 0; None stays None."""
     return None if number is None else value_at(number, 0)

@@ -1,4 +1,4 @@
-"""The part of a configuration that one of several ranks has; configurations that ranks cannot share are refused."""
+"""Split a configuration among ranks; refuse configurations that ranks cannot share."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from tesserl_trainer.machine import device_of
 
 
 def part_of(config: RunConfig, ranks: Ranks, local_rank: int) -> RunConfig:
-    """Return the configuration of one rank: its part of the environments and of the replay, on its device."""
+    """Return the configuration of one rank: its share of the environments and of the replay, on its device."""
     if ranks.number == 1:
         return config
     if problems := list(_problems(config, ranks.number)):
@@ -36,7 +36,7 @@ def part_of(config: RunConfig, ranks: Ranks, local_rank: int) -> RunConfig:
 
 
 def _problems(config: RunConfig, number: int) -> Iterator[Problem]:
-    """Yield what several ranks cannot share."""
+    """Yield the settings that do not work with several ranks."""
     for key, value in _totals(config).items():
         if value % number:
             yield Problem(
@@ -61,7 +61,7 @@ def _problems(config: RunConfig, number: int) -> Iterator[Problem]:
 
 
 def _totals(config: RunConfig) -> dict[str, int]:
-    """Return the numbers that ranks divide between them, by their keys."""
+    """Return the totals that are divided among ranks, by key."""
     totals: dict[str, int] = {}
     options = config.options
     if not (isinstance(options, PreferenceOptions) and isinstance(config.pairs.source, OfflinePairs)):

@@ -17,10 +17,10 @@ from tesserl_trainer.algorithms.environments import make_at_once, make_environme
 from tesserl_trainer.networks.bodies import MakeBody, with_body
 
 LEAST_PIXELS_FOR_CHANNELS_LAST = 32
-"""Height and width of images from which no encoder learns more slowly by it (docs/results.md)."""
+"""Smallest image side for ``channels_last``: from here on it slows no encoder down (docs/results.md)."""
 
 MOST_AT_ONCE = 1_024
-"""Most environments of an evaluation that are stepped at once."""
+"""Most environments that an evaluation steps at once."""
 
 
 class Task:
@@ -28,9 +28,9 @@ class Task:
 
     Args:
         config: the whole configuration.
-        spaces: observation and action space of one environment; None reads them from the first environments that are
-            made, or from one that is made for this alone.
-        first_environment: number of environments of the run that ranks before this one step.
+        spaces: observation and action space of one environment; None reads them from the first environments made, or
+            makes one environment to read them.
+        first_environment: total number of environments of the ranks before this one.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Task:
 
     @cached_property
     def layout(self) -> ObservationLayout:
-        """The keys that the task's observations yield."""
+        """Observation keys of the task, with their shapes."""
         environment, (observations, actions) = self.config.environment, self.spaces
         try:
             return ObservationLayout(observations, channels=environment.channels, action_space=actions)
@@ -83,8 +83,8 @@ class Task:
             raise ConfigError(f"environment.id: {environment.id}: {error}") from error
 
     def network(self) -> nn.Module:
-        """Build the network of the algorithm for this task, in the memory format of ``channels_last``."""
-        extend_module_path(self.config.environment.module_path)  # of a body that `nn` names
+        """Build the network of the algorithm for this task; ``channels_last`` sets its memory format."""
+        extend_module_path(self.config.environment.module_path)  # `nn.body` may be defined there
         network = actor_builder_of(self.config.algorithm).build_network(self)
         if self._channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs leave it out
@@ -98,18 +98,18 @@ class Task:
         return min(height, width) >= LEAST_PIXELS_FOR_CHANNELS_LAST
 
     def actor(self) -> AnyActor:
-        """Build the network with its ways to act, for a process that does not learn."""
+        """Build the network with its acting functions, for a process that does not learn."""
         algorithm = self.config.algorithm
         if declared(algorithm).acting is None:
             return self.agent()
         return actor_builder_of(algorithm).build_actor(self, self.network())
 
     def agent(self, network: nn.Module | None = None) -> AnyAgent:
-        """Build the network with its loss, its optimiser and its ways to act, or these around a given network."""
+        """Build the loss, the optimiser and the acting functions around a network; None builds the network too."""
         return builder_of(self.config.algorithm).build_agent(self, network or self.network())
 
     def evaluation_environments(self, episodes: int | None = None) -> Environments:
-        """Make environments of evaluations: for so many episodes at once if the task can, or of the periodic ones."""
+        """Make evaluation environments: for this many parallel episodes if the task can, or the periodic ones."""
         settings = self.config.evaluation
         number = settings.episodes if episodes is None else episodes
         at_once = make_at_once(self.config.environment, min(number, MOST_AT_ONCE))
@@ -118,7 +118,7 @@ class Task:
     def evaluate(
         self, policy: Acting, environments: Environments, *, on_step: Callable[[], None] | None = None
     ) -> Evaluation:
-        """Play the episodes of a periodic evaluation, on the same seeds every time."""
+        """Play the episodes of a periodic evaluation, with the same seeds every time."""
         settings = self.config.evaluation
         seeds = range(settings.seed, settings.seed + settings.episodes)
         return self.play(policy, environments, seeds, on_step=on_step)
@@ -153,13 +153,13 @@ def build_network(
 
     Args:
         config: the whole configuration.
-        observation_space: of one environment.
-        action_space: of one environment.
+        observation_space: observation space of one environment.
+        action_space: action space of one environment.
         body: see `train`.
 
     Returns:
-        A ``QuantileNetwork`` or an ``ActorCritic``, with the parts that ``nn.freeze`` names frozen, and its
-        convolutions in the memory format that ``channels_last`` wants.
+        A ``QuantileNetwork`` or an ``ActorCritic``. The parts named in ``nn.freeze`` are frozen, and ``channels_last``
+        sets the memory format of the convolutions.
 
     Raises:
         ConfigError: the configuration and the spaces do not fit together.

@@ -1,4 +1,4 @@
-"""Errors as messages on standard error and exit codes, in one form for all commands."""
+"""Report errors of all commands in one form: a message on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import traceback
 import click
 
 OK, FAILURE, USAGE = 0, 1, 2
-"""Exit codes; a command that a signal stopped has 128 + the signal's number.
+"""Exit codes. A command stopped by a signal exits with 128 + the signal's number.
 
-USAGE: an argument or a configuration is wrong. An option is unknown, a value has a wrong form or is out of its range,
-or a path or a checkpoint that is named is not there, holds something else, or would be overwritten. Errors of that kind
-have the attribute ``exit_code`` 2, or are `ConfigError`.
-FAILURE: the command is right and could not be carried out. A file is damaged, data are too few, a package is missing,
-the disk is full, or a training diverged.
+USAGE: an argument or a configuration is wrong: an option is unknown, a value has a wrong form or is out of range, or a
+named path or checkpoint does not exist, holds something else, or would be overwritten. Such errors have the attribute
+``exit_code`` 2, or are `ConfigError`.
+FAILURE: the command is valid but failed: a file is damaged, there are too few data, a package is missing, the disk is
+full, or training diverged.
 """
 
 REMEDIES = {
@@ -28,11 +28,11 @@ REMEDIES = {
     errno.ENOTDIR: "a file stands where the path has a directory; name another path",
     errno.EROFS: "name a place that can be written to",
 }
-"""Remedies for errors of the system."""
+"""Remedies for errors of the operating system, by error number."""
 
 
 def report(error: Exception, *, debug: bool) -> int:
-    """Write an error to standard error, with a traceback if it was not foreseen; return the exit code."""
+    """Write an error to standard error, with a traceback if its type is unexpected; return the exit code."""
     from tesserl_configs import ConfigError
 
     if isinstance(error, click.ClickException):
@@ -44,7 +44,7 @@ def report(error: Exception, *, debug: bool) -> int:
     if debug or not foreseen:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
         return exit_code
-    if exit_code > 128:  # a signal has stopped it in good order
+    if exit_code > 128:  # a signal stopped it in order
         click.echo(str(error), err=True)
         return exit_code
     is_of_system = isinstance(error, OSError) and error.errno is not None
@@ -61,12 +61,12 @@ def complain(message: str) -> None:
 
 
 def color() -> bool | None:
-    """Return False where NO_COLOR forbids colour (https://no-color.org); None leaves it to the terminal."""
+    """Return False if NO_COLOR forbids colour (https://no-color.org), else None: the terminal decides."""
     return False if os.environ.get("NO_COLOR") else None
 
 
 def _explain_usage(error: click.ClickException) -> None:
-    """Write what is wrong with a command line, and the usage of the command."""
+    """Write the error of a command line, and the usage of the command."""
     complain(error.format_message())
     context = getattr(error, "ctx", None)
     if context is not None:
@@ -74,7 +74,7 @@ def _explain_usage(error: click.ClickException) -> None:
 
 
 def _of_system(error: OSError) -> str:
-    """Return what an error of the system means: the file, what happened, and what can be done."""
+    """Describe an error of the operating system: the file, the error and the remedy."""
     what = error.strerror or os.strerror(error.errno or 0)
     place = "" if error.filename is None else f"{error.filename}: "
     remedy = REMEDIES.get(error.errno or 0)

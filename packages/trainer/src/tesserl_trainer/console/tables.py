@@ -19,6 +19,6 @@ def rich_table(table: Table) -> RichTable:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return one line of text for each row, with the columns one below the other."""
+    """Return one line of text per row, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -1,1 +1,1 @@
-"""Trained policies as files."""
+"""Export trained policies to files, and exchange runs with the Hugging Face hub."""

@@ -1,4 +1,4 @@
-"""``tesserl export``: a trained policy as one file that runs without this project."""
+"""``tesserl export``: write a trained policy to one file that runs without this project."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,30 +25,29 @@ def export(
     overwrite: bool = False,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write the greedy policy of a run, normalisation included, and compare the file's outputs with the policy's.
+    """Write the greedy policy of a run, including normalisation, and compare the file's outputs with the policy's.
 
-    The batch size is free. Noise is zero, nothing is drawn at random.
+    The file accepts any batch size. Its outputs are deterministic: noise is zero.
 
     Args:
         run_dir: directory of the run.
         format: ``"onnx"``, or ``"pt2"`` for ``torch.export``.
-        taus: for ``iqn`` only: fix this number of midpoints, distorted as ``iqn.risk`` says, at least 1; None makes
-            the taus an input, ``[batch, num_taus]``, taken as they are.
+        taus: for ``iqn`` only: fix this number of midpoints, at least 1, distorted by ``iqn.risk``; None makes the
+            taus an input, ``[batch, num_taus]``, used undistorted.
         checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
         output: the file; by default ``policy.onnx`` or ``policy.pt2`` in the run's directory.
-        overwrite: replace a file that is there.
+        overwrite: replace an existing file.
         overrides: ``key=value`` on top of the run's configuration.
 
     Returns:
         ``file``, ``format``, ``checkpoint``, ``inputs`` and ``outputs`` (shape and dtype by name),
-        ``largest_difference`` (see ``formats.largest_difference``) and the ``batch_sizes`` in which
-        it was looked for.
+        ``largest_difference`` (see ``formats.largest_difference``) and the ``batch_sizes`` that were compared.
 
     Raises:
-        StorageError: there is no such run or checkpoint, or it is damaged.
+        StorageError: the run or the checkpoint does not exist or is damaged.
         ExportError: a package is missing, torch cannot export this policy, or outputs differ by more than 1e-4; no
             file is written.
-        TakenError: the file is there.
+        TakenError: the file exists.
         ArgumentError: ``format`` or ``taus`` is out of its range, or the run's policy has no taus to fix.
     """
     if format not in ("onnx", "pt2"):
@@ -76,10 +75,10 @@ def export(
 
 
 def _write(file: Path, program: Program, inputs: Inputs, file_format: Format, *, overwrite: bool) -> float:
-    """Write the file if it computes the same as the program; return the largest difference."""
+    """Write the file if its outputs match those of the program; return the largest difference."""
     content = exporting.serialize(program, inputs, file_format)
     difference = exporting.largest_difference(program, exporting.load(content, file_format), inputs)
-    if not difference <= TOLERANCE:  # a NaN is refused too
+    if not difference <= TOLERANCE:  # also refuses NaN
         raise ExportError(
             f"{file} was not written: outputs of the exported program differ from the policy's by {difference:.3g}, "
             f"expected at most {TOLERANCE:g}; try the other format, and report it"

@@ -1,4 +1,4 @@
-"""Programs as files that run without this project: an ONNX graph, or a program of ``torch.export``."""
+"""Write programs to files that run without this project: ONNX graphs or programs of ``torch.export``."""
 
 import importlib
 import importlib.util
@@ -16,10 +16,10 @@ from tesserl_trainer.networks.programs import ExportError, Inputs, Program, Tens
 
 Format = Literal["onnx", "pt2"]
 BATCH_SIZES = (1, 2, 7)
-"""Numbers of observations that `largest_difference` compares."""
+"""Batch sizes that `largest_difference` compares."""
 
 TOLERANCE = 1e-4
-"""Largest difference that an exported program may have, as `largest_difference` measures it."""
+"""Largest accepted result of `largest_difference`."""
 
 
 def require_packages(file_format: Format) -> None:
@@ -32,7 +32,7 @@ def require_packages(file_format: Format) -> None:
 
 def serialize(program: Program, inputs: Inputs, file_format: Format) -> bytes:
     """Export a program for any batch size of at least 1 and any number of taus; return the content of the file."""
-    # Sizes of 0 and 1 are taken for constants
+    # torch.export treats sizes of 0 and 1 as constants
     example: dict[str, Any] = random_inputs(inputs, 3, 5, torch.Generator().manual_seed(0))
     free = {name: torch.export.Dim(name, min=1) for name in ("batch", "num_taus")}
     sizes = {
@@ -54,16 +54,16 @@ def serialize(program: Program, inputs: Inputs, file_format: Format) -> bytes:
                 dynamo=True,
                 verbose=False,
             )
-            return graph.model_proto.SerializeToString()  # one file: weights are not written beside it
+            return graph.model_proto.SerializeToString()  # the weights are inside this one file
     except Exception as error:
         reason: BaseException = error
-        while reason.__cause__ is not None:  # torch wraps what happened in pages about its graph
+        while reason.__cause__ is not None:  # torch wraps the cause in pages about its graph
             reason = reason.__cause__
         raise ExportError(f"torch {torch.__version__} cannot export this policy as {file_format}: {reason}") from error
 
 
 def load(content: bytes, file_format: Format) -> Callable[[Tensors], Tensors]:
-    """Load the result of `serialize` as a function. Never pass anything else: a ``.pt2`` file is unpickled."""
+    """Load the result of `serialize` as a function; pass nothing else, because ``.pt2`` content is unpickled."""
     if file_format == "pt2":
         module = torch.export.load(io.BytesIO(content)).module()
         return lambda inputs: module(**inputs)
@@ -86,15 +86,16 @@ def largest_difference(
     """Compare outputs on random observations, in batches of several sizes.
 
     Args:
-        program: what was exported.
-        exported: runs the exported form.
-        inputs: what both take.
-        seed: of the observations.
+        program: the original program.
+        exported: runs the exported program.
+        inputs: inputs of both.
+        seed: seed of the observations.
 
     Returns:
-        The largest difference between two outputs, over the largest value of its observation where that is above 1:
-        what float32 can promise depends on it. Of choices, what they are chosen by is compared (values or logits), so
-        that either of two equally good ones is right. NaN if an output is NaN or an action does not exist.
+        The largest difference between two outputs. A difference is divided by the largest output for its observation
+        if that is above 1, because float32 is relative. For choices, the values or logits of the chosen actions are
+        compared, so that either of two equally good actions is right. NaN if an output is NaN or an action does not
+        exist.
 
     Raises:
         ExportError: names, shapes or dtypes of the outputs differ.
@@ -112,9 +113,9 @@ def largest_difference(
         for output, other, scale in _comparisons(program, expected, got):
             allowed = scale.where(
                 scale > torch.finfo(torch.float32).min, 0
-            )  # the mark of forbidden actions is no scale
+            )  # the value that marks forbidden actions must not set the scale
             error = _largest(other - output) / _largest(allowed).clamp(min=1)
-            largest = torch.maximum(largest, error.max())  # keeps a NaN
+            largest = torch.maximum(largest, error.max())  # propagates NaN
     return float(largest)
 
 
@@ -129,12 +130,12 @@ def _comparisons(program: Program, expected: Tensors, got: Tensors) -> Iterator[
 
 
 def _largest(tensor: Tensor) -> Tensor:
-    """Largest magnitude of each observation, ``[B]``."""
+    """Return the largest magnitude for each observation, ``[B]``."""
     return tensor.abs().reshape(len(tensor), -1).amax(dim=1)
 
 
 def _values_of(values: Tensor, action: Tensor) -> Tensor:
-    """Values of actions; NaN for one that does not exist."""
+    """Return the values of actions; NaN for an action that does not exist."""
     exists = (action >= 0) & (action < values.shape[-1])
     return values.gather(-1, action.where(exists, 0).unsqueeze(-1)).squeeze(-1).where(exists, torch.nan)
 
@@ -147,7 +148,7 @@ def _signature(outputs: Tensors) -> dict[str, tuple[tuple[int, ...], str]]:
 def _quiet() -> Iterator[None]:
     """Silence the messages of torch's exporters (checked with torch 2.13)."""
     names = "torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding"
-    loggers = [logging.getLogger(name) for name in names]  # that torchvision is missing, that a constant stays
+    loggers = [logging.getLogger(name) for name in names]  # about torchvision and constants
     before = [logger.disabled for logger in loggers]
     try:
         for logger in loggers:

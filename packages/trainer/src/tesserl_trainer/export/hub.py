@@ -1,4 +1,4 @@
-"""``tesserl push`` and ``tesserl pull``: a run to and from the Hugging Face hub, as safetensors, JSON, CSV and YAML."""
+"""``tesserl push``, ``tesserl pull``: copy a run to or from the Hugging Face hub; safetensors, JSON, CSV, YAML only."""
 
 import importlib
 import shutil
@@ -26,11 +26,11 @@ FILES = (
 PATTERNS = [
     CARD, *FILES, "videos/*.mp4", "checkpoints/*.json", "checkpoints/step_*/*.json", "checkpoints/step_*/*.safetensors"
 ]  # fmt: skip
-"""Everything of a repository that is pulled."""
+"""Patterns of the files that are pulled from a repository."""
 
 
 class HubError(RuntimeError):
-    """The hub refused, or was not reached."""
+    """The hub refused the request or could not be reached."""
 
 
 def push(run_dir: Path, repo: str, *, public: bool = False) -> str:
@@ -38,15 +38,15 @@ def push(run_dir: Path, repo: str, *, public: bool = False) -> str:
 
     Args:
         run_dir: directory of the run.
-        repo: ``owner/name``; the repository is made if there is none.
-        public: whether a new repository can be seen by everyone.
+        repo: ``owner/name``; created if it does not exist.
+        public: make a new repository public.
 
     Returns:
         The address of the commit.
 
     Raises:
-        StorageError: there is no run, or a file of it is damaged; nothing is uploaded.
-        HubError: the hub refuses, or is not reached.
+        StorageError: the run does not exist, or a file is damaged; nothing is uploaded.
+        HubError: the hub refuses or cannot be reached.
         ModuleNotFoundError: huggingface_hub is not installed.
     """
     hub, config = _hub(), run_config(run_dir)
@@ -61,21 +61,21 @@ def push(run_dir: Path, repo: str, *, public: bool = False) -> str:
 
 
 def pull(repo: str, directory: Path, *, revision: str | None = None, trust_code: bool = False) -> Path:
-    """Download a run, verify every file of it, and give it its name; nothing is left if that fails.
+    """Download a run and verify all its files; leave nothing behind on failure.
 
     Args:
         repo: ``owner/name``.
-        directory: of the run; it must not exist.
+        directory: directory for the run; it must not exist.
         revision: branch, tag or commit; None: the main branch.
-        trust_code: take a run whose configuration names code.
+        trust_code: accept a run whose configuration names code.
 
     Returns:
-        ``directory``, for `eval`, `watch`, `export` and ``initial_weights``.
+        ``directory``; `eval`, `watch`, `export` and ``initial_weights`` accept it.
 
     Raises:
-        StorageError: it is no run, or a file of it is damaged.
+        StorageError: the repository holds no run, or a file is damaged.
         ConfigError: the directory exists, or the configuration names code that is not trusted.
-        HubError: the hub refuses, or is not reached.
+        HubError: the hub refuses or cannot be reached.
         ModuleNotFoundError: huggingface_hub is not installed.
     """
     hub = _hub()
@@ -86,7 +86,7 @@ def pull(repo: str, directory: Path, *, revision: str | None = None, trust_code:
     try:
         with _errors_of(repo):
             hub.snapshot_download(repo, revision=revision, local_dir=partial, allow_patterns=PATTERNS)
-        shutil.rmtree(partial / ".cache", ignore_errors=True)  # of the download
+        shutil.rmtree(partial / ".cache", ignore_errors=True)  # left by the download
         code = named_code(run_config(partial))
         if code and not trust_code:
             raise ConfigError(
@@ -101,14 +101,14 @@ def pull(repo: str, directory: Path, *, revision: str | None = None, trust_code:
 
 
 def named_code(config: RunConfig) -> list[str]:
-    """Return the modules, and the models with code of their own, that a configuration names."""
+    """Return the modules, and the models that bring code, named in a configuration."""
     body = [] if config.nn.body is None else [config.nn.body.partition(":")[0]]
     models = [block.model for block in pretrained_parts(config).values() if block.trust_remote_code]
     return list(dict.fromkeys([*config.environment.modules, *body, *models]))
 
 
 def card(run_dir: Path, config: RunConfig, repo: str) -> str:
-    """Return the model card of a run: metadata that the hub shows, results, and the commands that use it."""
+    """Return the model card of a run: metadata for the hub, results, and commands that use the run."""
     task = config.environment.id
     data: dict[str, Any] = {
         "library_name": "tesserl",
@@ -137,7 +137,7 @@ def _files(run_dir: Path) -> Iterator[Path]:
 
 
 def _checkpoint_files(run_dir: Path) -> list[Path]:
-    """Verify the best and the latest checkpoint; return their files and the files that name them."""
+    """Verify the best and the latest checkpoint; return their files, with ``best.json`` and ``latest.json``."""
     checkpoints = Checkpoints(run_dir)
     chosen = dict.fromkeys([checkpoints.find("latest"), *([best] if (best := checkpoints.best()) else [])])
     found = [path for name in (run_files.BEST, run_files.LATEST) if (path := checkpoints.directory / name).is_file()]
@@ -159,7 +159,7 @@ def _hub() -> Any:
 
 @contextmanager
 def _errors_of(repo: str) -> Iterator[None]:
-    """Turn the errors of the hub, of its library and of the network into one sentence."""
+    """Turn errors of the hub, its library and the network into a `HubError` of one sentence."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""``tesserl compare``: what the runs of a sweep, or any runs, say about their variants. Imports no torch."""
+"""``tesserl compare``: compare the variants of a sweep or of any runs. Imports no torch."""
 
 import shutil
 import sys
@@ -29,7 +29,7 @@ from tesserl_trainer.usage import check_places
 from tesserl_training.metric_names import EVALUATION
 
 SHOWN = 4
-"""Runs that a line names; it counts the others."""
+"""Most runs that a line names; it counts the others."""
 
 
 def _listed(paths: Sequence[Path]) -> str:
@@ -51,7 +51,7 @@ def compare(
     json_path: Path | None,
     png_path: Path | None,
 ) -> None:
-    """Print the comparison; the arguments are those of the command."""
+    """Print the comparison; the arguments are the options of the command."""
     check_places({"--json": json_path, "--png": png_path})
     if suite is not None and metric != EVALUATION:
         raise ComparisonArgumentError(f"--with has {EVALUATION} alone, got --metric {metric}; leave one of them out")
@@ -65,7 +65,7 @@ def compare(
     trained = list(dict.fromkeys(run.task for run in found.runs))
     recorded = read_suite(suite, last=not best).of(trained) if suite is not None else None
     order = [variant for sweep in found.sweeps for variant in sweep.variants] if by == "variant" else []
-    if recorded:  # its runs stand behind
+    if recorded:  # recorded runs come after the user's
         order += dict.fromkeys(run.variant for run in found.runs if run.variant not in order)
     comparison = Comparison(
         [*found.runs, *(recorded.runs if recorded else ())],
@@ -94,7 +94,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Found:
-    """Runs to compare, and what is missing."""
+    """Runs to compare, and missing runs."""
 
     runs: list[Run]
     unfinished: list[Path]
@@ -105,7 +105,7 @@ class _Found:
 def _gather(
     paths: Sequence[Path], *, by: str, metric: str, best: bool, tasks: Sequence[str], environments: bool
 ) -> _Found:
-    """Read the runs below the paths; if tasks are named, only runs of those; tasks may be environment ids."""
+    """Read the runs below the paths; if ``tasks`` is not empty, only runs of these; tasks may be environment ids."""
     runs, unfinished, known = list[Run](), list[Path](), set[str]()
     located = find_runs(paths)
     sweeps = list(filter(None, map(sweep_of, dict.fromkeys([*paths, *(directory for directory, _ in located)]))))

@@ -1,4 +1,4 @@
-"""``tesserl doctor``: what is installed, what is missing, and how to install it."""
+"""``tesserl doctor``: check the installed packages and this machine; print a remedy for each problem."""
 
 import importlib
 import importlib.metadata
@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 NAME = "tesserl-trainer"
-MODULES = {  # of distributions whose module has another name, or that are looked into
+MODULES = {  # distribution -> module, if the names differ or the check needs the module
     "pillow": "PIL",
     "tensorboard": "torch.utils.tensorboard",
     "tesserl-configs": "tesserl_configs.schema",
@@ -47,19 +47,19 @@ class Check:
 
     name: str
     status: str
-    """``ok``, ``missing`` (the rest works without it) or ``broken`` (nothing trains before it is mended)."""
+    """``ok``, ``missing`` (everything else works) or ``broken`` (nothing trains until it is repaired)."""
 
     detail: str
     remedy: str = ""
-    """The command that mends it."""
+    """The command that repairs it."""
 
 
-class Absent(Exception):  # noqa: N818 - where it is optional, nothing is wrong
-    """Something is not there as it should be, with what that means."""
+class Absent(Exception):  # noqa: N818 - the absence of an optional package is no error
+    """A package or device is absent; the message says what does not work without it."""
 
 
 def examine() -> list[Check]:
-    """Check everything; any error of an import becomes a line of the report."""
+    """Run all checks; an error during an import becomes a line of the report."""
     python_ok = sys.version_info >= (3, 10)
     checks = [
         Check("python", "ok" if python_ok else "broken", platform.python_version(), "" if python_ok else "use >= 3.10")
@@ -93,7 +93,7 @@ def examine_config(path: Path, overrides: Sequence[str] = ()) -> Check:
 
 
 def _required(extra: str = "", distribution: str = NAME) -> dict[str, Requirement]:
-    """Return the requirements that hold here, by distribution; with an extra, its own too, also by way of a sibling."""
+    """Return the requirements on this platform by distribution, including those of an extra and of sibling extras."""
     lines = [Requirement(line) for line in importlib.metadata.requires(distribution) or []]
     held = [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
     found = {line.name: line for line in held}
@@ -104,7 +104,7 @@ def _required(extra: str = "", distribution: str = NAME) -> dict[str, Requiremen
 
 
 def _assemble(path: Path, overrides: Sequence[str]) -> str:
-    """Build the task and the network of a file on its device, as a run would."""
+    """Build the task and the network of a file on its device, as at the start of a run."""
     from tesserl_configs import ConfigError
     from tesserl_configs.loader import load_with_places
     from tesserl_trainer.algorithms.task import Task
@@ -115,7 +115,7 @@ def _assemble(path: Path, overrides: Sequence[str]) -> str:
         config = loaded.config
         refuse_missing(config, placed=loaded.placed)
         network = Task(config).network()
-    except ConfigError as error:  # each of its lines is a mistake, and what mends it
+    except ConfigError as error:  # each line is one mistake with its remedy
         raise Absent(str(error)) from error
     size = sum(parameter.numel() for parameter in network.parameters())
     return f"runs here: {config.environment.id}, {size:,} parameters, on {config.device}"
@@ -134,7 +134,7 @@ def _package(name: str, module: str, requirement: Requirement, *, extra: str = "
 
 
 def _tried(name: str, status: str, attempt: Callable[[], str], remedy: str) -> Check:
-    """``ok`` with what the attempt returns, or ``status`` with what it raised."""
+    """Return ``ok`` with the result of ``attempt``, or ``status`` with its error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -143,7 +143,7 @@ def _tried(name: str, status: str, attempt: Callable[[], str], remedy: str) -> C
         return Check(name, status, "not installed", remedy)
     except Absent as absence:
         return Check(name, status, str(absence), remedy)
-    except Exception as error:  # noqa: BLE001 - a half-broken install raises anything; saying what is the task here
+    except Exception as error:  # noqa: BLE001 - a broken installation raises errors of any type
         lines = str(error).splitlines() or [""]
         said = lines[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {lines[0]}"
         return Check(name, status, f"{said:.300}".rstrip(": "), remedy)
@@ -156,7 +156,7 @@ def _sample_by_priority() -> str:
 
     from tesserl_replay import PrioritizedSampler
 
-    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it reports every new storage on standard output
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # torchrl prints a line to stdout for every new storage
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(8), sampler=PrioritizedSampler(8), priority_key="td_error", batch_size=4
     )

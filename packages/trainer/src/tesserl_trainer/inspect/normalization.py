@@ -6,7 +6,7 @@ from tesserl_analysis.comparison import Bounds, ComparisonArgumentError
 
 
 def parse_bounds(values: Sequence[str], *, several_tasks: bool) -> dict[str, Bounds] | None:
-    """Parse ``--normalize``: none, reference, or TASK=LOW:HIGH each; returns of several tasks are scaled by default."""
+    """Parse ``--normalize``: none, reference, or one TASK=LOW:HIGH per task; the default scales several tasks."""
     if "none" in values and len(values) > 1:
         raise ComparisonArgumentError("--normalize none: stands alone")
     if not values or list(values) == ["none"]:

@@ -1,4 +1,4 @@
-"""``tesserl observe``: the observations that the network gets, to look at before anything is trained."""
+"""``tesserl observe``: draw the observations that the network gets, for a look before training."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -25,19 +25,19 @@ from tesserl_trainer.console.tables import aligned
 from tesserl_trainer.usage import ArgumentError
 
 NUM_ENVS, PANELS = 4, 16
-"""Environments, and pictures in a row, at most: enough to look at."""
+"""Most environments, and most pictures in a row."""
 
 
 def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[TensorDictBase, TensorDictBase]:
-    """Take random actions and pass the results through the wrappers, n-step returns and replay used in training.
+    """Play random actions through the wrappers, n-step returns and replay used in training.
 
     Args:
-        config: the whole configuration. Algorithms without a replay are shown transitions of one step.
-        steps: of each environment, at least 1; of iqn, at least ``iqn.num_steps``.
+        config: the whole configuration. For algorithms without a replay, transitions have one step.
+        steps: steps of each environment, at least 1; for iqn, at least ``iqn.num_steps``.
         samples: transitions to draw from the replay, at least 1.
 
     Returns:
-        The transitions drawn, ``[samples]``, and all that there are, ``[M]``.
+        The drawn transitions, ``[samples]``, and all transitions, ``[M]``.
 
     Raises:
         ConfigError: the task cannot be made, or no network can read its observations.
@@ -68,9 +68,9 @@ def observe(config: RunConfig, *, steps: int = 64, samples: int = 4) -> tuple[Te
 
 
 def draw(transitions: TensorDictBase, path: Path, *, num_frames: int) -> None:
-    """Draws transitions ``[samples]``, whose images stack ``num_frames``, as rows of where they start and lead."""
+    """Draw transitions ``[samples]`` with ``num_frames`` stacked images: a row per observation, first and next."""
     require_matplotlib()
-    from matplotlib.figure import Figure  # takes as long to import as a game to start
+    from matplotlib.figure import Figure  # slow to import
 
     width = len(list(islice(_panels(transitions[0], num_frames), PANELS)))
     figure = Figure(figsize=(1.5 + 1.6 * max(width, 2), 2.8 * len(transitions) + 0.4), layout="constrained")
@@ -94,7 +94,7 @@ def draw(transitions: TensorDictBase, path: Path, *, num_frames: int) -> None:
 
 
 def _panels(observation: TensorDictBase, num_frames: int) -> Iterator[tuple[str, Tensor]]:
-    """Titles with images ``[H, W]`` or ``[H, W, 3]``, then with the vector ``[F]``."""
+    """Yield titles with images ``[H, W]`` or ``[H, W, 3]``, then the title with the vector ``[F]``."""
     pixels: Tensor
     for pixels in [observation["pixels"]] if "pixels" in observation else []:
         for number, frame in enumerate(pixels.reshape(num_frames, -1, *pixels.shape[1:]), 1):
@@ -106,7 +106,7 @@ def _panels(observation: TensorDictBase, num_frames: int) -> Iterator[tuple[str,
 
 
 def table(transitions: TensorDictBase) -> str:
-    """One line for each key: type, shape, and the smallest, mean and largest number."""
+    """Return one line per key: type, shape, and the smallest, mean and largest number."""
     rows = [("key", "dtype", "shape", "minimum", "mean", "maximum")]
     for key, value in sorted(transitions.flatten_keys(".").items()):
         numbers = (f"{float(number):.4g}" for number in (value.min(), value.double().mean(), value.max()))

@@ -1,4 +1,4 @@
-"""``tesserl report``: a run as one HTML file. Imports no torch."""
+"""``tesserl report``: write one HTML file about a run. Imports no torch."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from tesserl_training.checkpoints.names import checkpoint_paths
 from tesserl_training.metric_names import EVALUATION
 
 LARGEST_FILM = 32 * 2**20
-"""Bytes of a film that a page holds; a larger one is named and not shown."""
+"""Largest film in bytes that the page includes; it names a larger one."""
 
 
 def report(run_dir: Path) -> Path:
@@ -28,11 +28,11 @@ def report(run_dir: Path) -> Path:
         run_dir: directory of the run, finished or not.
 
     Returns:
-        The file; it loads nothing from anywhere.
+        The file; it is self-contained.
 
     Raises:
-        StorageError: there is no run, or a file of it is damaged.
-        OSError: the file cannot be written; an earlier one stays.
+        StorageError: the run does not exist, or a file is damaged.
+        OSError: the file cannot be written; an earlier report stays.
     """
     config = run_config(run_dir)
     rows = _read_rows(run_dir)
@@ -59,7 +59,7 @@ def report(run_dir: Path) -> Path:
 
 
 def _read_rows(run_dir: Path) -> list[Row]:
-    """Return the record of a run; no rows if it has none yet."""
+    """Return the rows of ``metrics.csv``; none if the run has not written it yet."""
     path = run_dir / run_files.METRICS
     try:
         return read_metrics(path) if path.is_file() else []
@@ -78,7 +78,7 @@ def _progress(config: RunConfig, manifest: Mapping[str, Any]) -> str:
 
 def _results(result: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """Return the final evaluation in one line, and in rows."""
-    returns = [value for value in result["returns"] if value is not None]  # null is a return that is not finite
+    returns = [value for value in result["returns"] if value is not None]  # null: not finite
     spread = ""
     if len(returns) == len(result["returns"]) > 1:
         _, low, high = interval([returns], mean)
@@ -113,7 +113,7 @@ def _number(value: float | None) -> str:
 
 
 def _film(run_dir: Path, checkpoint: str) -> tuple[tuple[str, bytes] | None, list[str]]:
-    """Return the film of the evaluated weights, or else the newest one, and a note about one that is too large."""
+    """Return the film of the evaluated weights, else the newest film; and a note about a film that is too large."""
     films = sorted((run_dir / run_files.VIDEOS).glob("step_*.mp4"))
     films = [film for film in films if checkpoint and film.name.startswith(checkpoint)] or films
     if not films:
@@ -125,7 +125,7 @@ def _film(run_dir: Path, checkpoint: str) -> tuple[tuple[str, bytes] | None, lis
 
 
 def _commands(run_dir: Path, config: RunConfig, *, finished: bool) -> dict[str, str]:
-    """Return the commands that continue with a run, by their meaning."""
+    """Return purpose -> command, for commands that use the run."""
     resume = ["tesserl", "train", "--resume", run_dir]
     more = ["--set", f"total_steps={2 * config.total_steps}"] if finished else []
     return {

@@ -1,4 +1,4 @@
-"""The page of ``tesserl report``: one HTML file that loads nothing; ElementTree escapes every text."""
+"""Render the page of ``tesserl report``: self-contained HTML; ElementTree escapes all text."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-"""Content security policy of the page: no script, nothing from elsewhere."""
+"""Content security policy of the page: no scripts, no external resources."""
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d0d7de; --soft: #f6f8fa; --faint: #59636e; }
@@ -34,9 +34,9 @@ class Report:
     headline: str
     results: Mapping[str, str]
     notes: Iterable[str]
-    curves: tuple[str, str] | None  # SVG for a light and for a dark page
+    curves: tuple[str, str] | None  # SVG for light and for dark mode
     film: tuple[str, bytes] | None  # name and content of an MP4 file
-    commands: Mapping[str, str]  # by their meaning
+    commands: Mapping[str, str]  # purpose -> command
     config: str
     versions: Mapping[str, str]
 
@@ -89,7 +89,7 @@ def _add_table(parent: Element, rows: Mapping[str, str]) -> None:
 
 
 def _add_curves(parent: Element, light: str, dark: str) -> None:
-    """Add a picture of which the browser shows the form that fits its colours."""
+    """Add a picture with a light and a dark form; the browser shows the one for its colour scheme."""
     picture = SubElement(parent, "picture")
     srcset = _data_uri("image/svg+xml", dark.encode())
     SubElement(picture, "source", media="(prefers-color-scheme: dark)", srcset=srcset)

@@ -1,4 +1,4 @@
-"""Find the runs below a directory, and read what each is a run of and how it scored. Imports no torch."""
+"""Find the runs below a directory, and read variant, task, seed and score of each. Imports no torch."""
 
 import json
 import math
@@ -20,7 +20,7 @@ SEED = re.compile(r"seed-\d+")
 
 @dataclass(frozen=True)
 class SweepOrder:
-    """Order of a sweep: its resolved directory, its names in order, the paths of its runs."""
+    """A sweep: its resolved directory, the order of its names, the paths of its runs."""
 
     directory: Path
     tasks: tuple[str, ...]
@@ -29,14 +29,14 @@ class SweepOrder:
 
 
 def sweep_of(path: Path) -> SweepOrder | None:
-    """Return the sweep that a directory holds or belongs to, or None."""
+    """Return the sweep in or above a directory, or None."""
     path = path.resolve()
-    above = [path, *path.parents][:4]  # no run is deeper than task, variant and seed
+    above = [path, *path.parents][:4]  # a run is at most task/variant/seed deep
     file = next((directory / run_files.ORDER for directory in above if (directory / run_files.ORDER).is_file()), None)
     if file is None:
         return None
     remedy = "start the sweep again, which writes it, or remove it: runs then stand by name"
-    order = {"runs": []} | _read_json(file, remedy)  # sweeps did not write their runs at first
+    order = {"runs": []} | _read_json(file, remedy)  # old sweeps did not list their runs
     names: dict[str, tuple[str, ...]] = {}
     for key in ("tasks", "variants", "runs"):
         value = order.get(key)
@@ -47,7 +47,7 @@ def sweep_of(path: Path) -> SweepOrder | None:
 
 
 def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Return each run below the directories once, with the directory it was found from, sorted by name below it."""
+    """Return (run, starting directory) for each run below the directories once, sorted by path below the latter."""
     found: dict[Path, tuple[Path, Path]] = {}
     for path in paths:
         files = filter(Path.is_file, path.rglob(run_files.CONFIG)) if path.is_dir() else ()
@@ -62,7 +62,7 @@ def find_runs(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
 
 
 def missing_runs(paths: Iterable[Path], tasks: Sequence[str] = ()) -> list[Path]:
-    """Return the runs of sweeps below the paths that have no configuration: never started, or failed at once."""
+    """Return sweep runs below the paths that have no configuration: they never started or failed at once."""
     missing: dict[Path, Path] = {}
     for path in paths:
         base = path.resolve()
@@ -78,22 +78,22 @@ def missing_runs(paths: Iterable[Path], tasks: Sequence[str] = ()) -> list[Path]
 
 
 def identify(directory: Path, root: Path, *, by: str, environments: bool = False) -> tuple[str, str, int]:
-    """Variant, task and seed of a run.
+    """Return variant, task and seed of a run.
 
     Args:
-        directory: of the run.
-        root: the directory that it was found from. What the run's sweep says comes first; where there is none,
-            ``<task>/<variant>/seed-<n>`` below the root names task and variant, as does ``<variant>/seed-<n>``; where
-            that is missing, the environment and the configuration's name do.
-        by: ``variant``, or the dotted key of the configuration whose values are the variants.
-        environments: the task is the environment's id, whatever the sweep calls it.
+        directory: directory of the run.
+        root: the directory from which the run was found. Names come from the run's sweep; without a sweep, from the
+            path below the root, ``<task>/<variant>/seed-<n>`` or ``<variant>/seed-<n>``; otherwise from the
+            environment and the configuration's name.
+        by: ``variant``, or a dotted configuration key whose values are the variants.
+        environments: use the environment's id as the task instead of the sweep's name for it.
 
     Raises:
-        StorageError: its configuration is not as the run wrote it.
-        ComparisonError: its configuration has no such key, or is none.
+        StorageError: the configuration is not as the run wrote it.
+        ComparisonError: the configuration is invalid or has no such key.
     """
     file = directory / run_files.CONFIG
-    if (directory / run_files.IDENTITY).exists():  # runs of version 0.1 have none
+    if (directory / run_files.IDENTITY).exists():  # absent in runs of version 0.1
         require_identity(directory)
     try:
         config = parse(file.read_text(encoding="utf-8")).data
@@ -113,9 +113,10 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
     """Return the score of a finished run.
 
     Args:
-        directory: of the run.
+        directory: directory of the run.
         metric: name in ``metrics.csv``.
-        last: score the last weights (of another metric than the evaluations' return: its last value) and not the best.
+        last: score the last weights instead of the best; for a metric other than the evaluations' return, take its
+            last value instead of its best.
 
     Returns:
         The score, and the metric as (steps, values).
@@ -132,7 +133,7 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
     if metric == EVALUATION:
         file, key = directory / run_files.EVALUATION, "last_return_mean" if last else "return_mean"
         document = _read_json(file, "leave the run out")
-        if SEAL in document:  # runs of version 0.1 have none
+        if SEAL in document:  # absent in runs of version 0.1
             open_seal(file, document)
         score = document.get(key)
         if key in document and score is None:
@@ -141,7 +142,7 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
             remedy = "leave out the run, or --final" if last else "leave out the run"
             raise ComparisonError(f"{file}: {key}: expected a number, got {json.dumps(score):.60}; {remedy}")
     elif curve[1]:
-        finite = [value for value in curve[1] if math.isfinite(value)]  # a NaN or an infinite value is never the best
+        finite = [value for value in curve[1] if math.isfinite(value)]  # NaN and infinite values cannot be the best
         score = curve[1][-1] if last or not finite else max(finite)
     else:
         raise unknown(f"{directory}: --metric", metric, "metric", dict.fromkeys(row[1] for row in rows))
@@ -151,13 +152,13 @@ def read_score(directory: Path, metric: str, *, last: bool) -> tuple[float, tupl
 
 
 def _is_of_sweep(file: Path) -> bool:
-    """Return whether a file is a sweep's configuration of a variant named `config`, not a run's."""
+    """Return whether ``config.yaml`` belongs to a sweep, for its variant named `config`, and not to a run."""
     folder = file.resolve().parent
     return folder.name == "configs" and (folder.parent / run_files.ORDER).is_file()
 
 
 def _below(directory: Path, root: Path) -> tuple[str, ...]:
-    """Return the names of task, variant and run from a sweep's directory layout; ``()`` for a run of no sweep."""
+    """Return the names of task, variant and run from a sweep's directory layout; ``()`` outside of sweeps."""
     here = directory.resolve()
     if not SEED.fullmatch(here.name):
         return ()
@@ -170,7 +171,7 @@ def _below(directory: Path, root: Path) -> tuple[str, ...]:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts seed-10 behind seed-9."""
+    """Return a key that sorts seed-10 after seed-9."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", str(path))]
 
 

@@ -1,4 +1,4 @@
-"""``tesserl config show --shapes``: a network layer by layer, from a dry run that computes nothing."""
+"""``tesserl config show --shapes``: list a network's layers, from a dry run on the meta device."""
 
 import functools
 import operator
@@ -19,17 +19,17 @@ from tesserl_trainer.machine import pretrained_parts
 from tesserl_trainer.networks.parts import HF_ERRORS, named
 
 BATCH = 2
-"""Size of the batch of the dry run; each observation has ``iqn.num_taus`` taus, or is one step of an episode."""
+"""Observations in the dry run; each has ``iqn.num_taus`` taus, or is one step of an episode."""
 
 
 @dataclass
 class Layer:
-    """A module with parameters of its own, or without modules inside."""
+    """A module that has direct parameters or no submodules."""
 
     name: str
     kind: str
     inputs: str
-    """Shapes of its inputs in the dry run; empty where the forward pass does not call it."""
+    """Shapes of its inputs in the dry run; empty if the forward pass does not call it."""
 
     output: str
     parameters: int
@@ -37,7 +37,7 @@ class Layer:
 
 
 def network_layers(config: RunConfig) -> list[Layer]:
-    """Return the layers of a run's network in the order of the forward pass; the task is made, but not stepped."""
+    """Return the layers of a run's network in the order of the forward pass; make the task, but do not step it."""
     task = Task(without_code_of_models(config))
     with torch.device("meta"):
         network: Any = task.network()
@@ -55,7 +55,7 @@ def network_layers(config: RunConfig) -> list[Layer]:
 
 
 def without_code_of_models(config: RunConfig) -> RunConfig:
-    """Return the configuration with no model trusted: looking at a network runs no code of a model."""
+    """Return the configuration without trust in any model's code; refuse models that need their own code."""
     data = config.model_dump(mode="json")
     for key, block in pretrained_parts(config).items():
         with named(key, *HF_ERRORS):
@@ -72,7 +72,7 @@ def without_code_of_models(config: RunConfig) -> RunConfig:
 
 
 def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:
-    """Run a network on the meta device once; return its layers in the order of their first calls, the rest last."""
+    """Run a network once on the meta device; return its layers in the order of first calls, uncalled ones last."""
     layers = dict(_layers(network))
     called: dict[str, Layer] = {}
 
@@ -83,7 +83,7 @@ def dry_run(network: nn.Module, inputs: list[Tensor]) -> list[Layer]:
             called[layer.name] = layer
 
     def note_memory(body: Any, arguments: tuple[Any, ...], output: Any) -> None:
-        # a single step calls the cells of the recurrent layers, not the layers
+        # a single step calls the cells of recurrent layers, not the layers themselves
         features = torch.empty(BATCH, body.memory.input_size, device="meta")
         note(body.memory, (features, *arguments[-len(body.state_keys) :]), output)
 
@@ -109,7 +109,7 @@ def text(layers: list[Layer]) -> str:
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, Layer]]:
-    """Every module that is a layer, with what is known of it before it runs."""
+    """Yield every module that is a layer, with its description before the run."""
     for name, module in network.named_modules():
         own = list(module.parameters(recurse=False))
         if own or not list(module.children()):
@@ -119,7 +119,7 @@ def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, Layer]]:
 
 
 def _shapes(value: Any) -> str:
-    """Shapes of all tensors in a value, such as ``2 x 8 x 512``."""
+    """Return the shapes of all tensors in a value as text, such as ``2 x 8 x 512``."""
     if isinstance(value, Tensor):
         return " x ".join(map(str, value.shape))
     if isinstance(value, dict):

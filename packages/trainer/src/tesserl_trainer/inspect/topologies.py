@@ -1,4 +1,4 @@
-"""``tesserl topologies``: the table of every network that can be configured, measured on the meta device."""
+"""``tesserl topologies``: list every network that can be configured, measured on the meta device."""
 
 import functools
 import json
@@ -26,13 +26,13 @@ HF = {
     "vision.hf": {"model_type": "vit", "hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3},
     "trunk.hf_embedding": {"model_type": "bert", "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
 }
-"""Models that stand for those of Hugging Face; nothing is downloaded."""
+"""Small models that stand in for those of Hugging Face, to avoid downloads."""
 MLPS = ("mlp", "mlp")
 BASE = "nn: at its defaults but for the kinds, without memory; dueling quantile heads, one body for policy and value"
 
 
 def describe(image: tuple[int, int, int], vector: int, actions: int) -> dict[str, Any]:
-    """Measure every cell: the ``cells`` that build, those ``refused`` with the reason, the number of ``duplicates``."""
+    """Return the ``cells`` that build, the ``refused`` ones with reasons, and the number of ``duplicates``."""
     report: dict[str, Any] = {"image": list(image), "vector": vector, "actions": actions, "cells": [], "refused": []}
     with tempfile.TemporaryDirectory() as directory, torch.device("meta"):
         options = _hf_options(Path(directory))
@@ -41,7 +41,7 @@ def describe(image: tuple[int, int, int], vector: int, actions: int) -> dict[str
         for cell in (cell for cell in cells() if not cell.is_duplicate):
             names = {name: getattr(cell, name) for name in ("family", "fusion", "vision", "trunk", "streams")}
             names["trunk"] = None if cell.fusion == "none" else cell.trunk
-            body = measure(cell.fusion, cell.vision, cell.trunk)  # whatever the family and the streams
+            body = measure(cell.fusion, cell.vision, cell.trunk)  # the same for all families and streams
             if isinstance(body, str):
                 report["refused"].append({**names, "reason": body})
                 continue
@@ -57,7 +57,7 @@ def _cell(fusion: str, vision: str, trunk: str) -> Cell:
 
 
 def _measure_body(cell: Cell, options: Options, image: tuple[int, int, int], vector: int) -> dict[str, Any] | str:
-    """Width, parameters and token flow of the body of a cell, or why it is refused."""
+    """Return width, parameters and token flow of the body of a cell, or the reason why it is refused."""
     observation: spaces.Space[Any] = spaces.Box(-1, 1, (vector,))
     if cell.vision != "none":
         channels, height, width = image
@@ -91,7 +91,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def _heads(family: str, streams: tuple[str, str], width: int, options: Options, actions: int) -> int:
-    """Parameters of the heads of a family on features of this width."""
+    """Return the number of parameters of a family's heads on features of this width."""
     block = Cell(family, "none", "none", kinds(Trunk)[0], streams).block(options)["heads"]
     body = nn.Identity()
     body.in_keys, body.out_features = ["observation"], width  # type: ignore[assignment]
@@ -101,7 +101,7 @@ def _heads(family: str, streams: tuple[str, str], width: int, options: Options, 
 
 
 def _hf_options(directory: Path) -> Options:
-    """Directories that hold the configurations of `HF`."""
+    """Write the configurations of `HF` to directories; return the options that name them."""
     options = {}
     for part, config in HF.items():
         path = directory / part
@@ -113,7 +113,7 @@ def _hf_options(directory: Path) -> Options:
 
 
 def text(report: dict[str, Any]) -> str:
-    """Return one line for each body, the networks with MLP streams beside it; refusals and duplicates below."""
+    """Return a table: one line per body with its networks of MLP streams; then refusals and duplicates."""
     rows = [("fusion", "trunk", "vision", "features", "body", "quantile", "policy", "flow")]
     plain = {(_body(cell), cell["family"]): cell for cell in report["cells"] if cell["streams"] == MLPS}
     for body in dict.fromkeys(body for body, _ in plain):

@@ -1,1 +1,1 @@
-"""Networks of the ``nn:`` block, their named parts, and policies as functions of plain tensors."""
+"""Build networks from the ``nn:`` block, name their parts, and turn policies into functions of plain tensors."""

@@ -1,4 +1,4 @@
-"""Most of ``nn:`` -> a body, from the observations of the task to features: encoders, what joins them, and memory."""
+"""Build a body from ``nn:``: encoders, fusion and memory, which map the task's observations to features."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from tesserl_trainer.networks.fusing import build_fusion
 from tesserl_trainer.networks.parts import named
 
 MakeBody = Callable[..., nn.Module]
-"""From the space of the observations, as networks see them, and arguments by name to a body."""
+"""Makes a body from the observation space, as networks see it, and keyword arguments."""
 
 
 def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
@@ -27,11 +27,11 @@ def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
 
     Args:
         config: the block.
-        layout: the keys that the task's observations yield.
+        layout: observation keys of the task, with their shapes.
 
     Raises:
-        ConfigError: a branch has no input, or an input no branch, or an option does not fit the size of its input, or
-            a body of the user's is none.
+        ConfigError: a branch has no input, an input has no branch, an option does not fit the size of its input, or
+            ``nn.body`` does not return a body.
     """
     if config.body is not None:
         return build_memory(config.memory, build_own_body(config.body, config.kwargs, layout))
@@ -53,7 +53,7 @@ def build_body(config: NNConfig, layout: ObservationLayout) -> nn.Module:
 
 
 def with_body(config: RunConfig, body: MakeBody) -> RunConfig:
-    """Return the configuration that names a function or class as its body, in place of vision, vector and fusion."""
+    """Return the configuration with a function or class as ``nn.body``, in place of vision, vector and fusion."""
     module, name = getattr(body, "__module__", ""), getattr(body, "__qualname__", "")
     if getattr(sys.modules.get(module), name, None) is not body:
         raise ConfigError(
@@ -69,7 +69,7 @@ def with_body(config: RunConfig, body: MakeBody) -> RunConfig:
 
 
 def build_memory(config: Memory, body: nn.Module) -> nn.Module:
-    """Put a recurrent network on a body; without memory return the body."""
+    """Add a recurrent network to a body; without memory return the body."""
     if isinstance(config, Absent):
         return body
     return RecurrentBody(body, config.hidden_size, kind=config.kind, num_layers=config.num_layers)

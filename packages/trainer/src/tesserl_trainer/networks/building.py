@@ -26,8 +26,8 @@ def build_quantile_network(
 
     Args:
         config: the whole configuration; ``nn`` and ``iqn`` are read.
-        layout: the keys that the task's observations yield.
-        num_actions: actions ``A``, of each block.
+        layout: observation keys of the task, with their shapes.
+        num_actions: number ``A`` of actions of each block.
         num_blocks: number ``N`` of action blocks; None for one action.
 
     Returns:
@@ -59,10 +59,10 @@ def quantile_network(
     num_fixed_quantiles: int | None = None,
     **options: Any,
 ) -> QuantileNetwork:
-    """Put quantile heads on a body; ``options`` are those of the embedding in ``QuantileNetwork``."""
+    """Add quantile heads to a body; ``options`` are the options of the embedding in ``QuantileNetwork``."""
     if heads == HeadsConfig(hidden_sizes=heads.hidden_sizes, dueling=heads.dueling, noisy=heads.noisy):
         head: dict[str, Any] = {"hidden_sizes": heads.hidden_sizes, "dueling": heads.dueling, "noisy": heads.noisy}
-    else:  # more than the algorithm's own head can do
+    else:  # beyond the built-in head of QuantileNetwork
         slots = num_blocks if num_fixed_quantiles is None else num_fixed_quantiles * (num_blocks or 1)
         head = {"head": build_quantile_head(heads, width_of(body), num_actions, slots)}
     return QuantileNetwork(
@@ -83,11 +83,11 @@ def build_policy_network(
 
     Args:
         config: the ``nn:`` block.
-        layout: the keys that the task's observations yield.
+        layout: observation keys of the task, with their shapes.
         action_space: of one environment: Discrete, MultiDiscrete or Box.
         distribution: of continuous actions; None: a Gaussian of scale 1.
-        shared_body: one body for policy and value; otherwise the value has one of its own, made alike.
-        orthogonal: orthogonal weights and zero biases in the heads and in every encoder that is not pretrained.
+        shared_body: one body for policy and value; otherwise two bodies with the same options.
+        orthogonal: use orthogonal weights and zero biases in the heads and in every encoder that is not pretrained.
 
     Returns:
         The network, with the parts that ``nn.freeze`` names frozen.
@@ -127,7 +127,7 @@ def policy_network(
     orthogonal: bool = True,
     masked: bool = False,
 ) -> ActorCritic:
-    """Put the heads of a policy and its value on a body, or on one body each."""
+    """Add the heads of a policy and its value to one body, or to one body each."""
     distribution = distribution or Distribution(kind="normal")
     shared = build_shared_layers(heads, width_of(body))
     width = width_of(body) if shared is None else shared.out_features
@@ -160,7 +160,7 @@ def initialize_body(config: NNConfig, body: nn.Module) -> None:
 
 
 def as_actor_critic(network: nn.Module, algorithm: str) -> ActorCritic:
-    """Return the network of a policy as what it is; another one is an error of the caller."""
+    """Return the network with its static type; a network of another class is an error of the caller."""
     if not isinstance(network, ActorCritic):
         raise TypeError(f"{algorithm} does not train a {type(network).__name__}; build the network with build_network")
     return network

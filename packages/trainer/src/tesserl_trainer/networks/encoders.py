@@ -1,4 +1,4 @@
-"""``nn.vision`` and ``nn.vector`` -> encoders for the shapes of the task's observations."""
+"""Build encoders for the shapes of the task's observations from ``nn.vision`` and ``nn.vector``."""
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from tesserl_trainer.networks.parts import ACTIVATIONS, HF_ERRORS, attention, hf
 
 
 def build_vision(config: visions.Vision, image_shape: tuple[int, ...]) -> nn.Module:
-    """Build the encoder of images of a shape (channels, height, width), from a block of any kind but none."""
+    """Build the encoder of images (channels, height, width) from a block of any kind except ``none``."""
     channels, height, width = image_shape
     shape = channels, height, width
     match config:
@@ -73,7 +73,7 @@ def _hf_vision(shape: tuple[int, int, int], config: visions.HFVision) -> nn.Modu
 
 
 def check_pool_size(config: visions.ImpalaVision, height: int, width: int) -> None:
-    """Refuse to pool a feature map to a larger one, which would only repeat its entries."""
+    """Refuse to pool a feature map to a larger size, which would only repeat its entries."""
     for _ in config.channels:
         height, width = (height + 1) // 2, (width + 1) // 2
     if config.pool_size is not None and config.pool_size > min(height, width):

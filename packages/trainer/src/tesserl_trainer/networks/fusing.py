@@ -1,4 +1,4 @@
-"""``nn.fusion`` -> what joins the encoders of images and vectors, and its trunk."""
+"""Build the fusion of the encoders of images and vectors, and its trunk, from ``nn.fusion``."""
 
 import functools
 from typing import TypedDict
@@ -23,7 +23,7 @@ from tesserl_trainer.networks.parts import ACTIVATIONS, HF_ERRORS, attention, hf
 
 
 def build_fusion(config: fusions.Fusion, vision: nn.Module | None, vector: nn.Module | None) -> nn.Module:
-    """Build the fusion of the encoders; None stands for an input that is not there."""
+    """Build the fusion of the encoders; None stands for an input that the task does not have."""
     match config:
         case fusions.VisionTransformerFusion():
             common: _Joined = {"vision": vision, "vector": vector, "out_features": config.out_features}
@@ -54,7 +54,7 @@ def build_fusion(config: fusions.Fusion, vision: nn.Module | None, vector: nn.Mo
 def _post_concat(
     config: fusions.PostConcatFusion, vision: nn.Module | None, vector: nn.Module | None
 ) -> PostConcatFusion:
-    """Build the fusion of tokens that are made after the encoders."""
+    """Build the fusion that makes tokens from the outputs of the encoders."""
     common: _PostConcat = {
         "vision": vision,
         "vector": vector,
@@ -88,7 +88,7 @@ class _PostConcat(_Joined):
 
 
 def build_trunk(config: fusions.Trunk) -> TrunkFactory:
-    """Return the function that makes the trunk for a number of tokens."""
+    """Return the function that builds the trunk for a number of tokens."""
     match config:
         case fusions.NativeTransformerTrunk():
             return functools.partial(TransformerTrunk, num_layers=config.num_layers, **attention(config))

@@ -1,4 +1,4 @@
-"""``nn.heads:`` and an action space -> heads, from features to quantiles, or to a policy and a value."""
+"""Build heads from ``nn.heads:`` and an action space: they map features to quantiles, or to a policy and a value."""
 
 import functools
 from typing import Any
@@ -29,12 +29,12 @@ def build_quantile_head(config: HeadsConfig, features: int, num_actions: int, nu
     Args:
         config: the ``heads:`` block.
         features: width of the modulated features.
-        num_actions: actions ``A``, of each block.
+        num_actions: number ``A`` of actions of each block.
         num_blocks: number ``N`` of action blocks; None for one action.
 
     Returns:
-        A module from ``[*B, K, features]`` to ``[*B, K, A]``, or ``[*B, K, N, A]`` with blocks: the advantage stream
-        itself where there is no other and no block.
+        A module from ``[*B, K, features]`` to ``[*B, K, A]``, or ``[*B, K, N, A]`` with blocks. With a single stream
+        and no blocks it is the advantage stream itself.
     """
     advantage = _stream(config, config.advantage)
     if num_blocks is None and not config.dueling:
@@ -57,8 +57,8 @@ def build_policy_head(
     Args:
         config: the ``heads:`` block.
         features: width of the features.
-        action_space: of one environment.
-        distribution: of continuous actions.
+        action_space: action space of one environment.
+        distribution: distribution of continuous actions.
 
     Returns:
         A module from ``[*B, features]`` to ``logits``: ``[*B, A]`` for Discrete, ``[*B, N, A]`` for MultiDiscrete
@@ -66,7 +66,7 @@ def build_policy_head(
         each, for Box.
 
     Raises:
-        ConfigError: the space is another one.
+        ConfigError: the space is of another kind.
     """
     match action_space:
         case spaces.Discrete() if action_space.start == 0:
@@ -93,7 +93,7 @@ def build_policy_head(
 
 
 def build_shared_layers(config: HeadsConfig, features: int) -> MLP | None:
-    """Build the hidden layers that policy and value share, from ``[*B, features]``; None if there are none."""
+    """Build the hidden layers shared by policy and value, from ``[*B, features]``; None if there are none."""
     if not config.shared_hidden_sizes:
         return None
     activation = ACTIVATIONS[config.activation]
@@ -108,7 +108,7 @@ def build_value_head(config: HeadsConfig, features: int) -> nn.Module:
 def _head(
     kind: type[nn.Module], config: HeadsConfig, stream: Stream | None, features: int, *sizes: Any, **options: Any
 ) -> nn.Module:
-    """Build a head of components with a stream: its block, or None for an MLP of ``hidden_sizes``."""
+    """Build a head whose stream is a block, or None for an MLP of ``hidden_sizes``."""
     return kind(features, *sizes, stream=_stream(config, stream), **options)
 
 

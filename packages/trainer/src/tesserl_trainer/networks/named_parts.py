@@ -1,4 +1,4 @@
-"""The parts of a network that ``nn:`` names: which modules they are made of, which are frozen, how fast they learn."""
+"""The named parts of a network in ``nn:``: find their modules, freeze them, and set their learning rates."""
 
 from collections.abc import Iterable
 from typing import TypedDict
@@ -12,7 +12,7 @@ from tesserl_nn_components import RecurrentBody, freeze, parameter_groups
 
 
 class Group(TypedDict):
-    """Parameters of an optimiser with one learning rate, which is ``factor`` times the optimiser's."""
+    """Parameters of an optimiser with one learning rate: ``factor`` times the optimiser's."""
 
     name: str
     params: list[nn.Parameter]
@@ -21,13 +21,13 @@ class Group(TypedDict):
 
 
 def freeze_parts(network: nn.Module, names: Iterable[str]) -> None:
-    """Freezes parts of a network for good, by their names in ``nn.freeze``."""
+    """Freeze parts of a network permanently, by their names in ``nn.freeze``."""
     parts = modules_of_parts(network)
     freeze(network, [module for name in names for module in parts[name]])
 
 
 def learning_rate_groups(network: nn.Module, factors: LearningRateFactors, learning_rate: float) -> list[Group]:
-    """Group the parameters that learn: one group for each part with a factor, and one for the rest."""
+    """Group the trainable parameters: one group for each part with a factor, and one for the rest."""
     if not _learns(network):
         raise ConfigError("nn.freeze: every part is frozen, nothing is left to learn; leave one out")
     parts = modules_of_parts(network)
@@ -43,7 +43,7 @@ def learning_rate_groups(network: nn.Module, factors: LearningRateFactors, learn
 
 
 def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:
-    """Dotted names of the modules that make up each part of a network; a name may be that of a missing module."""
+    """Return the dotted names of the modules of each part of a network; a named module may be missing."""
     parts = modules_of_body(network.get_submodule("body"), "body.")
     if isinstance(network, ActorCritic):
         if network.critic_body is not None:
@@ -64,7 +64,7 @@ def modules_of_parts(network: nn.Module) -> dict[str, list[str]]:
 
 
 def modules_of_body(body: nn.Module, prefix: str = "") -> dict[str, list[str]]:
-    """Dotted names, below a body, of the modules that make up each part of it."""
+    """Return the dotted names of the modules of each part of a body, with a prefix."""
     inner = f"{prefix}body." if isinstance(body, RecurrentBody) else prefix
     return {
         "body": [inner.removesuffix(".")],

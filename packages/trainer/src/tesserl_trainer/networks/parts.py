@@ -1,4 +1,4 @@
-"""Shared by several parts of a network: activations, options of transformers and models, errors that name a key."""
+"""Helpers of several parts of a network: activations, options of transformers and models, errors that name a key."""
 
 import importlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
-# What transformers raises for a model that is not there, not whole, or not of the kind that is wanted
+# Errors of transformers for a model that is missing, incomplete or of another kind than expected
 HF_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
@@ -45,7 +45,7 @@ def attention(config: TransformerOptions) -> Attention:
 
 
 class HFModel(TypedDict):
-    """Arguments that name a model of Hugging Face."""
+    """Arguments that select a Hugging Face model."""
 
     model: object
     revision: str | None
@@ -55,7 +55,7 @@ class HFModel(TypedDict):
 
 
 def hf_model(config: HFOptions) -> HFModel:
-    """Return the arguments that name a model; on the meta device read only its configuration."""
+    """Return the arguments that select a model; on the meta device only its configuration is read."""
     model: object = config.model
     if torch.get_default_device().type == "meta":
         transformers = importlib.import_module("transformers")

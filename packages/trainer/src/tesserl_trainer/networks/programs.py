@@ -1,4 +1,4 @@
-"""Greedy policies as functions of plain tensors: what is exported."""
+"""Greedy policies as functions of plain tensors, for export."""
 
 import copy
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class ExportError(Exception):
-    """A policy cannot be exported, or what was exported does not compute what the policy computes."""
+    """A policy cannot be exported, or the exported program computes something else."""
 
 
 class Spec(TypedDict):
-    """A tensor that a program takes or returns; sizes that may vary have names."""
+    """An input or output tensor of a program; sizes that may vary have names."""
 
     shape: list[int | str]
     dtype: str
@@ -34,20 +34,20 @@ Inputs = Mapping[str, Spec]
 
 
 class Program(nn.Module):
-    """A greedy policy: a function of observation keys and ``more_inputs``, by keyword, to the entries of ``specs``."""
+    """A greedy policy as a function: observation keys and ``more_inputs`` by keyword -> the entries of ``specs``."""
 
     def more_inputs(self) -> dict[str, Spec]:
         """Return the inputs besides observations."""
         return {}
 
     def specs(self) -> dict[str, Spec]:
-        """Each output by its name."""
+        """Return the outputs by name."""
         raise NotImplementedError
 
     def choices(self, outputs: Tensors, action: Tensor) -> Choices:
-        """Return the values that the best action maximises, ``[B, (N,) A]``, with an action, ``[B, (N)]``.
+        """Return the action values or logits ``[B, (N,) A]`` and the chosen actions ``[B, (N)]``, for comparisons.
 
-        An exported program may choose another action of equal value. Real actions have no such values: return nothing.
+        An exported program may choose another action of equal value. For continuous actions, return nothing.
         """
         raise NotImplementedError
 
@@ -55,8 +55,8 @@ class Program(nn.Module):
 class QuantileProgram(Program):
     """The greedy policy of a quantile network.
 
-    It holds a copy of the network in evaluation mode, on the CPU, without noise: noisy layers become plain ones with
-    their mean weights.
+    It holds a copy of the network in evaluation mode, on the CPU, without noise: noisy layers are replaced by linear
+    layers with their mean weights.
 
     Args:
         network: the network, its normalisation inside.
@@ -76,7 +76,7 @@ class QuantileProgram(Program):
         return {"taus": spec("num_taus")} if self.taus is None else {}
 
     def specs(self) -> dict[str, Spec]:
-        """Each output by its name."""
+        """Return the outputs by name."""
         blocks = [] if self.network.num_blocks is None else [self.network.num_blocks]
         specs = {
             "quantile_values": spec("num_taus", *blocks, self.network.num_actions),
@@ -88,7 +88,7 @@ class QuantileProgram(Program):
         return specs
 
     def choices(self, outputs: Tensors, action: Tensor) -> Choices:
-        """Return the values that the best action maximises, ``[B, (N,) A]``, and the chosen actions, ``[B, (N)]``."""
+        """Return the action values ``[B, (N,) A]`` and the chosen actions ``[B, (N)]``."""
         return [(outputs["action_value"], action)]
 
     def forward(
@@ -104,8 +104,8 @@ class QuantileProgram(Program):
         Args:
             pixels: ``[B, C, H, W]``, if the network takes them.
             observation: ``[B, F]``, if the network takes it.
-            action_mask: true for allowed actions, bool ``[B, (N,) A]``, if the task has masks; forbidden ones have the
-                smallest value there is.
+            action_mask: true for allowed actions, bool ``[B, (N,) A]``, if the task has masks; forbidden ones get the
+                smallest float32 value.
             taus: fractions in [0, 1], ``[B, K]``, unless they are fixed.
 
         Returns:
@@ -124,12 +124,12 @@ class QuantileProgram(Program):
 class ActorCriticProgram(Program):
     """The greedy policy of an actor-critic network, with the parameters of its distribution and its value.
 
-    It holds a copy of the network in evaluation mode, on the CPU. Real actions are as the task takes them, in its
-    bounds. A memory is an input and an output.
+    It holds a copy of the network in evaluation mode, on the CPU. Continuous actions are in the units and bounds of the
+    task. The state of a memory is an input and an output.
 
     Args:
         network: the network, its normalisation inside.
-        has_value: false where the algorithm trains no critic, whose numbers would mean nothing.
+        has_value: whether the algorithm trains the value; if not, it is left out of the outputs.
     """
 
     low: Tensor | None
@@ -151,7 +151,7 @@ class ActorCriticProgram(Program):
         return {"is_init": spec(1, dtype="bool"), **self._states()} if self.state_names else {}
 
     def specs(self) -> dict[str, Spec]:
-        """Each output by its name."""
+        """Return the outputs by name."""
         actions: Any = self.network.actions
         if self.low is not None:
             size = spec(len(self.low))
@@ -191,7 +191,7 @@ class ActorCriticProgram(Program):
             observation: ``[B, F]``, if the network takes it.
             action_mask: true for allowed actions, bool in the shape of the logits, if the network takes it; forbidden
                 ones have the smallest logit there is.
-            is_init: true where the step begins an episode, bool ``[B, 1]``; where there is a memory, as what follows.
+            is_init: true if the step begins an episode, bool ``[B, 1]``; this and the states only with a memory.
             recurrent_h: state after the step before, ``[B, layers, width]``.
             recurrent_c: the other state of an LSTM, ``[B, layers, width]``.
 
@@ -250,7 +250,7 @@ def _replace_layers(module: nn.Module) -> None:
         if isinstance(child, NoisyLinear):
             linear = nn.Linear(child.in_features, child.out_features, device="meta")
             linear.weight = child.weight_mu
-            linear.bias = child.bias_mu  # type: ignore[assignment]  # None is fine: no bias
+            linear.bias = child.bias_mu  # type: ignore[assignment]  # None: no bias
             setattr(module, name, linear)
         elif isinstance(child, nn.AdaptiveMaxPool2d):
             setattr(module, name, WindowedMaxPool(child.output_size))  # type: ignore[arg-type]
@@ -268,12 +268,12 @@ def spec(*shape: int | str, dtype: str = "float32") -> Spec:
 
 
 def observation_specs(layout: ObservationLayout) -> dict[str, Spec]:
-    """Return the observation keys of a program as it takes them, in batches of any size."""
+    """Return the observation inputs of a program, with any batch size."""
     return {key: Spec(shape=["batch", *shape], dtype=str(layout.dtypes[key])) for key, shape in layout.shapes.items()}
 
 
 def random_inputs(inputs: Inputs, batch_size: int, num_taus: int, generator: torch.Generator) -> Tensors:
-    """Draw inputs of a program: pixels in their range, taus in [0, 1], booleans, everything else standard normal."""
+    """Draw random inputs of a program: pixels in their range, taus in [0, 1], booleans, standard normal otherwise."""
     sizes = {"batch": batch_size, "num_taus": num_taus}
     drawn = {}
     for name, spec in inputs.items():

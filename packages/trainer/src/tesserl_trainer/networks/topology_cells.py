@@ -1,4 +1,4 @@
-"""The cells of the catalogue: every combination of network family, fusion, encoder, trunk and streams of the schema."""
+"""List the cells of the catalogue: every combination of network family, fusion, encoder, trunk and streams."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from tesserl_configs.vision import Vision
 FAMILIES = {"quantile": ("advantage", "value"), "policy": ("policy", "value")}
 """Families of networks -> the streams of their heads."""
 ALGORITHMS = {"quantile": "iqn", "policy": "ppo"}
-"""An algorithm of each family, for the rules that depend on it."""
+"""One algorithm of each family, for validation rules that depend on the algorithm."""
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -25,7 +25,7 @@ class Cell:
 
     family: str
     fusion: str
-    """Kind of the fusion; where it has layouts, with that and with the kind of the vector's tokens, by ``/``."""
+    """Kind of the fusion; if it has layouts, kind, layout and kind of the vector's tokens, separated by ``/``."""
 
     vision: str
     trunk: str
@@ -73,14 +73,14 @@ class Cell:
 
 
 def cells() -> Iterator[Cell]:
-    """Every combination, duplicates included, from the unions of the schema."""
+    """Yield every combination of the schema's unions, including duplicates."""
     streams = itertools.product(kinds(Stream), kinds(Stream))
     parts = itertools.product(FAMILIES, fusions(), kinds(Vision), kinds(Trunk), streams)
     return (Cell(family, fusion, vision, trunk, pair) for family, fusion, vision, trunk, pair in parts)
 
 
 def fusions() -> list[str]:
-    """Every kind of fusion with every layout that it has."""
+    """Return every kind of fusion with each of its layouts."""
     names = []
     for block in blocks_in(Fusion):
         [kind] = kinds_of(block)

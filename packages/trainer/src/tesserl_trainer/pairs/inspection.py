@@ -1,4 +1,4 @@
-"""Inspection of a store of pairs: contents and integrity."""
+"""Inspect the contents and the integrity of a store of pairs."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from tesserl_preference_data import PreferencePairs, StoreError, load_pairs, rea
 from tesserl_preference_data.files import json_lines, read_manifest, verify_file
 
 NAMED = 10
-"""Damaged pairs that a message names, of as many as there are."""
+"""Most damaged pairs that a message names."""
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -26,11 +26,11 @@ def inspect_store(path: Path) -> dict[str, Any]:
     Returns:
         ``files``, ``bytes``, ``pairs``, ``labelled``, ``unlabelled``, ``ties``, ``segments``, ``frames``, ``steps`` (by
         key, shape and dtype), ``lengths`` and ``margins`` (quantiles), ``sources`` (pairs of each judge),
-        ``agreement`` (share of labels for the segment of the larger score, by judge; null where there is no score),
-        ``people`` (the choices in ``labels.jsonl``).
+        ``agreement`` (by judge: the share of labels that prefer the segment of the larger score; null without
+        scores), ``people`` (the choices in ``labels.jsonl``).
 
     Raises:
-        StoreError: a file is missing or damaged, or a pair holds numbers that are not finite; the pairs are named.
+        StoreError: a file is missing or damaged, or a pair holds numbers that are not finite; it names the pairs.
     """
     entries = read_manifest(path)
     _verify(path, entries)
@@ -81,7 +81,7 @@ def text(report: dict[str, Any]) -> str:
 
 def _verify(path: Path, entries: list[dict[str, Any]]) -> None:
     """Compare every file with the manifest; the error names the pairs that need a missing or damaged one."""
-    damaged: dict[int, str] = {}  # segment -> why
+    damaged: dict[int, str] = {}  # segment -> reason
     wrong: list[str] = []
     num_segments = num_pairs = 0
     needed: list[tuple[int, int]] = []
@@ -132,7 +132,7 @@ def _check_numbers(path: Path, pairs: PreferencePairs) -> None:
 
 
 def _agreement(pairs: PreferencePairs, source: str) -> float | None:
-    """Share of a judge's labels that are for the segment of the larger score, of those that say one is better."""
+    """Return the share of a judge's labels, without ties, that prefer the segment of the larger score."""
     own = torch.tensor([each == source for each in pairs.source])
     margin = pairs.margin[own & (pairs.label == 1)]
     margin = margin[margin.isfinite() & (margin != 0)]
@@ -140,10 +140,10 @@ def _agreement(pairs: PreferencePairs, source: str) -> float | None:
 
 
 def _quantiles(values: Tensor) -> list[float]:
-    """Least, quartiles and largest."""
+    """Return minimum, quartiles and maximum."""
     if not len(values):
         return []
-    ordered = values.double().sort().values  # torch.quantile takes 16 million values at most
+    ordered = values.double().sort().values  # torch.quantile accepts at most 16 million values
     return [float(ordered[round(fraction * (len(values) - 1))]) for fraction in QUANTILES]
 
 

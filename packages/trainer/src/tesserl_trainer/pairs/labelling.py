@@ -1,4 +1,4 @@
-"""Serving the page on which people judge pairs."""
+"""Serve the page on which people judge pairs."""
 
 import signal
 import threading
@@ -30,23 +30,23 @@ def label_store(
     """Serve the page until Ctrl-C.
 
     Args:
-        path: directory of pairs; or of trajectories, of which pairs are drawn the first time.
-        out: where the pairs of trajectories go; None for beside them, with ``-pairs`` behind the name.
-        name: who judges.
-        question: what the page asks.
-        port: 0 for one that is free.
-        fps: steps that the page shows in a second.
-        open_page: open it in a browser.
-        **drawing: how pairs are drawn of trajectories, see ``make_store``.
+        path: directory of pairs, or of trajectories, from which pairs are drawn the first time.
+        out: directory of the pairs drawn from trajectories; None: ``path`` with ``-pairs`` appended.
+        name: name of the judge.
+        question: question on the page.
+        port: port of the page; 0 for any free port.
+        fps: steps per second on the page.
+        open_page: open the page in a browser.
+        **drawing: options for drawing pairs from trajectories, see ``make_store``.
 
     Returns:
         ``path`` of the pairs, ``total``, ``judged`` and ``counts`` of the answers.
 
     Raises:
-        ArgumentError: the name is empty or ends like that of an answer taken back.
+        ArgumentError: the name is empty, or has the suffix reserved for answers that were taken back.
         StoreError: there are no pairs and no trajectories, or they have no pictures.
         OSError: the port is taken.
-        Stopped: SIGTERM or SIGHUP ended it; every answer is saved.
+        Stopped: SIGTERM or SIGHUP stopped the server; every answer is saved.
     """
     pairs = path
     if is_trajectories(path):

@@ -1,4 +1,4 @@
-"""From episodes to stored pairs."""
+"""Make stored pairs from episodes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from tesserl_trainer.pairs.sources import Episodes, read_episodes
 from tesserl_trainer.usage import ArgumentError, TakenError
 
 SEGMENT_LENGTHS = {"fixed": (64,), "variable": (32, 64)}
-"""Default length of a segment: CPL's, and that of ``pairs.source.segments`` in a configuration."""
+"""Default length of a segment, as in CPL and in ``pairs.source.segments`` of configurations."""
 
 TEACHER_OPTIONS = {
     "oracle": None,
@@ -46,19 +46,19 @@ def make_store(
     Args:
         sources: stores of ``tesserl collect``, and Minari datasets as ``minari:NAME``.
         out: directory of the pairs; it must not exist.
-        num: pairs to draw; None for all that there are. A teacher that skips, and ties that are dropped, leave fewer.
+        num: pairs to draw; None for all possible pairs. A teacher that skips, and dropped ties, leave fewer.
         segment: ``"episode"``, ``"fixed:LENGTH"`` or ``"variable:LEAST:MOST"``.
         by: score of a segment: ``"return"`` of its steps, ``"discounted:FACTOR"``; ``"to_go"`` or ``"to_go:FACTOR"``,
-            the return from its first step to the end of the episode; or ``"regret:RUN"``, how much worse its actions
-            are than the best by the policy of a run, see `judgement_of`.
-        min_margin: least difference of scores, at least 0.
-        same_start: compare segments of episodes that began alike, no others.
-        ties: what becomes of equal scores.
+            the return from its first step to the end of the episode; or ``"regret:RUN"``: how much worse its actions
+            are than the best ones according to the policy of a run, see `judgement_of`.
+        min_margin: least difference of the scores of a pair, at least 0.
+        same_start: only pair segments of episodes with the same start.
+        ties: drop or keep pairs of equal score.
         teacher: ``"oracle"``, ``"noisy:BETA"`` and so on, see `ScriptedTeacher.preset`; None labels by score.
-        labelled: False leaves the labels to people.
-        value_discount: keep returns to the end of the episode with this discount, as ``value_target``.
-        seed: of all that is drawn.
-        download: fetch Minari datasets that are not on this machine.
+        labelled: False writes no labels, so that people can add them.
+        value_discount: store returns to the end of the episode with this discount, as ``value_target``.
+        seed: seed of all random draws.
+        download: download Minari datasets that this machine lacks.
 
     Returns:
         ``path``, ``pairs``, ``segments``, ``frames``, ``source``.
@@ -82,7 +82,7 @@ def make_store(
         num_pairs=num,
         discount=score.discount,
         min_margin=min_margin,
-        ties=ties if labelled else "keep",  # people see no score
+        ties=ties if labelled else "keep",  # people judge without scores
         teacher=judge,
         labelled=labelled,
         generator=generator,
@@ -104,7 +104,7 @@ def _cut(
     score: Score,
     generator: torch.Generator,
 ) -> SegmentPool:
-    """Segments, with whatever the episodes have."""
+    """Cut episodes into segments; keep all entries of the episodes."""
     return cut_segments(
         episodes.trajectories,
         segment_length=lengths,
@@ -120,7 +120,7 @@ def _cut(
 def _check_comparable(
     pool: SegmentPool, sources: Sequence[str | Path], discount: float, min_margin: float, *, has_ties: bool
 ) -> None:
-    """Refuse segments of which no two make a pair."""
+    """Refuse segments from which no pair can be made."""
     largest = largest_margin(segment_scores(pool, discount=discount), pool.group)
     if largest is None:
         raise ValueError(
@@ -157,7 +157,7 @@ def _report(out: str | Path, pairs: PreferencePairs, *, has_frames: bool) -> dic
 
 
 def _lengths(segment: str) -> int | tuple[int, int] | None:
-    """Return the lengths of a segment specification for ``cut_segments``."""
+    """Parse a segment specification into the lengths for ``cut_segments``."""
     kind, *numbers = segment.split(":")
     if kind == "episode" and not numbers:
         return None
@@ -177,13 +177,13 @@ def _lengths(segment: str) -> int | tuple[int, int] | None:
 
 
 def _teacher(text: str | None) -> ScriptedTeacher | None:
-    """Return the teacher that a text such as ``noisy:5`` describes."""
+    """Parse a teacher such as ``noisy:5``."""
     if text is None:
         return None
     kind, _, number = text.partition(":")
     option = TEACHER_OPTIONS.get(kind)
     if kind in TEACHER_OPTIONS and not number:
-        return ScriptedTeacher.preset(kind)  # type: ignore[arg-type]  # it is one of them
+        return ScriptedTeacher.preset(kind)  # type: ignore[arg-type]  # checked above
     try:
         if option is not None:
             return ScriptedTeacher.preset(kind, **{option: float(number)})  # type: ignore[arg-type]

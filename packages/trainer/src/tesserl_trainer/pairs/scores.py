@@ -1,4 +1,4 @@
-"""Values of ``--by`` of ``tesserl pairs``: the worth of the steps of an episode."""
+"""The scores that ``tesserl pairs make --by`` can select."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,15 +28,15 @@ class Score:
 
     discount: float = 1.0
     of_steps: Callable[[TensorDictBase], Tensor] | None = None  # from an episode [T] to [T] or [T, 1]; None: rewards
-    first_only: bool = False  # whether the first step scores the whole segment
+    first_only: bool = False  # true: the value of the first step is the score of the segment
 
     def apply(self, pool: SegmentPool) -> SegmentPool:
-        """Return the segments, scored."""
+        """Return the segments with their scores."""
         return score_first_steps(pool) if self.first_only else pool
 
 
 def parse_score(by: str) -> Score:
-    """Read a value of ``--by``."""
+    """Parse a value of ``--by``."""
     kind, _, value = by.partition(":")
     if by == "return":
         return Score()
@@ -53,20 +53,21 @@ def parse_score(by: str) -> Score:
 
 
 def judgement_of(run: Path) -> Callable[[TensorDictBase], Tensor]:
-    """Judge actions as a trained policy does: how much worse is each than the best one?
+    """Return a function that scores actions by a trained policy: how much worse is each than the best one?
 
-    By a value that is ``Q(s, a) - max Q(s, .)``, by an actor ``log pi(a | s) - max log pi(. | s)``: the regret by which
-    Hejna et al. 2024 (arXiv:2310.13639) say that people judge, the actor's in units of its temperature.
+    For an action value the score is ``Q(s, a) - max Q(s, .)``, for an actor ``log pi(a | s) - max log pi(. | s)``. This
+    is the negative regret, by which people judge according to Hejna et al. 2024 (arXiv:2310.13639); an actor's is in
+    units of its temperature.
 
     Args:
-        run: directory of a run with discrete actions and no memory; its best checkpoint judges.
+        run: directory of a run with discrete actions and no memory; its best checkpoint is used.
 
     Returns:
-        From an episode ``[T]`` to the judgement of its steps, ``[T]``, at most 0.
+        Function from an episode ``[T]`` to the scores of its steps, ``[T]``, at most 0.
 
     Raises:
         ArgumentError: the policy of the run has a memory, or its actions are continuous.
-        StorageError: there is no such run, or it is damaged.
+        StorageError: the run does not exist or is damaged.
     """
     config = run_config(run, ["device=cpu"])
     task = Task(config)
@@ -80,7 +81,7 @@ def judgement_of(run: Path) -> Callable[[TensorDictBase], Tensor]:
 
 @torch.no_grad()
 def _judge(program: Program, shapes: Mapping[str, tuple[int, ...]], run: Path, episode: TensorDictBase) -> Tensor:
-    """Return the judgement of each step."""
+    """Return the score of each step, ``[T]``."""
     got = {key: tuple(entry.shape[1:]) for key, entry in episode.items() if key in shapes}
     if got != shapes:
         raise ArgumentError(f"--by regret:{run}: expected episodes with steps of {shapes}, got {got}; name another run")
@@ -90,13 +91,13 @@ def _judge(program: Program, shapes: Mapping[str, tuple[int, ...]], run: Path, e
 
 
 def _to_go(episode: TensorDictBase, *, discount: float) -> Tensor:
-    """Return the rewards from each step to the end of the episode, summed."""
+    """Return the discounted return from each step to the end of the episode."""
     reward = episode["next", "reward"].reshape(1, -1)
     return returns_to_go(reward, torch.ones_like(reward, dtype=torch.bool), discount=discount).squeeze(0)
 
 
 def _factor(text: str) -> float | None:
-    """Return a number in [0, 1]; None where the text is no such number."""
+    """Parse a number in [0, 1]; return None for any other text."""
     with suppress(ValueError):
         return float(text) if 0 <= float(text) <= 1 else None
     return None

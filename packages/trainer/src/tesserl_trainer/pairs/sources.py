@@ -1,4 +1,4 @@
-"""Episodes to make pairs of: from ``tesserl collect``, or from Minari."""
+"""Read episodes for pairs: stores of ``tesserl collect``, or Minari datasets."""
 
 import importlib
 import importlib.util
@@ -26,13 +26,13 @@ class Episodes:
     """Episodes ``[T]`` with ``action``, ``("next", "reward")`` and their observation keys."""
 
     trajectories: list[TensorDictBase]
-    starts: list[int]  # equal for episodes that began alike
+    starts: list[int]  # number of the start; equal for episodes with the same start
     keys: list[str]
     has_frames: bool
 
 
 def read_episodes(sources: Sequence[str | Path], *, download: bool = False) -> Episodes:
-    """Open stores of trajectories and Minari datasets (``minari:NAME``), all with the same keys of observations."""
+    """Read stores of trajectories and Minari datasets (``minari:NAME``); all must have the same observation keys."""
     read = [
         _read_minari(str(each), download) if str(each).startswith(MINARI) else _read_store(each) for each in sources
     ]
@@ -68,7 +68,7 @@ def _read_minari(name: str, download: bool) -> Episodes:
         raise NoStoreError(f"{name} is not on this machine; fetch it with --download ({error})") from error
     layout = ObservationLayout(dataset.observation_space, action_space=dataset.action_space)
     trajectories = [_trajectory(episode, layout) for episode in dataset.iterate_episodes()]
-    firsts: dict[bytes, int] = {}  # datasets do not say which episodes share a start
+    firsts: dict[bytes, int] = {}  # datasets do not record shared starts, so first observations are compared
     starts = []
     for trajectory in trajectories:
         first = b"".join(trajectory[key][0].numpy().tobytes() for key in layout.keys)
@@ -77,7 +77,7 @@ def _read_minari(name: str, download: bool) -> Episodes:
 
 
 def _trajectory(episode: Any, layout: ObservationLayout) -> TensorDictBase:
-    """Convert an episode of a dataset; drop its last observation, which no action follows."""
+    """Convert an episode of a dataset; drop its last observation, which has no action."""
     length = len(episode)
     arrays = layout.empty(length)
     layout.write(_head(episode.observations, length), arrays)

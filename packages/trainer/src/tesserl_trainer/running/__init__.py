@@ -1,1 +1,1 @@
-"""Runs from their configuration to their end: train, pretrain, evaluate, collect."""
+"""Train, pretrain, resume, evaluate and watch runs; collect episodes."""

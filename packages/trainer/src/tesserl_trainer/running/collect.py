@@ -1,4 +1,4 @@
-"""``tesserl collect``: plays a trained or a random policy and stores its episodes."""
+"""``tesserl collect``: play a trained or a random policy and store its episodes."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -35,35 +35,35 @@ def collect(
     frames: bool = False,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Plays whole episodes with the task's own rewards and adds them to a store of trajectories.
+    """Play whole episodes with the task's unscaled rewards and add them to a store of trajectories.
 
     Args:
         source: directory of a run; or a configuration, for random actions.
-        out: directory of the store (see `TrajectoryWriter`); made where there is none, extended where there is one.
-        episodes: how many, at least 1; or
-        steps: episodes until there are at least so many steps, at least 1. One of the two.
+        out: directory of the store (see `TrajectoryWriter`); created if missing, extended otherwise.
+        episodes: number of episodes, at least 1. Give either this or ``steps``.
+        steps: play episodes until they have at least this many steps, at least 1.
         checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
-        random: uniformly random actions instead of a policy.
+        random: take uniformly random actions instead of a policy's.
         stochastic: act as in training: an actor-critic policy samples, and IQN explores as it did at the checkpoint's
-            step. Otherwise the best action is taken.
-        epsilon: probability of a uniformly random action in place of the policy's, in [0, 1); all are with ``random``.
-        seed: of starts and actions; None takes the configuration's. The starts of a store are numbered on, so the same
-            seed gives new ones.
-        same_start: episodes of each start, at least 1.
-        starts: how episodes are given the same start: ``"seed"`` of the reset, or ``"state"`` of the task.
-        frames: keep a picture of every step, for people to look at.
+            step. False takes the best action.
+        epsilon: probability per step of a uniformly random action instead of the policy's, in [0, 1).
+        seed: seed of starts and actions; None takes the configuration's. Starts are numbered across calls, so the same
+            seed gives new starts in an existing store.
+        same_start: episodes from each start, at least 1.
+        starts: method that repeats a start: ``"seed"`` of the reset, or ``"state"`` of the task.
+        frames: also store a picture of every step.
         overrides: ``key=value`` on top of the configuration.
 
     Returns:
-        ``path``, ``episodes``, ``steps``, ``starts``, ``return_mean``, ``return_std`` (of what was added),
+        ``path``, ``episodes``, ``steps``, ``starts``, ``return_mean``, ``return_std`` (of the new episodes),
         ``episodes_in_store``.
 
     Raises:
-        StorageError: there is no such run or checkpoint, or it is damaged.
-        ConfigError: the task draws no pictures, or a configuration was given without ``random``.
+        StorageError: the run or the checkpoint does not exist or is damaged.
+        ConfigError: the task renders no pictures, or a configuration was given without ``random``.
         InUseError: another process adds to ``out``, and has not finished after ten seconds.
         StoreError: ``out`` holds something else.
-        ValueError: an option is out of its range, or episodes of one start did not start alike.
+        ValueError: an option is out of its range, or episodes of one start began in different states.
     """
     refuse_to_run_again()
     play = Play(episodes, steps, stochastic, epsilon, same_start, starts, frames)
@@ -82,7 +82,7 @@ def collect(
 
 
 def _source(source: Path, checkpoint: str | None, overrides: Sequence[str]) -> tuple[RunConfig, Weights | None]:
-    """Return the configuration, and the weights of the policy; None where none are wanted."""
+    """Return the configuration, and the weights of the policy; None for random actions."""
     config = load_config(source, overrides) if source.is_file() else run_config(source, overrides)
     if checkpoint is None:
         return config, None
@@ -100,7 +100,7 @@ def _acts(config: RunConfig, weights: Weights | None, play: Play) -> dict[str, A
 
 
 def _summary(out: str | Path, source: int) -> dict[str, Any]:
-    """Return what a source of a store has added."""
+    """Summarise the episodes that one source added to a store."""
     stored = load_trajectories(out, verify=False)
     added = [episode for episode in stored.episodes if episode.source == source]
     returns = Evaluation([episode.episode_return for episode in added], [episode.length for episode in added])

@@ -1,4 +1,4 @@
-"""Directories of runs: a new one is chosen and locked, one that holds a run is refused."""
+"""Choose and lock the directories of new runs; refuse directories that hold a run."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ LOCK_TIMEOUT = 10.0
 
 @contextmanager
 def new_directory(config: RunConfig, run_dir: str | Path | None) -> Iterator[Path]:
-    """Make and lock the directory of a new run; refuse one that holds a run."""
+    """Make and lock the directory of a new run; refuse a directory that holds a run."""
     if run_dir is not None:
         path = Path(run_dir)
         _refuse_taken(path)
         path.mkdir(parents=True, exist_ok=True)
         with lock(path):
-            _refuse_taken(path)  # another training may have begun and ended meanwhile
+            _refuse_taken(path)  # another training may have started and ended while this one waited
             yield path
         return
     with ExitStack() as stack:
@@ -33,7 +33,7 @@ def new_directory(config: RunConfig, run_dir: str | Path | None) -> Iterator[Pat
 
 
 def _enter(path: Path, stack: ExitStack) -> bool:
-    """Locks a directory for a new run; returns False if a run is in it."""
+    """Lock a directory for a new run; return False if it holds a run."""
     if _is_taken(path):
         return False
     path.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def _enter(path: Path, stack: ExitStack) -> bool:
 
 @contextmanager
 def lock(run_dir: Path, *, timeout: float | None = None) -> Iterator[None]:
-    """Keep other trainings out of a directory, and remove files that a killed one was writing."""
+    """Lock a directory against other trainings, and remove unfinished files of a killed training."""
     remedy = "wait for it, stop it, or name another directory"
     timeout = LOCK_TIMEOUT if timeout is None else timeout
     with locked(run_dir, doing="trains here", remedy=remedy, timeout=timeout):
@@ -59,7 +59,7 @@ def lock(run_dir: Path, *, timeout: float | None = None) -> Iterator[None]:
 
 
 def clear(run_dir: Path, *, keep: str | None = None) -> None:
-    """Remove what a run has left that ended before its first checkpoint; locks stay."""
+    """Remove the files of a run that ended before its first checkpoint, except locks."""
     for left in run_dir.glob("*"):
         if left.name != keep and not is_lock(left.name):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -74,7 +74,7 @@ def _refuse_taken(path: Path) -> None:
 
 
 def _is_taken(path: Path) -> bool:
-    """Return whether a path is a file, or a directory with more than locks, unfinished files and the log of a sweep."""
+    """Return whether a path is a file, or a directory with more than locks, unfinished files and a sweep's log."""
     if not path.is_dir():
         return path.exists()
     names = {found.name for found in path.iterdir() if not is_lock(found.name) and found.suffix != PARTIAL}

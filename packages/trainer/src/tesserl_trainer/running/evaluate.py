@@ -20,7 +20,7 @@ from tesserl_training.checkpoints.run_checkpoints import Checkpoints, Weights
 WITHOUT_VIDEO = "evaluate without --video"
 
 UNUSED_SEEDS = 1_000_000
-"""Distance from ``evaluation.seed`` to the seeds that no evaluation during training plays."""
+"""Offset from ``evaluation.seed`` to seeds that no evaluation during training uses."""
 
 
 def evaluate(
@@ -40,20 +40,20 @@ def evaluate(
     Args:
         run_dir: directory of the run.
         episodes: number of episodes, at least 1.
-        seed: the episodes are seeded ``seed, seed + 1, ...``; by default seeds that training never used.
+        seed: the episodes use seeds ``seed, seed + 1, ...``; None takes seeds that training never used.
         checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
-        stochastic: act as at that step of training, exploration included; false: greedily.
-        video: film so many of the first episodes, as MP4 files in ``RUN/videos``; at most ``episodes``.
+        stochastic: explore as in training at the checkpoint's step; False acts greedily.
+        video: number of first episodes to film, as MP4 files in ``RUN/videos``; at most ``episodes``.
         overrides: ``key=value`` on top of the run's configuration, such as another task or device.
         on_episode: called with the return of each episode that ends.
-        environment: function that makes one environment, of a run that was trained with one; see `train`.
+        environment: function that makes one environment, if the run was trained with one; see `train`.
 
     Returns:
-        ``return_mean``, ``return_std``, ``returns``, ``lengths``, ``episodes``, ``seed``, ``checkpoint``; with films
-        also ``videos``, their paths.
+        ``return_mean``, ``return_std``, ``returns``, ``lengths``, ``episodes``, ``seed``, ``checkpoint``; with
+        ``video`` also ``videos``, the paths of the films.
 
     Raises:
-        StorageError: there is no such run or checkpoint, or it is damaged.
+        StorageError: the run or the checkpoint does not exist or is damaged.
         ConfigError: the task renders no frames to film.
         ValueError: ``episodes`` is not positive.
     """
@@ -89,12 +89,12 @@ def evaluate(
 
 
 def first_seed(config: RunConfig, seed: int | None) -> int:
-    """Return the seed of the first episode; None asks for one that training never used."""
+    """Return ``seed``, or for None the first seed that training never used."""
     return config.evaluation.seed + UNUSED_SEEDS if seed is None else seed
 
 
 def _film(config: RunConfig, weights: Weights, seeds: Sequence[int], place: Path, *, stochastic: bool) -> list[Path]:
-    """Play one episode for each seed again and film it."""
+    """Play the episode of each seed again and film it."""
     with ExitStack() as stack:
         camera = Camera(config, place, stack, remedy=WITHOUT_VIDEO)
         policy = stack.enter_context(acting(camera.task, weights, stochastic=stochastic))

@@ -1,4 +1,4 @@
-"""Episodes of a trained or a random policy, made from a configuration."""
+"""Play episodes of a configured task with a trained or a random policy."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -60,14 +60,14 @@ class Play:
 
     @property
     def most_starts(self) -> int:
-        """Starts that are enough: an episode has at least one step."""
+        """Return an upper bound on the number of starts: an episode has at least one step."""
         return self.steps or (self.episodes or 0) // self.same_start
 
 
 def play_groups(
     config: RunConfig, weights: Weights | None, play: Play, seed: int, first: int, stack: ExitStack
 ) -> Iterator[tuple[int, list[TensorDictBase]]]:
-    """Play whole episodes from start ``first`` on, with a policy or at random; yield start numbers and episodes."""
+    """Play whole episodes from start number ``first`` on; yield each start number with its episodes."""
     config = drawing(config, remedy=WITHOUT_FRAMES) if play.frames else config
     task = Task(config)
     environments = _environments(task, play, stack)
@@ -96,7 +96,7 @@ def play_groups(
 
 
 def _encoded_frames(environments: Environments) -> list[Tensor]:
-    """Return what all environments show now, as a store keeps it."""
+    """Return the current pictures of all environments, encoded for a store."""
     return [encode_frame(picture) for picture in drawn_frames(environments, remedy=WITHOUT_FRAMES)]
 
 
@@ -113,7 +113,7 @@ def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
 
 @contextmanager
 def acting(task: Task, weights: Weights, *, stochastic: bool = False) -> Iterator[Acting]:
-    """Load a policy that plays: greedily, or as at that step of training, exploration included."""
+    """Load a policy that acts greedily or, if ``stochastic``, explores as in training at the checkpoint's step."""
     agent = task.agent()
     agent.load_networks(weights.networks, weights.path)
     if not stochastic:
@@ -128,7 +128,7 @@ def acting(task: Task, weights: Weights, *, stochastic: bool = False) -> Iterato
 
 
 def _check_start(start: int, members: Sequence[TensorDictBase], keys: Sequence[str]) -> None:
-    """Refuses episodes of one start that did not begin alike."""
+    """Refuse episodes of one start whose first observations differ."""
     if len(members) > 1:
         for key in keys:
             firsts = torch.stack([member[key][0] for member in members])

@@ -1,4 +1,4 @@
-"""``tesserl pretrain``: a policy that does what others did, for another run to start from."""
+"""``tesserl pretrain``: train a policy by behaviour cloning; other runs can start from its weights."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,27 +41,27 @@ def pretrain_bc(
     run_dir: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Path:
-    """Clones behaviour with the network of a configuration.
+    """Train the network of a configuration by behaviour cloning.
 
-    The result is the directory of a run, for ``evaluate``, and for ``initial_weights`` of the same or of another
-    algorithm with the same ``nn``. Its steps are gradient updates, in the intervals of the configuration too.
+    The result is a run directory. ``evaluate`` accepts it, and so does ``initial_weights`` of any algorithm with the
+    same ``nn``. The steps of this run, and the intervals of its configuration, count gradient updates.
 
     Args:
-        config_path: the configuration: task, network, optimiser, and the algorithm whose network it is.
-        pairs: directory of stored pairs; or
-        trajectories: directory of stored episodes. One of the two.
-        data: of pairs, which side: the preferred segments, or all.
+        config_path: the configuration: task, network, optimiser, and the algorithm that determines the network.
+        pairs: directory of stored pairs. Give either this or ``trajectories``.
+        trajectories: directory of stored episodes.
+        data: segments of pairs to clone: ``"chosen"``, the preferred ones, or ``"all"``.
         updates: gradient updates, at least 1.
-        batch_size: pairs (default: 64), or steps of episodes (default: 256), in each of them.
-        run_dir: where the run goes; by default ``runs/<name>-bc``, with a number behind it where that is taken.
+        batch_size: pairs (default: 64) or steps of episodes (default: 256) per update.
+        run_dir: directory of the new run; by default ``runs/<name>-bc``, with a number appended if it exists.
         overrides: ``key=value`` on top of the configuration.
 
     Returns:
         The run's directory.
 
     Raises:
-        ConfigError: the network is no policy, or the data are not of this task.
-        ValueError: not one of ``pairs`` and ``trajectories``, or a number is out of its range.
+        ConfigError: the network is not a policy, or the data belong to another task.
+        ValueError: both or neither of ``pairs`` and ``trajectories`` are given, or a number is out of its range.
     """
     if (pairs is None) == (trajectories is None):
         raise ArgumentError("expected pairs or trajectories to clone, got " + ("neither" if pairs is None else "both"))
@@ -77,14 +77,14 @@ def pretrain_bc(
     size = batch_size or BATCH_SIZE[kind]
 
     def build(task: Task, run: Run) -> Loop:
-        cloning = Task(task.config.model_copy(update={"total_steps": updates}))  # no rule of training holds for it
+        cloning = Task(task.config.model_copy(update={"total_steps": updates}))  # not validated as training
         return _cloning(cloning, run, lambda *arguments: DATA[kind](path, size, *arguments), data)
 
     return run_loop(config.model_copy(update={"name": _cloned_name(config)}), run_dir, build, total_steps=updates)
 
 
 def _cloned_name(config: RunConfig) -> str:
-    """Return the name of the run that clones for a configuration."""
+    """Return the name of the cloning run of a configuration."""
     try:
         return short_enough(f"{config.name}-bc")
     except ValueError as error:
@@ -113,7 +113,7 @@ def _cloning(
 
 
 def _pairs(path: Path, size: int, config: RunConfig, layout: ObservationLayout, observe: Callable[..., None]) -> Draw:
-    """Batches of stored pairs."""
+    """Return the function that draws batches of stored pairs."""
     keys = [*layout.keys, "action"]
 
     def prepare(pairs: PreferencePairs) -> PreferencePairs:
@@ -129,7 +129,7 @@ def _pairs(path: Path, size: int, config: RunConfig, layout: ObservationLayout, 
 
 
 def _steps(path: Path, size: int, config: RunConfig, layout: ObservationLayout, observe: Callable[..., None]) -> Draw:
-    """Batches of steps of stored episodes."""
+    """Return the function that draws batches of steps of stored episodes."""
     keys = [*layout.keys, "action"]
     episodes = load_trajectories(path)
     check_entries(episodes[0], keys, layout.shapes, path)

@@ -1,4 +1,4 @@
-"""A run and the ``torchrun`` command that started it, so that a restart of its ranks continues the same run."""
+"""Record the ``torchrun`` command that started a run, so that restarted ranks continue the same run."""
 
 import json
 import shlex
@@ -13,14 +13,14 @@ from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 
 def mark_launch(run_dir: Path) -> None:
-    """Write which ``torchrun`` command began a run; do nothing without one."""
+    """Record the ``torchrun`` command that started a run; do nothing without one."""
     launch = launched()
     if launch is not None:
         write_json(run_dir / run_files.LAUNCH, {"torchrun": launch.identity})
 
 
 def earlier_run(config: RunConfig, run_dir: str | Path | None) -> str | None:
-    """Return the run that this ``torchrun`` command began before a restart; one without a checkpoint is removed."""
+    """Return the run that this ``torchrun`` command started before a restart; remove it if it has no checkpoint."""
     launch = launched()
     if launch is None or launch.restarts == 0:
         return None
@@ -43,7 +43,7 @@ def _identity_in(run_dir: Path) -> str | None:
 
 
 def continued_by(run_dir: Path, number: int) -> str:
-    """Say how the checkpoint of a number of ranks is continued."""
+    """Return the advice for continuing a checkpoint of ``number`` ranks."""
     resume = shlex.join(["train", "--resume", str(run_dir)])
     if number == 1:
         command = f"continue it without torchrun: tesserl {resume}"

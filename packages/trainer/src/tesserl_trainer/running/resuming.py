@@ -27,13 +27,13 @@ from tesserl_training.logging import read_record
 from tesserl_training.loops.cloning import refuse_cloned
 
 PLACES = ("pairs.source.path", "environment.module_path")
-"""A resume can name other places of the same pairs and modules."""
+"""Keys that a resume may change to another location of the same pairs or modules."""
 
 
 def continue_run(run_dir: Path, checkpoint: str, config_of: Callable[[], RunConfig]) -> Path:
-    """Continues a run; its files are read only while no other process can change them."""
+    """Continue a run; read its files only while its directory is locked."""
     refuse_to_run_again()
-    device = run_config(run_dir).device  # no lock is left in a directory that holds no run
+    device = run_config(run_dir).device  # before locking: a directory without a run must not keep a lock file
     with joined(device) as ranks:
         return continue_together(run_dir, "latest" if _is_restarted() else checkpoint, config_of, ranks)
 
@@ -71,11 +71,11 @@ def continue_together(run_dir: Path, checkpoint: str, config_of: Callable[[], Ru
 
 
 def _load(name: str, run_dir: Path, changes: Sequence[Difference]) -> Checkpoint:
-    """Return the checkpoint to continue from; it brings its settings along, and others would have half an effect."""
+    """Return the checkpoint to continue from; refuse changed settings, which would take effect only in part."""
     checkpoint = Checkpoints(run_dir).load(name)
     refuse_cloned(checkpoint)
     for key, was, wanted in changes:
-        if key in PLACES:  # the content of a store is compared
+        if key in PLACES:  # stores are compared by content
             continue
         if key.split(".")[0] not in CHANGEABLE:
             raise ConfigError(
@@ -98,12 +98,12 @@ def say(text: str) -> None:
 
 
 def _is_finished(run_dir: Path, found: Checkpoint, config: RunConfig) -> bool:
-    """Return whether nothing is left to do for a run: its training is over, and the final evaluation is on disk."""
+    """Return whether a run is finished: its training is over, and the final evaluation is on disk."""
     identity, file, early_stopping = read_identity(run_dir), run_dir / run_files.EVALUATION, early_stopping_of(config)
     stopped = early_stopping is not None and reached_in(found.state, early_stopping) >= early_stopping.evaluations
     if (found.step < config.total_steps and not stopped) or identity is None or not file.is_file():
         return False
     try:
         return read_sealed(file).get("run_id") == identity.run_id
-    except StorageError:  # it is evaluated again
+    except StorageError:  # damaged: evaluate again
         return False

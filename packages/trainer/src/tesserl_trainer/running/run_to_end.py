@@ -1,4 +1,4 @@
-"""A run from its loop to its result, in a directory that is locked."""
+"""Run a loop to its end in a locked directory: train, save, evaluate."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ Build = Callable[[Task, Run], Loop]
 def run_to_end(
     config: RunConfig, run_dir: Path, checkpoint: Checkpoint | None, build: Build, total_steps: int, ranks: Ranks
 ) -> Path:
-    """Train in a directory that is locked."""
+    """Train in a locked directory."""
     prepare_process(config.num_threads, config.float32_matmul)
     seed_generators(config.seed)
     with naming_memory(config), ExitStack() as stack:
@@ -83,7 +83,7 @@ def _task_of(config: RunConfig, ranks: Ranks) -> Task:
 
 
 def _align(loop: Loop, ranks: Ranks, seed: int) -> None:
-    """Give all ranks the weights of rank 0, and each of them random numbers of its own."""
+    """Copy the weights of rank 0 to all ranks, and seed each rank's generators differently."""
     if ranks.number == 1:
         return
     ranks.copy_first(loop.learner.loss.state_dict().values())
@@ -103,13 +103,13 @@ def _open_record(
         change_run(run_dir, config)
         progress.know(trained=_last_return(run_dir))
         loop.journal.open_log(resume_step=checkpoint.step, record=checkpoint.manifest["record"])
-    if loop.journal.running:  # what was said of the run before is no longer its result
+    if loop.journal.running:  # the earlier evaluation is outdated
         (run_dir / run_files.EVALUATION).unlink(missing_ok=True)
 
 
 def _finish(journal: Journal, config: RunConfig, run_dir: Path, progress: ProgressDisplay) -> None:
-    """Evaluate the result of a run and draw its curve."""
-    if journal.laps.seconds:  # a run that was over already has done nothing
+    """Evaluate the trained weights of a run and draw its learning curve."""
+    if journal.laps.seconds:  # no time was spent if the run was over before the resume
         progress.note(f"where the time went: {journal.laps}")
     progress.note(f"trained {journal.step:,} steps; evaluating {config.evaluation.final_episodes} episodes")
     try:
@@ -118,7 +118,7 @@ def _finish(journal: Journal, config: RunConfig, run_dir: Path, progress: Progre
         raise Interrupted(getattr(stop, "signum", signal.SIGINT), run_dir) from stop
     try:
         plot_curve(run_dir, title=f"{config.name} on {config.environment.id}, seed {config.seed}")
-    except ModuleNotFoundError as error:  # the run is whole without its picture
+    except ModuleNotFoundError as error:  # the picture is optional
         progress.note(f"no curve.png: {error}")
     progress.note(
         f"return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {result['episodes']} episodes "
@@ -143,7 +143,7 @@ def _restore(loop: Loop, checkpoint: Checkpoint, ranks: Ranks) -> None:
         loop.load(replace(checkpoint, state=state, manifest=manifest))
     except (StorageError, ConfigError, RankError, TaskError, WorkerError):
         raise
-    except Exception as error:  # a state is nested data of many parts, and each of them fails in its own way
+    except Exception as error:  # each part of the nested state can fail with a different error
         raise StorageError(
             f"{checkpoint.path}: its state is not that of this run ({type(error).__name__}: {error}); use another one"
         ) from error
@@ -167,7 +167,7 @@ def _final_evaluation(config: RunConfig, run_dir: Path, progress: ProgressDispla
 
 @contextmanager
 def _stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
-    """Turn the first signal into an orderly stop, noted in the list that is yielded; a second one acts at once."""
+    """Stop in order at the first signal, appended to the yielded list; the second signal acts at once."""
     received: list[int] = []
 
     def stop(signum: int) -> None:

@@ -1,4 +1,4 @@
-"""``tesserl init``: a configuration whose network and algorithm fit the spaces of a task."""
+"""``tesserl init``: write a configuration whose network and algorithm fit the spaces of a task."""
 
 import re
 from collections.abc import Mapping
@@ -19,22 +19,22 @@ from tesserl_trainer.algorithms.task import Task
 from tesserl_trainer.usage import ArgumentError, TakenError, command_line
 
 STEPS, IMAGE_STEPS = 100_000, 1_000_000
-"""Steps of a run on vectors, and on images."""
+"""Environment steps of a run on vectors, and of a run on images."""
 
 MOST_STEPS = 1_000
-"""Length of an episode of a task that has no limit of its own."""
+"""Limit in steps for episodes of a task without a limit."""
 
 LARGEST_SIDE = 100
-"""Images with a longer side are scaled down."""
+"""Longest image side in pixels; larger images are scaled down."""
 
 NATURE_SIDE = 36
-"""Smallest image that the convolutions of Mnih et al. 2015 take."""
+"""Smallest image side in pixels that the convolutions of Mnih et al. 2015 accept."""
 
 
 class StartingTask:
-    """A task for which a file is to be written; its module is looked for in ``places``."""
+    """The task of a new file; its module is searched in ``places``."""
 
-    def __init__(self, id: str, places: tuple[Path, ...]) -> None:  # noqa: A002 - Gymnasium's name of it
+    def __init__(self, id: str, places: tuple[Path, ...]) -> None:  # noqa: A002 - Gymnasium's name
         self.id = id
         atari = {"vectorization": "atari"} if id.startswith(ALE) else {}
         module_path = tuple(dict.fromkeys(str(place.resolve()) for place in places))
@@ -48,7 +48,7 @@ class StartingTask:
 
     @cached_property
     def algorithms(self) -> dict[str, Algorithm]:
-        """The algorithms whose networks have the actions of the task, by name."""
+        """Algorithms that support the action space of the task, by name."""
         return {each.name: each for each in installed() if each.network == "policy" or self._has_discrete_actions}
 
     @cached_property
@@ -60,23 +60,23 @@ class StartingTask:
         return True
 
     def file_name(self, algorithm: str) -> str:
-        """Return the name of a file: the task without module and version, and the algorithm."""
+        """Return a file name made of the task, without module and version, and the algorithm."""
         task = re.sub(r"-v\d+$", "", self.id.rpartition(":")[2]).lower()
         return f"{re.sub('[^a-z0-9]+', '-', task).strip('-')}-{algorithm}.yaml"
 
 
 def write_starting_file(task: StartingTask, algorithm: str, file: Path) -> None:
-    """Write a commented configuration that trains as it is.
+    """Write a commented configuration that trains without changes.
 
     Args:
         task: the task.
         algorithm: name of the algorithm.
-        file: to write; it is not there yet.
+        file: file to write; it must not exist.
 
     Raises:
-        ArgumentError: there is no such algorithm, or it has no actions of the task's kind.
+        ArgumentError: the algorithm does not exist, or does not support the task's actions.
         ConfigError: the network of the algorithm does not fit the task.
-        TakenError: there is such a file.
+        TakenError: the file exists.
     """
     if algorithm not in task.algorithms:
         raise ArgumentError(
@@ -89,7 +89,7 @@ def write_starting_file(task: StartingTask, algorithm: str, file: Path) -> None:
 
     def write(partial: Path) -> None:
         partial.write_text(text, encoding="utf-8")
-        Task(load_config(partial), task.spaces).network()  # nothing is left of a file that would not train
+        Task(load_config(partial), task.spaces).network()  # an error here removes the file
 
     try:
         write_atomically(file, write, overwrite=False)
@@ -105,7 +105,7 @@ def _layout(id: str, space: Space) -> ObservationLayout:  # noqa: A002
 
 
 def _wrappers(shapes: Mapping[str, tuple[int, ...]]) -> list[dict[str, Any]]:
-    """Return the wrappers that a network needs: large images are scaled down."""
+    """Return the wrappers that the network needs: they scale large images down."""
     channels, *sides = shapes.get("pixels", (0, 0, 0))
     if max(sides) <= LARGEST_SIDE:
         return []
@@ -114,7 +114,7 @@ def _wrappers(shapes: Mapping[str, tuple[int, ...]]) -> list[dict[str, Any]]:
 
 
 def _head(task: StartingTask, algorithm: str, file: Path) -> str:
-    """Return the comment at the top of a file."""
+    """Return the comment at the top of the file."""
     observations = ", ".join(f"{key} {list(shape)}" for key, shape in task.shapes.items())
     return (
         f"# {algorithm} on {task.id}. Observations: {observations}. Actions: {task.spaces[1]}.\n"
@@ -125,7 +125,7 @@ def _head(task: StartingTask, algorithm: str, file: Path) -> str:
 
 
 def _keys(task: StartingTask, algorithm: Algorithm) -> dict[str, Any]:
-    """Return the keys of a file, in the order of the schema."""
+    """Return the keys of the file, in the order of the schema."""
     start = deepcopy(dict(algorithm.start))
     steps = IMAGE_STEPS if "pixels" in task.shapes else STEPS
     environment, limit = dict(task.keys), _limit(task)
@@ -157,7 +157,7 @@ def _keys(task: StartingTask, algorithm: Algorithm) -> dict[str, Any]:
 
 
 def _limit(task: StartingTask) -> int | None:
-    """Return the steps after which the task's registration truncates an episode; None if it does not."""
+    """Return the task's registered limit of steps per episode; None if there is none."""
     with naming_block():
         return task_spec(task.id).max_episode_steps
 

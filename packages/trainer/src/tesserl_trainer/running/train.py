@@ -1,4 +1,4 @@
-"""``tesserl train``: from one YAML file to a run directory."""
+"""``tesserl train``: train a run from one YAML file."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -30,31 +30,31 @@ def train(
     environment: TaskMaker | None = None,
     body: MakeBody | None = None,
 ) -> Path:
-    """Trains, evaluates and draws the curve.
+    """Train a run, evaluate it and draw its learning curve.
 
     Args:
-        config: what to train.
-        run_dir: where the run lives; by default ``runs/<name>`` below the current directory, with a number behind it
-            where that is taken.
-        resume: continue the run in ``run_dir`` from its latest checkpoint, or from the one of this name (what is newer
-            is removed).
-        environment: function that makes one environment, called with ``environment.kwargs``; ``environment.id`` is the
-            name of the task then. None: the task is a registered one. Such a run is resumed from Python alone.
-        body: function or class at the top level of a module, which makes a body in place of ``nn``'s encoders and
-            fusion, see `build_own_body`; the run names it as ``nn.body``. None: ``nn`` as it is.
+        config: the configuration of the run.
+        run_dir: directory of the run; by default ``runs/<name>`` below the current directory, with a number appended
+            if it exists.
+        resume: continue the run in ``run_dir`` from its latest checkpoint, or from the checkpoint of this name; newer
+            checkpoints are removed.
+        environment: function that makes one environment, called with ``environment.kwargs``; ``environment.id`` then
+            only names the task. Such a run can be resumed only from Python. None: the task is registered.
+        body: function or class at the top level of a module that makes a body in place of ``nn``'s encoders and fusion,
+            see `build_own_body`; the run stores its name as ``nn.body``. None: build the body from ``nn``.
 
     Returns:
         The run's directory.
 
     Raises:
-        StorageError: the checkpoint to resume from is missing or damaged; nothing has been changed.
-        ConfigError: the configuration does not fit the task, or the directory is taken, or the resumed run had another
+        StorageError: the checkpoint to resume from is missing or damaged; nothing was changed.
+        ConfigError: the configuration does not fit the task, the directory exists, or the resumed run had another
             configuration.
-        InUseError: another process trains there.
+        InUseError: another process trains in the directory.
         DivergenceError: the loss became NaN or infinite.
-        RankError: below ``torchrun``, another rank was lost, or its weights are others.
-        Interrupted: SIGINT, SIGTERM or SIGHUP; a checkpoint has been written.
-        TaskError: an environment raised an error, or returned what its spaces do not allow, or NaN.
+        RankError: under ``torchrun``, another rank was lost or has different weights.
+        Interrupted: SIGINT, SIGTERM or SIGHUP was received; a checkpoint has been written.
+        TaskError: an environment raised an error, or returned NaN or a value outside of its spaces.
         WorkerError: a worker of an environment raised an error, died or did not answer.
     """
     if environment is not None:
@@ -69,7 +69,7 @@ def train(
 
 
 def resume_run(run_dir: Path, overrides: Sequence[str] = (), *, checkpoint: str = "latest") -> Path:
-    """Continues a run with the configuration in its directory.
+    """Continue a run with the configuration in its directory.
 
     Args:
         run_dir: directory of the run.
@@ -86,7 +86,7 @@ def resume_run(run_dir: Path, overrides: Sequence[str] = (), *, checkpoint: str 
 
 
 def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, total_steps: int | None = None) -> Path:
-    """Train a new run as ``train`` does, with another loop and another number of steps."""
+    """Train a new run like ``train``, with a given loop and number of steps."""
     refuse_to_run_again()
     refuse_missing(config)
     with joined(config.device) as ranks, ExitStack() as stack:
@@ -108,7 +108,7 @@ def run_loop(config: RunConfig, run_dir: str | Path | None, build: Build, *, tot
 
 
 def _with_measured_precision(config: RunConfig, ranks: Ranks) -> RunConfig:
-    """Return the configuration with the precision that rank 0 finds faster, in place of ``auto``."""
+    """Replace ``precision: auto`` by the precision that rank 0 measures to be faster."""
     if not measures_precision(config):
         return config
 

@@ -1,4 +1,4 @@
-"""``tesserl watch``: a run's policy plays in a window or in the terminal."""
+"""``tesserl watch``: show a run's policy playing, in a window or in the terminal."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ from tesserl_trainer.usage import ArgumentError, command_line
 from tesserl_training.checkpoints.run_checkpoints import Checkpoints
 
 CLEAR = "\x1b[2J\x1b[H"
-"""Clears a terminal."""
+"""Escape sequence that clears a terminal."""
 
 EXTRA = 'install "tesserl-trainer[video]", which brings pygame'
 
@@ -40,18 +40,18 @@ def watch(
 
     Args:
         run_dir: directory of the run.
-        show: prints a line, or a frame of text.
+        show: called with each line or text frame to print.
         episodes: number of episodes, at least 1.
-        seed: the episodes are seeded ``seed, seed + 1, ...``; by default seeds that training never used.
+        seed: the episodes use seeds ``seed, seed + 1, ...``; None takes seeds that training never used.
         checkpoint: ``"best"``, ``"latest"``, or the name of a directory in ``checkpoints/``.
-        stochastic: act as at that step of training, exploration included; false: greedily.
-        terminal: in the terminal, as text if the task writes any; false: in a window.
+        stochastic: explore as in training at the checkpoint's step; False acts greedily.
+        terminal: show the task in the terminal, as text if it renders text; False opens a window.
         overrides: ``key=value`` on top of the run's configuration.
 
     Raises:
         ArgumentError: there is no display for a window.
-        StorageError: there is no such run or checkpoint, or it is damaged.
-        ConfigError: the task opens no window, or a package that draws is missing.
+        StorageError: the run or the checkpoint does not exist or is damaged.
+        ConfigError: the task opens no window, or a rendering package is missing.
     """
     run_dir = Path(run_dir)
     config = _rendering(run_config(run_dir, overrides), run_dir, terminal=terminal)
@@ -71,7 +71,7 @@ def watch(
 
 
 def _rendering(config: RunConfig, run_dir: Path, *, terminal: bool) -> RunConfig:
-    """Return the configuration with a task that shows itself."""
+    """Return the configuration with the task rendering to a window or as text."""
     others = (
         f"watch in the terminal with {command_line('tesserl', 'watch', run_dir, '--terminal')}, or film it with "
         f"{command_line('tesserl', 'eval', run_dir, '--video')}"
@@ -87,7 +87,7 @@ def _rendering(config: RunConfig, run_dir: Path, *, terminal: bool) -> RunConfig
 
 
 def _draw_text(environments: Environments, show: Callable[[str], None]) -> None:
-    """Show a frame of text; a terminal is cleared first and gives the time to look at it."""
+    """Show a text frame; on a terminal, clear it first and pause at the task's frame rate."""
     frame = str(drawn_frames(environments, remedy=EXTRA)[0])
     if not sys.stdout.isatty():
         show(frame)

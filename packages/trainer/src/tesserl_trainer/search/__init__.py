@@ -1,1 +1,1 @@
-"""Searches: Optuna's trials, the runs that they are, and what comes out."""
+"""Searches: Optuna's trials, their runs and the results."""

@@ -1,4 +1,4 @@
-"""Results of a search: the best configuration, two pictures and a table."""
+"""Write the results of a search: the best configuration, two pictures and a table."""
 
 import json
 import shutil
@@ -48,11 +48,11 @@ def write_results(search: Search, trials: Trials, directory: Path, note: Callabl
 
 
 def _importance(trials: Trials) -> Mapping[str, float]:
-    """Return the importance of each key by PED-ANOVA; nothing if the values say nothing."""
+    """Return the importance of each key by PED-ANOVA; empty if the trials do not determine it."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # too few trials with a value, or all values are equal
+        warnings.simplefilter("error", UserWarning)  # PED-ANOVA warns of too few or equal values
         try:
             return get_param_importances(trials.study, evaluator=PedAnovaImportanceEvaluator())
         except (RuntimeError, UserWarning, ValueError):
@@ -60,10 +60,10 @@ def _importance(trials: Trials) -> Mapping[str, float]:
 
 
 def shown(values: Mapping[str, Any]) -> str:
-    """Return values as a person reads them."""
+    """Format values for people."""
     return ", ".join(f"{key} {shown_value(value)}" for key, value in values.items())
 
 
 def shown_value(value: Any) -> str:
-    """Return a number with four digits, other values as JSON."""
+    """Format a number with four digits, other values as JSON."""
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""``tesserl search``: trials of one space, each an ordinary run in a process of its own."""
+"""``tesserl search``: train trials of one search space; each trial is an ordinary run in a separate process."""
 
 import json
 import signal
@@ -28,32 +28,32 @@ from tesserl_trainer.sweep.sweep import LOCAL, REMEDY, check_networks, failure_o
 from tesserl_training.metric_names import EVALUATION
 
 HOPELESS = 5
-"""Failed trials that end a search in which no trial has a value."""
+"""Number of failed trials that ends a search if no trial has a value."""
 
 LOOK = 1.0
-"""Seconds between two looks at the evaluations of a run."""
+"""Seconds between two reads of a run's evaluations."""
 
 
 def run_search(
     search: Search, runs_dir: Path, *, num_parallel: int, launcher: Launcher = LOCAL, stop_timeout: float = 60.0
 ) -> Path:
-    """Train trials until there are enough of them, then write and show what they say.
+    """Train trials until there are enough, then write and print the results.
 
     Args:
-        search: the space, and how many trials.
-        runs_dir: the search's directory is made below it.
-        num_parallel: trials at a time, at least 1.
-        launcher: where the trials train.
-        stop_timeout: seconds that runs have to write a checkpoint in when they are stopped.
+        search: the search space and the number of trials.
+        runs_dir: parent of the search's directory.
+        num_parallel: number of trials to train at once, at least 1.
+        launcher: launcher that trains the trials.
+        stop_timeout: seconds in which stopped runs must write a checkpoint.
 
     Returns:
         The file with the best configuration.
 
     Raises:
-        ArgumentError: Optuna is not installed, or the launcher cannot work here.
-        ConfigError: another search is there, or the tasks and networks of the space cannot be built.
-        InUseError: another search is at work there, or another process trains one of its runs.
-        SearchStopped: SIGINT, SIGTERM or SIGHUP; the same call continues.
+        ArgumentError: Optuna is not installed, or the launcher does not work on this machine.
+        ConfigError: the directory holds another search, or the tasks and networks of the space cannot be built.
+        InUseError: another process runs this search or trains one of its runs.
+        SearchStopped: SIGINT, SIGTERM or SIGHUP was received; calling this again continues the search.
         SweepError: no trial has a value.
     """
     refuse_to_run_again()
@@ -105,7 +105,7 @@ class SearchStopped(Stopped):
 
 
 def runs_of(search: Search, values: Mapping[str, object], name: str) -> list[SweepRun]:
-    """Return the runs of a trial, one for each seed: those of a sweep with the trial as its variant."""
+    """Return the runs of a trial, one per seed, as the runs of a sweep whose variant is the trial."""
     config = search.trial(values, name)
     return [SweepRun(None, name, seed, config.model_copy(update={"seed": seed})) for seed in search.config.seeds]
 
@@ -116,7 +116,7 @@ def as_sweep(search: Search, runs: Sequence[SweepRun]) -> Sweep:
 
 
 def _refuse_strangers(sweep: Sweep, directory: Path) -> None:
-    """Refuse directories of trials that the journal does not know: a new trial would begin in one of them."""
+    """Refuse trial directories that are not in the journal: a new trial would start in one of them."""
     strangers = {path.name for path in directory.glob("trial-*")} - set(sweep.variants)
     if strangers:
         raise ConfigError(
@@ -127,14 +127,14 @@ def _refuse_strangers(sweep: Sweep, directory: Path) -> None:
 
 @dataclass(frozen=True)
 class _Started:
-    """A trial of which a run is training, and the steps of its runs before."""
+    """A trial whose run is training, and the steps of its earlier runs."""
 
     trial: Trial
     before: int
 
 
 class _Running:
-    """Gives processes their trials, and the trials what came of them."""
+    """Assigns trials to processes, and records the results of the processes in the trials."""
 
     def __init__(self, search: Search, directory: Path, trials: Trials, note: Callable[[str], None]) -> None:
         self.search, self.directory, self.trials, self.note = search, directory, trials, note
@@ -147,7 +147,7 @@ class _Running:
             note(f"{done} of {search.config.trials} trials are finished already")
 
     def next_job(self) -> Job | None:
-        """Return the next run of a trial: a trial begins its second run when the first one is finished."""
+        """Return the next run; the runs of a trial train one after the other."""
         while (trial := self._waiting.popleft() if self._waiting else self._another()) is not None:
             try:
                 runs = runs_of(self.search, trial.values, trial.name)
@@ -160,7 +160,7 @@ class _Running:
                 continue
             run = next(run for run in runs if run not in done)
             started = _Started(trial, runs.index(run) * run.config.total_steps)
-            if self._is_hopeless(started, self.directory / run.path):  # the search was killed before it took note
+            if self._is_hopeless(started, self.directory / run.path):  # killed before it recorded this
                 self._stopped(trial)
                 continue
             job = job_of(run, self.directory)
@@ -169,27 +169,27 @@ class _Running:
         return None
 
     def _another(self) -> Trial | None:
-        """Return a new trial; None if there are enough, or if all of many have failed."""
+        """Return a new trial; None if there are enough trials, or too many failures without a value."""
         if self.trials.num_finished() >= HOPELESS and not self.trials.has_value():
             return None
         return self.trials.ask()
 
     def should_stop(self, job: Job) -> bool:
-        """Report the evaluations of a run; return whether the median of the others says that it is hopeless."""
+        """Report the evaluations of a run; return whether the median rule prunes its trial."""
         if (now := time.monotonic()) - self._looked.get(job.name, 0.0) < LOOK:
             return False
         self._looked[job.name] = now
         return self._is_hopeless(self._started[job.name], job.directory)
 
     def _is_hopeless(self, started: _Started, run_dir: Path) -> bool:
-        """Report the evaluations of a run; return whether its trial is to be stopped."""
+        """Report the evaluations of a run; return whether its trial is to be pruned."""
         number = started.trial.number
         if self._report(started, run_dir) and self.trials.is_hopeless(number):
             self._hopeless.add(number)
         return number in self._hopeless
 
     def _report(self, started: _Started, run_dir: Path) -> bool:
-        """Report the evaluations of a run that are new; return whether it has a record."""
+        """Report the new evaluations of a run; return whether it has written metrics."""
         if not (run_dir / run_files.METRICS).is_file():
             return False
         found = zip(*series(read_metrics(run_dir / run_files.METRICS), EVALUATION), strict=True)
@@ -197,16 +197,16 @@ class _Running:
         return True
 
     def ended(self, ended: Ended) -> None:
-        """Take note of what became of a run."""
+        """Record the outcome of a run."""
         started = self._started[ended.job.name]
         trial = started.trial
-        if state_of(ended.job.directory) == "finished" and (ended.code == 0 or ended.stopped):  # it ended before
-            self._report(started, ended.job.directory)  # others are compared with all of it
+        if state_of(ended.job.directory) == "finished" and (ended.code == 0 or ended.stopped):  # before the stop
+            self._report(started, ended.job.directory)  # other trials are compared with its full curve
             self._hopeless.discard(trial.number)
             self._waiting.appendleft(trial)
         elif trial.number in self._hopeless:
             self._stopped(trial)
-        elif not ended.stopped:  # else the search is being stopped, and a run may exit with 1 at its start
+        elif not ended.stopped:  # a run that is stopped during its start may exit with 1
             self._failed(trial, failure_of(ended))
 
     def _finished(self, trial: Trial, run_dirs: Sequence[Path]) -> None:
@@ -228,7 +228,7 @@ class _Running:
 
 
 def value_of(run_dir: Path, objective: str) -> float:
-    """Return by what a finished run is judged; NaN if its returns are no numbers."""
+    """Return the objective value of a finished run; NaN if its returns are not finite."""
     if objective == "final":
         found = json.loads((run_dir / run_files.EVALUATION).read_text(encoding="utf-8"))["return_mean"]
         return float("nan") if found is None else float(found)

@@ -1,4 +1,4 @@
-"""The trials of a search: Optuna's study in a journal file, which is what a search continues from."""
+"""The trials of a search: Optuna's study in a journal file, from which a search can continue."""
 
 import json
 import math
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 JOURNAL = "search.journal"
 STUDY = "search"
 DEFINITION = "search"
-"""Attribute of the study: by what its trials are made and judged."""
+"""Attribute of the study that stores how its trials are drawn and scored."""
 
 FREE = ("name", "seed", "checkpoint", "logging")
-"""Keys of the base that are not compared: the search has its own, or they change no result."""
+"""Keys of the base that are not compared, because the search sets them or they do not affect results."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that was asked for."""
+    """A trial with its drawn values."""
 
     number: int
     values: Mapping[str, Any]
 
     @property
     def name(self) -> str:
-        """Return the name of its run's directory."""
+        """Return the name of the trial's directory."""
         return f"trial-{self.number:04d}"
 
 
 class Trials:
-    """All trials of a search, in a journal in its directory, which must be locked."""
+    """All trials of a search, in a journal file in its directory; lock the directory first."""
 
     def __init__(self, search: Search, directory: Path) -> None:
         try:
@@ -66,11 +66,11 @@ class Trials:
         self._begin(directory)
 
     def known(self) -> list[Trial]:
-        """Return all trials that have been asked for, in their order."""
+        """Return all trials in the order in which they were drawn."""
         return [Trial(it.number, self._decoded(it.params)) for it in self._frozen()]
 
     def unfinished(self) -> list[Trial]:
-        """Return the trials that have no result."""
+        """Return the trials without a result."""
         open_ones = {it.number for it in self._frozen() if not it.state.is_finished()}
         return [trial for trial in self.known() if trial.number in open_ones]
 
@@ -83,19 +83,19 @@ class Trials:
         return any(it.state.name == "COMPLETE" for it in self._frozen())
 
     def ask(self) -> Trial | None:
-        """Draw the values of another trial; None if there are enough."""
+        """Draw the values of a new trial; return None if there are enough trials."""
         import optuna
 
         if len(self._frozen()) >= self._search.config.trials:
             return None
         asked_before = len(self.study.get_trials(deepcopy=False))
-        seed = derived_seed(self._search.config.sampler_seed, asked_before)  # the same after a search was continued
+        seed = derived_seed(self._search.config.sampler_seed, asked_before)  # reproducible when a search is continued
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         asked = self.study.ask(self._distributions)
         return Trial(asked.number, self._decoded(asked.params))
 
     def report(self, number: int, evaluations: Iterable[tuple[int, float]]) -> None:
-        """Record evaluations of a trial that is training, those that are new."""
+        """Record the new evaluations of a training trial."""
         trial_id = self._id(number)
         reported = self._storage.get_trial(trial_id).intermediate_values
         for step, value in evaluations:
@@ -103,11 +103,11 @@ class Trials:
                 self._storage.set_trial_intermediate_value(trial_id, step, value)
 
     def is_hopeless(self, number: int) -> bool:
-        """Return whether the last evaluation reported says that a trial is to be stopped."""
+        """Return whether the last reported evaluation prunes a trial."""
         return self._pruner.prune(self.study, self._storage.get_trial(self._id(number)))
 
     def finish(self, number: int, value: float) -> None:
-        """Record the value of a trial; NaN makes it a failed one."""
+        """Record the value of a trial; NaN makes it a failed trial."""
         self.study.tell(number, value)
 
     def stop(self, number: int) -> None:
@@ -117,21 +117,21 @@ class Trials:
         self.study.tell(number, state=TrialState.PRUNED)
 
     def fail(self, number: int) -> None:
-        """Record that a trial has no value; it is not tried again."""
+        """Record that a trial failed; it is not repeated."""
         from optuna.trial import TrialState
 
         self.study.tell(number, state=TrialState.FAIL)
 
     def finished(self) -> "list[FrozenTrial]":
-        """Return Optuna's records of the trials with a result, with values as they stand in files."""
+        """Return Optuna's records of the trials with a result, with decoded values."""
         return [it for it in self._frozen() if it.state.is_finished()]
 
     def values_of(self, frozen: "FrozenTrial") -> dict[str, Any]:
-        """Return the values of a record."""
+        """Return the decoded values of a record."""
         return self._decoded(frozen.params)
 
     def _begin(self, directory: Path) -> None:
-        """Record what the search is, or compare; end trials whose values were not drawn to the end."""
+        """Store the search's definition or compare it with the stored one; fail trials with incomplete values."""
         config = self._search.config
         found = flat_data(self._search.trial({}, "base"))
         base = {key: value for key, value in found.items() if key.split(".")[0] not in FREE}
@@ -172,7 +172,7 @@ class Trials:
         return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
     def _encoded(self, key: str, value: Any) -> Any:
-        """Return a value as Optuna has it: a choice is text, as it may be a list or a mapping."""
+        """Encode a value for Optuna: choices become text, because a choice may be a list or a mapping."""
         return value if isinstance(self._search.config.space[key], Range) else json.dumps(value)
 
     def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class Trials:
 
 
 def _repair(journal: Path) -> None:
-    """Cut a last line that a killed search has not finished, and remove the lock that it held."""
+    """Cut an unfinished last line, and remove the lock of a killed search."""
     for lock in journal.parent.glob(f"{journal.name}.lock*"):
         lock.unlink()
     if journal.exists():

@@ -1,1 +1,1 @@
-"""Sweeps: their directory, their runs, and the processes that train them."""
+"""Sweeps: their directories, their runs, and the launchers that train the runs."""

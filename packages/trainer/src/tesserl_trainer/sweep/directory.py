@@ -1,4 +1,4 @@
-"""Contents of a sweep's directory: the runs that exist, and those that must not be touched."""
+"""Inspect a sweep's directory: the state of its runs, and the files that must be kept."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tesserl_training.checkpoints.names import checkpoint_paths
 from tesserl_training.checkpoints.run_identity import require_identity
 
 LEFT_TIMEOUT = 30.0
-"""Seconds to wait for a run whose sweep was killed: it writes a checkpoint and ends."""
+"""Seconds to wait for a run of a killed sweep to write a checkpoint and end."""
 
 WRITTEN = (
     *(run_files.CONFIG, run_files.METRICS, run_files.CURVE, run_files.IDENTITY, run_files.LOG),
@@ -30,14 +30,14 @@ WRITTEN = (
 
 
 def state_of(run_dir: Path) -> str:
-    """``finished``; ``started``, with a checkpoint to continue from; or ``new``."""
-    if (run_dir / run_files.EVALUATION).is_file():  # the last thing that a run writes
+    """Return ``finished``; ``started``, if there is a checkpoint to continue from; or ``new``."""
+    if (run_dir / run_files.EVALUATION).is_file():  # written at the very end of a run
         return "finished"
     return "started" if (run_dir / run_files.CHECKPOINTS / run_files.LATEST).is_file() else "new"
 
 
 def refuse_files(sweep: Sweep, directory: Path) -> None:
-    """Refuse a sweep one of whose directories is a file."""
+    """Refuse a sweep if one of its directories exists as a file."""
     places = [place for run in sweep.runs for place in (directory / run.path, stored_config(run, directory).parent)]
     found = {above for place in places for above in (place, *place.parents) if os.path.lexists(above)}
     if problems := [
@@ -50,7 +50,7 @@ def refuse_files(sweep: Sweep, directory: Path) -> None:
 
 
 def refuse_running(sweep: Sweep, directory: Path, holds: Callable[[Path], bool]) -> None:
-    """Refuse a sweep with a run that trains without the launcher; wait for those of a killed sweep, which end."""
+    """Refuse a sweep if another process trains one of its runs; first wait for runs of a killed sweep to end."""
     for run in sweep.runs:
         path = directory / run.path
         if (path / LOCK).is_file() and not holds(path):
@@ -60,7 +60,7 @@ def refuse_running(sweep: Sweep, directory: Path, holds: Callable[[Path], bool])
 
 
 def refuse_others(sweep: Sweep, directory: Path) -> None:
-    """Refuse a directory that holds runs of another sweep or runs that would be lost."""
+    """Refuse a directory with runs of another sweep, or with runs that this sweep would overwrite."""
     problems, lost = list[str](), list[str]()
     for run in sweep.runs:
         path = directory / run.path
@@ -83,7 +83,7 @@ def refuse_others(sweep: Sweep, directory: Path) -> None:
 
 
 def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
-    """Return the differences between a stored run and the sweep's file, names aside."""
+    """Return the differences between a stored run and the sweep's file, except names."""
     path = directory / run.path
     if (path / run_files.IDENTITY).exists():  # a resume refuses a run without it
         require_identity(path)
@@ -92,7 +92,7 @@ def changes_of(run: SweepRun, directory: Path) -> list[Difference]:
 
 
 def _may_change(key: str, state: str) -> bool:
-    """Return whether a run may still change a value; a finished run may if its score does not depend on it."""
+    """Return whether a key of a run may change; in a finished run only if the score does not depend on it."""
     block = key.partition(".")[0]
     if state == "finished":
         return block in ("checkpoint", "logging") and key != "checkpoint.keep_best"
@@ -100,7 +100,7 @@ def _may_change(key: str, state: str) -> bool:
 
 
 def _kept(path: Path) -> Iterator[str]:
-    """Why the directory of a run without ``latest.json`` must not be cleared for it to begin anew; often nothing."""
+    """Yield reasons against clearing the directory of a run without ``latest.json`` for a new start."""
     if checkpoints := checkpoint_paths(path / run_files.CHECKPOINTS):
         command = command_line("tesserl", "train", "--resume", checkpoints[-1])
         yield (
@@ -116,13 +116,13 @@ def _kept(path: Path) -> Iterator[str]:
 
 def _is_written(found: Path, run_dir: Path) -> bool:
     name = found.relative_to(run_dir).as_posix()
-    if found.is_symlink() and not name.startswith("wandb/"):  # W&B makes some
+    if found.is_symlink() and not name.startswith("wandb/"):  # W&B makes symlinks
         return False
     return any(fnmatchcase(name, pattern) for pattern in WRITTEN)
 
 
 def expected_runs(sweep: Sweep, directory: Path) -> list[str]:
-    """Return the paths of all runs that belong in the directory: those of this sweep and of earlier parts of it."""
+    """Return the paths of all runs that belong in the directory, including those of earlier calls of this sweep."""
     order = directory / run_files.ORDER
     before = json.loads(order.read_text(encoding="utf-8")).get("runs", []) if order.is_file() else []
     expected = {*before, *(run.path.as_posix() for run in sweep.runs)}
@@ -130,5 +130,5 @@ def expected_runs(sweep: Sweep, directory: Path) -> list[str]:
 
 
 def stored_config(run: SweepRun, directory: Path) -> Path:
-    """Return the path of a variant's configuration; ``.yml``, as ``compare`` takes every ``config.yaml`` for a run."""
+    """Return the path of a variant's configuration: a ``.yml``, because ``compare`` treats ``config.yaml`` as a run."""
     return directory / "configs" / (run.task or "") / f"{run.variant}.yml"

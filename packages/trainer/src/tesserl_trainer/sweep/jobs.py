@@ -1,4 +1,4 @@
-"""Runs as jobs: where one begins, and the process that trains it."""
+"""Jobs that train runs: their arguments, their processes and their results."""
 
 import os
 import subprocess
@@ -16,33 +16,33 @@ from tesserl_trainer.sweep.directory import state_of
 HandleT = TypeVar("HandleT")
 
 COMMAND = (sys.executable, "-m", "tesserl_trainer.cli")
-"""Command that starts a run: this installation, whatever PATH says."""
+"""Command that starts a run with this installation, independent of PATH."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run that is to be trained, from the state that its directory has when it begins."""
+    """One run to train, from the state of its directory at the start of the job."""
 
     name: str
     directory: Path
-    config: Path  # of a run that begins, as the seed
+    config: Path  # for a new run, as is the seed
     seed: int
-    changed: tuple[str, ...] = ()  # KEY=VALUE that a run that continues takes over from the sweep
+    changed: tuple[str, ...] = ()  # KEY=VALUE that a continued run adopts from the sweep
     num_threads: int = 1
 
     @property
     def log(self) -> Path:
-        """Path of its output."""
+        """Return the path of the log with the output of the run."""
         return self.directory / run_files.LOG
 
     def absolute(self) -> "Job":
-        """Return the job with absolute paths, for another machine."""
+        """Return the job with absolute paths, for use on another machine."""
         return replace(self, directory=self.directory.resolve(), config=self.config.resolve())
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A job that has ended: its run, exit code, seconds, and whether it had been asked to stop."""
+    """A job that has ended: its run, exit code, duration in seconds, and whether it was asked to stop."""
 
     job: Job
     code: int
@@ -52,7 +52,7 @@ class Ended:
 
 @dataclass
 class Submitted(Generic[HandleT]):
-    """A job that was submitted, with the process, the task or the job of a cluster that trains it."""
+    """A submitted job, with the handle of the process, Ray task or Slurm job that trains it."""
 
     job: Job
     handle: HandleT
@@ -60,18 +60,18 @@ class Submitted(Generic[HandleT]):
     stopped: bool = False
 
     def ended(self, code: int) -> Ended:
-        """Return the end of the job, which is now."""
+        """Return the job as ended now with an exit code."""
         return Ended(self.job, code, time.monotonic() - self.began, self.stopped)
 
 
 class SweepError(RuntimeError):
-    """A sweep that cannot be run here now."""
+    """A sweep or search cannot run, or some of its runs failed."""
 
     exit_code = 1
 
 
 def begin(job: Job) -> tuple[str, ...] | None:
-    """Return the arguments that train a run from its present state; None if it is finished."""
+    """Return the arguments that train a run from its current state; None if it is finished."""
     path = job.directory
     match state_of(path):
         case "finished":
@@ -85,10 +85,10 @@ def begin(job: Job) -> tuple[str, ...] | None:
 def start(
     job: Job, arguments: tuple[str, ...], *, command: tuple[str, ...] | None = None, place: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start the process of a run in a session of its own; it ends with this one, and writes a checkpoint before."""
+    """Start the process of a run in a new session; when this process ends, it writes a checkpoint and ends too."""
     job.directory.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 - our own command
+        return subprocess.Popen(  # noqa: S603 - a trusted command
             (*(command or COMMAND), *arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -1,4 +1,4 @@
-"""``--launcher``: from its options to what trains the runs of a sweep or a search."""
+"""Check and open the launcher that ``--launcher`` selects for the runs of a sweep or a search."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ from tesserl_trainer.usage import ArgumentError
 
 
 def check_launcher(options: Options) -> None:
-    """Refuse a launcher whose extra is not installed, or Slurm on a machine that submits no jobs."""
+    """Refuse a launcher whose extra is not installed, and Slurm on a machine that cannot submit jobs."""
     for block, module in ((RayLauncher, "ray"), (SlurmLauncher, "submitit")):
         if isinstance(options, block) and importlib.util.find_spec(module) is None:
             raise ArgumentError(f'--launcher {options.kind} needs {module}; install "tesserl-trainer[{options.kind}]"')
@@ -28,13 +28,13 @@ def check_launcher(options: Options) -> None:
 
 
 def default_parallel(configs: Iterable[RunConfig]) -> int:
-    """Return the number of runs that fit on the cores this process may use."""
+    """Return the number of runs that fit on the cores available to this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // max(config.num_threads for config in configs))
 
 
 def jobs_at_a_time(options: Options, num_parallel: int | None, configs: Iterable[RunConfig]) -> int | None:
-    """Return how many runs of a sweep are handed to a launcher at a time; None: all, as it has a queue of its own."""
+    """Return the limit of runs submitted at once; None submits all, for launchers with their own queue."""
     if isinstance(options, LocalLauncher):
         return num_parallel or default_parallel(configs)
     return num_parallel if isinstance(options, RayLauncher) else None
@@ -49,7 +49,7 @@ def open_launcher(
     num_parallel: int | None,
     on_note: Callable[[str], None],
 ) -> Iterator[Launcher]:
-    """Open what trains the runs of a sweep or a search."""
+    """Open the launcher that trains the runs of a sweep or a search."""
     num_threads = max((config.num_threads for config in configs), default=1)
     match options:
         case LocalLauncher():

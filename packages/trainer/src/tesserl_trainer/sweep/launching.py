@@ -1,4 +1,4 @@
-"""Many runs, at most so many at a time, none lost to another one's failure, by a launcher of any kind."""
+"""Train many runs with any launcher, a limited number at once; a failed run does not affect the others."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,18 +9,18 @@ from tesserl_trainer.signals import on_signals
 from tesserl_trainer.sweep.jobs import Ended, Job
 
 POLL = 0.1
-"""Longest wait in seconds between two looks at signals and deadlines."""
+"""Longest wait in seconds between two checks of signals and deadlines."""
 
 
 class Launcher(Protocol):
-    """Trains runs somewhere."""
+    """Trains runs in processes, Ray tasks or Slurm jobs."""
 
     @property
     def jobs(self) -> Sequence[Job]:
-        """Jobs that have not ended, or whose end was not returned yet."""
+        """Return the jobs whose end was not returned yet."""
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Train runs, or continue to wait for those that train already."""
+        """Start training runs; adopt those that an earlier job trains already."""
 
     def wait(self, timeout: float) -> list[Ended]:
         """Return the jobs that have ended since the last call, after at most ``timeout`` seconds."""
@@ -32,10 +32,10 @@ class Launcher(Protocol):
         """End a run at once."""
 
     def where(self, job: Job) -> str:
-        """Return what runs a job, for messages."""
+        """Describe the process, task or cluster job of a job, for messages."""
 
     def holds(self, run_dir: Path) -> bool:
-        """Return whether a job from before trains a run, for which ``submit`` will wait."""
+        """Return whether an earlier job trains a run, so that ``submit`` will adopt it."""
 
 
 def run_jobs(
@@ -50,20 +50,20 @@ def run_jobs(
 ) -> int | None:
     """Run all jobs.
 
-    The first SIGINT, SIGTERM or SIGHUP asks every run to stop, which writes a checkpoint; what has not stopped in time,
-    or at a second signal, is named and killed.
+    The first SIGINT, SIGTERM or SIGHUP asks every run to write a checkpoint and stop. Runs that have not stopped in
+    time, or at a second signal, are named and killed.
 
     Args:
-        next_job: return the run to start when there is room for one; None if there is none at that time.
+        next_job: returns the job to start when there is room for one; None if there is none at that time.
         launcher: trains them.
-        num_parallel: jobs at a time, at least 1; None: all that there are, of which the launcher begins as it can.
-        on_end: told of every job that ends.
-        on_note: told of what a person should know.
-        should_stop: return whether a run that is training is to be stopped; asked again and again.
-        stop_timeout: seconds that runs have to stop in.
+        num_parallel: number of jobs at once, at least 1; None submits all, and the launcher's queue starts them.
+        on_end: called with every job that ends.
+        on_note: called with messages for people.
+        should_stop: returns whether to stop a training run; called repeatedly.
+        stop_timeout: seconds in which asked runs must stop.
 
     Returns:
-        The signal that stopped it; None where all jobs have been run.
+        The signal that stopped the jobs; None if all jobs ran.
     """
     received = list[int]()
     stopping = _Stopping(launcher, on_note, stop_timeout)
@@ -91,7 +91,7 @@ def run_jobs(
                 stopping.kill_overdue()
                 for ended in launcher.wait(POLL):
                     on_end(ended)
-        finally:  # whatever went wrong here: nothing is left behind
+        finally:  # after any error, leave no job behind
             if launcher.jobs:
                 stopping.stop_all(received)
     return received[0] if received else None
@@ -106,13 +106,13 @@ class _Stopping:
         self._killed: set[str] = set()
 
     def ask(self, job: Job) -> None:
-        """Ask a run to stop, once: a run that is asked again does not write a checkpoint."""
+        """Ask a run to stop, only once: a second request would prevent its checkpoint."""
         if job.name not in self._deadlines:
             self._deadlines[job.name] = time.monotonic() + self._timeout
             self._launcher.stop(job)
 
     def kill_overdue(self, *, now: bool = False) -> None:
-        """Kill runs that have not stopped in time, or those that have not stopped yet."""
+        """Kill runs that have not stopped in time; with ``now``, all that have not stopped yet."""
         for job in self._launcher.jobs:
             deadline = self._deadlines.get(job.name)
             if deadline is not None and job.name not in self._killed and (now or time.monotonic() > deadline):
@@ -121,7 +121,7 @@ class _Stopping:
                 self._launcher.kill(job)
 
     def stop_all(self, received: list[int]) -> list[Ended]:
-        """Ask all runs to stop and wait until they have; return them."""
+        """Ask all runs to stop and wait for them; return the ended jobs."""
         ended, signals = list[Ended](), len(received)
         for job in self._launcher.jobs:
             self.ask(job)

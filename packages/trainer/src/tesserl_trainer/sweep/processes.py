@@ -1,4 +1,4 @@
-"""The launcher of this machine: a process for each run."""
+"""The local launcher: one process per run."""
 
 import os
 import signal
@@ -10,11 +10,11 @@ from pathlib import Path
 from tesserl_trainer.sweep.jobs import Ended, Job, Submitted, begin, start
 
 POLL = 0.1
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks of the processes."""
 
 
 class ProcessLauncher:
-    """Trains runs in processes of this machine, which end with this one."""
+    """Trains runs in local processes, which end with this process."""
 
     def __init__(self) -> None:
         self._running: dict[str, Submitted[subprocess.Popen[bytes]]] = {}
@@ -22,7 +22,7 @@ class ProcessLauncher:
 
     @property
     def jobs(self) -> Sequence[Job]:
-        """Jobs whose end was not returned yet."""
+        """Return the jobs whose end was not returned yet."""
         return [*(process.job for process in self._running.values()), *(ended.job for ended in self._ended)]
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -53,16 +53,16 @@ class ProcessLauncher:
             process.handle.send_signal(signal.SIGINT)
 
     def kill(self, job: Job) -> None:
-        """Kill a process, with the workers of its environments."""
+        """Kill a process with its environment workers."""
         process = self._running.get(job.name)
         if process is not None and process.handle.poll() is None:
             os.killpg(process.handle.pid, signal.SIGKILL)
             process.handle.wait()
 
     def where(self, job: Job) -> str:
-        """Return the number of a process."""
+        """Return the id of a process."""
         return f"process {self._running[job.name].handle.pid}"
 
     def holds(self, run_dir: Path) -> bool:  # noqa: ARG002
-        """Return False: processes end with the one that started them."""
+        """Return False: processes do not outlive the sweep that started them."""
         return False

@@ -1,4 +1,4 @@
-"""The launcher of Ray: runs are tasks of a cluster, with the CPUs of their threads."""
+"""The Ray launcher: each run is a task of a cluster and reserves one CPU per thread."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from tesserl_trainer.sweep.jobs import Ended, Job, Submitted
 from tesserl_trainer.sweep.tasks import STOPPED, TrainingTask
 
 FOLDER = "ray"
-"""Directory in that of a sweep: files that ask runs to stop."""
+"""Subdirectory of a sweep's directory for files that ask runs to stop."""
 
 
 class RayLauncher:
-    """Trains runs as tasks of the cluster to which this process is connected; they end with it."""
+    """Trains runs as tasks of the connected cluster; the tasks end with this process."""
 
     def __init__(self, options: Options, directory: Path) -> None:
         self._options, self._directory = options, directory.resolve()
@@ -23,11 +23,11 @@ class RayLauncher:
 
     @property
     def jobs(self) -> Sequence[Job]:
-        """Jobs whose end was not returned yet."""
+        """Return the jobs whose end was not returned yet."""
         return [submitted.job for submitted in self._running.values()]
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Submit tasks, which begin as CPUs become free."""
+        """Submit tasks; they start when CPUs become free."""
         for job in jobs:
             stop = self._stop_file(job)
             stop.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ class RayLauncher:
         return [each.ended(_code(each)) for each in ended]
 
     def stop(self, job: Job) -> None:
-        """Ask the task to stop its run, by a file."""
+        """Write the file that asks a task to stop its run."""
         if (submitted := self._running.get(job.name)) is not None:
             submitted.stopped = True
             self._stop_file(job).touch()
@@ -68,7 +68,7 @@ class RayLauncher:
         return f"task {job.name} of Ray"
 
     def holds(self, run_dir: Path) -> bool:  # noqa: ARG002
-        """Return False: tasks end with the process that submitted them."""
+        """Return False: tasks do not outlive the process that submitted them."""
         return False
 
     def _stop_file(self, job: Job) -> Path:
@@ -83,7 +83,7 @@ def _code(submitted: Submitted[Any]) -> int:
     """Return the exit code of a job; 1 if its task was lost, with the reason in the log of the run."""
     try:
         return int(ray.get(submitted.handle))
-    except Exception as error:  # noqa: BLE001 - Ray has errors of many types
+    except Exception as error:  # noqa: BLE001 - Ray raises errors of many types
         if submitted.stopped:
             return STOPPED
         reason = (str(error).strip().splitlines() or [""])[0]

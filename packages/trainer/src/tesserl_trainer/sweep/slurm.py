@@ -1,4 +1,4 @@
-"""The launcher of Slurm: runs are jobs of arrays, which submitit submits and queues again at a time limit."""
+"""The Slurm launcher: runs are jobs of an array; submitit submits them and requeues them at a time limit."""
 
 import os
 import subprocess
@@ -18,14 +18,14 @@ from tesserl_trainer.sweep.jobs import Ended, Job, Submitted
 from tesserl_trainer.sweep.tasks import STOPPED, TrainingTask
 
 FOLDER = "submitit"
-"""Directory in that of a sweep: what submitit writes, and which job trains each run."""
+"""Subdirectory of a sweep's directory for submitit's files and the job ids of the runs."""
 
 POLL = 0.5
-"""Seconds between two looks at the jobs; submitit asks Slurm itself once a minute."""
+"""Seconds between two checks of the jobs; submitit queries Slurm only once a minute."""
 
 
 class SlurmLauncher:
-    """Trains runs as jobs of Slurm, which go on if this process is killed; the next one waits for them."""
+    """Trains runs as Slurm jobs; they outlive a killed sweep, and the next call waits for them."""
 
     def __init__(
         self,
@@ -48,15 +48,15 @@ class SlurmLauncher:
 
     @property
     def jobs(self) -> Sequence[Job]:
-        """Jobs whose end was not returned yet."""
+        """Return the jobs whose end was not returned yet."""
         return [submitted.job for submitted in self._running.values()]
 
     def holds(self, run_dir: Path) -> bool:
-        """Return whether a job that was submitted before trains a run, or will."""
+        """Return whether an earlier submitted job is training or will train a run."""
         return self._left(run_dir) is not None
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Submit runs as one array, except those that were submitted before and have not ended."""
+        """Submit runs as one array, except runs with an unfinished job from before."""
         new = list[Job]()
         for job in jobs:
             self._stop_file(job).unlink(missing_ok=True)
@@ -76,7 +76,7 @@ class SlurmLauncher:
             write_json(record, {"job": handle.job_id})
 
     def wait(self, timeout: float) -> list[Ended]:
-        """Return the jobs that have ended; one that Slurm queues again has not."""
+        """Return the jobs that have ended; a requeued job has not."""
         deadline = time.monotonic() + timeout
         while True:
             ended = [each for each in self._running.values() if _is_done(each.handle)]
@@ -88,7 +88,7 @@ class SlurmLauncher:
         return [each.ended(self._code(each)) for each in ended]
 
     def stop(self, job: Job) -> None:
-        """Ask the job to stop its run, by a file; take it from the queue if it has not begun."""
+        """Write the file that asks a job to stop its run; cancel the job if it is still pending."""
         if (submitted := self._running.get(job.name)) is None:
             return
         submitted.stopped = True
@@ -103,7 +103,7 @@ class SlurmLauncher:
             submitted.handle.cancel(check=False)
 
     def where(self, job: Job) -> str:
-        """Return the number of a job."""
+        """Return the id of a job."""
         return f"job {self._running[job.name].handle.job_id}"
 
     def _task(self, job: Job) -> TrainingTask:
@@ -114,11 +114,11 @@ class SlurmLauncher:
         return self._record(job.directory).with_suffix(".stop")
 
     def _record(self, run_dir: Path) -> Path:
-        """Return the path of the file that says which job trains a run."""
+        """Return the path of the file with the id of a run's job."""
         return self._folder / "runs" / f"{run_dir.resolve().relative_to(self._folder.parent)}.json"
 
     def _left(self, run_dir: Path) -> Any | None:
-        """Return the job of a run that was submitted before and has not ended; None if there is none."""
+        """Return the unfinished job of a run from before; None if there is none."""
         try:
             number = str(read_json(self._record(run_dir))["job"])
         except (StorageError, OSError, KeyError, TypeError):
@@ -133,7 +133,7 @@ class SlurmLauncher:
             return STOPPED
         try:
             return int(handle.result())
-        except Exception as error:  # noqa: BLE001 - submitit raises whatever ended the job
+        except Exception as error:  # noqa: BLE001 - submitit raises the error of the job, of any type
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             with suppress(OSError), submitted.job.log.open("a", encoding="utf-8") as log:
                 log.write(f"job {handle.job_id}: {reason}\n")
@@ -141,7 +141,7 @@ class SlurmLauncher:
 
 
 def _parameters(options: Options, name: str, num_parallel: int | None, num_threads: int) -> dict[str, Any]:
-    """Return the options by submitit's names; those that are left to Slurm are left out."""
+    """Return the options under submitit's names, without those left to Slurm's defaults."""
     given = {
         "name": name,
         "timeout_min": options.time_limit,
@@ -160,7 +160,7 @@ def _parameters(options: Options, name: str, num_parallel: int | None, num_threa
 
 
 def _is_done(handle: Any) -> bool:
-    """Return whether a job has ended; one on this machine that another process started is known by its number."""
+    """Return whether a job has ended; check a local job of another process by its process id."""
     if handle.paths.result_pickle.exists():
         return True
     process = getattr(handle, "_process", handle)
@@ -171,6 +171,6 @@ def _is_done(handle: Any) -> bool:
     except OSError:
         with suppress(OSError):
             os.kill(int(handle.job_id), 0)
-            return Path("/proc").exists()  # without /proc a number is all that is known
+            return Path("/proc").exists()  # without /proc the process id cannot be verified
         return True
     return b"submitit" not in command

@@ -1,4 +1,4 @@
-"""``tesserl sweep``: seeds x variants x tasks from one file, each run in a process of its own."""
+"""``tesserl sweep``: train seeds x variants x tasks from one file, each run in a separate process."""
 
 import json
 import signal
@@ -43,24 +43,24 @@ def run_sweep(
     launcher: Launcher = LOCAL,
     stop_timeout: float = 60.0,
 ) -> Path:
-    """Trains what is not trained yet.
+    """Train the runs that are not finished.
 
     Args:
         sweep: the runs.
-        runs_dir: the sweep's directory is made below it.
-        num_parallel: runs at a time, at least 1; None: as many as the launcher has room for, here as cores have.
-        launcher: where the runs train.
-        stop_timeout: seconds that runs have to write a checkpoint in when the sweep is stopped.
+        runs_dir: parent of the sweep's directory.
+        num_parallel: number of runs to train at once, at least 1; None: limited by the launcher, locally by the cores.
+        launcher: launcher that trains the runs.
+        stop_timeout: seconds in which runs must write a checkpoint when the sweep is stopped.
 
     Returns:
         The sweep's directory.
 
     Raises:
-        ArgumentError: the launcher cannot work here.
-        ConfigError: a run there was made with another configuration, or something else is where one shall be.
-        InUseError: another sweep is at work there, or another process trains one of its runs.
-        SweepError: runs failed; the others have been trained.
-        SweepStopped: SIGINT, SIGTERM or SIGHUP; what was running has a checkpoint.
+        ArgumentError: the launcher does not work on this machine.
+        ConfigError: a stored run has another configuration, or the path of a run holds something else.
+        InUseError: another process runs this sweep or trains one of its runs.
+        SweepError: runs failed; the others were trained.
+        SweepStopped: SIGINT, SIGTERM or SIGHUP was received; the running runs wrote checkpoints.
     """
     refuse_to_run_again()
     check_launcher(launcher)
@@ -97,7 +97,7 @@ def run_sweep(
 
 
 def plan_sweep(sweep: Sweep, runs_dir: Path) -> list[str]:
-    """Check every run that is not finished and start none; return the state of each run."""
+    """Check every unfinished run without starting any; return the state of each run."""
     directory = runs_dir / sweep.name
     refuse_files(sweep, directory)
     refuse_others(sweep, directory)
@@ -119,8 +119,8 @@ class SweepStopped(Stopped):
 
 
 def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
-    """Build the task and network of every variant once, without memory for weights, and open its initial weights."""
-    import torch  # with the environments and all networks: not before the files have been found to be right
+    """Build task and network of every variant on the meta device, and open its initial weights."""
+    import torch  # slow to import: only after the files were validated
 
     from tesserl_trainer.algorithms.initial_weights import load_initial_weights
     from tesserl_trainer.algorithms.pairs import check_pairs
@@ -128,7 +128,7 @@ def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
     from tesserl_trainer.machine import refuse_missing
 
     problems = []
-    for run in {run.path.parent: run for run in runs}.values():  # the last seed, which is the last to be started
+    for run in {run.path.parent: run for run in runs}.values():  # one run per variant: the last seed
         config = run.config
         try:
             refuse_missing(config, files=state_of(directory / run.path) == "new")
@@ -146,7 +146,7 @@ def check_networks(runs: Iterable[SweepRun], directory: Path) -> None:
 
 
 def job_of(run: SweepRun, directory: Path) -> Job:
-    """Return the job of a run. Store its configuration now, so that later edits of the file change nothing."""
+    """Return the job of a run; store its configuration now, so that later edits of the file have no effect."""
     path, file = directory / run.path, stored_config(run, directory)
     changed = list[str]()
     if state_of(path) == "started":
@@ -157,18 +157,18 @@ def job_of(run: SweepRun, directory: Path) -> Job:
 
 
 def note_on_stderr() -> Callable[[str], None]:
-    """Return a function that prints a line on standard error, as long as there is a terminal."""
+    """Return a function that prints a line on standard error and ignores a closed terminal."""
     console = Console(file=sys.stderr, highlight=False)
 
     def note(text: str) -> None:
-        with suppress(OSError):  # the terminal is gone, and with it who would read this; runs shall stop all the same
+        with suppress(OSError):  # if the terminal is gone, runs must still stop in order
             console.print(text, markup=False, soft_wrap=True)
 
     return note
 
 
 class _Report:
-    """Says what becomes of the runs, a line for each, on standard error."""
+    """Prints one line on standard error for each run that ends."""
 
     def __init__(self, num_runs: int, num_finished: int, note: Callable[[str], None]) -> None:
         self.num_finished, self.failed = num_finished, list[Ended]()
@@ -184,7 +184,7 @@ class _Report:
             mean, std = (float("nan") if result[key] is None else result[key] for key in ("return_mean", "return_std"))
             score = f"return {mean:.1f} ± {std:.1f}"
             self.note(f"[{self.num_finished}/{self._num_runs}] {name}: {score}, {seconds}")
-        elif ended.stopped and ended.code not in (1, 2):  # these are the exit codes of errors, before it was stopped
+        elif ended.stopped and ended.code not in (1, 2):  # codes 1 and 2 are errors from before the stop
             self.note(f"{name}: stopped after {seconds}")
         else:
             self.failed.append(ended)
@@ -192,7 +192,7 @@ class _Report:
 
 
 def failure_of(ended: Ended) -> str:
-    """Return two lines: how a run failed, with the last line that it printed, and where its log is."""
+    """Return two lines: the failure of a run with its last line of output, and the path of its log."""
     lines = ended.job.log.read_text(encoding="utf-8", errors="replace").split("\n")
     said = [line for line in lines if line.strip() and "tesserl --debug" not in line]
     how = f"exit code {ended.code}" if ended.code >= 0 else f"killed by {signal.Signals(-ended.code).name}"

@@ -1,4 +1,4 @@
-"""Code of a job on another machine: it trains a run, stops it when asked, and continues it after a time limit."""
+"""Code of a job on a cluster: train a run, stop it on request, and continue it after a time limit."""
 
 import contextlib
 import os
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 POLL = 0.5
-"""Seconds between two looks at the process and at the file that asks it to stop."""
+"""Seconds between two checks of the process and of the file that asks it to stop."""
 
 STOPPED = 128 + signal.SIGINT
 """Exit code of a job that was asked to stop before it began."""
 
 
 class TrainingTask:
-    """Trains one run in a process, from the state that its directory has at that time.
+    """Trains one run in a process, from the state of its directory when the job starts.
 
     Args:
-        job: the run; its paths are absolute, in a file system that all machines share.
-        place: directory to which relative paths of the configuration belong.
-        stop: file that asks the run to stop.
-        patience: seconds that the run has to write a checkpoint at a time limit.
-        command: starts ``tesserl``; None: that of the process that submits.
+        job: the run, with absolute paths in a file system that all machines share.
+        place: directory from which relative paths of the configuration start.
+        stop: file whose existence asks the run to stop.
+        patience: seconds in which the run must write a checkpoint at a time limit.
+        command: command that starts ``tesserl``; None: the command of the submitting process.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class TrainingTask:
                     process.send_signal(signal.SIGINT)
                 time.sleep(POLL)
             return int(code)
-        finally:  # whatever ends this job: it leaves no process
+        finally:  # however this job ends, leave no process behind
             self._pid = None
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Stop the run with a checkpoint and return the job that continues it; submitit calls it at a time limit."""
+        """Stop the run with a checkpoint and return the job that continues it; submitit calls this at a time limit."""
         from submitit.helpers import DelayedSubmission
 
         if (pid := self._pid) is not None:
@@ -75,8 +75,8 @@ class TrainingTask:
     def _start(self, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
         """Start the process.
 
-        It does not hear the signal of a time limit, which may reach all processes of a job, and hears SIGINT, which the
-        workers of Ray block.
+        The process ignores the time limit's signal, which may reach all processes of a job. It unblocks SIGINT, which
+        Ray's workers block.
         """
         before = signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGUSR1, signal.SIGUSR2})
         try:
@@ -88,7 +88,7 @@ class TrainingTask:
 
 
 def _has_ended(pid: int) -> bool:
-    """Return whether a process has ended, without taking its exit code from `subprocess`, which waits for it too."""
+    """Return whether a process has ended; leave its exit code for `subprocess`."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:

@@ -1,4 +1,4 @@
-"""From the block of an algorithm to what acts alone: modules without a loss, for processes that do not learn.
+"""Build the acting side of an algorithm, without a loss, for processes that do not learn.
 
-They import no torchrl, which is most of the time that such a process takes to start.
+These modules do not import torchrl: that import is most of the start-up time of such a process.
 """

@@ -1,4 +1,4 @@
-"""Build what acts from ``grpo:``, ``dpo:`` and ``cpl:``: the policy, and the collector of groups of trajectories."""
+"""Build the policy and the collector of groups of trajectories from ``grpo:``, ``dpo:`` and ``cpl:``."""
 
 from torch import nn
 
@@ -21,7 +21,7 @@ def build_actor(task: Task, network: nn.Module) -> Actor[RolloutPolicy]:
 
 
 def build_collector(task: Task, actor: Actor[RolloutPolicy], environments: Environments) -> GroupCollector:
-    """Build the collector of groups; stored pairs need none."""
+    """Build the collector of groups; runs on stored pairs do not use it."""
     options, source = task.config.options, task.config.pairs.source
     if isinstance(options, GRPOConfig):
         return make_group_collector(task, actor, environments, options)

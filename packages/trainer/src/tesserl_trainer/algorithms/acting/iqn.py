@@ -1,4 +1,4 @@
-"""Build what acts from ``iqn:``: the quantile network, its policy and the collector of transitions."""
+"""Build the quantile network, its policy and the collector of transitions from ``iqn:``."""
 
 import functools
 
@@ -58,7 +58,7 @@ def _last_greedy(policy: QuantilePolicy) -> Tensor:
 
 
 def observing(network: QuantileNetwork, act: Act) -> Act:
-    """Return ``act``, preceded by an update of the network's running statistics if it has some."""
+    """Return ``act`` with an update of the network's running statistics before each call, if the network has any."""
     normalizer = next((module for module in network.modules() if isinstance(module, RunningNormalizer)), None)
     if normalizer is None:
         return act

@@ -1,4 +1,4 @@
-"""Build what acts from ``ppo:``: the policy with its value, and the collector of rollouts."""
+"""Build the policy with its value and the collector of rollouts from ``ppo:``."""
 
 from torch import nn
 
@@ -19,5 +19,5 @@ def build_actor(task: Task, network: nn.Module) -> Actor[RolloutPolicy]:
 
 
 def build_collector(task: Task, actor: Actor[RolloutPolicy], environments: Environments) -> Collector:
-    """Build the collector of rollouts that hold the outputs of the network."""
+    """Build the collector of rollouts; each rollout includes the outputs of the network."""
     return make_collector(task, actor, environments, records=actor.policy.records)

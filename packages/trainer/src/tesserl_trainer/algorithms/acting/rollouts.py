@@ -1,4 +1,4 @@
-"""Build the network and the policy of rollouts and of groups of trajectories."""
+"""Build the network and the policy that play rollouts and groups of trajectories."""
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from tesserl_trainer.networks.building import as_actor_critic, build_policy_netw
 
 
 def build_network(task: Task) -> ActorCritic:
-    """Build the policy and its value, together or, if ppo says so, each with a body of its own."""
+    """Build the policy and its value on one shared body, or on two bodies if ``ppo`` asks for it."""
     options = task.config.options
     if not isinstance(options, PPOConfig | GRPOConfig | PreferenceOptions):
         raise TypeError(f"expected a run of ppo, grpo, dpo or cpl, got {task.config.algorithm}")
@@ -29,7 +29,7 @@ def build_network(task: Task) -> ActorCritic:
 
 
 def rollout_actor(task: Task, network: nn.Module, *, record_values: bool) -> Actor[RolloutPolicy]:
-    """Build the policy around an ``ActorCritic`` on the device; it records values that come with the actions."""
+    """Build the policy around an ``ActorCritic`` on the device; with ``record_values`` it also records state values."""
     actor_critic = as_actor_critic(network.to(device_of(task.config.device)), task.config.algorithm)
     policy = RolloutPolicy(actor_critic, record_values=record_values and actor_critic.critic_body is None)
     return Actor(policy, policy.act, [])
