@@ -1,6 +1,6 @@
-"""Group-relative policy optimisation for control, around any policy that returns log-probs, as a torchrl loss.
+"""Group-relative policy optimisation for control: a torchrl loss for any policy that returns log-probs.
 
-`GRPOLoss` is imported when it is first used: it needs torchrl, which a process that only acts does not import.
+`GRPOLoss` is imported on first use, so that processes that only act do not import torchrl.
 """
 
 from typing import TYPE_CHECKING, Any

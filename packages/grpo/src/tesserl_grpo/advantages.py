@@ -60,7 +60,7 @@ def group_advantages(
         raise ValueError(
             f"a group must have at least {smallest} trajectories for baseline {baseline} and scale {scale}, got {size}"
         )
-    differences = returns - returns[:, :1]  # of equal returns exactly 0, which their rounded mean need not give
+    differences = returns - returns[:, :1]  # exactly 0 for equal returns; subtracting their rounded mean might not be
     advantages = differences - differences.mean(dim=-1, keepdim=True)
     if baseline == "leave_one_out":
         advantages = advantages * (size / (size - 1))
@@ -135,15 +135,15 @@ def linear_baseline(returns: Tensor, mask: Tensor, observation: Tensor) -> Tenso
     """Fit the returns to go by a linear function of state and time (Duan et al. 2016, arXiv:1604.06778).
 
     Its inputs are the entries of the observation, their squares, and the time step with its square and cube. It is
-    fitted by least squares, with a small penalty, in float64: there is nothing to train, and nothing to keep.
+    fitted by least squares, with a small penalty, in float64, anew in each call.
 
     Args:
-        returns: to go, in reward units, ``[P, T]``.
-        mask: true on valid steps, to which it is fitted, ``[P, T]``.
-        observation: of each step, ``[P, T, ...]``.
+        returns: returns to go, in reward units, ``[P, T]``.
+        mask: true on valid steps; the fit uses only these, ``[P, T]``.
+        observation: observation of each step, ``[P, T, ...]``.
 
     Returns:
-        Expected returns to go, in reward units, ``[P, T]``; without meaning outside the mask.
+        Expected returns to go, in reward units, ``[P, T]``; undefined outside the mask.
 
     Raises:
         ValueError: ``observation`` does not begin with the shape of the mask.
@@ -163,14 +163,14 @@ def linear_baseline(returns: Tensor, mask: Tensor, observation: Tensor) -> Tenso
 
 
 def group_places(group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give each trajectory a place in a table of groups.
+    """Assign each trajectory a row and a column in a table of groups.
 
     Args:
-        group: of each trajectory, in any order, ``[P]``.
+        group: group of each trajectory, in any order, ``[P]``.
 
     Returns:
         Row and column of each trajectory, int64 ``[P]`` each: rows in ascending order of the groups, columns in the
-        order of the trajectories; and which places are taken, bool ``[num_groups, G]`` with ``G`` the largest group.
+        order of the trajectories. And the occupied places, bool ``[num_groups, G]`` with ``G`` the largest group size.
     """
     row = torch.unique(group, return_inverse=True)[1]
     sizes = torch.bincount(row)
@@ -185,7 +185,7 @@ def group_places(group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _against_group(values: Tensor, running: Tensor, member: Tensor, baseline: str) -> Tensor:
     """Subtract the group's mean at the same time from returns to go ``[N, G, T]``."""
     counted = member.unsqueeze(-1).expand_as(running) if baseline == "zero_padded" else running
-    # less one of them first: of equal returns exactly 0, which their rounded mean need not give
+    # subtract one of them first: exactly 0 for equal returns, where their rounded mean might leave a rest
     highest = torch.where(counted, values, -torch.inf).amax(dim=1, keepdim=True)
     differences = torch.where(counted, values - highest, 0.0)
     count = counted.sum(dim=1, keepdim=True)

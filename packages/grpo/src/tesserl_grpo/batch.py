@@ -27,7 +27,7 @@ class Steps:
 
 
 class Reader(Entries):
-    """Reads entries of a batch of shape ``*B``, which is that of the log-probabilities.
+    """Reads entries of a batch; its shape ``*B`` is the shape of the log-probabilities.
 
     Args:
         tensordict: the batch.
@@ -52,7 +52,7 @@ class Reader(Entries):
             mask_keys: names of masks.
 
         Returns:
-            The batch, in which a valid step stands wherever there was padding.
+            The batch; padded steps are replaced by a valid step.
 
         Raises:
             KeyError: a key is missing.
@@ -60,7 +60,7 @@ class Reader(Entries):
         """
         keys = self.keys
         inputs, action, mask = self.inputs(input_keys, mask_keys)
-        self.get(keys.advantage)  # says what is missing
+        self.get(keys.advantage)  # raises an error that names a missing key
         advantages: Any = self.column(keys.advantage, self.shape)
         weights = self.column(keys.step_weight, self.shape)
         reference_log_probs = self.column(keys.reference_log_prob, self.shape)
@@ -80,8 +80,8 @@ class Reader(Entries):
             mask_keys: names of masks.
 
         Returns:
-            Inputs, actions, and true on steps that are valid by all masks. Each padded step is replaced by a valid one,
-            because padding may hold anything: a network's output for it may be infinite, and its gradient times zero is
+            Inputs, actions, and a mask that is true on steps that all masks mark as valid. Each padded step is replaced
+            by a valid one: a network's output for arbitrary padding may be infinite, and its gradient times zero is
             NaN.
 
         Raises:
@@ -98,7 +98,7 @@ class Reader(Entries):
 
 
 def _fill(entry: Tensor, mask: Tensor, first_valid: Tensor) -> Tensor:
-    """Return an entry ``[*B, ...]`` with its first valid step in the place of each padded one."""
+    """Replace each padded step of an entry ``[*B, ...]`` by its first valid step."""
     event_shape = entry.shape[mask.dim() :]
     step = entry.reshape(-1, *event_shape).index_select(0, first_valid)
     return torch.where(mask.reshape(*mask.shape, *(1 for _ in event_shape)), entry, step)

@@ -1,4 +1,4 @@
-"""Compute exact divergences of distributions of torch, of torchrl, and of others that are registered."""
+"""Compute exact divergences of distributions of torch and torchrl, and of registered distributions."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ CISPO_RATIO_HIGH = 5.0  # the bound that TRL recommends for CISPO, after ScaleRL
 def importance_log_ratio(
     log_probs: Tensor, old_log_probs: Tensor, mask: Tensor | None = None, *, level: ImportanceLevel = "step"
 ) -> Tensor:
-    """Compute the logarithm of the ratio ``r`` of the policy to the one that acted, per step or per trajectory.
+    """Compute the log-ratio ``log r`` of the policy to the policy that acted, per step or per trajectory.
 
     ``step``: ``l_t - l_old_t``. ``trajectory`` (GSPO, arXiv:2507.18071, equation 7): ``mean_t (l_t - l_old_t)`` over
     the valid steps, so that ``r`` is a geometric mean, which does not grow with the length. ``trajectory_step``
@@ -168,7 +168,7 @@ def top_entropy_mask(entropy: Tensor, mask: Tensor | None, fraction: float) -> T
     """
     entropy = entropy.detach()
     if mask is not None:
-        entropy = torch.where(mask, entropy, torch.nan)  # not a number is not at or above anything
+        entropy = torch.where(mask, entropy, torch.nan)  # comparisons with NaN are false
     return entropy >= torch.nanquantile(entropy, 1 - fraction)
 
 
@@ -196,7 +196,7 @@ def group_policy_loss(
 
     Args:
         log_probs: log-probabilities of the actions taken, under the policy being trained, ``[P, T]``.
-        old_log_probs: those of the same actions when they were taken, ``[P, T]``; no gradient flows into them.
+        old_log_probs: log-probabilities of the same actions when they were taken, ``[P, T]``; without gradient.
         advantages: ``[P, T]``; no gradient flows into them.
         mask: true on valid steps, ``[P, T]``; None: all are valid.
         kind: see `surrogate_loss`.

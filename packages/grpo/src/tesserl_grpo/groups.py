@@ -34,7 +34,7 @@ class ScoredGroups(NamedTuple):
     """A batch with advantages."""
 
     batch: TensorDictBase  # with ``advantage`` [P, T, 1], and ``mask`` true on the steps that have a loss
-    zero_variance_groups: Tensor  # ids of groups in which all did equally well, int64 [K]
+    zero_variance_groups: Tensor  # ids of groups with equal returns, int64 [K]
     metrics: dict[str, float]
 
 
@@ -70,7 +70,7 @@ def pad_trajectories(
     mask = torch.arange(longest, device=device) < torch.tensor(lengths, device=device).unsqueeze(-1)
     places = mask.flatten().nonzero().squeeze(-1)
     batch = TensorDict({}, [len(lengths)], device=trajectories[0].device)
-    for key in keys:  # one copy in, one copy out, however many trajectories there are
+    for key in keys:  # two copies per key, for any number of trajectories
         steps = torch.cat([get_entry(trajectory, key) for trajectory in trajectories])
         padded = steps.new_zeros(mask.numel(), *steps.shape[1:]).index_copy_(0, places, steps)
         batch.set(key, padded.view(*mask.shape, *steps.shape[1:]))
@@ -82,13 +82,13 @@ def pad_trajectories(
 def flatten_steps(
     batch: TensorDictBase, *, keys: Sequence[NestedKey] | None = None, mask: Tensor | None = None
 ) -> TensorDict:
-    """Take the valid steps out of a batch of trajectories, for minibatches without padding.
+    """Return the valid steps of a batch of trajectories, for minibatches without padding.
 
     Args:
         batch: trajectories with ``mask``.
         keys: entries to take; None takes all but ``mask``.
-        mask: a copy of the batch's mask on the CPU, bool ``[P, T]``, so that nothing waits for a GPU. None reads the
-            mask of the batch.
+        mask: copy of the batch's mask on the CPU, bool ``[P, T]``; it avoids waiting for a GPU. None reads the mask of
+            the batch.
 
     Returns:
         TensorDict of batch size ``[S]``, trajectory after trajectory. Entries of a whole trajectory are repeated on
@@ -125,7 +125,7 @@ def check_shared_start(
         tolerance: largest accepted difference of two entries, in units of the observation.
 
     Raises:
-        ValueError: two observations differ by more; the message names them and the difference.
+        ValueError: two observations differ by more than ``tolerance``; the message names them and the difference.
     """
     row, column, _ = group_places(group)
     firsts = torch.zeros(int(row.max()) + 1, dtype=torch.int64, device=row.device)
@@ -133,7 +133,7 @@ def check_shared_start(
     first = firsts[row]
     wide = observation.double() if observation.is_floating_point() else observation.to(torch.int64)
     distance = (wide - wide[first]).abs().flatten(1).amax(dim=-1)
-    bad = (~(distance <= tolerance)).nonzero().squeeze(-1)  # also where it is not a number
+    bad = (~(distance <= tolerance)).nonzero().squeeze(-1)  # also true for NaN
     if len(bad):
         index = int(bad[0])
         raise ValueError(
@@ -174,16 +174,16 @@ def score_groups(
     next_value: Tensor | None = None,
     observation: NestedKey = "observation",
 ) -> ScoredGroups:
-    """Compute the advantage of every step over its group, and leave out groups and steps as the options say.
+    """Compute the advantage of every step over its group; the options leave out groups and steps.
 
     Args:
         batch: trajectories with ``mask``, ``group``, ``("next", "reward")`` and ``("next", "terminated")``; complete
             groups of one size. It is not changed.
         credit: ``"trajectory"``, one advantage from the return of the trajectory for all of its steps
             (`group_advantages`); or ``"to_go"``, one for each step from the return to go (`group_advantages_to_go`).
-        discount: of one step, in [0, 1].
-        baseline: one of those of the function that ``credit`` names; None: ``"mean"`` or ``"alive"``.
-        scale: see these functions.
+        discount: discount of one step, in [0, 1].
+        baseline: a baseline of the function selected by ``credit``; None: ``"mean"`` or ``"alive"``.
+        scale: see these two functions.
         zero_variance: treatment of a group with equal returns, whose advantages are all 0. ``"keep"``: it still counts
             in means over steps and in the entropy and KL terms. ``"drop"``: it is removed from the batch.
             ``"resample"``: it is removed, and the caller collects as many new groups (DAPO's dynamic sampling).
@@ -191,8 +191,8 @@ def score_groups(
             ``"mask"``: its steps are masked, and it counts in the baseline only (DAPO's overlong filtering).
             ``"bootstrap"``: ``next_value`` is added to its return.
         next_value: expected return after the last step, in reward units, ``[P]``; read for cut trajectories only.
-        observation: entry that the baseline ``"linear"`` reads. It compares all states with each other, so no group has
-            zero variance.
+        observation: entry for the baseline ``"linear"``. This baseline compares all states with each other, so no group
+            has zero variance.
 
     Returns:
         The batch with its advantages, the groups of zero variance, and metrics (see `group_metrics`; returns are those

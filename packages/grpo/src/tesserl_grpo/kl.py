@@ -1,4 +1,4 @@
-"""Estimate the divergence from a reference policy from the actions taken: tensors in, tensors out.
+"""Estimate the KL divergence from a reference policy on the actions taken: tensors in, tensors out.
 
 ``l`` is the log-probability of the action under the policy, ``l_ref`` under the reference, ``d = l_ref - l``.
 """

@@ -162,7 +162,7 @@ class GRPOLoss(DirectLossModule):
         self.kl_importance_weighted = kl_importance_weighted
         self.entropy_coef = entropy_coef
         self.set_keys()
-        if isinstance(actor_network, ProbabilisticTensorDictSequential):  # it says what it writes
+        if isinstance(actor_network, ProbabilisticTensorDictSequential):  # it declares its output keys
             actions, log_probs = actor_network.dist_sample_keys, actor_network.log_prob_keys
             if len(actions) == len(log_probs) == 1:
                 self.set_keys(action=actions[0], sample_log_prob=log_probs[0])

@@ -62,8 +62,8 @@ def group_metrics(returns: Tensor, lengths: Tensor, cut: Tensor, zero_variance: 
     Args:
         returns: of the trajectories, in reward units, ``[num_groups, G]``.
         lengths: of the trajectories, in steps, ``[P]``.
-        cut: whether a trajectory ended without termination, bool ``[P]``.
-        zero_variance: whether a group has nothing to learn from, bool ``[num_groups]``.
+        cut: true for trajectories that ended without termination, bool ``[P]``.
+        zero_variance: true for groups whose returns are all equal, bool ``[num_groups]``.
 
     Returns:
         ``reward``, ``reward_std`` (mean over groups of the deviation inside of each), ``frac_reward_zero_std``,

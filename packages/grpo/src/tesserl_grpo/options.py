@@ -16,7 +16,7 @@ REDUCTIONS, KL_KINDS = get_args(Reduction), get_args(KLKind)
 
 
 def check_choice(name: str, got: object, choices: tuple[str, ...]) -> None:
-    """Refuse a word that is none of the choices."""
+    """Refuse a value that is not one of the choices."""
     if got not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {got!r}")
 
@@ -31,7 +31,7 @@ def check_loss_options(
     temperatures: tuple[float, float] = (1.0, 1.05),
     off_policy_threshold: float | None = None,
 ) -> None:
-    """Refuse options of the loss that are out of range; scalar tensors are not checked, which would wait for a GPU."""
+    """Refuse options of the loss that are out of range; skip scalar tensors, which would wait for a GPU."""
     check_choice("kind", kind, POLICY_LOSS_KINDS)
     check_choice("importance_level", importance_level, IMPORTANCE_LEVELS)
     if min(temperatures) <= 0:

@@ -19,7 +19,7 @@ from tesserl_preference_opt.steps import Steps
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode inside; afterwards each of its parts is in the mode that it was in."""
+    """Put a module into evaluation mode inside a ``with`` block; restore the mode of each submodule afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -46,7 +46,7 @@ def check_added_terms(loss_module: Any) -> None:
 
 
 def action_key(actor_network: nn.Module, default: NestedKey) -> NestedKey:
-    """Return the name of the action that a policy draws; the default if it does not say."""
+    """Return the key of the action that a policy draws; the default if the policy does not declare it."""
     names: Sequence[NestedKey] = getattr(actor_network, "dist_sample_keys", ())
     return names[0] if names else default
 
@@ -71,7 +71,7 @@ class PolicyPass:
 
     @torch.no_grad()
     def pair_weights(self) -> Tensor:
-        """Return how much the policy itself would act as each pair does, by `pair_weights`, ``[P]``."""
+        """Return the weight of each pair under the current policy, see `pair_weights`, ``[P]``."""
         scores = self.flat_log_probs - log_mean_density(self.distribution, len(self.steps.batch_size))
         means = self.steps.sums(scores, discount=1.0) / self.steps.lengths(discount=1.0).clamp_min(1)
         return pair_weights(*means.view(2, -1).unbind())
@@ -82,7 +82,7 @@ class PolicyPass:
         """Add entropy bonus and value loss, means over all valid steps, to a loss.
 
         Args:
-            loss: what they are added to: a scalar, or terms of any shape.
+            loss: the loss: a scalar, or terms of any shape.
             loss_module: has ``actor_network``, ``critic_network`` and ``tensor_keys``.
             coefficients: ``entropy_coef`` (0 measures the entropy without gradient) and perhaps ``value_coef`` (0 runs
                 no critic).
@@ -109,7 +109,7 @@ class PolicyPass:
 
 
 def keeps_time(network: Any) -> bool:
-    """Return whether a network depends on the order of steps: then it has torchrl's ``is_init`` among its keys."""
+    """Return whether a network is recurrent, that is, has torchrl's ``is_init`` among its keys."""
     return "is_init" in list(network.in_keys)
 
 
@@ -123,7 +123,7 @@ def state_value(actor_network: Any, critic_network: Any, steps: Steps, key: Nest
     """Run a value over steps.
 
     Args:
-        actor_network: asked for ``state_value(*inputs)`` where there is no critic.
+        actor_network: its ``state_value(*inputs)`` is used if there is no critic.
         critic_network: a TensorDictModule, or None.
         steps: with its ``in_keys``.
         key: name of the value that the critic writes.

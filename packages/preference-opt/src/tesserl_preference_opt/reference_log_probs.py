@@ -24,19 +24,19 @@ def reference_log_probs(reference: ReferencePolicy, steps: Steps, *actions: Tens
     """Compute log-probs of actions under a reference.
 
     Args:
-        reference: holds the policy.
-        steps: where they were taken.
-        *actions: one action for each step, each.
+        reference: the reference policy.
+        steps: the steps.
+        *actions: tensors with one action per step.
 
     Returns:
-        For each of ``actions``, in the shape of the steps' ``batch_size``.
+        One tensor for each of ``actions``, in the shape of the steps' ``batch_size``.
     """
     distribution = run_policy(reference.network, steps)
     return [action_log_probs(distribution, action, steps.batch_size) for action in actions]
 
 
 def reference_source(actor_network: nn.Module, reference_network: nn.Module | str) -> nn.Module:
-    """Return the policy that a loss's reference is a copy of: the actor for ``"copy"``, or the policy given."""
+    """Return the policy that the reference copies: the actor for ``"copy"``, else the given policy."""
     if isinstance(reference_network, nn.Module):
         check_actor(reference_network)
         return reference_network
@@ -75,7 +75,7 @@ def precompute_reference_log_probs(
 
 
 def _block_log_probs(block: SegmentBlock, actor_network: nn.Module, chunk_size: int, action_key: NestedKey) -> Tensor:
-    """Return log-probs of a block's steps, ``[N]``; 0 for those that are in no segment."""
+    """Return log-probs of a block's steps, ``[N]``; 0 for steps outside of all segments."""
     num_steps = len(block.steps)
     if keeps_time(actor_network):
         longest = max(1, int(block.length.max()))

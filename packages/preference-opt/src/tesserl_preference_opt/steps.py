@@ -1,4 +1,4 @@
-"""The steps of padded segments, laid out for one pass of a network."""
+"""Arrange the steps of padded segments for one pass of a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tesserl_preference_opt.functional import sum_log_probs
 
 @dataclass
 class PairKeys:
-    """Names of what a batch of pairs holds; a loss that reads more adds its own."""
+    """Names of the entries of a batch of pairs; losses that read more entries extend it."""
 
     chosen: NestedKey = "chosen"
     rejected: NestedKey = "rejected"
@@ -74,7 +74,7 @@ def device_of(segments: Segments) -> torch.device:
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a small tensor on a device; nothing waits for a copy from the CPU."""
+    """Copy a small tensor to a device without waiting for the copy."""
     if tensor.device == device:
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -88,20 +88,20 @@ def pair_keys(keys: PairKeys, entries: Sequence[NestedKey]) -> list[NestedKey]:
 
 
 class Steps:
-    """The steps of one or more batches of padded segments, side by side for one pass of a network.
+    """The steps of one or more batches of padded segments, concatenated for one pass of a network.
 
-    Without time, the valid steps are laid in a row, ``[n]``: padding costs nothing, and whatever it holds cannot be
-    seen. With time (recurrent networks), and under ``torch.compile``, whose shapes must not depend on data, it is ``[P,
-    T]`` with padding replaced by a valid step of its segment. ``P`` counts the segments of all batches.
+    Without time, the layout is the valid steps only, ``[n]``: padding costs nothing and has no effect. With time
+    (recurrent networks), and under ``torch.compile``, where shapes must not depend on data, the layout is ``[P, T]``,
+    and padding is replaced by a valid step of its segment. ``P`` counts the segments of all batches.
 
     Masks may be on the CPU and everything else on a GPU. The valid steps are then found without waiting for the GPU.
 
     Args:
-        segments: batches of segments; with time their ``T`` must be one.
+        segments: batches of segments; with time they must have the same ``T``.
         keep_time: whether the network needs the order of the steps.
 
     Raises:
-        ValueError: lengths differ where they must not.
+        ValueError: with time, the ``T`` of the batches differ.
     """
 
     def __init__(self, segments: Sequence[Segments], *, keep_time: bool = False) -> None:
@@ -111,7 +111,7 @@ class Steps:
         if self.padded and len(set(lengths)) > 1:
             raise ValueError(f"chosen and rejected must be padded to one length, got {lengths}")
         longest = max(lengths)
-        self._read_mask = torch.cat(  # on the device where it was given
+        self._read_mask = torch.cat(  # on its original device
             [
                 each.mask if each.mask.shape[1] == longest else pad(each.mask, (0, longest - each.mask.shape[1]))
                 for each in segments
@@ -163,7 +163,7 @@ class Steps:
             values: one for each step, in the shape of ``batch_size``.
 
         Returns:
-            ``[P, T]``; 0 on padding, and no gradient from there.
+            ``[P, T]``; 0 on padding, without gradient there.
         """
         if self.padded:
             return torch.where(self.mask, values, 0.0)
@@ -188,7 +188,7 @@ class Steps:
             weights = torch.where(self.mask.cumsum(dim=1) > shorter, tail_weight, 1.0)
             return sum_log_probs(self.unpack(values) * weights, self.valid, discount=discount)[0]
         if discount == 1 and self.valid is None:
-            return values.view(self.mask.shape).sum(dim=1)  # a fifth of the time of what follows
+            return values.view(self.mask.shape).sum(dim=1)  # takes a fifth of the time of the general case below
         return sum_log_probs(self.unpack(values), self.valid, discount=discount)[0]
 
     def lengths(self, *, discount: float) -> Tensor:
@@ -230,19 +230,19 @@ class Steps:
         return masked_mean(values, _like(self.mask, values) if self.padded else None)
 
     def _places(self, mask: Tensor) -> Tensor:
-        """Return the places of the valid steps in a flat batch, on the device of the steps."""
+        """Return the indices of the valid steps in a flattened batch, on the device of the steps."""
         return on_device(mask.flatten().nonzero().squeeze(-1), self._device)
 
     def _part(self, entry: Tensor, number: int) -> Tensor:
-        """Return an entry's part of the batch of a number."""
+        """Return the part of an entry that belongs to batch ``number``."""
         if not self.padded:
             if self._index is None:
                 return entry.flatten(0, 1)
-            if self._places_of is None:  # of each batch alone, whose ``T`` may be another
+            if self._places_of is None:  # per batch, because ``T`` may differ
                 self._places_of = [self._places(each.mask) for each in self._segments]
             return entry.flatten(0, 1).index_select(0, self._places_of[number])
         mask = on_device(self._segments[number].mask, self._device)
-        # NaN in padding times a gradient of zero would be NaN; a valid step can be no such thing, nor out of bounds
+        # not padding: its NaN times a gradient of zero is NaN, and its actions may be out of bounds
         first_valid = mask.to(torch.uint8).argmax(dim=1)
         filling = entry[torch.arange(len(entry), device=entry.device), first_valid].unsqueeze(1)
         return torch.where(_like(mask, entry), entry, filling)

@@ -1,4 +1,4 @@
-"""Training loops with their parts: gradient steps, replay, records, evaluations, checkpoints that resume exactly.
+"""Training loops and their parts: gradient steps, replay, metrics, evaluations, checkpoints for exact resumes.
 
 The public names are imported when they are first used.
 """

@@ -1,4 +1,4 @@
-"""From what was collected to what an on-policy loss reads: log-probabilities, values, advantages."""
+"""Turn collected rollouts into the batch of an on-policy loss: log-probabilities, values, advantages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,21 +19,21 @@ Upload = Callable[[Mapping[NestedKey, Tensor]], dict[NestedKey, Tensor]]
 
 
 def upload_to(device: torch.device | str) -> Upload:
-    """Return the function that copies the tensors of rollouts to a device without waiting for it."""
+    """Return a function that copies the tensors of rollouts to a device without waiting for the copy."""
     return Uploads(device)
 
 
 class Advantages:
-    """Makes the batch of an on-policy loss out of a rollout with the records of the policy that acted.
+    """Makes the batch of an on-policy loss from a rollout that holds the acting policy's records.
 
     Args:
-        policy: around the network whose rollouts they are; its `RolloutPolicy.records` are in each.
+        policy: policy that collected the rollouts; each rollout holds its `RolloutPolicy.records`.
         keys: observation keys.
-        discount: of one environment step, in [0, 1].
-        gae_lambda: of the estimator, in [0, 1].
+        discount: discount of one environment step, in [0, 1].
+        gae_lambda: lambda of generalised advantage estimation, in [0, 1].
         scaler: scales the rewards; None leaves them.
-        device: where the batch goes.
-        chunk: steps that the critic evaluates at once.
+        device: device of the batch.
+        chunk: number of steps that the critic evaluates at once.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Advantages:
         """Compute the entries that the loss reads.
 
         Args:
-            rollout: ``[N, T]``, from the collector. Nothing of it is changed, and nothing copied where it need not be.
+            rollout: ``[N, T]``, from the collector; it is not changed.
 
         Returns:
             The observation keys, ``action``, ``action_log_prob``, ``state_value``, ``advantage`` and ``value_target``:
-            ``[S]``, the valid steps alone. With a memory ``[N, T]``, with ``is_init`` and the state before each step,
-            and with ``mask`` if a step is not valid.
+            ``[S]``, only the valid steps. For a policy with memory ``[N, T]``, with ``is_init`` and the state before
+            each step, and with ``mask`` if some steps are invalid.
         """
         network, scaler = self.policy.network, self.scaler
         memory = ["is_init", *network.state_keys] if network.state_keys else []
@@ -97,11 +97,11 @@ class Advantages:
         return valid_steps(data, rollout["mask"], self._upload)
 
     def _sequences(self, data: dict[NestedKey, Tensor], mask: Tensor) -> TensorDictBase:
-        """Return entries ``[T, N, ...]`` as a batch ``[N, T]``, without environments that spent all steps on a reset.
+        """Return entries ``[T, N, ...]`` as a batch ``[N, T]``, without environments that have no valid step.
 
-        It has a mask if a step is not valid.
+        The batch has a mask if some steps are invalid.
         """
-        if not bool(mask.all()):  # without a mask no loss asks which steps are valid, which a GPU is waited for
+        if not bool(mask.all()):  # without a mask, losses need not wait for a GPU to count valid steps
             data["mask"] = self._time_major({"mask": mask})["mask"]
         advantage = data["advantage"]
         batch = TensorDict(data, advantage.shape[:2], device=advantage.device).transpose(0, 1).contiguous()
@@ -112,7 +112,7 @@ class Advantages:
         return self._upload({"rows": chosen.nonzero().squeeze(-1)})["rows"]
 
     def _time_major(self, entries: Mapping[NestedKey, Tensor]) -> dict[NestedKey, Tensor]:
-        """Return entries ``[N, T, ...]`` as ``[T, N, ...]``, which is how the collector's memory lies."""
+        """Return entries ``[N, T, ...]`` as ``[T, N, ...]``, the memory layout of the collector."""
         return self._upload({key: entry.transpose(0, 1) for key, entry in entries.items()})
 
     def _values(self, inputs: list[Tensor]) -> Tensor:
@@ -122,7 +122,7 @@ class Advantages:
         return torch.cat([self.policy.network.state_value(*chunk) for chunk in chunks]).reshape(*shape, 1)
 
     def _next_values(self, rollout: TensorDictBase, value: Tensor) -> Tensor:
-        """Values ``[T, N, 1]`` of what each step led to: the next step's, or that of a final observation."""
+        """Return the values ``[T, N, 1]`` of the states after each step: the next step's or a final observation's."""
         network = self.policy.network
 
         def evaluate(rows: list[Tensor], time: Tensor, env: Tensor) -> Tensor:
@@ -154,18 +154,18 @@ def following_values(
     evaluate: Callable[[list[Tensor], Tensor, Tensor], Tensor],
     upload: Upload,
 ) -> Tensor:
-    """Return values of the states that the steps of a rollout led to: of the next step, or a final observation.
+    """Return the values of the states after each step of a rollout: the next step's or a final observation's.
 
     Args:
         rollout: ``[N, T]``, from the collector, on the CPU; a state after a terminated step is not evaluated.
         keys: observation keys.
-        value: what is known of the observation of each step, on the device, ``[T, N, ...]``.
-        evaluate: called with the observations that were not acted on, one tensor ``[S, ...]`` for each key, and with
-            the times and the environments ``[S]`` of the steps that led to them; returns their values ``[S, ...]``.
-        upload: copies to the device, see `Uploads`.
+        value: values of the observations of the steps, on the device, ``[T, N, ...]``.
+        evaluate: called with the observations without an action, one tensor ``[S, ...]`` per key, and with the times
+            and environments ``[S]`` of the steps before them; returns their values ``[S, ...]``.
+        upload: copies a tensor to the device, see `upload_to`.
 
     Returns:
-        ``[T, N, ...]``, without meaning where terminated.
+        ``[T, N, ...]``; undefined at terminated steps.
     """
     following = torch.cat([value[1:], value[-1:]])
     truncated, terminated = (rollout["next", name].squeeze(-1).transpose(0, 1) for name in ("truncated", "terminated"))
@@ -187,7 +187,7 @@ def valid_steps(
 
     Args:
         data: entries on the device, ``[T, N, ...]``.
-        mask: true on valid steps, bool ``[N, T]``, on the CPU, where nothing waits for it.
+        mask: true on valid steps, bool ``[N, T]``, on the CPU, so that reading it waits for no GPU.
         upload: see `following_values`.
 
     Returns:

@@ -7,7 +7,7 @@ from tesserl_training.learner import Learner
 
 @dataclass
 class Cloning:
-    """Behaviour cloning for a number of gradient updates, with a loss and an optimiser of its own."""
+    """Behaviour cloning for a number of gradient updates, with a separate loss and optimiser."""
 
     learner: Learner
     num_updates: int

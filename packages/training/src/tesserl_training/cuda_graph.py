@@ -1,4 +1,4 @@
-"""Gradient steps that a GPU repeats by itself."""
+"""Gradient steps recorded as CUDA graphs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,22 +13,21 @@ from tesserl_ranks.group import Ranks
 from tesserl_training.learner import Learner
 
 WARMUP = 3
-"""Steps before a recording: kernels are chosen and the optimiser makes its state."""
+"""Ordinary steps before a recording, in which kernels are selected and the optimiser creates its state."""
 MAX_GRAPHS = 8
-"""Recorded steps that are kept; each has memory of its own."""
+"""Most recordings that are kept; each one holds separate memory."""
 
 
 @dataclass
 class GraphedLearner(Learner):
     """A learner that records forward pass, backward pass, clipping and optimiser once, and replays them.
 
-    A small network on a GPU waits for Python, which launches hundreds of kernels for each update. A CUDA graph launches
-    all of them at once. There is a recording for each shape of a batch, and a shape is recorded when it comes again
-    after the first steps; batches of other shapes take ordinary steps.
+    With a small network, a GPU waits for Python, which launches hundreds of kernels per update. A CUDA graph launches
+    all of them at once. Each shape of batches has its own recording, made when the shape occurs again after the first
+    steps. Batches of other shapes take ordinary steps.
 
-    The optimiser must be ``capturable`` and its learning rates tensors. Coefficients that change with the step are read
-    from buffers of the loss (`tesserl_policy.DirectLossModule`), and so are those of a recording. ``updated`` is called
-    outside of the graph.
+    The optimiser must be ``capturable`` and its learning rates must be tensors. Recordings read scheduled coefficients
+    from buffers of the loss (`tesserl_policy.DirectLossModule`). ``updated`` is called outside of the graph.
     """
 
     _graphs: dict[Any, "_RecordedStep"] = field(default_factory=dict, init=False)
@@ -36,7 +35,7 @@ class GraphedLearner(Learner):
     _steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Let the loss read its coefficients from buffers."""
+        """Make the loss read its coefficients from buffers."""
         if isinstance(self.loss, DirectLossModule):
             self.loss.reads_buffers = True
 
@@ -47,9 +46,9 @@ class GraphedLearner(Learner):
         lap: Callable[[str], None],
         weight: float = 1.0,  # noqa: ARG002 - one rank has the whole batch
     ) -> dict[str, Tensor]:
-        """One gradient step, see `Learner.update`."""
+        """Take one gradient step, see `Learner.update`."""
         device = self.parameters[0].device
-        with torch.get_device_module(device).device(device):  # streams and graphs are those of the current device
+        with torch.get_device_module(device).device(device):  # streams and graphs belong to the current device
             shape = self._shape_of(batch)
             step = self._graphs.get(shape)
             if step is None and self._steps >= WARMUP and shape in self._seen:
@@ -61,22 +60,22 @@ class GraphedLearner(Learner):
         return metrics
 
     def share(self, ranks: Ranks) -> None:
-        """Refuse several ranks, whose gradients no graph holds.
+        """Refuse several ranks: a graph does not reduce gradients over ranks.
 
         Raises:
-            ValueError: there are several.
+            ValueError: there are several ranks.
         """
         if ranks.number > 1:
             raise ValueError(f"expected one rank with a CUDA graph, got {ranks.number}; set cuda_graph to false")
 
     def load_optimizer(self, saved: Mapping[str, Any]) -> None:
-        """Continues with the state of an optimiser, its learning rates on the device again."""
+        """Load the state of an optimiser; move its learning rates back to the device."""
         super().load_optimizer(saved)
         for group in self.optimizer.param_groups:
             group["lr"] = torch.as_tensor(group["lr"], device=self.parameters[0].device)
 
     def _shape_of(self, batch: TensorDictBase) -> Any:
-        """Return what a recording depends on: names and shapes of the batch, and which coefficients are 0."""
+        """Return the key of a recording: names and shapes of the batch, and which coefficients are 0."""
         leaves = batch.items(include_nested=True, leaves_only=True)
         entries = tuple((key, tuple(leaf.shape), leaf.dtype) for key, leaf in leaves)
         return entries, self.loss.zero_coefficients if isinstance(self.loss, DirectLossModule) else ()
@@ -92,23 +91,23 @@ class GraphedLearner(Learner):
         return metrics
 
     def _record(self, shape: Any, batch: TensorDictBase) -> "_RecordedStep":
-        """Record a step for batches of one shape; the oldest recording is dropped if there are too many."""
+        """Record a step for batches of one shape; drop the oldest recording if there are too many."""
         while len(self._graphs) >= MAX_GRAPHS:
             del self._graphs[min(self._graphs, key=lambda each: self._seen[each])]
-        for parameter in self.parameters:  # gradients made inside of the recording are overwritten by each replay
+        for parameter in self.parameters:  # gradients allocated inside the recording are overwritten by each replay
             parameter.grad = None
         step = self._graphs[shape] = _RecordedStep(batch, self._step)
         return step
 
     def _step(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Take a step without the work that follows it."""
+        """Take a step without the call of ``updated``."""
         return Learner(self.loss, self.forward, self.parameters, self.optimizer, self.max_grad_norm).update(
             batch, 0, lambda _: None
         )
 
 
 class _RecordedStep:
-    """A step that was recorded, which did not run it: kernels read and write the memory that they saw then."""
+    """A recorded step, not run while recording; its kernels read and write the memory of the recording."""
 
     def __init__(self, batch: TensorDictBase, step: Callable[[TensorDictBase], dict[str, Tensor]]) -> None:
         module = torch.get_device_module(next(iter(batch.values(include_nested=True, leaves_only=True))).device)
@@ -121,10 +120,10 @@ class _RecordedStep:
             self._metrics = torch.stack([value.to(torch.float64) for value in metrics.values()])
         self._names = list(metrics)
         outputs = self._batch.keys(include_nested=True, leaves_only=True)
-        self._outputs = [key for key in outputs if key not in self._inputs]  # the loss has written them
+        self._outputs = [key for key in outputs if key not in self._inputs]  # entries written by the loss
 
     def replay(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Take the step with another batch; return its metrics."""
+        """Run the step with another batch; return its metrics."""
         torch._foreach_copy_(self._memory, [batch.get(key) for key in self._inputs])
         self._graph.replay()
         for key in self._outputs:

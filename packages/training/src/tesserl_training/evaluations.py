@@ -1,8 +1,8 @@
-"""Periodic evaluations of a run: their rows, the best weights so far, and when the run stops early.
+"""Periodic evaluations of a run: their metrics, the best weights so far, and early stopping.
 
-Results count in an order that depends on no speed. That of an evaluation in this process counts at
-once; that of one during which training goes on counts when the next evaluation is due, before that one begins, or at
-the end. The weights under evaluation get a checkpoint, which becomes the best one or is removed like any other.
+The order in which results count does not depend on speed. The result of an evaluation in this process counts at once.
+The result of an evaluation in the background counts when the next evaluation is due, before that one begins, or at the
+end. The weights under evaluation get a checkpoint, which becomes the best one or is removed like any other.
 """
 
 import math
@@ -23,37 +23,37 @@ from tesserl_training.progress import ProgressDisplay
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Return that so many evaluations in a row must reach for the run to end before ``total_steps``."""
+    """Rule that ends a run before ``total_steps``: a number of evaluations in a row must reach a target return."""
 
     target: float
     evaluations: int
 
 
 class Player(Protocol):
-    """Plays the evaluation episodes, with one set of weights after the other."""
+    """Plays the evaluation episodes with one set of weights at a time."""
 
     in_background: bool
-    """True if training goes on meanwhile."""
+    """True if training continues during an evaluation."""
 
     def begin(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Begin to play with these weights; None: with the present ones of the network."""
+        """Start an evaluation of these weights; None takes the network's current ones."""
 
     def result(self) -> Evaluation:
-        """Return the result of the evaluation that was begun; wait for it."""
+        """Wait for the started evaluation and return its result."""
 
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of the weights that are being evaluated."""
 
     def look(self) -> None:
-        """Raise the error of an evaluation that has failed, without waiting for one."""
+        """Raise the error of a failed evaluation, without waiting."""
 
 
 class PlayerHere:
-    """Plays in this process, at once.
+    """Plays evaluations in this process, immediately.
 
     Args:
-        play: plays the evaluation episodes with the present weights.
-        with_weights: gives the network other weights for the time of a ``with`` block.
+        play: plays the evaluation episodes with the network's current weights.
+        with_weights: gives the network other weights inside a ``with`` block.
     """
 
     in_background = False
@@ -68,7 +68,7 @@ class PlayerHere:
         self._result: Evaluation | None = None
 
     def begin(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Play with these weights, or with the present ones of the network."""
+        """Evaluate these weights; None takes the network's current ones."""
         self._weights = dict(weights or {})
         with nullcontext() if weights is None else self._with_weights(weights):
             self._result = self._play()
@@ -80,22 +80,22 @@ class PlayerHere:
         return self._result
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights that ``begin`` was given."""
+        """Return the weights that were passed to ``begin``."""
         return self._weights
 
     def look(self) -> None:
-        """Do nothing: ``begin`` raises the errors."""
+        """Do nothing: ``begin`` raises errors itself."""
 
 
 class Evaluations:
-    """The evaluations of a run. Their state is a part of every checkpoint.
+    """The evaluations of a run; every checkpoint includes their state.
 
     Args:
         player: plays the episodes.
-        checkpoints: of the run.
-        log: where metrics go.
-        progress: what a person sees.
-        early_stopping: when the run ends before ``total_steps``; None: never.
+        checkpoints: checkpoints of the run.
+        log: receives the metrics.
+        progress: shows the results to the user.
+        early_stopping: rule that ends the run before ``total_steps``; None: no such rule.
     """
 
     def __init__(
@@ -108,35 +108,35 @@ class Evaluations:
     ) -> None:
         self.player, self.checkpoints, self.log, self.progress = player, checkpoints, log, progress
         self.early_stopping = early_stopping
-        self.reached = 0  # evaluations in a row that have reached its return
+        self.reached = 0  # evaluations in a row that reached the target of early stopping
         self.best: dict[str, Any] | None = None  # name and mean return of the best checkpoint
         self.pending: int | None = None  # step of the weights whose result does not count yet
 
     @property
     def stopped_early(self) -> bool:
-        """Return whether enough evaluations in a row have reached the return of early stopping."""
+        """Return whether enough evaluations in a row have reached the target of early stopping."""
         return self.early_stopping is not None and self.reached >= self.early_stopping.evaluations
 
     def look(self) -> None:
-        """Raise the error of an evaluation that has failed while training went on."""
+        """Raise the error of a failed background evaluation."""
         self.player.look()
 
     def measure(self, step: int) -> None:
-        """Play the evaluation episodes and log their result, without a part in the best weights or early stopping.
+        """Play the evaluation episodes and log their result; ignore it for the best weights and early stopping.
 
         Args:
-            step: of the present weights.
+            step: step of the current weights.
         """
         self.player.begin()
         self._record(step)
 
     def evaluate(self, step: int, save: Callable[[], None], *, is_last: bool) -> None:
-        """Evaluate the present weights; first let the result count that was waited for.
+        """Evaluate the current weights; first let a pending result count.
 
         Args:
-            step: of the present weights.
+            step: step of the current weights.
             save: writes a checkpoint of the whole loop.
-            is_last: whether nothing is learned after it: the result is waited for.
+            is_last: whether training is over; then wait for the result.
         """
         self.settle(step)
         if self.stopped_early:
@@ -149,21 +149,21 @@ class Evaluations:
             self.settle(step, save)
 
     def settle(self, step: int, save: Callable[[], None] | None = None) -> None:
-        """Wait for the evaluation that does not count yet, if there is one, and let it count.
+        """Wait for the pending evaluation, if there is one, and let it count.
 
         Args:
-            step: of the run.
+            step: current step of the run.
             save: writes the checkpoint of these weights if they are the best; None: it was written when the evaluation
-                began.
+                started.
         """
         if self.pending is None:
             return
         score = self._record(self.pending)
         evaluated, self.pending = self.pending, None
         self._count(evaluated, step, score)
-        if not math.isfinite(score):  # a NaN or an infinite return does not say which weights are better
+        if not math.isfinite(score):  # NaN and infinite returns cannot be compared
             self.progress.note(f"warning: the mean return at step {evaluated:,} is {score}; it cannot be the best one")
-        elif self.best is None or score >= self.best["return_mean"]:  # of equals the later, which has learned longer
+        elif self.best is None or score >= self.best["return_mean"]:  # of equals the later: trained longer
             self._mark(evaluated, score, save)
 
     def _record(self, step: int) -> float:
@@ -176,11 +176,11 @@ class Evaluations:
         return evaluation.return_mean
 
     def _mark(self, evaluated: int, score: float, save: Callable[[], None] | None) -> None:
-        """Name the best checkpoint."""
+        """Mark the best checkpoint."""
         before, name = self.best, checkpoint_name(evaluated)
         self.best = {"checkpoint": name, "return_mean": score}
         if save is not None:
-            save()  # its manifest names it
+            save()  # its manifest names the best checkpoint
         elif not (self.checkpoints.directory / name).is_dir():
             self.best = before
             self.progress.note(f"warning: {name}, of the best evaluation so far, is not there any more")
@@ -188,7 +188,7 @@ class Evaluations:
         self.checkpoints.mark_best(self.best)
 
     def _count(self, evaluated: int, step: int, score: float) -> None:
-        """Count the evaluations in a row that have reached the return of early stopping."""
+        """Count the evaluations in a row that have reached the target of early stopping."""
         if self.early_stopping is None:
             return
         self.reached = self.reached + 1 if score >= self.early_stopping.target else 0  # NaN does not reach it
@@ -208,16 +208,16 @@ class Evaluations:
             if early_stopping is None
             else {"target": early_stopping.target, "reached": self.reached},
             "evaluation": None
-            if self.pending is None  # at the step of a checkpoint its networks are those under evaluation
+            if self.pending is None  # at its own step, the checkpoint's networks are the weights
             else {"step": self.pending, "weights": None if self.pending == step else self.player.weights()},
         }
 
     def load(self, saved: Mapping[str, Any], step: int) -> None:
-        """Continue from the state of a checkpoint, its networks loaded; begin the evaluation in flight once more.
+        """Continue from the state of a checkpoint, after its networks are loaded; restart its pending evaluation.
 
         Args:
             saved: the whole state of the checkpoint.
-            step: of the checkpoint.
+            step: step of the checkpoint.
         """
         fields = Fields(saved, "state")
         self.best = fields.take("best")
@@ -226,7 +226,7 @@ class Evaluations:
             best.text("checkpoint")
             best.number("return_mean")
         self.reached = reached_in(saved, self.early_stopping)
-        if saved.get("evaluation") is not None:  # 0.1 wrote none
+        if saved.get("evaluation") is not None:  # absent in checkpoints of version 0.1
             evaluation = fields.fields("evaluation")
             self.pending = evaluation.integer("step", most=step)
             weights = None if self.pending == step else evaluation.fields("weights").value
@@ -234,11 +234,11 @@ class Evaluations:
 
 
 def reached_in(saved: Mapping[str, Any], early_stopping: EarlyStopping | None) -> int:
-    """Return how many evaluations in a row had reached the return, by the state of a checkpoint.
+    """Return the number of evaluations in a row that had reached the target, from the state of a checkpoint.
 
     Args:
-        saved: the whole state of the checkpoint; that of older releases holds no count.
-        early_stopping: of the run that continues; with another return than before, the count begins anew.
+        saved: the whole state of the checkpoint; older releases store no count.
+        early_stopping: rule of the continued run; with another target than before, the count restarts at 0.
     """
     if early_stopping is None or saved.get("early_stopping") is None:
         return 0

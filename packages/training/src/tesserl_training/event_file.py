@@ -1,4 +1,4 @@
-"""A file of TensorBoard, written at once: torch's writer works in a thread, in which a full disk is a traceback."""
+"""Write TensorBoard event files synchronously; torch's writer reports a full disk only as a traceback in a thread."""
 
 import itertools
 import os
@@ -20,12 +20,12 @@ class EventFile:
     """A new event file in a directory.
 
     Args:
-        directory: made if there is none.
-        purge_step: TensorBoard shall forget what earlier files of the directory have from this step on; None for
-            nothing.
+        directory: created if it does not exist.
+        purge_step: TensorBoard discards the values of earlier files in the directory from this step on; None keeps
+            them.
 
     Raises:
-        OSError: it cannot be written, for example on a full disk.
+        OSError: the file cannot be written, for example on a full disk.
     """
 
     def __init__(self, directory: Path, *, purge_step: int | None = None) -> None:
@@ -37,7 +37,7 @@ class EventFile:
             self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append values by name; all of them are in the file when this returns, or none."""
+        """Append values by name; the file receives all of them before this returns, or none."""
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         self._write(Event(step=step, summary=Summary(value=values)))
 

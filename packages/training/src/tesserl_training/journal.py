@@ -1,4 +1,4 @@
-"""Work of every loop besides learning: count, report, evaluate, and write checkpoints when due."""
+"""The tasks of every loop besides learning: count, report, evaluate and save checkpoints when due."""
 
 import math
 import time
@@ -27,29 +27,29 @@ from tesserl_training.schedule import Scheduled
 from tesserl_training.stopwatch import Laps, Rate
 
 COUNTERS = ("step", "updates", "episodes", "skipped")
-"""Attributes of a journal that count since the start of a run."""
+"""Attributes of a journal that count from the start of a run."""
 
 
 class DivergenceError(RuntimeError):
-    """The loss is not finite any more."""
+    """The loss is no longer finite."""
 
 
 class Loop(Protocol):
-    """Interface of a loop for commands."""
+    """Interface of a loop, as commands use it."""
 
     journal: "Journal"
     learner: Learner
 
     def run(self) -> None:
-        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases."""
+        """Train until ``total_steps``, or until ``journal.stop`` is set; write a checkpoint in both cases."""
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Continues from a checkpoint."""
+        """Continue from a checkpoint."""
 
 
 @dataclass
 class Intervals:
-    """When things are due, in environment steps, how many frames a step is, and what rewards are multiplied by."""
+    """Intervals of the journal's tasks in environment steps, frames per step, and the factor on rewards."""
 
     total_steps: int
     logging: int
@@ -61,19 +61,19 @@ class Intervals:
 
 
 class Journal:
-    """Counters, the record of a run and its checkpoints. Its state is a part of every checkpoint.
+    """Counts, reports, evaluates and saves for a loop; every checkpoint includes its state.
 
     Args:
-        intervals: when things are due.
+        intervals: intervals of its tasks.
         schedules: hyper-parameters that change with the step.
-        pop_episodes: the training episodes that ended since the last call.
-        evaluations: of the greedy policy.
-        checkpoints: where they are written.
-        log: where metrics go.
-        progress: what a person sees.
-        film: films an evaluation episode of a step; None: no films.
-        ranks: that train together. Rank 0 evaluates, logs and writes, with the episodes and the state of all.
-        workers: record of workers that can be lost; None if a lost worker ends the run.
+        pop_episodes: returns the training episodes that ended since the last call.
+        evaluations: evaluations of the greedy policy.
+        checkpoints: checkpoints of the run.
+        log: receives the metrics.
+        progress: shows progress to the user.
+        film: films an evaluation episode at a step; None: no films.
+        ranks: ranks that train together. Rank 0 evaluates, logs and saves, with the episodes and the state of all.
+        workers: record of workers that may be lost; None if a lost worker ends the run.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class Journal:
         self.evaluations, self.checkpoints, self.log, self.progress = evaluations, checkpoints, log, progress
         self.film, self.ranks, self.workers = film, ranks, workers
         self.step = self.updates = self.episodes = 0
-        self.skipped = 0  # rounds without anything to learn from
+        self.skipped = 0  # rounds without usable data
         self.exact = True
         self.stop = False
-        self.agreed_stop = False  # what the ranks have agreed on: a signal reaches some of them earlier than others
+        self.agreed_stop = False  # agreed among ranks, because a signal reaches some ranks earlier than others
         self.averages = Averages()
-        self._finite: Download | None = None  # whether the metrics were finite in the round before, on a GPU
+        self._finite: Download | None = None  # on a GPU: whether the metrics of the previous round were finite
         self._remedy: str | None = None
         self.laps = Laps()
         self._rate = Rate()
@@ -110,7 +110,7 @@ class Journal:
         return self.step < self.intervals.total_steps and not stop and not self.evaluations.stopped_early
 
     def open_log(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
-        """Open the record, see `MetricsLog.open`; the time that loggers take to begin counts as no training."""
+        """Open the log, see `MetricsLog.open`; exclude the start-up time of loggers from the rates."""
         self.log.open(resume_step=resume_step, record=record)
         self.laps = Laps()
         self._rate = Rate(self.step, self.updates)
@@ -127,20 +127,20 @@ class Journal:
         """Report, evaluate and save if due.
 
         Args:
-            before: what ``begin_round`` returned.
+            before: result of ``begin_round``.
             save: writes a checkpoint of the whole loop.
-            metrics: what the loop adds to a report.
+            metrics: returns metrics that the loop adds to a report.
 
         Raises:
-            WorkerError: the evaluation process has died or hangs.
-            Exception: the error that it raised.
+            WorkerError: the evaluation process died or hangs.
+            Exception: any error of the evaluation process.
         """
         self.progress.advance(self.step)
         self.evaluations.look()
         if self._due(self.intervals.logging, before):
             self._report(metrics())
         if self.film is not None and self.intervals.film is not None and self._due(self.intervals.film, before):
-            self._film(self.film)  # before a checkpoint of this step, so that no resume can miss or repeat it
+            self._film(self.film)  # before the checkpoint: a resume neither misses nor repeats it
         if self._due(self.intervals.evaluation, before):
             self._evaluate(save)
         if self._due(self.intervals.checkpoint, before):
@@ -153,7 +153,7 @@ class Journal:
         return self.step // interval > before // interval or self.step >= self.intervals.total_steps
 
     def require_finite(self, remedy: str) -> None:
-        """Raise if the run cannot recover.
+        """Raise an error if the loss diverged.
 
         Raises:
             DivergenceError: a metric since the last report is not finite.
@@ -162,9 +162,9 @@ class Journal:
             self._diverge(remedy)
 
     def watch_finite(self, remedy: str) -> None:
-        """Raise if the run cannot recover; on a GPU one round late, so that no round waits for its end.
+        """Raise an error if the loss diverged; on a GPU one round late, so that no round waits for the GPU.
 
-        A report and a checkpoint notice it at once.
+        Reports and checkpoints check at once.
 
         Raises:
             DivergenceError: a metric since the last report is not finite.
@@ -192,7 +192,7 @@ class Journal:
         metrics = {f"train/{name}": value for name, value in means.items()}
         if episodes:
             learned = sum(episode.episode_return for episode in episodes) / len(episodes)
-            metrics["train/return"] = learned / self.intervals.reward_factor  # in the units of evaluations
+            metrics["train/return"] = learned / self.intervals.reward_factor  # unscaled, as in evaluations
             metrics["train/length"] = sum(episode.length for episode in episodes) / len(episodes)
         metrics |= {f"schedule/{schedule.name}": schedule.value(self.step) for schedule in self.schedules}
         if self.intervals.frames_per_step > 1:
@@ -207,7 +207,7 @@ class Journal:
         self.progress.report(self.step, metrics.get("train/return"), *rates)
 
     def _film(self, film: Callable[[int], None]) -> None:
-        """Film an episode; training continues without the film if it cannot be written."""
+        """Film an episode; if that fails, training continues without the film."""
 
         def try_to_film() -> None:
             try:
@@ -219,22 +219,22 @@ class Journal:
             self.ranks.by_first(try_to_film, "filming")
 
     def measure(self) -> None:
-        """Play the evaluation episodes with the present weights and log their result."""
+        """Evaluate the current weights and log the result."""
         with self._left_out():
             self.evaluations.measure(self.step)
 
     def _evaluate(self, save: Callable[[], None]) -> None:
-        """Evaluate the present weights; the best so far have a checkpoint."""
+        """Evaluate the current weights; keep a checkpoint of the best."""
         with self._left_out():
             self.evaluations.evaluate(self.step, save, is_last=self.step >= self.intervals.total_steps)
 
     def finish(self) -> None:
-        """Let the evaluation in flight count, if a run was over when it was resumed with one."""
+        """Let a pending evaluation count, if the run was already over when it was resumed."""
         self.evaluations.settle(self.step)
 
     @contextmanager
     def _left_out(self) -> Iterator[None]:
-        """Leave the time of a ``with`` block out of the rates."""
+        """Exclude the time of a ``with`` block from the rates."""
         began = time.perf_counter()
         yield
         self._rate.leave_out(time.perf_counter() - began)
@@ -245,8 +245,8 @@ class Journal:
         """Write a checkpoint at this step, unless an evaluation has already written it.
 
         Args:
-            loop_state: state of everything but the journal.
-            segments: writes what is stored once a run, and lists it.
+            loop_state: returns the state of everything except the journal.
+            segments: writes new replay segments, and returns the entries of all segments.
         """
         path, ranks = self.checkpoints.directory / checkpoint_name(self.step), self.ranks
         if not ranks.by_first(path.exists, "looking for a checkpoint"):
@@ -263,7 +263,7 @@ class Journal:
         self.checkpoints.save(self.step, state_dict, segments=own, rank_segments=others, record=record)
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, running means and the states of the global generators."""
+        """Return counters, running means and the states of the global random generators."""
         lost: dict[str, Any] = {} if self.workers is None else {"events": list(self.workers.events)}
         return {
             "averages": self.averages.state_dict(),
@@ -275,17 +275,17 @@ class Journal:
         }
 
     def load(self, saved: Mapping[str, Any], *, restored: bool) -> None:
-        """Continues from a checkpoint's state; call it last, it sets the global generators and removes checkpoints.
+        """Continue from a checkpoint's state; call this last: it sets the global generators and removes checkpoints.
 
         Args:
             saved: the whole state of the checkpoint.
-            restored: whether the environments are where they were.
+            restored: whether all environments were restored exactly.
         """
         self.averages.load_state_dict(saved["averages"])
         fields = Fields(saved, "state")
         counters = fields.fields("counters")
         for name in COUNTERS:
-            if name != "skipped" or name in counters.value:  # 0.1 did not count them
+            if name != "skipped" or name in counters.value:  # version 0.1 did not count skipped rounds
                 setattr(self, name, counters.integer(name))
         exact, evaluations, ranks = fields.flag("exact"), self.evaluations, self.ranks
         restored = ranks.every(restored)

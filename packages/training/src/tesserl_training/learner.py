@@ -1,4 +1,4 @@
-"""One gradient step, the same for every loop."""
+"""The gradient step that all loops share."""
 
 import functools
 import operator
@@ -15,21 +15,21 @@ from tesserl_ranks.group import Ranks
 from tesserl_training.checkpoints.loading import require_optimizer_state
 
 Reduce = Callable[[list[nn.Parameter], Mapping[str, Tensor], float], dict[str, Tensor]]
-"""Replaces gradients by those of a whole batch of which other processes have parts, see `Ranks.reduce`."""
+"""Replaces the gradients of this process's part of a batch by those of the whole batch, see `Ranks.reduce`."""
 
 
 @dataclass
 class Learner:
-    """Parts of one gradient step.
+    """Takes gradient steps.
 
     Args:
-        loss: module from a batch to a TensorDict; the entries whose names begin with ``loss`` are added up.
+        loss: module from a batch to a TensorDict; the sum of its entries named ``loss*`` is minimised.
         forward: the loss as a function, perhaps compiled or in another precision.
-        parameters: of the networks, those that learn.
-        optimizer: over these parameters.
-        max_grad_norm: global norm at which gradients are clipped; ``None`` leaves them.
-        updated: called after every step with the number of updates so far: moves target networks and references.
-        reduce: called between backward and clipping if other processes have parts of the batch.
+        parameters: trainable parameters of the networks.
+        optimizer: optimiser of these parameters.
+        max_grad_norm: global norm at which gradients are clipped; None does not clip.
+        updated: called after every step with the number of updates so far; moves target networks and references.
+        reduce: called between backward pass and clipping if other processes have parts of the batch.
     """
 
     loss: nn.Module
@@ -43,16 +43,16 @@ class Learner:
     def update(
         self, batch: TensorDictBase, updates: int, lap: Callable[[str], None], weight: float = 1.0
     ) -> dict[str, Tensor]:
-        """One gradient step.
+        """Take one gradient step.
 
         Args:
-            batch: what the loss reads.
+            batch: entries that the loss reads.
             updates: number of this step.
-            lap: books time to a name.
-            weight: of this batch in ``reduce``, relative to the parts that other processes have.
+            lap: records the elapsed time under a name.
+            weight: weight of this batch in ``reduce``, relative to the parts of other processes.
 
         Returns:
-            Everything the loss returned and the norm of the gradient, as scalar tensors without gradient.
+            All results of the loss and the norm of the gradient, as scalar tensors without gradient.
         """
         metrics = dict(self.forward(batch).items())
         total = functools.reduce(operator.add, (value for name, value in metrics.items() if name.startswith("loss")))
@@ -73,7 +73,7 @@ class Learner:
         return metrics
 
     def share(self, ranks: Ranks) -> None:
-        """Learn from batches of which each rank has a part; does nothing with one rank."""
+        """Reduce gradients over ranks, each of which has a part of every batch; do nothing with one rank."""
         if ranks.number > 1:
             self.reduce = ranks.reduce
 
@@ -84,7 +84,7 @@ class Learner:
         """Return the metrics of the loss on a batch without learning; networks, noise and generators stay unchanged.
 
         Args:
-            batch: what the loss reads; it writes into it as ever.
+            batch: entries that the loss reads; the loss may write into it.
             prepare: replaces entries of the batch first.
         """
         buffers = [(buffer, buffer.clone()) for buffer in self.loss.buffers()]
@@ -98,14 +98,14 @@ class Learner:
         return metrics
 
     def load_optimizer(self, saved: Mapping[str, Any]) -> None:
-        """Continues with the state of an optimiser.
+        """Load the state of an optimiser.
 
         Args:
-            saved: its state dict. Files keep no memory format, and fused kernels take for granted that a parameter and
-                its moments lie alike.
+            saved: its state dict. Moments get the memory format of their parameter, which files do not store and
+                fused kernels require.
 
         Raises:
-            StorageError: it is the state of another optimiser.
+            StorageError: the state belongs to another optimiser.
         """
         require_optimizer_state(self.optimizer, saved, "optimizer")
         self.optimizer.load_state_dict(dict(saved))

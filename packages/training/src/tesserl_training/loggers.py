@@ -1,4 +1,4 @@
-"""Loggers of other projects, as views of ``metrics.csv``: one class for each, opened when it is made."""
+"""Loggers that send the metrics of ``metrics.csv`` to other projects; constructing one opens it."""
 
 import contextlib
 import itertools
@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 RUN_ID_TAG = "tesserl.run_id"
-"""Tag by which a resume finds its run at MLflow, where the server draws the ids."""
+"""Tag by which a resume finds its run in MLflow, because the server draws MLflow's ids."""
 
 EVALUATION, EVALUATED_STEP = "evaluation/", "evaluation/step"
-"""The beginning of the names of evaluations, and the metric at W&B that has the step of the weights."""
+"""Prefix of the names of evaluation metrics, and the W&B metric with the step of the evaluated weights."""
 
 PARAMETERS_AT_ONCE, LONGEST_PARAMETER = 100, 6_000
 """Limits of MLflow."""
 
 
 class Logger(Protocol):
-    """A place that metrics go to."""
+    """A destination of metrics."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add values by name, at a step."""
 
     def close(self) -> None:
-        """Send what is waiting and end."""
+        """Send waiting metrics and close."""
 
 
 Opener = Callable[[int | None], Logger]
@@ -35,13 +35,13 @@ Opener = Callable[[int | None], Logger]
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """A run as loggers show it.
+    """Description of a run for loggers.
 
     Args:
-        title: its name for people.
-        run_id: its id, also after a resume.
-        config: plain data of its configuration.
-        keys: the same, with one entry for each dotted key.
+        title: displayed name of the run.
+        run_id: id of the run; a resume keeps it.
+        config: plain data of the configuration.
+        keys: the same data, with one entry per dotted key.
     """
 
     title: str
@@ -51,15 +51,15 @@ class LoggedRun:
 
 
 class WandbLogger:
-    """The run at Weights & Biases, with the run's own id.
+    """The run in Weights & Biases, under the run's id.
 
     Args:
-        run: to be shown.
-        directory: W&B writes to ``wandb/`` in it.
-        resumed: the run continues.
-        project: null: W&B's own setting.
-        entity: user or team; null: W&B's own setting.
-        tags: of the run.
+        run: the run.
+        directory: W&B writes to ``wandb/`` in this directory.
+        resumed: whether the run is resumed.
+        project: project; None takes W&B's setting.
+        entity: user or team; None takes W&B's setting.
+        tags: tags of the run.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class WandbLogger:
         self._run = wandb.init(
             project=project,
             entity=entity,
-            tags=list(tags) or None,  # an empty list would remove those that were added by hand
+            tags=list(tags) or None,  # an empty list would remove tags that people added
             name=run.title,
             id=run.run_id,
             dir=str(directory),
@@ -91,25 +91,25 @@ class WandbLogger:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add values by name; W&B ignores steps before its last one.
 
-        Evaluations may be reported later than at their step: they have it as a value, over which W&B shows them.
+        Evaluations may be reported after their step. They carry that step as a value, which W&B uses as their x-axis.
         """
         own = {EVALUATED_STEP: step} if any(name.startswith(EVALUATION) for name in metrics) else {}
         self._last = max(self._last, step)
         self._run.log({**metrics, **own}, step=self._last)
 
     def close(self) -> None:
-        """Send what is waiting."""
+        """Send waiting metrics and close."""
         self._run.finish()
 
 
 class MLflowLogger:
-    """The run at MLflow, found again by a tag with the run's id.
+    """The run in MLflow; a resume finds it by a tag with the run's id.
 
     Args:
-        run: to be shown.
-        resumed: the run continues.
-        experiment: made if there is none.
-        tags: of the run; their values are empty.
+        run: the run.
+        resumed: whether the run is resumed.
+        experiment: name of the experiment, created if it does not exist.
+        tags: tags of the run, with empty values.
     """
 
     def __init__(self, run: LoggedRun, *, resumed: bool, experiment: str, tags: Sequence[str] = ()) -> None:
@@ -139,7 +139,7 @@ class MLflowLogger:
         self._client.set_terminated(self._id)
 
     def _experiment(self, name: str) -> str:
-        """Return the id of an experiment; another run may make it at the same time."""
+        """Return the id of an experiment, created if necessary; another run may create it at the same time."""
         from mlflow.exceptions import MlflowException
 
         if (found := self._client.get_experiment_by_name(name)) is None:
@@ -151,7 +151,7 @@ class MLflowLogger:
         return str(found.experiment_id)
 
     def _record(self, keys: Mapping[str, Any]) -> None:
-        """Record the configuration, which MLflow calls parameters."""
+        """Record the configuration as MLflow's parameters."""
         from mlflow.entities import Param
 
         rest = (Param(key, str(value)[:LONGEST_PARAMETER]) for key, value in keys.items())
@@ -160,18 +160,18 @@ class MLflowLogger:
 
 
 class TrackioLogger:
-    """The run in trackio, which knows runs by their names: the title and the run's id.
+    """The run in trackio, named by title and run id, because trackio identifies runs by name.
 
     Args:
-        run: to be shown.
-        resumed: the run continues.
-        project: made if there is none.
+        run: the run.
+        resumed: whether the run is resumed.
+        project: name of the project, created if it does not exist.
     """
 
     def __init__(self, run: LoggedRun, *, resumed: bool, project: str) -> None:
         import trackio
 
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is the run's directory, for scripts
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is reserved for the run's directory, which scripts read
             self._run = trackio.init(
                 project,
                 name=f"{run.title}-{run.run_id}",
@@ -185,8 +185,8 @@ class TrackioLogger:
         self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Write what is waiting."""
+        """Write waiting metrics and close."""
         import trackio
 
         with contextlib.redirect_stdout(sys.stderr):
-            trackio.finish()  # not the run's own method, after which trackio ends it once more when Python exits
+            trackio.finish()  # after run.finish(), trackio would finish the run again at exit

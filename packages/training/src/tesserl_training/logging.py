@@ -1,4 +1,4 @@
-"""Metrics: ``metrics.csv`` is the record, every other logger is a view of it."""
+"""Write metrics to ``metrics.csv``, the record of a run, and send them to other loggers."""
 
 import csv
 import hashlib
@@ -23,14 +23,14 @@ from tesserl_training.loggers import Logger, Opener
 
 
 class MetricsLog:
-    """Appends metrics to ``metrics.csv`` (long form, flushed line by line) and to loggers.
+    """Appends metrics to ``metrics.csv`` (one row per value, flushed line by line) and sends them to loggers.
 
-    A logger that fails is closed and gets nothing more; training continues.
+    A logger that fails is closed and gets no further metrics; training continues.
 
     Args:
         run_dir: directory of the run.
-        loggers: keys of the block ``logging`` and the functions that open these loggers.
-        on_note: told of a logger that fails.
+        loggers: functions that open loggers, by key of the block ``logging``.
+        on_note: called with a message about a failed logger.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class MetricsLog:
         self._loggers: dict[str, Logger] = {}
 
     def open(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
-        """Begin to record.
+        """Start recording.
 
         Args:
-            resume_step: step from which the run continues; ``None`` starts a new record.
-            record: part of the record that stays, as ``record`` described it; what comes after it is cut.
+            resume_step: step from which the run continues; None starts a new record.
+            record: description, from ``record``, of the part of the file to keep; the rest is cut.
 
         Raises:
-            StorageError: that part was changed.
+            StorageError: the part to keep was changed.
         """
         kept = None if record is None else read_record(self.path, record)
         content = _lines([HEADER]).encode() if kept is None else kept
@@ -72,7 +72,7 @@ class MetricsLog:
             metrics: values by name.
 
         Raises:
-            OSError: ``metrics.csv`` cannot be written, for example on a full disk; it has nothing of these metrics.
+            OSError: ``metrics.csv`` cannot be written, for example on a full disk; it holds none of these metrics.
         """
         now = round(time.time(), 3)
         if self._file is None:
@@ -86,7 +86,7 @@ class MetricsLog:
                 logger.log(step, metrics)
 
     def record(self) -> dict[str, Any] | None:
-        """Return size and SHA-256 of what has been written, on disk when this returns; None before ``open``."""
+        """Sync the file to disk and return its size and SHA-256; None before ``open``."""
         if self._file is None:
             return None
         self._file.sync()
@@ -103,10 +103,10 @@ class MetricsLog:
 
     @contextmanager
     def _surviving(self, key: str) -> Iterator[None]:
-        """Turn the error of a logger into a note, and use that logger no more."""
+        """Turn the error of a logger into a note, and stop using that logger."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - whatever other projects raise, it must not end a training
+        except Exception as error:  # noqa: BLE001 - no error of another project may end a training
             if (logger := self._loggers.pop(key, None)) is not None:
                 with suppress(Exception):  # one note is enough
                     logger.close()
@@ -118,7 +118,7 @@ class MetricsLog:
 
 
 class NoLog(MetricsLog):
-    """Records nothing: rank 0 writes the record of a run."""
+    """Records nothing; for ranks other than 0."""
 
     def open(self, *, resume_step: int | None = None, record: Mapping[str, Any] | None = None) -> None:
         """Do nothing."""
@@ -131,11 +131,11 @@ def read_record(path: Path, record: Mapping[str, Any]) -> bytes | None:
     """Return the part of ``metrics.csv`` that a checkpoint describes; None if the file is missing.
 
     Args:
-        path: of the file.
-        record: what ``MetricsLog.record`` returned.
+        path: path of the file.
+        record: result of ``MetricsLog.record``.
 
     Raises:
-        StorageError: that part was changed.
+        StorageError: the described part was changed.
     """
     if not path.exists():
         return None
@@ -156,25 +156,25 @@ def _lines(rows: list[Any]) -> str:
 
 
 class Averages:
-    """Means of metrics between two log lines, each over its own values; sums are float64 and stay on the device.
+    """Means of metrics since the last report; sums are float64 and stay on the device.
 
-    Calls usually have the same names one after the other: their sums are one vector, which a call needs two operations
-    to add to, where a small update would wait for one per name.
+    Consecutive calls usually have the same names. Their sums are stored in one vector, so that a call costs two
+    operations instead of one per name.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}  # those outside of the vector
+        self._sums: dict[str, Tensor] = {}  # sums outside of the vector
         self._counts: dict[str, int] = {}
-        self._names: tuple[str, ...] = ()  # those of the vector
+        self._names: tuple[str, ...] = ()  # names in the vector
         self._vector = torch.zeros(0, dtype=torch.float64)
-        self._added = 0  # calls since the vector began
+        self._added = 0  # calls since the vector was started
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Add one scalar tensor per name; calls may have different names."""
         if not metrics:
             return
         values = list(metrics.values())
-        # a stack of several types would round some of them, and torchrl has metrics of the shape [1]
+        # convert first: stacking mixed types would round some, and torchrl's metrics may have shape [1]
         if any(value.dtype != torch.float32 or value.dim() for value in values):
             values = [value.to(torch.float64).reshape(()) for value in values]
         added, names = torch.stack(values).detach(), tuple(metrics)
@@ -184,14 +184,14 @@ class Averages:
         self._added += 1
 
     def _begin(self, names: tuple[str, ...], device: torch.device) -> None:
-        """Begin a vector of these names, with the sums that they have."""
+        """Start a vector of these names from their sums so far."""
         self._end()
         zero = torch.zeros((), dtype=torch.float64, device=device)
         self._vector = torch.stack([self._sums.pop(name, zero).to(device) for name in names])
         self._names = names
 
     def _end(self) -> None:
-        """Give each name of the vector its own sum."""
+        """Store the vector's sums by name."""
         for name, total in zip(self._names, self._vector.unbind(), strict=True):
             self._sums[name] = total
             self._counts[name] = self._counts.get(name, 0) + self._added
@@ -208,7 +208,7 @@ class Averages:
 
     def pop(self) -> dict[str, float]:
         """Return the means since the last call; empty if nothing was added."""
-        self._vector = self._vector.cpu()  # all at once
+        self._vector = self._vector.cpu()  # one transfer for all sums
         self._end()
         means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
         self._sums, self._counts = {}, {}
@@ -225,7 +225,7 @@ class Averages:
         fields = Fields(state, "averages")
         sums = fields.fields("sums")
         self._sums = {name: sums.scalar(name).to(torch.float64, copy=True) for name in sums.value}
-        if isinstance(fields.take("count"), int):  # 0.1 wrote one number for all names
+        if isinstance(fields.take("count"), int):  # version 0.1 wrote one count for all names
             self._counts = dict.fromkeys(self._sums, fields.integer("count", least=1 if self._sums else 0))
         else:
             counts = fields.fields("count")

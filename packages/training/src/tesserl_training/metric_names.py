@@ -1,4 +1,4 @@
 """Names of metrics that commands ask for. Imports nothing, so that the command line can read it at once."""
 
 EVALUATION = "evaluation/return"
-"""Metric by which runs are compared."""
+"""Metric that compares runs by default."""

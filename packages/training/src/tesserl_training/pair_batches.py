@@ -1,4 +1,4 @@
-"""Preference pairs while they are learned from: batches of them, what is known of their steps, the newest ones."""
+"""Batches of preference pairs, entries added to their steps, and a buffer of the newest pairs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from tesserl_storage.errors import StorageError
 from tesserl_storage.fields import Fields
 
 Part = tuple[PreferencePairs, Tensor]
-"""Pairs, and which of them."""
+"""Pairs, and indices into them."""
 
 REFERENCE, VALUE_TARGET, SCORE = "reference_log_prob", "value_target", "score"
 
@@ -31,10 +31,10 @@ def _name(key: NestedKey) -> str:
 
 
 class Shuffled:
-    """Numbers in random order for ever: each of them once before any comes again.
+    """An endless stream of indices in random order; each index occurs once per pass.
 
     Args:
-        count: numbers 0, 1, ... below it, at least 1.
+        count: number of indices, at least 1: 0 to ``count - 1``.
     """
 
     def __init__(self, count: int) -> None:
@@ -61,25 +61,25 @@ class Shuffled:
         """Continue from ``state_dict``.
 
         Raises:
-            StorageError: it is no order of these numbers.
+            StorageError: the state is not a permutation of the indices.
         """
         fields = Fields(state, "order")
         order, taken = fields.tensor("order", (None,), torch.int64), fields.integer("taken")
         whole = torch.equal(order.sort().values, torch.arange(self.count))
-        if not whole and not (taken == 0 and len(order) == 0):  # an empty order would be taken from forever
+        if not whole and not (taken == 0 and len(order) == 0):  # an empty order would make `take` loop forever
             raise StorageError(f"order: expected each number below {self.count} once, got {len(order)} numbers")
         self._order, self.taken = order, taken
 
 
 class Batches:
-    """Makes what a loss reads out of pairs.
+    """Makes the batches of a loss from pairs.
 
-    Masks and labels stay on the CPU: losses ask them for numbers, and a GPU would have to be waited for.
+    Masks and labels stay on the CPU: losses read numbers from them, which would wait for a GPU.
 
     Args:
         keys: entries of the steps.
-        ranking: single segments with their scores, in place of pairs.
-        device: where batches go.
+        ranking: make single segments with their scores instead of pairs.
+        device: device of the batches.
     """
 
     def __init__(self, keys: Sequence[str], *, ranking: bool = False, device: torch.device | str = "cpu") -> None:
@@ -87,7 +87,7 @@ class Batches:
         self._upload = Uploads(device)
 
     def __call__(self, *parts: Part) -> TensorDictBase:
-        """Gathers pairs of one or more sources, padded to one length.
+        """Gather pairs of one or more sources, padded to one length.
 
         Returns:
             ``chosen`` and ``rejected`` ``[n, T]`` and ``label`` ``[n]``; or with ``ranking`` ``trajectory`` ``[2 n,
@@ -106,7 +106,7 @@ class Batches:
         return self._moved(TensorDict(ranked, [len(trajectory)]))
 
     def pairs(self, *parts: Part) -> TensorDictBase:
-        """Gather pairs as pairs, whatever the loss ranks."""
+        """Gather pairs as pairs, even if ``ranking`` is set."""
         return self._moved(self._gathered(*parts))
 
     def _gathered(self, *parts: Part) -> TensorDictBase:
@@ -117,7 +117,7 @@ class Batches:
         )
         chosen, rejected = [], []
         for (pairs, index), segment in zip(parts, segments, strict=True):
-            keys = [key for key in self.keys if key in pairs.pool.keys]  # before cloning there is no reference
+            keys = [key for key in self.keys if key in pairs.pool.keys]  # reference entries do not exist before cloning
             steps = pairs.pool.gather(segment, pad_to=longest, keys=keys)
             chosen.append(steps[: len(index)])
             rejected.append(steps[len(index) :])
@@ -125,7 +125,7 @@ class Batches:
         return TensorDict({"chosen": torch.cat(chosen), "rejected": torch.cat(rejected), "label": label}, [len(label)])
 
     def _moved(self, batch: TensorDictBase) -> TensorDictBase:
-        """Return a batch whose entries are on the device, all but masks and labels."""
+        """Move the entries of a batch to the device, except masks and labels."""
         if self._upload.device.type == "cpu":
             return batch
         leaves = dict(batch.items(include_nested=True, leaves_only=True))
@@ -135,13 +135,13 @@ class Batches:
         return moved
 
     def all_of(self, pairs: PreferencePairs, size: int) -> Iterator[TensorDictBase]:
-        """Batches of all pairs, in their order."""
+        """Yield batches of all pairs, in their order."""
         for index in torch.split(torch.arange(len(pairs)), size):
             yield self.pairs((pairs, index))
 
 
 class NewestPairs:
-    """The newest pairs, up to a number."""
+    """A buffer of the newest pairs."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -151,7 +151,7 @@ class NewestPairs:
         return 0 if self.pairs is None else len(self.pairs)
 
     def add(self, pairs: PreferencePairs) -> None:
-        """Add pairs; if there are too many, drop the oldest."""
+        """Add pairs; drop the oldest if there are too many."""
         if len(pairs):
             every = pairs if self.pairs is None else concatenate([self.pairs, pairs])
             self.pairs = every.select(slice(-self.size, None))
@@ -175,7 +175,7 @@ class NewestPairs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from ``state_dict``."""
+        """Continue from ``state_dict``."""
         if not state:
             return
         _check_pairs(Fields(state, "pairs"), self.size)
@@ -212,11 +212,11 @@ def with_entries(
     """Return the pairs with only the per-step entries that learning reads.
 
     Args:
-        pairs: as they were made or stored, with ``score`` or ``reward`` where what follows needs one.
-        keys: entries of the result; ``value_target`` is the return to the end of the segment, ``score`` what a step
-            adds to the segment's score.
-        value_discount: of one step in the returns.
-        score_discount: weight of a step in the score by that of the step before.
+        pairs: new or stored pairs, with ``score`` or ``reward`` if the result needs one of them.
+        keys: entries of the result; ``value_target`` is the return to the end of the segment, ``score`` a step's
+            contribution to the segment's score.
+        value_discount: discount of one step in the returns.
+        score_discount: weight of a step in the score relative to the step before.
     """
     blocks = []
     for block in pairs.pool.blocks:
@@ -260,11 +260,11 @@ def with_reference(
     """Add the log-probabilities of a fixed policy, computed once per step.
 
     Args:
-        pairs: with the entries that the policy reads.
+        pairs: pairs with the entries that the policy reads.
         network: an ``ActorCritic`` in evaluation mode, or anything with its methods.
-        device: where it is.
-        precision: that of the policy that learns: their difference at the start shall be 0.
-        chunk: steps that are evaluated at once.
+        device: device of the network.
+        precision: precision of the trained policy, so that both policies agree exactly at the start.
+        chunk: number of steps evaluated at once.
     """
     device = torch.device(device)
     values = []

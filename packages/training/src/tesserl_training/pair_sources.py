@@ -23,13 +23,13 @@ Change = Callable[[PreferencePairs], PreferencePairs]
 
 
 class StoredPairs:
-    """Pairs of a store, in two parts: to learn from, and to measure with.
+    """Pairs of a store, split into training pairs and held-out pairs.
 
     Args:
-        path: of the store.
-        prepare: keeps of the pairs what is learned from, and refuses what does not fit the task.
-        holdout_fraction: share of the second part, in [0, 1).
-        seed: decides which pairs these are, so that a continued run has the same.
+        path: directory of the store.
+        prepare: reduces the pairs to the entries for learning, and refuses pairs that do not fit the task.
+        holdout_fraction: share of held-out pairs, in [0, 1).
+        seed: seed of the split, so that a continued run has the same one.
 
     Raises:
         StoreError: the store cannot be read.
@@ -48,7 +48,7 @@ class StoredPairs:
 
     @property
     def held_out(self) -> PreferencePairs:
-        """The pairs to measure with."""
+        """Return the held-out pairs."""
         return self.pairs.select(self.held_out_index)
 
     def draw(self, number: int) -> Part:
@@ -56,11 +56,11 @@ class StoredPairs:
         return self.pairs, self.train_index[self.order.take(number)]
 
     def change(self, change: Change) -> None:
-        """Replace the entries of the steps."""
+        """Apply a change to the entries of all pairs."""
         self.pairs = change(self.pairs)
 
     def steps(self, chunk: int = 1 << 16) -> Iterator[TensorDictBase]:
-        """All steps, a chunk at a time."""
+        """Yield all steps in chunks."""
         for block in self.pairs.pool.blocks:
             yield from block.steps.split(chunk)
 
@@ -69,10 +69,10 @@ class StoredPairs:
         return {"order": self.order.state_dict(), "digest": self.digest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from ``state_dict``.
+        """Continue from ``state_dict``.
 
         Raises:
-            StorageError: the store is another one.
+            StorageError: the state belongs to another store.
         """
         if state["digest"] != self.digest:
             raise StorageError(
@@ -88,28 +88,28 @@ def _parts(count: int, fraction: float) -> list[int]:
 
 
 def store_digest(path: Path) -> str:
-    """SHA-256 of a store's manifest, which holds the digests of its files, and of its labels."""
+    """Return the SHA-256 of a store's manifest, which includes the digests of its files, and of its labels."""
     manifest, labels = path / "manifest.json", path / "labels.jsonl"
     return hashlib.sha256(manifest.read_bytes() + whole_lines(labels)).hexdigest()
 
 
 class FreshPairs:
-    """Pairs of what the policy does now: the newest ones, and some that are kept for measuring alone.
+    """Pairs of the current policy's trajectories: the newest ones for training, and held-out ones.
 
     Args:
         collector: plays groups of trajectories.
-        prepare: keeps of the pairs what is learned from.
-        num_groups: starts of an iteration.
-        same_start: compare trajectories of one start alone.
+        prepare: reduces the pairs to the entries for learning.
+        num_groups: number of starts per iteration.
+        same_start: only pair trajectories of the same start.
         segment_length: see ``cut_segments``.
-        num_pairs: of an iteration; None: all that there are.
-        discount: of one step in a score.
-        min_margin: least difference of scores.
-        ties: whether they are kept.
-        teacher: who judges; None: the score.
-        buffer_size: newest pairs that are learned from.
-        holdout_fraction: share of the pairs that is not, in [0, 1).
-        agreed: context in which pairs are made and held out; ranks draw the same in it.
+        num_pairs: number of pairs per iteration; None: all possible pairs.
+        discount: discount of one step in a score.
+        min_margin: least difference of the scores of a pair.
+        ties: whether to keep ties.
+        teacher: scripted teacher that labels; None prefers the larger score.
+        buffer_size: number of newest pairs to train on.
+        holdout_fraction: share of held-out pairs, in [0, 1).
+        agreed: context for making and splitting pairs, in which all ranks draw the same random numbers.
     """
 
     def __init__(
@@ -143,10 +143,10 @@ class FreshPairs:
         self.held_out = NewestPairs(max(1, round(buffer_size * holdout_fraction / (1 - holdout_fraction))))
 
     def collect(self) -> tuple[list[TensorDictBase], PreferencePairs | None]:
-        """Plays groups and makes pairs of them.
+        """Play groups and make pairs of them.
 
         Returns:
-            The trajectories; and the pairs, prepared, or None where no trajectory was long enough for a segment.
+            The trajectories, and the prepared pairs; None if no trajectory was long enough for a segment.
         """
         trajectories, group = self.collector.collect(self.num_groups)
         with self.agreed():
@@ -169,14 +169,14 @@ class FreshPairs:
         return self.prepare(pairs.select(slice(self.num_pairs)))
 
     def add(self, pairs: PreferencePairs) -> None:
-        """Store pairs; hold some of them out for measuring."""
+        """Store pairs; hold some of them out."""
         with self.agreed():
             held_out = torch.rand(len(pairs)) < self.holdout_fraction
         self.held_out.add(pairs.select(held_out))
         self.train.add(pairs.select(~held_out))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the pairs and the starts that have been used."""
+        """Return the pairs and the used starts."""
         return {
             "collector": self.collector.state_dict(),
             "train": self.train.state_dict(),
@@ -184,19 +184,19 @@ class FreshPairs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from ``state_dict``."""
+        """Continue from ``state_dict``."""
         self.collector.load_state_dict(state["collector"])
         self.train.load_state_dict(state["train"])
         self.held_out.load_state_dict(state["held_out"])
 
 
 def check_actions(steps: Iterable[TensorDictBase], mask: ActionMask | None, path: str | Path) -> None:
-    """Refuse stored actions that their masks forbid: no policy has a probability of them.
+    """Refuse stored actions that their masks forbid: their probability is 0 under every policy.
 
     Args:
-        steps: parts of what is stored, ``[S]`` each.
-        mask: of the task; None if it has none.
-        path: of the store.
+        steps: chunks of the stored steps, ``[S]`` each.
+        mask: action mask of the task; None if it has none.
+        path: path of the store, for the message.
 
     Raises:
         ValueError: an action is forbidden.
@@ -216,13 +216,13 @@ def check_actions(steps: Iterable[TensorDictBase], mask: ActionMask | None, path
 def check_entries(
     steps: TensorDictBase, keys: Sequence[str], shapes: Mapping[str, tuple[int, ...]], path: str | Path
 ) -> None:
-    """Refuses what was stored of another task.
+    """Refuse stored steps of another task.
 
     Args:
-        steps: as they are stored.
-        keys: entries of the steps that are needed.
-        shapes: of the observations.
-        path: of the store.
+        steps: stored steps.
+        keys: required entries of the steps.
+        shapes: shapes of the observations.
+        path: path of the store, for the message.
 
     Raises:
         ValueError: an entry is missing or has another shape.

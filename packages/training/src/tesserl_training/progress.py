@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 SECONDS = 10.0
-"""Least time between two lines about an evaluation, where there is no bar."""
+"""Least seconds between two lines about an evaluation, if there is no bar."""
 
 
 class ProgressDisplay:
@@ -17,8 +17,8 @@ class ProgressDisplay:
 
     Args:
         total_steps: environment steps of the whole run.
-        first_step: steps that a resumed run has behind it.
-        quiet: show nothing, as ranks other than 0.
+        first_step: steps done before a resume.
+        quiet: show nothing; for ranks other than 0.
     """
 
     def __init__(self, total_steps: int, first_step: int = 0, *, quiet: bool = False) -> None:
@@ -54,7 +54,7 @@ class ProgressDisplay:
             self._bar.stop()
 
     def advance(self, step: int) -> None:
-        """Move the bar; does nothing if there is none."""
+        """Move the bar, if there is one."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step)
 
@@ -63,8 +63,8 @@ class ProgressDisplay:
 
         Args:
             step: environment steps so far.
-            mean_return: of the training episodes that ended since the last report; ``None`` where none did: the last
-                known one is shown, or that of an evaluation before the first.
+            mean_return: mean return of the training episodes that ended since the last report; None if none ended.
+                Then the last known one is shown, or an evaluation's if there was none.
             steps_per_second: environment steps.
             updates_per_second: gradient updates.
         """
@@ -82,15 +82,15 @@ class ProgressDisplay:
         )
 
     def know(self, *, trained: float | None = None, evaluated: float | None = None) -> None:
-        """Remember mean returns, of training episodes and of an evaluation; None leaves the last one."""
+        """Remember the mean returns of training episodes and of an evaluation; None keeps the last value."""
         self._trained = self._trained if trained is None else trained
         self._evaluated = self._evaluated if evaluated is None else evaluated
 
     def evaluation(self, title: str, episodes: int) -> Callable[[float], None]:
-        """Begin to show an evaluation.
+        """Start showing an evaluation.
 
         Args:
-            title: names the weights.
+            title: name of the evaluated weights.
             episodes: number of episodes.
 
         Returns:

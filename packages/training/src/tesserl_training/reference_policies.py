@@ -1,4 +1,4 @@
-"""The policy that learns from preferences, and the one that it is compared with."""
+"""The trained policy and the reference policy of preference optimisation."""
 
 from torch import nn
 
@@ -8,13 +8,13 @@ from tesserl_training.pair_batches import with_reference
 
 
 class Policies(nn.Module):
-    """The loss with the policy that learns, and the reference, wherever it is held.
+    """The loss with the trained policy, and the reference, which is in the loss or separate.
 
     Args:
-        loss: of pairs, on ``network``; a reference that moves is in it.
-        network: the policy.
+        loss: loss of pairs on ``network``; it contains a moving reference.
+        network: the trained policy.
         frozen: a reference that does not move.
-        precision: of forward passes.
+        precision: precision of forward passes.
     """
 
     network: nn.Module
@@ -23,7 +23,7 @@ class Policies(nn.Module):
         super().__init__()
         self.loss, self.frozen = loss, frozen
         self.precision = precision
-        self.__dict__["network"] = network  # registered in the loss
+        self.__dict__["network"] = network  # not registered here: the loss registers it
 
     def restart_reference(self) -> None:
         """Copy the policy into the reference."""

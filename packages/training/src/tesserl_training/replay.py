@@ -1,4 +1,4 @@
-"""A torchrl replay buffer whose content can be written to and read from segments on disk."""
+"""A torchrl replay buffer that can write its content to segments on disk and read it back."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,19 +23,19 @@ class PriorityError(ValueError):
 
 
 class Replay:
-    """A replay buffer of transitions, counted in the order in which they came.
+    """A replay buffer of transitions, numbered in the order of arrival.
 
-    On a GPU the errors of a batch become priorities one update late, so that no update waits for the one before: the
-    batch after next is the first that is drawn with them. Batches are copied through pinned memory that is used again.
+    On a GPU, the errors of a batch become priorities one update late, so that no update waits for the previous one:
+    they affect sampling from the batch after next. Batches are copied through reused pinned memory.
 
     Args:
         buffer: torchrl buffer with a tensor, memmap or frame storage; its writer is not used.
-        capacity: transitions it holds.
-        segments: where a checkpoint keeps its content.
-        prioritized: whether its sampler follows the errors, so that each batch must be drawn after the update before.
-        test_fraction: share of the transitions that no batch holds, in [0, 1); above 0 the sampler must be a
-            ``PrioritizedSampler``. Which ones depends on their number alone.
-        device: where the batches go.
+        capacity: number of transitions that it can hold.
+        segments: segments on disk for the content in checkpoints.
+        prioritized: whether sampling depends on the errors, so that batches cannot be drawn in advance.
+        test_fraction: share of held-out transitions, in [0, 1); above 0 the sampler must be a
+            ``PrioritizedSampler``. A transition's number alone decides whether it is held out.
+        device: device of the batches.
     """
 
     def __init__(
@@ -50,23 +50,23 @@ class Replay:
     ) -> None:
         self.buffer, self.capacity, self.prioritized = buffer, capacity, prioritized
         self.total = 0
-        self._newest_to_learn = -1  # number of the newest transition that batches may hold
+        self._newest_to_learn = -1  # number of the newest transition that is not held out
         self._segments, self._device, self._test_fraction = segments, torch.device(device), test_fraction
         self._upload = Uploads(device)
-        self._drawn: Tensor | None = None  # positions of the newest batch, which stay on the CPU
-        self._late: deque[tuple[Tensor, Download]] = deque()  # positions, and errors that are not priorities yet
+        self._drawn: Tensor | None = None  # positions of the newest batch, on the CPU
+        self._late: deque[tuple[Tensor, Download]] = deque()  # positions and errors whose priorities are not set yet
 
     def __len__(self) -> int:
-        """Transitions it holds now."""
+        """Return the number of stored transitions."""
         return min(self.total, self.capacity)
 
     @property
     def can_draw(self) -> bool:
-        """Return whether there is a transition that batches may hold."""
+        """Return whether there is a transition that is not held out."""
         return self._newest_to_learn >= self.total - len(self)
 
     def extend(self, transitions: TensorDictBase) -> int:
-        """Add transitions ``[M]``, overwriting the oldest if full; return how many learning may sample."""
+        """Add transitions ``[M]``, overwriting the oldest if full; return how many of them are not held out."""
         numbers, number_to_learn = torch.arange(self.total, self.total + len(transitions)), len(transitions)
         self._note_newest(numbers)
         self.total += len(transitions)
@@ -75,8 +75,8 @@ class Replay:
         if len(transitions):
             positions = numbers[-len(transitions) :] % self.capacity
             self._forget_late(positions)
-            transitions.auto_device_()  # storing entries of an unknown device waits for a GPU
-            self.buffer.storage.set(positions, transitions)  # what the buffer's writer does, at half its cost
+            transitions.auto_device_()  # without a known device, storing would wait for a GPU
+            self.buffer.storage.set(positions, transitions)  # the same as the buffer's writer, at half its cost
             self.buffer.sampler.mark_update(positions)
             if self._test_fraction:
                 held_out = self._held_out(numbers)
@@ -90,7 +90,7 @@ class Replay:
             self._newest_to_learn = int(to_learn[-1])
 
     def _held_out(self, numbers: Tensor) -> Tensor:
-        """Return which transitions are held out of all batches: those whose hash (splitmix64) is below the fraction."""
+        """Return which transitions are held out: those whose hash (splitmix64) is below the fraction."""
         mixed = numbers.numpy().astype(np.uint64) + np.uint64(1)
         for shift, factor in ((0, 0x9E3779B97F4A7C15), (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             mixed = (mixed ^ (mixed >> np.uint64(shift)) if shift else mixed) * np.uint64(factor)
@@ -98,14 +98,14 @@ class Replay:
         return torch.from_numpy(uniform < self._test_fraction)
 
     def test_batch(self, batch_size: int, seed: int) -> TensorDictBase | None:
-        """Draws transitions that are not learnt from, without touching any generator.
+        """Draw held-out transitions without using any global generator.
 
         Args:
-            batch_size: transitions.
-            seed: which ones.
+            batch_size: number of transitions.
+            seed: seed of the draw.
 
         Returns:
-            ``[batch_size]``; None where there are none.
+            ``[batch_size]``; None if no transition is held out.
         """
         if not self._test_fraction:
             return None
@@ -117,13 +117,13 @@ class Replay:
         return self._moved(self.buffer.storage.get(positions[drawn]))
 
     def batches(self, number: int, batch_size: int) -> Iterator[TensorDictBase]:
-        """Draws batches one after the other.
+        """Draw batches one after the other.
 
-        Uniform batches are drawn in one go (what is drawn does not depend on the updates in between, and one call of
-        the buffer costs as much as several small updates); others when they are asked for.
+        Uniform batches are drawn together, because updates do not affect them and one call of the buffer costs as much
+        as several small updates. Other batches are drawn one at a time.
 
         Args:
-            number: batches.
+            number: number of batches.
             batch_size: transitions per batch.
 
         Raises:
@@ -143,7 +143,7 @@ class Replay:
         return self._upload.batch(batch.exclude("index"))
 
     def update_priority(self, batch: TensorDictBase) -> None:
-        """Hand the ``td_error`` of the newest batch to a prioritised sampler, on a GPU one update late.
+        """Set the priorities of the newest batch from its ``td_error``, on a GPU one update late.
 
         Raises:
             PriorityError: an error is not finite.
@@ -162,13 +162,13 @@ class Replay:
             raise PriorityError(*error.args) from error
 
     def _apply_late(self, *, but: int) -> None:
-        """Set the priorities of all batches whose errors have been asked for, but of the newest ones."""
+        """Set the priorities of all waiting batches except the newest ``but``."""
         while len(self._late) > but:
             index, errors = self._late.popleft()
             self._set_priorities(TensorDict({"index": index, "td_error": errors.result()}, [len(index)]))
 
     def _forget_late(self, positions: Tensor) -> None:
-        """Forget errors of transitions that are overwritten."""
+        """Drop waiting errors of overwritten transitions."""
         for place, (index, errors) in enumerate(self._late):
             kept = ~torch.isin(index, positions)
             if not bool(kept.all()):
@@ -180,7 +180,7 @@ class Replay:
             self.buffer.sampler.beta = beta
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and sampler; the transitions go to segments (``write``)."""
+        """Return counters and sampler state; ``write`` stores the transitions in segments."""
         late = [{"index": index, "td_error": errors.result()} for index, errors in self._late]
         return {
             "total": self.total,
@@ -193,7 +193,7 @@ class Replay:
         return self._segments.write(self._read, self.total - len(self), self.total)
 
     def _read(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Tensors of the transitions by key; of pixels each frame once, as ``frames``, and its number for each use."""
+        """Return the transitions' tensors by key; pixels as ``frames``, each stored once, and frame numbers."""
         positions, storage = torch.arange(start, stop) % self.capacity, self.buffer.storage
         frames = {}
         if isinstance(storage, FrameStorage):
@@ -208,7 +208,7 @@ class Replay:
         self._segments.prune(checkpoints)
 
     def load(self, state: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> None:
-        """Fill an empty buffer with the transitions of segments, each at its former index.
+        """Fill an empty buffer with the transitions of segments, each at its old index.
 
         Raises:
             StorageError: a segment is missing or damaged.

@@ -1,8 +1,8 @@
-"""Replay on disk, in segments that never change once they are full.
+"""Store replay on disk in segments, which never change once they are full.
 
-Transitions are numbered in the order in which they entered the buffer. Segment k holds those from ``k * size`` on. A
-checkpoint refers to the segments it needs and adds only what is new since the one before: closed segments once, and
-the open one under a name of its own. Names tell the range: ``replay/000004096-000008192.safetensors``.
+Transitions are numbered in the order in which they entered the buffer. Segment k starts at transition ``k * size``. A
+checkpoint refers to the segments it needs and writes only those that are new since the last checkpoint: full segments
+once, and the partly filled one under a separate name. Names give the range: ``replay/000004096-000008192.safetensors``.
 """
 
 import re
@@ -30,7 +30,7 @@ class Segments:
 
     Args:
         run_dir: directory of the run.
-        rank: whose replay it is; each rank writes its own directory.
+        rank: rank of the replay; each rank writes its own directory.
         size: transitions per segment.
     """
 
@@ -40,12 +40,12 @@ class Segments:
         self._known: dict[str, Entry] = {}
 
     def write(self, read: Callable[[int, int], Mapping[str, Tensor]], first: int, last: int) -> list[Entry]:
-        """Write those of the transitions ``first`` to ``last`` (exclusive) that are not on disk yet.
+        """Write the transitions from ``first`` to ``last`` (exclusive) that are not on disk yet.
 
         Args:
             read: returns the transitions of a range, as tensors by name.
-            first: oldest transition that is still in the buffer.
-            last: number of transitions that ever entered it.
+            first: number of the oldest transition in the buffer.
+            last: number of transitions added so far.
 
         Returns:
             One entry (file, start, stop, bytes, sha256) for every segment of the range, oldest first.
@@ -72,10 +72,10 @@ class Segments:
         """Verify all segments, then read them one after the other.
 
         Returns:
-            For each, the number of its first transition, that of the one after its last, and the tensors by name.
+            For each segment: first transition number, last transition number (exclusive), and the tensors by name.
 
         Raises:
-            StorageError: one is missing or damaged, or does not follow the one before.
+            StorageError: a segment is missing or damaged, or does not continue the segment before it.
         """
         verified: list[tuple[int, int, Path]] = []
         for entry in entries:
@@ -93,7 +93,7 @@ class Segments:
         return ((start, stop, load_file(path)) for start, stop, path in verified)
 
     def prune(self, checkpoints: Iterable[Path]) -> None:
-        """Remove the segments that none of the checkpoints refers to."""
+        """Remove the segments to which none of the checkpoints refers."""
         manifests = map(read_manifest, checkpoints)
         needed = {entry["file"] for each in manifests for entry in replay_entries(each, self._rank)}
         for path in (*self.directory.glob("*.safetensors"), *self.directory.glob(".*.partial")):
@@ -103,7 +103,7 @@ class Segments:
 
 
 def _checked(entry: Mapping[str, Any]) -> tuple[str, int, int]:
-    """Return the file of an entry and its range."""
+    """Validate an entry; return its file and its range."""
     fields = Fields(entry, "manifest.json: replay")
     name, start, stop = fields.text("file"), fields.integer("start"), fields.integer("stop")
     fields.integer("bytes")

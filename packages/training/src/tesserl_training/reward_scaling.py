@@ -1,4 +1,4 @@
-"""Rewards in units of the spread of the return."""
+"""Scale rewards by the standard deviation of the return."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,16 +14,16 @@ Update = Callable[[RunningNormalizer, Tensor], None]
 
 
 class RewardScaler:
-    """Divides rewards by the standard deviation of the discounted return that they add up to.
+    """Divides rewards by the standard deviation of the running discounted return.
 
     Engstrom et al. 2020 (arXiv:2005.12729), section 3, item 2: the running sum ``R <- discount R + r`` of each
-    environment begins anew with each episode; its mean is not subtracted. All sums are in float64: without a discount
-    ``R`` grows for a whole episode, and in float32 it would stop at 1.7e7 times the reward.
+    environment restarts at each episode; the mean is not subtracted. All sums are float64: with discount 1, ``R`` grows
+    for a whole episode, and a float32 sum would stop growing at 1.7e7 times the reward.
 
     Args:
-        discount: of one environment step, in [0, 1].
-        clip: scaled rewards are clipped to ``[-clip, clip]``; None leaves them.
-        update: updates the statistics; that of several ranks merges what each has seen.
+        discount: discount of one environment step, in [0, 1].
+        clip: scaled rewards are clipped to ``[-clip, clip]``; None does not clip.
+        update: updates the statistics; with several ranks it merges the data of all.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class RewardScaler:
         return {"statistics": self._statistics.state_dict(), **running}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from ``state_dict``."""
+        """Continue from ``state_dict``."""
         self._statistics.load_state_dict(state["statistics"])
         running = state.get("running")
-        if running is not None:  # 0.1 wrote float32
+        if running is not None:  # version 0.1 wrote float32
             running = Fields(state, "rewards").tensor("running", (None,), running.dtype).double()
         self._running = running

@@ -10,8 +10,8 @@ class Scheduled:
 
     Args:
         name: as it appears in the metrics, below ``schedule/``.
-        value: from the step to the value.
-        apply: puts the value where it takes effect.
+        value: function from the step to the value.
+        apply: sets the value.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Evaluations that rank 0 plays, with the same result on all ranks."""
+"""Play evaluations on rank 0 and share the results with all ranks."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,7 +13,7 @@ class Playing(Protocol):
     """The methods of a `training.evaluations.Player` that rank 0 calls."""
 
     def begin(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Begin to play."""
+        """Start an evaluation."""
 
     def result(self) -> Evaluation:
         """Return the result."""
@@ -22,27 +22,27 @@ class Playing(Protocol):
         """Return the weights that are being evaluated."""
 
     def look(self) -> None:
-        """Raise the error of an evaluation that has failed."""
+        """Raise the error of a failed evaluation."""
 
 
 class SharedPlayer:
     """Plays on rank 0; the other ranks wait for the result.
 
     Args:
-        ranks: that train together.
-        player: of rank 0; None on the others.
-        in_background: whether training goes on meanwhile.
+        ranks: ranks that train together.
+        player: player of rank 0; None on the other ranks.
+        in_background: whether training continues during an evaluation.
     """
 
     def __init__(self, ranks: Ranks, player: Playing | None, *, in_background: bool) -> None:
         self.ranks, self.player, self.in_background = ranks, player, in_background
 
     def begin(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Begin to play with these weights; None: with the present ones of the network."""
+        """Start an evaluation of these weights; None takes the network's current ones."""
         self.ranks.by_first(lambda: self._playing.begin(weights), "evaluating")
 
     def result(self) -> Evaluation:
-        """Return the result of rank 0; wait for it."""
+        """Wait for the result of rank 0 and return it."""
 
         def lists() -> dict[str, list[float]]:
             found = self._playing.result()
@@ -52,11 +52,11 @@ class SharedPlayer:
         return Evaluation(result["returns"], [int(length) for length in result["lengths"]])
 
     def weights(self) -> dict[str, Tensor]:
-        """Return a copy of the weights that are being evaluated; none on other ranks than 0."""
+        """Return a copy of the weights that are being evaluated; empty on ranks other than 0."""
         return {} if self.player is None else self.player.weights()
 
     def look(self) -> None:
-        """Raise the error of an evaluation that has failed, on rank 0; the others are told when they next wait."""
+        """On rank 0, raise the error of a failed evaluation; the other ranks get it when they next wait."""
         if self.player is not None:
             self.player.look()
 

@@ -1,4 +1,4 @@
-"""Groups of trajectories that several ranks play: each a part, and all get all of them."""
+"""Split the collection of groups of trajectories among ranks; every rank receives all trajectories."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,22 +13,22 @@ from tesserl_ranks.group import Ranks
 
 
 class SharedGroupCollector:
-    """Plays this rank's part of new groups, and returns the trajectories of all ranks.
+    """Plays this rank's share of new groups, and returns the trajectories of all ranks.
 
     Groups are numbered over all ranks, so that their starts do not depend on the number of ranks.
 
     Args:
-        ranks: that play.
-        collector: of this rank.
+        ranks: ranks that play.
+        collector: collector of this rank.
     """
 
-    record = None  # there are no workers
+    record = None  # no workers with several ranks
 
     def __init__(self, ranks: Ranks, collector: GroupCollector) -> None:
         self.ranks, self.collector, self.keys = ranks, collector, collector.keys
 
     def set_weights(self, version: int, step: int) -> None:
-        """Mark what is collected from now on with a version, see `Collector.set_weights`."""
+        """Set the weight version of the next trajectories, see `Collector.set_weights`."""
         self.collector.set_weights(version, step)
 
     def collect(self, num_groups: int) -> tuple[list[TensorDictBase], Tensor]:
@@ -40,7 +40,7 @@ class SharedGroupCollector:
         if len(own):
             starts.next_group = int(own[0])
             trajectories, group = self.collector.collect(len(own))
-            played = [trajectory.clone() for trajectory in trajectories], group  # not views: they are sent
+            played = [trajectory.clone() for trajectory in trajectories], group  # not views: ranks send them
         starts.next_group = first + num_groups
         every = ranks.gather(played)
         return [trajectory for part, _ in every for trajectory in part], torch.cat([group for _, group in every])

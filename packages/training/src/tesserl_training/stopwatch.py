@@ -1,4 +1,4 @@
-"""Stopwatch of the activities of a run, and its rates."""
+"""Measure the time of a run's activities, and its rates."""
 
 import time
 
@@ -6,7 +6,7 @@ import time
 class Laps:
     """Stopwatch that adds each lap to the activity that just ended.
 
-    On a GPU work is booked to whatever waits for it.
+    On a GPU, the time of a kernel counts for the activity that waits for it.
     """
 
     def __init__(self) -> None:
@@ -14,20 +14,20 @@ class Laps:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Books the time since the last lap."""
+        """Add the time since the last lap to an activity."""
         now = time.perf_counter()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now
 
     def __str__(self) -> str:
-        """Shares of the whole, the largest first."""
+        """Return each activity's share of the time, the largest first."""
         whole = max(sum(self.seconds.values()), 1e-9)
         parts = sorted(self.seconds.items(), key=lambda part: -part[1])
         return ", ".join(f"{name} {100 * seconds / whole:.0f} %" for name, seconds in parts)
 
 
 class Rate:
-    """Steps and updates per second, evaluations left out."""
+    """Steps and updates per second, without the time of evaluations."""
 
     def __init__(self, step: int = 0, updates: int = 0) -> None:
         self._then = (time.perf_counter(), step, updates)
@@ -40,6 +40,6 @@ class Rate:
         return (step - old_step) / seconds, (updates - old_updates) / seconds
 
     def leave_out(self, seconds: float) -> None:
-        """Leave seconds out of the next rates."""
+        """Exclude seconds from the next rates."""
         then, step, updates = self._then
         self._then = (then + seconds, step, updates)

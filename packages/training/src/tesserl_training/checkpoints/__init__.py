@@ -1,1 +1,1 @@
-"""Files of a run: checkpoints, and the identity that every file repeats."""
+"""Checkpoints of a run, and the identity of the run that each of its files repeats."""

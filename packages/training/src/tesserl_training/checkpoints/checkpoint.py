@@ -1,9 +1,9 @@
-"""Checkpoints: whole, verified, never unpickled.
+"""Write and read checkpoints: atomic, verified, without pickle.
 
 ``checkpoints/step_000050000/`` holds ``networks.safetensors``, ``optimizer.safetensors``, ``state.safetensors``,
 ``state.json``, ``environments.json`` and, written last, ``manifest.json``. The manifest has the identity of the run,
-size and SHA-256 of every file, and the SHA-256 of its own content. The directory is filled under another name, synced
-and renamed, so that a checkpoint is either whole or not there. Replay lies in segments beside them
+size and SHA-256 of every file, and the SHA-256 of its own content. The directory is written under a temporary name,
+synced and renamed, so that a checkpoint is either complete or absent. Replay is stored separately, in segments
 (``replay_segments.py``); ``run_checkpoints.py`` manages the checkpoints of a run.
 """
 
@@ -38,7 +38,7 @@ VERSIONED = (
     *("tesserl-iqn", "tesserl-nn-components", "tesserl-preference-opt", "tesserl-ranks", "tesserl-storage"),
     *("torch", "torchrl", "tensordict", "gymnasium"),
 )
-"""Distributions whose versions a manifest has, if they are installed."""
+"""Distributions whose versions a manifest records, if they are installed."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Environment steps at which it was taken."""
+        """Return the environment step of the checkpoint."""
         return int(self.manifest["step"])
 
 
@@ -68,17 +68,17 @@ def write_checkpoint(
     """Write a checkpoint.
 
     Args:
-        path: its directory, which is not there yet.
+        path: directory of the checkpoint; it must not exist.
         step: environment steps so far.
-        state: nested state: ``networks`` and ``optimizer`` get files of their own, ``environments`` a JSON file, the
-            rest is ``state``. ``best`` stands in the manifest too.
-        identity: of the run; None outside of a run.
-        segments: entries of the replay segments that belong to it.
-        rank_segments: those of rank 1, 2, ..., if there are several.
+        state: nested state. ``networks`` and ``optimizer`` go to separate files, ``environments`` to a JSON file, the
+            rest to ``state``. ``best`` is also in the manifest.
+        identity: identity of the run; None outside of a run.
+        segments: entries of the checkpoint's replay segments.
+        rank_segments: the entries of ranks 1, 2, ..., if there are several ranks.
         record: size and SHA-256 of ``metrics.csv`` up to this step; None if there is none.
 
     Raises:
-        OSError: it cannot be written, for example on a full disk; nothing of it is left.
+        OSError: writing failed, for example on a full disk; no partial files are left.
     """
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -98,14 +98,14 @@ def write_checkpoint(
 
 
 def load_networks(path: Path, identity: Identity | None = None) -> dict[str, Tensor]:
-    """Return the networks of a checkpoint alone, as a flat state dictionary.
+    """Return only the networks of a checkpoint, as a flat state dictionary.
 
     Args:
         path: directory of the checkpoint.
         identity: see `read_manifest`.
 
     Raises:
-        StorageError: they are missing, damaged, foreign or of another format.
+        StorageError: the networks are missing or damaged, or belong to another run or format.
     """
     name = "networks.safetensors"
     verify(path, {name: read_manifest(path, identity)["files"][name]})
@@ -117,12 +117,12 @@ def load_checkpoint(path: Path, identity: Identity | None = None) -> Checkpoint:
     """Read a checkpoint, verifying every byte first.
 
     Args:
-        path: its directory.
+        path: directory of the checkpoint.
         identity: see `read_manifest`.
 
     Raises:
-        StorageError: it is missing, incomplete, damaged, foreign or of another format, or holds a file that its
-            manifest does not list.
+        StorageError: the checkpoint is missing, incomplete or damaged, belongs to another run or format, or holds a
+            file that its manifest does not list.
     """
     manifest = read_manifest(path, identity)
     verify(path, manifest["files"])
@@ -134,7 +134,7 @@ def load_checkpoint(path: Path, identity: Identity | None = None) -> Checkpoint:
 
 @contextmanager
 def _errors(path: Path) -> Iterator[None]:
-    """Raise one error of ours for the many that inconsistent files cause."""
+    """Turn the various errors of inconsistent files into a `StorageError`."""
     try:
         yield
     except (AttributeError, LookupError, OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
@@ -146,10 +146,10 @@ def read_manifest(path: Path, identity: Identity | None = None) -> dict[str, Any
 
     Args:
         path: directory of the checkpoint.
-        identity: of the run that it must belong to; None: it may be of any run.
+        identity: identity of the run that the checkpoint must belong to; None accepts any run.
 
     Raises:
-        StorageError: there is none, or it is damaged, of another format or of another run.
+        StorageError: the manifest is missing or damaged, or belongs to another format or run.
     """
     file = path / run_files.MANIFEST
     if not file.is_file():
@@ -179,7 +179,7 @@ def replay_entries(manifest: Mapping[str, Any], rank: int) -> list[dict[str, Any
     """Return the entries of the replay segments of a rank in a manifest.
 
     Raises:
-        StorageError: there are none for that rank.
+        StorageError: the manifest has no entries for the rank.
     """
     if rank == 0:
         return list(manifest["replay"])
@@ -206,7 +206,7 @@ def _check_identity(file: Path, fields: Fields, identity: Identity) -> None:
 
 
 def verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare size and SHA-256 of every file with the manifest's.
+    """Compare size and SHA-256 of every file with the manifest.
 
     Raises:
         StorageError: a file is missing, truncated or altered.
@@ -217,17 +217,17 @@ def verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a run depends on, and the git commit of the current directory if there is one."""
+    """Return the versions of a run's dependencies, and the git commit of the current directory if there is one."""
     found = {"python": platform.python_version()}
     for name in VERSIONED:
-        with suppress(PackageNotFoundError):  # a program without the trainer
+        with suppress(PackageNotFoundError):  # the trainer may be absent
             found[name] = version(name)
     return found if (commit := _commit()) is None else {**found, "commit": commit}
 
 
 @functools.cache
 def _commit() -> str | None:
-    """Return the commit that is checked out around the current directory; None without a repository or git."""
+    """Return the checked-out commit of the current directory's repository; None without a repository or git."""
     command = ["git", "rev-parse", "--verify", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603

@@ -1,4 +1,4 @@
-"""Files of one checkpoint: tensors as safetensors, the rest as JSON; nothing is unpickled."""
+"""Write and read the files of one checkpoint: tensors as safetensors, the rest as JSON, without pickle."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from tesserl_storage.state import join_state, split_state, tensor_names
 from tesserl_storage.tensors import load_tensors, save_tensors
 
 TENSOR_FILES = ("networks", "optimizer", "state")
-"""Top-level entries of a state whose tensors have a file of their own; the tensors of all others are in ``state``."""
+"""Top-level entries of a state with a separate tensor file; the tensors of all other entries are in ``state``."""
 
 FILES = (*(f"{name}.safetensors" for name in TENSOR_FILES), "state.json", "environments.json")
 """Names of the files of a checkpoint besides its manifest."""
@@ -33,7 +33,7 @@ def write_state(directory: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """Return the nested state that `write_state` wrote; files that do not belong together raise errors of any kind."""
+    """Return the nested state that `write_state` wrote; inconsistent files raise errors of any type."""
     tensors: dict[str, Tensor] = {}
     for name in TENSOR_FILES:
         tensors |= load_tensors(directory / f"{name}.safetensors")

@@ -1,4 +1,4 @@
-"""Loading what a checkpoint holds into networks and optimisers, with one error that says what does not fit."""
+"""Load checkpoints into networks and optimisers; one error lists all mismatches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,26 +11,26 @@ from tesserl_storage.errors import StorageError
 from tesserl_storage.fields import Fields
 
 SHOWN = 4
-"""Differences that a message names; it counts the others."""
+"""Most differences that a message names; it counts the others."""
 
 
 def load_module(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a state dict whose names, shapes and kinds of number are those of the module.
+    """Load a state dict; its names, shapes and kinds of number must match those of the module.
 
     Args:
-        module: changed in place, unless something differs.
-        state: what was saved.
-        source: what it was read from, for messages.
+        module: changed in place if everything matches.
+        state: the saved state dict.
+        source: origin of the state dict, for messages.
 
     Raises:
-        StorageError: something differs.
+        StorageError: a name, a shape or a kind of number differs.
     """
     require_state(module, state, source)
     module.load_state_dict(dict(state))
 
 
 def require_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse a state dict whose names, shapes or kinds of number are not those of a module; see ``load_module``."""
+    """Refuse a state dict whose names, shapes or kinds of number do not match a module; see ``load_module``."""
     if differences := state_differences(module.state_dict(), state):
         raise StorageError(
             f"{source}: its networks are not those of this configuration and task: {listed(differences)}; leave out "
@@ -39,7 +39,7 @@ def require_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -
 
 
 def require_optimizer_state(optimizer: Optimizer, saved: Any, source: str) -> None:
-    """Refuse an optimiser's state that belongs to other parameters or to other settings."""
+    """Refuse an optimiser state of other parameters or other settings."""
     fields = Fields(saved, source)
     own, groups = optimizer.state_dict()["param_groups"], fields.items("param_groups")
     if len(groups) != len(own):
@@ -49,7 +49,7 @@ def require_optimizer_state(optimizer: Optimizer, saved: Any, source: str) -> No
         theirs = Fields(group, f"{source}.param_groups.{number}")
         changing = {"lr", "initial_lr"}  # set by the schedule before the next step
         for name in sorted(changing & mine.keys()):
-            if not isinstance(theirs.take(name), Tensor):  # one that a CUDA graph reads
+            if not isinstance(theirs.take(name), Tensor):  # a CUDA graph reads a tensor
                 theirs.number(name, least=0.0)
         saved_values = theirs.value
         names = [name for name in mine if name not in changing and _plain(mine[name]) != _plain(saved_values.get(name))]
@@ -75,6 +75,6 @@ def _plain(value: Any) -> Any:
 
 
 def listed(differences: Sequence[str]) -> str:
-    """Return the first differences as one line, and the number of the others."""
+    """Join the first differences to one line; count the others."""
     more = f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
     return "; ".join(differences[:SHOWN]) + more

@@ -1,8 +1,8 @@
-"""The checkpoints of one run: which are there, which one is the latest or the best, and which may go.
+"""Manage the checkpoints of one run: list them, find the latest and the best, remove old ones.
 
-``latest.json`` and ``best.json`` name a checkpoint for people and programs. They are written after what they name, so
-that a kill may leave a newer checkpoint than the one that they name. What counts are the checkpoints: the newest one is
-the latest, and its manifest names the best.
+``latest.json`` and ``best.json`` name a checkpoint for people and programs. They are written after the checkpoint, so
+after a kill there may be a newer checkpoint than the one named. The checkpoints decide: the newest one is the latest,
+and its manifest names the best.
 """
 
 import shutil
@@ -29,12 +29,12 @@ from tesserl_training.checkpoints.names import checkpoint_name, checkpoint_paths
 from tesserl_training.checkpoints.run_identity import Identity, NoRunError, read_identity
 
 TRIES = 20
-"""Searches for a checkpoint in a directory where a training writes and removes some at the same time."""
+"""Attempts to read a checkpoint while a training writes and removes checkpoints in the same directory."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Networks of a checkpoint without the rest of it: enough to act."""
+    """The networks of a checkpoint, which are enough to act."""
 
     path: Path
     step: int
@@ -46,9 +46,9 @@ class Checkpoints:
 
     Args:
         run_dir: directory of the run.
-        keep_last: number of newest checkpoints that stay.
-        keep_best: whether the best evaluated one stays too.
-        read_only: name no best checkpoint and remove none, because another process does.
+        keep_last: number of newest checkpoints to keep.
+        keep_best: also keep the checkpoint with the best evaluation.
+        read_only: mark no best checkpoint and remove none, because another process does.
     """
 
     def __init__(self, run_dir: Path, *, keep_last: int = 2, keep_best: bool = True, read_only: bool = False) -> None:
@@ -58,7 +58,7 @@ class Checkpoints:
 
     @property
     def identity(self) -> Identity | None:
-        """Identity of the run, which all checkpoints must have; None outside of a run.
+        """Return the identity of the run, which all its checkpoints must have; None outside of a run.
 
         Raises:
             StorageError: ``run.json`` is damaged.
@@ -78,17 +78,17 @@ class Checkpoints:
         rank_segments: Sequence[Sequence[Mapping[str, Any]]] = (),
         record: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write a checkpoint and make it the latest.
+        """Write a checkpoint and mark it as the latest.
 
         Args:
-            step: environment steps so far; no checkpoint of this step is there yet.
-            state: see ``write_checkpoint``, as for the other arguments.
-            segments: of the replay.
-            rank_segments: those of rank 1, 2, ..., if there are several.
-            record: of the metrics.
+            step: environment steps so far; no checkpoint of this step may exist.
+            state: see ``write_checkpoint``.
+            segments: see ``write_checkpoint``.
+            rank_segments: see ``write_checkpoint``.
+            record: see ``write_checkpoint``.
 
         Returns:
-            Its directory.
+            The directory of the checkpoint.
         """
         path = self.directory / checkpoint_name(step)
         write_checkpoint(
@@ -102,13 +102,13 @@ class Checkpoints:
         return load_checkpoint(self.find(name), self.identity)
 
     def load_weights(self, name: str) -> Weights:
-        """Read the networks of a checkpoint, while a training may be writing newer ones and removing this one.
+        """Read the networks of a checkpoint; a training may write newer ones and remove this one meanwhile.
 
         Args:
             name: see ``find``.
 
         Raises:
-            StorageError: there is none of that name, or it is damaged.
+            StorageError: the checkpoint does not exist or is damaged.
         """
         for _ in range(TRIES):
             there = self.paths()
@@ -116,19 +116,19 @@ class Checkpoints:
                 path, identity = self.find(name), self.identity
                 return Weights(path, int(read_manifest(path, identity)["step"]), load_networks(path, identity))
             except StorageError:
-                if self.paths() == there:  # it is not missing because a newer one has replaced it
+                if self.paths() == there:  # no newer checkpoint has replaced it, so it is really missing
                     raise
         raise StorageError(f"{self.run_dir}: checkpoints are replaced faster than they can be read; try again later")
 
     def rewind(self, step: int, best: Mapping[str, Any] | None) -> list[str]:
-        """Remove what is newer than ``step``, and name the best checkpoint that was known then.
+        """Remove checkpoints newer than ``step``, and restore the best checkpoint as of that step.
 
         Args:
-            step: of the checkpoint from which the run continues.
-            best: content of ``best.json`` at that step; ``None`` where nothing had been evaluated.
+            step: step of the checkpoint from which the run continues.
+            best: content of ``best.json`` at that step; None if there was no evaluation yet.
 
         Returns:
-            The names of the checkpoints that are gone.
+            The names of the removed checkpoints.
         """
         self._point(run_files.LATEST, {"checkpoint": checkpoint_name(step)})
         newer = [path for path in self.paths() if _step(path) > step]
@@ -140,15 +140,15 @@ class Checkpoints:
         return [path.name for path in newer]
 
     def mark_best(self, best: Mapping[str, Any]) -> None:
-        """Name the best checkpoint: ``{"checkpoint": directory name, "return_mean": of its evaluation}``."""
+        """Write ``best.json``: ``{"checkpoint": directory name, "return_mean": mean return of its evaluation}``."""
         if not self._read_only:
             self._point(run_files.BEST, best)
 
     def prune(self, *, pending: int | None = None) -> list[Path]:
-        """Remove what need not be kept; returns the checkpoints that stay, oldest first.
+        """Remove checkpoints that need not be kept; return the kept ones, oldest first.
 
         Args:
-            pending: step of a checkpoint that stays, as its evaluation is in flight; None: none is.
+            pending: step of a checkpoint to keep because its evaluation is running; None if there is none.
         """
         if self._read_only:
             return self.paths()
@@ -165,14 +165,14 @@ class Checkpoints:
         return self.paths()
 
     def newest(self) -> list[Path]:
-        """Return the newest checkpoints that stay, oldest first."""
+        """Return the newest checkpoints to keep, oldest first."""
         return self.paths()[-self._keep_last :]
 
     def latest(self) -> Path | None:
-        """Return the latest checkpoint, or ``None`` where the run has none yet.
+        """Return the latest checkpoint, or None if the run has none yet.
 
         Raises:
-            StorageError: ``latest.json`` is damaged, or of another run, or names a checkpoint that is not there.
+            StorageError: ``latest.json`` is damaged, belongs to another run, or names a missing checkpoint.
         """
         named = self._named(run_files.LATEST)
         if named is not None and not named.is_dir():
@@ -184,10 +184,10 @@ class Checkpoints:
         return next(reversed(self.paths()), None)
 
     def best(self) -> Path | None:
-        """Return the best checkpoint; ``None`` where nothing was evaluated, or it was not kept.
+        """Return the best checkpoint; None if nothing was evaluated or the best was not kept.
 
         Raises:
-            StorageError: ``best.json`` is damaged or of another run, or the latest checkpoint is.
+            StorageError: ``best.json`` or the latest checkpoint is damaged or belongs to another run.
         """
         path, latest = self._named(run_files.BEST), self.latest()
         noted = None if latest is None else read_manifest(latest, self.identity)["best"]
@@ -202,13 +202,13 @@ class Checkpoints:
             name: ``"best"``, ``"latest"``, or the name of a directory.
 
         Raises:
-            NoRunError: there is none of that name.
+            NoRunError: no checkpoint has that name.
         """
         if name == "best":
             path = self.best()
         elif name == "latest":
             path = self.latest()
-        else:  # a name of another form may lead out of the run
+        else:  # any other name could be a path outside of the run
             path = self.directory / name if step_of(name) is not None else None
         if path is None or not path.is_dir():
             there = ", ".join(path.name for path in self.paths()) or "none"
@@ -225,7 +225,7 @@ class Checkpoints:
         if not pointer.exists():
             return None
         fields, identity = Fields(read_json(pointer), str(pointer)), self.identity
-        named_run = fields.value.get("run_id")  # a person may have written the file without it
+        named_run = fields.value.get("run_id")  # absent if a person wrote the file
         if identity is not None and named_run not in (None, identity.run_id):
             raise StorageError(
                 f"{pointer}: of the run {named_run}, expected this run, {identity.run_id}; put back the run's own"
@@ -233,7 +233,7 @@ class Checkpoints:
         return self._place(fields)
 
     def _place(self, fields: Fields) -> Path:
-        """Return the checkpoint in the entry ``checkpoint``, which is never outside of the run."""
+        """Return the checkpoint in the entry ``checkpoint``; refuse a path outside of the run."""
         name = fields.text("checkpoint")
         if step_of(name) is None:
             raise StorageError(
@@ -247,7 +247,7 @@ def _step(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint: at no moment is a part of it there under its name."""
+    """Remove a checkpoint atomically: rename it first, so that its name never holds a partial checkpoint."""
     hidden = path.with_name(f".{path.name}.removed")
     shutil.rmtree(hidden, ignore_errors=True)
     path.rename(hidden)

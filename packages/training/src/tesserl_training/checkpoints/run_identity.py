@@ -1,7 +1,7 @@
-"""Identity of a run: drawn once, kept in ``run.json`` and repeated in every file that belongs to the run.
+"""Identity of a run: drawn once, stored in ``run.json`` and repeated in every file of the run.
 
 ``run.json`` holds the run's id, the digest of the part of its configuration that a resume cannot change, and the
-digests of the ``config.yaml`` files that may lie beside it. There are two of these while a resume replaces the file.
+digests of the accepted contents of ``config.yaml``: one, or two while a resume replaces that file.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ FORMAT_VERSION = 2
 
 
 class NoRunError(StorageError):
-    """A run or a checkpoint that is named and is not there; the exit code is that of wrong usage."""
+    """The named run or checkpoint does not exist; the exit code is that of wrong usage."""
 
     exit_code = 2
 
@@ -35,16 +35,16 @@ class Identity:
 
 
 def draw_run_id() -> str:
-    """Return a new id from the operating system's randomness; the generators of the run are not touched."""
+    """Return a new id from the operating system's randomness; do not use the generators of the run."""
     return secrets.token_hex(8)
 
 
 def write_identity(run_dir: Path, identity: Identity, config: str) -> None:
-    """Write ``run.json``, then ``config.yaml``; a process that dies in between leaves the old configuration valid.
+    """Write ``run.json``, then ``config.yaml``; if the process dies in between, the old configuration stays valid.
 
     Args:
         run_dir: directory of the run.
-        identity: of the run.
+        identity: identity of the run.
         config: content of ``config.yaml``.
     """
     path = run_dir / run_files.CONFIG
@@ -64,10 +64,10 @@ def read_identity(run_dir: Path) -> Identity | None:
 
 
 def require_identity(run_dir: Path) -> Identity:
-    """Return the identity of a run whose ``config.yaml`` is the one that the run wrote.
+    """Return the identity of a run; refuse a ``config.yaml`` that the run did not write.
 
     Raises:
-        StorageError: the run is of another version, or a file is missing or was changed.
+        StorageError: the run has another version, or a file is missing or was changed.
         NoRunError: the directory holds no run.
     """
     path = run_dir / run_files.CONFIG
@@ -75,7 +75,7 @@ def require_identity(run_dir: Path) -> Identity:
         if (run_dir / run_files.IDENTITY).exists() or (run_dir / run_files.CHECKPOINTS).exists():
             raise StorageError(f"{path}: missing; put it back, or name the directory of another run")
         raise NoRunError(f"{run_dir}: expected a run, got {described(run_dir, path.name)}; name the directory of a run")
-    content = path.read_bytes()  # before run.json, which is written first
+    content = path.read_bytes()  # read before run.json, because run.json is written first
     record = _read(run_dir)
     if record is None:
         raise StorageError(_without_identity(run_dir))
@@ -89,7 +89,7 @@ def require_identity(run_dir: Path) -> Identity:
 
 
 def described(path: Path, lacking: str) -> str:
-    """Return what a path is that should be a directory with a certain file."""
+    """Describe a path that should be a directory with a certain file, for errors."""
     if path.is_dir():
         return f"a directory without {lacking}"
     return "a file" if path.exists() else "no such directory"
@@ -118,7 +118,7 @@ def require_version(path: Path, version: object) -> None:
 
 
 def _without_identity(run_dir: Path) -> str:
-    """Return why a run has no ``run.json``."""
+    """Return the reason why a run has no ``run.json``."""
     for manifest in sorted(run_dir.glob("checkpoints/step_*/manifest.json")):
         require_version(manifest, read_object(manifest).get("format_version"))
     path = run_dir / run_files.IDENTITY

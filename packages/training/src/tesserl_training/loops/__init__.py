@@ -1,1 +1,1 @@
-"""Training loops; each reads from top to bottom like the algorithm box of its paper."""
+"""Training loops; each module starts with the pseudocode of its algorithm."""

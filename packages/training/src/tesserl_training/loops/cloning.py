@@ -1,4 +1,4 @@
-"""Behaviour cloning by itself: what comes of it is where another run begins.
+"""Behaviour cloning as a run; another run can start from its weights.
 
 the observation statistics become those of the data
 repeat for a number of gradient updates, which count as steps:
@@ -17,17 +17,17 @@ from tesserl_training.journal import Journal
 from tesserl_training.learner import Learner
 
 CLONED = "cloned"
-"""Entry of a checkpoint by which it is known: it is no run of an algorithm."""
+"""Entry of a checkpoint that marks it as the result of cloning, not of an algorithm."""
 
 
 class CloningLoop:
-    """The loop with everything that it drives.
+    """The loop of behaviour cloning.
 
     Args:
-        learner: with the loss of behaviour cloning.
-        draw: the next batch.
-        saved: the module whose state dict a checkpoint keeps as ``networks``.
-        journal: with gradient updates as steps.
+        learner: makes gradient steps on the loss of behaviour cloning.
+        draw: returns the next batch.
+        saved: module whose state dict a checkpoint stores as ``networks``.
+        journal: counts, reports, evaluates and saves; its steps are gradient updates.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class CloningLoop:
         self.learner, self.draw, self.saved, self.journal = learner, draw, saved, journal
 
     def run(self) -> None:
-        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
+        """Train until ``total_steps``, or until ``journal.stop`` is set; write a checkpoint in both cases.
 
         Raises:
             DivergenceError: the loss became NaN or infinite.
@@ -63,7 +63,7 @@ class CloningLoop:
         self.journal.save(lambda: state)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Refuses: cloning is short and starts again.
+        """Refuse to resume: cloning is short and starts again instead.
 
         Raises:
             StorageError: always.
@@ -72,10 +72,10 @@ class CloningLoop:
 
 
 def refuse_cloned(checkpoint: Checkpoint) -> None:
-    """Refuses to continue from what cloning has left.
+    """Refuse to continue from the checkpoint of a cloning run.
 
     Raises:
-        StorageError: the checkpoint is that of a cloned policy.
+        StorageError: the checkpoint comes from cloning.
     """
     if CLONED in checkpoint.state:
         raise StorageError(

@@ -1,10 +1,10 @@
-"""Learning from what the trajectories of a group did differently: no critic, only each other.
+"""Group-relative learning without a critic: each trajectory is compared with others from the same start.
 
 repeat until ``total_steps``:
-    play groups of trajectories, those of a group from the same start
-    (collect others in the place of groups in which all did equally well)
+    play groups of trajectories, all trajectories of a group from the same start
+    (optionally replace groups in which all returns are equal)
     advantages from the returns of the group
-    for a few epochs: one gradient step on each of the shuffled minibatches, if there is anything to learn from
+    for a few epochs: one gradient step on each of the shuffled minibatches, unless no group is left
     bring the observation statistics up to date
     log, evaluate and checkpoint when their interval has passed
 """
@@ -33,7 +33,8 @@ from tesserl_training.logging import Averages
 class Pace:
     """Sizes of an iteration: groups, epochs over it, minibatches of an epoch.
 
-    ``max_attempts`` is how many times as many groups may be collected where those without a difference are replaced.
+    ``max_attempts`` limits the replacement of groups with equal returns: at most this many times the number of groups
+    is collected.
     """
 
     num_groups: int
@@ -44,7 +45,7 @@ class Pace:
 
 @dataclass
 class Scoring:
-    """Arguments of ``tesserl_grpo`` for advantages of trajectories and weights of steps."""
+    """Scores trajectories; the fields are arguments of ``tesserl_grpo`` for advantages and weights of steps."""
 
     credit: Literal["trajectory", "to_go"]
     baseline: str
@@ -72,10 +73,10 @@ class Scoring:
 
 
 class GroupLoop:
-    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds.
+    """The loop of group-relative learning; a checkpoint stores its state and that of its parts.
 
-    With ``few_sizes`` minibatches of steps are padded, so that they have few different sizes: a CUDA graph is recorded
-    for each.
+    With ``few_sizes``, minibatches of steps are padded to few different sizes, because each size needs a separate CUDA
+    graph.
     """
 
     def __init__(
@@ -95,10 +96,10 @@ class GroupLoop:
         self.observe, self.pace, self.journal = observe, pace, journal
         self._upload, self.few_sizes = Uploads(device), few_sizes
         learner.share(journal.ranks)
-        self._groups = Averages()  # what the groups said of themselves since the last report
+        self._groups = Averages()  # metrics of the groups since the last report
 
     def run(self) -> None:
-        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
+        """Train until ``total_steps``, or until ``journal.stop`` is set; write a checkpoint in both cases.
 
         Trajectories are never cut short: the last iteration may go beyond ``total_steps``.
 
@@ -139,7 +140,7 @@ class GroupLoop:
             kept_groups.append(group[good])
             missing = wanted - len(torch.unique(torch.cat(kept_groups)))
         if not kept:
-            return played, scored  # nothing to learn from: the batch is empty
+            return played, scored  # no group has a nonzero advantage: the batch is empty
         return played, self.scoring(kept, torch.cat(kept_groups))
 
     def _metrics(self) -> dict[str, float]:
@@ -148,14 +149,14 @@ class GroupLoop:
     def _learn(self, batch: TensorDictBase) -> None:
         """Run the epochs over the trajectories, or over their shuffled steps if ratios are per step."""
         journal, pace = self.journal, self.pace
-        batch = batch[batch["mask"].any(dim=1)]  # truncation mask leaves trajectories without a step
+        batch = batch[batch["mask"].any(dim=1)]  # truncation "mask" can leave trajectories without a valid step
         if not len(batch):
             journal.skipped += 1
             return
-        mask = batch["mask"]  # on the CPU, where nothing waits for it
+        mask = batch["mask"]  # on the CPU, so that reading it waits for no GPU
         weights = step_weights(mask, reduction=self.scoring.reduction, max_length=self.scoring.max_length)
         size = len(batch) if self.loss.needs_trajectories else int(mask.sum())
-        # of a minibatch, which is a part of the whole
+        # share of the minibatch in the update
         batch["step_weight"] = weights * count_minibatches(size, pace.num_minibatches)
         batch = self._upload.batch(batch)
         extra = ["step_weight"]
@@ -180,7 +181,7 @@ class GroupLoop:
         self.journal.save(self.state_dict)
 
     def state_dict(self) -> dict[str, object]:
-        """Return the state needed to resume, besides the journal's; every trajectory is complete."""
+        """Return the state needed to resume, besides the journal's; no trajectory is in progress."""
         return {
             "networks": self.loss.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
@@ -189,7 +190,7 @@ class GroupLoop:
         }
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Continues from a checkpoint."""
+        """Continue from a checkpoint."""
         saved = checkpoint.state
         load_module(self.loss, saved["networks"], str(checkpoint.path))
         self.learner.load_optimizer(saved["optimizer"])
@@ -199,7 +200,7 @@ class GroupLoop:
 
 
 def expected_rest(batch: TensorDictBase, *, discount: float) -> Tensor:
-    """Return the mean return to go ``[P]``, after each last step, of longer trajectories of its group, 0 without."""
+    """Return the mean return to go of the group's longer trajectories at each trajectory's end, ``[P]``; 0 if none."""
     mask, group = batch["mask"], batch["group"].reshape(batch["mask"].shape[0], -1)[:, 0]
     returns = returns_to_go(batch["next", "reward"].squeeze(-1), mask, discount=discount)
     lengths = mask.sum(dim=1)
@@ -209,7 +210,7 @@ def expected_rest(batch: TensorDictBase, *, discount: float) -> Tensor:
 
 
 def padded_steps(minibatch: TensorDictBase) -> TensorDictBase:
-    """Pad a minibatch of steps to one of four sizes for each power of two; ``mask`` says which steps are valid."""
+    """Pad a minibatch of steps to one of four sizes per power of two; ``mask`` marks the valid steps."""
     number = len(minibatch)
     grain = max(1 << (number.bit_length() - 3), 1) if number > 2 else 1
     place = torch.arange(-(-number // grain) * grain, device=minibatch.device)

@@ -1,4 +1,4 @@
-"""Learning from replayed transitions: act, store, learn from random batches, follow with a target network.
+"""Off-policy learning from replayed transitions with a target network.
 
 repeat until ``total_steps``:
     collect a few steps with the exploring policy
@@ -25,14 +25,14 @@ from tesserl_training.learner import Learner
 from tesserl_training.replay import PriorityError, Replay
 
 REMEDY = "lower optimizer.learning_rate or iqn.max_grad_norm"
-"""Remedy for a loss that is not finite."""
+"""Remedy in the error about a loss that is not finite."""
 
 
 @dataclass
 class Pace:
     """Alternation of collecting and learning, in environment steps (``batch_size`` in transitions).
 
-    Either ``update_interval`` or ``ratio``, how often each transition is drawn on average, is a number.
+    Exactly one of ``update_interval`` and ``ratio`` is a number; ``ratio`` is the mean number of draws per transition.
     """
 
     collect_steps: int
@@ -42,21 +42,21 @@ class Pace:
     ratio: float | None = None
 
     def updates_of(self, steps: int) -> float:
-        """Return about how many updates a number of environment steps pays for."""
+        """Return the approximate number of updates due for a number of environment steps."""
         if self.update_interval is not None:
             return steps / self.update_interval
         return (self.ratio or 0.0) * steps / self.batch_size
 
     def updates(self, owed: float, steps: int, transitions: float) -> tuple[int, float]:
-        """Return the number of updates that are due.
+        """Return the number of due updates, and the remainder.
 
         Args:
-            owed: what the rounds before have left.
+            owed: remainder of the earlier rounds.
             steps: environment steps of this round.
-            transitions: that this round has stored to learn from, for each rank on average.
+            transitions: learnable transitions stored in this round, averaged over ranks.
 
         Returns:
-            The updates, and what is owed after them: environment steps, or transitions to be drawn.
+            The number of updates, and the remainder in environment steps or in transitions to draw.
         """
         if self.update_interval is not None:
             return divmod(int(owed) + steps, self.update_interval)
@@ -71,29 +71,29 @@ class Window(Protocol):
         """Add a chunk ``[N, T]`` and return the transitions ``[M]`` that are complete."""
 
     def clear(self) -> None:
-        """Forget the steps that wait."""
+        """Drop the waiting steps."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the steps that wait."""
+        """Return the waiting steps."""
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from ``state_dict``."""
 
 
 class OffPolicyLoop:
-    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds.
+    """The loop of off-policy learning; a checkpoint stores its state and that of its parts.
 
-    With several ranks each has a replay buffer of its own, and draws its part of every batch from it.
+    With several ranks, each rank has its own replay buffer and draws its part of every batch from it.
 
     Args:
         learner: makes gradient steps.
         collector: collects transitions with the exploring policy.
         window: sums the rewards of n steps.
-        replay: of this rank.
+        replay: replay buffer of this rank.
         pace: alternation of collecting and learning, with the environment steps of all ranks.
         journal: counts, reports, evaluates and saves.
-        prepare_test: changes a batch that is measured and not learned from.
-        observe: updates the statistics of observations with a batch, if acting does not.
+        prepare_test: prepares a batch of held-out transitions.
+        observe: updates the observation statistics with a batch, if acting does not do so.
     """
 
     def __init__(
@@ -111,10 +111,10 @@ class OffPolicyLoop:
         self.learner, self.collector, self.window, self.replay = learner, collector, window, replay
         self.pace, self.journal, self._prepare_test, self._observe = pace, journal, prepare_test, observe
         learner.share(journal.ranks)
-        self._owed: float = 0  # what has been collected since the warm-up and not been paid for with updates
+        self._owed: float = 0  # remainder of `Pace.updates` since the warm-up
 
     def run(self) -> None:
-        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
+        """Train until ``total_steps``, or until ``journal.stop`` is set; write a checkpoint in both cases.
 
         Raises:
             DivergenceError: the loss became NaN or infinite.
@@ -146,7 +146,7 @@ class OffPolicyLoop:
         return {"test/loss": float(loss), "test/td_error": float(batch["td_error"].mean())}
 
     def _learn(self, before: int, transitions: int) -> None:
-        """All updates that the collected steps pay for."""
+        """Take all updates due for the collected steps."""
         journal, ranks = self.journal, self.journal.ranks
         if journal.step < self.pace.warmup_steps:
             return
@@ -190,10 +190,10 @@ class OffPolicyLoop:
         }
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Continues from a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
-            StorageError: its replay is missing or damaged.
+            StorageError: the replay of the checkpoint is missing or damaged.
         """
         saved = checkpoint.state
         self.replay.load(saved["replay"], checkpoint.manifest["replay"])

@@ -1,4 +1,4 @@
-"""Learning from what the present policy has just done, and only from that.
+"""On-policy learning from rollouts of the current policy.
 
 repeat until ``total_steps``:
     collect a rollout with the sampling policy
@@ -7,7 +7,7 @@ repeat until ``total_steps``:
     bring the observation statistics up to date
     log, evaluate and checkpoint when their interval has passed
 
-Within a round the policy that acts is the one that learning starts from, statistics included.
+Within a round, learning starts from the same policy, including its observation statistics, that collected the rollout.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ from tesserl_training.learner import Learner
 class Pace:
     """Sizes of a round: steps of every environment in a rollout, epochs over it, minibatches of an epoch.
 
-    ``target_kl`` is in nats: an epoch at which the policy had moved further, on average, is the last one of its round.
+    ``target_kl`` is in nats: a round ends after an epoch in which the mean KL divergence exceeded it.
     """
 
     num_steps: int
@@ -40,46 +40,45 @@ class Pace:
 
 
 class Learned(Protocol):
-    """The policy of a loop, around the network that learns."""
+    """The policy of a loop, around the trained network."""
 
     @property
     def network(self) -> nn.Module:
         """The network; a checkpoint keeps its state dict."""
 
     def state_dict(self) -> dict[str, object]:
-        """Return what the policy keeps between two actions, besides the network."""
+        """Return the state of the policy besides the network."""
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from ``state_dict``."""
 
 
 class Batches(Protocol):
-    """Makes the batch of a loss out of a rollout."""
+    """Makes the batch of a loss from a rollout."""
 
     def __call__(self, rollout: TensorDictBase) -> TensorDictBase:
-        """Return what the loss reads, of a rollout ``[N, T]`` that the collector has just made."""
+        """Return the entries that the loss reads, from a new rollout ``[N, T]``."""
 
     def state_dict(self) -> dict[str, object]:
-        """Return what is kept between two rollouts."""
+        """Return the state kept between two rollouts."""
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from ``state_dict``."""
 
 
 class OnPolicyLoop:
-    """The loop with everything that it drives. Its state, and that of its parts, is what a checkpoint holds.
+    """The loop of on-policy learning; a checkpoint stores its state and that of its parts.
 
     Args:
         learner: makes gradient steps.
         collector: collects rollouts with ``policy``.
         policy: acts, and records the outputs of its network.
-        batches: makes the batch of the loss out of a rollout.
-        observe: updates the statistics of observations with a rollout.
+        batches: makes the batch of the loss from a rollout.
+        observe: updates the observation statistics with a rollout.
         pace: sizes of a round.
         journal: counts, reports, evaluates and saves.
-        remedy: advice for a loss that is not finite.
-        normalize: give the advantages of each minibatch mean 0 and standard deviation 1, where its loss cannot, because
-            other ranks have parts of it.
+        remedy: advice in the error about a loss that is not finite.
+        normalize: normalise the advantages of each minibatch here, over all ranks; the loss sees only one rank's part.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class OnPolicyLoop:
         learner.share(journal.ranks)
 
     def run(self) -> None:
-        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
+        """Train until ``total_steps``, or until ``journal.stop`` is set; write a checkpoint in both cases.
 
         A rollout is never cut short: the last one may go beyond ``total_steps``.
 
@@ -125,7 +124,7 @@ class OnPolicyLoop:
     def _learn(self, batch: TensorDictBase) -> None:
         """Run the epochs over the rollout."""
         journal = self.journal
-        if journal.ranks.some(not len(batch)):  # of any rank: all take the same number of gradient steps
+        if journal.ranks.some(not len(batch)):  # all ranks must take the same number of gradient steps
             journal.skipped += 1
             return
         for _ in range(self.pace.num_epochs):
@@ -157,7 +156,7 @@ class OnPolicyLoop:
         }
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Continues from a checkpoint."""
+        """Continue from a checkpoint."""
         saved = checkpoint.state
         load_module(self.policy.network, saved["networks"], str(checkpoint.path))
         self.learner.load_optimizer(saved["optimizer"])

@@ -1,17 +1,17 @@
-"""Learning from which of two pieces of behaviour was better: DPO and its family, CPL.
+"""Learning from preference pairs of segments: DPO and its family, CPL.
 
 from a store of pairs:
-    where asked for: clone the behaviour in it
+    optionally: clone the behaviour in it
     the reference becomes the policy
 repeat until ``total_steps``:
     offline: one gradient step on a batch of stored pairs, which counts as a step
     online: play groups of trajectories from the same start
-            compare them: pairs, of which the newest are kept
+            make preference pairs of them, and keep the newest pairs
             for a few epochs over these: one gradient step on each batch, stored pairs mixed in where there are any
             bring the observation statistics up to date
     log, evaluate and checkpoint when their interval has passed
 
-A frozen reference is asked once for the log-probabilities of each step. Some pairs are kept for measuring alone.
+A frozen reference computes the log-probabilities of each step once. Some pairs are held out for measuring.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,10 +39,10 @@ ACCURACY = "rewards/accuracies"
 
 
 class MakeBatch(Protocol):
-    """Makes a batch of pairs."""
+    """Makes a batch from pairs."""
 
     def __call__(self, *parts: Part) -> TensorDictBase:
-        """Return what a loss reads."""
+        """Return the entries that a loss reads."""
 
 
 @dataclass
@@ -82,11 +82,11 @@ class PreferenceLoop:
         for each in (learner, *([] if cloning is None else [cloning.learner])):
             each.share(journal.ranks)
         self._prepared = False
-        self._pairs = Averages()  # what the pairs said of themselves since the last report
-        self._accuracy = Averages()  # apart: a batch of ties has none
+        self._pairs = Averages()  # metrics of the pairs since the last report
+        self._accuracy = Averages()  # separate: a batch of ties has no accuracy
 
     def run(self) -> None:
-        """Trains until ``total_steps``, or until ``journal.stop`` is set; leaves a checkpoint in both cases.
+        """Train until ``total_steps``, or until ``journal.stop`` is set; write a checkpoint in both cases.
 
         Cloning is finished first in any case. Trajectories are never cut short: the last iteration may go beyond
         ``total_steps``.
@@ -116,7 +116,7 @@ class PreferenceLoop:
         self.save()
 
     def _prepare(self) -> None:
-        """Statistics of what is stored, cloning, and the reference that comes of it."""
+        """Compute observation statistics of the stored pairs, clone, and set the reference."""
         if self.stored is not None:
             for steps in self.stored.steps():
                 self.observe(steps)
@@ -128,7 +128,7 @@ class PreferenceLoop:
             self.save()
 
     def _clone(self, cloning: Cloning, stored: StoredPairs) -> None:
-        """Behaviour cloning, and what has come of it."""
+        """Clone the stored behaviour, and report the result."""
         journal, size = self.journal, self.pace.batch_size
         for number in range(1, cloning.num_updates + 1):
             batch, weight = self._shared(self.batches.pairs, self._draw(stored, size))
@@ -142,7 +142,7 @@ class PreferenceLoop:
         journal.measure()
 
     def _collect(self, fresh: FreshPairs) -> list[TensorDictBase]:
-        """Plays groups, and keeps the pairs that can be made of them."""
+        """Play groups, and store the pairs made of them."""
         journal = self.journal
         fresh.collector.set_weights(journal.updates, journal.step)
         trajectories, pairs = fresh.collect()
@@ -170,7 +170,7 @@ class PreferenceLoop:
         return make(*(kept or [shares[0][:2]])), float(sum(weight for _, _, weight in shares))
 
     def _epochs(self, fresh: FreshPairs) -> Iterator[tuple[TensorDictBase, float]]:
-        """Batches of the newest pairs, each of them once in every epoch; of stored ones as many as belong to them."""
+        """Yield batches of the newest pairs, each pair once per epoch, mixed with their share of stored pairs."""
         newest, stored, size = fresh.train.pairs, self.stored, self.pace.batch_size
         if newest is None:
             return
@@ -208,7 +208,7 @@ class PreferenceLoop:
         return own
 
     def _measure(self, loss: LossModule, held_out: list[PreferencePairs]) -> dict[str, float]:
-        """Means of a loss over pairs that are not learned from."""
+        """Return the mean results of a loss over held-out pairs."""
         size = max(self.pace.batch_size, 2)
         with self.evaluating():
             return evaluate_pairs(loss, (batch for pairs in held_out for batch in self.batches.all_of(pairs, size)))
@@ -233,10 +233,10 @@ class PreferenceLoop:
         }
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Continues from a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
-            StorageError: the stored pairs are not those that the run began with.
+            StorageError: the stored pairs differ from those at the start of the run.
         """
         saved = checkpoint.state
         if self.stored is not None:
