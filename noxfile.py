@@ -1,12 +1,12 @@
-"""Every chore of this repository is a session of this file; CI calls nothing else.
+"""All tasks of this repository as nox sessions; CI runs only these.
 
     nox -s tests                                  every package's tests, each against built wheels
     nox -s "tests(iqn)" -- -k munchausen          one package; what follows -- goes to pytest
     nox -s train -- configs/iqn/cartpole.yaml     install the trainer and run one experiment
     nox -l                                        all sessions
 
-A package is a folder of ``packages/`` whose ``pyproject.toml`` says which siblings it requires, so a new package needs
-no line here. Environments are virtualenvs filled by pip, so a machine's own pip settings hold; they are used again, but
+A package is a folder of ``packages/``; its ``pyproject.toml`` declares the siblings it requires, so a new package needs
+no change here. Environments are virtualenvs filled by pip, so the machine's pip settings apply. They are reused, but
 the built wheels in them are replaced on every run.
 """
 
@@ -58,11 +58,11 @@ LEARNING = (
     "minatar_peers",
     "rejax_peers",
     "curves",
-)  # of what is learned: hours, or nothing to measure; rejax needs an environment of its own
-PROCESSES = ("--numprocesses", "auto", "--dist", "loadfile")  # of pytest: one for each core
-SHARING = ("typecheck", "docs", "examples")  # sessions that use an environment of `tests` again on CI
+)  # learning results (hours, or no speed to measure); rejax needs a separate environment
+PROCESSES = ("--numprocesses", "auto", "--dist", "loadfile")  # pytest: one process per core
+SHARING = ("typecheck", "docs", "examples")  # sessions that reuse an environment of `tests` on CI
 NO_TESTS = 5  # pytest's exit status if all tests are deselected
-CTRL_C_SECONDS = 120.0  # what a run may take to write its checkpoint; nox's own default kills after 0.3 s
+CTRL_C_SECONDS = 120.0  # time for a run to write its checkpoint; nox's default kills it after 0.3 s
 
 
 def ours(requirements: Iterable[str]) -> set[str]:
@@ -79,7 +79,7 @@ def siblings(package: str, extras: Iterable[str] = ()) -> set[str]:
 
 
 def closure(package: str) -> list[str]:
-    """``package`` and every sibling it needs, directly or not, sorted."""
+    """Return ``package`` and every sibling it needs, directly or indirectly, sorted."""
     found = {package}
     for name in siblings(package):
         found.update(closure(name))
@@ -98,14 +98,14 @@ def import_name(package: str) -> str:
 
 
 def forbidden_modules(package: str) -> list[str]:
-    """Libraries that the package must do without, after the import contracts of pyproject.toml."""
+    """Return the modules that the import contracts of pyproject.toml forbid in the package."""
     contracts = SETTINGS["tool"]["importlinter"]["contracts"]
     own = [contract for contract in contracts if import_name(package) in contract.get("source_modules", [])]
     return sorted({module for contract in own for module in contract["forbidden_modules"]})
 
 
 def version(package: str) -> str:
-    """Return the version in the package's ``__about__.py``, the only place that has it."""
+    """Return the version from the package's ``__about__.py``, the only place that states it."""
     about = ROOT / "packages" / package / "src" / import_name(package) / "__about__.py"
     found = re.search(r'^__version__ = "(.+)"$', about.read_text(encoding="utf-8"), re.MULTILINE)
     if found is None:
@@ -114,29 +114,29 @@ def version(package: str) -> str:
 
 
 def wheel(package: str) -> Path:
-    """Where ``nox -s build`` leaves the wheel of ``package``."""
+    """Return the path of the wheel of ``package`` that ``nox -s build`` writes."""
     return DIST / f"{import_name(package)}-{version(package)}-py3-none-any.whl"
 
 
 def test_requirements(package: str) -> list[str]:
-    """The package's own dependency group ``test``."""
+    """Return the package's dependency group ``test``."""
     return list(nox.project.dependency_groups(PROJECTS[package], "test"))
 
 
 def pip_install(session: nox.Session, *arguments: str, constraints: Path = CONSTRAINTS) -> None:
     """Install under ``constraints``.
 
-    Python compiles what is imported, on first use: compiling all of torch takes 15 s an environment.
+    Modules are compiled on first import instead: compiling all of torch takes 15 s per environment.
     """
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.install("--no-compile", "--constraint", str(constraints), *arguments)
 
 
 def uninstall_others(session: nox.Session, *requirements: str) -> None:
-    """Uninstall what none of ``requirements`` needs, directly or not: what earlier runs and sessions installed here."""
+    """Uninstall packages of earlier runs and sessions that ``requirements`` do not need, directly or indirectly."""
     place = next(Path(session.virtualenv.location).glob("lib/python*/site-packages"))
     installed = {canonicalize_name(each.name): each for each in distributions(path=[str(place)])}
-    needed: set[tuple[str, str]] = set()  # with the extra for which it is needed, or ""
+    needed: set[tuple[str, str]] = set()  # (distribution, extra that needs it or "")
     queue = [Requirement(line) for line in (*requirements, "pip")]
     while queue:
         requirement = queue.pop()
@@ -150,11 +150,11 @@ def uninstall_others(session: nox.Session, *requirements: str) -> None:
     if others:
         session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", *others)
     for left in top_directories(installed[name] for name in others) - top_directories(distributions(path=[str(place)])):
-        shutil.rmtree(place / left, ignore_errors=True)  # what was written there later, and is still imported
+        shutil.rmtree(place / left, ignore_errors=True)  # files written later remain importable
 
 
 def top_directories(found: Iterable[Distribution]) -> set[str]:
-    """Return the first directories of all files of distributions."""
+    """Return the top-level directories of the files of distributions."""
     return {file.parts[0] for each in found for file in each.files or [] if len(file.parts) > 1} - {".."}
 
 
@@ -165,7 +165,7 @@ def install_wheels(
 
     Packages of this repository among the requirements, and those of the extras, are built wheels too.
 
-    The second step puts today's wheels in place of those of an earlier run, which have the same version.
+    The second step replaces wheels of an earlier run, which have the same version.
     """
     chosen = {package, *siblings(package, Requirement(package + extras).extras), *ours(requirements)}
     wheels = [str(wheel(name)) for name in sorted({each for name in chosen for each in closure(name)} - {package})]
@@ -193,7 +193,7 @@ def install_alone(session: nox.Session, package: str) -> None:
 def hand_on(session: nox.Session, package: str) -> None:
     """On CI, let other sessions that need torch use this environment: it is unpacked and compiled once, not 20 times.
 
-    Each of them uninstalls what it does not need. What failed keeps its environment to itself, to be looked at.
+    Each session uninstalls what it does not need. A failed session keeps its environment for inspection.
     """
     with_torch = [name for name in PROJECTS if "torch" not in forbidden_modules(name)]
     if "CI" in os.environ and package in with_torch:
@@ -207,9 +207,9 @@ def run_marked(session: nox.Session, marker: str, extras: str = "") -> None:
     """Run the tests of all packages that are marked ``marker``, in one environment with all wheels.
 
     Args:
-        session: of nox.
-        marker: of pytest.
-        extras: of the trainer, in brackets.
+        session: session of nox.
+        marker: marker of pytest.
+        extras: extras of the trainer, in brackets.
     """
     needed = sorted({line for name in PROJECTS for line in test_requirements(name)})
     install_wheels(session, "trainer", *needed, extras=extras)
@@ -290,14 +290,14 @@ def minimums(session: nox.Session, package: str) -> None:
     )  # fmt: skip
     session.log("oldest admitted:\n" + oldest.read_text(encoding="utf-8"))
     install_wheels(session, package, *test_requirements(package), constraints=oldest)
-    # Not with warnings as errors: what old releases call is deprecated by the new ones that they require.
+    # Warnings are no errors here: old releases may call functions that their newer requirements deprecate.
     session.run("pytest", "-W", "default", f"packages/{package}/tests", *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session(requires=["build"], reuse_venv=False)
 @EACH_PACKAGE
 def install(session: nox.Session, package: str) -> None:
-    """Install one package from dist/ into an empty environment, look at what came, run its README's example."""
+    """Install one package from dist/ into an empty environment, check what it brings, run its README's example."""
     install_alone(session, package)
 
 
@@ -305,7 +305,7 @@ def install(session: nox.Session, package: str) -> None:
 def lint(session: nox.Session) -> None:
     """Check style, formatting, changelogs and every YAML of configs/."""
     pip_install(session, *TOOLS["lint"], *TOOLS["build"], *PROJECTS["configs"]["project"]["dependencies"])
-    # their declarations are read, which import no torch
+    # only their declarations are imported, without torch
     plugins = [
         f"./packages/{name}" for name in PROJECTS if PLUGINS in PROJECTS[name]["project"].get("entry-points", {})
     ]
@@ -340,7 +340,7 @@ def imports(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation, warnings being errors, run its examples, and compare its tables with the committed ones.
 
-    Sphinx writes the tables anew: those of a clone are current if nothing differs.
+    Sphinx rewrites the tables: the committed ones are current if git shows no difference.
     """
     install_wheels(session, "trainer", *TOOLS["docs"], *(PREFIX + name for name in PROJECTS))
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
@@ -394,7 +394,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(requires=["build"], default=False)
 def browser(session: nox.Session) -> None:
-    """Open the labelling page and a report in a headless Chromium: the installed one, or else one that is fetched."""
+    """Open the labelling page and a report in a headless Chromium, which is downloaded if none is installed."""
     trainer = PROJECTS["trainer"]
     install_wheels(session, "trainer", *nox.project.dependency_groups(trainer, "browser"), extras="[box2d,video]")
     environment = dict(TEST_ENVIRONMENT)
@@ -410,7 +410,7 @@ def browser(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure: all benchmarks of speed, or the script of benchmarks/ that is named after --, with its options."""
     install_wheels(session, "trainer", *TOOLS["bench"], extras="[atari,box2d,minatar,pqn]")
-    # Without what they require: bounds on pandas and virtualenv contradict constraints.txt; "bench" has what they use.
+    # Without their requirements: bounds on pandas and virtualenv contradict constraints.txt; "bench" has what they use.
     session.install("--no-compile", "--no-deps", *TOOLS["bench-peers"])
     every = [[path.stem] for path in sorted(ROOT.glob("benchmarks/*.py")) if path.stem not in LEARNING]
     for name, *options in [session.posargs] if session.posargs else every:
@@ -449,13 +449,13 @@ def affected(session: nox.Session) -> None:
 
 
 def no_emit() -> list[str]:
-    """Options that keep this repository's own packages out of a compiled list of pins."""
+    """Return options that keep this repository's packages out of compiled pins."""
     return [option for name in PROJECTS for option in ("--no-emit-package", PREFIX + name)]
 
 
 @nox.session(requires=["build"], default=False)
 def pins(session: nox.Session) -> None:
-    """Write constraints.txt anew: the newest releases that all packages, extras and tools admit together."""
+    """Rewrite constraints.txt: the newest releases that all packages, extras and tools admit together."""
     session.install(*TOOLS["minimums"])
     sources = [f"packages/{name}/pyproject.toml" for name in PROJECTS]
     own = [

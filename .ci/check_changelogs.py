@@ -27,7 +27,7 @@ def words_of(*packages: str) -> set[str]:
 
 
 def candidates(line: str, everywhere: set[str]) -> tuple[list[str], list[str]]:
-    """Return the changelogs for a line of the listing and the words of which one must be there; none: nothing must."""
+    """Return the changelogs for a line of the listing, and the words of which they must have one, if any."""
     if (named := NAME.fullmatch(line)) is not None:
         package, name, argument = named["package"].replace("_", "-"), named["name"], named["argument"]
         if name == "__version__" or (argument and f"name tesserl_{named['package']}.{name}" not in everywhere):
@@ -42,7 +42,7 @@ def candidates(line: str, everywhere: set[str]) -> tuple[list[str], list[str]]:
 
 
 def main() -> int:
-    """Print what no changelog names; return 1 if there is something."""
+    """Print the lines that no changelog names; return 1 if there are any."""
     before, now = set(Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()), set(listing())
     missing = []
     for line in sorted(before ^ now):

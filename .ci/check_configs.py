@@ -14,7 +14,7 @@ from tesserl_configs.search import load_search
 from tesserl_configs.sweep import load_sweep
 
 LOADERS: dict[str, Callable[[str], object]] = {"sweeps": load_sweep, "search": load_search}
-"""Directory of configs/ -> the function that reads its files, if they are no runs."""
+"""Directory of configs/ -> the function that reads its files, for files that do not describe a run."""
 
 
 def main(paths: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Say what an installed package brought along, and fail if that is more or less than its contract.
+"""Print the packages that came with an installed package, and fail if they differ from its contract.
 
     python .ci/check_install.py IMPORT_NAME --ours DISTRIBUTION... --without MODULE...
 

@@ -79,7 +79,7 @@ def table(counts: Counts, recorded: Counts | None) -> str:
 
 
 def main() -> None:
-    """Print the table; write the counts where --record says."""
+    """Print the table; write the counts to the file of --record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent, help="the checkout to count")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the counts as JSON")

@@ -1,4 +1,4 @@
-"""List what users can name: keys of the schema, commands with their options, and public names of every package.
+"""List all names in the user interface: keys of the schema, commands with options, public names of every package.
 
     python .ci/list_surface.py                                          the listing of the installed packages
     python .ci/list_surface.py --record FILE                            write it
@@ -48,7 +48,7 @@ def commands(command: click.Command, path: str) -> Iterator[str]:
 
 
 def parameter_text(parameter: click.Parameter) -> str:
-    """Describe one option or argument: its spellings, type, default, and how often it may stand."""
+    """Describe one option or argument: its spellings, type, default, and number of repetitions."""
     words = ["/".join([*parameter.opts, *parameter.secondary_opts])]
     if parameter.param_type_name == "argument":
         words = [f"<{parameter.human_readable_name}>"]
@@ -75,7 +75,7 @@ class Keys:
     """The keys of one JSON Schema, by dotted path.
 
     Args:
-        schema: of a whole file.
+        schema: JSON Schema of a whole file.
         label: first word of every line.
     """
 

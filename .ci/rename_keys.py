@@ -1,4 +1,4 @@
-"""Rename keys of the schema, one at a time: mypy must report each where it is read.
+"""Rename keys of the schema, one at a time, and check that mypy reports each use of the old name.
 
     rename_keys.py [--count 20] [--seed 0]
 

@@ -5,8 +5,8 @@
     python .ci/run_digests.py --against FILE         compare with a record; exit code 1 if a network differs
     python .ci/run_digests.py ppo ppo-lstm           these runs alone
 
-A change that only moves code leaves every digest as it was. Digests depend on the processor and on the releases of
-torch and numpy, so that a record is good for one machine and is not committed. ``values`` is the digest of the
+A change that only moves code leaves every digest unchanged. Digests depend on the processor and on the releases of
+torch and numpy, so a record is valid for one machine only and is not committed. ``values`` is the digest of the
 tensors without their names: it stays the same if a network's parts are only renamed.
 """
 
@@ -125,7 +125,7 @@ def train_all(names: list[str]) -> dict[str, dict[str, str]]:
 
 
 def machine() -> dict[str, str]:
-    """Describe what the digests depend on besides the code."""
+    """Describe the machine and the releases on which the digests depend."""
     processor = Path("/proc/cpuinfo")
     lines = processor.read_text(encoding="utf-8").splitlines() if processor.is_file() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -134,7 +134,7 @@ def machine() -> dict[str, str]:
 
 
 def compare(found: dict[str, dict[str, str]], record: dict[str, Any]) -> int:
-    """Print how the digests relate to recorded ones; return 1 if one differs or the machine is another."""
+    """Compare the digests with recorded ones; return 1 if a digest or the machine differs."""
     if record["machine"] != machine():
         print(f"recorded on another machine, digests cannot be compared: {record['machine']}, here {machine()}")
         return 1

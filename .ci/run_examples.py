@@ -1,4 +1,4 @@
-"""Run the Python blocks of Markdown files; the blocks of one file share their names, as they do for a reader.
+"""Run the Python blocks of Markdown files; the blocks of one file share one namespace.
 
     python .ci/run_examples.py FILE...
 

@@ -45,7 +45,7 @@ class Case:
 
 
 def batch(case: Case, pixels: tuple[int, ...] = PIXELS) -> dict[str, Tensor]:
-    """Transitions as a replay buffer hands them over."""
+    """Return transitions in the form that a replay buffer returns."""
     size = case.batch_size
     images = {name: torch.randint(256, (size, *pixels), dtype=torch.uint8) for name in ("pixels", "next_pixels")}
     entries = {
@@ -123,7 +123,7 @@ class Floor:
 def sides(
     case: Case, *, pixels: tuple[int, ...] = PIXELS, width: int = WIDTH, hidden: int = HIDDEN
 ) -> tuple[Ours, Floor]:
-    """Both, with equal weights, buffers and transitions, and a target that differs from the online network."""
+    """Return both sides, with equal weights, buffers and transitions, and a target unlike the online network."""
     torch.manual_seed(0)
     body = ImpalaCNN(pixels, width=width, pool_size=6, spectral_norm="residual")
     network = QuantileNetwork(body, ACTIONS, num_cosines=COSINES, hidden_sizes=(hidden,), dueling=True, noisy=True).to(
@@ -143,10 +143,10 @@ def sides(
 
 
 def difference(case: Case, **sizes: object) -> float:
-    """The largest of loss and gradients of three passes, each relative to its largest entry."""
+    """Return the largest difference of loss and gradients in three passes, each relative to its largest entry."""
     ours, floor = sides(case, **sizes)
     worst = 0.0
-    for seed in range(3):  # spectral normalisation moves its vectors in each
+    for seed in range(3):  # each pass updates the vectors of spectral normalisation
         losses = []
         for side in (ours, floor):
             torch.manual_seed(seed)
@@ -161,7 +161,7 @@ def difference(case: Case, **sizes: object) -> float:
 
 
 def training(side: Ours | Floor) -> Callable[[], object]:
-    """A step of ``side``, the norm of its gradient clipped, and one of Adam."""
+    """Return a training step: ``side``, gradient clipping and Adam."""
     parameters = list(side.parameters.values())
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, eps=0.005 / side.case.batch_size)
 
@@ -175,7 +175,7 @@ def training(side: Ours | Floor) -> Callable[[], object]:
 
 
 def repeated(function: Callable[[], object], seconds: float, device: str) -> Side:
-    """A side that calls a function as often as fits ``seconds`` and waits for the device once, at the end."""
+    """Return a side that repeats a function for ``seconds`` and waits for the device once, at the end."""
 
     def repeat(count: int) -> Measurement:
         wall, cpu = time.perf_counter(), time.process_time()
@@ -191,7 +191,7 @@ def repeated(function: Callable[[], object], seconds: float, device: str) -> Sid
 
 
 def acting(ours: Ours, seconds: float) -> float:
-    """Seconds of choosing actions in all environments, from pixels on the host to actions on the host."""
+    """Return the seconds to choose actions for all environments, from pixels on the host to actions on the host."""
     case, size = ours.case, (ENVIRONMENTS, *PIXELS)
     pixels = torch.randint(256, size, dtype=torch.uint8)
 
@@ -204,7 +204,7 @@ def acting(ours: Ours, seconds: float) -> float:
 
 
 def measure(case: Case, seconds: float, rounds: int) -> tuple[Comparison, dict[str, float]]:
-    """Ours against the floor, and the days of a whole run."""
+    """Compare ours with the floor; also return the days of a whole run."""
     ours, floor = sides(case)
     name = f"BTR update, batch {case.batch_size}, bonus by the {case.log_policy} network"
     peer, own = (repeated(training(side), seconds, case.device) for side in (floor, ours))
@@ -231,7 +231,7 @@ def main() -> tuple[list[Comparison], list[dict[str, float]]]:
     torch.set_num_threads(1)
     variant = {name: getattr(options, name) for name in ("log_policy", "device", "channels_last", "bf16", "compile")}
     found = difference(Case(batch_size=3, log_policy=options.log_policy, device=options.device))
-    if not found <= (1e-6 if options.device == "cpu" else 1e-4):  # a GPU's convolutions choose their algorithms
+    if not found <= (1e-6 if options.device == "cpu" else 1e-4):  # a GPU selects among convolution algorithms
         raise SystemExit(f"the floor is no floor: loss or gradients differ by {found:.1e}")
     print(f"{variant}\n{HEADER}")
     results = []

@@ -17,11 +17,11 @@ from floors.rollout import Rollout
 from tesserl_collectors.collector import Collector
 from tesserl_environments import ObservationLayout
 
-FRAMES = 1024  # of one call, over all environments
+FRAMES = 1024  # per call, over all environments
 
 
 class Policy(nn.Module):
-    """Draws from the softmax of a network: the largest of logits plus Gumbel noise."""
+    """Samples from the softmax of a network as the argmax of logits plus Gumbel noise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Policy(nn.Module):
 
 
 def environments(num_envs: int, mode: AutoresetMode | None) -> VectorEnv:
-    """CartPole one by one with an autoreset mode; without one, Gymnasium's own vectorised CartPole."""
+    """Make single CartPoles with an autoreset mode, or for None Gymnasium's vectorised CartPole."""
     if mode is None:
         return gym.make_vec("CartPole-v1", num_envs, vectorization_mode="vector_entry_point")
     return gym.make_vec("CartPole-v1", num_envs, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode})
@@ -57,9 +57,9 @@ def bare(num_envs: int, policy: Policy, seconds: float) -> Side:
 
 
 def torchrl(num_envs: int, policy: Policy, seconds: float, *, actor: str) -> Side:
-    """Its fastest correct form: one process, a wrapped vector environment that torchrl resets by itself.
+    """Return torchrl's collector in its fastest correct form: one process, a wrapped vector environment.
 
-    ``actor`` is ``"distribution"``, torchrl's own way to draw from logits, or ``"module"``, our policy as it is.
+    ``actor`` is ``"distribution"``, where torchrl samples from the logits, or ``"module"``, our unchanged policy.
     """
     wrapped = GymWrapper(environments(num_envs, AutoresetMode.DISABLED), categorical_action_encoding=True)
     wrapped.set_seed(0)

@@ -1,8 +1,8 @@
 """Compare worker processes that collect with collecting in turns: environment steps per second, and processor time.
 
-Both sides train the same file with the same number of environments. By CPU the ratio is that of the whole processor
-time for a step, workers included: below 1 it is the price of the processes. Local's processor time divided by that of
-the slowest process is the ratio that an idle machine with a core for each process allows.
+Both sides train the same file with the same number of environments. The CPU ratio compares total processor time per
+step, including workers; a value below 1 is the overhead of the processes. One process's total processor time divided
+by the time of the slowest of several processes is the speed-up possible with one idle core per process.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], int, int, int, float | None]] = {
 
 
 def measure(name: str, rounds: int) -> tuple[Comparison, dict[str, float]]:
-    """Measure one case; return its row, and the seconds of processor time of each process per 1,000 steps."""
+    """Measure one case; return its row, and each process's seconds of processor time per 1,000 steps."""
     path, overrides, number, warmup, steps, least = CASES[name]
     local = {"config": str(ROOT / path), "overrides": list(overrides), "warmup": warmup}
     process = local | {"overrides": [*overrides, f"collectors={{kind: process, workers: {number}}}"]}

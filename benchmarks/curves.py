@@ -1,4 +1,4 @@
-"""Record finished runs as curves that users can compare theirs with, and draw the page of curves.
+"""Record the curves of finished runs as references for users, and draw the page of curves.
 
 python benchmarks/curves.py add minatar RUNS... --commit 3d4978f --command "tesserl sweep SWEEP"
 python benchmarks/curves.py page
@@ -34,7 +34,7 @@ Key = tuple[str, str, int]
 
 
 def read(directory: Path, root: Path) -> tuple[Key, float, float, tuple[list[int], list[float]]]:
-    """Return what a run is of, its scores (best and last weights) and its curve."""
+    """Return a run's key, its scores (best and last weights) and its curve."""
     variant, task, seed = identify(directory, root, by="variant", environments=True)
     best, curve = read_score(directory, EVALUATION, last=False)
     last, _ = read_score(directory, EVALUATION, last=True)
@@ -56,7 +56,7 @@ def add(suite: str, paths: Sequence[Path], *, commit: str, command: str) -> None
 
 
 def kept(file: Path, new: set[Key]) -> list[list[str]]:
-    """Return the rows of a file but those of runs that are added anew."""
+    """Return the rows of a file, without those of re-added runs."""
     if not file.is_file():
         return []
     with file.open(encoding="utf-8", newline="") as lines:

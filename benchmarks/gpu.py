@@ -5,9 +5,10 @@
     python benchmarks/gpu.py --quick --simulated  on the device of packages/trainer/tests/simulated.py, which no
                                                   machine has: shows that the paths are right, and no speed
 
-It checks that an update computes the same as it is, compiled and as a CUDA graph; measures updates per second in each
-form beside plain torch; counts what an update waits for; kills a run, resumes it and compares it with a whole one; and
-says how long 200 million frames of updates take. What a device cannot do is left out, with the reason.
+It checks that an update gives the same results in eager form, compiled and as a CUDA graph; compares updates per second
+in each form with plain torch; counts how often an update waits for the device; kills a run, resumes it and compares it
+with an uninterrupted one; and prints the time of the updates for 200 million frames. Checks that a device does not
+support are skipped, with the reason.
 """
 
 import argparse
@@ -43,7 +44,7 @@ LIMIT = 1e-6
 """Largest difference of a loss or a gradient between two forms, relative to its largest entry."""
 FRAMES = 200e6
 CHECKED = 6
-"""Updates that are compared: three that warm up, one that is recorded, two that only replay."""
+"""Compared updates: three to warm up, one that is recorded, two that only replay."""
 RUNS = {
     "PPO": ("ppo_cartpole.yaml", ["total_steps=384", "ppo.num_steps=16"]),
     "IQN": ("iqn_cartpole.yaml", ["total_steps=240", "replay.warmup_steps=200"]),
@@ -53,7 +54,7 @@ QUIET = ["evaluation.episodes=2", "evaluation.final_episodes=2", "evaluation.max
 
 
 def load_simulated() -> ModuleType:
-    """Return the module of the simulated device, which is among the tests of the trainer."""
+    """Load the module of the simulated device from the trainer's tests."""
     specification = importlib.util.spec_from_file_location("simulated", ROOT / "packages/trainer/tests/simulated.py")
     if specification is None or specification.loader is None:
         raise FileNotFoundError("packages/trainer/tests/simulated.py is not there; run from a clone")
@@ -64,14 +65,14 @@ def load_simulated() -> ModuleType:
 
 
 def shapes(*, is_quick: bool) -> list[Shape]:
-    """Return what is updated."""
+    """Return the shapes of the measured updates."""
     if is_quick:
         return [ppo_shape(), btr_shape(batch_size=4, pixels=(4, 12, 20), width=1, hidden=8)]
     return [ppo_shape(), *(btr_shape(batch_size=size, pixels=(4, 84, 84), width=2, hidden=512) for size in (32, 256))]
 
 
 def outcomes(shape: Shape, form: str, device: str) -> list[Tensor]:
-    """Return loss, gradient norm and gradients of updates that leave the weights as they are."""
+    """Return loss, gradient norm and gradients of updates with learning rate 0."""
     update, parameters = our_update(shape, form, device, learning_rate=0.0)
     found = []
     for seed in range(CHECKED):
@@ -84,7 +85,7 @@ def outcomes(shape: Shape, form: str, device: str) -> list[Tensor]:
 
 
 def check_forms(shape: Shape, device: str, *, is_quick: bool) -> list[dict[str, object]]:
-    """Compare every form with the update as it is."""
+    """Compare every form with the eager update."""
     plain, rows = outcomes(shape, "eager", device), []
     for form in FORMS[1:]:
         row: dict[str, object] = {"shape": shape.name, "form": form}
@@ -98,7 +99,7 @@ def check_forms(shape: Shape, device: str, *, is_quick: bool) -> list[dict[str, 
 
 
 def per_second(update: Update, device: str, seconds: float) -> float:
-    """Return updates per second, the device waited for once at the end."""
+    """Return updates per second; wait for the device once, at the end."""
 
     def run(count: int) -> float:
         began = time.perf_counter()
@@ -155,7 +156,7 @@ def waits_counted(device: str, simulated: ModuleType | None) -> Iterator[Counter
 
 
 def count_waits(name: str, device: str, simulated: ModuleType | None) -> dict[str, object]:
-    """Train a few rounds and return the waits of acting and of everything else, for each update."""
+    """Train a few rounds; return the waits per update in acting and in everything else."""
     if device == "cpu":
         return {"run": name, "skipped": "a CPU is never waited for"}
     file, overrides = RUNS[name]
@@ -180,7 +181,7 @@ def count_waits(name: str, device: str, simulated: ModuleType | None) -> dict[st
 
 
 def kill_and_resume(device: str, folder: Path) -> dict[str, object]:
-    """Kill a run at its first checkpoint, resume it, and compare its networks with those of a whole run."""
+    """Kill a run at its first checkpoint, resume it, and compare its networks with an uninterrupted run's."""
     if device == "simulated":
         return {
             "run": "killed and resumed",
@@ -218,7 +219,7 @@ def newest_digest(run_dir: Path) -> str | None:
 
 
 def show(title: str, rows: list[dict[str, object]]) -> None:
-    """Print rows as a table of their own columns."""
+    """Print rows as a table."""
     print(f"\n{title}", flush=True)
     for row in rows:
         cells = (f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items())
@@ -236,7 +237,7 @@ def main() -> int:
     device = "simulated" if simulated is not None else "cuda" if torch.cuda.is_available() else "cpu"
     seconds = 0.2 if options.quick else options.seconds
     torch.set_num_threads(1)
-    torch._inductor.config.fallback_random = True  # compiled code draws the numbers that eager code draws
+    torch._inductor.config.fallback_random = True  # compiled code draws the same random numbers as eager code
     torch.backends.cudnn.deterministic = True
     name = torch.cuda.get_device_name() if device == "cuda" else f"{device} ({processor()})"
     print(f"device: {name}, torch {torch.__version__}")

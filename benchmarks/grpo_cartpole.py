@@ -1,7 +1,7 @@
-"""GRPO's loop on CartPole by PPO's, from the first step: environment steps per second, and where they go.
+"""Compare GRPO's loop on CartPole with PPO's, from the first step: environment steps per second, and time per part.
 
 Both play 8 environments, train a policy of the same size for as many epochs, and make about as many gradient updates.
-Only steps of trajectories that are learned from count for GRPO; PPO learns a value beside the policy.
+For GRPO, only steps of trajectories used for learning count; PPO also learns a value.
 """
 
 from pathlib import Path
@@ -15,13 +15,13 @@ SETTINGS = Path(__file__).parent / "settings"
 
 
 def first_steps(name: str, steps: int) -> Measurement:
-    """Trains a new run of ``settings/<name>.yaml``."""
+    """Train a new run of ``settings/<name>.yaml``."""
     with Worker("our_loop.py", {"config": str(SETTINGS / f"{name}.yaml"), "overrides": ["seed=1"]}) as worker:
         return worker.measure(steps)
 
 
 def parts(name: str, steps: int) -> dict[str, float]:
-    """Microseconds of each part of a step."""
+    """Return the microseconds of each part of a step."""
     with Worker("our_loop.py", {"config": str(SETTINGS / f"{name}.yaml"), "overrides": ["seed=1"]}) as worker:
         return breakdown(worker, steps)
 

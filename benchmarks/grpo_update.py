@@ -47,7 +47,7 @@ def as_tensordict(data: dict[str, Tensor]) -> TensorDict:
 
 
 class Ours:
-    """The loss of this project on a flat minibatch: through the ``ActorCritic`` itself, or its torchrl face."""
+    """The loss of this project on a flat minibatch, with the ``ActorCritic`` itself or its torchrl interface."""
 
     def __init__(
         self, network: ActorCritic, data: dict[str, Tensor], *, kl_coef: float, metrics: bool, direct: bool = True

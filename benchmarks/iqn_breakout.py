@@ -1,6 +1,6 @@
 """IQN on Breakout from pixels, end to end: agent steps per second against Tianshou, in float32 and in bfloat16.
 
-Without a bar also against Tianshou without its trainer's check of the whole buffer (see ``workers/tianshou_iqn.py``).
+A second comparison, without a bar, turns off Tianshou's check of the whole buffer (see ``workers/tianshou_iqn.py``).
 """
 
 import sys

@@ -1,6 +1,6 @@
 """IQN on CartPole end to end: steps per second against Tianshou, time to a solved task against sb3-contrib's QR-DQN.
 
-Steps per second also without the check of the whole buffer that Tianshou's trainer makes (``workers/tianshou_iqn.py``).
+A second speed comparison turns off the check of the whole buffer by Tianshou's trainer (``workers/tianshou_iqn.py``).
 """
 
 import sys

@@ -83,7 +83,7 @@ def step(side: Ours | Floor) -> Tensor:
 
 
 def training(side: Ours | Floor) -> Callable[[], None]:
-    """A step of ``side`` and one of Adam, whose learning rate leaves the weights where they are."""
+    """Return a training step: ``side`` and Adam, with a learning rate too small to change the weights."""
     optimizer = torch.optim.Adam(side.parameters, lr=1e-12)
 
     def train() -> None:
@@ -94,7 +94,7 @@ def training(side: Ours | Floor) -> Callable[[], None]:
 
 
 def check_same(ours: Ours, floor: Floor) -> None:
-    """Loss and gradients agree to 1e-6, relative to the largest of each."""
+    """Check that loss and gradients agree to 1e-6, relative to the largest entry of each."""
     for seed in range(5):
         losses = []
         for side in (ours, floor):

@@ -1,9 +1,9 @@
-"""Updates on pictures with memory that the process keeps, against the same updates as glibc does by default."""
+"""Compare updates on images with memory that the process keeps, and with glibc's default of returning memory."""
 
 from common.harness import HEADER, Bar, Comparison, Worker, arguments, compare, finish
 
 CASES = {("nature", 32): 12, ("nature", 256): 2, ("impala", 32): 4, ("impala", 256): 1}
-"""Encoder and pictures of an update -> updates of one measurement."""
+"""Encoder and images per update -> updates of one measurement."""
 
 
 def measure(encoder: str, batch_size: int, updates: int, rounds: int) -> Comparison:
@@ -14,7 +14,7 @@ def measure(encoder: str, batch_size: int, updates: int, rounds: int) -> Compari
         Worker("pictures_update.py", settings | {"keep": True}) as ours,
     ):
         for side in (peer, ours):
-            side.measure(3)  # glibc adapts its limits meanwhile
+            side.measure(3)  # warm-up: glibc adapts its limits
         return compare(
             f"{encoder}, {batch_size} pictures",
             lambda: peer.measure(updates),

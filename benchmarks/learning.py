@@ -1,11 +1,11 @@
-"""Trains files with several seeds: returns of the best and the last weights, curves, the rows of docs/results.md.
+"""Train configurations with several seeds: returns of the best and last weights, curves, rows of docs/results.md.
 
 python benchmarks/learning.py                                                      the bars of settings/learning.yaml
 python benchmarks/learning.py --only ppo-cartpole ppo-pendulum                     some of them
 python benchmarks/learning.py configs/iqn/cartpole.yaml --seeds 1 2 3 --target 475 one file
 
-Each seed is one ``tesserl train`` in a process of its own, from its start to its exit; runs that are there already are
-read, not trained again. Wall times mean something on an idle machine only; CPU times say more on a busy one.
+Each seed is one ``tesserl train`` in a separate process, timed from start to exit. Finished runs are read, not trained
+again. Wall times are meaningful only on an idle machine; on a busy one use CPU times.
 """
 
 import argparse
@@ -31,7 +31,7 @@ FEW_EPISODES = {"episodes": 2, "final_episodes": 2}
 
 
 def train(config: Path, run_dir: Path, seed: int, overrides: list[str]) -> None:
-    """Trains one seed, unless that has been done, and notes what it took."""
+    """Train one seed unless it is finished, and record its time."""
     if (run_dir / "took.json").exists():
         return
     options = [option for override in [f"seed={seed}", *overrides] for option in ("--set", override)]
@@ -47,11 +47,11 @@ def train(config: Path, run_dir: Path, seed: int, overrides: list[str]) -> None:
 
 
 def learn(bar: dict[str, Any], runs: Path, overrides: list[str], python: str, *, quick: bool) -> Learned:
-    """All seeds of one entry of ``settings/learning.yaml``, and the peer's."""
+    """Train all seeds of one entry of ``settings/learning.yaml``, and the peer's."""
     config, overrides, seeds = Path(bar["config"]), [*bar.get("set", ()), *overrides], bar["seeds"]
     loaded = load_config(config, overrides)
     if quick:
-        steps = loaded.environment.num_envs * loaded.ppo.num_steps  # a rollout, of what has rollouts
+        steps = loaded.environment.num_envs * loaded.ppo.num_steps  # one rollout, for algorithms with rollouts
         few = {"interval": steps, **FEW_EPISODES}
         overrides += [f"total_steps={steps}", *(f"evaluation.{name}={value}" for name, value in few.items())]
         loaded = load_config(config, overrides)
@@ -72,7 +72,7 @@ def learn(bar: dict[str, Any], runs: Path, overrides: list[str], python: str, *,
 
 
 def chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The file that was named, or the bars."""
+    """Return an entry for the named file, or the selected bars."""
     if options.config is not None:
         return [{"config": str(options.config), "seeds": options.seeds or [1]}]
     bars = yaml.safe_load((SETTINGS / "learning.yaml").read_text())
@@ -88,7 +88,7 @@ def chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def write(results: list[Learned], output: Path) -> None:
-    """Table, numbers and pictures."""
+    """Write table, numbers and pictures."""
     output.mkdir(parents=True, exist_ok=True)
     rows = [learned.row() for learned in results]
     (output / "learning.md").write_text("\n".join([HEADER, *rows]) + "\n")

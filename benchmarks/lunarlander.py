@@ -1,9 +1,9 @@
-"""Seconds of training to a greedy return of 200 on LunarLander: PPO by SB3's, IQN by sb3-contrib's QR-DQN.
+"""Seconds of training to a greedy return of 200 on LunarLander: PPO against SB3's, IQN against sb3-contrib's QR-DQN.
 
 python benchmarks/lunarlander.py --algorithm ppo --seeds 5
 
-Each side has the settings that it ships for this task: our files in `configs/`, rl-baselines3-zoo's for the peers. An
-evaluation of 20 greedy episodes every 10,000 steps, off the clock, ends a run that reaches 200.
+Each side uses its published settings for this task: our files in `configs/`, rl-baselines3-zoo's for the peers. Every
+10,000 steps, 20 greedy episodes are evaluated, not counted in the time; a return of 200 ends the run.
 """
 
 import argparse

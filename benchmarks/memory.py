@@ -19,11 +19,11 @@ from train_cartpole import CONFIG, WORKERS, sb3_settings
 
 CAPACITY = 2**20
 MOST_GIBIBYTES = 7.3
-"""Bar of the replay's peak, without that of the imports before it."""
+"""Bar of the replay's peak memory, without the peak of the imports."""
 
 
 def replay(capacity: int) -> dict[str, float]:
-    """Fill a replay in a process of its own; its peak, with and without imports, in GiB of 2^20 transitions."""
+    """Fill a replay in a separate process; return its peak for 2^20 transitions in GiB, with and without imports."""
     command = [sys.executable, str(WORKERS / "replay_memory.py"), str(capacity)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     answer = json.loads(lines[-1])
@@ -41,7 +41,7 @@ def peak(command: list[str]) -> float:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "RL_WARNINGS": "False"}
     with tempfile.TemporaryDirectory() as directory:
         process = subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.DEVNULL)
-        # Linux counts KiB, and never less than this small process had when it started the other
+        # Linux reports KiB, at least the peak of this small process when it started the program
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{command} ended with status {status}")
@@ -49,7 +49,7 @@ def peak(command: list[str]) -> float:
 
 
 def ppo(python: str, overrides: list[str]) -> dict[str, float]:
-    """Peaks of the two whole programs, in MiB."""
+    """Return the peaks of both programs, in MiB."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as settings:
         yaml.safe_dump(sb3_settings(load_config(CONFIG, overrides)), settings)
         settings.flush()

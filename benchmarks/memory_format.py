@@ -1,4 +1,4 @@
-"""Effect of channels_last on convolutions by image size: the measurement behind the trainer's choice."""
+"""Measure the effect of channels_last on convolutions by image size; the trainer's default follows from it."""
 
 import copy
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from tesserl_nn_components import COMPACT_CNN, NATURE_CNN, Conv2dHead, ImpalaCNN
 CHANNELS, BATCHES, SIDES = 4, (8, 32, 128), (10, 16, 24, 32, 42, 64, 84)
 MINATAR_CNN = {"channels": (16,), "kernel_sizes": (3,), "strides": (1,)}
 LARGEST = 128 * 64 * 64
-"""Pixels of a batch; beyond it a round takes seconds."""
+"""Most pixels of a batch; with more, a round takes seconds."""
 
 
 def encoders(side: int) -> dict[str, nn.Module]:
-    """Those that pictures of this size are large enough for."""
+    """Return the encoders that accept images of this size."""
     shape = (CHANNELS, side, side)
     found: dict[str, nn.Module] = {
         "CNN of MinAtar": Conv2dHead(shape, **MINATAR_CNN, hidden_sizes=None),
@@ -31,7 +31,7 @@ def encoders(side: int) -> dict[str, nn.Module]:
 
 
 def passes(encoder: nn.Module, pixels: Tensor) -> dict[str, Callable[[], None]]:
-    """The passes of acting, of targets, and of learning."""
+    """Return the passes of acting, of computing targets, and of learning."""
 
     def forward() -> None:
         with torch.no_grad():

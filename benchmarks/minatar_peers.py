@@ -1,13 +1,13 @@
-r"""IQN on MinAtar Breakout beside sb3-contrib's QR-DQN and Tianshou's IQN: returns and seconds after as many steps.
+r"""IQN on MinAtar Breakout compared with sb3-contrib's QR-DQN and Tianshou's IQN: returns and seconds at equal steps.
 
-Networks, batches, updates, exploration and learning rate are the same; settings/iqn_peers.yaml says what is not. Ours
-are runs of the ablation:
+Networks, batches, updates, exploration and learning rate are the same; settings/iqn_peers.yaml lists the differences.
+Our runs come from the ablation:
 
 tesserl sweep configs/sweeps/minatar_ablation.yaml --name minatar-ablation-100k \
     --task breakout --set total_steps=100_000 --set evaluation.interval=10_000
 
-Each run is measured by its best weights on 100 greedy episodes of unused seeds, its seconds are those of training,
-without evaluations. Peers' runs that have been made are read, not made again.
+Each run is scored by its best weights on 100 greedy episodes of unused seeds. Its seconds are training time without
+evaluations. Finished runs of peers are read, not trained again.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Answer = dict[str, Any]  # best, last: mean returns; wall: seconds
 
 
 def ours(run_dir: Path) -> Answer:
-    """Results of one run of the sweep."""
+    """Return the results of one run of the sweep."""
     evaluation = json.loads((run_dir / "evaluation.json").read_text())
     steps, rates = series(read_metrics(run_dir / "metrics.csv"), "time/steps_per_second")
     wall = sum(np.diff([0, *steps]) / rates)
@@ -40,7 +40,7 @@ def ours(run_dir: Path) -> Answer:
 
 
 def peer(name: str, seed: int, steps: int, runs: Path, python: str) -> Answer:
-    """A peer's run; evaluations are not in its seconds."""
+    """Return the results of a peer's run; its seconds exclude evaluations."""
     script, entry = PEERS[name]
     record = runs / f"{entry}-seed-{seed}.json"
     if not record.exists():

@@ -1,6 +1,6 @@
 """Every image encoder and every fusion, forward and backward, against the same layers in plain PyTorch.
 
-Beside it, without a bar: what channels_last and bf16 autocast do to each image encoder.
+It also measures, without a bar, the effect of channels_last and bf16 autocast on each image encoder.
 """
 
 import copy
@@ -40,11 +40,11 @@ class Case:
 
     name: str
     build: Callable[[], nn.Module]
-    floor: Callable[[nn.Module], Floor]  # made from our network: a backbone of others is the same on both sides
+    floor: Callable[[nn.Module], Floor]  # made from our network, because both sides share a third-party backbone
     shapes: tuple[tuple[int, ...], ...]
 
     def inputs(self) -> list[Tensor]:
-        """Images for shapes of three sizes, else vectors."""
+        """Return images for shapes of three sizes, vectors otherwise."""
         return [
             torch.randint(256, (BATCH, *shape), dtype=torch.uint8) if len(shape) == 3 else torch.randn(BATCH, *shape)
             for shape in self.shapes
@@ -69,7 +69,7 @@ class Side:
 
 
 def sides(case: Case) -> tuple[Side, Side]:
-    """Ours and the floor, with equal weights, buffers, inputs and gradient of the output."""
+    """Return ours and the floor, with equal weights, buffers, inputs and gradient of the output."""
     torch.manual_seed(0)
     network = case.build()
     inputs = case.inputs()
@@ -82,10 +82,10 @@ def sides(case: Case) -> tuple[Side, Side]:
 
 
 def difference(case: Case) -> float:
-    """The largest of output and gradients of three passes, each relative to its largest entry."""
+    """Return the largest difference of output and gradients in three passes, each relative to its largest entry."""
     ours, floor = sides(case)
     worst = 0.0
-    for _ in range(3):  # spectral normalisation moves its vectors in each
+    for _ in range(3):  # each pass updates the vectors of spectral normalisation
         pairs = [(ours().detach(), floor().detach())]
         mine, other = ours.gradients(), floor.gradients()
         if mine.keys() != other.keys():
@@ -96,7 +96,7 @@ def difference(case: Case) -> float:
 
 
 def vision_cases() -> Iterator[Case]:
-    """The image encoders; the Hugging Face one where transformers is installed."""
+    """Yield the image encoders; the Hugging Face one only if transformers is installed."""
     yield Case(
         "compact CNN",
         lambda: Conv2dHead(SMALL, **COMPACT_CNN, hidden_sizes=None),
@@ -182,7 +182,7 @@ def fusion_cases() -> Iterator[Case]:
 
 
 def measure(case: Case, seconds: float, rounds: int) -> Comparison:
-    """Ours against the floor."""
+    """Compare ours with the floor."""
     found = difference(case)
     if not found <= 1e-6:
         raise SystemExit(f"{case.name}: the floor is no floor: output or gradients differ by {found:.1e}")
@@ -191,7 +191,7 @@ def measure(case: Case, seconds: float, rounds: int) -> Comparison:
 
 
 def variants(case: Case, seconds: float, rounds: int) -> Iterator[Comparison]:
-    """The encoder in channels_last, under bf16 autocast, and both, against itself without."""
+    """Compare the encoder in channels_last, under bf16 autocast, and with both, with the plain encoder."""
     plain, _ = sides(case)
     for name, last, half in (("channels_last", True, False), ("bf16", False, True), ("both", True, True)):
         side, _ = sides(case)
@@ -205,7 +205,7 @@ def variants(case: Case, seconds: float, rounds: int) -> Iterator[Comparison]:
 
 
 def autocast(network: nn.Module) -> Floor:
-    """The network's forward pass under autocast; the backward pass stays outside, as it should."""
+    """Return the forward pass under autocast; the backward pass runs outside, as PyTorch recommends."""
 
     def forward(*inputs: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,4 +1,4 @@
-"""PPO on CartPole end to end: steps per second against SB3, torchrl and a bare loop; where they go; seconds to 475."""
+"""PPO on CartPole end to end: steps per second against SB3, torchrl and a bare loop; time per part; seconds to 475."""
 
 import sys
 from contextlib import ExitStack
@@ -24,7 +24,7 @@ TARGET, EPISODES, INTERVAL = 475.0, 100, 5_000
 
 
 def plain_settings() -> dict[str, object]:
-    """The ``ppo:`` block of the configuration in the words of the floor, which are those of torchrl's worker too."""
+    """Return the ``ppo:`` block under the names of the floor, which torchrl's worker also uses."""
     config = load_config(CONFIG)
     names = Settings.__dataclass_fields__.keys() - {"learning_rate"}
     return {name: getattr(config.ppo, name) for name in names} | {"learning_rate": config.optimizer.learning_rate}
@@ -35,7 +35,7 @@ class Body(MLP):
 
 
 def check_same() -> None:
-    """The floor's loss, gradients and advantages are ours to 1e-6, relative to the largest of each."""
+    """Check that the floor's loss, gradients and advantages equal ours to 1e-6, relative to the largest of each."""
     settings = Settings(**plain_settings())
     torch.manual_seed(0)
     for own, its in [*losses_and_gradients(settings), advantages(settings)]:
@@ -45,7 +45,7 @@ def check_same() -> None:
 
 
 def losses_and_gradients(settings: Settings) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of ours and the floor's, of a minibatch."""
+    """Return pairs of our results and the floor's on a minibatch."""
     body, critic_body = (Body(4, [64, 64], activation=nn.Tanh) for _ in range(2))
     network = ActorCritic(body, action_space=2, critic_body=critic_body)
     coefficients = {"value_coef": settings.value_coef, "entropy_coef": settings.entropy_coef}
@@ -71,7 +71,7 @@ def losses_and_gradients(settings: Settings) -> list[tuple[Tensor, Tensor]]:
 
 
 def advantages(settings: Settings) -> tuple[Tensor, Tensor]:
-    """Ours and the floor's, of a rollout in which episodes end in both ways."""
+    """Return our and the floor's advantages of a rollout with terminated and truncated episodes."""
     reward, value, next_value = torch.randn(3, 128, 8)
     terminated, truncated = torch.rand(2, 128, 8) < 0.05
     ours, _ = generalized_advantage_estimate(
@@ -84,7 +84,7 @@ def advantages(settings: Settings) -> tuple[Tensor, Tensor]:
 
 
 def speed(rounds: int, steps: int, python: str) -> tuple[list[Comparison], dict[str, dict[str, float]]]:
-    """Environment steps per second at the same settings; and, by side, microseconds of each part of a step."""
+    """Compare environment steps per second at the same settings; also return each side's microseconds by part."""
     check_same()
     plain = {"task": "CartPole-v1", "num_envs": 8, "seed": 1, "ppo": plain_settings()}
     with ExitStack() as stack:
@@ -125,7 +125,7 @@ def speed(rounds: int, steps: int, python: str) -> tuple[list[Comparison], dict[
 
 
 def target(seeds: int, python: str) -> tuple[Comparison, list[dict[str, object]]]:
-    """Seconds of training until a greedy evaluation reaches 475: the zoo's settings, and our file."""
+    """Compare seconds of training until a greedy evaluation reaches 475: the zoo's settings and our file."""
     evaluation = {"interval": INTERVAL, "episodes": EPISODES, "seed": 10_000, "max_episode_steps": 500}
     zoo = {**SB3["cartpole_target"], "evaluation": evaluation, "target": TARGET}
     overrides = [f"evaluation.interval={INTERVAL}", f"evaluation.episodes={EPISODES}"]

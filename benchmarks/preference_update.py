@@ -44,7 +44,7 @@ def torchrl_actor(network: ActorCritic) -> ProbabilisticActor:
 
 
 def build_data(num_pairs: int) -> dict[str, Tensor]:
-    """Of chosen and of rejected segments, ``[2, P, T]``."""
+    """Return random data of chosen and of rejected segments, ``[2, P, T, ...]``."""
     shape = (2, num_pairs, STEPS)
     return {
         "observation": torch.randn(*shape, FEATURES),
@@ -108,7 +108,7 @@ class Floor:
 
 
 def differences(ours: Ours, floor: Floor, num_pairs: int) -> list[float]:
-    """Of the loss and the gradients of a batch, then of the mean loss of an epoch; each relative to the largest."""
+    """Return relative differences: loss and gradients of a batch, then the mean loss of an epoch."""
     index = torch.randperm(num_pairs)[:BATCH]
     losses, epochs = [side.backward(index) for side in (ours, floor)], []
     gradients = [[parameter.grad for parameter in side.parameters] for side in (ours, floor)]
@@ -141,7 +141,7 @@ def measure_speed(rounds: int) -> list[Comparison]:
 
 
 def measure_memory() -> dict[str, float]:
-    """Anonymous memory of processes that go once over stored pairs, in MB, without and with a reference in memory."""
+    """Return the anonymous memory in MB of processes that read all stored pairs once, without and with a reference."""
     worker, measured = Path(__file__).parent / "workers" / "pairs_memory.py", {}
     with tempfile.TemporaryDirectory() as directory:
         for count in (FEW, MANY):

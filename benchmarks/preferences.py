@@ -1,4 +1,4 @@
-"""A policy that is better than its data: offline DPO and CPL against behaviour cloning.
+"""Compare offline DPO and CPL with behaviour cloning: learn a better policy than that of the data.
 
 python benchmarks/preferences.py                        CartPole, pairs of whole episodes, five seeds
 python benchmarks/preferences.py --mistakes 0.2         a fifth of the labels are wrong
@@ -6,10 +6,10 @@ python benchmarks/preferences.py --task lunarlander     LunarLander, segments of
 python benchmarks/preferences.py --task lunarlander --by return   the same, by the reward of these steps
 python benchmarks/preferences.py --quick                does everything run?
 
-One mediocre policy plays, pieces of its episodes are paired and labelled, and every method learns from these pairs with
-the same network and the same number of gradient updates on batches of the same size: cloning of what was chosen,
-cloning of all, DPO and CPL after a third of their updates of cloning all. Each is measured by its last weights on 100
-episodes, the same for all, greedy and sampled. Steps that have been done are read, not done again.
+A mediocre policy plays; segments of its episodes are paired and labelled. Every method learns from these pairs with the
+same network, number of gradient updates and batch size: cloning the chosen segments, cloning all segments, and DPO and
+CPL, which spend the first third of their updates cloning all. Each is scored by its last weights on the same 100
+episodes, greedy and sampled. Finished parts are read, not repeated.
 """
 
 import argparse
@@ -39,18 +39,18 @@ RETURNS = ("returns", "sampled_returns")
 class Task:
     """A source of pairs and the losses that learn from them."""
 
-    teacher: str  # trained for so many steps, it is the policy of the data
+    teacher: str  # configuration of the policy of the data
     teacher_steps: int
     episodes: int
     segment: str
-    by: str  # of `tesserl pairs make`; "regret": by that of an expert, the teacher after more steps
+    by: str  # of `tesserl pairs make`; "regret" uses an expert: the teacher trained for more steps
     expert_steps: int
     solved: float  # return at which the task counts as solved
     dpo: str
     cpl: str
 
     def file(self, method: str) -> Path:
-        """The configuration of a method; cloning takes that of DPO."""
+        """Return the configuration of a method; cloning uses that of DPO."""
         return ROOT / (self.cpl if method == "cpl" else self.dpo)
 
     def share(self, reached: float, random: float) -> float:
@@ -87,7 +87,7 @@ TASKS = {
 def make_data(
     task: Task, runs: Path, num_episodes: int, num_pairs: int, mistakes: float, by: str
 ) -> tuple[Path, dict[str, float]]:
-    """The pairs; and what a random policy and the policy of the data reach, and which share of the way that is."""
+    """Make the pairs; return them with the returns of a random policy and of the policy of the data."""
     policy, episodes, about = runs / "mediocre", runs / "episodes", runs / "about.json"
     pairs = runs / (f"pairs-{by}-{mistakes:g}" if mistakes else f"pairs-{by}")
     if not (policy / "evaluation.json").exists():
@@ -116,7 +116,7 @@ def expert_of(task: Task, runs: Path) -> Path:
 
 
 def learn(task: Task, method: str, seed: int, pairs: Path, runs: Path, updates: int) -> dict[str, Any]:
-    """One method, one seed."""
+    """Train and evaluate one method with one seed."""
     run_dir = runs / f"{pairs.name}-{method.replace(' ', '-')}-seed-{seed}"
     file, same = task.file(method), [f"seed={seed}", *RARELY, f"pairs.source.path={pairs}"]
     size = load_config(task.file("dpo")).dpo.batch_size
@@ -142,7 +142,7 @@ def learn(task: Task, method: str, seed: int, pairs: Path, runs: Path, updates: 
 
 
 def report(results: dict[str, list[dict[str, Any]]], data: dict[str, float]) -> list[str]:
-    """Rows of a table: each method, and how often it was better than both ways of cloning, and than the data."""
+    """Return table rows: each method, and how often it beat both cloning methods and the policy of the data."""
     rows = [
         "| method | greedy return by seed | mean | 95 % interval | sampled | better than both clones | "
         "than the data, greedy and sampled | held-out accuracy |",
@@ -167,7 +167,7 @@ def report(results: dict[str, list[dict[str, Any]]], data: dict[str, float]) -> 
 
 
 def is_above(returns: list[float], reference: float) -> bool:
-    """Tell whether the mean of a run's episodes is above a return by more than its 95 % interval."""
+    """Return whether a run's mean return exceeds a reference by more than its 95 % interval."""
     _, low, _ = interval([np.array(returns)], mean)
     return low > reference
 

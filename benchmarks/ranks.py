@@ -1,8 +1,8 @@
 """Compare two ranks with one: environment steps per second, and processor time.
 
-Both sides train the same file with the same totals: environments, steps of a rollout, minibatches. By CPU the ratio is
-that of the whole processor time for a step, of both ranks: below 1 it is the price of sharing. One rank's processor
-time divided by that of the busiest of two is the ratio that an idle machine with a core for each rank allows.
+Both sides train the same file with the same totals: environments, steps of a rollout, minibatches. The CPU ratio
+compares total processor time per step over all ranks; a value below 1 is the overhead of sharing. The processor time of
+one rank divided by the time of the busier of two ranks is the speed-up possible with one idle core per rank.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ NAMES = {"peer": "one rank", "learner": "rank 0", "worker 0": "rank 1"}
 
 
 def measure(name: str, rounds: int, size: float) -> tuple[Comparison, dict[str, float]]:
-    """Measure one case; return its row, and the seconds of processor time of each process per 1,000 steps."""
+    """Measure one case; return its row, and each process's seconds of processor time per 1,000 steps."""
     path, warmup, steps, least = CASES[name]
     steps = round(steps * size)
     one = {"config": str(ROOT / path), "warmup": warmup}

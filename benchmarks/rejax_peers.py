@@ -1,6 +1,6 @@
-"""PPO and PQN beside rejax's, in which JAX compiles training and environment into one program: a ceiling.
+"""Compare PPO and PQN with rejax, where JAX compiles training and environment into one program: an upper bound.
 
-rejax needs an environment of its own (Python 3.11): pip install rejax==0.1.3 "gymnax<1" "jax<0.12" "gymnasium<1.4".
+rejax needs a separate environment (Python 3.11): pip install rejax==0.1.3 "gymnax<1" "jax<0.12" "gymnasium<1.4".
 """
 
 import statistics

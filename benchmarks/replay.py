@@ -1,6 +1,6 @@
 """Prioritised against uniform replay: a whole ``sample`` of torchrl's buffer, and the priority update.
 
-And pixels: stacks of a storage that keeps every frame once, against a plain gather of as many frames; and its memory.
+For pixels: stacks from a storage that keeps every frame once, against a plain gather of as many frames; and its memory.
 """
 
 import gc
@@ -61,14 +61,14 @@ def pixels(frames: torch.Tensor, step: int) -> TensorDict:
 
 
 def anonymous_memory() -> int:
-    """Bytes of this process that are resident and no file's; 0 where the system does not tell."""
+    """Return the resident anonymous bytes of this process; 0 if the system does not report them."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def filled(storage: LazyTensorStorage, *keys: object) -> LazyTensorStorage:
-    """A storage full of random frames, as many vector steps after one another as it holds; of some keys, or of all."""
+    """Return a storage filled with vector steps of random frames, with some or all keys."""
     generator, steps = torch.Generator().manual_seed(0), STACK + NUM_STEPS
     frames = torch.randint(256, (steps, ENVS, *SIZE), dtype=torch.uint8, generator=generator)
     for start in range(0, PIXELS, ENVS):
@@ -79,7 +79,7 @@ def filled(storage: LazyTensorStorage, *keys: object) -> LazyTensorStorage:
 
 
 def frame_part(seconds: float, rounds: int) -> tuple[list[Comparison], dict[str, float]]:
-    """Reading and writing pixels, and the bytes of a transition."""
+    """Measure reading and writing pixels, and the bytes of a transition."""
     before = anonymous_memory()
     ours = filled(FrameStorage(PIXELS, num_frames=STACK))
     gc.collect()

@@ -24,7 +24,7 @@ MOST_SECONDS = 2.5
 
 
 def program(command: list[str]) -> Side:
-    """A side that runs a program to its end in a new directory."""
+    """Return a side that runs a program to its end in a new directory."""
 
     def run() -> Measurement:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "RL_WARNINGS": "False"}
@@ -39,7 +39,7 @@ def program(command: list[str]) -> Side:
 
 
 def sb3_settings(config: RunConfig) -> dict[str, object]:
-    """The configuration in the words of SB3; a rollout there is `n_steps` of each environment."""
+    """Return the configuration under SB3's names; its `n_steps` is per environment."""
     ppo, schedule = config.ppo, config.optimizer.learning_rate
     rollout = ppo.num_steps * config.environment.num_envs
     return {
@@ -65,7 +65,7 @@ def sb3_settings(config: RunConfig) -> dict[str, object]:
 
 
 def first_step(rounds: int) -> dict[str, float]:
-    """Seconds of the clock and of the processor from the start of the command to its first step; the least of each."""
+    """Return the least wall time and processor time in seconds from the start of the command to its first step."""
     side = program([sys.executable, str(WORKERS / "first_step.py"), "train", str(CONFIG)])
     side()
     measured = [side() for _ in range(rounds)]

@@ -2,11 +2,11 @@
 
 from common.harness import Worker
 
-Parts = dict[str, float]  # microseconds of an environment step
+Parts = dict[str, float]  # microseconds per environment step
 
 
 def breakdown(worker: Worker, steps: int) -> Parts:
-    """Microseconds of an environment step by what they were spent on."""
+    """Return the microseconds per environment step of each activity."""
     before = worker.ask("laps")
     count = worker.ask(steps)["count"]
     after = worker.ask("laps")

@@ -1,4 +1,4 @@
-"""Rounds of peer, ours, peer; the median of the ratios of the rounds; the peer against itself beside it."""
+"""Measure rounds of peer, ours, peer: the median ratio, and as a check the ratio of the peer to itself."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 @dataclass(frozen=True)
 class Measurement:
-    """Work done, in units of the benchmark, and what it took, in seconds of the clock and of the processor."""
+    """Work done, in units of the benchmark, and its seconds of wall time and of processor time."""
 
     count: float
     wall: float
@@ -30,7 +30,7 @@ Side = Callable[[], Measurement]
 
 
 def repeat(function: Callable[[], object], count: int) -> Measurement:
-    """Calls a function ``count`` times."""
+    """Measure ``count`` calls of a function."""
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(count):
         function()
@@ -38,7 +38,7 @@ def repeat(function: Callable[[], object], count: int) -> Measurement:
 
 
 def repeated(function: Callable[[], object], seconds: float) -> Side:
-    """A side that calls a function as often as fits ``seconds``, found out by a first, warming run."""
+    """Return a side that repeats a function for about ``seconds``; a warm-up run determines the number of calls."""
     repeat(function, 3)
     trial = repeat(function, 5)
     count = max(1, round(seconds * trial.count / trial.wall))
@@ -69,12 +69,12 @@ class Comparison:
 
     name: str
     bar: str
-    ratio: float  # median over the rounds, by the clock
+    ratio: float  # median over the rounds, by wall time
     ratio_low: float  # quartiles
     ratio_high: float
-    ratio_cpu: float  # by processor time, which other processes disturb less
-    itself: float  # the peer after us by the peer before us: 1 on a quiet machine
-    ours: float  # median rate, per second of the clock
+    ratio_cpu: float  # by processor time, which other processes affect less
+    itself: float  # the peer after ours relative to the peer before ours: 1 on an idle machine
+    ours: float  # median rate, per second of wall time
     peer: float
     rounds: int
     holds: bool
@@ -93,7 +93,7 @@ HEADER = (
 
 
 def compare(name: str, peer: Side, ours: Side, bar: Bar, *, rounds: int) -> Comparison:
-    """Measures rounds of peer, ours, peer and prints the row."""
+    """Measure rounds of peer, ours, peer; print and return the row."""
     ratios, ratios_cpu, itself, our_rates, peer_rates = [], [], [], [], []
     for _ in range(rounds):
         before, own, after = peer(), ours(), peer()
@@ -124,7 +124,7 @@ def compare(name: str, peer: Side, ours: Side, bar: Bar, *, rounds: int) -> Comp
 
 
 def arguments(description: str, *, seconds: float) -> argparse.ArgumentParser:
-    """The options that all benchmarks share."""
+    """Return a parser with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=11, help="rounds of peer, ours, peer (default 11)")
     parser.add_argument("--seconds", type=float, default=seconds, help=f"length of one measurement ({seconds:g})")
@@ -132,7 +132,7 @@ def arguments(description: str, *, seconds: float) -> argparse.ArgumentParser:
 
 
 def finish(benchmark: str, comparisons: list[Comparison], **extra: object) -> None:
-    """Writes ``results/<benchmark>.json`` and exits non-zero where a bar was missed."""
+    """Write ``results/<benchmark>.json``; exit with an error if a bar was missed."""
     RESULTS.mkdir(exist_ok=True)
     record = {
         "benchmark": benchmark,
@@ -151,7 +151,7 @@ def finish(benchmark: str, comparisons: list[Comparison], **extra: object) -> No
 
 
 def processor() -> str:
-    """Name of the processor, where the system tells it."""
+    """Return the name of the processor, if the system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -159,7 +159,7 @@ def processor() -> str:
 
 
 class Worker:
-    """A side in a process of its own, perhaps another environment: a request a line, an answer a line, both JSON.
+    """A side in a separate process, perhaps of another Python environment; requests and answers are lines of JSON.
 
     It waits while other sides are measured. ``python`` is the interpreter, ``script`` a file of ``workers/``.
     """
@@ -179,14 +179,14 @@ class Worker:
         self._answer()
 
     def ask(self, request: object) -> dict[str, float]:
-        """Sends a request and waits for its answer."""
+        """Send a request and wait for its answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
     def measure(self, request: object) -> Measurement:
-        """An answer that is a measurement."""
+        """Send a request; return the answer as a measurement."""
         return Measurement(**self.ask(request))
 
     def _answer(self) -> dict[str, float]:

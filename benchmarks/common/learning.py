@@ -1,4 +1,4 @@
-"""Learning curves of several seeds: what was reached, the difference to a peer, the picture."""
+"""Learning curves of several seeds: results, difference from a peer, picture."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from common.harness import Worker
 from tesserl_analysis.record import read_metrics, series
 from tesserl_analysis.statistics import Interval, interval, mean
 
-Curve = tuple[list[int], list[float]]  # steps, and the mean return of the evaluation there
+Curve = tuple[list[int], list[float]]  # steps, and the mean return of the evaluation at each
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Learned:
 
     @property
     def difference(self) -> Interval | None:
-        """Mean of (ours - the peer's), paired by seed, and its 95 % interval; None without a peer of every seed."""
+        """Return mean and 95 % interval of (ours - peer's), paired by seed; None if the peer lacks a seed."""
         others = {run.seed: run.best for run in self.peer}
         if not self.seeds or any(run.seed not in others for run in self.seeds):
             return None
@@ -61,7 +61,7 @@ class Learned:
         return "-"
 
     def row(self) -> str:
-        """A line of ``HEADER``'s table."""
+        """Return a row of the table with the header ``HEADER``."""
         cells = [
             self.name,
             " ".join(str(run.seed) for run in self.seeds),
@@ -76,7 +76,7 @@ class Learned:
         return f"| {' | '.join(cells)} |"
 
     def first(self, target: float) -> list[int | None]:
-        """The step of the first evaluation that reaches a return, by seed."""
+        """Return the step of each seed's first evaluation that reaches a return."""
         curves = [zip(*run.curve, strict=True) for run in self.seeds]
         return [next((step for step, mean in curve if mean >= target), None) for curve in curves]
 
@@ -92,7 +92,7 @@ def returns(values: object) -> str:
 
 
 def read_run(run_dir: Path, seed: int) -> Seed:
-    """Results of a ``tesserl train``."""
+    """Read the results of a ``tesserl train``."""
     evaluation = json.loads((run_dir / "evaluation.json").read_text())
     took = json.loads((run_dir / "took.json").read_text())
     curve = series(read_metrics(run_dir / "metrics.csv"), "evaluation/return")
@@ -100,7 +100,7 @@ def read_run(run_dir: Path, seed: int) -> Seed:
 
 
 def sb3(settings: dict, seeds: list[int], steps: int, record: Path, python: str) -> list[Seed]:
-    """SB3 with each seed; those that stand in ``record``, a line of JSON each, are read, not trained again."""
+    """Train SB3 with each seed; read finished seeds from ``record``, a file with one line of JSON per seed."""
     lines = record.read_text().splitlines() if record.exists() else []
     answers = {answer["seed"]: answer for answer in map(json.loads, lines)}
     for seed in seeds:
@@ -124,7 +124,7 @@ def sb3(settings: dict, seeds: list[int], steps: int, record: Path, python: str)
 
 
 def draw(learned: Learned, path: Path) -> None:
-    """The evaluations of all seeds, and their mean where all were evaluated at the same steps."""
+    """Draw the evaluations of all seeds, and their mean if all were evaluated at the same steps."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Compare a loop in several processes with one process, by the clock and by the processor time of each process."""
+"""Compare a loop in several processes with one process, by wall time and by each process's processor time."""
 
 from collections.abc import Mapping
 
@@ -11,13 +11,13 @@ def compare_processes(
     """Compare steps per second; return the row, and each process's seconds of processor time per 1,000 steps.
 
     Args:
-        name: of the case.
-        peer: one process.
-        ours: several.
-        steps: of one measurement.
-        least: the bar.
-        rounds: peer, ours, peer.
-        names: in the result, of ``"peer"`` and of processes that shall have another name than the worker gives them.
+        name: name of the case.
+        peer: the loop in one process.
+        ours: the loop in several processes.
+        steps: environment steps of one measurement.
+        least: the bar, a lower bound on the ratio of speeds.
+        rounds: number of rounds of peer, ours, peer.
+        names: new names in the result, for ``"peer"`` and for processes by the worker's name.
     """
 
     def taken() -> dict[str, float]:
@@ -25,7 +25,7 @@ def compare_processes(
 
     before = taken()
     row = compare(name, lambda: peer.measure(steps), lambda: ours.measure(steps), Bar("speed", least), rounds=rounds)
-    measured = {key: rounds * steps * (2 if key == "peer" else 1) for key in before}  # the peer before and after ours
+    measured = {key: rounds * steps * (2 if key == "peer" else 1) for key in before}  # the peer runs twice per round
     seconds = {key: 1_000 * (after - before[key]) / measured[key] for key, after in taken().items()}
     busiest = max(share for key, share in seconds.items() if key != "peer")
     named = {names.get(key, key): share for key, share in seconds.items()}

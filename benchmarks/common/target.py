@@ -1,4 +1,4 @@
-"""Seconds of training until a greedy evaluation reaches a return: a run for each seed, peer and ours by turns."""
+"""Measure seconds of training until a greedy evaluation reaches a return: a run per seed, alternating the sides."""
 
 import statistics
 import sys
@@ -10,7 +10,7 @@ from common.harness import Bar, Comparison, Worker
 
 @dataclass(frozen=True)
 class Contestant:
-    """A worker that trains until a target. ``settings`` are those of a seed, ``steps`` the most that it may take."""
+    """A worker that trains until a target; ``settings`` gives its settings for a seed, ``steps`` limits the steps."""
 
     label: str
     script: str
@@ -26,13 +26,13 @@ class Contestant:
 def time_to_target(
     name: str, peer: Contestant, ours: Contestant, seeds: int, *, bar: float = 1.0
 ) -> tuple[Comparison, list[dict[str, object]]]:
-    """Compares the medians over the seeds 1, 2, ...; a run that never reaches the target counts whole.
+    """Compare the medians over the seeds 1, 2, ...; a run that misses the target counts with its whole time.
 
     Args:
         bar: largest cost that holds.
 
     Returns:
-        The row, and what every run answered.
+        The row, and the answers of all runs.
     """
     runs: list[dict[str, object]] = []
     for seed in range(1, seeds + 1):

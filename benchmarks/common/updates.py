@@ -1,4 +1,4 @@
-"""Updates of one shape: by the learner of this project as it is, compiled and as a CUDA graph, and in plain torch."""
+"""Updates of one shape: this project's learner in eager form, compiled and as a CUDA graph, and plain torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Shape:
     """Losses and batches to update with.
 
     Args:
-        name: of a row.
+        name: name in the table.
         make_ours: from a device to the loss, its parameters and a batch.
         make_floor: from a device to a function that returns the loss in plain torch, and its parameters.
-        frames: environment frames that one update pays for in the published settings.
+        frames: environment frames per update in the published settings.
     """
 
     name: str
@@ -77,7 +77,7 @@ def btr_shape(*, batch_size: int, pixels: tuple[int, ...], width: int, hidden: i
 
 
 def our_update(shape: Shape, form: str, device: str, *, learning_rate: float) -> tuple[Update, list[nn.Parameter]]:
-    """Return the update of the learner of this project, and the parameters that it moves."""
+    """Return the update of this project's learner, and the parameters that it changes."""
     loss, parameters, batch = shape.make_ours(device)
     graphed = form == "graph"
     rate = torch.tensor(learning_rate, device=device) if graphed else learning_rate
@@ -88,7 +88,7 @@ def our_update(shape: Shape, form: str, device: str, *, learning_rate: float) ->
 
 
 def floor_update(shape: Shape, form: str, device: str, *, learning_rate: float) -> tuple[Update, list[nn.Parameter]]:
-    """Return the same update in plain torch, and the parameters that it moves."""
+    """Return the same update in plain torch, and the parameters that it changes."""
     forward, parameters = shape.make_floor(device)
     forward = torch.compile(forward) if form == "compiled" else forward
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
@@ -105,7 +105,7 @@ def floor_update(shape: Shape, form: str, device: str, *, learning_rate: float) 
 
 
 def reason_against(form: str, device: str, *, is_quick: bool) -> str | None:
-    """Return why a form cannot run on a device; None if it can."""
+    """Return the reason why a form cannot run on a device; None if it can."""
     if form == "graph" and device == "cpu":
         return "CUDA graphs need a GPU"
     if form == "compiled" and device == "simulated":

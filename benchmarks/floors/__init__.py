@@ -1,1 +1,1 @@
-"""The same work in plain PyTorch and Gymnasium: no import of this project, of torchrl or of tensordict."""
+"""The same work in plain PyTorch and Gymnasium, without this project, torchrl or tensordict."""

@@ -1,6 +1,6 @@
 """One update of Beyond The Rainbow: the passes of ``IQNLoss`` on its network, in the order in which they run.
 
-Parameters and buffers go by their names in the state dict of what is measured against them. Transitions are tensors on
+Parameters and buffers have the names of the state dict of the compared network. Transitions are tensors on
 the device of the parameters: pixels ``[B, C, H, W]`` uint8, ``action`` ``[B]``, ``reward`` (of n steps) ``[B]``,
 ``steps`` ``[B]``, ``terminated`` ``[B]`` and ``weight`` ``[B]``.
 """
@@ -27,7 +27,7 @@ def btr_loss(
     munchausen: tuple[float, float, float],
     log_policy: str,
 ) -> tuple[Tensor, Tensor]:
-    """The weighted mean of the loss, and the absolute temporal difference error ``[B]``.
+    """Return the weighted mean of the loss, and the absolute temporal difference error ``[B]``.
 
     ``munchausen`` are weight, temperature and clip; ``log_policy`` is the network of its bonus.
     """
@@ -65,7 +65,7 @@ def body(p: State, pixels: Tensor) -> Tensor:
 
 
 def quantiles(p: State, features: Tensor, taus: Tensor, frequencies: Tensor) -> Tensor:
-    """``[B, K, A]`` in float32."""
+    """Return quantile values ``[B, K, A]`` in float32."""
     embedding = linear(p, "embedding", torch.cos(taus.unsqueeze(-1) * frequencies)).relu_()
     hidden = features.unsqueeze(1) * embedding
     advantage, value = (stream(p, f"head.{name}.layers", hidden) for name in ("advantage", "value"))
@@ -93,6 +93,6 @@ def draw_noise(p: State) -> None:
 
 
 def log_softmax(values: Tensor, temperature: float) -> Tensor:
-    """``temperature * log softmax(values / temperature)``."""
+    """Return ``temperature * log softmax(values / temperature)``."""
     values = values - values.amax(-1, keepdim=True)
     return values - temperature * torch.logsumexp(values / temperature, -1, keepdim=True)

@@ -1,6 +1,6 @@
 """Image and vector encoders, forward: pixels ``[B, C, H, W]`` uint8.
 
-Parameters and buffers ``p`` go by their names in the state dict of what is measured against them.
+Parameters and buffers ``p`` have the names of the state dict of the compared network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ State = Mapping[str, Tensor]
 
 
 def part(p: State, name: str) -> State:
-    """The tensors whose names begin with ``name.``, without it."""
+    """Return the tensors whose names begin with ``name.``, without this prefix."""
     return {key.removeprefix(f"{name}."): value for key, value in p.items() if key.startswith(f"{name}.")}
 
 
@@ -59,7 +59,7 @@ def vit_tokens(p: State, pixels: Tensor, *, patch_size: int, num_heads: int) -> 
 
 
 def vit(p: State, pixels: Tensor, *, patch_size: int, num_heads: int) -> Tensor:
-    """The mean over the tokens, ``[B, d]``."""
+    """Return the mean over the tokens, ``[B, d]``."""
     return vit_tokens(p, pixels, patch_size=patch_size, num_heads=num_heads).mean(1)
 
 

@@ -14,7 +14,7 @@ def concat(p: State, pixels: Tensor, observation: Tensor, *, patch_size: int) ->
 
 
 def vision_transformer(p: State, pixels: Tensor, observation: Tensor, *, patch_size: int) -> Tensor:
-    """The image to a width of its own, joined with the vector, one linear layer."""
+    """Map the image to a separate width, concatenate the vector, and apply one linear layer."""
     image = vit(part(p, "vision.encoder"), pixels, patch_size=patch_size, num_heads=HEADS)
     image = linear(p, "vision.project", image)
     return linear(p, "bridge", torch.cat([image, vector(part(p, "vector"), observation)], 1))

@@ -21,7 +21,7 @@ def body(p: Parameters, observation: Tensor) -> Tensor:
 
 
 def quantiles(p: Parameters, features: Tensor, taus: Tensor, frequencies: Tensor) -> Tensor:
-    """``[B, K, A]``."""
+    """Return quantile values ``[B, K, A]``."""
     embedding = rectified(functional.linear(torch.cos(taus.unsqueeze(-1) * frequencies), p[4], p[5]))
     hidden = features.unsqueeze(1) * embedding
     if len(p) == 10:
@@ -103,7 +103,7 @@ def pairwise_loss(predicted: Tensor, taus: Tensor, targets: Tensor) -> Tensor:
 
 
 def fusable_pairwise_loss(predicted: Tensor, taus: Tensor, targets: Tensor) -> Tensor:
-    """The same in operations that torch.compile fuses into one loop, in a tenth of the compiled time of the above."""
+    """Compute `pairwise_loss` in operations that torch.compile fuses into one loop: a tenth of its compiled time."""
     error = targets.unsqueeze(1) - predicted.unsqueeze(2)
     size = error.abs()
     huber = torch.where(size < 1, 0.5 * error * error, size - 0.5)

@@ -1,7 +1,7 @@
 """PPO end to end on a vector environment that resets by itself: actor and critic of two tanh layers each.
 
-The passes of ``tesserl_trainer``'s on-policy loop, written down in the order in which they run: the critic looks at a
-rollout once, when it is complete.
+It runs the passes of ``tesserl_trainer``'s on-policy loop in the same order: the critic evaluates each rollout once,
+when it is complete.
 """
 
 import time
@@ -24,7 +24,7 @@ class Settings:
     discount: float = 0.99
     gae_lambda: float = 0.95
     clip_epsilon: float = 0.2
-    value_coef: float = 1.0  # of half the squared error
+    value_coef: float = 1.0  # weight of half the squared error
     entropy_coef: float = 0.01
     learning_rate: float = 2.5e-4
     max_grad_norm: float = 0.5
@@ -110,7 +110,7 @@ class PPOLoop:
         self._last = time.perf_counter()
 
     def __call__(self, steps: int) -> int:
-        """Trains at least ``steps`` environment steps; returns how many they were."""
+        """Train for at least ``steps`` environment steps; return their number."""
         rollouts = -(-steps // self.reward.size)
         for _ in range(rollouts):
             self._last = time.perf_counter()
@@ -119,7 +119,7 @@ class PPOLoop:
 
     @torch.no_grad()
     def rollout(self) -> tuple[Tensor, ...]:
-        """Observations, actions, their log-probabilities, advantages and value targets, each ``[T N, ...]``."""
+        """Return observations, actions, log-probabilities, advantages and value targets, each ``[T N, ...]``."""
         self.observation[0] = self.observation[-1]
         logits, actions, finals = [], [], []
         for t in range(self.settings.num_steps):
@@ -145,7 +145,7 @@ class PPOLoop:
         return observation, *(tensor.flatten() for tensor in rest)
 
     def learn(self, batch: tuple[Tensor, ...]) -> None:
-        """Epochs of shuffled minibatches."""
+        """Train for several epochs on shuffled minibatches."""
         for _ in range(self.settings.num_epochs):
             for index in torch.randperm(len(batch[0])).chunk(self.settings.num_minibatches):
                 minibatch = [tensor[index] for tensor in batch]

@@ -8,7 +8,7 @@ Parameters = list[Tensor]  # weight and bias of two hidden layers and of the log
 
 
 def log_probs(p: Parameters, observation: Tensor, action: Tensor) -> Tensor:
-    """``[n]``."""
+    """Return the log-probs of actions, ``[n]``."""
     hidden = torch.tanh(linear(torch.tanh(linear(observation, p[0], p[1])), p[2], p[3]))
     return linear(hidden, p[4], p[5]).log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
 

@@ -30,4 +30,4 @@ def test_a_floor_that_is_off_is_noticed(name):
 def test_torchrls_loss_has_the_same_constants():
     ours, floor = ppo_update.build_sides(metrics=True)
     torchrls = ppo_update.Torchrls(ours.loss._actor_critic, floor.data)
-    assert ppo_update.difference(torchrls, floor) <= 1e-4  # its normalisation and its logarithms round otherwise
+    assert ppo_update.difference(torchrls, floor) <= 1e-4  # torchrl's normalisation and logarithms round differently

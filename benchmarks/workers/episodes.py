@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import gymnasium as gym
 import numpy as np
 
-FINAL_SEEDS = 1_000_000  # added to the seed of the evaluations: what is reported was never used to choose
+FINAL_SEEDS = 1_000_000  # added to the evaluation seed, so that reported returns use seeds unused in selection
 
 
 def play(

@@ -1,9 +1,9 @@
-"""The ``tesserl`` command, which ends at the first step of a CartPole."""
+"""Run the ``tesserl`` command, but exit at the first step of CartPole."""
 
 import os
 import sys
 
-from gymnasium.envs.classic_control.cartpole import CartPoleEnv  # what the command imports too
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv  # the command imports it too
 
 from tesserl_trainer.cli import main
 

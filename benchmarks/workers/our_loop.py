@@ -1,7 +1,7 @@
 """A loop of this project on a configuration. A request is a number of steps to train, "laps" or "processes".
 
-With the setting ``target`` it answers one request only: the most steps to train until a greedy evaluation reaches it.
-With the setting ``ranks`` so many processes train together, of which this one is rank 0.
+With the setting ``target`` it answers one request only: the limit of steps to train until a greedy evaluation reaches
+the target. With the setting ``ranks``, that many processes train together; this one is rank 0.
 """
 
 import json
@@ -34,7 +34,7 @@ from tesserl_training.progress import ProgressDisplay
 
 
 def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) -> dict[str, float]:
-    """Trains ``steps`` more steps, or until an evaluation reaches ``target``; evaluations stop the clock."""
+    """Train ``steps`` more steps, or until an evaluation reaches ``target``; evaluations stop the clock."""
     journal = loop.journal
     last, start = journal.step + steps, journal.step
     player = journal.evaluations.player
@@ -63,7 +63,7 @@ def train(loop: Loop, steps: int, clock: Clock, target: float = float("inf")) ->
     journal.laps.lap("waiting")
     loop.run()
     if isinstance(getattr(loop, "collector", None), ProcessCollector):
-        loop.collector.workers.finish_round()  # the workers have begun it on this side's time
+        loop.collector.workers.finish_round()  # the workers started it during this measurement
     player.begin, player.result, journal.progress.advance = begin, result, advance
     answer = {"count": journal.step - start, **clock.read()}
     return answer | {"best": best, "reached": best >= target} if target < float("inf") else answer
@@ -89,7 +89,7 @@ def build(settings: dict[str, Any], stack: ExitStack) -> Loop:
 
 
 def follow(settings: dict[str, Any], rank: int, port: int, requests: Connection) -> None:
-    """Train as one of the other ranks whatever rank 0 trains, until it ends."""
+    """Train as another rank whatever rank 0 trains, until rank 0 ends."""
     name_rank(settings, rank, port)
     with ExitStack() as stack, suppress(EOFError):
         loop = build(settings, stack)
@@ -98,13 +98,13 @@ def follow(settings: dict[str, Any], rank: int, port: int, requests: Connection)
 
 
 def name_rank(settings: dict[str, Any], rank: int, port: int) -> None:
-    """Set what torchrun tells a process."""
+    """Set the environment variables that torchrun sets."""
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": settings["ranks"], "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in told.items()} | {"MASTER_ADDR": "127.0.0.1"}
 
 
 def start_ranks(settings: dict[str, Any]) -> list[Connection]:
-    """Start the other ranks; return where they receive requests."""
+    """Start the other ranks; return the connections for requests to them."""
     if settings.get("ranks", 1) == 1:
         return []
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -18,7 +18,7 @@ def main() -> None:
     algorithm = algorithm.replace(eval_callback=lambda *_: ())
     train = jax.jit(lambda state: algorithm.train(train_state=state)[0])
     state = train(algorithm.init_state(jax.random.PRNGKey(0)))
-    state = jax.block_until_ready(train(state))  # both compile: the first state has numbers of Python
+    state = jax.block_until_ready(train(state))  # a second compilation: the first state held Python numbers
 
     def answer(_: object) -> dict[str, float]:
         nonlocal state

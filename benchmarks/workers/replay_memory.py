@@ -29,7 +29,7 @@ def main(capacity: int) -> None:
     generator = torch.Generator().manual_seed(0)
     flag, before, stored, step = torch.zeros(ENVS, 1, 1, dtype=torch.bool), peak(), 0, 0
     stacks = torch.randint(256, (ENVS, STACK, *SIZE), dtype=torch.uint8, generator=generator)
-    while stored < capacity + ENVS:  # the last of them overwrite the first
+    while stored < capacity + ENVS:  # the last ones overwrite the first ones
         step += 1
         new = torch.randint(256, (ENVS, 1, *SIZE), dtype=torch.uint8, generator=generator)
         following, ended = torch.cat([stacks[:, 1:], new], dim=1), torch.full_like(flag, step % EPISODE == 0)

@@ -54,7 +54,7 @@ def vectorised(task: str, num_envs: int, seed: int) -> VecEnv:
 
 
 def falling(options: dict, settings: dict) -> dict[str, Callable[[float], float]]:
-    """Options that fall linearly, from their value to 0 over the run: those that ``linear`` names."""
+    """Return the options named in ``linear`` as schedules that fall from their value to 0 over the run."""
     return {
         name: lambda remaining, value=options[name]: max(remaining, 0.0) * value for name in settings.get("linear", ())
     }
@@ -81,7 +81,7 @@ class Evaluations(BaseCallback):
         with self.clock.stopped():
             score = float(np.mean(self.returns(self.settings["seed"], self.settings["episodes"])))
             self.curve.append((self.num_timesteps, score))
-            if score >= self.best:  # of equals the later, as in ours
+            if score >= self.best:  # among equals the later, as in Tesserl
                 self.best, self.best_weights = score, copy.deepcopy(self.model.policy.state_dict())
 
     def _on_training_end(self) -> None:
@@ -91,7 +91,7 @@ class Evaluations(BaseCallback):
         return self.best < self.target
 
     def final(self) -> dict[str, list[float]]:
-        """Returns of the last and of the best weights on seeds of their own."""
+        """Return the returns of the last and of the best weights, on separate seeds."""
         episodes = self.settings.get("final_episodes", 0)
         if not episodes:
             return {}
@@ -101,7 +101,7 @@ class Evaluations(BaseCallback):
 
 
 def learn(model: BaseAlgorithm, settings: dict, steps: int) -> dict[str, object]:
-    """Trains with evaluations, off the clock, until ``settings["target"]`` where it has one."""
+    """Train with evaluations, not counted in the time, until ``settings["target"]`` if it is set."""
     clock, target = Clock(), settings.get("target", float("inf"))
     evaluations = Evaluations(clock, settings["task"], settings["evaluation"], target)
     model.learn(steps, callback=evaluations)

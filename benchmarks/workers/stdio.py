@@ -26,7 +26,7 @@ def _cpu_of(pid: int | None) -> float:
 
 
 class Clock:
-    """Seconds since it was made, of the clock and of the processor, without those spent under ``stopped``."""
+    """Wall time and processor time in seconds since construction, without the time inside ``stopped``."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), sum(cpu_of_processes().values())
@@ -43,7 +43,7 @@ class Clock:
 
 
 def serve(answer: Callable[[Any], dict[str, Any]]) -> None:
-    """Answers each request with a line of JSON, after one that says that it is ready."""
+    """Write a line when ready, then answer each request with a line of JSON."""
     print(json.dumps({"ready": 1}), flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)

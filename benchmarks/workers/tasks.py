@@ -1,4 +1,4 @@
-"""The tasks as peers see them."""
+"""The tasks, in the form that peers get."""
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +17,7 @@ class Planes(gym.ObservationWrapper):
 
 
 def make(task: str) -> gym.Env:
-    """MinAtar as planes, ALE as four grey images of 84 x 84, anything else as it is."""
+    """Make a task: MinAtar as planes, ALE as four grey images of 84 x 84, other tasks unchanged."""
     if task.startswith("ALE/"):
         import ale_py
 

@@ -1,4 +1,4 @@
-"""DPO on a policy that is not Tesserl's, a module that returns an object with `.logits`: it learns what was preferred.
+"""DPO on a policy from outside of Tesserl: a module that returns an object with `.logits`.
 
 The task: of three actions, the right one is where the observation is largest; a segment with more right actions is
 preferred. Pairs are random. Afterwards the policy chooses right in at least 90 % of new states, in seconds.
@@ -19,13 +19,13 @@ NUM_PAIRS, LENGTH = 2_000, 8
 
 @dataclass
 class Output:
-    """Returned by the model, as by the models of transformers."""
+    """Output of the model, like the outputs of transformers' models."""
 
     logits: Tensor
 
 
 class Model(nn.Module):
-    """Somebody else's network."""
+    """A third-party network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Model(nn.Module):
 
 
 class Logits(nn.Module):
-    """Unwrap what the model returns."""
+    """Unwrap the logits from the output of the model."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Train a policy that fuses a picture and a vector: better than 0.4, where each of the two alone gets 0."""
+"""Train a policy that fuses a picture and a vector: its return exceeds 0.4; with one of the two alone it would be 0."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""From stored episodes to a policy: collect, label by return, train by DPO; better than the policy that was stored.
+"""Collect episodes, label pairs by return, and train by DPO a policy that is better than the one that played.
 
-The files are those of configs/: a policy that PPO has trained for 6,144 steps, and DPO from whole episodes of it.
+The configurations are in configs/: PPO for 6,144 steps trains the playing policy, and DPO learns from whole episodes.
 """
 
 import json

@@ -9,13 +9,13 @@ from gymnasium.envs.classic_control import CartPoleEnv
 
 
 class ManyPushes(gym.Wrapper):
-    """Number the two pushes of CartPole differently in each step; the mask tells which two numbers are theirs.
+    """Give the two pushes of CartPole different action numbers in each step; the mask allows these two numbers.
 
     Args:
         environment: CartPole.
         num_pairs: pairs of actions, of which one is drawn for each step.
-        masked: whether the policy gets a mask, and a forbidden action is an error. Otherwise the same flags are a part
-            of the observation, and a forbidden action ends the episode.
+        masked: give the policy a mask and raise an error at a forbidden action. Otherwise the flags are part of the
+            observation, and a forbidden action ends the episode.
     """
 
     def __init__(self, environment: gym.Env, num_pairs: int = 10, masked: bool = True) -> None:

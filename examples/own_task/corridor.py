@@ -1,4 +1,4 @@
-"""A task of one's own: walk to the right end of a corridor; each step costs 1."""
+"""A custom task: walk to the right end of a corridor; each step costs 1."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 
 class Corridor(gym.Env):
-    """The place in the corridor is seen; the walk begins at a random place in the left half.
+    """The observation is the position in the corridor; episodes start at a random position in the left half.
 
     Args:
         length: steps from end to end.

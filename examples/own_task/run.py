@@ -1,4 +1,4 @@
-"""Train, report and export a policy for a task of one's own: it takes nearly the shortest way, a return of -15.5."""
+"""Train, report and export a policy for a custom task; it walks nearly the shortest way, a return of about -15.5."""
 
 import json
 import subprocess

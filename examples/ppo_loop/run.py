@@ -31,7 +31,7 @@ for _ in range(NUM_ROLLOUTS):
             policy = network.distribution(*network.policy_parameters(tensor(observation)))
             action = policy.sample()
             following, reward, terminated, truncated, info = environments.step(action.numpy())
-            last = following.copy()  # what an episode ended with, where the environment was reset in the same step
+            last = following.copy()  # replaced below by the final observation if an episode ended in this step
             for index in (terminated | truncated).nonzero()[0]:
                 last[index] = info["final_obs"][index]
             ends = {"terminated": torch.tensor(terminated), "truncated": torch.tensor(truncated)}

@@ -1,4 +1,4 @@
-"""A body of image and vector in Stable-Baselines3: PPO catches a falling ball in at least 9 of 10 games in a minute."""
+"""A body of image and vector in Stable-Baselines3: trained for a minute, PPO catches the ball in 9 of 10 games."""
 
 import gymnasium as gym
 import numpy as np
@@ -43,7 +43,7 @@ class Catch(gym.Env):
 
 
 class Body(BaseFeaturesExtractor):
-    """Any body of Tesserl: it gets the entries that its in_keys name, and images that SB3 has divided by 255."""
+    """Wraps any body of Tesserl: pass the entries of its in_keys; SB3 has divided the images by 255."""
 
     def __init__(self, observation_space: spaces.Dict, body: torch.nn.Module) -> None:
         super().__init__(observation_space, body.out_features)

@@ -28,7 +28,7 @@ def weights(run: str) -> bytes:
 
 
 def main() -> None:
-    """Try each command; raise if a result is not as promised."""
+    """Run each command; raise an error if a result is wrong."""
     tesserl("config", "validate", FILE)
     mistake = tesserl("config", "validate", FILE, "--set", "reinforce.discont=0.9", code=2)
     if "did you mean discount?" not in mistake:

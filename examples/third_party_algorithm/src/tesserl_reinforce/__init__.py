@@ -1,4 +1,4 @@
-"""REINFORCE with a baseline (Williams 1992), as an algorithm of Tesserl's trainer and as a loss of its own."""
+"""REINFORCE with a baseline (Williams 1992), as an algorithm of Tesserl's trainer and as a separate loss."""
 
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,4 @@
-"""Build REINFORCE from its block; imported by the trainer when a run of it is built."""
+"""Build REINFORCE from its block; the trainer imports this module when it builds a run."""
 
 from torch import nn
 
