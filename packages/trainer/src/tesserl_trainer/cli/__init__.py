@@ -21,23 +21,23 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 COMMANDS = {
-    "init": "Write a commented configuration for a task, with a network that fits it.",
+    "init": "Write a commented configuration with a network that fits a task.",
     "train": "Train from a YAML file, or continue a run with --resume.",
-    "sweep": "Train every combination of seeds, variants and tasks in one file.",
+    "sweep": "Train all combinations of seeds, variants and tasks of one file.",
     "search": "Search for the values of keys that give the best return.",
-    "compare": "Compare the variants of a sweep: confidence intervals, tables and a plot.",
+    "compare": "Compare the variants of a sweep: intervals, tables and a plot.",
     "eval": "Play a trained policy and print its returns as JSON.",
     "watch": "Watch a trained policy play in a window or in the terminal.",
     "report": "Write one HTML page about a run: curves, results, film.",
     "push": "Upload a run to the Hugging Face hub.",
     "pull": "Download a run from the Hugging Face hub.",
-    "export": "Export a trained policy to one ONNX or pt2 file, and check its outputs.",
+    "export": "Export a trained policy to one checked ONNX or pt2 file.",
     "pretrain": "Train a policy by imitation; another run can start from it.",
-    "collect": "Play episodes with a run's policy or random actions, and store them.",
+    "collect": "Play and store episodes of a run's policy or of random actions.",
     "pairs": "Make, inspect and label preference pairs of episode segments.",
     "config": "Validate, show, explain, compare and import configurations.",
-    "observe": "Play random actions and draw the observations that the network gets.",
-    "topologies": "Print every network that a configuration can build, with sizes and tokens.",
+    "observe": "Play random actions and draw the observations of the network.",
+    "topologies": "Print all networks that can be configured, with sizes and tokens.",
     "doctor": "Show what is installed, what is missing, and how to install it.",
 }
 """Name of each command, and of its module in `tesserl_trainer.commands` -> its line of help."""

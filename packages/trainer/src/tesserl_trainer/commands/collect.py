@@ -8,7 +8,7 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="collect", help="Play episodes with a run's policy or random actions, and store them.")
+@click.command(name="collect", help="Play and store episodes of a run's policy or of random actions.")
 @click.argument("source", metavar="RUN_DIR|CONFIG", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=options.PATH, required=True, help="Directory of the store; existing episodes are kept.")
 @click.option("--episodes", type=options.COUNT, help="Number of episodes to play.")

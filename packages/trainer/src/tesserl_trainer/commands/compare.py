@@ -9,7 +9,7 @@ from tesserl_trainer.console import options
 from tesserl_training.metric_names import EVALUATION
 
 
-@click.command(name="compare", help="Compare the variants of a sweep: confidence intervals, tables and a plot.")
+@click.command(name="compare", help="Compare the variants of a sweep: intervals, tables and a plot.")
 @click.argument("paths", metavar="RUNS...", nargs=-1, required=True, type=options.PATH)
 @click.option("--by", default="variant", show_default=True, help="Group runs by variant, or by a configuration key.")
 @click.option("--metric", default=EVALUATION, show_default=True, help="Metric to compare: a name in metrics.csv.")

@@ -8,7 +8,7 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="export", help="Export a trained policy to one ONNX or pt2 file, and check its outputs.")
+@click.command(name="export", help="Export a trained policy to one checked ONNX or pt2 file.")
 @click.argument("run_dir", type=options.PATH)
 @click.option("--format", type=click.Choice(["onnx", "pt2"]), required=True, help="File format.")
 @click.option("--taus", type=options.WIDTH, help="iqn: fix this number of midpoint taus. Default: taus are an input.")

@@ -9,7 +9,7 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="init", help="Write a commented configuration for a task, with a network that fits it.")
+@click.command(name="init", help="Write a commented configuration with a network that fits a task.")
 @click.option("--env", metavar="ID", help="The task: a Gymnasium id such as CartPole-v1, or module:Id.")
 @click.option("--algorithm", metavar="NAME", help="The algorithm, such as ppo or iqn.")
 @click.argument("file", type=options.FILE, required=False)

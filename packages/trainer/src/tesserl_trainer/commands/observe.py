@@ -10,7 +10,7 @@ SAMPLES = 32
 """Most transitions in a picture; each takes two rows."""
 
 
-@click.command(name="observe", help="Play random actions and draw the observations that the network gets.")
+@click.command(name="observe", help="Play random actions and draw the observations of the network.")
 @click.argument("config_path", metavar="CONFIG", type=options.PATH)
 @click.option("--out", required=True, type=options.FILE, help="PNG file to write.")
 @click.option("--steps", default=64, show_default=True, type=options.COUNT, help="Steps to play in each environment.")

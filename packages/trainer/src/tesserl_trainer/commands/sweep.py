@@ -8,7 +8,7 @@ import click
 from tesserl_trainer.console import options
 
 
-@click.command(name="sweep", help="Train every combination of seeds, variants and tasks in one file.")
+@click.command(name="sweep", help="Train all combinations of seeds, variants and tasks of one file.")
 @click.argument("file", metavar="SWEEP", type=options.PATH)
 @click.option(
     "--jobs", "num_parallel", type=options.THREADS, help="Runs to train at once. Default: cores / num_threads."
