@@ -37,7 +37,7 @@ COMMANDS = {
     "pairs": "Make, inspect and label preference pairs of episode segments.",
     "config": "Validate, show, explain, compare and import configurations.",
     "observe": "Play random actions and draw the observations of the network.",
-    "topologies": "Print all networks that can be configured, with sizes and tokens.",
+    "topologies": "Print all configurable networks, with their sizes and tokens.",
     "doctor": "Show what is installed, what is missing, and how to install it.",
 }
 """Name of each command, and of its module in `tesserl_trainer.commands` -> its line of help."""

@@ -6,7 +6,7 @@ from tesserl_configs.limits import MOST_PIXELS
 from tesserl_trainer.console import options
 
 
-@click.command(name="topologies", help="Print all networks that can be configured, with sizes and tokens.")
+@click.command(name="topologies", help="Print all configurable networks, with their sizes and tokens.")
 @click.option("--image", default="1,64,64", show_default=True, help="Channels, height and width of the images.")
 @click.option("--vector", type=options.WIDTH, default=16, show_default=True, help="Number of vector features.")
 @click.option("--actions", type=options.WIDTH, default=6, show_default=True, help="Number of actions.")
