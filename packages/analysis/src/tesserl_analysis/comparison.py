@@ -1,4 +1,4 @@
-"""Variants beside each other: their runs, grouped by task, and what can be said about them."""
+"""Compare the runs of several variants on several tasks."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ from tesserl_analysis.statistics import (
 
 AGGREGATES = {"IQM": interquartile_mean, "mean": mean, "median": median}
 POINTS = 51
-"""Points of a curve whose runs were evaluated at different steps, and of a performance profile."""
+"""Number of points of a performance profile, and of a curve if its runs were evaluated at different steps."""
 
 Bounds = tuple[float, float]
 Band = tuple[Array, Array, Array, Array]
@@ -43,33 +43,33 @@ class Run:
     score: float
     curve: tuple[Sequence[int], Sequence[float]] = ((), ())
     path: Path | None = None
-    """Its directory, which errors name."""
+    """Directory of the run, for error messages."""
 
 
 class ComparisonError(ValueError):
-    """Runs that cannot be compared as asked."""
+    """The runs cannot be compared in the requested way."""
 
 
 class ComparisonArgumentError(ComparisonError):
-    """An argument that names nothing or has a wrong form; the exit code is that of wrong usage."""
+    """An argument has an unknown name or a wrong form; the exit code is that of wrong usage."""
 
     exit_code = 2
 
 
 def unknown(argument: str, name: str, what: str, known: Iterable[str]) -> ComparisonArgumentError:
-    """Return the error of an argument that names something unknown."""
+    """Return the error for an argument with an unknown name."""
     return ComparisonArgumentError(f"{argument} {name}: no such {what}{hint(name, known)}")
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """Return the nearest name, or all names, as the end of a sentence."""
+    """Return the closest name, or all names, as the end of a sentence."""
     legal = list(known)
     found = get_close_matches(name, legal, n=1)
     return f"; did you mean {found[0]}?" if found else f"; there are: {', '.join(legal) or 'none'}"
 
 
 def _bounds_option(task: str) -> str:
-    """Return the option of `tesserl compare` for the bounds of a task, as a shell takes it."""
+    """Return the option of `tesserl compare` for the bounds of a task, quoted for a shell."""
     return shlex.join(["--normalize", f"{task}=LOW:HIGH"])
 
 
@@ -78,15 +78,15 @@ class Comparison:
 
     Args:
         runs: at least one.
-        reference: the variant that the others are compared with; by default the first of ``variants`` with runs.
-        bounds: task -> the returns that become 0 and 1; None: returns as they are. Tasks without bounds take those of
-            the reference: its mean at its first evaluation, and its mean score.
-        tasks: names in their order; those of other runs come behind, as the runs do.
-        variants: the same of variants.
+        reference: variant to compare the others with; by default the first of ``variants`` that has runs.
+        bounds: task -> the returns that become scores 0 and 1; None uses returns as scores. A task without bounds gets
+            those of the reference: its mean return at its first evaluation, and its mean final return.
+        tasks: names of tasks in display order; other tasks follow in the order of the runs.
+        variants: names of variants in display order; other variants follow in the order of the runs.
 
     Raises:
-        ComparisonError: there are no runs, or none of the reference; two have the same variant, task and seed; bounds
-            are not a lower and a higher return, or name no task.
+        ComparisonError: there are no runs, or none of the reference; two runs have the same variant, task and seed;
+            bounds are not a lower and a higher return, or belong to an unknown task.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Comparison:
         self.bounds = None if bounds is None else self._bounds(bounds)
         everywhere = [name for name in self.variants if all((name, task) in self.runs for task in self.tasks)]
         self.complete = everywhere
-        """Variants with runs of every task: the others have no aggregate, which would be one of other tasks."""
+        """Variants with runs of every task; others have no aggregates, because these would cover other tasks."""
 
     def _bounds(self, given: Mapping[str, Bounds]) -> dict[str, Bounds]:
         for task in given:
@@ -138,7 +138,7 @@ class Comparison:
                 float(np.mean([run.curve[1][0] for run in runs])),
                 float(np.mean([run.score for run in runs])),
             )
-            if not (isfinite(low) and isfinite(high) and low < high):  # else the better run has the lower score
+            if not (isfinite(low) and isfinite(high) and low < high):  # or the better run scores lower
                 source = "" if task in given else f", the first evaluation and the score of {self.reference}"
                 raise (ComparisonArgumentError if task in given else ComparisonError)(
                     f"{task}: 0 would be {low:.6g} and 1 would be {high:.6g}{source}, but scores need a "
@@ -149,28 +149,28 @@ class Comparison:
         return bounds
 
     def scale(self, task: str, values: Array) -> Array:
-        """Turn returns into scores of a task."""
+        """Convert returns of a task to scores."""
         low, high = self.bounds[task] if self.bounds is not None else (0.0, 1.0)
         return (values - low) / (high - low)
 
     def strata(self, variant: str) -> list[Array]:
-        """Scores of a variant, ``[runs]`` for each task that it has runs of."""
+        """Return the scores of a variant, ``[runs]`` for each task with runs."""
         tasks = [task for task in self.tasks if (variant, task) in self.runs]
         return [self.scale(task, self.returns(variant, task)) for task in tasks]
 
     def returns(self, variant: str, task: str) -> Array:
-        """Get the unchanged returns by seed, ``[runs]``."""
+        """Return the unscaled returns, ordered by seed, ``[runs]``."""
         return np.array([run.score for run in self.runs.get((variant, task), [])])
 
     def has_spread(self, *variants: str) -> bool:
-        """Return whether every task has two runs; the bootstrap of a single run would claim that it has no spread."""
+        """Return whether every task has at least two runs; the bootstrap interval of a single run has no width."""
         return all(len(scores) > 1 for variant in variants for scores in self.strata(variant))
 
     @cached_property
     def aggregates(self) -> dict[str, dict[str, Interval]]:
-        """Variant -> name of the aggregate -> estimate and interval.
+        """Return estimates and intervals: variant -> name of the aggregate -> interval.
 
-        Several tasks also have the median of their means, and scores between bounds the gap to the upper bound.
+        With several tasks they include the median of the task means; with bounds, the optimality gap.
         """
         found = {}
         for variant in self.complete:
@@ -184,7 +184,7 @@ class Comparison:
 
     @cached_property
     def improvements(self) -> dict[str, Interval]:
-        """Variant -> probability that it improves over the reference, on the tasks that both have runs of."""
+        """Return variant -> probability of improvement over the reference, on the tasks for which both have runs."""
         found = {}
         for variant in self.variants:
             common = [task for task in self.tasks if {(variant, task), (self.reference, task)} <= self.runs.keys()]
@@ -194,7 +194,7 @@ class Comparison:
         return found
 
     def profiles(self) -> dict[str, Band]:
-        """Variant -> thresholds and the fraction of its runs above each."""
+        """Return variant -> thresholds and the fraction of its runs above each threshold."""
         scores = np.concatenate([np.concatenate(self.strata(variant)) for variant in self.complete])
         thresholds = np.linspace(scores.min(), scores.max(), POINTS)
         return {
@@ -203,11 +203,11 @@ class Comparison:
         }
 
     def curves(self, task: str | None = None) -> dict[str, Band]:
-        """Variant -> interquartile mean of its evaluations.
+        """Return variant -> interquartile mean of its evaluations.
 
         Args:
-            task: the returns of one task over environment steps; None: the scores of all tasks over steps, or over the
-                share of each task's steps where tasks have different numbers of them.
+            task: task whose returns are shown over environment steps. None: the scores of all tasks over steps, or over
+                the fraction of each task's steps if tasks have different numbers of steps.
         """
         return {
             variant: band
@@ -217,7 +217,7 @@ class Comparison:
 
     @property
     def same_steps(self) -> bool:
-        """Return whether all tasks were trained for the same number of steps, give or take 2 %."""
+        """Return whether all tasks were trained for the same number of steps, within 2 %."""
         last = [self._last_step(task) for task in self.tasks]
         return max(last) <= 1.02 * min(last)
 
@@ -245,13 +245,13 @@ class Comparison:
         return grid, *self._known(curve_band(strata), strata)
 
     def _known(self, band: tuple[Array, Array, Array], strata: Sequence[Array]) -> tuple[Array, Array, Array]:
-        """Remove the bounds (NaN) of a band if a task has a single run."""
+        """Replace the bounds of a band by NaN if a task has a single run."""
         value, low, high = band
         unknown = np.nan if any(len(runs) < 2 for runs in strata) else 0.0
         return value, low + unknown, high + unknown
 
     def notes(self) -> list[str]:
-        """Describe how scores were made of returns, and the columns of the table."""
+        """Describe the conversion of returns to scores, and the columns of the table."""
         if self.bounds is None:
             notes = ["returns as they are"]
         else:
@@ -272,6 +272,6 @@ class Comparison:
 
 
 def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Each name once: those that the order has in its order, the others behind."""
+    """Return distinct names: those in ``order`` first, in this order, then the others."""
     places = {name: place for place, name in enumerate(dict.fromkeys(order))}
     return sorted(dict.fromkeys(names), key=lambda name: places.get(name, len(places)))

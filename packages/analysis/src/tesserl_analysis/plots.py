@@ -1,4 +1,4 @@
-"""Pictures of runs, by Matplotlib, which is imported when the first is drawn."""
+"""Draw plots of runs with Matplotlib, which is imported on first use."""
 
 import importlib.util
 import secrets
@@ -16,43 +16,43 @@ from tesserl_analysis.statistics import Interval
 
 STEPS = "environment steps"
 WIDTH = 14.0
-"""Of the picture of a comparison, in inches."""
+"""Width of the plot of a comparison, in inches."""
 
 COLUMNS = 4
-"""Panels of metrics beside each other."""
+"""Number of columns of metric panels."""
 
 RETURNS = {"train/return", "evaluation/return", "evaluation/return_std"}
-"""Metrics of the curve of returns."""
+"""Metrics in the plot of returns."""
 
 MANY = 6
-"""Of more variants than these, curves have no bands but the reference's: they would hide each other."""
+"""With more variants than this, only the reference's curve has a band, because bands would hide each other."""
 
 
 def require_matplotlib() -> None:
-    """Refuse to draw without Matplotlib.
+    """Raise an error if Matplotlib is missing.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        ModuleNotFoundError: Matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ModuleNotFoundError('plots need Matplotlib, which is not installed; install "tesserl-analysis[plots]"')
 
 
 def plot_curve(run_dir: Path, *, title: str) -> Path:
-    """Draws the returns of training and evaluation over the steps.
+    """Draw the returns of training and evaluation over the steps.
 
     Args:
-        run_dir: directory of a run, with a ``metrics.csv``.
-        title: stands above the picture.
+        run_dir: directory of a run that contains ``metrics.csv``.
+        title: title of the plot.
 
     Returns:
-        The picture, ``curve.png`` in the run's directory.
+        The path of the plot, ``curve.png`` in the run's directory.
 
     Raises:
         ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
     """
     require_matplotlib()
-    from matplotlib.figure import Figure  # as slow to import as a checkpoint is to write; needed once a run
+    from matplotlib.figure import Figure  # slow to import, and needed once per run
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     _draw_returns(figure.add_subplot(), read_metrics(run_dir / run_files.METRICS), title=title)
@@ -65,12 +65,12 @@ def draw_metrics(rows: list[Row], *, title: str, dark: bool = False) -> str:
     """Draw the returns of a run and, below them, a small panel for each other metric that changes.
 
     Args:
-        rows: of a ``metrics.csv``, see `read_metrics`.
-        title: stands above the picture.
-        dark: for a dark page.
+        rows: rows of a ``metrics.csv``, see `read_metrics`.
+        title: title of the plot.
+        dark: use colours for a dark page.
 
     Returns:
-        The picture as SVG; equal rows give equal text.
+        The plot as SVG; equal rows give equal text.
 
     Raises:
         ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
@@ -120,14 +120,14 @@ def _draw_returns(axes: Any, rows: list[Row], *, title: str) -> None:
 def plot_history(
     values: Mapping[int, float], stopped: Mapping[int, float], path: Path, *, title: str, label: str
 ) -> None:
-    """Draw the trials of a search in their order, and the best value so far.
+    """Draw the trials of a search in order, and the best value so far.
 
     Args:
         values: number of a trial -> its value.
         stopped: number of a trial that was stopped early -> its last evaluation.
-        path: of the picture.
-        title: stands above it.
-        label: of the values.
+        path: path of the plot.
+        title: title of the plot.
+        label: label of the values.
 
     Raises:
         ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
@@ -154,9 +154,9 @@ def plot_importance(importance: Mapping[str, float], path: Path, *, title: str) 
     """Draw how much the value of a trial depends on each key.
 
     Args:
-        importance: key -> share, the shares sum to 1.
-        path: of the picture.
-        title: stands above it.
+        importance: key -> fraction; the fractions sum to 1.
+        path: path of the plot.
+        title: title of the plot.
 
     Raises:
         ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
@@ -174,13 +174,13 @@ def plot_importance(importance: Mapping[str, float], path: Path, *, title: str) 
 
 
 def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: str) -> None:
-    """Draws aggregates, probabilities of improvement, profiles and curves of a comparison.
+    """Draw aggregates, probabilities of improvement, profiles and curves of a comparison.
 
     Args:
-        comparison: what to draw.
-        path: of the picture.
-        metric: what the curves show.
-        title: stands above it.
+        comparison: comparison to draw.
+        path: path of the plot.
+        metric: name of the metric that the curves show.
+        title: title of the plot.
 
     Raises:
         ModuleNotFoundError: Matplotlib is not installed (extra ``plots``).
@@ -200,7 +200,7 @@ def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: s
         curves.insert(0, ("all tasks, IQM of the runs", axis, score, comparison.curves()))
     if comparison.complete:
         curves.insert(0, ("performance profile", score, "share of runs above", comparison.profiles()))
-    columns = min((3, 4, 2), key=lambda count: -len(curves) % count)  # as few empty places as can be
+    columns = min((3, 4, 2), key=lambda count: -len(curves) % count)  # fewest empty panels
     rows, top = ceil(len(curves) / columns), 1.1 + 0.27 * max(len(comparison.complete), 2)
     legend = 0.3 * ceil(len(variants) / 6) + 0.2
     figure = Figure(figsize=(WIDTH, top + 3.3 * rows + legend), layout="constrained")
@@ -222,7 +222,7 @@ def plot_comparison(comparison: Comparison, path: Path, *, metric: str, title: s
 
 
 def _save(figure: Any, path: Path, *, dpi: int) -> None:
-    """Write a picture to a temporary file, then rename it, so that a reader never sees half of it."""
+    """Write a plot to a temporary file, then rename it, so that no reader sees an incomplete file."""
     picture = BytesIO()
     figure.savefig(picture, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -237,7 +237,7 @@ def _save(figure: Any, path: Path, *, dpi: int) -> None:
 
 
 def _draw_intervals(figure: Any, comparison: Comparison, colours: Mapping[str, Any]) -> None:
-    """Draw a row of panels with the variants' names once; a value without an interval is a hollow point."""
+    """Draw a row of panels of intervals that share variant names; a value without an interval is a hollow point."""
     complete, reference = comparison.complete, comparison.reference
     aggregates = comparison.aggregates
     columns: list[tuple[str, dict[str, Interval], tuple[str, ...]]] = [
@@ -263,7 +263,7 @@ def _draw_intervals(figure: Any, comparison: Comparison, colours: Mapping[str, A
 
 def _draw_bands(panel: Any, bands: Mapping[str, Band], colours: Mapping[str, Any], reference: str) -> None:
     for variant, (x, value, low, high) in bands.items():
-        width, marker = 2 if variant == reference else 1.3, "o" if x[0] == x[-1] else None  # a point makes no line
+        width, marker = 2 if variant == reference else 1.3, "o" if x[0] == x[-1] else None  # marks a single point
         panel.plot(x, value, color=colours[variant], linewidth=width, marker=marker, markersize=5)
         if len(bands) <= MANY or variant == reference:
             panel.fill_between(x, low, high, color=colours[variant], alpha=0.15, linewidth=0)

@@ -1,4 +1,4 @@
-"""The record of a run: ``metrics.csv``, long form, one row per step and name."""
+"""The record of a run: ``metrics.csv``, in long form, with one row per step and name."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ Row = tuple[int, str, float, float]
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """Rows ``(step, name, value, time)`` of a ``metrics.csv``; a last line that was cut short is left out."""
+    """Return the rows ``(step, name, value, time)`` of a ``metrics.csv``, without an incomplete last line."""
     text = path.read_text(encoding="utf-8")
     rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))
     next(rows, None)
@@ -18,5 +18,5 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def series(rows: list[Row], name: str) -> tuple[list[int], list[float]]:
-    """Read the steps and values of one metric."""
+    """Return the steps and values of one metric."""
     return [row[0] for row in rows if row[1] == name], [row[2] for row in rows if row[1] == name]

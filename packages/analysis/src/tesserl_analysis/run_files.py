@@ -7,13 +7,13 @@ IDENTITY = "run.json"
 """The run's id and the digests of its configuration."""
 
 METRICS = "metrics.csv"
-"""The record, see `tesserl_analysis.record`."""
+"""The record of metrics, see `tesserl_analysis.record`."""
 
 TENSORBOARD = "tensorboard"
-"""Directory of event files, a view of the record."""
+"""Directory of event files with the metrics of the record."""
 
 CHECKPOINTS = "checkpoints"
-"""Directory of the checkpoints, each a directory with a `MANIFEST`, and of `LATEST` and `BEST`."""
+"""Directory with `LATEST`, `BEST` and one directory per checkpoint, which contains a `MANIFEST`."""
 
 MANIFEST, LATEST, BEST = "manifest.json", "latest.json", "best.json"
 
@@ -24,16 +24,16 @@ EVALUATION = "evaluation.json"
 """Returns of the best weights on seeds that training never used; a run writes it last."""
 
 CURVE = "curve.png"
-"""Returns of training and evaluation."""
+"""Plot of the returns of training and evaluation."""
 
 VIDEOS = "videos"
-"""Directory of films."""
+"""Directory of videos."""
 
 REPORT = "report.html"
 """The page of ``tesserl report``."""
 
 LAUNCH = "launch.json"
-"""The ``torchrun`` that began the run."""
+"""The ``torchrun`` command that started the run."""
 
 LOG = "train.log"
 """Standard output and standard error of a run of a sweep."""

@@ -1,4 +1,4 @@
-"""Statistics of a few runs: aggregates, their bootstrap intervals, profiles and probabilities of improvement.
+"""Statistics of few runs: aggregates with bootstrap intervals, performance profiles, probabilities of improvement.
 
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv:2108.13264). The runs
 of one task are a stratum: a resample draws as many runs of each task as there are, with replacement.
@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
-"""From scores ``[..., N]`` to one number for each row, ``[...]``."""
+"""Maps scores ``[..., N]`` to one number per row, ``[...]``."""
 
 NUM_RESAMPLES = 10_000
 EXACT_UP_TO = 50_000
-"""So many resamples are all computed, each as likely as any other; of more, ``NUM_RESAMPLES`` are drawn."""
+"""Up to this number, all resamples are enumerated; if there are more, ``NUM_RESAMPLES`` are drawn."""
 
 FALSE_ALARMS = {(2,): 3, (2, 2): 6, (3,): 10, (4,): 36}
 """Runs of each task -> of how many comparisons of two equal variants with so many runs one has 95 % intervals of the
@@ -27,7 +27,7 @@ IQM that are apart, counted with scores of one normal distribution. With fewer t
 
 
 class Interval(NamedTuple):
-    """An estimate and two percentiles of its bootstrap distribution, both of them values of resamples."""
+    """An estimate and two percentiles of its bootstrap distribution; both are values of resamples."""
 
     value: float
     low: float
@@ -35,7 +35,7 @@ class Interval(NamedTuple):
 
 
 def interquartile_mean(scores: ArrayLike) -> Array:
-    """Mean of the middle half: the lowest and the highest quarter, rounded down to whole scores, are left out.
+    """Return the mean without the lowest and the highest quarter of the scores, each rounded down to whole scores.
 
     Section 4.3 of the paper; equal to ``scipy.stats.trim_mean(scores, 0.25)``.
 
@@ -51,23 +51,23 @@ def interquartile_mean(scores: ArrayLike) -> Array:
 
 
 def mean(scores: ArrayLike) -> Array:
-    """Mean over the last axis."""
+    """Return the mean over the last axis."""
     return np.asarray(np.asarray(scores, np.float64).mean(-1))
 
 
 def median(scores: ArrayLike) -> Array:
-    """Median over the last axis."""
+    """Return the median over the last axis."""
     return np.asarray(np.median(np.asarray(scores, np.float64), -1))
 
 
 def optimality_gap(scores: ArrayLike, *, target: float = 1.0) -> Array:
-    """Mean amount by which scores miss a target; scores above it count as the target.
+    """Return the mean amount by which scores miss a target; scores above the target count as the target.
 
     Section 4.3 of the paper: ``target - E[min(score, target)]``. Lower is better, and 0 is best.
 
     Args:
-        scores: ``[..., N]``, scaled so that ``target`` is the score to reach.
-        target: in units of the scores.
+        scores: scores ``[..., N]``, scaled so that ``target`` is the score to reach.
+        target: target in units of the scores.
 
     Returns:
         ``[...]``.
@@ -80,8 +80,8 @@ def median_of_task_means(
 ) -> Interval:
     """Return the median over tasks of the mean score of each task's runs, with its stratified bootstrap interval.
 
-    Most papers on Atari before 2021 report it (section 4.1 of the paper). Few tasks decide its value: prefer `interval`
-    of `interquartile_mean`.
+    Most papers on Atari before 2021 report it (section 4.1 of the paper). It depends on few tasks; prefer `interval` of
+    `interquartile_mean`.
 
     Args:
         strata: scores of each task, ``[runs]``.
@@ -105,8 +105,8 @@ def resamples(
 
     Args:
         sizes: number of runs in each stratum, each at least 1.
-        exact_up_to: all resamples, if there are no more than these.
-        num_resamples: drawn, where there are more.
+        exact_up_to: enumerate all resamples if there are at most this many.
+        num_resamples: number of resamples to draw otherwise.
 
     Returns:
         For each stratum indices ``[R, size]``.
@@ -117,7 +117,7 @@ def resamples(
         return [generator.integers(size, size=(num_resamples, size)) for size in sizes]
     number = np.arange(count)
     indices = []
-    for size in sizes:  # the number of a resample, read as digits of base `size`: every combination once
+    for size in sizes:  # digits of the resample's number in base `size`: every combination once
         digits = []
         for _ in range(size):
             number, digit = np.divmod(number, size)
@@ -133,12 +133,12 @@ def interval(
 
     Args:
         strata: scores of each task, ``[runs]``.
-        statistic: of the scores of all tasks, ``[..., N] -> [...]``.
+        statistic: statistic of the scores of all tasks, ``[..., N] -> [...]``.
         level: probability mass of the interval, in (0, 1).
         exact_up_to: see ``resamples``.
 
     Raises:
-        ValueError: there is no task, one has no run, or ``level`` is out of its range.
+        ValueError: there is no task, a task has no run, or ``level`` is out of its range.
     """
     strata = _checked(strata, "strata", 1)
     indices = resamples([len(scores) for scores in strata], exact_up_to=exact_up_to)
@@ -149,11 +149,11 @@ def interval(
 def performance_profile(
     strata: Sequence[ArrayLike], thresholds: ArrayLike, *, level: float = 0.95
 ) -> tuple[Array, Array, Array]:
-    """Fraction of the runs whose score is above each threshold, with pointwise intervals (section 4.2).
+    """Return the fraction of runs with a score above each threshold, with pointwise intervals (section 4.2).
 
     Args:
         strata: scores of each task, ``[runs]``.
-        thresholds: ``[K]``, in units of the scores.
+        thresholds: thresholds ``[K]``, in units of the scores.
         level: probability mass of the intervals.
 
     Returns:
@@ -168,7 +168,7 @@ def performance_profile(
 
 
 def curve_band(strata: Sequence[ArrayLike], *, level: float = 0.95) -> tuple[Array, Array, Array]:
-    """Interquartile mean at each point of curves, with pointwise intervals.
+    """Return the interquartile mean at each point of curves, with pointwise intervals.
 
     Args:
         strata: curves of each task, ``[runs, points]``.
@@ -187,18 +187,18 @@ def curve_band(strata: Sequence[ArrayLike], *, level: float = 0.95) -> tuple[Arr
 def probability_of_improvement(
     ours: Sequence[ArrayLike], others: Sequence[ArrayLike], *, level: float = 0.95, exact_up_to: int = EXACT_UP_TO
 ) -> Interval:
-    """Probability that a run of ours beats one of the others on a task drawn at random; a draw counts half.
+    """Return the probability that our run beats another run on a random task; equal scores count half.
 
     Equation 2 of the paper: the mean over tasks of the Mann-Whitney statistic. Both sides are resampled.
 
     Args:
         ours: scores of each task, ``[runs]``.
-        others: the same of what they are compared with; tasks in the same order.
+        others: scores of the other variant for each task, ``[runs]``, with tasks in the same order.
         level: probability mass of the interval.
         exact_up_to: see ``resamples``.
 
     Raises:
-        ValueError: see ``interval``; or the numbers of tasks differ.
+        ValueError: see ``interval``, or the numbers of tasks differ.
     """
     ours, others = _checked(ours, "ours", 1), _checked(others, "others", 1)
     if len(ours) != len(others):
@@ -217,7 +217,7 @@ def probability_of_improvement(
 
 
 def _checked(strata: Sequence[ArrayLike], name: str, ndim: int) -> list[Array]:
-    """Return the scores or curves of each task as arrays, all of ``ndim`` axes and none empty."""
+    """Return the scores or curves of each task as arrays; reject empty arrays and other numbers of axes."""
     arrays = [np.asarray(scores, np.float64) for scores in strata]
     if not arrays or any(scores.ndim != ndim or scores.size == 0 for scores in arrays):
         raise ValueError(
@@ -230,7 +230,7 @@ def _checked(strata: Sequence[ArrayLike], name: str, ndim: int) -> list[Array]:
 def _bands(
     strata: Sequence[Array], statistic: Statistic, level: float, indices: Sequence[NDArray[np.int64]]
 ) -> tuple[Array, Array, Array]:
-    """Compute a statistic of the runs of all tasks (the first axis, behind that of the resamples) and its interval."""
+    """Return a statistic over the runs of all tasks (the axis after that of the resamples), and its interval."""
     drawn = np.concatenate([scores[index] for scores, index in zip(strata, indices, strict=True)], 1)
     low, high = _bounds(statistic(drawn), level)
     return statistic(np.concatenate(list(strata))), low, high
@@ -239,13 +239,13 @@ def _bands(
 def _bounds(drawn: Array, level: float) -> tuple[Array, Array]:
     """Return the percentiles ``(1 -+ level) / 2`` of the statistic of each resample ``[R, ...]``, ``[...]`` each.
 
-    The distribution is enumerated, and of few runs it has few values. Each bound is one of them, the inverse of the
-    distribution function: a point between two values would leave out one that has more than its share of the mass.
+    With few runs the distribution has few values. Each bound is one of these values, the inverse of the distribution
+    function. Interpolation between two values could exclude a value with too much probability mass.
     """
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be in (0, 1), got {level}; 0.95 is usual")
     number = len(drawn)
-    outside = max(math.ceil(number * (1 - level) / 2 - 1e-9) - 1, 0)  # 1e-9: 1 - 0.95 is a little above 0.05
+    outside = max(math.ceil(number * (1 - level) / 2 - 1e-9) - 1, 0)  # 1e-9: 1 - 0.95 rounds to above 0.05
     ordered = np.partition(drawn, (outside, number - 1 - outside, number - 1), 0)
     undefined = np.isnan(ordered[-1])  # NaN sorts last
     low, high = (np.where(undefined, np.nan, ordered[place]) for place in (outside, number - 1 - outside))
@@ -253,7 +253,7 @@ def _bounds(drawn: Array, level: float) -> tuple[Array, Array]:
 
 
 def _fewer(strata: Sequence[Array]) -> list[NDArray[np.int64]]:
-    """Resamples for what has many points: a band in a picture needs no third digit."""
+    """Return fewer resamples, for bands with many points, which need less precision."""
     return resamples([len(runs) for runs in strata], exact_up_to=5_000, num_resamples=2_000)
 
 

@@ -1,4 +1,4 @@
-"""Recorded runs to compare with: curves of this project, and numbers that others published."""
+"""Recorded runs to compare with: runs of this project, and returns that others published."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ COLUMNS = {
 
 
 class Published(NamedTuple):
-    """A return that others published."""
+    """A published return."""
 
     task: str
     method: str
@@ -32,20 +32,20 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Suite:
-    """Recorded runs and published returns of the same tasks, which are environment ids."""
+    """Recorded runs and published returns of the same tasks; tasks are environment ids."""
 
     name: str
     runs: list[Run]
     published: list[Published]
 
     def of(self, tasks: Sequence[str]) -> "Suite":
-        """Return what there is of some tasks.
+        """Return the runs and published returns of some tasks.
 
         Args:
             tasks: environment ids.
 
         Raises:
-            ComparisonArgumentError: there is nothing of any of them.
+            ComparisonArgumentError: the suite has none of the tasks.
         """
         runs = [run for run in self.runs if run.task in tasks]
         published = [row for row in self.published if row.task in tasks]
@@ -67,16 +67,16 @@ def read_suite(name: str | Path, *, last: bool = False) -> Suite:
     """Read recorded runs.
 
     Args:
-        name: a suite of this package, see `suite_names`, or a directory with ``runs.csv`` and ``curves.csv``, and
-            ``published.csv`` where others published numbers.
-        last: score the last weights of a run and not the best.
+        name: a suite of this package, see `suite_names`, or a directory with ``runs.csv``, ``curves.csv`` and
+            optionally ``published.csv``.
+        last: use the scores of the last weights of each run instead of the best weights.
 
     Returns:
-        The runs; their tasks are environment ids, their variants end with the suite's name in parentheses.
+        The suite. Its tasks are environment ids, and its variants end with the suite's name in parentheses.
 
     Raises:
-        ComparisonArgumentError: there is no such suite, and no such directory.
-        ComparisonError: a file has other columns, or a value that is no number.
+        ComparisonArgumentError: there is no such suite or directory.
+        ComparisonError: a file has other columns, or a value that is not a number.
     """
     directory = RECORDED / name if str(name) in suite_names() else Path(name)
     if not (directory / RUNS).is_file():
@@ -118,14 +118,14 @@ def published_table(published: Iterable[Published]) -> Table:
     """Return published returns as a table.
 
     Args:
-        published: of a suite.
+        published: published returns of a suite.
     """
     rows = [[row.task, row.method, f"{row.value:.4g}", f"{row.steps:,}", row.source, row.protocol] for row in published]
     return Table("published", ["task", "method", "return", "steps", "source", "protocol"], rows)
 
 
 def _rows(file: Path) -> Iterator[tuple[dict[str, str], str]]:
-    """Yield the rows of a file with their places, for errors."""
+    """Yield the rows of a file, with their line numbers for errors."""
     columns = COLUMNS[file.name]
     with file.open(encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)

@@ -1,4 +1,4 @@
-"""A comparison as sentences, as tables of text, and as JSON data."""
+"""Convert a comparison to sentences, text tables and JSON data."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ from tesserl_analysis.comparison import AGGREGATES, Band, Comparison
 from tesserl_analysis.statistics import FALSE_ALARMS, Interval, interquartile_mean
 
 FEW = 5
-"""Fewer runs than these come out apart too easily, see ``FALSE_ALARMS``."""
+"""With fewer runs than this, equal variants too often have disjoint intervals, see ``FALSE_ALARMS``."""
 
 
 class Table(NamedTuple):
-    """Text in rows and columns, for any printer of tables."""
+    """Text in rows and columns, for any table printer."""
 
     title: str
     header: list[str]
@@ -24,7 +24,7 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
     """Yield the table of aggregates over all tasks, then the returns of each task by seed.
 
     Args:
-        comparison: what to show.
+        comparison: comparison to show.
     """
     yield _aggregates(comparison)
     for task in comparison.tasks:
@@ -32,13 +32,13 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def comparison_verdicts(comparison: Comparison) -> list[str]:
-    """Say of each variant but the reference if their 95 % intervals of the interquartile mean are apart.
+    """Return whether each variant's 95 % interval of the interquartile mean is disjoint from the reference's.
 
     Args:
-        comparison: what to judge.
+        comparison: comparison to judge.
 
     Returns:
-        One sentence for each variant.
+        One sentence per variant, except the reference.
     """
     reference = comparison.reference
     if reference not in comparison.complete:
@@ -47,17 +47,17 @@ def comparison_verdicts(comparison: Comparison) -> list[str]:
 
 
 def too_few(comparison: Comparison) -> list[str]:
-    """Variants whose verdict rests on fewer than ``FEW`` runs on either side."""
+    """Return the variants whose comparison has fewer than ``FEW`` runs on either side."""
     sizes = {name: sum(map(len, comparison.strata(name))) for name in (*comparison.complete, comparison.reference)}
     others = [name for name in comparison.complete if name != comparison.reference]
     return [name for name in others if min(sizes[name], sizes[comparison.reference]) < FEW]
 
 
 def comparison_report(comparison: Comparison) -> dict[str, Any]:
-    """Return all numbers of a comparison as JSON data; what is unknown is null.
+    """Return all numbers of a comparison as JSON data; unknown numbers are null.
 
     Args:
-        comparison: what to report.
+        comparison: comparison to report.
     """
     return {
         "reference": comparison.reference,
