@@ -1,6 +1,6 @@
-"""Trajectories and pairs of segments on disk and in memory: stores, cutting, teachers, labels by people.
+"""Trajectories and preference pairs on disk and in memory: stores, segments, teachers, labels by people.
 
-The public names are imported when they are first used, so that writing a file atomically does not wait for torch.
+Public names are imported on first use, so that torch is only imported when it is needed.
 """
 
 from importlib import import_module

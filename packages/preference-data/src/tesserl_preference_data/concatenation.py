@@ -1,4 +1,4 @@
-"""Sets of pairs put one after another: their segments in one pool, each block once."""
+"""Concatenate sets of pairs; their segments are joined to one pool, each block once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tesserl_preference_data.pool import SegmentBlock, SegmentPool
 
 
 def concatenate(parts: Sequence[PreferencePairs]) -> PreferencePairs:
-    """Put sets of pairs one after another; no step is copied, and blocks that no pair uses any more are let go.
+    """Concatenate sets of pairs without copying steps; blocks that no pair uses are dropped.
 
     Args:
-        parts: at least one; their segments have the same keys.
+        parts: sets of pairs, at least one; their segments must have the same keys.
 
     Returns:
         All pairs.
 
     Raises:
-        ValueError: there are none, or keys differ.
+        ValueError: ``parts`` is empty, or keys differ.
     """
     if not parts:
         raise ValueError("there must be pairs to concatenate, got none")

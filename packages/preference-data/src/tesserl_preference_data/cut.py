@@ -1,4 +1,4 @@
-"""Segments from trajectories."""
+"""Cut trajectories into segments."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def cut_segments(
     """Cut trajectories into segments that do not overlap.
 
     Args:
-        trajectories: of one episode each, ``[T]``, with observations and ``action`` at the root and ``("next",
-            "reward")`` ``[T, 1]``; or what torchrl's ``split_trajectories`` returned, padded ``[n, T]`` with a mask.
-        segment_length: steps of a segment; a least and a largest length, between which each is drawn; or None for whole
-            trajectories. What is left of a trajectory, at its start and its end, is dropped.
-        score: from a trajectory to what its steps are worth, ``[T]`` or ``[T, 1]``, such as a shaped reward; None
-            scores by the reward.
-        group: of each trajectory, such as the number of its start or map: only segments of one group make pairs.
-            ``"start"`` groups trajectories whose first observations are equal. None compares all.
-        value_discount: stores returns to the end of the trajectory, with this discount, as ``value_target``; a
-            trajectory that was cut off counts nothing after its end. None stores none.
-        observation_keys: what the policy reads; empty for those of ``pixels`` and ``observation`` that there are.
-        extra_keys: what else to keep by the step, below ``"extra"``: not in batches.
-        generator: source of randomness of where and how long to cut; default: torch's global one.
+        trajectories: one episode each, ``[T]``, with observations and ``action`` at the root and ``("next", "reward")``
+            ``[T, 1]``; or the result of torchrl's ``split_trajectories``, padded ``[n, T]`` with a mask.
+        segment_length: number of steps per segment; a smallest and a largest length, between which each length is
+            drawn; or None for whole trajectories. Remaining steps at the start and the end of a trajectory are dropped.
+        score: maps a trajectory to scores of its steps, ``[T]`` or ``[T, 1]``, such as a shaped reward; None uses the
+            reward.
+        group: group of each trajectory, such as the number of its start or map; only segments of the same group make
+            pairs. ``"start"`` groups trajectories with equal first observations. None puts all in one group.
+        value_discount: store the discounted return to the end of the trajectory as ``value_target``, with this
+            discount; a truncated trajectory counts no reward after its end. None stores none.
+        observation_keys: keys that the policy reads; empty for those of ``pixels`` and ``observation`` that exist.
+        extra_keys: further keys of steps to keep, under ``"extra"``; they are not in batches.
+        generator: source of randomness for the positions and lengths of segments; None for torch's global generator.
 
     Returns:
         The segments, in the order of the trajectories.
@@ -119,7 +119,7 @@ def _steps(
     score: Callable[[TensorDictBase], Tensor] | None,
     value_discount: float | None,
 ) -> TensorDict:
-    """Return what is kept of a trajectory, ``[T]``."""
+    """Return the entries of a trajectory to keep, ``[T]``."""
     reward = _entry(row, ("next", "reward")).reshape(-1, 1)
     entries = {key: _entry(row, key) for key in [*keys, "action"]}
     entries["reward"] = reward
@@ -147,7 +147,7 @@ def _returns_to_go(reward: Tensor, discount: float) -> Tensor:
 def _cuts(
     num_steps: int, shortest: int, longest: int | None, generator: torch.Generator | None
 ) -> tuple[int, list[int]]:
-    """Return where the first segment begins and how long each is, as many as fit."""
+    """Return the start of the first segment and the lengths of all segments that fit."""
     if longest is None:
         return 0, [num_steps]
     lengths: list[int] = []

@@ -1,4 +1,4 @@
-"""Files of a store: written whole or not at all, described by a manifest, verified before use."""
+"""Files of a store: written atomically, listed in a manifest, verified before use."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MANIFEST = "manifest.json"
 
 
 class StoreError(ValueError):
-    """A store that is missing, damaged or not ours; the message names the file, and the pair where it is one."""
+    """A store is missing, damaged or of another kind; the message names the file and, if possible, the pair."""
 
 
 class NoStoreError(StoreError):
-    """A directory that is named as a store and holds none; the exit code is that of wrong usage."""
+    """A directory does not contain a store; the exit code is that of wrong usage."""
 
     exit_code = 2
 
@@ -35,30 +35,30 @@ def describe(path: Path, kind: str, count: int) -> dict[str, Any]:
     Args:
         path: of the file.
         kind: ``"segments"`` or ``"pairs"``.
-        count: how many are in it.
+        count: number of segments or pairs in the file.
     """
     found = digest(path)
     return {"name": path.name, "kind": kind, "size": found["bytes"], "sha256": found["sha256"], "count": count}
 
 
 def verify_file(path: Path, size: int, sha256: str | None, *, remedy: str = "make the pairs again") -> None:
-    """Compare a file with what the manifest says.
+    """Compare a file with its entry in the manifest.
 
     Args:
         path: of the file.
-        size: in bytes.
-        sha256: of its content; None compares the size alone.
-        remedy: what a person can do, besides restoring the file.
+        size: expected size in bytes.
+        sha256: expected SHA-256; None compares only the size.
+        remedy: advice to the user, besides restoring the file.
 
     Raises:
-        StoreError: it is missing, or differs.
+        StoreError: the file is missing or differs.
     """
     if (found := difference(path, size, sha256)) is not None:
         raise StoreError(f"{path}: {found}; restore the file, or {remedy}")
 
 
 def write_manifest(directory: Path, files: list[dict[str, Any]]) -> None:
-    """Make files the store, in one step."""
+    """Write the manifest, which makes the files a store, atomically."""
     write_json(directory / MANIFEST, {"format": FORMAT, "format_version": FORMAT_VERSION, "files": files})
 
 
@@ -85,8 +85,8 @@ def read_document(directory: Path, name: str, version: int, *, content: str, rem
         directory: of the store.
         name: of its format.
         version: of its format.
-        content: what it holds, for messages.
-        remedy: how a store is made, for messages.
+        content: kind of content, for messages.
+        remedy: advice for making a store, for messages.
 
     Raises:
         StoreError: there is no store, or it is of another format.
@@ -121,10 +121,10 @@ def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[str, dict
         growing: ignore a last line that an interrupted append has left unfinished.
 
     Yields:
-        Where a line stands, for messages, and its object.
+        The place of a line, for messages, and its object.
 
     Raises:
-        StoreError: a line is cut off, or is no JSON object.
+        StoreError: a line is incomplete, or is not a JSON object.
     """
     with io.BytesIO(whole_lines(path)) if growing else path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):

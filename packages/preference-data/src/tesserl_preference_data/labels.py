@@ -1,4 +1,4 @@
-"""Labels of people for the pairs of a store, one judgement per line."""
+"""Labels that people gave to the pairs of a store, one judgement per line."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ PREFERRED: dict[str, float] = {"first": 0.0, "second": 1.0, "tie": 0.5, "skip": 
 """The label of each choice, for `PreferencePairs.relabel`."""
 
 LABELS_LOCK = ".labels.lock"
-"""Another lock than that of the pairs: people can judge while pairs are added."""
+"""A separate lock from that of the pairs, so that people can judge while pairs are added."""
 
 
 def append_label(path: str | Path, pair: int, choice: Choice, *, source: str) -> None:
-    """Write down what a person said of a pair: on disk when this returns.
+    """Append a person's label of a pair; it is on disk when this returns.
 
     Args:
         path: directory of the store.
-        pair: number of the pair in it, see ``load_pairs(path, unlabelled=True)``.
+        pair: number of the pair in the store, see ``load_pairs(path, unlabelled=True)``.
         choice: the better segment, ``"tie"``, or ``"skip"``.
-        source: who said so.
+        source: name of the judge.
 
     Raises:
-        OSError: the label cannot be written, for example on a full disk; earlier labels stay as they are.
+        OSError: the label cannot be written, for example on a full disk; earlier labels are unchanged.
         StoreError: there is no such pair or choice.
     """
     path = Path(path)
@@ -48,13 +48,13 @@ def append_label(path: str | Path, pair: int, choice: Choice, *, source: str) ->
 
 
 def read_labels(path: str | Path) -> dict[int, tuple[Choice, str]]:
-    """Read what people said of pairs.
+    """Read the labels that people gave to pairs.
 
     Args:
         path: directory of the store.
 
     Returns:
-        Of each pair that was judged the last choice, and whose it is.
+        The last choice and its judge, by the number of each judged pair.
 
     Raises:
         StoreError: a line cannot be read.

@@ -1,4 +1,4 @@
-"""Pairs of segments: score them, draw pairs, label them."""
+"""Score segments, draw pairs and label them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tesserl_preference_data.pool import SegmentPool
 from tesserl_preference_data.teachers import ScriptedTeacher, TeacherLabels
 
 MAX_ENUMERATED = 2_000_000
-"""Pairs that are enumerated at most; where there are more, they are drawn until there are enough."""
+"""Largest number of pairs to enumerate; if there are more, pairs are drawn until there are enough."""
 
 
 def make_pairs(
@@ -29,27 +29,27 @@ def make_pairs(
     allow_fewer: bool = False,
     generator: torch.Generator | None = None,
 ) -> PreferencePairs:
-    """Draw pairs of segments of one group and label them, by their scores or by a teacher.
+    """Draw pairs of segments of the same group and label them by their scores or by a teacher.
 
-    A segment's score is ``sum_t discount^t score_t`` over exactly its steps: what is scored is what is compared. No
-    pair is drawn twice, in either order.
+    A segment's score is ``sum_t discount^t score_t`` over exactly its own steps. No pair is drawn twice, in either
+    order.
 
     Args:
-        pool: what `cut_segments` returned.
-        num_pairs: how many; None for all that there are (of ranked segments: all comparisons).
-        discount: weight of a step by that of the step before in a score, in [0, 1]; a teacher has its own.
-        min_margin: least difference of scores, in their units, at least 0.
-        ties: whether pairs of equal score (to the teacher: of equal sums) are dropped or kept with label 0.5.
-        teacher: judges the scores by the step; None prefers the larger score.
-        labelled: False leaves the labels to a person: they are NaN, and the order in a pair is random.
-        allow_fewer: whether to return fewer than ``num_pairs``, or none, if there are no more.
+        pool: segments, as returned by `cut_segments`.
+        num_pairs: number of pairs; None for all possible pairs.
+        discount: weight of a step in a score relative to the step before, in [0, 1]; a teacher uses its own discount.
+        min_margin: smallest difference of scores, in units of the score, at least 0.
+        ties: whether to drop pairs of equal scores (for a teacher: equal sums), or to keep them with label 0.5.
+        teacher: labels the pairs by the scores of their steps; None prefers the larger score.
+        labelled: False leaves labelling to a person: labels are NaN, and the order in a pair is random.
+        allow_fewer: whether to return fewer than ``num_pairs``, or none, if there are not enough.
         generator: source of randomness; default: torch's global one.
 
     Returns:
-        The pairs, in random order; those that a teacher skips are not among them.
+        The pairs, in random order, without those that a teacher skips.
 
     Raises:
-        ValueError: an option is out of its range, or there are fewer pairs than asked for.
+        ValueError: an option is out of its range, or there are fewer than ``num_pairs`` pairs.
     """
     if min_margin < 0:
         raise ValueError(f"min_margin must be at least 0, got {min_margin}")
@@ -75,19 +75,19 @@ def make_pairs(
 def rank_pairs(
     pool: SegmentPool, rankings: Sequence[Sequence[int]], *, adjacent: bool = False, source: str = "file"
 ) -> PreferencePairs:
-    """Make pairs of ranked lists of segments.
+    """Make pairs from ranked lists of segments.
 
     Args:
         pool: the segments.
         rankings: lists of segment numbers, the best first.
-        adjacent: whether only neighbours in a list are paired, instead of all.
-        source: who ranked them.
+        adjacent: whether to pair only neighbours in a list, instead of all segments.
+        source: name of the judge.
 
     Returns:
         The pairs, in the order of the lists.
 
     Raises:
-        ValueError: a list names a segment twice, or one that there is not.
+        ValueError: a list names a segment twice, or a segment that does not exist.
     """
     pairs: list[tuple[int, int]] = []
     for number, ranking in enumerate(rankings):
@@ -101,14 +101,14 @@ def rank_pairs(
 
 
 def segment_scores(pool: SegmentPool, *, discount: float = 1.0) -> Tensor:
-    """Score segments, ``sum_t discount^t score_t``.
+    """Return the scores of segments, ``sum_t discount^t score_t``.
 
     Args:
-        pool: with ``score`` by the step, or else ``reward``.
-        discount: weight of a step by that of the step before, in [0, 1].
+        pool: segments whose steps have a ``score`` or, without it, a ``reward``.
+        discount: weight of a step relative to the step before, in [0, 1].
 
     Returns:
-        In float64, ``[S]``.
+        Scores, float64 ``[S]``.
 
     Raises:
         ValueError: ``discount`` is out of its range, or a score is not finite.
@@ -128,16 +128,16 @@ def segment_scores(pool: SegmentPool, *, discount: float = 1.0) -> Tensor:
 
 
 def score_first_steps(pool: SegmentPool) -> SegmentPool:
-    """Score each segment by its first step alone.
+    """Score each segment only by its first step.
 
-    Of steps that are scored by what follows them to the end of their trajectory, such as their return to go, the first
-    scores the whole segment and all that came of it.
+    Use it if the score of a step includes everything after it, such as the return to go. The first step's score then
+    covers the whole segment and the rest of its trajectory.
 
     Args:
-        pool: with a score by the step.
+        pool: segments with a score per step.
 
     Returns:
-        The same segments, whose other steps have a score of 0.
+        The same segments, with a score of 0 for all other steps.
     """
     values = []
     for block in pool.blocks:
@@ -168,7 +168,7 @@ def largest_margin(score: Tensor, group: Tensor) -> float | None:
 
 
 def score_key(pool: SegmentPool) -> NestedKey:
-    """Return the entry that segments are scored by: ``score``, or else ``reward``."""
+    """Return the key of the scores of steps: ``score`` if it exists, otherwise ``reward``."""
     for key in ("score", "reward"):
         if key in pool.keys:
             return key
@@ -178,7 +178,7 @@ def score_key(pool: SegmentPool) -> NestedKey:
 def _ask(
     teacher: ScriptedTeacher, pool: SegmentPool, first: Tensor, second: Tensor, generator: torch.Generator | None
 ) -> TeacherLabels:
-    """Return a teacher's labels of pairs, from what the steps are scored by."""
+    """Return a teacher's labels of pairs, from the scores of their steps."""
     key = score_key(pool)
     rewards, masks = [], []
     for side in (first, second):
@@ -197,7 +197,7 @@ def _draw(
     allow_fewer: bool,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return different pairs of segments of one group, in random order and each pair in random order."""
+    """Return distinct pairs of segments of the same group; the order of the pairs and within each is random."""
     num_segments = len(score)
     if num_segments * (num_segments - 1) // 2 <= MAX_ENUMERATED:
         found = _admit(torch.triu_indices(num_segments, num_segments, 1), score, group, min_margin, keep_ties)
@@ -224,10 +224,10 @@ def _draw(
 def _draw_until_enough(
     score: Tensor, group: Tensor, num_pairs: int, min_margin: float, keep_ties: bool, generator: torch.Generator | None
 ) -> Tensor:
-    """Return drawn pairs ``[2, n]``, ``n`` at least ``num_pairs`` unless ten rounds together find too few."""
+    """Return drawn pairs ``[2, n]``, with ``n`` at least ``num_pairs`` unless ten rounds find fewer."""
     order = group.argsort(stable=True)
     _, count = torch.unique_consecutive(group[order], return_counts=True)
-    group_of = torch.repeat_interleave(torch.arange(len(count)), count)  # of each place in order
+    group_of = torch.repeat_interleave(torch.arange(len(count)), count)  # group of each position in `order`
     begin, size = (count.cumsum(0) - count)[group_of], count[group_of]
     found = torch.empty(2, 0, dtype=torch.int64)
     for _ in range(10):
@@ -248,7 +248,7 @@ def _draw_until_enough(
 
 
 def _admit(pairs: Tensor, score: Tensor, group: Tensor, min_margin: float, keep_ties: bool) -> Tensor:
-    """Return those of the pairs ``[2, n]`` that are of one group and far enough apart."""
+    """Return those of the pairs ``[2, n]`` that have the same group and a sufficient margin."""
     margin = (score[pairs[0]] - score[pairs[1]]).abs()
     enough = (margin >= min_margin) & (margin > 0) | ((margin == 0) if keep_ties else torch.zeros((), dtype=torch.bool))
     return pairs[:, enough & (group[pairs[0]] == group[pairs[1]])]

@@ -1,4 +1,4 @@
-"""Pairs of segments, one of which is better."""
+"""Preference pairs: pairs of segments, one of which is better."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ _INDEXED = ("chosen_segment", "rejected_segment", "label", "margin", "source_cod
 class PreferencePairs:
     """Pairs of trajectory segments, one of which is better.
 
-    Segments are stored once, unpadded, however many pairs they are in; an index says which make a pair. A batch is
-    gathered on demand: ``pairs[index]`` is a TensorDict ``[n]`` of ``chosen`` and ``rejected`` (padded ``[n, T]``, with
-    the observations, ``action``, ``mask`` and what else is known by the step: ``reward``, ``value_target``,
-    ``reference_log_prob``), ``label`` and ``margin``. Padding repeats a segment's last step.
+    Each segment is stored once, unpadded, and pairs refer to segments by their numbers. Batches are gathered on demand:
+    ``pairs[index]`` is a TensorDict ``[n]`` with ``chosen``, ``rejected``, ``label`` and ``margin``. ``chosen`` and
+    ``rejected`` are padded, ``[n, T]``, with the observations, ``action``, ``mask`` and any other entries of steps,
+    such as ``reward``, ``value_target`` and ``reference_log_prob``. Padding repeats a segment's last step.
 
-    No step is copied by `select`, `split` and `concatenate`, nor when a store is loaded: steps stay in mapped files.
+    `select`, `split` and `concatenate` do not copy steps. Loading a store does not copy them either: they stay in
+    memory-mapped files.
 
     Args:
         pool: the segments.
         chosen_segment: number of each pair's better segment, int64 ``[P]``.
-        rejected_segment: of the other, int64 ``[P]``.
-        label: probability that the chosen one is better, ``[P]``: 1, 0.5 for a tie, NaN for a pair that nobody has
-            judged yet; None for 1.
-        margin: by how much it is better, in units of the score, ``[P]``; None for unknown, NaN.
-        source: who says so, such as ``"score"``, ``"teacher"`` or a person's name: one for all, or one for each pair.
+        rejected_segment: number of each pair's other segment, int64 ``[P]``.
+        label: probability that the chosen segment is better, ``[P]``: 1, 0.5 for a tie, NaN for a pair without a
+            judgement; None for 1.
+        margin: difference of the scores, in units of the score, ``[P]``, NaN if unknown; None for all unknown.
+        source: judge, such as ``"score"``, ``"teacher"`` or a person's name: one for all pairs, or one per pair.
 
     Raises:
-        ValueError: a pair names a segment that there is not, or arguments differ in length.
+        ValueError: a pair names a segment that does not exist, or arguments differ in length.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class PreferencePairs:
         source: str | Sequence[str] = "file",
         mask_key: NestedKey = "mask",
     ) -> PreferencePairs:
-        """Take pairs of padded segments as they are.
+        """Make pairs from padded segments.
 
         Args:
             chosen: the better segments, ``[P, T]``.
@@ -76,7 +77,7 @@ class PreferencePairs:
             label: see the class.
             margin: see the class.
             source: see the class.
-            mask_key: name of the mask; absent where all steps are valid.
+            mask_key: key of the mask; it may be missing if all steps are valid.
 
         Returns:
             The pairs.
@@ -110,23 +111,23 @@ class PreferencePairs:
 
     @property
     def chosen(self) -> TensorDict:
-        """All chosen segments, padded, ``[P, T]``: a copy, to look at."""
+        """A copy of all chosen segments, padded, ``[P, T]``, for inspection."""
         return self[:].get("chosen")
 
     @property
     def rejected(self) -> TensorDict:
-        """All rejected segments, padded, ``[P, T]``: a copy, to look at."""
+        """A copy of all rejected segments, padded, ``[P, T]``, for inspection."""
         return self[:].get("rejected")
 
     def __getitem__(self, index: int | slice | Tensor) -> TensorDict:
         return self.batch(torch.arange(len(self))[index].reshape(-1))
 
     def batch(self, index: Tensor, *, pad_to: int | None = None) -> TensorDict:
-        """Gather pairs.
+        """Gather pairs to a batch.
 
         Args:
-            index: which ones, int64 ``[n]``.
-            pad_to: length ``T``; None for that of the longest segment among them.
+            index: indices of the pairs, int64 ``[n]``.
+            pad_to: length ``T``; None for the length of the longest segment in the batch.
 
         Returns:
             The batch, ``[n]``.
@@ -151,10 +152,10 @@ class PreferencePairs:
         """Iterate once over all pairs.
 
         Args:
-            batch_size: pairs of a batch, at least 1.
+            batch_size: number of pairs per batch, at least 1.
             shuffle: whether to go in a random order.
             generator: source of randomness; default: torch's global one.
-            drop_last: whether to leave out a last batch that is not full.
+            drop_last: whether to drop a last batch that is not full.
             pad_to: see `batch`; a fixed length keeps shapes fixed, for ``torch.compile``.
 
         Yields:
@@ -171,10 +172,10 @@ class PreferencePairs:
                 yield self.batch(index, pad_to=pad_to)
 
     def select(self, index: slice | Tensor) -> PreferencePairs:
-        """Return some of the pairs, on the same segments.
+        """Return some of the pairs, which share the segments.
 
         Args:
-            index: which ones: a slice, int64 or bool.
+            index: indices of the pairs: a slice, int64 or bool.
         """
         return self._derive(**{name: getattr(self, name)[index] for name in _INDEXED})
 
@@ -185,12 +186,12 @@ class PreferencePairs:
         by: Literal["pair", "segment"] = "pair",
         generator: torch.Generator | None = None,
     ) -> tuple[PreferencePairs, PreferencePairs]:
-        """Hold pairs out.
+        """Split into pairs for training and held-out pairs.
 
         Args:
-            held_out_fraction: of the pairs (or segments), in (0, 1).
-            by: ``"pair"`` splits the pairs: a segment may be on both sides, in different pairs. ``"segment"`` splits
-                the segments and leaves out the pairs between the two halves.
+            held_out_fraction: fraction of the pairs (or segments) to hold out, in (0, 1).
+            by: ``"pair"`` splits the pairs; a segment may then be on both sides, in different pairs. ``"segment"``
+                splits the segments and drops pairs with one segment on each side.
             generator: source of randomness; default: torch's global one.
 
         Returns:
@@ -218,19 +219,19 @@ class PreferencePairs:
         return self.select(train), self.select(held_out)
 
     def labelled(self) -> PreferencePairs:
-        """Return the pairs that somebody has judged."""
+        """Return the pairs that have a label."""
         return self.select(~self.label.isnan())
 
     def relabel(self, preferred: Tensor, *, source: str | Sequence[str]) -> PreferencePairs:
-        """Return these pairs under other labels, on the same segments.
+        """Return these pairs with other labels and the same segments.
 
         Args:
-            preferred: which segment of a pair is better, ``[P]``: 0 for the one called chosen so far, 1 for the other,
-                0.5 for a tie, NaN for unknown.
-            source: who says so: one for all, or one for each pair.
+            preferred: better segment of each pair, ``[P]``: 0 for the current chosen segment, 1 for the other, 0.5 for
+                a tie, NaN for unknown.
+            source: judge: one for all pairs, or one per pair.
 
         Raises:
-            ValueError: a label is none of these, or there are not as many as pairs.
+            ValueError: a label is none of these, or the number of labels differs from the number of pairs.
         """
         known = preferred.isnan() | (preferred == 0) | (preferred == 0.5) | (preferred == 1)
         if preferred.shape != self.label.shape or not known.all():
@@ -246,11 +247,11 @@ class PreferencePairs:
         )
 
     def with_steps(self, key: NestedKey, values: Sequence[Tensor]) -> PreferencePairs:
-        """Return these pairs with one more entry by the step, or another in its place.
+        """Return these pairs with an entry of steps added or replaced.
 
         Args:
-            key: its name.
-            values: of the steps of each of the pool's blocks, ``[N, ...]``.
+            key: key of the entry.
+            values: values for the steps of each block of the pool, ``[N, ...]``.
         """
         return self._derive(pool=self.pool.set(key, values))
 
@@ -258,7 +259,7 @@ class PreferencePairs:
         """Return these pairs on a device.
 
         Args:
-            device: where to.
+            device: destination.
         """
         return self._derive(pool=self.pool.to(device), **{name: getattr(self, name).to(device) for name in _INDEXED})
 
@@ -283,7 +284,7 @@ class PreferencePairs:
 
 
 def _encode(source: str | Sequence[str], num_pairs: int) -> tuple[tuple[str, ...], Tensor]:
-    """Return the names of the judges, and the number of each pair's."""
+    """Return the names of the judges, and the index of each pair's judge."""
     if isinstance(source, str):
         return (source,), torch.zeros(num_pairs, dtype=torch.int16)
     if len(source) != num_pairs:

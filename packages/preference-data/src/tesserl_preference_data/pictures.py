@@ -1,7 +1,7 @@
-"""Pictures of steps, small enough to be kept beside them.
+"""Compressed pictures of steps, small enough to store with the steps.
 
-A picture is a PNG of at most 64 colours in `FRAME_BYTES` bytes, padded by zeros, so that pictures are a tensor like
-any other entry of a step: uint8 ``[FRAME_BYTES]``.
+A picture is a PNG of at most 64 colours, padded by zeros to `FRAME_BYTES` bytes. So it is a tensor of fixed size like
+other entries of a step: uint8 ``[FRAME_BYTES]``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FRAME_BYTES = 2048
-"""A CartPole in 240 x 160 pixels takes 600, a LunarLander 1,000; CarRacing, with 3,000, is given fewer colours."""
+"""CartPole at 240 x 160 pixels takes 600 bytes, LunarLander 1,000; CarRacing, with 3,000, gets fewer colours."""
 
 FRAME_SIZE = 240
-"""Pixels of the longer side."""
+"""Length of the longer side in pixels."""
 
 
 def encode_frame(picture: NDArray[Any]) -> Tensor:
-    """Compress a frame.
+    """Compress a picture.
 
     Args:
         picture: ``[H, W, 3]`` or ``[H, W]``; uint8, or numbers in [0, 1].
@@ -34,9 +34,9 @@ def encode_frame(picture: NDArray[Any]) -> Tensor:
         uint8 ``[FRAME_BYTES]``.
 
     Raises:
-        ValueError: it is no picture.
+        ValueError: the array is not a picture.
     """
-    from PIL import Image  # an extra
+    from PIL import Image  # optional dependency
 
     if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3) or 0 in picture.shape:
         raise ValueError(f"a picture must have the shape [H, W, 3] or [H, W], got {list(picture.shape)}")
@@ -54,7 +54,7 @@ def encode_frame(picture: NDArray[Any]) -> Tensor:
 
 
 def frame_png(frame: Tensor) -> bytes:
-    """Return the PNG file from a tensor of ``encode_frame``. PNG ends with a non-zero byte, so padding is removable."""
+    """Return the PNG file in a tensor of ``encode_frame``; a PNG ends with a non-zero byte, so zeros are padding."""
     return frame.numpy().tobytes().rstrip(b"\0")
 
 

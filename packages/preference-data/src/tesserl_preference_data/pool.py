@@ -10,33 +10,33 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
 EXTRA = "extra"
-"""Entries below this key stay with a segment and are left out of batches, such as frames for a person to look at."""
+"""Entries under this key belong to a segment but are not in batches, such as pictures for people."""
 
 
 @dataclass(frozen=True)
 class SegmentBlock:
-    """Segments whose steps lie in the same tensors, in memory or in a mapped file."""
+    """Segments whose steps are in the same tensors, in memory or in a memory-mapped file."""
 
     steps: TensorDictBase  # [N]
-    start: Tensor  # int64 [S], where in steps a segment begins
+    start: Tensor  # int64 [S], index in `steps` of the first step
     length: Tensor  # int64 [S], at least 1
     group: Tensor  # int64 [S], equal for segments that share a start or a map; -1 for unknown
 
     def layout(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return of every step of every segment the segment, the place in it, and the index in ``steps``."""
+        """Return, for every step of every segment: its segment, its position there, and its index in ``steps``."""
         segment = torch.repeat_interleave(torch.arange(len(self.length), device=self.length.device), self.length)
         place = torch.arange(len(segment), device=segment.device) - (self.length.cumsum(0) - self.length)[segment]
         return segment, place, self.start[segment] + place
 
 
 class SegmentPool:
-    """Segments, numbered through all blocks.
+    """Segments in one or more blocks, numbered consecutively over all blocks.
 
     Args:
-        blocks: at least one, with the same keys.
+        blocks: blocks with the same keys, at least one.
 
     Raises:
-        ValueError: there is none, or keys, shapes or dtypes differ.
+        ValueError: there are no blocks, or keys, shapes or dtypes differ.
     """
 
     def __init__(self, blocks: Sequence[SegmentBlock]) -> None:
@@ -57,10 +57,10 @@ class SegmentPool:
         return len(self.length)
 
     def segment(self, number: int) -> TensorDictBase:
-        """Return the steps of one segment, ``[length]``, with all that is known of them: a view.
+        """Return a view of the steps of one segment, ``[length]``, with all entries.
 
         Args:
-            number: of the segment.
+            number: number of the segment.
         """
         which = int(self.block_of(torch.tensor(number)))
         block, local = self.blocks[which], number - int(self.first[which])
@@ -71,18 +71,18 @@ class SegmentPool:
         """Return the block of each segment.
 
         Args:
-            segment: numbers, int64.
+            segment: numbers of segments, int64.
         """
         return torch.searchsorted(self.first, segment.to(self.first.device).contiguous(), right=True) - 1
 
     def gather(
         self, segment: Tensor, *, pad_to: int | None = None, keys: Sequence[NestedKey] | None = None
     ) -> TensorDict:
-        """Copy segments into a batch, padded by their last steps.
+        """Copy segments into a batch, padded by repeating their last steps.
 
         Args:
-            segment: numbers, int64 ``[n]``.
-            pad_to: length ``T``; None for that of the longest among them.
+            segment: numbers of segments, int64 ``[n]``.
+            pad_to: length ``T``; None for the length of the longest segment in the batch.
             keys: entries to copy; None for all but `EXTRA`.
 
         Returns:
@@ -117,7 +117,7 @@ class SegmentPool:
         return TensorDict(entries, step.shape)
 
     def _gather_rows(self, segment: Tensor, keys: Sequence[NestedKey], length: int) -> TensorDict:
-        """Return whole rows of a table: a third of the time of taking steps."""
+        """Return segments that are rows of one table, in a third of the time of gathering steps."""
         steps, shape = self.blocks[0].steps, (len(segment), length)
         entries: dict[NestedKey, Tensor] = {"mask": torch.ones(shape, dtype=torch.bool, device=self.length.device)}
         for key in keys:
@@ -126,11 +126,11 @@ class SegmentPool:
         return TensorDict(entries, shape)
 
     def set(self, key: NestedKey, values: Sequence[Tensor]) -> SegmentPool:
-        """Return these segments with one more entry by the step, or another in its place.
+        """Return these segments with an entry of steps added or replaced.
 
         Args:
-            key: its name.
-            values: of each block's steps, ``[N, ...]``.
+            key: key of the entry.
+            values: values for each block's steps, ``[N, ...]``.
         """
         blocks = zip(self.blocks, values, strict=True)
         return SegmentPool([replace(block, steps=block.steps.copy().set(key, entry)) for block, entry in blocks])
@@ -139,7 +139,7 @@ class SegmentPool:
         """Return these segments on a device.
 
         Args:
-            device: where to.
+            device: destination.
         """
         return SegmentPool(
             [
@@ -152,7 +152,7 @@ class SegmentPool:
 
 
 def _row_length(blocks: Sequence[SegmentBlock]) -> int | None:
-    """Return the length of segments that are the rows of one table; None where they are not."""
+    """Return the length of segments that are rows of one table; None if they are not."""
     block = blocks[0]
     num_segments, num_steps = len(block.length), len(block.steps)
     if len(blocks) > 1 or not num_segments or num_steps % num_segments:

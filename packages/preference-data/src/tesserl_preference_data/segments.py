@@ -22,15 +22,15 @@ def read_segments(tensordict: TensorDictBase, mask_key: NestedKey, name: str = "
 
     Args:
         tensordict: the segments, ``[P, T]``.
-        mask_key: name of the mask; where it is absent torchrl's ``("collector", "mask")`` is taken, and where that is
-            absent all steps are valid.
-        name: what the segments are called in a message.
+        mask_key: key of the mask. If it is missing, torchrl's ``("collector", "mask")`` is used; if this is missing
+            too, all steps are valid.
+        name: name of the segments in messages.
 
     Returns:
         The segments.
 
     Raises:
-        ValueError: they are not ``[P, T]``, or the mask has another shape.
+        ValueError: the segments are not ``[P, T]``, or the mask has another shape.
     """
     shape = tensordict.batch_size
     if len(shape) != 2:

@@ -1,15 +1,13 @@
-"""Pairs on disk: safetensors for steps, JSON lines for pairs and labels; mapped on load, never unpickled.
+"""Stores of pairs on disk: safetensors for steps, JSON lines for pairs and labels; never unpickled.
 
 A store is a directory:
 
-- ``manifest.json``: ``format`` (``"tesserl-preference-pairs"``), ``format_version`` (1) and ``files``, in order: of
-  each its ``name``, ``kind``, ``size`` in bytes, ``sha256``, and ``count`` of segments or pairs.
-- ``segments-00000.safetensors`` (kind ``segments``): ``start``, ``length`` and ``group``, int64 ``[S]``; and everything
-  that is known by the step, ``[N, ...]``, as ``steps/observation``, ``steps/action``, ... with ``/`` between nested
-  keys.
+- ``manifest.json``: ``format`` (``"tesserl-preference-pairs"``), ``format_version`` (1) and ``files``, an ordered list
+  with ``name``, ``kind``, ``size`` in bytes, ``sha256`` and ``count`` (of segments or pairs) of each file.
+- ``segments-00000.safetensors`` (kind ``segments``): ``start``, ``length`` and ``group``, int64 ``[S]``; and all
+  entries of steps, ``[N, ...]``, as ``steps/observation``, ``steps/action``, ..., with ``/`` between nested keys.
 - ``pairs-00000.jsonl`` (kind ``pairs``), one pair a line: ``chosen`` and ``rejected`` (segments, counted through all
-  files), ``label`` (1, 0.5 for a tie, null for a pair that nobody has judged), ``margin`` (a number or null),
-  ``source``.
+  files), ``label`` (1, 0.5 for a tie, null for a pair without a judgement), ``margin`` (a number or null), ``source``.
 - ``labels.jsonl``, where people judge, one judgement a line, the last of a pair counts: ``pair`` (counted through all
   files), ``choice`` (``"first"``, the one called chosen in the pair's line, ``"second"``, ``"tie"``, or ``"skip"``),
   ``source``, ``time`` (seconds since the epoch).
@@ -51,7 +49,7 @@ from tesserl_storage.locks import locked
 from tesserl_storage.tensors import write_tensors
 from tesserl_storage.whole_files import remove_partial, replacing, whole_directory
 
-_FILE_BYTES = 64 * 2**20  # of steps in a file: what writing needs in memory
+_FILE_BYTES = 64 * 2**20  # bytes of steps per file: the memory that writing needs
 _STEPS = "steps/"
 _COLUMNS = ("chosen", "rejected", "label", "margin", "source")
 
@@ -60,14 +58,14 @@ def save_pairs(pairs: PreferencePairs, path: str | Path) -> Path:
     """Write pairs and the segments that they use.
 
     Args:
-        pairs: to be written.
+        pairs: pairs to write.
         path: directory of the store; it must not exist.
 
     Returns:
         The directory.
 
     Raises:
-        OSError: they cannot be written, for example on a full disk; nothing is left at ``path``.
+        OSError: the pairs cannot be written, for example on a full disk; ``path`` does not exist then.
         StoreError: ``path`` exists.
     """
     path = Path(path)
@@ -77,7 +75,7 @@ def save_pairs(pairs: PreferencePairs, path: str | Path) -> Path:
         with whole_directory(path) as directory:
             _write(pairs, directory, [])
     except OSError as error:
-        if path.exists():  # another process has made it meanwhile
+        if path.exists():  # another process has created it meanwhile
             raise _taken(path) from error
         raise
     return path
@@ -91,16 +89,16 @@ def append_pairs(pairs: PreferencePairs, path: str | Path) -> None:
     """Add pairs and the segments that they use to a store.
 
     Args:
-        pairs: to be added; their segments have the keys, dtypes and shapes of those that are there.
+        pairs: pairs to add; their segments need the same keys, dtypes and shapes as those in the store.
         path: directory of the store.
 
     Raises:
-        InUseError: another process adds pairs to the store, and has not finished after ten seconds.
-        OSError: they cannot be written, for example on a full disk; the store is what it was before.
-        StoreError: there is no store, or the segments differ from those that are there.
+        InUseError: another process still adds pairs to the store after ten seconds.
+        OSError: the pairs cannot be written, for example on a full disk; the store is unchanged.
+        StoreError: there is no store, or its segments have other keys, dtypes or shapes.
     """
     path = Path(path)
-    read_manifest(path)  # no lock is left where there is no store
+    read_manifest(path)  # raises first, so that no lock file is created without a store
     with locked(path, doing="adds pairs to this store", remedy="repeat the command when it has finished"):
         remove_partial(path)
         files = read_manifest(path)
@@ -113,16 +111,16 @@ def append_pairs(pairs: PreferencePairs, path: str | Path) -> None:
 
 
 def load_pairs(path: str | Path, *, unlabelled: bool = False, verify: bool = True) -> PreferencePairs:
-    """Open a store: steps stay in mapped files and are read when a batch needs them.
+    """Open a store; steps stay in memory-mapped files and are read when a batch needs them.
 
     Args:
         path: directory of the store.
-        unlabelled: whether pairs that nobody has judged, or that a person skipped, are among the result; with them, a
-            pair has the number that ``labels.jsonl`` gives it.
-        verify: whether digests are compared, which reads every file once. Sizes always are.
+        unlabelled: whether to include pairs without a judgement and skipped pairs; the numbers of pairs are then those
+            of ``labels.jsonl``.
+        verify: whether to compare digests, which reads every file once. Sizes are always compared.
 
     Returns:
-        The pairs, under the labels of ``labels.jsonl`` where it has one.
+        The pairs; labels in ``labels.jsonl`` replace the stored ones.
 
     Raises:
         StoreError: a file is missing or damaged, or a line cannot be read.
@@ -150,7 +148,7 @@ def load_pairs(path: str | Path, *, unlabelled: bool = False, verify: bool = Tru
 
 @dataclass
 class _Columns:
-    """Pairs as they are read: 30 bytes each."""
+    """Compact columns of pairs during reading, 30 bytes per pair."""
 
     chosen: array[int] = field(default_factory=lambda: array("q"))
     rejected: array[int] = field(default_factory=lambda: array("q"))
@@ -160,7 +158,7 @@ class _Columns:
 
     def read(self, path: Path, *, num_segments: int) -> None:
         """Read a file of pairs."""
-        names: dict[str, str] = {}  # one string for each judge, not for each pair
+        names: dict[str, str] = {}  # one string per judge, not per pair
         for where, line in json_lines(path):
             try:
                 chosen, rejected, label, margin, source = (line[name] for name in _COLUMNS)
@@ -192,7 +190,7 @@ class _Columns:
 
 
 def _write(pairs: PreferencePairs, directory: Path, files: list[dict[str, Any]]) -> None:
-    """Write the files of pairs and of their segments, then the manifest; if that fails, remove the files again."""
+    """Write the files of pairs and their segments, then the manifest; if this fails, remove the files."""
     files = list(files)
     try:
         _write_files(pairs, directory, files)
@@ -230,7 +228,7 @@ def _write_files(pairs: PreferencePairs, directory: Path, files: list[dict[str, 
 
 
 def _parts(block: SegmentBlock, segments: Tensor) -> Iterator[Tensor]:
-    """Split a block's segments into those of files of `_FILE_BYTES`."""
+    """Split a block's segments into parts of about `_FILE_BYTES`, one per file."""
     step_bytes = sum(entry[0].numel() * entry.element_size() for entry in block.steps.values(True, True))
     file_of = block.length[segments].cumsum(0) * step_bytes // _FILE_BYTES
     _, counts = torch.unique_consecutive(file_of, return_counts=True)
@@ -271,5 +269,5 @@ def _nested(name: str) -> NestedKey:
 
 
 def _finite(value: Any) -> Any:
-    """Return None for a number that JSON has no word for."""
+    """Return None for a number that is not finite, which JSON cannot represent."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""A scripted teacher: labels of a judge with known faults (B-Pref, Lee et al. 2021, arXiv:2111.03026)."""
+"""A scripted teacher that labels pairs with known kinds of errors (B-Pref, Lee et al. 2021, arXiv:2111.03026)."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ _PRESETS: dict[str, dict[str, float]] = {
 class TeacherLabels(NamedTuple):
     """Labels of a teacher for pairs, ``[P]`` each."""
 
-    label: Tensor  # 1 where the second segment is preferred, 0 where the first is, 0.5 where they are equal
-    kept: Tensor  # bool, false where the teacher skips the pair
+    label: Tensor  # 1 if the second segment is preferred, 0 if the first is, 0.5 if they are equal
+    kept: Tensor  # bool, false if the teacher skips the pair
     probability: Tensor  # of preferring the second, before mistakes and ties
 
 
 class ScriptedTeacher:
-    """Judge pairs by their rewards, as B-Pref's simulated teachers do.
+    """Label pairs by their rewards, like B-Pref's simulated teachers.
 
-    In this order: pairs of two bad segments are skipped; ``myopic`` sums, in which the last step weighs most, are
-    compared, by a coin that falls to the second with ``sigmoid(beta (R2 - R1))`` or outright; some labels are flipped
-    by mistake; and pairs of (nearly) equal undiscounted sums are ties, whatever came before.
+    The steps are, in this order: pairs of two bad segments are skipped; discounted sums, in which the last step has the
+    largest weight, are compared, either exactly or with probability ``sigmoid(beta (R2 - R1))`` of preferring the
+    second; some labels are flipped by mistake; pairs of (nearly) equal undiscounted sums become ties.
 
-    B-Pref's thresholds are fractions of a mean return: where returns are negative they never fire. Here ``beta``,
+    B-Pref's thresholds are fractions of a mean return, so they have no effect if returns are negative. Here ``beta``,
     ``skip`` and ``equal`` are relative to a range of segment sums, so that scaling or shifting all sums changes no
-    label: ``bounds``, or else the 5 and 95 % quantiles of the segments at hand. ``bounds=(0, 1)`` is B-Pref's
-    arithmetic.
+    label. The range is ``bounds`` or, without it, the 5 and 95 % quantiles of the given segments. ``bounds=(0, 1)``
+    gives B-Pref's arithmetic.
 
     Args:
-        beta: inverse temperature, in units of one over the range; None prefers the larger sum for certain.
-        discount: weight of a step by that of the step after, in [0, 1]; the last has weight 1.
-        skip: a pair is skipped unless a sum lies above this fraction of the range; None skips none.
-        equal: sums that differ by less than this fraction of the range are equal, at least 0; equal sums always are.
+        beta: inverse temperature, in units of one divided by the range; None always prefers the larger sum.
+        discount: weight of a step relative to the next step, in [0, 1]; the last step has weight 1.
+        skip: skip a pair unless one of its sums is above this fraction of the range; None skips none.
+        equal: treat sums that differ by less than this fraction of the range as equal, at least 0; with 0, only equal
+            sums.
         mistake: probability of a flipped label, in [0, 1].
-        bounds: low and high end of the range of segment sums, in reward units; None measures it.
+        bounds: low and high end of the range of segment sums, in reward units; None estimates it by quantiles.
 
     Raises:
         ValueError: an option is out of its range.
@@ -84,7 +85,7 @@ class ScriptedTeacher:
         Args:
             kind: ``"oracle"``, ``"noisy"`` (beta 10: a difference of a tenth of the range is seen 73 % of the time),
                 ``"myopic"`` (discount 0.9), ``"skip"``, ``"equal"`` or ``"mistake"`` (0.1 each).
-            **options: of the constructor, in place of the preset's.
+            **options: arguments of the constructor that replace the preset's.
 
         Returns:
             The teacher.
@@ -105,13 +106,13 @@ class ScriptedTeacher:
         *,
         generator: torch.Generator | None = None,
     ) -> TeacherLabels:
-        """Judge pairs of segments.
+        """Label pairs of segments.
 
         Args:
             reward_1: rewards of the first segments, ``[P, T]``.
-            reward_2: of the second, ``[P, T]``; its ``T`` may differ.
+            reward_2: rewards of the second segments, ``[P, T]``; ``T`` may differ.
             mask_1: bool ``[P, T]``, true on valid steps, which come before padding; None for all.
-            mask_2: likewise of the second.
+            mask_2: the same for the second segments.
             generator: source of randomness; default: torch's global one.
 
         Returns:
@@ -140,19 +141,19 @@ class ScriptedTeacher:
 
     @staticmethod
     def _sum(reward: Tensor, mask: Tensor | None, discount: float) -> Tensor:
-        """Return sums in which the last valid step has weight 1, and each before it ``discount`` times the next."""
+        """Return sums with weight 1 for the last valid step and, before it, ``discount`` times the next weight."""
         if mask is None:
             mask = torch.ones_like(reward, dtype=torch.bool)
         steps_left = mask.sum(dim=-1, keepdim=True) - mask.cumsum(dim=-1)
         return torch.where(mask, reward * discount ** steps_left.to(reward.dtype), 0.0).sum(dim=-1)
 
     def _range(self, sum_1: Tensor, sum_2: Tensor) -> tuple[float, float]:
-        """Return the range that thresholds are relative to."""
+        """Return the range to which thresholds are relative."""
         if self.bounds is not None:
             return self.bounds
-        if not sum_1.numel():  # no pair, and no quantile of nothing
+        if not sum_1.numel():  # without pairs there are no quantiles
             return 0.0, 1.0
-        # linear interpolation, as torch.quantile does it for no more than 2^24 values
+        # linear interpolation like torch.quantile, which supports at most 2^24 values
         values = torch.cat([sum_1, sum_2]).double().sort().values
         place = torch.tensor([0.05, 0.95]).double() * (len(values) - 1)
         below, above = values[place.floor().long()], values[place.ceil().long()]

@@ -1,10 +1,10 @@
-"""Trajectories on disk: safetensors for steps, JSON lines for episodes; mapped on reading, never unpickled.
+"""Stores of trajectories on disk: safetensors for steps, JSON lines for episodes; never unpickled.
 
 A store is a directory:
 
 - ``manifest.json``: ``format`` (``"tesserl-trajectories"``), ``format_version`` (1), ``environment`` (the task, as a
-  configuration has it, or null), ``sources`` (who acted: one object for each collection) and ``files``, in order: of
-  each its ``name``, ``kind``, ``count`` of steps or episodes, ``bytes`` and ``sha256``.
+  configuration has it, or null), ``sources`` (descriptions of what acted, one object per collection) and ``files``, an
+  ordered list with ``name``, ``kind``, ``count`` (of steps or episodes), ``bytes`` and ``sha256`` of each file.
 - ``steps-00000.safetensors`` (kind ``steps``), one row a step, ``[N, ...]``: the observation keys, ``action``,
   ``action_log_prob`` ``[N]`` (of the action under what chose it; NaN where that is not known), ``next/reward``,
   ``next/terminated``, ``next/truncated`` ``[N, 1]``, and where pictures were kept ``frame`` (see ``frames.py``). The
@@ -35,7 +35,7 @@ from tesserl_storage.whole_files import json_text
 FORMAT, FORMAT_VERSION = "tesserl-trajectories", 1
 
 KEYS = {"action", "action_log_prob", "frame"}
-"""Entries at the root of a trajectory that are no observation."""
+"""Entries at the root of a trajectory that are not observations."""
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,26 @@ class EpisodeLine:
 
     length: int
     episode_return: float
-    start: int  # equal for episodes that began alike
+    start: int  # equal for episodes with the same start
     source: int  # number in the manifest's sources
 
     def line(self) -> str:
-        """Return a line of JSON; a return that is not finite is null."""
+        """Return the record as a line of JSON; a return that is not finite becomes null."""
         values = asdict(self)
         values["return"] = values.pop("episode_return")
         return json_text(values, indent=None) + "\n"
 
 
 class Trajectories(Sequence[TensorDictBase]):
-    """Episodes, each a TensorDict ``[T]`` that views mapped files.
+    """The episodes of a store, each a TensorDict ``[T]`` that views memory-mapped files.
 
-    An episode has the observation keys, ``action``, ``action_log_prob`` and, below ``next``, ``reward``,
+    An episode has the observation keys, ``action``, ``action_log_prob`` and, under ``next``, ``reward``,
     ``terminated``, ``truncated`` and ``done``.
 
     Args:
         blocks: steps ``[N]`` of each file.
-        episodes: of each file, in the order in which their steps lie.
-        manifest: of the store.
+        episodes: episodes of each file, in the order of their steps.
+        manifest: manifest of the store.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Trajectories(Sequence[TensorDictBase]):
 
     @property
     def num_steps(self) -> int:
-        """Steps of all episodes."""
+        """Total number of steps."""
         return sum(episode.length for episode in self.episodes)
 
     @property
@@ -109,7 +109,7 @@ class Trajectories(Sequence[TensorDictBase]):
 
     @property
     def has_frames(self) -> bool:
-        """True if each step has a frame."""
+        """True if steps have pictures (``frame``)."""
         return "frame" in self._blocks[0].keys()  # noqa: SIM118 (it looks among the rows)
 
 
@@ -118,13 +118,13 @@ def load_trajectories(path: str | Path, *, verify: bool = True) -> Trajectories:
 
     Args:
         path: directory of the store.
-        verify: compare digests, which reads every file once. Sizes always are.
+        verify: whether to compare digests, which reads every file once. Sizes are always compared.
 
     Returns:
-        Its episodes, in the order in which they were added.
+        The episodes, in the order in which they were added.
 
     Raises:
-        StoreError: there is none, or a file is missing, damaged or of another format.
+        StoreError: there is no store, or a file is missing, damaged or of another format.
     """
     path = Path(path)
     manifest = read_manifest(path)
@@ -144,7 +144,7 @@ def load_trajectories(path: str | Path, *, verify: bool = True) -> Trajectories:
 
 
 def is_trajectories(path: str | Path) -> bool:
-    """Return whether a directory is, by its manifest, a store of trajectories."""
+    """Return whether a directory is a store of trajectories, according to its manifest."""
     try:
         read_manifest(Path(path))
     except StoreError:
@@ -156,7 +156,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Return the manifest of a store.
 
     Raises:
-        StoreError: there is none, or it is of another format.
+        StoreError: there is no store, or it has another format.
     """
     remedy = "make some with tesserl collect"
     return read_document(path, FORMAT, FORMAT_VERSION, content="trajectories", remedy=remedy)

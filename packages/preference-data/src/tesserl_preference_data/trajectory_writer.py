@@ -1,4 +1,4 @@
-"""Writes trajectories to disk, or adds to those that are there: the store that ``trajectories.py`` describes."""
+"""Write trajectories to a store on disk (see ``trajectories.py``), or add them to an existing one."""
 
 import json
 from collections.abc import Mapping
@@ -27,23 +27,23 @@ from tesserl_storage.whole_files import remove_partial, write_atomically, write_
 REMEDY = "wait for it, or collect into another directory: tesserl pairs make takes several"
 
 FILE_BYTES = 64 * 2**20
-"""Steps of a file, about: what writing needs in memory."""
+"""Approximate bytes of steps per file: the memory that writing needs."""
 
 
 class TrajectoryWriter:
-    """Adds episodes to a store, or makes one, as a context manager.
+    """Context manager that adds episodes to a new or existing store.
 
-    Whatever is complete is kept when it is left by an error. No other process can add to the store meanwhile: the
-    numbers of starts and sources go on from those that are there.
+    Complete episodes are kept if the context ends with an error. No other process can add to the store meanwhile. The
+    numbers of starts and sources continue those in the store.
 
     Args:
-        path: directory of the store; made where there is none.
-        source: who acts, JSON data.
-        environment: the task, JSON data; None for unknown.
+        path: directory of the store, which is created if it does not exist.
+        source: description of what acts, JSON data.
+        environment: description of the task, JSON data; None for unknown.
 
     Raises:
-        InUseError: on entering, another process adds episodes to the store, and has not finished after ten seconds.
-        StoreError: the directory holds something else, or episodes of another task.
+        InUseError: on entering, another process still adds episodes to the store after ten seconds.
+        StoreError: the directory is not a store of trajectories, or has episodes of another task.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TrajectoryWriter:
     ) -> None:
         self.path = Path(path)
         self._source, self._environment = dict(source), environment
-        self._manifest = _manifest_to_extend(self.path, environment)  # no lock is left in a directory of others
+        self._manifest = _manifest_to_extend(self.path, environment)  # raises before a lock is made
         self.next_start = 0
         self._kept: list[TensorDictBase] = []
         self._episodes: list[EpisodeLine] = []
@@ -62,7 +62,7 @@ class TrajectoryWriter:
         with ExitStack() as attempt:
             try:
                 self._enter_directory(attempt)
-            except FileNotFoundError:  # another process has removed it meanwhile, having written nothing
+            except FileNotFoundError:  # another process that wrote nothing has removed it meanwhile
                 self._enter_directory(attempt)
             remove_partial(self.path)
             self._manifest = _manifest_to_extend(self.path, self._environment)
@@ -85,13 +85,13 @@ class TrajectoryWriter:
 
     @property
     def source(self) -> int:
-        """Number of this collection in the store's sources."""
+        """Index of this collection in the store's sources."""
         return len(self._manifest["sources"]) - 1
 
     def _remove_if_empty(self) -> None:
-        """Remove a directory in which nothing has been written, while holding its lock."""
+        """Remove the directory if nothing has been written to it, while holding its lock."""
         if all(is_lock(file.name) for file in self.path.iterdir()):
-            with suppress(OSError):  # another process waits there
+            with suppress(OSError):  # another process waits for the lock
                 for file in self.path.iterdir():
                     file.unlink()
                 self.path.rmdir()
@@ -100,11 +100,11 @@ class TrajectoryWriter:
         """Add an episode.
 
         Args:
-            steps: ``[T]``, as ``Trajectories`` returns them; ``("next", "done")`` is left out.
-            start: equal for episodes that began alike.
+            steps: steps ``[T]``, with the keys of `Trajectories`, without ``("next", "done")``.
+            start: number of the start, equal for episodes with the same start.
 
         Raises:
-            StoreError: keys, dtypes or shapes are not those of the store.
+            StoreError: keys, dtypes or shapes differ from those of the store.
         """
         steps = steps.exclude(("next", "done"))
         if not self._kept:
@@ -117,10 +117,10 @@ class TrajectoryWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write the added episodes; they are on disk when this returns.
+        """Write all added episodes; they are on disk when this returns.
 
         Raises:
-            OSError: it cannot be written, for example on a full disk; the store is what it was before.
+            OSError: the episodes cannot be written, for example on a full disk; the store is unchanged.
         """
         if not self._kept:
             return

@@ -1,4 +1,4 @@
-"""The page's server: on this machine alone, behind an address that cannot be guessed."""
+"""Server of the labelling page: only on this machine, with an address that cannot be guessed."""
 
 import json
 import secrets
@@ -17,7 +17,7 @@ from tesserl_storage.whole_files import json_text
 
 HOST = "127.0.0.1"
 MAX_BODY = 1000
-"""Bytes of a request's body; an answer has 40."""
+"""Largest size of a request's body in bytes; an answer has 40."""
 
 PAGES = {
     "": ("page.html", "text/html; charset=utf-8"),
@@ -38,16 +38,16 @@ HEADERS = {
 
 
 class LabelServer:
-    """Serves a labelling session until it is left.
+    """Serve a labelling session until the context ends.
 
-    A request must come with the token in its path, and name this machine as its host: a page from elsewhere that is
-    open in the same browser can neither read pairs nor answer.
+    A request must have the token in its path and this machine as its host. So other pages in the same browser can
+    neither read pairs nor answer.
 
     Args:
-        session: what is shown and written.
-        port: 0 for one that is free.
-        question: what the page asks.
-        fps: steps that the page shows in a second, above 0.
+        session: session to serve.
+        port: port number; 0 for a free port.
+        question: question that the page shows.
+        fps: steps per second that the page shows, above 0.
 
     Raises:
         OSError: the port is taken.
@@ -63,7 +63,7 @@ class LabelServer:
 
     @property
     def port(self) -> int:
-        """Address of the server."""
+        """Port of the server."""
         return int(self._server.server_address[1])
 
     @property
@@ -85,22 +85,22 @@ class LabelServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # browsers open connections before they need them
+    block_on_close = False  # browsers open connections in advance
 
 
 class _Handler(BaseHTTPRequestHandler):
     """One connection; the token is the first part of each path."""
 
-    protocol_version = "HTTP/1.0"  # a connection for each request: none is left that could answer after the end
+    protocol_version = "HTTP/1.0"  # one connection per request, so that none can answer after the end
     server_version, sys_version = "tesserl", ""
-    timeout = 60.0  # seconds that a silent connection is kept
+    timeout = 60.0  # timeout of a silent connection in seconds
 
     def __init__(self, session: LabellingSession, token: str, settings: dict[str, Any], *args: Any) -> None:
         self._session, self._token, self._settings = session, token, settings
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        """Answers with a page, the state, or a pair."""
+        """Answer with the page, the state or a pair."""
         place = self._place()
         if place is None:
             return
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def do_POST(self) -> None:
-        """Record an answer, or undo one."""
+        """Record or undo an answer."""
         place = self._place()
         if place is None:
             return
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _place(self) -> str | None:
         """Return the requested path after the token, or None if the request was refused."""
-        if self.headers.get("Host") not in self._hosts():  # a foreign name that resolves to this machine
+        if self.headers.get("Host") not in self._hosts():  # another host name that resolves to this machine
             self._refuse(HTTPStatus.FORBIDDEN, "this address is for this machine alone")
             return None
         token, _, place = self.path.lstrip("/").partition("?")[0].partition("/")
@@ -193,4 +193,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Nothing: paths hold the token."""
+        """Log nothing, because paths contain the token."""

@@ -1,4 +1,4 @@
-"""Session of labelling: the pairs to judge, what the page shows of them, and the answers."""
+"""A labelling session: the pairs to judge, their clips on the page, and the answers."""
 
 import base64
 import threading
@@ -16,26 +16,26 @@ Answer = Literal["left", "right", "tie", "skip"]
 ANSWERS: tuple[Answer, ...] = ("left", "right", "tie", "skip")
 
 UNDONE = ", undone"
-"""Ends the name of a judge who took an answer back: the pair is asked again, and has no label until then."""
+"""Suffix of the judge's name in an undone answer: the pair has no label and will be asked again."""
 
 MAX_FRAMES = 1000
-"""Pictures of a clip; longer ones are thinned evenly."""
+"""Largest number of pictures of a clip; longer clips are subsampled evenly."""
 
 
 class LabellingSession:
-    """The pairs of a store, one after the other, to one person.
+    """Show the pairs of a store to one person, one after the other, and store the answers.
 
-    Each answer is on disk before the next pair is shown, so that nothing is lost whenever it ends, and whoever opens
-    the store again continues with what has no answer. Which segment is on the left is drawn once for each pair, so
-    that labels that are there already cannot be guessed from the sides.
+    Each answer is on disk before the next pair is shown, so no answer is lost if the session ends. A new session
+    continues with the pairs that have no answer. The segment on the left is drawn at random once per pair, so that the
+    sides do not reveal existing labels.
 
     Args:
-        path: directory of the pairs, whose steps have pictures.
-        name: who judges.
+        path: directory of the pairs; their steps must have pictures.
+        name: name of the judge.
 
     Raises:
         StoreError: the store cannot be read, or has no pictures.
-        ValueError: the name is empty or ends like that of an answer taken back.
+        ValueError: the name is empty, or has the suffix of an undone answer.
     """
 
     def __init__(self, path: str | Path, *, name: str = "person") -> None:
@@ -47,7 +47,7 @@ class LabellingSession:
             raise StoreError(
                 f"{path} has no pictures to show; collect episodes with --frames, and make pairs of them alone"
             )
-        # as in the file: labels that people have given swap the segments of a pair when it is loaded
+        # pairs in the order of the file: loading with labels of people may swap the segments of a pair
         labels = read_labels(path)
         swapped = torch.zeros(len(pairs), dtype=torch.bool)
         swapped[[pair for pair, (choice, _) in labels.items() if choice == "second"]] = True
@@ -59,11 +59,11 @@ class LabellingSession:
             dim=1,
         )
         self._pool = pairs.pool
-        self._answers: dict[int, Answer] = {}  # in the order in which they were given
+        self._answers: dict[int, Answer] = {}  # in the order of the answers
         for pair, (choice, source) in labels.items():
             if not source.endswith(UNDONE):
                 self._answers[pair] = self._translate(pair, choice)
-        self._again: list[int] = []  # taken back, the last one first to be asked
+        self._again: list[int] = []  # undone answers; the last one is asked first
         self._lock = threading.Lock()
 
     def state(self) -> dict[str, Any]:
@@ -78,13 +78,13 @@ class LabellingSession:
             }
 
     def pair(self, number: int) -> dict[str, Any]:
-        """Return what the page shows of a pair: for each side ``length`` in steps and ``frames``, PNG files in base64.
+        """Return a pair for the page: for each side ``length`` in steps and ``frames``, PNG files in base64.
 
         Args:
-            number: of the pair.
+            number: number of the pair.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no such pair.
         """
         self._check(number)
         left, right = self._segments[number].tolist()[:: -1 if self._is_flipped(number) else 1]
@@ -94,12 +94,12 @@ class LabellingSession:
         """Append an answer to the labels; it is on disk when this returns.
 
         Args:
-            number: of the pair.
+            number: number of the pair.
             answer: the better side, ``"tie"`` or ``"skip"``.
 
         Raises:
-            InUseError: another process writes a label, and has not finished after ten seconds.
-            OSError: it cannot be written, for example on a full disk; the pair has the answer that it had.
+            InUseError: another process still writes a label after ten seconds.
+            OSError: the answer cannot be written, for example on a full disk; the pair keeps its previous answer.
             ValueError: there is no such pair or answer.
         """
         self._check(number)
@@ -115,7 +115,7 @@ class LabellingSession:
         """Undo the last answer and ask about that pair next.
 
         Returns:
-            The pair; None where there is no answer.
+            The pair; None if there is no answer.
 
         Raises:
             InUseError: see ``answer``.
