@@ -32,7 +32,7 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def comparison_verdicts(comparison: Comparison) -> list[str]:
-    """Return whether each variant's 95 % interval of the interquartile mean is disjoint from the reference's.
+    """State whether each variant's 95 % interval of the interquartile mean is disjoint from the reference's.
 
     Args:
         comparison: comparison to judge.

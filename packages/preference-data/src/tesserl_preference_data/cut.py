@@ -36,7 +36,7 @@ def cut_segments(
         score: maps a trajectory to scores of its steps, ``[T]`` or ``[T, 1]``, such as a shaped reward; None uses the
             reward.
         group: group of each trajectory, such as the number of its start or map; only segments of the same group make
-            pairs. ``"start"`` groups trajectories with equal first observations. None puts all in one group.
+            pairs. ``"start"`` groups trajectories with equal first observations. None allows pairs of any two segments.
         value_discount: store the discounted return to the end of the trajectory as ``value_target``, with this
             discount; a truncated trajectory counts no reward after its end. None stores none.
         observation_keys: keys that the policy reads; empty for those of ``pixels`` and ``observation`` that exist.

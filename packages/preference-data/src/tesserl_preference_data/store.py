@@ -6,16 +6,16 @@ A store is a directory:
   with ``name``, ``kind``, ``size`` in bytes, ``sha256`` and ``count`` (of segments or pairs) of each file.
 - ``segments-00000.safetensors`` (kind ``segments``): ``start``, ``length`` and ``group``, int64 ``[S]``; and all
   entries of steps, ``[N, ...]``, as ``steps/observation``, ``steps/action``, ..., with ``/`` between nested keys.
-- ``pairs-00000.jsonl`` (kind ``pairs``), one pair a line: ``chosen`` and ``rejected`` (segments, counted through all
+- ``pairs-00000.jsonl`` (kind ``pairs``), one pair per line: ``chosen`` and ``rejected`` (numbers of segments over all
   files), ``label`` (1, 0.5 for a tie, null for a pair without a judgement), ``margin`` (a number or null), ``source``.
-- ``labels.jsonl``, where people judge, one judgement a line, the last of a pair counts: ``pair`` (counted through all
-  files), ``choice`` (``"first"``, the one called chosen in the pair's line, ``"second"``, ``"tie"``, or ``"skip"``),
-  ``source``, ``time`` (seconds since the epoch).
+- ``labels.jsonl``, if people judge, one judgement per line; the last one of a pair counts: ``pair`` (number over all
+  files), ``choice`` (``"first"`` for the segment that the pair's line calls chosen, ``"second"``, ``"tie"`` or
+  ``"skip"``), ``source``, ``time`` (seconds since the epoch).
 
-Files of a manifest never change. They are written under another name, synced and renamed, and the manifest, written
-last, is replaced in one step: a store is what it was before or what it is after. Only ``labels.jsonl`` grows, line by
-line, each synced; a last line that an interrupted append has left unfinished is ignored, and the next append removes
-it. Processes that add pairs or labels take turns by ``.lock`` and ``.labels.lock``.
+Files in the manifest never change. They are written under a temporary name, synced and renamed. The manifest is written
+last and replaced atomically, so a reader sees either the old or the new store. Only ``labels.jsonl`` grows; each line
+is synced. An unfinished last line of an interrupted append is ignored, and the next append removes it. ``.lock`` and
+``.labels.lock`` let only one process at a time add pairs or labels.
 """
 
 from __future__ import annotations

@@ -2,20 +2,20 @@
 
 A store is a directory:
 
-- ``manifest.json``: ``format`` (``"tesserl-trajectories"``), ``format_version`` (1), ``environment`` (the task, as a
-  configuration has it, or null), ``sources`` (descriptions of what acted, one object per collection) and ``files``, an
-  ordered list with ``name``, ``kind``, ``count`` (of steps or episodes), ``bytes`` and ``sha256`` of each file.
-- ``steps-00000.safetensors`` (kind ``steps``), one row a step, ``[N, ...]``: the observation keys, ``action``,
-  ``action_log_prob`` ``[N]`` (of the action under what chose it; NaN where that is not known), ``next/reward``,
-  ``next/terminated``, ``next/truncated`` ``[N, 1]``, and where pictures were kept ``frame`` (see ``frames.py``). The
-  episodes of the file lie one after the other.
-- ``episodes-00001.jsonl`` (kind ``episodes``), one line for each episode of the steps file before it: ``length``,
-  ``return`` (undiscounted; null where it is not finite), ``start`` (equal for episodes that began alike) and ``source``
-  (a number in ``sources``).
+- ``manifest.json``: ``format`` (``"tesserl-trajectories"``), ``format_version`` (1), ``environment`` (the task, as in a
+  configuration, or null), ``sources`` (descriptions of what acted, one object per collection) and ``files``, an ordered
+  list with ``name``, ``kind``, ``count`` (of steps or episodes), ``bytes`` and ``sha256`` of each file.
+- ``steps-00000.safetensors`` (kind ``steps``), one row per step, ``[N, ...]``: the observation keys, ``action``,
+  ``action_log_prob`` ``[N]`` (under the policy that acted; NaN if unknown), ``next/reward``, ``next/terminated``,
+  ``next/truncated`` ``[N, 1]``, and, if pictures are stored, ``frame`` (see ``pictures.py``). The episodes of a file
+  follow one another.
+- ``episodes-00001.jsonl`` (kind ``episodes``), one line per episode of the preceding steps file: ``length``, ``return``
+  (undiscounted; null if it is not finite), ``start`` (equal for episodes with the same start) and ``source`` (an index
+  of ``sources``).
 
-Files of a manifest never change. They are written under another name, synced and renamed, and the manifest, written
-last, is replaced in one step: a store is what it was before or what it is after. One process at a time adds to it, by
-``.lock``.
+Files in the manifest never change. They are written under a temporary name, synced and renamed. The manifest is written
+last and replaced atomically, so a reader sees either the old or the new store. ``.lock`` lets only one process at a
+time add to it.
 """
 
 import json
