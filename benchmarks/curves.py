@@ -83,7 +83,7 @@ def page() -> None:
         suite = read_suite(name)
         runs = [replace(run, variant=run.variant.removesuffix(f" ({name})")) for run in suite.runs]
         picture = DOCS / "images" / f"curves-{name}.png"
-        comparison = Comparison(runs, bounds={} if name == "minatar" else None)
+        comparison = Comparison(runs, bounds={})  # tasks differ in their returns
         plot_comparison(comparison, picture, metric=EVALUATION, title=f"{name}: {EVALUATION}, best weights")
         text.append(f"## {name}\n\n![{name}](images/{picture.name})\n")
         for title, header, rows in list(comparison_tables(comparison))[1:]:
