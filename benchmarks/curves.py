@@ -27,6 +27,7 @@ Recorded learning curves of this project, and returns that others published. Com
     tesserl compare RUNS --with minatar
 
 A score is the mean return of 100 greedy episodes on unused seeds, played by the best checkpoint of a run's evaluations.
+Where a picture joins several tasks, a return is scaled: 0 is the first evaluation of the first variant, 1 its result.
 `tesserl compare` makes the tables, intervals and pictures. `runs.csv` of each suite names the commit and the command of
 every run. `python benchmarks/curves.py page` writes this page. [Results](results.md) describes the runs.
 """
