@@ -19,7 +19,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
 
 import nox
@@ -60,7 +60,6 @@ LEARNING = (
     "curves",
 )  # learning results (hours, or no speed to measure); rejax needs a separate environment
 PROCESSES = ("--numprocesses", "auto", "--dist", "loadfile")  # pytest: one process per core
-SHARING = ("typecheck", "docs", "examples")  # sessions that reuse an environment of `tests` on CI
 NO_TESTS = 5  # pytest's exit status if all tests are deselected
 CTRL_C_SECONDS = 120.0  # time for a run to write its checkpoint; nox's default kills it after 0.3 s
 
@@ -149,13 +148,6 @@ def uninstall_others(session: nox.Session, *requirements: str) -> None:
     others = sorted(set(installed) - {name for name, _ in needed})
     if others:
         session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", *others)
-    for left in top_directories(installed[name] for name in others) - top_directories(distributions(path=[str(place)])):
-        shutil.rmtree(place / left, ignore_errors=True)  # files written later remain importable
-
-
-def top_directories(found: Iterable[Distribution]) -> set[str]:
-    """Return the top-level directories of the files of distributions."""
-    return {file.parts[0] for each in found for file in each.files or [] if len(file.parts) > 1} - {".."}
 
 
 def install_wheels(
@@ -198,7 +190,7 @@ def hand_on(session: nox.Session, package: str) -> None:
     with_torch = [name for name in PROJECTS if "torch" not in forbidden_modules(name)]
     if "CI" in os.environ and package in with_torch:
         here = Path(session.virtualenv.location)
-        for other in (here.with_name(name) for name in (*(f"tests-{name}" for name in with_torch), *SHARING)):
+        for other in (here.with_name(f"tests-{name}") for name in with_torch):
             if not other.exists():
                 other.symlink_to(here, target_is_directory=True)
 
