@@ -183,7 +183,7 @@ def install_alone(session: nox.Session, package: str) -> None:
 
 
 def hand_on(session: nox.Session, package: str) -> None:
-    """On CI, let other sessions that need torch use this environment: it is unpacked and compiled once, not 20 times.
+    """On CI, let the tests of all packages that need torch use this environment: torch is unpacked and compiled once.
 
     Each session uninstalls what it does not need. A failed session keeps its environment for inspection.
     """

@@ -154,12 +154,11 @@ def linear_baseline(returns: Tensor, mask: Tensor, observation: Tensor) -> Tenso
     time = torch.linspace(0, 1, mask.shape[1], dtype=torch.float64, device=mask.device).expand(mask.shape).unsqueeze(-1)
     inputs = torch.cat([entries, entries.square(), time, time.square(), time**3], dim=-1)
     valid = inputs[mask]
-    mean, deviation = valid.mean(dim=0), valid.std(dim=0, correction=0)
-    scaled = (valid - mean) / (deviation + 1e-8)
-    targets = returns[mask].double()
-    penalty = RIDGE * len(targets) * torch.eye(scaled.shape[1], dtype=torch.float64, device=mask.device)
-    weights = torch.linalg.solve(scaled.mT @ scaled + penalty, scaled.mT @ (targets - targets.mean()))
-    return ((inputs - mean) / (deviation + 1e-8) @ weights + targets.mean()).to(returns)
+    inputs = (inputs - valid.mean(dim=0)) / (valid.std(dim=0, correction=0) + 1e-8)
+    fitted, targets = inputs[mask], returns[mask].double()
+    penalty = RIDGE * len(targets) * torch.eye(fitted.shape[1], dtype=torch.float64, device=mask.device)
+    weights = torch.linalg.solve(fitted.mT @ fitted + penalty, fitted.mT @ (targets - targets.mean()))
+    return (inputs @ weights + targets.mean()).to(returns)
 
 
 def group_places(group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
