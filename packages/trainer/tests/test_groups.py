@@ -7,6 +7,7 @@ from tesserl_configs import ConfigError, load_config
 from tesserl_environments import GroupStarts, StateStart
 from tesserl_trainer import train
 from tesserl_trainer.algorithms.environments import make_environments
+from tesserl_trainer.algorithms.task import Task
 
 from .test_on_policy import metrics_of
 
@@ -53,9 +54,12 @@ VARIANTS = {
 
 def test_a_linear_baseline_needs_a_vector(write_config, tmp_path):
     pytest.importorskip("minatar")
-    config = load_config(write_config("MinAtar/Breakout-v1", "grpo", **{"baseline: alive": "baseline: linear"}))
+    changes = {"baseline: alive": "baseline: linear", "group_size: 4": "group_size: 4\n  max_length: 30"}
+    config = load_config(write_config("MinAtar/Breakout-v1", "grpo", **changes))
     with pytest.raises(ConfigError, match="linear reads an observed vector, and MinAtar/Breakout-v1 has none"):
         train(config, run_dir=tmp_path / "run")
+    with pytest.raises(ConfigError, match="linear reads an observed vector"):  # as `doctor` and a sweep's check find it
+        Task(config).network()
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)

@@ -7,7 +7,7 @@ from torch import nn
 
 from tesserl_actor_critic import ActorCritic
 from tesserl_collectors.rollout_policy import RolloutPolicy
-from tesserl_configs import ConfigError, value_at
+from tesserl_configs import value_at
 from tesserl_configs.grpo import CISPOLoss, ClippedLoss, GRPOConfig, ReinforceLoss, ResampleZeroVariance, SAPOLoss
 from tesserl_configs.reference import movement_of
 from tesserl_grpo import GRPOLoss
@@ -38,17 +38,8 @@ def build_agent(task: Task, network: nn.Module) -> GRPOAgent:
 
 
 def build_loop(task: Task, run: Run) -> GroupLoop:
-    """Build the loop: play groups from the same start, compare their returns, learn for some epochs.
-
-    Raises:
-        ConfigError: the baseline reads an observation that the task does not have.
-    """
+    """Build the loop: play groups from the same start, compare their returns, learn for some epochs."""
     config, grpo = task.config, task.config.grpo
-    if grpo.advantages.baseline == "linear" and "observation" not in task.layout.shapes:
-        raise ConfigError(
-            f"grpo.advantages.baseline: linear reads an observed vector, and {config.environment.id} has none; "
-            "expected alive, zero_padded or leave_one_out"
-        )
     agent, collector = build_agent_and_group_collector(task, run, build_agent, build_collector, grpo)
     zero_variance = grpo.zero_variance
     attempts = zero_variance.max_attempts if isinstance(zero_variance, ResampleZeroVariance) else 1
