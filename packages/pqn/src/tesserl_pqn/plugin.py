@@ -28,20 +28,22 @@ class PQNConfig(Block):
     """
 
     num_steps: Count = Field(
-        default=32, description="Steps of each environment in a rollout, >= 1 (authors' code, Atari and MinAtar: 32)."
+        default=32, description="Number of steps of each environment in a rollout, >= 1 (authors' code: 32)."
     )
-    num_epochs: Count = Field(default=2, description="Passes over each rollout, >= 1 (authors' code: 2 to 4).")
+    num_epochs: Count = Field(
+        default=2, description="Number of passes over each rollout, >= 1 (authors' code: 2 to 4)."
+    )
     num_minibatches: Count = Field(
         default=32,
         description=(
-            "Parts of a rollout, one gradient update each, >= 1; divides num_envs * num_steps (authors' code, with 128 "
-            "environments: 32)."
+            "Number of parts that a rollout is split into, with one gradient update each, >= 1; a divisor of num_envs "
+            "* num_steps (authors' code, with 128 environments: 32)."
         ),
     )
     discount: Fraction = Field(default=0.99, description="Discount of one environment step, in [0, 1].")
     q_lambda: Fraction = Field(
         default=0.65,
-        description="Lambda of Q(lambda), in [0, 1]; 0: one-step targets; 1: rewards until the end of the rollout.",
+        description="Lambda of Q(lambda), in [0, 1]. 0: one-step targets; 1: sums of the rewards to the rollout's end.",
     )
     epsilon: ScheduledFraction = Field(
         default_factory=_default_epsilon,
@@ -56,24 +58,26 @@ class PQNConfig(Block):
     num_quantiles: Count | None = Field(
         default=None,
         description=(
-            "Quantiles of each action's return, >= 1 (QR-DQN, arXiv:1710.10044: 200), with distributional "
-            "lambda-returns; null: its mean alone (paper)."
+            "Number of quantiles that represent the return of each action, >= 1 (QR-DQN, arXiv:1710.10044: 200); null: "
+            "its mean alone (paper)."
         ),
     )
     kappa: NonNegative = Field(
         default=1.0,
-        description="Threshold of the Huber loss of quantiles, in reward units, >= 0; 0: pinball loss (QR-DQN: 1).",
+        description="Threshold of the quantile Huber loss, in reward units, >= 0; 0: pinball loss (QR-DQN: 1).",
     )
     require_layer_norm: bool = Field(
         default=True,
         description=(
-            "Refuse encoders and heads with hidden layers whose layer_norm is false: without target networks values "
-            "may diverge (paper, section 3)."
+            "Refuse encoders and heads whose hidden layers have no LayerNorm: there is no target network, and without "
+            "LayerNorm values may diverge (paper, section 3)."
         ),
     )
     max_grad_norm: Positive | None = Field(default=10.0, description=f"{MAX_GRAD_NORM} (authors' code: 10).")
     precision: Precision = PRECISION
-    compile: bool = Field(default=False, description="torch.compile of the loss; pays for large networks only.")
+    compile: bool = Field(
+        default=False, description="Compile the loss with torch.compile; worthwhile for large networks only."
+    )
     cuda_graph: bool = CUDA_GRAPH
 
 
