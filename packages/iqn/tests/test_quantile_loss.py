@@ -165,3 +165,27 @@ def test_the_table_is_made_for_few_quantiles_and_never_for_many():
             quantile_huber_loss(quantiles, torch.rand(3, num), torch.randn(3, num)).sum().backward()
         assert (largest.numel >= 3 * num * num) == table
         assert table or largest.numel <= 3 * 3 * (num + 1)
+
+
+@pytest.mark.usefixtures("closed_form")
+def test_numpy_and_torch_sort_to_the_same_loss(monkeypatch):
+    quantiles, targets = torch.randn(4, 50).round(decimals=1).requires_grad_(), torch.randn(50, 4).T  # with ties
+    taus = torch.rand(4, 50)
+    results = []
+    for array in (quantile_loss._as_array, lambda values: None):
+        monkeypatch.setattr(quantile_loss, "_as_array", array)
+        loss = quantile_huber_loss(quantiles, taus, targets)
+        results.append((loss, torch.autograd.grad(loss.sum(), quantiles)[0]))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.usefixtures("closed_form")
+def test_closed_form_works_under_vmap_and_functional_gradients():
+    quantiles, taus, targets = torch.randn(3, 4, 60), torch.rand(3, 4, 60), torch.randn(3, 4, 60)
+    expected = quantile_huber_loss(quantiles, taus, targets)
+    torch.testing.assert_close(torch.vmap(quantile_huber_loss)(quantiles, taus, targets), expected)
+
+    leaf = quantiles.clone().requires_grad_()
+    quantile_huber_loss(leaf, taus, targets).sum().backward()
+    gradient = torch.func.grad(lambda values: quantile_huber_loss(values, taus, targets).sum())(quantiles)
+    torch.testing.assert_close(gradient, leaf.grad)
