@@ -57,8 +57,9 @@ LEARNING = (
     "preferences",
     "minatar_peers",
     "rejax_peers",
+    "ppo_peers",
     "curves",
-)  # learning results (hours, or no speed to measure); rejax needs a separate environment
+)  # learning results (hours, or no speed to measure); these peers need separate environments
 PROCESSES = ("--numprocesses", "auto", "--dist", "loadfile")  # pytest: one process per core
 NO_TESTS = 5  # pytest's exit status if all tests are deselected
 CTRL_C_SECONDS = 120.0  # time for a run to write its checkpoint; nox's default kills it after 0.3 s
