@@ -173,6 +173,24 @@ def test_the_linear_baseline_is_numpys_least_squares():
     assert (advantages[~mask] == 0).all()
 
 
+def test_the_linear_baseline_reads_the_time_since_the_reset():
+    """Trajectories that begin in the middle of an episode: the return depends on the steps since the reset alone."""
+    firsts, mask = torch.tensor([0, 5, 2, 7]), torch.arange(6) < torch.tensor([6, 4, 5, 3]).unsqueeze(-1)
+    count = firsts.unsqueeze(-1) + torch.arange(6)
+    returns, nothing = 3.0 - 0.5 * count + 0.1 * count**2, torch.zeros(4, 6, 1)
+    fitted = linear_baseline(returns, mask, nothing, count)
+    torch.testing.assert_close(fitted[mask], returns[mask], rtol=0, atol=1e-2)
+    assert (linear_baseline(returns, mask, nothing) - returns)[mask].abs().max() > 0.5  # columns do not tell it
+    plain = torch.arange(6).expand(4, 6)
+    expected = linear_baseline(returns, mask, nothing)
+    torch.testing.assert_close(linear_baseline(returns, mask, nothing, plain), expected, rtol=0, atol=1e-5)
+
+
+def test_a_step_count_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"step_count must have the shape of the mask \(4, 5\), got \(4, 1\)"):
+        linear_baseline(torch.zeros(4, 5), torch.ones(4, 5, dtype=torch.bool), torch.zeros(4, 5, 2), torch.zeros(4, 1))
+
+
 def test_the_linear_baseline_knows_what_only_the_state_tells():
     mask = torch.ones(64, 8, dtype=torch.bool)
     observation = torch.randn(64, 8, 3)

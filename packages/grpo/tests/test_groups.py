@@ -251,3 +251,22 @@ def test_rewards_of_another_shape_are_refused():
     batch["next", "reward"] = torch.zeros(2, 3, 2)
     with pytest.raises(ValueError, match=r"must have the shape \(2, 3, 1\) of the mask, got \(2, 3, 2\)"):
         score_groups(batch)
+
+
+def test_scores_use_the_step_count_of_the_batch():
+    rows = trajectories()
+    for first, row in enumerate(rows):
+        row["step_count"] = torch.arange(first, first + len(row)).unsqueeze(-1)
+    batch = pad_trajectories(rows, GROUP)
+    scored = score_groups(batch, credit="to_go", baseline="linear", step_count="step_count").batch["advantage"]
+    expected = group_advantages_to_go(
+        batch["next", "reward"].squeeze(-1),
+        batch["mask"],
+        batch["group"],
+        baseline="linear",
+        observation=batch["observation"],
+        step_count=batch["step_count"].squeeze(-1),
+    )
+    assert torch.equal(scored.squeeze(-1), expected)
+    without = score_groups(batch, credit="to_go", baseline="linear").batch["advantage"]
+    assert not torch.allclose(scored, without, atol=1e-3)

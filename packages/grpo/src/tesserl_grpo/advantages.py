@@ -80,6 +80,7 @@ def group_advantages_to_go(
     baseline: ToGoBaseline = "alive",
     scale: Scale = "none",
     observation: Tensor | None = None,
+    step_count: Tensor | None = None,
 ) -> Tensor:
     """Compute the advantage of each step: its return to go minus a baseline.
 
@@ -102,6 +103,7 @@ def group_advantages_to_go(
         scale: divisor: ``"none"``, or the standard deviation (``ddof`` 1, plus 1e-4) of the advantages after the
             baseline, over the valid steps of each group or of all.
         observation: observation of each step, for ``linear``, ``[P, T, ...]``.
+        step_count: see `linear_baseline`.
 
     Returns:
         Advantages, 0 outside the mask, ``[P, T]``.
@@ -121,7 +123,7 @@ def group_advantages_to_go(
     if baseline == "linear":
         if observation is None:
             raise ValueError("baseline linear needs the observation of each step, got None")
-        returns = returns - linear_baseline(returns, mask, observation)
+        returns = returns - linear_baseline(returns, mask, observation, step_count)
     values = returns.new_zeros(*member.shape, returns.shape[-1]).index_put((row, column), returns)  # [N, G, T]
     running = mask.new_zeros(values.shape).index_put((row, column), mask)
     advantages = values if baseline == "linear" else _against_group(values, running, member, baseline)
@@ -131,7 +133,7 @@ def group_advantages_to_go(
     return advantages[row, column]
 
 
-def linear_baseline(returns: Tensor, mask: Tensor, observation: Tensor) -> Tensor:
+def linear_baseline(returns: Tensor, mask: Tensor, observation: Tensor, step_count: Tensor | None = None) -> Tensor:
     """Fit the returns to go by a linear function of state and time (Duan et al. 2016, arXiv:1604.06778).
 
     Its inputs are the entries of the observation, their squares, and the time step with its square and cube. It is
@@ -141,17 +143,26 @@ def linear_baseline(returns: Tensor, mask: Tensor, observation: Tensor) -> Tenso
         returns: returns to go, in reward units, ``[P, T]``.
         mask: true on valid steps; the fit uses only these, ``[P, T]``.
         observation: observation of each step, ``[P, T, ...]``.
+        step_count: steps of the episode before each step, ``[P, T]``; None: all trajectories begin at a reset.
 
     Returns:
         Expected returns to go, in reward units, ``[P, T]``; undefined outside the mask.
 
     Raises:
-        ValueError: ``observation`` does not begin with the shape of the mask.
+        ValueError: ``observation`` does not begin with the shape of the mask, or ``step_count`` has another shape.
     """
     if observation.shape[:2] != mask.shape:
         raise ValueError(f"observation must have the shape {(*mask.shape, '...')}, got {tuple(observation.shape)}")
+    if step_count is not None and step_count.shape != mask.shape:
+        raise ValueError(
+            f"step_count must have the shape of the mask {tuple(mask.shape)}, got {tuple(step_count.shape)}"
+        )
     entries = observation.flatten(2).double() if observation.dim() > 2 else observation.double().unsqueeze(-1)
-    time = torch.linspace(0, 1, mask.shape[1], dtype=torch.float64, device=mask.device).expand(mask.shape).unsqueeze(-1)
+    if step_count is None:
+        time = torch.linspace(0, 1, mask.shape[1], dtype=torch.float64, device=mask.device).expand(mask.shape)
+    else:
+        time = step_count.double() / step_count[mask].max().clamp(min=1)
+    time = time.unsqueeze(-1)
     inputs = torch.cat([entries, entries.square(), time, time.square(), time**3], dim=-1)
     valid = inputs[mask]
     inputs = (inputs - valid.mean(dim=0)) / (valid.std(dim=0, correction=0) + 1e-8)

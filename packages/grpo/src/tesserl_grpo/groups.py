@@ -173,6 +173,7 @@ def score_groups(
     truncation: Truncation = "keep",
     next_value: Tensor | None = None,
     observation: NestedKey = "observation",
+    step_count: NestedKey | None = None,
 ) -> ScoredGroups:
     """Compute the advantage of every step over its group; the options leave out groups and steps.
 
@@ -193,6 +194,8 @@ def score_groups(
         next_value: expected return after the last step, in reward units, ``[P]``; read for cut trajectories only.
         observation: entry for the baseline ``"linear"``. This baseline compares all states with each other, so no group
             has zero variance.
+        step_count: entry ``[P, T, 1]`` with the steps of the episode before each step, for the baseline ``"linear"``;
+            None: all trajectories begin at a reset.
 
     Returns:
         The batch with its advantages, the groups of zero variance, and metrics (see `group_metrics`; returns are those
@@ -221,6 +224,7 @@ def score_groups(
             baseline=baseline or "alive",
             scale=scale,
             observation=get_entry(batch, observation) if baseline == "linear" else None,
+            step_count=None if step_count is None else _read_steps(batch, step_count, mask),
         )
     is_flat = (advantages == 0).all(dim=-1)[table].all(dim=-1)  # [num_groups]
     scored = batch.copy().set("advantage", advantages.unsqueeze(-1))
