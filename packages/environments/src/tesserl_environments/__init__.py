@@ -17,6 +17,7 @@ from tesserl_environments.seeds import derived_seed, worker_seeds
 from tesserl_environments.snapshots import Carrying, Resumable, restore, snapshot
 from tesserl_environments.starts import GroupStarts, LevelStart, RestoredStarts, SeedStart, Start, StateStart
 from tesserl_environments.telemetry import Telemetry
+from tesserl_environments.visited_starts import ReplayedStarts, VisitedStart
 from tesserl_environments.workers import WorkerEnvironments, autoreset_mode, close, closed_afterwards, step
 from tesserl_environments.wrappers import (
     Clock,
@@ -45,6 +46,7 @@ __all__ = [
     "NormalizeReward",
     "ObservationLayout",
     "PlainSpaces",
+    "ReplayedStarts",
     "RestoredStarts",
     "Resumable",
     "SeedStart",
@@ -52,6 +54,7 @@ __all__ = [
     "StateStart",
     "TaskError",
     "Telemetry",
+    "VisitedStart",
     "WorkerEnvironments",
     "WorkerError",
     "__version__",

@@ -24,6 +24,7 @@ from tesserl_environments.registration import Environment, made, task_spec
 from tesserl_environments.snapshots import Resumable
 from tesserl_environments.starts import RestoredStarts
 from tesserl_environments.sync import SyncEnvironments
+from tesserl_environments.visited_starts import ReplayedStarts
 from tesserl_environments.workers import WorkerEnvironments, closed_afterwards
 
 Environments = VectorEnv[Any, Any, Any]
@@ -51,6 +52,7 @@ def make_environments(
     wrappers: Sequence[Wrap] = (),
     resets_itself: bool = True,
     restorable: bool = False,
+    replayable: bool = False,
     max_length: int | None = None,
     worker_timeout: float = 60.0,
     start_timeout: float = 300.0,
@@ -69,6 +71,7 @@ def make_environments(
         resets_itself: start the next episode in the step that ends one; if false, ``reset`` with a ``reset_mask``
             starts it.
         restorable: allow a reset to put an environment into a given state (see `RestoredStarts`).
+        replayable: allow a reset to replay actions (see `ReplayedStarts`); only for ``"sync"`` and ``"async"``.
         max_length: largest number of steps of an episode, which is then truncated; None for the task's own limit.
         worker_timeout: seconds that an ``"async"`` worker may take for one answer, > 0.
         start_timeout: seconds that an ``"async"`` worker may take to start and to make its environment, > 0.
@@ -96,7 +99,7 @@ def make_environments(
     wrap = partial(_wrapped, wrappers=wrappers, restorable=restorable, max_length=max_length)
     worker = " worker" if vectorization == "async" else ""
     makers = [
-        _maker(spec, kwargs, wrap, f"environment{worker} {index} of {id}", index if resets_itself else None)
+        _maker(spec, kwargs, wrap, f"environment{worker} {index} of {id}", index if resets_itself else None, replayable)
         for index in range(num_envs)
     ]
     timeouts = (worker_timeout, start_timeout) if vectorization == "async" else None
@@ -180,12 +183,15 @@ def _vectorized(makers: Sequence[Maker], mode: AutoresetMode, timeouts: tuple[fl
     )
 
 
-def _maker(spec: EnvSpec, kwargs: dict[str, Any], wrap: Wrap, label: str, index: int | None) -> Maker:
+def _maker(
+    spec: EnvSpec, kwargs: dict[str, Any], wrap: Wrap, label: str, index: int | None, replayable: bool = False
+) -> Maker:
     """Return the function that makes one environment; with an index, its state can be saved."""
 
     def make() -> Environment:
         _need_no_display()
-        checked = Checked(made(spec.id, kwargs, lambda: wrap(gym.make(spec, **kwargs))), label)
+        checked: Environment = Checked(made(spec.id, kwargs, lambda: wrap(gym.make(spec, **kwargs))), label)
+        checked = ReplayedStarts(checked, label) if replayable else checked
         return checked if index is None else Resumable(checked, index)
 
     return make

@@ -169,6 +169,9 @@ class Generators:
         """Return the state of the generator."""
         return dict(self._environment.np_random.bit_generator.state)
 
+    def forget(self) -> None:
+        """Do nothing: only a seed and actions since the reset determine an episode."""
+
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore the generator from the result of ``state``."""
         generator = self._environment.np_random.bit_generator
@@ -189,6 +192,10 @@ class MinAtarGenerators:
     def state(self) -> dict[str, Any]:
         """Return the state of the generator and the sticky action."""
         return {**self._game.random.get_state(legacy=False), "last_action": int(self._game.last_action)}
+
+    def forget(self) -> None:
+        """Forget the sticky action, so that the next episode does not depend on the one before."""
+        self._game.last_action = 0
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore both from the result of ``state``."""

@@ -108,7 +108,7 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
         super().__init__(environments)
         self.group_size = group_size
         self.next_group = 0  # counts over the whole run
-        self._start, self._num_starts = start, num_starts
+        self.start, self._num_starts = start, num_starts
         self._waiting: deque[tuple[int, int]] = deque()  # group and number within it
         self._playing = np.full(environments.num_envs, -1)
         self._is_new = True
@@ -158,14 +158,14 @@ class GroupStarts(VectorWrapper[Any, Any, Any]):
     def _reset(self, group: int, members: list[int]) -> Any:
         """Reset slots to the start of one group; slots without a group to any start."""
         start = max(group, 0) if self._num_starts is None else max(group, 0) % self._num_starts
-        seed, options = self._start.arguments(start)
+        seed, options = self.start.arguments(start)
         first = members[:1] if group >= 0 and START_STATE not in options else members
         observation = self._reset_slots(first, seed, options)
         if group < 0:
             return observation
-        self._start.learn(start, self.env, first[0])
+        self.start.learn(start, self.env, first[0])
         rest = members[len(first) :]
-        return self._reset_slots(rest, *self._start.arguments(start)) if rest else observation
+        return self._reset_slots(rest, *self.start.arguments(start)) if rest else observation
 
     def _reset_slots(self, members: list[int], seed: int, options: dict[str, Any]) -> Any:
         mask = np.zeros(self.num_envs, np.bool_)
