@@ -9,7 +9,16 @@ from torch import nn
 
 from tesserl_actor_critic import ActorCritic
 from tesserl_collectors import Collector, GroupCollector, RolloutPolicy, groups
-from tesserl_environments import GroupStarts, LevelStart, ObservationLayout, RestoredStarts, SeedStart, StateStart
+from tesserl_environments import (
+    GroupStarts,
+    LevelStart,
+    ObservationLayout,
+    ReplayedStarts,
+    RestoredStarts,
+    SeedStart,
+    StateStart,
+    VisitedStart,
+)
 from tesserl_grpo import check_shared_start
 
 
@@ -118,6 +127,67 @@ def test_groups_that_do_not_share_their_start_are_refused():
         ValueError, match=r"must share their first observation: in group 0 that of trajectory 1 .* away"
     ):
         make(SeedStart(5), forgets_its_seed=True).collect(2)
+
+
+def make_visiting(*, fraction=0.5, num_kept=8, **options) -> GroupCollector:
+    start = VisitedStart(5, fraction=fraction, num_kept=num_kept)
+    return make(start, wrap=lambda env: ReplayedStarts(env, "it"), **options)
+
+
+def test_groups_of_visited_states_begin_where_earlier_trajectories_were():
+    """Observations of `Walk` are its start and the steps since then, so that they show what was replayed."""
+    collector, known = make_visiting(), {}
+    for _ in range(6):
+        trajectories, group = collector.collect(4)
+        assert len(trajectories) == len(group) == 16
+        for number in group.unique().tolist():
+            members = [row for row, each in zip(trajectories, group.tolist(), strict=True) if each == number]
+            start, first = members[0]["observation"][0].tolist()
+            assert all(member["observation"][0].tolist() == [start, first] for member in members)
+            if known and number % 2:
+                assert first < known[start]  # a step of a trajectory of the collect before
+            else:
+                assert first == 0
+                assert start not in known
+            for member in members:
+                count = member["step_count"].squeeze(-1)
+                assert member["step_count"].dtype == torch.int64
+                assert count.tolist() == member["observation"][:, 1].tolist()
+                assert member["next", "done"].squeeze(-1).tolist() == [False] * (len(member) - 1) + [True]
+        resets = [row for row, each in zip(trajectories, group.tolist(), strict=True) if not known or each % 2 == 0]
+        known = {}
+        for row in resets:
+            start = row["observation"][0, 0].item()
+            known[start] = max(known.get(start, 0), len(row))
+        episodes = collector.pop_episodes()
+        assert [episode.length for episode in episodes] == [len(row) for row in resets]  # the others are parts
+        whole = {tuple(row["action"].tolist()) for row in resets}
+        assert {tuple(actions.tolist()) for _, actions in collector.starts.start.trajectories} <= whole
+
+
+def test_the_same_seed_plays_the_same_visited_groups_and_a_loaded_state_continues_exactly():
+    def played(collector, rounds):
+        rows = [row for _ in range(rounds) for row in collector.collect(3)[0]]
+        return [(row["observation"].tolist(), row["action"].tolist()) for row in rows]
+
+    whole = played(make_visiting(), 6)
+    first = make_visiting()
+    begun = played(first, 3)
+    state, generator = first.state_dict(), torch.get_rng_state()
+    second = make_visiting()
+    second.load_state_dict(state)
+    torch.set_rng_state(generator)
+    assert [*begun, *played(second, 3)] == whole
+    assert any(row[0][0][1] > 0 for row in whole)
+
+
+def test_a_state_of_other_starts_has_no_trajectories():
+    state = make(SeedStart(5)).state_dict()
+    assert "visited" not in state
+    collector = make_visiting()
+    collector.load_state_dict(state)
+    trajectories, _ = collector.collect(4)
+    assert all(row["step_count"][0].item() == 0 for row in trajectories)
 
 
 def test_environments_that_reset_themselves_are_refused():

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from gymnasium import spaces
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from tesserl_collectors.collector import Collector, Episode
 from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_collectors.trajectory_streams import TrajectoryStreams
-from tesserl_environments import GroupStarts
+from tesserl_environments import GroupStarts, VisitedStart
 from tesserl_storage.fields import Fields
 
 PATIENCE = 30.0
@@ -56,6 +57,7 @@ class GroupCollector:
     ) -> None:
         self.collector, self.starts, self.policy = collector, starts, policy
         self.keys, self.chunk, self._check = list(keys), chunk, check
+        self._visited = starts.start if isinstance(starts.start, VisitedStart) else None
         self.episodes: list[Episode] = []
         self._streams: TrajectoryStreams | None = None
 
@@ -85,6 +87,8 @@ class GroupCollector:
         Returns:
             ``group_size`` trajectories ``[T_i]`` per group: the observation keys, ``action``, ``action_log_prob`` and,
             under ``next``, ``reward``, ``terminated`` and ``done``; and the group of each trajectory, ascending, int64.
+            With a ``VisitedStart`` also ``step_count`` ``[T_i, 1]`` int64, the steps since the reset: replayed ones
+            count, and are not in the trajectory.
 
         Raises:
             ValueError: trajectories of a group had different first observations.
@@ -110,10 +114,24 @@ class GroupCollector:
         if self._check is not None:
             for key in self.keys:
                 self._check(torch.stack([trajectory[key][0] for trajectory in trajectories]), group, name=key)
-        for trajectory in trajectories:
+        whole = trajectories if self._visited is None else self._branched(found, self._visited)
+        for trajectory in whole:
             episode_return = float(trajectory["next", "reward"].sum(dtype=torch.float64))
             self.episodes.append(Episode(episode_return, len(trajectory)))
         return trajectories, group
+
+    def _branched(self, found: Sequence[tuple[int, TensorDictBase]], visited: VisitedStart) -> list[TensorDictBase]:
+        """Add ``step_count`` to trajectories and record those from new resets, which are returned."""
+        prefixes = {group: visited.branch(group)[1] for group, _ in found}  # before `record` changes them
+        whole = []
+        for group, trajectory in found:
+            prefix = prefixes[group]
+            first = 0 if prefix is None else len(prefix)
+            trajectory["step_count"] = torch.arange(first, first + len(trajectory)).unsqueeze(-1)
+            if prefix is None:
+                visited.record(group, trajectory["action"].numpy())
+                whole.append(trajectory)
+        return whole
 
     def _note(self, steps: int) -> None:
         """Report once that no trajectory ends."""
@@ -164,9 +182,13 @@ class GroupCollector:
         return episodes
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of groups played; between two calls of ``collect`` there is no other state."""
+        """Return the number of groups played and the visited trajectories; no trajectory is in progress."""
         episodes = [[episode.episode_return, episode.length] for episode in self.episodes]
-        return {"next_group": self.starts.next_group, "episodes": episodes, "version": self.collector.version}
+        state = {"next_group": self.starts.next_group, "episodes": episodes, "version": self.collector.version}
+        if self._visited is None:
+            return state
+        kept = self._visited.trajectories
+        return {**state, "visited": [{"start": start, "actions": torch.from_numpy(actions)} for start, actions in kept]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
@@ -174,3 +196,11 @@ class GroupCollector:
         self.starts.next_group = fields.integer("next_group")
         self.episodes = [Episode(*pair) for pair in fields.pairs("episodes")]
         self.collector.version = fields.integer("version")
+        if self._visited is not None and "visited" in fields.value:  # else the run had starts of another kind
+            space = self.starts.single_action_space
+            shape, dtype = space.shape or (), torch.float32 if isinstance(space, spaces.Box) else torch.int64
+            self._visited.trajectories.clear()
+            for entry in fields.items("visited"):
+                kept = Fields(entry, "collector: visited")
+                actions = kept.tensor("actions", (None, *shape), dtype)
+                self._visited.record(kept.integer("start"), actions.numpy())

@@ -1,7 +1,7 @@
 """Group-relative learning without a critic: each trajectory is compared with others from the same start.
 
 repeat until ``total_steps``:
-    play groups of trajectories, all trajectories of a group from the same start
+    play groups of trajectories, all trajectories of a group from the same start (a reset or a visited state)
     (optionally replace groups in which all returns are equal)
     advantages from the returns of the group
     for a few epochs: one gradient step on each of the shuffled minibatches, unless no group is left
@@ -27,6 +27,9 @@ from tesserl_training.checkpoints.loading import load_module
 from tesserl_training.journal import Journal
 from tesserl_training.learner import Learner
 from tesserl_training.logging import Averages
+
+STEP_COUNT = "step_count"
+"""Entry of trajectories that may begin in visited states: steps since the reset."""
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Scoring:
             zero_variance=self.zero_variance,
             truncation=self.truncation,
             next_value=rest,
+            step_count=STEP_COUNT if STEP_COUNT in batch else None,
         )
 
 
@@ -128,7 +132,7 @@ class GroupLoop:
         while missing and attempts < self.pace.max_attempts * wanted:
             trajectories, group = self.collector.collect(missing)
             attempts += missing
-            journal.step += sum(len(trajectory) for trajectory in trajectories)
+            journal.step += self._count(trajectories)
             journal.laps.lap("collect")
             scored = self.scoring(trajectories, group)
             self._groups.add({name: torch.tensor(value) for name, value in scored.metrics.items()})
@@ -142,6 +146,16 @@ class GroupLoop:
         if not kept:
             return played, scored  # no group has a nonzero advantage: the batch is empty
         return played, self.scoring(kept, torch.cat(kept_groups))
+
+    def _count(self, trajectories: list[TensorDictBase]) -> int:
+        """Return the number of environment steps of trajectories, with replayed ones, whose fraction is reported."""
+        steps = sum(len(trajectory) for trajectory in trajectories)
+        firsts = [trajectory[STEP_COUNT][0] for trajectory in trajectories if STEP_COUNT in trajectory]
+        if not firsts:
+            return steps
+        replayed = int(torch.cat(firsts).sum())
+        self._groups.add({"replayed_fraction": torch.tensor(replayed / (steps + replayed))})
+        return steps + replayed
 
     def _metrics(self) -> dict[str, float]:
         return {f"train/{name}": value for name, value in self._groups.pop().items()}
