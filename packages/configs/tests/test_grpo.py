@@ -41,6 +41,24 @@ BROKEN = {
         "--set grpo.starts: grpo.starts.kind: vectorization atari starts games by seeds alone, got state; choose seed, "
         "or sync there",
     ),
+    "visited states of atari": (
+        [
+            "environment={id: ALE/Pong-v5, vectorization: atari}",
+            "nn={vision: {kind: cnn}}",
+            "grpo.starts={kind: visited}",
+        ],
+        "--set grpo.starts: grpo.starts.kind: vectorization atari starts games by seeds alone, got visited; choose "
+        "seed, or sync there",
+    ),
+    "visited_states_are_known": (
+        ["grpo.starts={kind: visited}", "collectors={kind: ray}"],
+        "--set grpo.starts: grpo.starts.kind: visited branches from all trajectories, and worker processes know only "
+        "their own: expected collectors of kind local, got ray; choose it, or starts of kind seed",
+    ),
+    "number of visited states": (
+        ["grpo.starts={kind: visited, num_starts: 3}"],
+        "--set grpo.starts: grpo.starts.num_starts: unknown key for kind visited; it belongs to kind seed, state",
+    ),
     "minibatches_hold_trajectories": (
         ["grpo.num_minibatches=16"],
         "--set grpo.num_minibatches: grpo.num_minibatches: expected at most grpo.num_groups * grpo.group_size = 15 "
@@ -125,6 +143,8 @@ OUT_OF_RANGE = [
     "grpo.loss={kind: cispo, max_ratio: 0}",
     "grpo.zero_variance={kind: resample, max_attempts: 0}",
     "grpo.starts={kind: seed, num_starts: 0}",
+    "grpo.starts={kind: visited, fraction: 0}",
+    "grpo.starts={kind: visited, fraction: 1}",
     "grpo.kl={coef: -1}",
     "grpo.kl={reference: {kind: sync, interval: 0}}",
     "grpo.kl={reference: {kind: moving_average, rate: 0}}",
@@ -161,6 +181,8 @@ def test_a_number_out_of_range_is_refused_with_its_bound(errors_in, override):
         ["grpo.advantages={kind: to_go, baseline: leave_one_out, scale: batch}"],
         ["grpo.starts={kind: level, num_levels: 5}", "grpo.zero_variance={kind: resample}"],
         ["grpo.starts={kind: state, num_starts: 7}", "grpo.zero_variance={kind: drop}"],
+        ["grpo.starts={kind: visited, fraction: 0.3}", "grpo.zero_variance={kind: resample}"],
+        ["grpo.starts={kind: visited}", "environment.vectorization=async"],
         ["environment.vectorization=async"],
         ["environment={id: ALE/Pong-v5, vectorization: atari}", "nn={vision: {kind: cnn}}"],
     ],

@@ -26,6 +26,10 @@ BROKEN = {
         "--set collectors.kind: collectors.kind: process plays in the environments, and pairs.source of kind offline "
         "does not; choose local",
     ),
+    "visited states": (
+        ["pairs.source={kind: online, starts: {kind: visited}}"],
+        "--set pairs.source: pairs.source.starts: expected one of the kinds seed, state, level, got visited",
+    ),
     "starts_can_be_set": (
         [ONLINE, "environment.vectorization=vector_entry_point"],
         "--set environment.vectorization: environment.vectorization: pairs.source.starts gives each environment its "

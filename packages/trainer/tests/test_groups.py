@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tesserl_analysis.record import read_metrics
 from tesserl_configs import ConfigError, load_config
 from tesserl_environments import GroupStarts, StateStart
 from tesserl_trainer import train
@@ -35,6 +36,11 @@ def test_atari_games_are_put_back_to_their_start(write_config):
 VARIANTS = {
     "trajectory": {"kind: to_go": "kind: trajectory", "baseline: alive": "baseline: leave_one_out"},
     "linear": {"baseline: alive": "baseline: linear"},
+    "visited": {"group_size: 4": "group_size: 4\n  starts: {kind: visited}", "baseline: alive": "baseline: linear"},
+    "visited, replaced": {
+        "group_size: 4": "group_size: 4\n  starts: {kind: visited, fraction: 0.7}\n  zero_variance: {kind: resample}\n"
+        "  max_length: 30\n  truncation: bootstrap"
+    },
     "gspo": {"loss: {kind: clip}": "loss: {kind: clip, importance_level: trajectory}"},
     "cispo": {"loss: {kind: clip}": "loss: {kind: cispo}"},
     "sapo": {
@@ -96,3 +102,31 @@ def test_continuous_actions(write_config, tmp_path, distribution):
     config = load_config(write_config("Pendulum-v1", "grpo", **changes))
     metrics = metrics_of(train(config, run_dir=tmp_path / "run"))
     assert metrics["train/completions/clipped_ratio"][-1] == 1
+
+
+def test_replayed_steps_count_as_steps_and_parts_of_episodes_do_not_count_as_episodes(write_config, tmp_path):
+    """Each trajectory lasts as many steps as `max_length` allows: its own and the replayed ones are 9."""
+    changes = {
+        "group_size: 4": "group_size: 4\n  max_length: 9\n  starts: {kind: visited}",
+        "num_groups: 2": "num_groups: 4",
+    }
+    config = load_config(write_config("Pendulum-v1", "grpo", **changes, **{"interval: 30,": "interval: 1,"}))
+    metrics = metrics_of(train(config, run_dir=tmp_path / "run"))
+    assert len(metrics["train/episodes"]) == 2
+    assert metrics["train/episodes"] == [16, 24]  # 4 groups of 4 from resets; then 2 such groups and 2 visited ones
+    assert metrics["train/length"] == [9, 9]
+    assert metrics["train/replayed_fraction"][0] == 0
+    lengths = metrics["train/completions/mean_length"]
+    assert lengths[0] == 9
+    assert 1 - metrics["train/replayed_fraction"][1] == pytest.approx(lengths[1] / 9)
+    assert 0 < metrics["train/replayed_fraction"][1] < 0.5
+
+
+def test_the_step_of_a_run_counts_replayed_steps(write_config, tmp_path):
+    changes = {
+        "group_size: 4": "group_size: 4\n  max_length: 9\n  starts: {kind: visited}",
+        "num_groups: 2": "num_groups: 4",
+    }
+    config = load_config(write_config("Pendulum-v1", "grpo", **changes))
+    run_dir = train(config, run_dir=tmp_path / "run")
+    assert [row[0] for row in read_metrics(run_dir / "metrics.csv") if row[1] == "train/updates"] == [144, 288]

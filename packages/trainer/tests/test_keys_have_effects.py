@@ -144,6 +144,7 @@ CASES = {
             "grpo.zero_variance={kind: resample}", f"grpo.entropy_coef={SCHEDULE}",
         ),
     ),
+    "grpo, visited": Case(CARTPOLE, "grpo", ("grpo.starts",), ("grpo.starts={kind: visited}",)),
     "sapo": Case(CARTPOLE, "grpo", ("grpo.loss",), ("grpo.loss={kind: sapo}",)),
     "grpo, schedules": Case(
         CARTPOLE, "grpo", ("grpo",),

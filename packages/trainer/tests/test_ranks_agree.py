@@ -91,6 +91,12 @@ def test_gradients_of_parts_of_the_drawn_pairs_are_those_of_the_whole_batch(smal
             "of ranks",
         ),
         (
+            "grpo",
+            {"num_envs: 3": "num_envs: 2", "  group_size: 4": "  starts: {kind: visited}\n  group_size: 4"},
+            "grpo.starts.kind: expected seed, state or level with 2 ranks, each of which knows only its own "
+            "trajectories, got visited; choose seed, or start one rank",
+        ),
+        (
             "dpo",
             {"num_envs: 3": "num_envs: 2"},
             "dpo.batch_size: expected a multiple of the number of ranks, 2, got 5; write 6, or start another number of "

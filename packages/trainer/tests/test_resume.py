@@ -37,6 +37,7 @@ TORCHRL = {"  num_steps: 10": "  loss: torchrl\n  num_steps: 10"}
 TANH = {"  num_steps: 10": "  distribution: {kind: tanh_normal}\n  num_steps: 10"}
 SHARED = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [], shared_hidden_sizes: [9, 7]}"}
 HIDDEN = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [9, 7]}"}  # in each head
+VISITED = {"  group_size: 4": "  starts: {kind: visited}\n  group_size: 4"}
 LSTM = {"heads: {hidden_sizes: [11]}": "heads: {hidden_sizes: [11]}\n  memory: {kind: lstm, hidden_size: 7}"}
 
 
@@ -138,6 +139,28 @@ def test_interrupting_between_intervals_changes_nothing(write_config, tmp_path, 
     (run_dir / "evaluation.json").unlink()
     train(config, run_dir=run_dir, resume=kept.name)
     assert outcome(run_dir) == whole
+
+
+@pytest.mark.parametrize("environment", ["CartPole-v1", "LunarLander-v3", "Pendulum-v1"])
+def test_it_holds_for_groups_of_visited_states(write_config, tmp_path, environment):
+    """Each half has several iterations, so that the second one begins with trajectories of the first."""
+    changes = VISITED | {"num_groups: 2": "num_groups: 3\n  max_length: 15", "total_steps: 240": "total_steps: 700"}
+    config = load_config(write_config(environment, "grpo", **changes))
+    whole = outcome(train(config, run_dir=tmp_path / "whole"))
+    run_dir = train(config, run_dir=tmp_path / "again")
+    assert len(Checkpoints(run_dir).paths()) >= 2
+    kept = Checkpoints(run_dir).paths()[-2]
+    (run_dir / "evaluation.json").unlink()
+    train(config, run_dir=run_dir, resume=kept.name)
+    assert outcome(run_dir) == whole
+    assert max(value for _, name, value in whole["metrics"] if name == "train/replayed_fraction") > 0
+
+
+def test_a_killed_run_of_visited_states_ends_like_one_that_was_not(write_config, tmp_path):
+    config = write_config(algorithm="grpo", **VISITED, **{"total_steps: 240": "total_steps: 700"})
+    assert run("train", str(config), "--run-dir", str(tmp_path / "whole")) == 0
+    killed_and_resumed(config, tmp_path / "killed", "collect", 12)
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
 def test_environments_that_cannot_be_restored_are_reset_and_it_is_said(write_config, tmp_path, capfd):

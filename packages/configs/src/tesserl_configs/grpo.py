@@ -31,7 +31,7 @@ from tesserl_configs.policy import (
 )
 from tesserl_configs.reference import FrozenReference, Reference
 from tesserl_configs.schedules import ScheduledFractionBelowOne, ScheduledNonNegative, ScheduledRate
-from tesserl_configs.starts import RepeatedStarts, Starts
+from tesserl_configs.starts import BranchingStarts, RepeatedStarts
 
 # --- advantages --------------------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class GRPOConfig(Block):
         default=8, description="Number of trajectories from one start, >= 2 (TRL: 8; DeepSeekMath: 64)."
     )
     num_groups: Count = Field(default=4, description="Number of groups per iteration, >= 1.")
-    starts: Starts = Field(
+    starts: BranchingStarts = Field(
         default_factory=RepeatedStarts,
         description=(
             "Start that the trajectories of a group have in common; the trainer verifies that it is the same."
@@ -213,7 +213,10 @@ class GRPOConfig(Block):
     )
     max_length: Steps | None = Field(
         default=None,
-        description="Number of steps after which a trajectory is truncated, >= 1; null: only the task ends it.",
+        description=(
+            "Number of steps after which a trajectory is truncated, counted from its reset, >= 1; null: only the task "
+            "ends it."
+        ),
     )
     truncation: Literal["keep", "mask", "bootstrap"] = Field(
         default="keep",

@@ -16,6 +16,17 @@ def starts_can_be_set(config: RunKeys) -> Iterator[Problem]:
     return check_starts(config, "grpo.starts", config.grpo.starts.kind)
 
 
+def visited_states_are_known(config: RunKeys) -> Iterator[Problem]:
+    """Refuse visited states with worker processes, each of which would know only its own trajectories."""
+    kind = config.collectors.kind
+    if config.grpo.starts.kind == "visited" and kind != "local":
+        yield Problem(
+            "grpo.starts.kind",
+            f"visited branches from all trajectories, and worker processes know only their own: expected collectors "
+            f"of kind local, got {kind}; choose it, or starts of kind seed",
+        )
+
+
 def minibatches_hold_trajectories(config: RunKeys) -> Iterator[Problem]:
     """Check that there are enough trajectories for minibatches of whole trajectories."""
     most = config.grpo.num_groups * config.grpo.group_size
@@ -73,6 +84,7 @@ def exact_divergences_have_no_weight(config: RunKeys) -> Iterator[Problem]:
 
 RULES: tuple[Rule, ...] = (
     starts_can_be_set,
+    visited_states_are_known,
     rewards_have_one_unit,
     minibatches_hold_trajectories,
     plain_gradients_are_taken_once,

@@ -45,6 +45,7 @@ def make_environments(
     evaluation: bool = False,
     groups: bool = False,
     restorable: bool = False,
+    replayable: bool = False,
     max_length: int | None = None,
 ) -> Environments:
     """Make the vector environment of an ``environment:`` block.
@@ -56,6 +57,7 @@ def make_environments(
             task's own vectorised form by single environments in this process.
         groups: reset only on request, to a given start.
         restorable: allow resets to a given state.
+        replayable: allow resets that replay actions.
         max_length: truncate episodes after this many steps; None: keep the limit of the task.
 
     Returns:
@@ -75,6 +77,7 @@ def make_environments(
             wrappers=_wrappers(block, evaluation),
             resets_itself=not (evaluation or groups),
             restorable=restorable,
+            replayable=replayable,
             max_length=max_length,
             worker_timeout=block.worker_timeout,
             start_timeout=block.start_timeout,

@@ -6,8 +6,8 @@ from tesserl_configs import ConfigError
 from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.pairs import MixedPairs, OnlinePairs
 from tesserl_configs.preferences import PreferenceOptions
-from tesserl_configs.starts import LevelStarts, RepeatedStarts, Starts
-from tesserl_environments import GroupStarts, LevelStart, SeedStart, Start, StateStart
+from tesserl_configs.starts import LevelStarts, RepeatedStarts, VisitedStarts
+from tesserl_environments import GroupStarts, LevelStart, SeedStart, Start, StateStart, VisitedStart
 from tesserl_environments.making import Environments
 from tesserl_grpo import check_shared_start
 from tesserl_trainer.algorithms.agent import Actor
@@ -36,6 +36,7 @@ def _group_environments(task: Task, options: GroupOptions) -> Environments:
         task.config.environment.num_envs,
         groups=True,
         restorable=options.starts.kind == "state",
+        replayable=options.starts.kind == "visited",
         max_length=options.max_length if isinstance(options, GRPOConfig) else None,
     )
 
@@ -60,7 +61,7 @@ def make_group_collector(
     options: GroupOptions,
 ) -> GroupCollector:
     """Make the collector of whole groups in environments of `training_environments`."""
-    starts = make_starts(options.starts, environments, group_size=options.group_size, seed=task.config.seed)
+    starts = make_starts(options, environments, seed=task.config.seed)
     return GroupCollector(
         make_collector(task, actor, environments, starts=starts),
         starts,
@@ -70,14 +71,17 @@ def make_group_collector(
     )
 
 
-def make_starts(options: Starts, environments: Environments, *, group_size: int, seed: int) -> GroupStarts:
+def make_starts(options: GroupOptions, environments: Environments, *, seed: int) -> GroupStarts:
     """Return the object that resets a vector environment in DISABLED autoreset mode to the starts of groups."""
     start: Start
-    number: int | None
-    match options:
-        case LevelStarts():
-            start, number = LevelStart(seed, options.option), options.num_levels
-        case RepeatedStarts():
-            start = SeedStart(seed) if options.kind == "seed" else StateStart(seed)
-            number = options.num_starts
-    return GroupStarts(environments, start, group_size=group_size, num_starts=number)
+    number: int | None = None
+    match options.starts:
+        case LevelStarts() as levels:
+            start, number = LevelStart(seed, levels.option), levels.num_levels
+        case RepeatedStarts() as repeated:
+            start = SeedStart(seed) if repeated.kind == "seed" else StateStart(seed)
+            number = repeated.num_starts
+        case VisitedStarts(fraction=fraction):
+            num_resets = max(round((1 - fraction) * options.num_groups), 1)  # of an iteration
+            start = VisitedStart(seed, fraction=fraction, num_kept=num_resets * options.group_size)
+    return GroupStarts(environments, start, group_size=options.group_size, num_starts=number)

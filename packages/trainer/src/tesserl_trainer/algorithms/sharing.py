@@ -8,6 +8,7 @@ from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.collectors import LocalCollectors
 from tesserl_configs.errors import Problem
 from tesserl_configs.graph_rules import Graphed
+from tesserl_configs.grpo import GRPOConfig
 from tesserl_configs.iqn import IQNConfig
 from tesserl_configs.pairs import OfflinePairs
 from tesserl_configs.preferences import PreferenceOptions
@@ -53,6 +54,12 @@ def _problems(config: RunConfig, number: int) -> Iterator[Problem]:
     if isinstance(config.options, Graphed) and config.options.cuda_graph:
         key = f"{config.algorithm}.cuda_graph"
         yield Problem(key, f"expected false with {number} ranks, whose gradients no graph holds, got true")
+    if isinstance(options := config.options, GRPOConfig) and options.starts.kind == "visited":
+        yield Problem(
+            "grpo.starts.kind",
+            f"expected seed, state or level with {number} ranks, each of which knows only its own trajectories, got "
+            "visited; choose seed, or start one rank",
+        )
     if torch.device(config.device).index is not None:
         yield Problem(
             "device",

@@ -46,6 +46,7 @@ class Task:
         evaluation: bool = False,
         groups: bool = False,
         restorable: bool = False,
+        replayable: bool = False,
         max_length: int | None = None,
     ) -> Environments:
         """Make a vector environment; see `make_environments` for the arguments and errors."""
@@ -55,6 +56,7 @@ class Task:
             evaluation=evaluation,
             groups=groups,
             restorable=restorable,
+            replayable=replayable,
             max_length=max_length,
         )
         if self._spaces is None:
