@@ -6,13 +6,12 @@ pip install torch==2.13.0 gymnasium==1.4.0 nvidia-ml-py psutil pyro-ppl rich ric
 PUFFERLIB_DISABLE_CUDA=1 pip install --no-deps --no-build-isolation --no-binary :all: pufferlib-core==3.0.23
 """
 
-import statistics
 from functools import partial
 from pathlib import Path
 
 import yaml
 
-from common.harness import HEADER, Bar, Comparison, Measurement, Worker, arguments, compare, finish
+from common.harness import HEADER, Bar, Comparison, Worker, arguments, compare, finish
 
 BENCHMARKS = Path(__file__).parent
 PEERS = yaml.safe_load((BENCHMARKS / "settings/ppo_peers.yaml").read_text())
@@ -20,29 +19,14 @@ OURS = {"config": str(BENCHMARKS / "settings/ppo_cartpole.yaml"), "overrides": [
 WARMUP = 1_024
 
 
-def measure(name: str, python: str, ours: Worker, rounds: int, steps: int) -> tuple[Comparison, dict[str, float]]:
-    """Compare steps per second with one peer; also return the ratio and both rates by processor time."""
-    seconds: dict[str, list[float]] = {"ours": [], "peer": []}  # of processor time, per step
-
-    def recorded(side: str, worker: Worker) -> Measurement:
-        measured = worker.measure(steps)
-        seconds[side].append(measured.cpu / measured.count)
-        return measured
-
+def measure(name: str, python: str, ours: Worker, rounds: int, steps: int) -> Comparison:
+    """Compare steps per second with one peer."""
     with Worker(f"{name}_ppo.py", {**PEERS[name], "seed": 1}, python=python) as peer:
         peer.measure(WARMUP)
-        theirs, mine = partial(recorded, "peer", peer), partial(recorded, "ours", ours)
-        comparison = compare(f"PPO on CartPole, by {name}", theirs, mine, Bar("speed"), rounds=rounds)
-    around = zip(seconds["peer"][::2], seconds["peer"][1::2], strict=True)  # before and after ours
-    ratios = [sum(pair) / 2 / own for pair, own in zip(around, seconds["ours"], strict=True)]
-    low, ratio, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
-    rates = {side: 1 / statistics.median(values) for side, values in seconds.items()}
-    print(
-        f"  by processor time: {ratio:.3f} ({low:.3f} to {high:.3f}); steps per second of it:"
-        f" ours {rates['ours']:.0f}, {name} {rates['peer']:.0f}",
-        flush=True,
-    )
-    return comparison, {"ratio": ratio, "ratio_low": low, "ratio_high": high, **rates}
+        theirs, mine = partial(peer.measure, steps), partial(ours.measure, steps)
+        row = compare(f"PPO on CartPole, by {name}", theirs, mine, Bar("speed"), rounds=rounds)
+    print(row.line_cpu(), flush=True)
+    return row
 
 
 def main() -> None:
@@ -61,11 +45,8 @@ def main() -> None:
     print(HEADER)
     with Worker("our_loop.py", OURS) as ours:
         ours.measure(WARMUP)
-        measured = {
-            name: measure(name, python, ours, options.rounds, options.steps) for name, python in pythons.items()
-        }
-    by_processor_time = {name: rates for name, (_, rates) in measured.items()}
-    finish("ppo_peers", [row for row, _ in measured.values()], by_processor_time=by_processor_time, settings=PEERS)
+        rows = [measure(name, python, ours, options.rounds, options.steps) for name, python in pythons.items()]
+    finish("ppo_peers", rows, settings=PEERS)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 rejax needs a separate environment (Python 3.11): pip install rejax==0.1.3 "gymnax<1" "jax<0.12" "gymnasium<1.4".
 """
 
-import statistics
 from functools import partial
 from pathlib import Path
 
 import yaml
 
-from common.harness import HEADER, Bar, Comparison, Measurement, Worker, arguments, compare, finish
+from common.harness import HEADER, Bar, Comparison, Worker, arguments, compare, finish
 
 BENCHMARKS = Path(__file__).parent
 REJAX = yaml.safe_load((BENCHMARKS / "settings/rejax.yaml").read_text())
@@ -21,25 +20,17 @@ OURS = {  # name in rejax.yaml -> our file, steps of one measurement
 }
 
 
-def measure(name: str, python: str, rounds: int) -> tuple[Comparison, dict[str, float]]:
-    """Compare steps per second of one algorithm on one task; also return those per second of processor time."""
+def measure(name: str, python: str, rounds: int) -> Comparison:
+    """Compare steps per second of one algorithm on one task."""
     config, steps = OURS[name]
-    rates: dict[str, list[float]] = {"ours": [], "rejax": []}
-
-    def recorded(side: str, worker: Worker) -> Measurement:
-        measured = worker.measure(steps)
-        rates[side].append(measured.count / measured.cpu)
-        return measured
-
     with (
         Worker("rejax_train.py", REJAX[name], python=python) as peer,
         Worker("our_loop.py", {"config": str(config), "overrides": ["seed=1"], "warmup": 4_096}) as ours,
     ):
-        theirs, mine = partial(recorded, "rejax", peer), partial(recorded, "ours", ours)
-        comparison = compare(f"{name.replace('_', ', ')}, by rejax", theirs, mine, Bar("speed"), rounds=rounds)
-    medians = {side: statistics.median(values) for side, values in rates.items()}
-    print("  steps per second of processor time: " + ", ".join(f"{side} {rate:.0f}" for side, rate in medians.items()))
-    return comparison, medians
+        theirs, mine = partial(peer.measure, steps), partial(ours.measure, steps)
+        row = compare(f"{name.replace('_', ', ')}, by rejax", theirs, mine, Bar("speed"), rounds=rounds)
+    print(row.line_cpu(), flush=True)
+    return row
 
 
 def main() -> None:
@@ -48,10 +39,8 @@ def main() -> None:
     parser.add_argument("--only", choices=list(OURS), action="append", help="may be repeated; all")
     options = parser.parse_args()
     print(HEADER)
-    names = options.only or list(OURS)
-    measured = {name: measure(name, options.peers_python, options.rounds) for name in names}
-    rates = {name: medians for name, (_, medians) in measured.items()}
-    finish("rejax_peers", [row for row, _ in measured.values()], steps_per_cpu_second=rates, settings=REJAX)
+    rows = [measure(name, options.peers_python, options.rounds) for name in options.only or OURS]
+    finish("rejax_peers", rows, settings=REJAX)
 
 
 if __name__ == "__main__":

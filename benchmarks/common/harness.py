@@ -73,9 +73,13 @@ class Comparison:
     ratio_low: float  # quartiles
     ratio_high: float
     ratio_cpu: float  # by processor time, which other processes affect less
+    ratio_cpu_low: float
+    ratio_cpu_high: float
     itself: float  # the peer after ours relative to the peer before ours: 1 on an idle machine
     ours: float  # median rate, per second of wall time
     peer: float
+    ours_cpu: float  # the same, per second of processor time
+    peer_cpu: float
     rounds: int
     holds: bool
 
@@ -86,6 +90,12 @@ class Comparison:
             f"  {self.ours:10.1f}  {self.peer:10.1f}  {self.bar} {'' if self.holds else 'MISSED'}"
         )
 
+    def line_cpu(self) -> str:
+        return (
+            f"  by processor time: {self.ratio_cpu:.3f} ({self.ratio_cpu_low:.3f} to {self.ratio_cpu_high:.3f});"
+            f" rates: ours {self.ours_cpu:.0f}, peer {self.peer_cpu:.0f}"
+        )
+
 
 HEADER = (
     f"{'':<44} {'ratio':>7}  {'quartiles':>16}  {'by CPU':>7}  {'itself':>7}  {'ours /s':>10}  {'peer /s':>10}  bar"
@@ -94,7 +104,7 @@ HEADER = (
 
 def compare(name: str, peer: Side, ours: Side, bar: Bar, *, rounds: int) -> Comparison:
     """Measure rounds of peer, ours, peer; print and return the row."""
-    ratios, ratios_cpu, itself, our_rates, peer_rates = [], [], [], [], []
+    ratios, ratios_cpu, itself, our_rates, peer_rates, our_rates_cpu, peer_rates_cpu = [], [], [], [], [], [], []
     for _ in range(rounds):
         before, own, after = peer(), ours(), peer()
         peer_wall = (before.wall / before.count + after.wall / after.count) / 2
@@ -105,22 +115,34 @@ def compare(name: str, peer: Side, ours: Side, bar: Bar, *, rounds: int) -> Comp
         itself.append(after.wall / after.count * before.count / before.wall)
         our_rates.append(own.count / own.wall)
         peer_rates.append(1 / peer_wall)
-    low, ratio, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
+        our_rates_cpu.append(own.count / own.cpu)
+        peer_rates_cpu.append(1 / peer_cpu)
+    low, ratio, high = quartiles(ratios)
+    low_cpu, ratio_cpu, high_cpu = quartiles(ratios_cpu)
     result = Comparison(
         name=name,
         bar=str(bar),
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
-        ratio_cpu=statistics.median(ratios_cpu),
+        ratio_cpu=ratio_cpu,
+        ratio_cpu_low=low_cpu,
+        ratio_cpu_high=high_cpu,
         itself=statistics.median(itself),
         ours=statistics.median(our_rates),
         peer=statistics.median(peer_rates),
+        ours_cpu=statistics.median(our_rates_cpu),
+        peer_cpu=statistics.median(peer_rates_cpu),
         rounds=rounds,
         holds=bar.holds(ratio),
     )
     print(result.line(), flush=True)
     return result
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Return the lower quartile, the median and the upper quartile; of one value, the value itself."""
+    return statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
 
 
 def arguments(description: str, *, seconds: float) -> argparse.ArgumentParser:

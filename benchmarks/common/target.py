@@ -52,8 +52,10 @@ def time_to_target(
     }
     median = {key: statistics.median(values) for key, values in seconds.items()}
     ratio = median[ours.label, "wall"] / median[peer.label, "wall"]
-    pairs = zip(seconds[ours.label, "wall"], seconds[peer.label, "wall"], strict=True)
-    ratios = sorted(own / other for own, other in pairs)
+    ratios, ratios_cpu = (
+        sorted(own / other for own, other in zip(seconds[ours.label, clock], seconds[peer.label, clock], strict=True))
+        for clock in ("wall", "cpu")
+    )
     required = Bar("cost", bar)
     result = Comparison(
         name=name,
@@ -62,9 +64,13 @@ def time_to_target(
         ratio_low=ratios[0],
         ratio_high=ratios[-1],
         ratio_cpu=median[ours.label, "cpu"] / median[peer.label, "cpu"],
+        ratio_cpu_low=ratios_cpu[0],
+        ratio_cpu_high=ratios_cpu[-1],
         itself=1.0,
         ours=1 / median[ours.label, "wall"],
         peer=1 / median[peer.label, "wall"],
+        ours_cpu=1 / median[ours.label, "cpu"],
+        peer_cpu=1 / median[peer.label, "cpu"],
         rounds=seeds,
         holds=required.holds(ratio),
     )
