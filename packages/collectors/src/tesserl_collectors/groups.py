@@ -122,7 +122,8 @@ class GroupCollector:
 
     def _branched(self, found: Sequence[tuple[int, TensorDictBase]], visited: VisitedStart) -> list[TensorDictBase]:
         """Add ``step_count`` to trajectories and record those from new resets, which are returned."""
-        prefixes = {group: visited.branch(group)[1] for group, _ in found}  # before `record` changes them
+        groups = {group for group, _ in found}
+        prefixes = {group: visited.branch(group)[1] for group in groups}  # before `record` changes them
         whole = []
         for group, trajectory in found:
             prefix = prefixes[group]
