@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict
 from torch import nn
 
-from tesserl_actor_critic import ActorCritic
+from tesserl_actor_critic import ActorCritic, PPOLoss
 from tesserl_analysis.record import read_metrics
 from tesserl_collectors.collector import Collector
 from tesserl_collectors.rollout_policy import RolloutPolicy
@@ -200,6 +200,24 @@ def test_epochs_end_when_the_policy_has_moved_too_far(write_config, tmp_path):
         config = load_config(write_config(algorithm="ppo", **replacements))
         updates[name] = metrics_of(train(config, run_dir=tmp_path / name))["train/updates"][-1]
     assert updates == {"all": 8 * 2 * 3, "one": 8 * 1 * 3}  # rounds x epochs x minibatches
+
+
+@pytest.mark.parametrize(("option", "computed"), [("", [False, True]), ("  target_kl: 9.0\n", [True, True])])
+def test_metrics_are_those_of_the_last_epoch(write_config, tmp_path, monkeypatch, option, computed):
+    calls, results = [], PPOLoss.results
+
+    def recording(self, batch):
+        found = results(self, batch)
+        calls.append((self.log_metrics, found["loss_critic"].item()))
+        return found
+
+    monkeypatch.setattr(PPOLoss, "results", recording)
+    path = write_config(algorithm="ppo", **{"  num_epochs: 2": f"{option}  num_epochs: 2"})
+    metrics = metrics_of(train(load_config(path), run_dir=tmp_path / "run"))
+    logged, losses = zip(*calls, strict=True)
+    epochs = np.reshape(losses, (-1, 2, 3))  # rounds, epochs, minibatches
+    assert list(logged) == [each for each in computed for _ in range(3)] * len(epochs)
+    np.testing.assert_allclose(metrics["train/loss_critic"], epochs[:, 1].mean(axis=1), rtol=1e-5)
 
 
 def test_schedules_reach_the_loss_and_the_record(write_config, tmp_path):

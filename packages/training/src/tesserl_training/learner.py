@@ -4,7 +4,7 @@ import functools
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDictBase
@@ -13,6 +13,14 @@ from torch.optim import Optimizer
 
 from tesserl_ranks.group import Ranks
 from tesserl_training.checkpoints.loading import require_optimizer_state
+
+
+@runtime_checkable
+class OptionalMetrics(Protocol):
+    """A loss that can omit its metrics."""
+
+    log_metrics: bool  # whether a call computes them
+
 
 Reduce = Callable[[list[nn.Parameter], Mapping[str, Tensor], float], dict[str, Tensor]]
 """Replaces the gradients of this process's part of a batch by those of the whole batch, see `Ranks.reduce`."""
@@ -30,6 +38,7 @@ class Learner:
         max_grad_norm: global norm at which gradients are clipped; None does not clip.
         updated: called after every step with the number of updates so far; moves target networks and references.
         reduce: called between backward pass and clipping if other processes have parts of the batch.
+        compiled: whether ``forward`` is compiled or recorded, which each change of the loss would repeat.
     """
 
     loss: nn.Module
@@ -39,6 +48,16 @@ class Learner:
     max_grad_norm: float | None
     updated: Callable[[int], None] = lambda updates: None  # noqa: ARG005
     reduce: Reduce | None = None
+    compiled: bool = False
+
+    def log_metrics(self, wanted: bool) -> None:
+        """Say whether the metrics of the next updates are wanted; a loss that is not compiled then omits them.
+
+        Args:
+            wanted: False to omit them.
+        """
+        if isinstance(self.loss, OptionalMetrics) and not self.compiled:
+            self.loss.log_metrics = wanted
 
     def update(
         self, batch: TensorDictBase, updates: int, lap: Callable[[str], None], weight: float = 1.0

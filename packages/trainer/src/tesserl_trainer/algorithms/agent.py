@@ -101,6 +101,7 @@ class Agent(Actor[PolicyT_co], Generic[PolicyT_co, LossT_co, SavedT_co]):
     max_grad_norm: float | None
     updated: Callable[[int], None] = nothing  # called after every gradient step with the number of steps so far
     has_value: bool = False  # whether the network's value was trained
+    compiled: bool = False  # whether the loss is compiled
     graphed: bool = False  # whether gradient steps are recorded as CUDA graphs
 
     def load_networks(self, state: Mapping[str, Tensor], source: Path) -> None:
@@ -121,6 +122,7 @@ class Agent(Actor[PolicyT_co], Generic[PolicyT_co, LossT_co, SavedT_co]):
             optimizer=self.optimizer,
             max_grad_norm=self.max_grad_norm,
             updated=self.updated,
+            compiled=self.compiled or self.graphed,
         )
 
 
@@ -177,6 +179,7 @@ def agent_of(
         max_grad_norm=options.max_grad_norm,
         updated=updated,
         has_value=has_value,
+        compiled=options.compile,
         graphed=graphed,
     )
 

@@ -27,6 +27,7 @@ from tesserl_training.checkpoints.loading import load_module
 from tesserl_training.journal import Journal
 from tesserl_training.learner import Learner
 from tesserl_training.logging import Averages
+from tesserl_training.loops.epochs import learn_epoch
 
 STEP_COUNT = "step_count"
 """Entry of trajectories that may begin in visited states: steps since the reset."""
@@ -161,7 +162,10 @@ class GroupLoop:
         return {f"train/{name}": value for name, value in self._groups.pop().items()}
 
     def _learn(self, batch: TensorDictBase) -> None:
-        """Run the epochs over the trajectories, or over their shuffled steps if ratios are per step."""
+        """Run the epochs over the trajectories, or over their shuffled steps if ratios are per step.
+
+        The metrics of the last epoch are recorded.
+        """
         journal, pace = self.journal, self.pace
         batch = batch[batch["mask"].any(dim=1)]  # truncation "mask" can leave trajectories without a valid step
         if not len(batch):
@@ -180,14 +184,14 @@ class GroupLoop:
         data = batch
         if not self.loss.needs_trajectories:
             data = flatten_steps(batch, keys=[*self.loss.in_keys, *extra], mask=mask)
-        for _ in range(pace.num_epochs):
-            for minibatch, weight in slices(journal.ranks, data, pace.num_minibatches, summed="step_weight"):
-                journal.laps.lap("minibatches")
-                journal.updates += 1
-                if self.few_sizes and not self.loss.needs_trajectories:
-                    minibatch = padded_steps(minibatch)
-                metrics = self.learner.update(minibatch, journal.updates, journal.laps.lap, weight)
-                journal.averages.add(metrics)
+        is_padded = self.few_sizes and not self.loss.needs_trajectories
+        for left in reversed(range(pace.num_epochs)):
+            parts = slices(journal.ranks, data, pace.num_minibatches, summed="step_weight")
+            if is_padded:
+                parts = ((padded_steps(minibatch), weight) for minibatch, weight in parts)
+            measured = learn_epoch(self.learner, parts, journal, measured=not left)
+        for metrics in measured:
+            journal.averages.add(metrics)
         journal.watch_finite("lower optimizer.learning_rate or grpo.max_grad_norm")
 
     def save(self) -> None:

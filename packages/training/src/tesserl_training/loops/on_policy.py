@@ -24,6 +24,7 @@ from tesserl_training.checkpoints.checkpoint import Checkpoint
 from tesserl_training.checkpoints.loading import load_module
 from tesserl_training.journal import Journal
 from tesserl_training.learner import Learner
+from tesserl_training.loops.epochs import learn_epoch
 
 
 @dataclass
@@ -122,23 +123,20 @@ class OnPolicyLoop:
         self.save()
 
     def _learn(self, batch: TensorDictBase) -> None:
-        """Run the epochs over the rollout."""
+        """Run the epochs over the rollout, and record the metrics of the last one."""
         journal = self.journal
         if journal.ranks.some(not len(batch)):  # all ranks must take the same number of gradient steps
             journal.skipped += 1
             return
-        for _ in range(self.pace.num_epochs):
-            moved: list[Tensor] = []
+        last, target_kl = self.pace.num_epochs - 1, self.pace.target_kl
+        measured: list[dict[str, Tensor]] = []
+        for epoch in range(self.pace.num_epochs):
             parts = shared_minibatches(journal.ranks, batch, self.pace.num_minibatches, normalize=self.normalize)
-            for minibatch, weight in parts:
-                journal.laps.lap("minibatches")
-                journal.updates += 1
-                metrics = self.learner.update(minibatch, journal.updates, journal.laps.lap, weight)
-                journal.averages.add(metrics)
-                if self.pace.target_kl is not None:  # Schulman's estimate, never negative
-                    moved.append(metrics["mean_ratio"] - 1 + metrics["kl_approx"])
-            if self.pace.target_kl is not None and float(torch.stack(moved).mean()) > self.pace.target_kl:
+            measured = learn_epoch(self.learner, parts, journal, measured=epoch == last or target_kl is not None)
+            if target_kl is not None and _divergence(measured) > target_kl:
                 break
+        for metrics in measured:
+            journal.averages.add(metrics)
         journal.watch_finite(self.remedy)
 
     def save(self) -> None:
@@ -164,3 +162,8 @@ class OnPolicyLoop:
         self.batches.load_state_dict(saved["rewards"])
         restored = self.collector.restore(saved)
         self.journal.load(saved, restored=restored)
+
+
+def _divergence(metrics: list[dict[str, Tensor]]) -> float:
+    """Return the mean of Schulman's estimate of the KL divergence, which is never negative."""
+    return float(torch.stack([each["mean_ratio"] - 1 + each["kl_approx"] for each in metrics]).mean())
