@@ -67,6 +67,17 @@ def test_risk_changes_the_value_of_the_risky_arm_only(risk, expected):
     assert act.act(torch.zeros(1, 1)).item() == (expected > 0.4)
 
 
+@pytest.mark.parametrize(("greedy_risk", "value", "action"), [(True, 0.1, 0), (False, 0.5, 1)])
+def test_risk_may_be_a_part_of_exploration(greedy_risk, value, action):
+    act = QuantilePolicy(Arms(), num_taus=1_000, risk=("cvar", 0.2), greedy_risk=greedy_risk)
+    observation = torch.zeros(1, 1)
+    with act.greedy():
+        torch.testing.assert_close(act.action_value(observation)[0, 1].item(), value, rtol=0, atol=1e-3)
+        assert act.act(observation).item() == action
+    assert act.risk == ("cvar", 0.2)
+    assert act.act(observation).item() == 0
+
+
 def test_epsilon_is_the_probability_of_a_uniform_action_and_may_differ_by_observation():
     act = QuantilePolicy(Arms(), tau_sampling="midpoints", generator=torch.Generator().manual_seed(1))
     observation = torch.ones(2, 20_000, 1)  # the risky arm is best

@@ -96,14 +96,18 @@ def test_an_onnx_file_names_its_inputs_and_holds_its_weights(make_run, capfd):
     torch.testing.assert_close(run_file(result, {"pixels": planes})["action_value"], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_risk_is_in_fixed_taus_and_not_in_given_ones(make_run):
-    run_dir, _ = make_run("CartPole-v1", "iqn.risk={kind: cvar, eta: 0.25}")
+@pytest.mark.parametrize(
+    ("exploration_only", "scales"), [("false", {0.25: True, 1.0: False}), ("true", {0.25: False, 1.0: True})]
+)
+def test_risk_is_in_fixed_taus_and_not_in_given_ones(make_run, exploration_only, scales):
+    risk = f"{{kind: cvar, eta: 0.25, exploration_only: {exploration_only}}}"
+    run_dir, _ = make_run("CartPole-v1", f"iqn.risk={risk}")
     observation = torch.randn(4, 4)
     fixed = export(run_dir, format="pt2", taus=5, checkpoint="latest")
     free = export(run_dir, format="pt2", checkpoint="latest", output=run_dir / "free.pt2")
     midpoints = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
     outputs = run_file(fixed, {"observation": observation})
-    for scale, same in ((0.25, True), (1.0, False)):
+    for scale, same in scales.items():
         given = run_file(free, {"observation": observation, "taus": scale * midpoints.repeat(4, 1)})
         assert torch.allclose(outputs["action_value"], given["action_value"], atol=1e-6) is same
 

@@ -123,7 +123,14 @@ Exploration = Annotated[EpsilonExploration | BoltzmannExploration | NoisyExplora
 # --- risk --------------------------------------------------------------------------------------------------------
 
 
-class CVaRRisk(Block):
+class _Risk(Block):
+    exploration_only: bool = Field(
+        default=False,
+        description="Act without the distortion in evaluation and export, and with it while collecting only.",
+    )
+
+
+class CVaRRisk(_Risk):
     """Act on the mean of the worst outcomes."""
 
     kind: Literal["cvar"] = "cvar"
@@ -132,7 +139,7 @@ class CVaRRisk(Block):
     )
 
 
-class ShiftedRisk(Block):
+class ShiftedRisk(_Risk):
     """Act on distorted fractions, to avoid or seek risk."""
 
     kind: Literal["wang", "pow"] = Field(
@@ -148,7 +155,7 @@ class ShiftedRisk(Block):
     )
 
 
-class CPWRisk(Block):
+class CPWRisk(_Risk):
     """Act by cumulative prospect theory, a model of human decisions."""
 
     kind: Literal["cpw"] = "cpw"

@@ -52,6 +52,7 @@ class QuantilePolicy(TensorDictModuleBase):
         tau_sampling: how the fractions are drawn, see `sample_taus`.
         risk: distortion of the fractions and its strength, such as ``("cvar", 0.1)``, see `distort_taus`; None is
             neutral.
+        greedy_risk: whether `greedy` distorts fractions too; False makes the risk a part of exploration.
         epsilon: probability of a uniformly random action, in [0, 1]; a number or one for each observation, ``[*B]``.
         temperature: Boltzmann temperature, in reward units, at least 0; 0 chooses the best action.
         redraw_noise: whether each call draws new noise in noisy layers, one draw for the whole batch.
@@ -74,6 +75,7 @@ class QuantilePolicy(TensorDictModuleBase):
         num_taus: int = 32,
         tau_sampling: TauSampling = "uniform",
         risk: tuple[RiskKind, float] | None = None,
+        greedy_risk: bool = True,
         epsilon: float | Tensor = 0.0,
         temperature: float = 0.0,
         redraw_noise: bool = True,
@@ -96,6 +98,7 @@ class QuantilePolicy(TensorDictModuleBase):
         self.num_taus = num_taus
         self.tau_sampling: TauSampling = tau_sampling
         self.risk = risk
+        self.greedy_risk = greedy_risk
         self.epsilon = epsilon
         self.temperature = temperature
         self.redraw_noise = redraw_noise
@@ -188,17 +191,19 @@ class QuantilePolicy(TensorDictModuleBase):
         """Act without exploration inside the block, and restore everything on exit.
 
         Inside, epsilon and temperature are 0, fractions are midpoints (so actions are deterministic and no random
-        number is drawn), noise is zero and the network is in evaluation mode. On exit all of it, the noise included, is
-        restored.
+        number is drawn), not distorted unless ``greedy_risk``, noise is zero and the network is in evaluation mode. On
+        exit all of it, the noise included, is restored.
 
         Yields:
             This policy.
         """
-        settings = {name: getattr(self, name) for name in ("epsilon", "temperature", "redraw_noise", "tau_sampling")}
+        names = ("epsilon", "temperature", "redraw_noise", "tau_sampling", "risk")
+        settings = {name: getattr(self, name) for name in names}
         modes = [(module, module.training) for module in self.network.modules()]
         layers = [module for module, _ in modes if isinstance(module, NoisyLinear)]
         noise = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
         self.epsilon, self.temperature, self.redraw_noise, self.tau_sampling = 0.0, 0.0, False, "midpoints"
+        self.risk = self.risk if self.greedy_risk else None
         self.network.zero_noise()
         self.network.eval()
         try:

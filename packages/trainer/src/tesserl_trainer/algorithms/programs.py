@@ -21,7 +21,8 @@ def load_program(task: Task, weights: Weights, num_taus: int | None = None) -> P
         if num_taus is None:
             return QuantileProgram(policy.network)
         taus = sample_taus((), num_taus, kind="midpoints", dtype=torch.float32)  # the taus of the greedy policy
-        return QuantileProgram(policy.network, taus if policy.risk is None else distort_taus(taus, *policy.risk))
+        risk = policy.risk if policy.greedy_risk else None
+        return QuantileProgram(policy.network, taus if risk is None else distort_taus(taus, *risk))
     if num_taus is not None:
         raise ArgumentError(f"--taus is for the quantile networks of iqn, got it for a policy of {algorithm}")
     if isinstance(policy, Exporting):

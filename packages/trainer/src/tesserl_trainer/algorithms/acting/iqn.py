@@ -37,6 +37,7 @@ def build_actor(task: Task, network: nn.Module, *, observes: bool = True) -> Act
         num_taus=iqn.num_policy_taus,
         tau_sampling="midpoints" if iqn.policy_tau_sampling == "midpoint" else "uniform",
         risk=None if iqn.risk is None else (iqn.risk.kind, iqn.risk.eta),
+        greedy_risk=iqn.risk is None or not iqn.risk.exploration_only,
         redraw_noise=config.nn.heads.noisy,
         explore_per_block=iqn.exploration.per_block,
         mark_greedy=config.replay.cut_at_exploration,
