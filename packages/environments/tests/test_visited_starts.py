@@ -67,7 +67,7 @@ def played(environments, actions) -> list:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_replay_leads_to_the_same_state_and_the_same_future(task):
     length, options = TASKS[task]
-    environments = make_environments(task.split(",")[0], 2, resets_itself=False, replayable=True, **options)
+    environments = make_environments(task.split(",")[0], 2, resets_itself=False, starts="visited", **options)
     environments.reset(seed=[7, 8])
     space = environments.single_action_space
     actions = drawn_actions(space, length)
@@ -89,7 +89,7 @@ def test_a_replay_leads_to_the_same_state_and_the_same_future(task):
 
 def test_a_time_limit_counts_replayed_steps():
     wrappers = [partial(TimeLimit, max_episode_steps=6)]
-    environments = make_environments("Pendulum-v1", 2, wrappers=wrappers, resets_itself=False, replayable=True)
+    environments = make_environments("Pendulum-v1", 2, wrappers=wrappers, resets_itself=False, starts="visited")
     environments.reset(seed=[1, 1])
     actions = drawn_actions(environments.single_action_space, 4)
     reset(environments, 1, 5, actions)
@@ -98,7 +98,7 @@ def test_a_time_limit_counts_replayed_steps():
 
 
 def test_an_episode_that_ends_during_its_replay_is_an_error_that_names_the_environment():
-    environments = make_environments("CartPole-v1", 2, resets_itself=False, replayable=True)
+    environments = make_environments("CartPole-v1", 2, resets_itself=False, starts="visited")
     environments.reset(seed=[1, 1])
     with pytest.raises(
         TaskError,

@@ -17,7 +17,7 @@ def test_atari_games_are_put_back_to_their_start(write_config):
     pytest.importorskip("ale_py")
     text = {"id: CartPole-v1": "id: ALE/Breakout-v5"}
     config = load_config(write_config("CartPole-v1", "grpo", **text))
-    environments = make_environments(config.environment, 2, groups=True, restorable=True)
+    environments = make_environments(config.environment, 2, groups=True, starts="state")
     starts = GroupStarts(environments, StateStart(1), group_size=4)
     starts.begin(1)
     first, _ = starts.reset()

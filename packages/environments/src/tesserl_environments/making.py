@@ -31,6 +31,7 @@ Environments = VectorEnv[Any, Any, Any]
 Space = spaces.Space[Any]
 Wrap = Callable[[Environment], Environment]
 Vectorization = Literal["sync", "async", "vector_entry_point", "atari", "envpool"]
+StartKind = Literal["seed", "level", "state", "visited"]  # what a reset may begin from
 Maker = Callable[[], Environment]
 
 FASTER = {"gymnasium.envs.box2d.car_racing:CarRacing": "tesserl_environments.car_racing:CarRacing"}
@@ -51,8 +52,7 @@ def make_environments(
     kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[Wrap] = (),
     resets_itself: bool = True,
-    restorable: bool = False,
-    replayable: bool = False,
+    starts: StartKind = "seed",
     max_length: int | None = None,
     worker_timeout: float = 60.0,
     start_timeout: float = 300.0,
@@ -70,8 +70,9 @@ def make_environments(
         wrappers: functions that wrap one environment, the innermost first; only for ``"sync"`` and ``"async"``.
         resets_itself: start the next episode in the step that ends one; if false, ``reset`` with a ``reset_mask``
             starts it.
-        restorable: allow a reset to put an environment into a given state (see `RestoredStarts`).
-        replayable: allow a reset to replay actions (see `ReplayedStarts`); only for ``"sync"`` and ``"async"``.
+        starts: what a reset may begin from: ``"seed"`` or ``"level"``; ``"state"``, a given state (see
+            `RestoredStarts`); or ``"visited"``, actions to replay (see `ReplayedStarts`). The last two are only for
+            ``"sync"`` and ``"async"``.
         max_length: largest number of steps of an episode, which is then truncated; None for the task's own limit.
         worker_timeout: seconds that an ``"async"`` worker may take for one answer, > 0.
         start_timeout: seconds that an ``"async"`` worker may take to start and to make its environment, > 0.
@@ -96,10 +97,10 @@ def make_environments(
         return _games(id, spec, num_envs, mode, _shortened(kwargs, max_length))
     if vectorization == "vector_entry_point":
         return made(id, kwargs, lambda: gym.make_vec(id, num_envs, "vector_entry_point", **kwargs))
-    wrap = partial(_wrapped, wrappers=wrappers, restorable=restorable, max_length=max_length)
+    wrap = partial(_wrapped, wrappers=wrappers, starts=starts, max_length=max_length)
     worker = " worker" if vectorization == "async" else ""
     makers = [
-        _maker(spec, kwargs, wrap, f"environment{worker} {index} of {id}", index if resets_itself else None, replayable)
+        _maker(spec, kwargs, wrap, f"environment{worker} {index} of {id}", index if resets_itself else None, starts)
         for index in range(num_envs)
     ]
     timeouts = (worker_timeout, start_timeout) if vectorization == "async" else None
@@ -152,7 +153,7 @@ def task_spaces(
     if vectorization == "async":
         arguments = dict(kwargs or {})
         wrap = partial(_wrapped, wrappers=wrappers)
-        maker = _maker(_spec(id), arguments, wrap, f"environment worker 0 of {id}", None)
+        maker = _maker(_spec(id), arguments, wrap, f"environment worker 0 of {id}", None, "seed")
         passed_on = (EnvironmentArgumentError,)
         described = made(id, arguments, lambda: describe(maker, timeout=start_timeout, passed_on=passed_on))
         return described.observation_space, described.action_space
@@ -184,14 +185,14 @@ def _vectorized(makers: Sequence[Maker], mode: AutoresetMode, timeouts: tuple[fl
 
 
 def _maker(
-    spec: EnvSpec, kwargs: dict[str, Any], wrap: Wrap, label: str, index: int | None, replayable: bool = False
+    spec: EnvSpec, kwargs: dict[str, Any], wrap: Wrap, label: str, index: int | None, starts: StartKind
 ) -> Maker:
     """Return the function that makes one environment; with an index, its state can be saved."""
 
     def make() -> Environment:
         _need_no_display()
         checked: Environment = Checked(made(spec.id, kwargs, lambda: wrap(gym.make(spec, **kwargs))), label)
-        checked = ReplayedStarts(checked, label) if replayable else checked
+        checked = ReplayedStarts(checked, label) if starts == "visited" else checked
         return checked if index is None else Resumable(checked, index)
 
     return make
@@ -209,9 +210,9 @@ def has_display() -> bool:
 
 
 def _wrapped(
-    environment: Environment, *, wrappers: Sequence[Wrap], restorable: bool = False, max_length: int | None = None
+    environment: Environment, *, wrappers: Sequence[Wrap], starts: StartKind = "seed", max_length: int | None = None
 ) -> Environment:
-    environment = RestoredStarts(environment) if restorable else environment
+    environment = RestoredStarts(environment) if starts == "state" else environment
     for wrap in wrappers:
         environment = wrap(environment)
     environment = environment if max_length is None else TimeLimit(environment, max_length)

@@ -16,7 +16,7 @@ from tesserl_configs.atari import AtariConfig
 from tesserl_configs.environment import EnvironmentConfig, Wrapper
 from tesserl_configs.environment_rules import NOT_IN_ENVPOOL
 from tesserl_environments import EnvironmentArgumentError
-from tesserl_environments.making import Environments, Space, Vectorization, Wrap
+from tesserl_environments.making import Environments, Space, StartKind, Vectorization, Wrap
 from tesserl_environments.registration import TaskMaker
 
 WHOLE_GAMES = {"episodic_life": False, "life_loss_info": False, "reward_clipping": False}
@@ -44,8 +44,7 @@ def make_environments(
     *,
     evaluation: bool = False,
     groups: bool = False,
-    restorable: bool = False,
-    replayable: bool = False,
+    starts: StartKind = "seed",
     max_length: int | None = None,
 ) -> Environments:
     """Make the vector environment of an ``environment:`` block.
@@ -56,8 +55,7 @@ def make_environments(
         evaluation: leave out wrappers that change rewards or shorten games; reset only on request; replace the
             task's own vectorised form by single environments in this process.
         groups: reset only on request, to a given start.
-        restorable: allow resets to a given state.
-        replayable: allow resets that replay actions.
+        starts: what a reset may begin from, see `tesserl_environments.make_environments`.
         max_length: truncate episodes after this many steps; None: keep the limit of the task.
 
     Returns:
@@ -76,8 +74,7 @@ def make_environments(
             kwargs=_arguments(block, evaluation=evaluation, groups=groups),
             wrappers=_wrappers(block, evaluation),
             resets_itself=not (evaluation or groups),
-            restorable=restorable,
-            replayable=replayable,
+            starts=starts,
             max_length=max_length,
             worker_timeout=block.worker_timeout,
             start_timeout=block.start_timeout,

@@ -35,8 +35,7 @@ def _group_environments(task: Task, options: GroupOptions) -> Environments:
     return task.environments(
         task.config.environment.num_envs,
         groups=True,
-        restorable=options.starts.kind == "state",
-        replayable=options.starts.kind == "visited",
+        starts=options.starts.kind,
         max_length=options.max_length if isinstance(options, GRPOConfig) else None,
     )
 

@@ -10,7 +10,7 @@ from tesserl_collectors.evaluation import Evaluation, evaluate_policy
 from tesserl_configs import ConfigError, RunConfig
 from tesserl_configs.algorithms import declared
 from tesserl_environments import ObservationLayout, extend_module_path
-from tesserl_environments.making import Environments, Space
+from tesserl_environments.making import Environments, Space, StartKind
 from tesserl_trainer.algorithms import actor_builder_of, builder_of
 from tesserl_trainer.algorithms.agent import Acting, AnyActor, AnyAgent, start_of
 from tesserl_trainer.algorithms.environments import make_at_once, make_environments, task_spaces
@@ -45,8 +45,7 @@ class Task:
         *,
         evaluation: bool = False,
         groups: bool = False,
-        restorable: bool = False,
-        replayable: bool = False,
+        starts: StartKind = "seed",
         max_length: int | None = None,
     ) -> Environments:
         """Make a vector environment; see `make_environments` for the arguments and errors."""
@@ -55,8 +54,7 @@ class Task:
             num_envs,
             evaluation=evaluation,
             groups=groups,
-            restorable=restorable,
-            replayable=replayable,
+            starts=starts,
             max_length=max_length,
         )
         if self._spaces is None:

@@ -9,6 +9,7 @@ from tesserl_collectors.evaluation import Evaluation
 from tesserl_collectors.process import prepare_process
 from tesserl_configs import ConfigError, RunConfig, load_config
 from tesserl_environments.main_guard import refuse_to_run_again
+from tesserl_environments.making import StartKind
 from tesserl_preference_data.trajectories import load_trajectories
 from tesserl_preference_data.trajectory_writer import TrajectoryWriter
 from tesserl_trainer.running.playing import Play, play_groups
@@ -31,7 +32,7 @@ def collect(
     epsilon: float = 0.0,
     seed: int | None = None,
     same_start: int = 1,
-    starts: str = "seed",
+    starts: StartKind = "seed",
     frames: bool = False,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:

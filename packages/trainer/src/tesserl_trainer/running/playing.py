@@ -14,7 +14,7 @@ from tesserl_collectors.episodes import Behavior, UniformActions, play_episodes
 from tesserl_collectors.rollout_policy import RolloutPolicy
 from tesserl_configs import RunConfig
 from tesserl_environments import GroupStarts, SeedStart, StateStart, closed_afterwards, derived_seed
-from tesserl_environments.making import Environments
+from tesserl_environments.making import Environments, StartKind
 from tesserl_grpo import check_shared_start
 from tesserl_preference_data.pictures import encode_frame
 from tesserl_storage.generators import seed_generators
@@ -36,7 +36,7 @@ class Play:
     stochastic: bool
     epsilon: float
     same_start: int
-    starts: str
+    starts: StartKind
     frames: bool
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ def _environments(task: Task, play: Play, stack: ExitStack) -> Environments:
     environments = task.environments(
         min(config.evaluation.num_envs, play.episodes or config.evaluation.num_envs),
         evaluation=True,
-        restorable=play.starts == "state",
+        starts=play.starts,
         max_length=config.evaluation.max_episode_steps,
     )
     return stack.enter_context(closed_afterwards(environments))
