@@ -18,13 +18,12 @@ class Column:
 
     inputs: tuple[Tensor, ...]
     observation: dict[str, NDArray[Any]]
-    following: dict[str, NDArray[Any]]  # next observations, including final observations of episodes
+    following: dict[str, NDArray[Any]]  # next observations; while collecting, those of steps that end an episode
     upcoming: dict[str, NDArray[Any]]  # the policy's next inputs, after a reset if there was one
     reward: NDArray[Any]
     terminated: NDArray[Any]
     truncated: NDArray[Any]
     done: NDArray[Any]
-    mask: NDArray[Any]
     index: int
 
 
@@ -34,19 +33,19 @@ class Buffers:
     def __init__(self, num_envs: int, num_steps: int, layout: ObservationLayout) -> None:
         shape = (num_steps, num_envs)
         seen, following = layout.empty(num_steps + 1, num_envs), layout.empty(*shape)
-        self.following = following
+        self._seen, self.following = seen, following
         outcome = {"reward": np.zeros((*shape, 1), np.float32)}
         outcome |= {key: np.zeros((*shape, 1), np.bool_) for key in ("terminated", "truncated", "done")}
         self.reward = outcome["reward"]
         self.terminated: NDArray[Any] = outcome["terminated"].squeeze(-1)
-        mask = np.ones(shape, np.bool_)
+        self._done: NDArray[Any] = outcome["done"].squeeze(-1)
+        self._mask = mask = np.ones(shape, np.bool_)
         self.columns = [
             Column(
                 inputs=tuple(torch.from_numpy(seen[key][t]) for key in layout.keys),
                 observation={key: seen[key][t] for key in layout.keys},
                 following={key: following[key][t] for key in layout.keys},
                 upcoming={key: seen[key][t + 1] for key in layout.keys},
-                mask=mask[t],
                 index=t,
                 **{key: array[t, :, 0] for key, array in outcome.items()},
             )
@@ -79,6 +78,22 @@ class Buffers:
             self._action = np.zeros((len(self.columns), *actions.shape), actions.dtype)
             self.batch.set("action", _view(self._action))
         self._action[column.index] = actions
+
+    def write_following(self) -> None:
+        """Write the next observations of all steps that end no episode."""
+        goes_on = ~self._done
+        for key, array in self.following.items():
+            where = goes_on.reshape(*goes_on.shape, *(1 for _ in array.shape[2:]))
+            np.copyto(array, self._seen[key][1:], where=where)
+
+    def write_mask(self, resetting: NDArray[np.bool_]) -> None:
+        """Mark the steps after the end of an episode as no transitions, for environments that then reset.
+
+        Args:
+            resetting: whether the first step resets, ``[N]``.
+        """
+        np.logical_not(resetting, out=self._mask[0])
+        np.logical_not(self._done[:-1], out=self._mask[1:])
 
 
 def _view(array: NDArray[Any]) -> Tensor:

@@ -85,10 +85,11 @@ class Collector:
         self._mode = autoreset_mode(environments)
         self.seeds = seeds  # for the first reset
         self._upload = Uploads(device)
+        self._is_remote = self._upload.device.type != "cpu"
         self._current: dict[str, NDArray[Any]] | None = None
-        self._resetting = np.zeros(self.num_envs, np.bool_)
+        self._resetting: NDArray[np.bool_] = np.zeros(self.num_envs, np.bool_)  # in NEXT_STEP mode only
         self._returns = np.zeros(self.num_envs, np.float64)
-        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._lengths = np.zeros(self.num_envs, np.int64)  # -1 before a step that resets
         self._steps = 0  # steps since the episode lengths were last updated
         self._buffers: dict[int, Buffers] = {}
 
@@ -124,17 +125,20 @@ class Collector:
             self._current = self._reset()
         for key, array in self._current.items():
             buffers.columns[0].observation[key][:] = array
+        resetting = self._resetting
         with torch.no_grad():
             for column in buffers.columns:
-                self._boundary.require_allowed(column.observation, self._resetting)
-                inputs = column.inputs
-                if self._upload.device.type != "cpu":
-                    inputs = tuple(self._upload(dict(zip(self.layout.keys, inputs, strict=True))).values())
-                actions = self._act(inputs)
+                if self.layout.mask is not None:
+                    self._boundary.require_allowed(column.observation, self._resetting)
+                actions = self._act(column)
                 buffers.write_action(column, actions)
                 if self._greedy is not None:
                     buffers.write_greedy(column, self._greedy())
                 self._step(actions, column)
+        buffers.write_following()
+        if self._mode is AutoresetMode.NEXT_STEP:
+            buffers.write_mask(resetting)
+            self._resetting = self._resetting.copy()
         self._boundary.require_finite(buffers.following, buffers.reward, axis=1)
         self._boundary.require_allowed(buffers.following, buffers.terminated, axis=1)
         self._current = buffers.columns[-1].upcoming
@@ -149,7 +153,7 @@ class Collector:
     def restart(self) -> None:
         """Make the next step reset all environments; unfinished episodes are dropped."""
         self._current = None
-        self._resetting[:] = False
+        self._resetting = np.zeros_like(self._resetting)
         self._returns[:] = 0.0
         self._lengths[:] = self._steps = 0
 
@@ -160,12 +164,14 @@ class Collector:
             self._on_start(np.ones(self.num_envs, np.bool_))
         return current
 
-    def _act(self, inputs: tuple[Tensor, ...]) -> NDArray[Any]:
+    def _act(self, column: Column) -> NDArray[Any]:
+        inputs = column.inputs
+        if self._is_remote:
+            inputs = tuple(self._upload(dict(zip(self.layout.keys, inputs, strict=True))).values())
         try:
             actions: NDArray[Any] = self.policy(*inputs).cpu().numpy()
         except (RuntimeError, ValueError):  # distributions raise these for observations that are not finite
-            arrays = (tensor.cpu().numpy() for tensor in inputs)
-            self._boundary.require_finite(dict(zip(self.layout.keys, arrays, strict=True)))
+            self._boundary.require_finite(column.observation)
             raise
         return actions
 
@@ -176,30 +182,28 @@ class Collector:
         column.reward[:] = reward
         column.terminated[:] = terminated
         column.truncated[:] = truncated
-        for key, array in column.following.items():
-            array[:] = column.upcoming[key]
         self._returns += reward
         self._steps += 1
         started = done
         if self._mode is AutoresetMode.NEXT_STEP:
-            started = self._resetting
-            np.logical_not(self._resetting, out=column.mask)
-            self._lengths -= self._resetting
-            self._resetting = done.copy()
+            started, self._resetting = self._resetting, done
         if self._on_start is not None:
             self._on_start(started)
         if np.count_nonzero(done):
             self._finish(np.flatnonzero(done), column, info)
 
     def _finish(self, ended: NDArray[np.int64], column: Column, info: dict[str, Any]) -> None:
-        """Record the episodes that ended, and store their final observations if the environments have already reset."""
+        """Record the episodes that ended, and store their final observations."""
         self._count_steps()
         for i in ended.tolist():
             self.episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
             if self._mode is AutoresetMode.SAME_STEP:
                 self._boundary.write_final(i, info, column.following)
+        if self._mode is not AutoresetMode.SAME_STEP:  # the environments have not reset yet
+            for key, array in column.following.items():
+                array[ended] = column.upcoming[key][ended]
         self._returns[ended] = 0.0
-        self._lengths[ended] = 0
+        self._lengths[ended] = -1 if self._mode is AutoresetMode.NEXT_STEP else 0
         if self._mode is AutoresetMode.DISABLED:
             mask = np.zeros(self.num_envs, np.bool_)
             mask[ended] = True
@@ -242,7 +246,7 @@ class Collector:
             "current": {key: torch.from_numpy(array.copy()) for key, array in current.items()},
             "resetting": torch.from_numpy(self._resetting.copy()),
             "returns": torch.from_numpy(self._returns.copy()),
-            "lengths": torch.from_numpy(self._lengths.copy()),
+            "lengths": torch.from_numpy(self._lengths + self._resetting),
             "episodes": [[episode.episode_return, episode.length] for episode in self.episodes],
             "version": self.version,
         }
@@ -267,4 +271,4 @@ class Collector:
         self._current = {key: current.tensor(key, wanted[key].shape, dtypes[key]).numpy().copy() for key in wanted}
         self._resetting = fields.tensor("resetting", every, torch.bool).numpy().copy()
         self._returns = fields.tensor("returns", every, torch.float64).numpy().copy()
-        self._lengths = fields.tensor("lengths", every, torch.int64).numpy().copy()
+        self._lengths = fields.tensor("lengths", every, torch.int64).numpy() - self._resetting
