@@ -123,23 +123,22 @@ Exploration = Annotated[EpsilonExploration | BoltzmannExploration | NoisyExplora
 # --- risk --------------------------------------------------------------------------------------------------------
 
 
-class _Risk(Block):
-    exploration_only: bool = Field(
-        default=False,
-        description="Act without the distortion in evaluation and export, and with it while collecting only.",
-    )
+ExplorationOnly = Annotated[
+    bool, Field(description="Distort the fractions while collecting only, not in evaluation and export.")
+]
 
 
-class CVaRRisk(_Risk):
+class CVaRRisk(Block):
     """Act on the mean of the worst outcomes."""
 
     kind: Literal["cvar"] = "cvar"
     eta: FractionAboveZero = Field(
         description="Fraction of the worst outcomes to average over, in (0, 1]; 1 is risk-neutral."
     )
+    exploration_only: ExplorationOnly = False
 
 
-class ShiftedRisk(_Risk):
+class ShiftedRisk(Block):
     """Act on distorted fractions, to avoid or seek risk."""
 
     kind: Literal["wang", "pow"] = Field(
@@ -153,13 +152,15 @@ class ShiftedRisk(_Risk):
             "0 seeks risk."
         )
     )
+    exploration_only: ExplorationOnly = False
 
 
-class CPWRisk(_Risk):
+class CPWRisk(Block):
     """Act by cumulative prospect theory, a model of human decisions."""
 
     kind: Literal["cpw"] = "cpw"
     eta: PositiveExponent = Field(description="Curvature of the distortion, > 0; 1 is risk-neutral (paper: 0.71).")
+    exploration_only: ExplorationOnly = False
 
 
 Risk = Annotated[CVaRRisk | ShiftedRisk | CPWRisk, Field(discriminator="kind")]
