@@ -36,7 +36,7 @@ BUDGETS = {
     "iqn, priorities, noise, Munchausen": {"collector.py:_act": 1},
     "ppo": {"collector.py:_act": STEPS},
     "ppo, pixels": {"collector.py:_act": STEPS},
-    "ppo, target_kl": {"collector.py:_act": STEPS, "on_policy.py:_learn": 2},  # one for each epoch
+    "ppo, target_kl": {"collector.py:_act": STEPS, "on_policy.py:_divergence": 2},  # one for each epoch
     "ppo, LSTM": {"collector.py:_act": STEPS, "recurrent.py:_sequences": 6},  # one for each update
     "pqn": {"collector.py:_act": STEPS},
     "grpo": {"collector.py:_act": None, "groups.py:_log_probs": 2},
