@@ -26,8 +26,8 @@ from tesserl_training.metric_names import EVALUATION
     "--with",
     "suite",
     metavar="SUITE",
-    help="Also show recorded runs and published returns: classic, minatar, or a directory. Tasks are then named by "
-    "environment id.",
+    help="Also show recorded runs and published returns: classic, minatar, minatar-2m, atari, or a directory. Tasks "
+    "are then named by environment id.",
 )
 @click.option("--strict", is_flag=True, help="Fail if a run is missing or not finished.")
 @click.option("--json", "json_path", type=options.FILE, help="Write all numbers to this file.")
