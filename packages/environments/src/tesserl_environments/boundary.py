@@ -32,7 +32,6 @@ class Boundary:
         self._floats = [key for key in layout.keys if layout.dtypes[key].kind == "f"]
         self._shape = (environments.num_envs,)
         self._is_checked = isinstance(environments.unwrapped, SyncVectorEnv | AsyncVectorEnv)
-        self._only_copies = self._is_checked and layout.is_vector
 
     def reset(
         self, out: Mapping[str, NDArray[Any]], *, seed: Any = None, options: dict[str, Any] | None = None
@@ -69,9 +68,6 @@ class Boundary:
             WorkerError: a worker raised an error, died or did not answer.
         """
         batch, reward, terminated, truncated, info = step(self.environments, actions)
-        if self._only_copies:
-            out["observation"][:] = batch
-            return reward, terminated, truncated, info
         if not self._is_checked:
             reward, terminated, truncated = np.asarray(reward), np.asarray(terminated), np.asarray(truncated)
             self._require("rewards", "numbers", reward, NUMBERS)

@@ -97,8 +97,6 @@ class ObservationLayout:
                 width += size
         # fast path for a single vector; without it, copying takes a third of the time of a vector step
         self._alone = self._vectors[0] if len(parts) == 1 and self._vectors else None
-        # whether an observation is a vector, which `write` copies unchanged
-        self.is_vector = isinstance(space, spaces.Box) and self._alone is not None and len(self._alone.shape) == 1
         if width:
             self.shapes["observation"] = (width,)
             self.dtypes["observation"] = np.dtype(np.float32)
