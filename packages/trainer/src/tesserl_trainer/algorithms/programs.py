@@ -21,7 +21,8 @@ def load_program(task: Task, weights: Weights, num_taus: int | None = None) -> P
         if num_taus is None:
             return QuantileProgram(policy.network)
         taus = sample_taus((), num_taus, kind="midpoints", dtype=torch.float32)  # the taus of the greedy policy
-        risk = policy.risk if policy.greedy_risk else None
+        with policy.greedy() as greedy:
+            risk = greedy.risk
         return QuantileProgram(policy.network, taus if risk is None else distort_taus(taus, *risk))
     if num_taus is not None:
         raise ArgumentError(f"--taus is for the quantile networks of iqn, got it for a policy of {algorithm}")
