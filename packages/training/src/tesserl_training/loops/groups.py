@@ -185,11 +185,11 @@ class GroupLoop:
         if not self.loss.needs_trajectories:
             data = flatten_steps(batch, keys=[*self.loss.in_keys, *extra], mask=mask)
         is_padded = self.few_sizes and not self.loss.needs_trajectories
-        for left in reversed(range(pace.num_epochs)):
+        for epoch in range(pace.num_epochs):
             parts = slices(journal.ranks, data, pace.num_minibatches, summed="step_weight")
             if is_padded:
                 parts = ((padded_steps(minibatch), weight) for minibatch, weight in parts)
-            measured = learn_epoch(self.learner, parts, journal, measured=not left)
+            measured = learn_epoch(self.learner, parts, journal, measured=epoch == pace.num_epochs - 1)
         for metrics in measured:
             journal.averages.add(metrics)
         journal.watch_finite("lower optimizer.learning_rate or grpo.max_grad_norm")
